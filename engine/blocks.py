@@ -1,0 +1,125 @@
+"""A canvas too wide for one pass, denoised block after block: a finished block joins the prompt of the next.
+
+Built on `engine.denoiser.Denoiser.run`. A block does not see what is known in the blocks after it, which is
+the price of the cut. Knows nothing of text.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from engine.canvas import Canvas
+from engine.denoiser import (
+    CanvasRun,
+    Denoiser,
+    DenoiseRequest,
+    DenoiseResult,
+    Finish,
+    StepCallback,
+    Timings,
+)
+from engine.errors import InputError
+
+FROM_BEST_TO_WORST: tuple[Finish, ...] = ("stable", "steps", "deadline", "cancelled")
+
+
+@dataclass(frozen=True)
+class BlocksResult(DenoiseResult):
+    """The result of a whole canvas: its first `filled` columns are done, the others were not reached.
+
+    A hole that was not reached holds its draft, or -1 as on a canvas, with the log probability and the
+    entropy of a uniform guess. steps and encoded_tokens are sums over the blocks, finish is their worst.
+    """
+
+    filled: int
+
+
+def denoise_in_blocks(
+    denoiser: Denoiser,
+    request: DenoiseRequest,
+    width: int | None = None,
+    on_step: StepCallback | None = None,
+) -> BlocksResult:
+    """Cuts the canvas into blocks of `width` columns (default: the model's canvas) and fills one by one.
+
+    Block number n is seeded with seed + n, so a canvas of one block comes out as from `Denoiser.run`. A block
+    without a hole is only read. The deadline, and `on_step` returning False, hold for the whole; one step is
+    always made. `on_step` sees the run of the block at work, whose first column on the whole canvas is
+    len(run.request.prompt) - len(request.prompt). Raises InputError where prompt and canvas are too long.
+    """
+    config, canvas = denoiser.model.config, request.canvas
+    width = config.canvas_length if width is None else width
+    if width < 1:
+        raise InputError(f"A block needs at least one column, not {width}.")
+    length = len(request.prompt) + canvas.width
+    if length > config.max_positions:
+        raise InputError(
+            f"Prompt and canvas have {length} tokens together; the model takes {config.max_positions}, "
+            "so show it less."
+        )
+    stopped = False
+
+    def watch(runs: Sequence[CanvasRun]) -> bool | None:
+        nonlocal stopped
+        stopped = on_step is not None and on_step(runs) is False
+        return not stopped
+
+    tokens = canvas.tokens.cpu().clone()
+    log_probabilities = torch.full((canvas.width,), -math.log(config.vocab_size))
+    entropy = -log_probabilities
+    timings = Timings()
+    steps, encoded, finish = 0, 0, FROM_BEST_TO_WORST[0]
+    starts = [s for s in range(0, canvas.width, width) if not canvas.pinned[s : s + width].all()]
+    ends = [*starts[1:], canvas.width]
+    filled = 0
+    for start, filled in zip(starts, ends, strict=True):
+        block = replace(
+            request,
+            prompt=[*request.prompt, *tokens[:start].tolist()],
+            canvas=_cut(canvas, start, start + width),
+            seed=request.seed + start // width,
+        )
+        result = denoiser.run([block], watch)[0]
+        columns = start + result.columns
+        tokens[columns] = result.tokens[result.columns]
+        log_probabilities[columns], entropy[columns] = result.log_probabilities, result.entropy
+        steps, encoded = steps + result.steps, encoded + result.encoded_tokens
+        timings.encode += denoiser.timings.encode
+        timings.denoise += denoiser.timings.denoise
+        finish = _worse(finish, result.finish)
+        if filled == canvas.width:
+            break
+        if stopped:
+            finish = "cancelled"
+        elif request.deadline is not None and time.monotonic() >= request.deadline:
+            finish = _worse(finish, "deadline")
+        if finish in ("deadline", "cancelled"):
+            break
+    denoiser.timings = timings
+    holes = canvas.hole_columns.cpu()
+    return BlocksResult(
+        tokens=tokens,
+        columns=holes,
+        log_probabilities=log_probabilities[holes],
+        entropy=entropy[holes],
+        steps=steps,
+        finish=finish,
+        prompt_tokens=len(request.prompt),
+        encoded_tokens=encoded,
+        filled=filled,
+    )
+
+
+def _cut(canvas: Canvas, start: int, end: int) -> Canvas:
+    """Columns [start, end) as a canvas of their own."""
+    allowed = {column - start: ids for column, ids in canvas.allowed.items() if start <= column < end}
+    return Canvas(canvas.tokens[start:end], canvas.pinned[start:end], allowed)
+
+
+def _worse(first: Finish, second: Finish) -> Finish:
+    return max(first, second, key=FROM_BEST_TO_WORST.index)

@@ -1,0 +1,248 @@
+"""What a checkpoint's `config.json` and `generation_config.json` say, as typed values.
+
+Source of the fields and defaults: transformers, `models/diffusion_gemma/configuration_diffusion_gemma.py` and
+`generation_diffusion_gemma.py`. Must not know where the files came from, nor anything of weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+from engine.errors import ModelError
+
+LayerKind = Literal["sliding_attention", "full_attention"]
+NoiseKind = Literal["uniform", "mask", "hybrid"]
+TokenChoice = Literal["sample", "argmax"]
+
+ARCHITECTURE = "diffusion_gemma"
+DEFAULT_ROPE: dict[str, dict[str, Any]] = {
+    "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
+    "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1_000_000.0},
+}
+
+
+@dataclass(frozen=True)
+class RopeConfig:
+    """Rotary embedding of one kind of layer; `kind` is transformers' `rope_type`."""
+
+    kind: Literal["default", "proportional"]
+    theta: float
+    partial_factor: float = 1.0
+    factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class LayerConfig:
+    """One transformer layer. Full layers have no value projection: V is the normed raw K."""
+
+    kind: LayerKind
+    head_dim: int
+    num_kv_heads: int
+    rope: RopeConfig
+
+    @property
+    def is_sliding(self) -> bool:
+        return self.kind == "sliding_attention"
+
+    @property
+    def has_value_projection(self) -> bool:
+        return self.is_sliding
+
+
+@dataclass(frozen=True)
+class NoiseConfig:
+    """What stands on the canvas where nothing is known yet.
+
+    `uniform`: a random token of the vocabulary (the 26B). `mask`: always `mask_token_id`. `hybrid`: mostly
+    `mask_token_id`, with probability `uniform_share` a random token (GIDD, arXiv 2503.04482).
+    """
+
+    kind: NoiseKind = "uniform"
+    mask_token_id: int | None = None
+    uniform_share: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(NoiseKind):
+            raise ModelError(f"The kind of noise is {self.kind!r}; only uniform, mask and hybrid are known.")
+        if self.kind != "uniform" and self.mask_token_id is None:
+            raise ModelError(f"Noise of the kind {self.kind} needs a mask_token_id; add it to config.json.")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The text tower of DiffusionGemma."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_heads: int
+    layers: tuple[LayerConfig, ...]
+    sliding_window: int
+    num_experts: int
+    experts_per_token: int
+    expert_intermediate_size: int
+    canvas_length: int = 256
+    max_positions: int = 262_144
+    norm_eps: float = 1e-6
+    logit_softcap: float = 30.0
+    bos_token_id: int | None = 2
+    pad_token_id: int | None = 0
+    noise: NoiseConfig = NoiseConfig()
+    family: str = "chat"
+
+    @staticmethod
+    def from_json(config: Mapping[str, Any]) -> ModelConfig:
+        """Reads the content of a `config.json`; raises ModelError where it is not a DiffusionGemma."""
+        model_type = config.get("model_type")
+        if model_type != ARCHITECTURE:
+            raise ModelError(
+                f"config.json describes a model of type {model_type!r}, but the engine runs only "
+                f"{ARCHITECTURE!r} checkpoints; choose another model folder."
+            )
+        text = config.get("text_config")
+        if not isinstance(text, Mapping):
+            raise ModelError(
+                "config.json has no 'text_config'; fetch the model again, the file is incomplete."
+            )
+        if text.get("use_bidirectional_attention") == "all":
+            raise ModelError(
+                "config.json asks for a bidirectional encoder, which no released checkpoint has."
+            )
+        if text.get("attention_bias"):
+            raise ModelError("config.json asks for biases in attention, which no released checkpoint has.")
+        if text.get("hidden_activation", "gelu_pytorch_tanh") != "gelu_pytorch_tanh":
+            raise ModelError(
+                f"config.json asks for the activation {text['hidden_activation']!r}; "
+                "only gelu_pytorch_tanh is known."
+            )
+        try:
+            return _read_text_config(config, text)
+        except KeyError as missing:
+            raise ModelError(f"config.json lacks the field {missing}; fetch the model again.") from missing
+        except (TypeError, ValueError) as wrong:
+            raise ModelError(
+                f"config.json has a field of the wrong type ({wrong}); fetch the model again."
+            ) from wrong
+
+
+def _read_text_config(config: Mapping[str, Any], text: Mapping[str, Any]) -> ModelConfig:
+    num_layers = int(text["num_hidden_layers"])
+    kinds = list(text.get("layer_types") or _default_layer_kinds(num_layers))
+    if len(kinds) != num_layers or set(kinds) - {"sliding_attention", "full_attention"}:
+        raise ModelError(
+            "config.json has a 'layer_types' that does not fit 'num_hidden_layers'; fetch the model again."
+        )
+    kinds[-1] = "full_attention"
+    rope = {**DEFAULT_ROPE, **(text.get("rope_parameters") or {})}
+    layers = []
+    for index, kind in enumerate(kinds):
+        overrides = _layer_overrides(text, index, kind)
+        layers.append(
+            LayerConfig(
+                kind=kind,
+                head_dim=int(overrides.get("head_dim", text["head_dim"])),
+                num_kv_heads=int(overrides.get("num_key_value_heads", text["num_key_value_heads"])),
+                rope=_read_rope(rope[kind]),
+            )
+        )
+    gesso = config.get("gesso") or {}
+    noise = gesso.get("noise") or {}
+    return ModelConfig(
+        vocab_size=int(text["vocab_size"]),
+        hidden_size=int(text["hidden_size"]),
+        intermediate_size=int(text["intermediate_size"]),
+        num_heads=int(text["num_attention_heads"]),
+        layers=tuple(layers),
+        sliding_window=int(text["sliding_window"]),
+        num_experts=int(text["num_experts"]),
+        experts_per_token=int(text["top_k_experts"]),
+        expert_intermediate_size=int(text["moe_intermediate_size"]),
+        canvas_length=int(config.get("canvas_length") or 256),
+        max_positions=int(text.get("max_position_embeddings") or 262_144),
+        norm_eps=float(text.get("rms_norm_eps", 1e-6)),
+        logit_softcap=float(text.get("final_logit_softcapping") or 30.0),
+        bos_token_id=text.get("bos_token_id", 2),
+        pad_token_id=text.get("pad_token_id", 0),
+        noise=NoiseConfig(**noise),
+        family=str(gesso.get("family", "chat")),
+    )
+
+
+def _default_layer_kinds(num_layers: int) -> list[str]:
+    return ["full_attention" if (index + 1) % 6 == 0 else "sliding_attention" for index in range(num_layers)]
+
+
+def _layer_overrides(text: Mapping[str, Any], index: int, kind: str) -> dict[str, Any]:
+    """`per_layer_config` as newer transformers writes it, or the released file's `global_*` fields."""
+    if "per_layer_config" in text:
+        return dict((text["per_layer_config"] or {}).get(str(index), {}))
+    if kind == "sliding_attention":
+        return {}
+    overrides: dict[str, Any] = {"head_dim": text.get("global_head_dim", 512)}
+    if text.get("num_global_key_value_heads") is not None:
+        overrides["num_key_value_heads"] = text["num_global_key_value_heads"]
+    return overrides
+
+
+def _read_rope(parameters: Mapping[str, Any]) -> RopeConfig:
+    kind = parameters.get("rope_type", "default")
+    if kind not in ("default", "proportional"):
+        raise ModelError(
+            f"config.json asks for rotary embedding of type {kind!r}; "
+            "only default and proportional are known."
+        )
+    return RopeConfig(
+        kind=kind,
+        theta=float(parameters["rope_theta"]),
+        partial_factor=float(parameters.get("partial_rotary_factor", 1.0)),
+        factor=float(parameters.get("factor", 1.0)),
+    )
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How a canvas is denoised; the defaults are those DiffusionGemma was released with.
+
+    max_steps: upper limit of denoising steps a canvas. entropy_bound: nats (arXiv 2505.24857).
+    temperature runs linearly from `t_max` to `t_min` with the steps that remain. A canvas is done when its
+    argmax was the same for `stability_threshold` steps and the mean entropy is under `confidence_threshold`
+    nats.
+    token_choice: `sample` draws each accepted token, `argmax` takes the likeliest.
+    """
+
+    max_steps: int = 48
+    entropy_bound: float = 0.1
+    t_min: float = 0.4
+    t_max: float = 0.8
+    stability_threshold: int = 1
+    confidence_threshold: float = 0.005
+    token_choice: TokenChoice = "sample"
+
+    def __post_init__(self) -> None:
+        if self.max_steps < 1:
+            raise ModelError(f"The number of steps must be at least 1, not {self.max_steps}.")
+        if self.entropy_bound < 0 or self.t_min < 0 or self.t_max < self.t_min or self.t_max == 0:
+            raise ModelError(
+                "The sampling settings need entropy_bound >= 0 and 0 <= t_min <= t_max with t_max > 0."
+            )
+        if self.token_choice not in get_args(TokenChoice):
+            raise ModelError(f"The token choice is {self.token_choice!r}; only sample and argmax are known.")
+
+    @staticmethod
+    def from_json(config: Mapping[str, Any]) -> SamplingConfig:
+        """Reads the content of a `generation_config.json`; what is absent or null keeps its default."""
+        names = {"max_denoising_steps": "max_steps"}
+        names |= {
+            name: name
+            for name in ("t_min", "t_max", "stability_threshold", "confidence_threshold", "token_choice")
+        }
+        values = {names[key]: value for key, value in config.items() if key in names and value is not None}
+        bound = (config.get("sampler_config") or {}).get("entropy_bound")
+        if bound is not None:
+            values["entropy_bound"] = bound
+        return SamplingConfig(**values)
+
+    def with_steps(self, max_steps: int | None) -> SamplingConfig:
+        return self if max_steps is None else replace(self, max_steps=max_steps)

@@ -1,0 +1,290 @@
+"""The loop: canvases go in with their prompts, one step advances any set of them, filled canvases come out.
+
+`step` takes whatever runs are handed to it, so that a scheduler may let canvases join and leave between
+steps. Source of the step: transformers, `generation_diffusion_gemma.py`, with pinned tokens added. Knows
+nothing of text.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from engine.canvas import Canvas, Hole
+from engine.config import SamplingConfig
+from engine.key_values import BatchedCanvasMemory, CanvasMemory
+from engine.model import DiffusionGemma
+from engine.prefix_cache import Lease, PrefixCache
+from engine.sampler import Draws, RowDraws, decide, is_confident
+
+Finish = Literal["stable", "steps", "deadline", "cancelled"]
+BANNED_LOGIT = -1e4
+
+
+@dataclass(frozen=True)
+class DenoiseRequest:
+    """A prompt (token ids) and the canvas that follows it.
+
+    banned [n]: token ids that no hole may take, save where the canvas says what a column is allowed.
+    deadline: time.monotonic() after which the best canvas so far is returned; one step is always made.
+    """
+
+    prompt: Sequence[int]
+    canvas: Canvas
+    sampling: SamplingConfig = SamplingConfig()
+    seed: int = 0
+    banned: Tensor | None = None
+    deadline: float | None = None
+
+
+@dataclass
+class CanvasRun:
+    """A canvas being denoised. `tokens`, `belief`, `argmax` run over the holes only."""
+
+    request: DenoiseRequest
+    lease: Lease
+    row: int
+    columns: Tensor  # [holes]
+    known_belief: Tensor  # [width, hidden]: embeddings of pinned tokens, zeros in holes
+    canvas: Tensor  # [width]
+    tokens: Tensor  # [holes], what stands in the holes now
+    argmax: Tensor  # [holes], the likeliest tokens of the last step
+    belief: Tensor  # [holes, hidden]
+    accepted: Tensor  # [holes] bool
+    entropy: Tensor  # [holes]
+    bias: Tensor | None  # [holes or 1, vocab], added to the logits
+    logits: Tensor | None = None  # [holes, vocab] of the last step
+    steps: int = 0
+    unchanged: int = 0
+    finished: Finish | None = None
+
+    @property
+    def remaining(self) -> int:
+        return self.request.sampling.max_steps - self.steps
+
+
+@dataclass(frozen=True)
+class DenoiseResult:
+    """tokens [width] with pins as they were; columns [holes]; of the tokens there, log_probabilities at
+    temperature 1 and the entropy of the last step at its temperature, [holes] each, in nats.
+
+    encoded_tokens: prompt tokens that had to be read for this run, the rest came from the cache.
+    """
+
+    tokens: Tensor
+    columns: Tensor
+    log_probabilities: Tensor
+    entropy: Tensor
+    steps: int
+    finish: Finish
+    prompt_tokens: int
+    encoded_tokens: int
+
+
+@dataclass
+class Timings:
+    """Milliseconds spent, summed over a call."""
+
+    encode: float = 0.0
+    denoise: float = 0.0
+    extra: dict[str, float] = field(default_factory=dict)
+
+
+StepCallback = Callable[[Sequence[CanvasRun]], bool | None]
+
+
+class Denoiser:
+    """One model, its prompt cache and its randomness. Not thread-safe: one caller at a time.
+
+    draws: tests may hand in their own randomness; otherwise each canvas has a generator of its own.
+    """
+
+    def __init__(
+        self, model: DiffusionGemma, cache: PrefixCache | None = None, draws: Draws | None = None
+    ) -> None:
+        self.model = model
+        self.cache = cache if cache is not None else PrefixCache(model)
+        self.device = model.embed_tokens.weight.device
+        self.own_draws = RowDraws(model.config.noise, model.config.vocab_size, self.device)
+        self.draws: Draws = draws if draws is not None else self.own_draws
+        self.timings = Timings()
+        self._rows = count()
+        self._memory: tuple[tuple[tuple[int, int], ...], CanvasMemory | BatchedCanvasMemory] | None = None
+
+    def run(
+        self, requests: Sequence[DenoiseRequest], on_step: StepCallback | None = None
+    ) -> list[DenoiseResult]:
+        """Denoises all requests in one batch. Where `on_step` returns False, all end with what they have."""
+        self.timings = Timings()
+        runs: list[CanvasRun] = []
+        try:
+            for request in requests:
+                runs.append(self.start(request))
+            active = runs
+            while active:
+                self.step(active)
+                if on_step is not None and on_step(runs) is False:
+                    for run in active:
+                        run.finished = run.finished or "cancelled"
+                active = [run for run in active if run.finished is None]
+            return [self.result(run) for run in runs]
+        finally:
+            for run in runs:
+                self.close(run)
+
+    @torch.inference_mode()
+    def start(self, request: DenoiseRequest) -> CanvasRun:
+        """Encodes the prompt and lays out the canvas with noise in its holes. Call `close` in the end."""
+        started = time.perf_counter()
+        canvas = request.canvas.tokens.to(self.device)
+        pinned = request.canvas.pinned.to(self.device)
+        columns = (~pinned).nonzero().squeeze(1)
+        drafted = canvas[columns] >= 0
+        embedded = self.model.embed(canvas.clamp(min=0))
+        bias = self._bias(request, columns)
+        lease = self.cache.acquire(request.prompt)
+        row = next(self._rows)
+        self.own_draws.seed(row, request.seed)
+        noise = self.draws.noise([row], torch.ones(1, len(columns), dtype=torch.bool, device=self.device))[0]
+        tokens = torch.where(drafted, canvas[columns], noise)
+        run = CanvasRun(
+            request=request,
+            lease=lease,
+            row=row,
+            columns=columns,
+            known_belief=embedded * pinned[:, None],
+            canvas=canvas,
+            tokens=tokens,
+            argmax=tokens,
+            belief=embedded[columns] * drafted[:, None],
+            accepted=drafted,
+            entropy=torch.zeros(len(columns), device=self.device),
+            bias=bias,
+        )
+        self.timings.encode += 1000 * (time.perf_counter() - started)
+        return run
+
+    @torch.inference_mode()
+    def step(self, runs: Sequence[CanvasRun]) -> None:
+        """One denoising step for every run; those that are done get `finished`."""
+        started = time.perf_counter()
+        batch = len(runs)
+        memory = self._memory_for(runs)
+        width, holes = max(len(run.canvas) for run in runs), max(len(run.columns) for run in runs)
+        tokens = torch.zeros(batch, width, dtype=torch.long, device=self.device)
+        belief = torch.zeros(
+            batch, width, self.model.config.hidden_size, device=self.device, dtype=runs[0].belief.dtype
+        )
+        columns = torch.zeros(batch, holes, dtype=torch.long, device=self.device)
+        present = torch.zeros(batch, holes, dtype=torch.bool, device=self.device)
+        for index, run in enumerate(runs):
+            tokens[index, : len(run.canvas)] = run.canvas.index_copy(0, run.columns, run.tokens)
+            belief[index, : len(run.canvas)] = run.known_belief.index_copy(0, run.columns, run.belief)
+            columns[index, : len(run.columns)] = run.columns
+            present[index, : len(run.columns)] = True
+        hidden = self.model.denoise(tokens, belief, memory.positions(), memory.masks(), memory)
+        logits = self.model.logits(hidden.gather(1, columns[..., None].expand(-1, -1, hidden.shape[-1])))
+        for index, run in enumerate(runs):
+            if run.bias is not None:
+                logits[index, : len(run.columns)] += run.bias
+        configs = [run.request.sampling for run in runs]
+        decision = decide(
+            logits, present, [run.row for run in runs], configs, [run.remaining for run in runs], self.draws
+        )
+        thresholds = torch.tensor([config.confidence_threshold for config in configs], device=self.device)
+        confident = is_confident(decision.entropy, present, thresholds).tolist()
+        beliefs = self.model.embed_mean(decision.probabilities)
+        now = time.monotonic()
+        for index, run in enumerate(runs):
+            size = len(run.columns)
+            argmax = decision.argmax[index, :size]
+            same = run.steps > 0 and torch.equal(argmax, run.argmax)
+            run.unchanged = run.unchanged + 1 if same else 0
+            run.steps += 1
+            run.tokens, run.argmax = decision.tokens[index, :size], argmax
+            run.belief, run.accepted = beliefs[index, :size], decision.accepted[index, :size]
+            run.entropy, run.logits = decision.entropy[index, :size], logits[index, :size]
+            if confident[index] and run.unchanged >= run.request.sampling.stability_threshold:
+                run.finished = "stable"
+            elif run.remaining <= 0:
+                run.finished = "steps"
+            elif run.request.deadline is not None and now >= run.request.deadline:
+                run.finished = "deadline"
+        self.timings.denoise += 1000 * (time.perf_counter() - started)
+
+    @torch.inference_mode()
+    def result(self, run: CanvasRun) -> DenoiseResult:
+        """The argmax canvas as it stands."""
+        assert run.logits is not None, "a result needs at least one step"
+        log_probabilities = torch.log_softmax(run.logits, dim=-1).gather(1, run.argmax[:, None]).squeeze(1)
+        return DenoiseResult(
+            tokens=run.canvas.index_copy(0, run.columns, run.argmax).cpu(),
+            columns=run.columns.cpu(),
+            log_probabilities=log_probabilities.float().cpu(),
+            entropy=run.entropy.float().cpu(),
+            steps=run.steps,
+            finish=run.finished or "cancelled",
+            prompt_tokens=len(run.request.prompt),
+            encoded_tokens=run.lease.encoded,
+        )
+
+    def close(self, run: CanvasRun) -> None:
+        run.lease.release()
+        self.own_draws.forget(run.row)
+        self._memory = None
+
+    def generate(
+        self,
+        prompt: Sequence[int],
+        max_new_tokens: int,
+        sampling: SamplingConfig,
+        end_tokens: Sequence[int] = (),
+        seed: int = 0,
+        on_step: StepCallback | None = None,
+    ) -> list[int]:
+        """Block after block, as the model was released: new tokens up to and with the first of `end_tokens`.
+
+        Every block is a canvas of the model's own width, hole throughout; a finished block joins the prompt.
+        """
+        width = self.model.config.canvas_length
+        tokens = list(prompt)
+        for block in range(-(-max_new_tokens // width)):
+            request = DenoiseRequest(tokens, Canvas.of(Hole(width)), sampling, seed + block)
+            result = self.run([request], on_step)[0]
+            written = result.tokens.tolist()
+            ends = [index for index, token in enumerate(written) if token in end_tokens]
+            tokens += written[: ends[0] + 1] if ends else written
+            if ends or result.finish == "cancelled":
+                break
+        return tokens[len(prompt) :]
+
+    def _memory_for(self, runs: Sequence[CanvasRun]) -> CanvasMemory | BatchedCanvasMemory:
+        if len(runs) == 1:
+            return CanvasMemory(runs[0].lease.kv, len(runs[0].canvas))
+        key = tuple((run.row, run.lease.kv.length) for run in runs)
+        if self._memory is None or self._memory[0] != key:
+            self._memory = (
+                key,
+                BatchedCanvasMemory([run.lease.kv for run in runs], [len(run.canvas) for run in runs]),
+            )
+        return self._memory[1]
+
+    def _bias(self, request: DenoiseRequest, columns: Tensor) -> Tensor | None:
+        if request.banned is None and not request.canvas.allowed:
+            return None
+        rows = len(columns) if request.canvas.allowed else 1
+        bias = torch.zeros(rows, self.model.config.vocab_size, device=self.device)
+        if request.banned is not None:
+            bias[:, request.banned.to(self.device)] = BANNED_LOGIT
+        for column, ids in request.canvas.allowed.items():
+            index = int((columns == column).nonzero())
+            allowed = torch.full((self.model.config.vocab_size,), BANNED_LOGIT, device=self.device)
+            allowed[ids.to(self.device)] = 0.0
+            bias[index] = allowed
+        return bias

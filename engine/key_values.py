@@ -1,0 +1,166 @@
+"""Keys and values of an encoded prompt, in buffers with room for what follows.
+
+The canvas is written into the free room behind the prompt, so that no step copies the prompt's keys. Sliding
+layers keep the whole prompt too: a prompt can then be cut back (`truncate`) at any length. Knows nothing of
+tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from engine.config import ModelConfig
+from engine.model import Masks
+from engine.ops.attention import causal_mask
+
+
+class KeyValues:
+    """One sequence: per layer keys and values [1, kv_heads, capacity, head_dim], `length` of it in use."""
+
+    def __init__(self, config: ModelConfig, device: torch.device, dtype: torch.dtype) -> None:
+        self.config, self.device, self.dtype = config, device, dtype
+        self.length = 0
+        self.keys = [self._empty(index, 0) for index in range(len(config.layers))]
+        self.values = [self._empty(index, 0) for index in range(len(config.layers))]
+
+    @property
+    def capacity(self) -> int:
+        return self.keys[0].shape[2]
+
+    @property
+    def bytes(self) -> int:
+        return sum(buffer.nbytes for buffer in (*self.keys, *self.values))
+
+    def reserve(self, new: int) -> None:
+        """Makes room for `new` positions behind the ones in use; grows by half at least."""
+        if self.length + new > self.capacity:
+            capacity = max(self.length + new, self.capacity + self.capacity // 2)
+            self.keys = self._grown(self.keys, capacity)
+            self.values = self._grown(self.values, capacity)
+
+    def truncate(self, length: int) -> None:
+        self.length = min(self.length, length)
+
+    def copy(self, length: int) -> KeyValues:
+        """A copy of the first `length` positions."""
+        other = KeyValues(self.config, self.device, self.dtype)
+        other.length = length
+        other.keys = [buffer[:, :, :length].clone() for buffer in self.keys]
+        other.values = [buffer[:, :, :length].clone() for buffer in self.values]
+        return other
+
+    def visible_from(self, layer: int) -> int:
+        """The first prompt position that the canvas sees in this layer: sliding layers keep window - 1."""
+        if not self.config.layers[layer].is_sliding:
+            return 0
+        return max(0, self.length - self.config.sliding_window + 1)
+
+    def _empty(self, layer: int, capacity: int) -> Tensor:
+        shape = self.config.layers[layer]
+        return torch.empty(
+            1, shape.num_kv_heads, capacity, shape.head_dim, device=self.device, dtype=self.dtype
+        )
+
+    def _grown(self, buffers: list[Tensor], capacity: int) -> list[Tensor]:
+        grown = []
+        for index, old in enumerate(buffers):
+            new = self._empty(index, capacity)
+            new[:, :, : self.length] = old[:, :, : self.length]
+            grown.append(new)
+        return grown
+
+
+class PromptMemory:
+    """Memory of an encoder pass over `new` tokens that follow `kv`; `commit` makes them part of it."""
+
+    def __init__(self, kv: KeyValues, new: int) -> None:
+        kv.reserve(new)
+        self.kv, self.new = kv, new
+
+    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        start, end = self.kv.length, self.kv.length + self.new
+        self.kv.keys[layer][:, :, start:end] = key
+        self.kv.values[layer][:, :, start:end] = value
+        return self.kv.keys[layer][:, :, :end], self.kv.values[layer][:, :, :end]
+
+    def positions(self) -> Tensor:
+        return torch.arange(self.kv.length, self.kv.length + self.new, device=self.kv.device)[None]
+
+    def masks(self) -> Masks:
+        window = self.kv.config.sliding_window
+        return {
+            "full_attention": causal_mask(self.new, self.kv.length, None, self.kv.device),
+            "sliding_attention": causal_mask(self.new, self.kv.length, window, self.kv.device),
+        }
+
+    def commit(self) -> None:
+        self.kv.length += self.new
+
+
+class CanvasMemory:
+    """Memory of denoiser passes over one canvas, written into the free room behind the prompt of `kv`."""
+
+    def __init__(self, kv: KeyValues, width: int) -> None:
+        kv.reserve(width)
+        self.kv, self.width = kv, width
+
+    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        start, end = self.kv.length, self.kv.length + self.width
+        keys, values = self.kv.keys[layer], self.kv.values[layer]
+        keys[:, :, start:end] = key
+        values[:, :, start:end] = value
+        first = self.kv.visible_from(layer)
+        return keys[:, :, first:end], values[:, :, first:end]
+
+    def positions(self) -> Tensor:
+        return torch.arange(self.kv.length, self.kv.length + self.width, device=self.kv.device)[None]
+
+    def masks(self) -> Masks:
+        return {"full_attention": None, "sliding_attention": None}
+
+
+class BatchedCanvasMemory:
+    """The same for a batch of canvases: prompts gathered once, set flush right, the padding masked away.
+
+    widths: how many positions of each row are canvas; the rest of the row is padding.
+    """
+
+    def __init__(self, rows: Sequence[KeyValues], widths: Sequence[int]) -> None:
+        self.width = max(widths)
+        self.lengths = [kv.length for kv in rows]
+        first = rows[0]
+        self.device = first.device
+        self.buffers: list[tuple[Tensor, Tensor]] = []
+        self._masks: Masks = {}
+        in_canvas = torch.tensor([[column < width for column in range(self.width)] for width in widths])
+        for index, layer in enumerate(first.config.layers):
+            visible = [kv.length - kv.visible_from(index) for kv in rows]
+            longest = max(visible)
+            shape = (len(rows), layer.num_kv_heads, longest + self.width, layer.head_dim)
+            keys = torch.zeros(shape, device=first.device, dtype=first.dtype)
+            values = torch.zeros_like(keys)
+            for row, kv in enumerate(rows):
+                span = slice(kv.length - visible[row], kv.length)
+                keys[row, :, longest - visible[row] : longest] = kv.keys[index][0, :, span]
+                values[row, :, longest - visible[row] : longest] = kv.values[index][0, :, span]
+            self.buffers.append((keys, values))
+            if layer.kind not in self._masks:
+                prompt = torch.arange(longest)[None] >= longest - torch.tensor(visible)[:, None]
+                mask = torch.cat((prompt, in_canvas), dim=1)
+                self._masks[layer.kind] = None if bool(mask.all()) else mask[:, None, None].to(first.device)
+
+    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        keys, values = self.buffers[layer]
+        keys[:, :, -self.width :] = key
+        values[:, :, -self.width :] = value
+        return keys, values
+
+    def positions(self) -> Tensor:
+        starts = torch.tensor(self.lengths, device=self.device)[:, None]
+        return starts + torch.arange(self.width, device=self.device)[None]
+
+    def masks(self) -> Masks:
+        return self._masks

@@ -1,0 +1,151 @@
+"""Keys and values of prompts, kept between requests: a prompt that shares a prefix encodes only the rest.
+
+Bounded in bytes; the least recently used entry goes first. Knows nothing of canvases.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from engine.errors import InputError
+from engine.key_values import KeyValues, PromptMemory
+from engine.model import DiffusionGemma
+
+ENCODE_CHUNK = 1024
+KEEP_SHARE = 0.5  # an entry is cut back in place only if at least this share of it stays in use
+
+
+@dataclass
+class CachedPrompt:
+    """`kv` holds the keys of `tokens`. While `users` is above 0 the entry must not be changed."""
+
+    tokens: np.ndarray
+    kv: KeyValues
+    users: int = 0
+    used_at: float = field(default_factory=time.monotonic)
+
+
+@dataclass
+class Lease:
+    """A prompt that stands encoded while the lease is held. `encoded`: tokens that had to be read now."""
+
+    prompt: CachedPrompt
+    encoded: int
+    release: Callable[[], None]
+
+    @property
+    def kv(self) -> KeyValues:
+        return self.prompt.kv
+
+
+class PrefixCache:
+    """All prompts of one model. `encoded_tokens` counts what was read since the start."""
+
+    def __init__(self, model: DiffusionGemma, limit_bytes: int = 1 << 30) -> None:
+        weight = model.embed_tokens.weight
+        self.model, self.limit_bytes = model, limit_bytes
+        self.device, self.dtype = weight.device, weight.dtype
+        self.entries: list[CachedPrompt] = []
+        self.encoded_tokens = 0
+
+    def acquire(self, tokens: Sequence[int], stop: Callable[[], bool] | None = None) -> Lease:
+        """Encodes what is not yet encoded of `tokens` (at least one); call `release` of the lease when done.
+
+        stop: asked between chunks; where it answers True, what is encoded is kept and Interrupted raised.
+        """
+        wanted = np.asarray(tokens, dtype=np.int64)
+        limit = self.model.config.max_positions
+        if not 0 < len(wanted) <= limit:
+            raise InputError(
+                f"The prompt has {len(wanted)} tokens; the model takes 1 to {limit}, so show it less."
+            )
+        entry = self._entry_for(wanted)
+        entry.users += 1
+        entry.used_at = time.monotonic()
+        before = entry.kv.length
+        try:
+            self._encode(entry, wanted, stop)
+        except BaseException:
+            entry.users -= 1
+            self._evict()
+            raise
+        self._evict()
+
+        def release() -> None:
+            entry.users -= 1
+
+        return Lease(entry, entry.kv.length - before, release)
+
+    @contextmanager
+    def encoded(self, tokens: Sequence[int]):  # type: ignore[no-untyped-def]
+        """`acquire` as a context."""
+        lease = self.acquire(tokens)
+        try:
+            yield lease
+        finally:
+            lease.release()
+
+    def clear(self) -> None:
+        self.entries = [entry for entry in self.entries if entry.users]
+
+    def _entry_for(self, wanted: np.ndarray) -> CachedPrompt:
+        """An entry that holds a prefix of `wanted` and nothing else."""
+        shared, _, best = max(
+            (
+                (_common_prefix(entry.tokens, wanted), not entry.users, index)
+                for index, entry in enumerate(self.entries)
+            ),
+            default=(0, True, -1),
+        )
+        if shared == 0:
+            return self._add(CachedPrompt(wanted[:0], KeyValues(self.model.config, self.device, self.dtype)))
+        entry = self.entries[best]
+        if shared == len(entry.tokens) and (not entry.users or shared == len(wanted)):
+            return entry
+        if entry.users or shared < KEEP_SHARE * len(entry.tokens):
+            return self._add(CachedPrompt(wanted[:shared], entry.kv.copy(shared)))
+        entry.kv.truncate(shared)
+        entry.tokens = entry.tokens[:shared]
+        return entry
+
+    def _add(self, entry: CachedPrompt) -> CachedPrompt:
+        self.entries.append(entry)
+        return entry
+
+    @torch.inference_mode()
+    def _encode(self, entry: CachedPrompt, wanted: np.ndarray, stop: Callable[[], bool] | None) -> None:
+        for start in range(entry.kv.length, len(wanted), ENCODE_CHUNK):
+            if stop is not None and stop():
+                raise Interrupted
+            chunk = torch.from_numpy(wanted[start : start + ENCODE_CHUNK])[None].to(self.device)
+            memory = PromptMemory(entry.kv, chunk.shape[1])
+            self.model.encode(chunk, memory.positions(), memory.masks(), memory)
+            memory.commit()
+            entry.tokens = wanted[: entry.kv.length]
+            self.encoded_tokens += chunk.shape[1]
+
+    def _evict(self) -> None:
+        self.entries = [entry for entry in self.entries if entry.users or len(entry.tokens)]
+        idle = sorted((entry for entry in self.entries if not entry.users), key=lambda entry: entry.used_at)
+        size = sum(entry.kv.bytes for entry in self.entries)
+        for entry in idle:
+            if size <= self.limit_bytes:
+                return
+            size -= entry.kv.bytes
+            self.entries = [other for other in self.entries if other is not entry]
+
+
+class Interrupted(Exception):
+    """The caller asked to stop while a prompt was being encoded."""
+
+
+def _common_prefix(first: np.ndarray, second: np.ndarray) -> int:
+    length = min(len(first), len(second))
+    differing = np.flatnonzero(first[:length] != second[:length])
+    return int(differing[0]) if len(differing) else length

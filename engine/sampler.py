@@ -1,0 +1,128 @@
+"""One sampling decision: which tokens of a canvas to accept, what stands elsewhere, and whether it is done.
+
+Source: transformers, `generation_diffusion_gemma.py` (EntropyBoundSampler, arXiv 2505.24857;
+LinearTemperatureScheduleLogitsProcessor; StableAndConfidentStoppingCriteria). Sees hole positions only, so
+pinned tokens take no part in the entropy bound nor in the stop rule. Knows nothing of the model.
+
+Shapes: rows, holes (padded to the widest row; `present` [rows, holes] says which are real), vocab.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from engine.config import NoiseConfig, SamplingConfig
+
+
+class Draws(Protocol):
+    """Where randomness comes from. `rows` are the identities of the rows that stand in the batch."""
+
+    def noise(self, rows: Sequence[int], present: Tensor) -> Tensor:
+        """Noise tokens [rows, holes]."""
+        ...
+
+    def choose(self, rows: Sequence[int], probabilities: Tensor, present: Tensor) -> Tensor:
+        """A token [rows, holes] from `probabilities` [rows, holes, vocab]."""
+        ...
+
+
+class RowDraws:
+    """A generator of its own for every row, so that a row comes out the same alone and in a batch."""
+
+    def __init__(self, noise: NoiseConfig, vocab: int, device: torch.device) -> None:
+        self.noise_config, self.vocab, self.device = noise, vocab, device
+        self.generators: dict[int, torch.Generator] = {}
+
+    def seed(self, row: int, seed: int) -> None:
+        self.generators[row] = torch.Generator().manual_seed(seed)
+
+    def forget(self, row: int) -> None:
+        self.generators.pop(row, None)
+
+    def noise(self, rows: Sequence[int], present: Tensor) -> Tensor:
+        noise = torch.zeros(present.shape, dtype=torch.long)
+        for index, (row, count) in enumerate(zip(rows, present.sum(dim=1).tolist(), strict=True)):
+            noise[index, :count] = self._noise_row(self.generators[row], count)
+        return noise.to(self.device)
+
+    def choose(self, rows: Sequence[int], probabilities: Tensor, present: Tensor) -> Tensor:
+        uniform = torch.zeros(present.shape)
+        for index, (row, count) in enumerate(zip(rows, present.sum(dim=1).tolist(), strict=True)):
+            uniform[index, :count] = torch.rand(count, generator=self.generators[row])
+        cumulative = probabilities.cumsum(dim=-1)
+        total = cumulative[..., -1:]
+        point = uniform.to(self.device)[..., None] * total
+        point = torch.minimum(point, torch.nextafter(total, torch.zeros_like(total)))
+        return torch.searchsorted(cumulative, point, right=True).squeeze(-1).clamp_(max=self.vocab - 1)
+
+    def _noise_row(self, generator: torch.Generator, count: int) -> Tensor:
+        config = self.noise_config
+        uniform = torch.randint(self.vocab, (count,), generator=generator)
+        if config.kind == "uniform":
+            return uniform
+        masked = torch.full_like(uniform, config.mask_token_id or 0)
+        if config.kind == "mask":
+            return masked
+        return torch.where(torch.rand(count, generator=generator) < config.uniform_share, uniform, masked)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """tokens: the next canvas; argmax: the likeliest tokens; accepted [rows, holes]; entropy in nats;
+    probabilities at the step's temperature [rows, holes, vocab]."""
+
+    tokens: Tensor
+    argmax: Tensor
+    accepted: Tensor
+    entropy: Tensor
+    probabilities: Tensor
+
+
+def decide(
+    logits: Tensor,
+    present: Tensor,
+    rows: Sequence[int],
+    configs: Sequence[SamplingConfig],
+    remaining: Sequence[int],
+    draws: Draws,
+) -> Decision:
+    """logits [rows, holes, vocab]; for each row a config and the steps that remain, this one included."""
+    device = logits.device
+    temperature = [
+        c.t_min + (c.t_max - c.t_min) * left / c.max_steps for c, left in zip(configs, remaining, strict=True)
+    ]
+    scaled = logits / torch.tensor(temperature, device=device).clamp(min=1e-4)[:, None, None]
+    log_probabilities = torch.log_softmax(scaled, dim=-1)
+    probabilities = log_probabilities.exp()
+    entropy = -(probabilities * log_probabilities).sum(dim=-1)
+    argmax = scaled.argmax(dim=-1)
+    sampling = [index for index, config in enumerate(configs) if config.token_choice == "sample"]
+    chosen = argmax
+    if len(sampling) == len(rows):
+        chosen = draws.choose(rows, probabilities, present)
+    elif sampling:
+        chosen = argmax.clone()
+        sampling_rows = [rows[index] for index in sampling]
+        chosen[sampling] = draws.choose(sampling_rows, probabilities[sampling], present[sampling])
+    bounds = torch.tensor([config.entropy_bound for config in configs], device=device)
+    accepted = accept(entropy, present, bounds)
+    tokens = torch.where(accepted, chosen, draws.noise(rows, present))
+    return Decision(tokens, argmax, accepted, entropy, probabilities)
+
+
+def accept(entropy: Tensor, present: Tensor, bounds: Tensor) -> Tensor:
+    """The positions of lowest entropy whose sum, less its largest term, stays within `bounds` [rows]."""
+    ordered, order = entropy.masked_fill(~present, torch.inf).sort(dim=-1)
+    within = ordered.cumsum(dim=-1) - ordered <= bounds[:, None]
+    return torch.zeros_like(present).scatter(-1, order, within & ordered.isfinite())
+
+
+def is_confident(entropy: Tensor, present: Tensor, thresholds: Tensor) -> Tensor:
+    """[rows]: is the mean entropy of the holes under the threshold [rows]?"""
+    mean = (entropy * present).sum(dim=-1) / present.sum(dim=-1)
+    return mean < thresholds

@@ -1,0 +1,107 @@
+"""What is asked of an infill and what comes back: plain values, shared by command line, batch and editor.
+
+Must not know how a completion is made. Offsets are characters of the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+Lines = Literal["one", "block", "auto"]
+PieceState = Literal["known", "settled", "noise", "null"]
+
+
+@dataclass(frozen=True)
+class Hole:
+    """[start, end) of the text is to be written anew; start == end is a cursor."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """Another file whose names may be of use."""
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True)
+class InfillRequest:
+    """language: an id of `infill.languages`, None for text without a tree. lines: how much is asked for.
+
+    steps, seed: of the denoiser. deadline_ms counts from the call; the best so far is returned then.
+    """
+
+    text: str
+    holes: tuple[Hole, ...]
+    language: str | None = None
+    path: str | None = None
+    lines: Lines = "auto"
+    candidates: int = 1
+    steps: int | None = None
+    seed: int = 0
+    deadline_ms: float | None = None
+    neighbours: tuple[Neighbour, ...] = ()
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """confidence: 0 to 1. shown: good enough to show; reason: why not. source: the model, or copied from context."""
+
+    text: str
+    confidence: float
+    shown: bool
+    reason: str | None
+    source: Literal["model", "copy"]
+    tokens: int
+
+
+@dataclass(frozen=True)
+class HoleCompletion:
+    """The best candidate's values (even where it is not to be shown) and all candidates, best first."""
+
+    hole: Hole
+    text: str
+    shown: bool
+    reason: str | None
+    confidence: float
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True)
+class InfillResult:
+    """canvas: width in tokens; hole: slots laid out; timings_ms: by stage, `total` among them."""
+
+    completions: tuple[HoleCompletion, ...]
+    steps: int
+    prompt_tokens: int
+    encoded_tokens: int
+    canvas: int
+    hole: int
+    timings_ms: dict[str, float]
+    model: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A run of canvas text: known code, settled or still noise, or a slot left empty."""
+
+    text: str
+    state: PieceState
+
+
+@dataclass(frozen=True)
+class StepView:
+    """The canvas after `step` of at most `max_steps` steps."""
+
+    step: int
+    max_steps: int
+    pieces: tuple[Piece, ...]
+
+
+OnStep = Callable[[StepView], bool | None]

@@ -1,0 +1,484 @@
+"""What the grammar says about a place in a text: errors, scopes, statements, brackets, indentation.
+
+Works on Python strings and character offsets; the bytes that tree-sitter wants stay inside this module.
+Functions that take a `SyntaxTree` need a grammar; those that take a text also serve broken code and unknown
+languages. It must not know the model, prompts, or whether a completion is any good.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterator
+from functools import cached_property
+from typing import NamedTuple
+
+import tree_sitter
+
+from infill.languages import Bracket, Language, get, scan
+
+MAX_PARSE_CHARS = 2_000_000
+_CHUNK = 1024
+_CONTINUATION_BYTES = bytes(range(0x80, 0xC0))
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_HEADER_PARENTS = frozenset(
+    "decorated_definition export_statement template_declaration lexical_declaration variable_declarator "
+    "variable_declaration type_declaration".split()
+)
+_CLASS_KINDS = frozenset(("class", "interface", "enum"))
+_PYTHON_HEADER = re.compile(
+    r"(?:async\s+)?(?:def|class|if|elif|else|for|while|with|try|except|finally|match|case)\b"
+)
+_PYTHON_SCOPE = re.compile(r"^([ \t]*)(?:async[ \t]+)?(def|class)[ \t]+(\w+)", re.MULTILINE)
+_NOT_A_BLOCK = re.compile(r"[=(,:?&|\[$]$|\breturn$")
+_NOT_A_BLOCK_IN_JAVASCRIPT = re.compile(r"\b(?:import|export|const|let|var|type)$")
+_CASE_LABEL = re.compile(r"\s*(?:case\b.*|default|public|private|protected)\s*:$")
+
+
+class Span(NamedTuple):
+    """text[start:end], in characters."""
+
+    start: int
+    end: int
+
+
+class Scope(NamedTuple):
+    """A function, method, class, interface, enum or namespace; `header_span`: decorators, signature."""
+
+    kind: str
+    name: str
+    header_span: Span
+    span: Span
+
+
+class ErrorScore(NamedTuple):
+    """How broken a tree is: ERROR and MISSING nodes, and the characters that the ERROR nodes cover."""
+
+    errors: int
+    covered: int
+
+
+class SyntaxTree:
+    """A parsed text. `root` is the tree-sitter node; `span` and `byte` translate its bytes and back."""
+
+    def __init__(self, text: str, language: Language, data: bytes, tree: tree_sitter.Tree) -> None:
+        self.text, self.language, self._data, self._tree = text, language, data, tree
+
+    @property
+    def root(self) -> tree_sitter.Node:
+        return self._tree.root_node
+
+    @cached_property
+    def _chunk_bytes(self) -> list[int]:
+        """Byte offset of every 1,024th character; empty when characters and bytes are the same."""
+        if len(self._data) == len(self.text):
+            return []
+        offsets = [0]
+        for start in range(0, len(self.text), _CHUNK):
+            offsets.append(offsets[-1] + len(_encode(self.text[start : start + _CHUNK])))
+        return offsets
+
+    def byte(self, offset: int) -> int:
+        if not self._chunk_bytes:
+            return offset
+        chunk = offset // _CHUNK
+        return self._chunk_bytes[chunk] + len(_encode(self.text[chunk * _CHUNK : offset]))
+
+    def _character(self, byte: int) -> int:
+        if not self._chunk_bytes:
+            return byte
+        chunk = bisect_right(self._chunk_bytes, byte, 0, max(1, len(self._chunk_bytes) - 1)) - 1
+        part = self._data[self._chunk_bytes[chunk] : byte]
+        return chunk * _CHUNK + len(part.translate(None, _CONTINUATION_BYTES))
+
+    def span(self, node: tree_sitter.Node) -> Span:
+        return Span(self._character(node.start_byte), self._character(node.end_byte))
+
+    def path(self, offset: int) -> list[tree_sitter.Node]:
+        """The nodes that hold the character at `offset`, innermost first."""
+        node = self.root.descendant_for_byte_range(self.byte(offset), self.byte(offset + 1))
+        path = []
+        while node is not None:
+            path.append(node)
+            node = node.parent
+        return path
+
+    def replaced(self, start: int, end: int, replacement: str) -> SyntaxTree:
+        """The tree of the text with text[start:end] replaced; only what that changes is parsed anew."""
+        text = self.text[:start] + replacement + self.text[end:]
+        data, old = _encode(text), self._tree.copy()
+        first, last = self.byte(start), self.byte(end)
+        new_last = first + len(_encode(replacement))
+        old.edit(
+            first, last, new_last, _point(self._data, first), _point(self._data, last), _point(data, new_last)
+        )
+        return SyntaxTree(text, self.language, data, _parser(self.language).parse(data, old))
+
+
+def _encode(text: str) -> bytes:
+    """UTF-8; a lone surrogate counts as the replacement character, which takes as many bytes."""
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:
+        return _SURROGATES.sub("\ufffd", text).encode("utf-8")
+
+
+def _point(data: bytes, byte: int) -> tuple[int, int]:
+    return data.count(b"\n", 0, byte), byte - (data.rfind(b"\n", 0, byte) + 1)
+
+
+def _parser(language: Language) -> tree_sitter.Parser:
+    grammar = language.grammar()
+    if grammar is None:
+        raise LookupError(f"no grammar is installed for {language.id}")
+    return tree_sitter.Parser(grammar)
+
+
+def parse(text: str, language_id: str | None) -> SyntaxTree | None:
+    """The tree of a text; None for an unknown language, a missing grammar, or more than MAX_PARSE_CHARS."""
+    language = get(language_id)
+    if language is None or len(text) > MAX_PARSE_CHARS or language.grammar() is None:
+        return None
+    data = _encode(text)
+    return SyntaxTree(text, language, data, _parser(language).parse(data))
+
+
+def error_nodes(tree: SyntaxTree) -> tuple[Span, ...]:
+    """The outermost ERROR nodes, and the MISSING ones (empty spans), in text order."""
+    found, pending = [], [tree.root]
+    while pending:
+        node = pending.pop()
+        if node.is_error or node.is_missing:
+            found.append(tree.span(node))
+        elif node.has_error:
+            pending.extend(reversed(node.children))
+    return tuple(found)
+
+
+def error_score(tree: SyntaxTree, outside: Span | None = None) -> ErrorScore:
+    """Count of error nodes, and the characters they cover that do not stand within `outside`."""
+    spans = error_nodes(tree)
+    covered = sum(span.end - span.start for span in spans)
+    if outside:
+        covered -= sum(max(0, min(span.end, outside.end) - max(span.start, outside.start)) for span in spans)
+    return ErrorScore(len(spans), covered)
+
+
+def scope_of(tree: SyntaxTree, node: tree_sitter.Node) -> Scope | None:
+    """The scope that a node opens, or None when it opens none (it only names a struct, for instance)."""
+    kind = tree.language.scopes.get(node.type)
+    if kind is None or not node.is_named:
+        return None
+    body = node.child_by_field_name("body")
+    if body is None and node.type == "type_spec":
+        inner = node.child_by_field_name("type")
+        if inner is None or inner.type not in ("struct_type", "interface_type"):
+            return None
+        bodies = [child for child in inner.children if child.type in ("field_declaration_list", "{")]
+        body = bodies[0] if bodies else None
+    if body is None:
+        return None
+    outer, name = node, _scope_name(node)
+    while outer.parent is not None and outer.parent.type in _HEADER_PARENTS and outer.parent.named_children:
+        if outer.parent.named_children[-1] != outer:
+            break
+        outer = outer.parent
+        name = name or _scope_name(outer)
+    if kind == "function":
+        parent = node.parent
+        while parent is not None and parent.type not in tree.language.scopes:
+            parent = parent.parent
+        if parent is not None and tree.language.scopes[parent.type] in _CLASS_KINDS:
+            kind = "method"
+    start, end = tree.span(outer)
+    last = body.prev_sibling
+    while last is not None and last.type in tree.language.comments:
+        last = last.prev_sibling
+    header_end = tree.span(last).end if last is not None else start
+    return Scope(kind, name, Span(start, header_end), Span(start, end))
+
+
+def _scope_name(node: tree_sitter.Node) -> str:
+    for step in ("name", "declarator", "type"):
+        named = node.child_by_field_name(step)
+        if named is None:
+            continue
+        while named.type.endswith("declarator"):
+            inner = named.child_by_field_name("declarator")
+            if inner is None:
+                break
+            named = inner
+        return (named.text or b"").decode("utf-8", "replace")
+    return ""
+
+
+def enclosing_scopes(tree: SyntaxTree, offset: int) -> tuple[Scope, ...]:
+    """The scopes around a place, outermost first. A blank line of Python belongs to what its column says."""
+    text = tree.text
+    if not text.strip():
+        return ()
+    if tree.language.indentation_sensitive:
+        if tree.root.has_error:
+            return _python_scopes_by_indentation(text, offset)
+        return _python_scopes(tree, offset)
+    found = []
+    for node in tree.path(offset - 1) if offset else ():
+        scope = scope_of(tree, node)
+        if scope and scope.span.start < offset:
+            ends_here = offset == scope.span.end and text[offset - 1] != "}"
+            if offset < scope.span.end or ends_here:
+                found.append(scope)
+    return tuple(reversed(found))
+
+
+def _python_scopes(tree: SyntaxTree, offset: int) -> tuple[Scope, ...]:
+    blank, column = _python_column(tree.text, offset)
+    last = len(tree.text[:offset].rstrip()) - 1
+    found = []
+    for node in tree.path(last) if last >= 0 else ():
+        scope = scope_of(tree, node)
+        if scope and scope.span.start < offset:
+            if (blank and _width(indentation(tree.text, scope.span.start)) < column) or (
+                not blank and offset <= scope.span.end
+            ):
+                found.append(scope)
+    return tuple(reversed(found))
+
+
+def _python_scopes_by_indentation(text: str, offset: int) -> tuple[Scope, ...]:
+    _, column = _python_column(text, offset)
+    hidden = scan(text, "python", offset).multiline
+    found: list[Scope] = []
+    for match in reversed(list(_PYTHON_SCOPE.finditer(text, 0, offset))):
+        width = _width(match[1])
+        if width >= column or any(start < match.start() < end for start, end in hidden):
+            continue
+        column = width
+        end = offset
+        for line, start in _lines_after(text, offset):
+            if line.strip() and _width(indentation(text, start)) <= width:
+                break
+            end = start + len(line)
+        start = match.start() + len(match[1])
+        colon = re.compile(r":[ \t]*(?:#[^\n]*)?\r?$", re.MULTILINE).search(text, match.end())
+        header_end = colon.start() + 1 if colon and colon.end() <= end else _line_end(text, start)
+        kind = "function" if match[2] == "def" else "class"
+        found.append(Scope(kind, match[3], Span(start, header_end), Span(start, max(end, header_end))))
+        if not width:
+            break
+    for n, outer in enumerate(found[1:]):
+        if found[n].kind == "function" and outer.kind == "class":
+            found[n] = found[n]._replace(kind="method")
+    return tuple(reversed(found))
+
+
+def _python_column(text: str, offset: int) -> tuple[bool, int]:
+    """Whether the line is blank, and the column that decides which scopes a Python line belongs to."""
+    start, end = text.rfind("\n", 0, offset) + 1, _line_end(text, offset)
+    if text[start:end].strip():
+        return False, _width(indentation(text, start))
+    if expects_block(text, offset, "python"):
+        return True, _width(indentation_at(text, offset, "python"))
+    if offset > start:
+        return True, _width(text[start:offset])
+    above = _width(indentation(text, max(0, len(text[:start].rstrip()) - 1)))
+    below = (_width(indentation(text, at)) for line, at in _lines_after(text, offset) if line.strip())
+    return True, min(above, next(below, 0))
+
+
+def statement_at(tree: SyntaxTree, offset: int) -> Span | None:
+    """The innermost statement that holds or ends at the place; None on blank lines and outside statements."""
+    for at in (offset - 1, offset):
+        if 0 <= at < len(tree.text) and not tree.text[at].isspace():
+            for node in tree.path(at):
+                if tree.language.is_statement(node.type):
+                    return tree.span(node)
+    return None
+
+
+def imports(tree: SyntaxTree) -> tuple[Span, ...]:
+    """The file's imports in text order, also those in top-level conditions, and grouped ones as one span."""
+    found = []
+    pending = [(node, 0) for node in reversed(tree.root.children)]
+    while pending:
+        node, depth = pending.pop()
+        if node.type in tree.language.imports:
+            found.append(Span(tree.span(node).start, len(tree.text[: tree.span(node).end].rstrip())))
+        elif depth < 3 and node.type not in tree.language.scopes and not node.type.startswith("expression"):
+            pending.extend((child, depth + 1) for child in reversed(node.children))
+    return tuple(found)
+
+
+def in_string(tree: SyntaxTree, offset: int) -> bool:
+    """Whether text typed at the place would be part of a string; code in a template or f-string is not."""
+    if tree.root.has_error:
+        return scan(tree.text, tree.language.id, offset).inside not in ("", "#", "//", "/*")
+    for node in tree.path(offset - 1) if offset else ():
+        if node.type in ("interpolation", "template_substitution") and offset < tree.span(node).end:
+            return False
+        if node.type in tree.language.strings:
+            return offset < tree.span(node).end
+    return False
+
+
+def in_comment(tree: SyntaxTree, offset: int) -> bool:
+    """Whether text typed at the place would be part of a comment; so it is at the end of a line comment."""
+    if tree.root.has_error:
+        return scan(tree.text, tree.language.id, offset).inside in ("#", "//", "/*")
+    for node in tree.path(offset - 1) if offset else ():
+        if node.type in tree.language.comments:
+            return offset < tree.span(node).end or tree.text[offset - 2 : offset] != "*/"
+    return False
+
+
+def bracket_stack(text: str, language_id: str | None, upto: int) -> list[Bracket]:
+    """The brackets still open before `upto`, outermost first, outside strings and comments. Needs no tree."""
+    return list(scan(text, language_id, upto).open)
+
+
+def indentation(text: str, offset: int) -> str:
+    """The white space at the start of the line that holds `offset`."""
+    start = text.rfind("\n", 0, offset) + 1
+    end = start
+    while end < len(text) and text[end] in " \t\f":
+        end += 1
+    return text[start:end]
+
+
+def _width(white_space: str) -> int:
+    return len(white_space.replace("\f", "").expandtabs(8))
+
+
+def _line_end(text: str, offset: int) -> int:
+    end = text.find("\n", offset)
+    return len(text) if end < 0 else end
+
+
+def _lines_after(text: str, offset: int) -> Iterator[tuple[str, int]]:
+    """The whole lines after the one that holds `offset`, with their offsets."""
+    start = _line_end(text, offset) + 1
+    while start <= len(text):
+        end = _line_end(text, start)
+        yield text[start:end], start
+        start = end + 1
+
+
+def _code_end(text: str, offset: int, language: Language | None) -> int:
+    """The end of the last code before `offset`: white space and comments are passed over."""
+    end = offset
+    while True:
+        end = len(text[:end].rstrip())
+        if language is None or not end:
+            return end
+        if language.line_comment in text[text.rfind("\n", 0, end) + 1 : end]:
+            reading = scan(text, language.id, end)
+            if reading.inside == language.line_comment:
+                end = reading.resume
+                continue
+        if not language.indentation_sensitive and text.endswith("*/", 0, end):
+            end = max(0, text.rfind("/*", 0, end))
+            continue
+        return end
+
+
+def _logical_start(text: str, end: int, language_id: str | None) -> int:
+    """The start of the line where the statement ending at `end` begins: brackets and strings span lines."""
+    start = text.rfind("\n", 0, end) + 1
+    for opened, closed in reversed(scan(text, language_id, end).multiline):
+        if opened < start < closed:
+            start = text.rfind("\n", 0, opened) + 1
+    return start
+
+
+def expects_block(text: str, offset: int, language_id: str | None) -> bool:
+    """Whether the syntax at the place calls for a whole block: a header whose body is missing or empty.
+
+    In Python also after the docstring of an otherwise empty function or class.
+    """
+    language = get(language_id)
+    rest = text[offset : _line_end(text, offset)].strip()
+    end = _code_end(text, offset, language)
+    if language and language.indentation_sensitive:
+        return not rest and _python_header_without_body(text, offset, end)
+    if not end or text[end - 1] != "{":
+        return False
+    before = text[text.rfind("\n", 0, end) + 1 : end - 1].rstrip()
+    if _NOT_A_BLOCK.search(before) and not _CASE_LABEL.match(before):
+        return False
+    if language and language.lexis == "javascript" and _NOT_A_BLOCK_IN_JAVASCRIPT.search(before):
+        return False
+    if rest:
+        return rest[0] == "}"
+    width = _width(indentation(text, end - 1))
+    for line, start in _lines_after(text, offset):
+        if line.strip():
+            return line.lstrip()[0] == "}" or _width(indentation(text, start)) <= width
+    return True
+
+
+def _python_header_without_body(text: str, offset: int, end: int) -> bool:
+    start = _logical_start(text, end, "python")
+    if text.endswith(('"""', "'''"), 0, end) and text[start:end].lstrip("rRuU \t")[:1] in ("'", '"'):
+        end = _code_end(text, start, get("python"))
+        start = _logical_start(text, end, "python")
+        if not re.match(r"\s*(?:async\s+)?(?:def|class)\b", text[start:end]):
+            return False
+    if not is_python_header(text[start:end]):
+        return False
+    width = _width(indentation(text, start))
+    for line, at in _lines_after(text, offset):
+        if line.strip() and not line.lstrip().startswith("#"):
+            return _width(indentation(text, at)) <= width
+    return True
+
+
+def is_python_header(statement: str) -> bool:
+    """Whether a Python statement (all of its lines) opens a block on the lines below it."""
+    if not _PYTHON_HEADER.match(statement.lstrip()):
+        return False
+    end = _code_end(statement, len(statement), get("python"))
+    return statement.endswith(":", 0, end) and not scan(statement, "python", end).open
+
+
+def indentation_at(text: str, offset: int, language_id: str | None) -> str:
+    """The white space a new line at the place should start with.
+
+    It is that of the statement before the place, plus one unit after a block header or an open bracket.
+    """
+    language = get(language_id)
+    last = len(text[:offset].rstrip())
+    if not last:
+        return ""
+    start = _logical_start(text, last, language_id)
+    base = indentation(text, start)
+    end = _code_end(text, last, language)
+    if end <= start:
+        return base
+    line_start = text.rfind("\n", 0, end) + 1
+    opened = any(bracket.offset >= line_start for bracket in scan(text, language_id, end).open)
+    line = text[start:end].strip()
+    if line.endswith(":"):
+        braces = language is not None and not language.indentation_sensitive
+        opened = opened or not braces or _CASE_LABEL.match(line) is not None
+    return base + indent_unit(text) if opened else base
+
+
+def indent_unit(text: str) -> str:
+    """One level of indentation as the file has it: a tab, or its most frequent step in spaces; else four."""
+    steps: Counter[str] = Counter()
+    previous = ""
+    for count, match in enumerate(re.finditer(r"^([ \t]*)(?=[^\s*])", text, re.MULTILINE)):
+        current = match[1]
+        if current.startswith(previous) and current != previous:
+            step = current[len(previous) :]
+            above = text[max(0, match.start() - 200) : match.start()].rstrip()
+            weight = 3 if above.endswith((":", "{", "(", "[")) else 1
+            if set(step) == {"\t"}:
+                steps["\t"] += weight
+            elif 2 <= len(step) <= 8 and "\t" not in step:
+                steps[step] += weight
+        previous = current
+        if count >= 3000:
+            break
+    return steps.most_common(1)[0][0] if steps else "    "

@@ -1,0 +1,98 @@
+"""Text to tokens and back, exactly, for any `tokenizer.json`; and which tokens begin with given text.
+
+Must not know of prompts or models. Text is str with "\\n" line ends; lone surrogates become U+FFFD for the model.
+"""
+
+from __future__ import annotations
+
+import bisect
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from engine.errors import ModelError
+
+_BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>\Z")
+
+
+def _byte_level_alphabet() -> dict[str, int]:
+    """The printable stand-ins of byte-level BPE (GPT-2): character to byte."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
+
+
+class TextTokens:
+    """A tokenizer that never turns text into special tokens."""
+
+    def __init__(self, file: Path) -> None:
+        if not file.is_file():
+            raise ModelError(f"{file.parent} has no {file.name}; fetch the model again with `gesso model pull`.")
+        try:
+            self.tokenizer = Tokenizer.from_file(str(file))
+        except Exception as error:
+            raise ModelError(f"{file} cannot be read ({error}); fetch the model again with `gesso model pull`.") from error
+        self.tokenizer.encode_special_tokens = True
+        self.size = self.tokenizer.get_vocab_size()
+
+    def encode(self, text: str) -> list[int]:
+        clean = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+        return self.tokenizer.encode(clean, add_special_tokens=False).ids
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Special tokens vanish; bytes that are no UTF-8 become U+FFFD."""
+        return b"".join(self.bytes_of[token] for token in tokens).decode("utf-8", "replace")
+
+    def special(self, name: str) -> int:
+        token = self.tokenizer.token_to_id(name)
+        if token is None:
+            raise ModelError(f"The tokenizer has no token {name}; this model belongs to another family.")
+        return token
+
+    def starting_with(self, text: str) -> list[int]:
+        """All tokens whose text begins with `text` (which is one of them where it is a token)."""
+        start = text.encode("utf-8", "replace")
+        low = bisect.bisect_left(self._sorted, (start, -1))
+        found = []
+        for piece, token in self._sorted[low:]:
+            if not piece.startswith(start):
+                break
+            found.append(token)
+        return found
+
+    @cached_property
+    def specials(self) -> list[int]:
+        """Ids of all special tokens."""
+        return [token for token, added in self.tokenizer.get_added_tokens_decoder().items() if added.special]
+
+    @cached_property
+    def line_breaks(self) -> list[int]:
+        """Ids of all tokens that contain a line break."""
+        return [token for token, piece in enumerate(self.bytes_of) if b"\n" in piece]
+
+    @cached_property
+    def bytes_of(self) -> list[bytes]:
+        """The bytes of every token; none for special ones."""
+        vocab = self.tokenizer.get_vocab(with_added_tokens=True)
+        specials, table = set(self.specials), [b""] * (max(vocab.values()) + 1)
+        alphabet = _byte_level_alphabet() if all(chr(256 + i) in vocab for i in (0, 10, 32)) else None
+        for piece, token in vocab.items():
+            if token not in specials:
+                table[token] = _piece_bytes(piece, alphabet)
+        return table
+
+    @cached_property
+    def _sorted(self) -> list[tuple[bytes, int]]:
+        return sorted((piece, token) for token, piece in enumerate(self.bytes_of) if piece)
+
+
+def _piece_bytes(piece: str, alphabet: dict[str, int] | None) -> bytes:
+    if alphabet is not None:
+        if all(character in alphabet for character in piece):
+            return bytes(alphabet[character] for character in piece)
+        return piece.encode()
+    byte = _BYTE_PIECE.match(piece)
+    return bytes([int(byte[1], 16)]) if byte else piece.replace("▁", " ").encode()

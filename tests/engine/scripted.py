@@ -1,0 +1,55 @@
+"""Doubles for a model in tests: one that writes down what it was asked, one that says what it was told to say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from engine.model import DiffusionGemma
+
+
+class Recorder:
+    """Keeps the canvas tokens and beliefs of every pass of `model`, which answers as ever."""
+
+    def __init__(self, model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.tokens: list[Tensor] = []
+        self.beliefs: list[Tensor] = []
+        denoise = model.denoise
+
+        def recorded(tokens: Tensor, belief: Tensor, *rest: Any) -> Tensor:
+            self.tokens.append(tokens.clone())
+            self.beliefs.append(belief.clone())
+            return denoise(tokens, belief, *rest)
+
+        monkeypatch.setattr(model, "denoise", recorded)
+
+
+def script(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch, says: Callable[[int], Tensor]) -> None:
+    """Makes `model` answer step n (from 0) with the logits says(n) [width, vocab], whatever it is shown."""
+    steps = iter(range(10_000))
+    table = torch.empty(0)
+
+    def denoise(tokens: Tensor, belief: Tensor, *rest: Any) -> Tensor:
+        nonlocal table
+        table = says(next(steps))
+        columns = torch.arange(tokens.shape[1], dtype=torch.float)
+        return columns[None, :, None].expand(tokens.shape[0], -1, model.config.hidden_size)
+
+    monkeypatch.setattr(model, "denoise", denoise)
+    monkeypatch.setattr(model, "logits", lambda hidden: table[hidden[..., 0].long()].clone())
+
+
+def two_way(vocab: int, token: int, other: int, entropy: float) -> Tensor:
+    """Logits [vocab] that prefer `token` and leave `entropy` nats (under ln 2) with `other` at temperature 1."""
+    low, high = 0.5, 1.0 - 1e-12
+    for _ in range(100):
+        middle = torch.tensor((low + high) / 2, dtype=torch.double)
+        spread = -(middle * middle.log() + (1 - middle) * (1 - middle).log())
+        low, high = (float(middle), high) if spread > entropy else (low, float(middle))
+    logits = torch.full((vocab,), -100.0)
+    logits[token], logits[other] = float(middle.log()), float((1 - middle).log())
+    return logits

@@ -1,0 +1,251 @@
+"""What the cache of prompts reads anew, what it keeps, and that what it keeps is right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from tiny import ours, reference
+from torch import Tensor
+
+from engine import prefix_cache
+from engine.canvas import Canvas, Hole
+from engine.config import SamplingConfig
+from engine.denoiser import Denoiser, DenoiseRequest
+from engine.errors import InputError
+from engine.key_values import KeyValues
+from engine.model import DiffusionGemma
+from engine.prefix_cache import Interrupted, PrefixCache
+
+PROMPT = [7 * n % 113 for n in range(40)]
+
+
+@pytest.fixture(scope="module")
+def model() -> DiffusionGemma:
+    return ours(reference())
+
+
+@pytest.fixture
+def cache(model: DiffusionGemma) -> PrefixCache:
+    return PrefixCache(model)
+
+
+def read(cache: PrefixCache, tokens: Sequence[int]) -> int:
+    """How many tokens the cache says it reads for `tokens`, taken and given back."""
+    lease = cache.acquire(tokens)
+    lease.release()
+    return lease.encoded
+
+
+def assert_holds(cache: PrefixCache, kv: KeyValues, tokens: Sequence[int]) -> None:
+    """The keys and values are those of `tokens` encoded from nothing."""
+    fresh = PrefixCache(cache.model).acquire(tokens).kv
+    assert kv.length == fresh.length == len(tokens)
+    for mine, expected in zip((*kv.keys, *kv.values), (*fresh.keys, *fresh.values), strict=True):
+        length = len(tokens)
+        torch.testing.assert_close(mine[:, :, :length], expected[:, :, :length], atol=1e-4, rtol=0)
+
+
+def count_reading(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The lengths of all encoder passes from now on."""
+    lengths: list[int] = []
+    encode = model.encode
+
+    def counted(tokens: Tensor, *rest: Any) -> Tensor:
+        lengths.append(tokens.numel())
+        return encode(tokens, *rest)
+
+    monkeypatch.setattr(model, "encode", counted)
+    return lengths
+
+
+def test_a_shared_prefix_is_read_once(
+    model: DiffusionGemma, cache: PrefixCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = count_reading(model, monkeypatch)
+    assert read(cache, PROMPT[:30]) == 30
+    assert read(cache, PROMPT[:30]) == 0
+    assert read(cache, PROMPT[:33]) == 3
+    assert read(cache, PROMPT) == 7
+    assert lengths == [30, 3, 7]
+    assert cache.encoded_tokens == 40
+    assert len(cache.entries) == 1
+
+
+def test_a_result_tells_what_was_read_for_it(model: DiffusionGemma) -> None:
+    denoiser = Denoiser(model)
+    sampling = SamplingConfig(2)
+
+    def ask(tokens: Sequence[int]) -> tuple[int, int]:
+        result = denoiser.run([DenoiseRequest(tokens, Canvas.of(Hole(6)), sampling)])[0]
+        return result.encoded_tokens, result.prompt_tokens
+
+    assert ask(PROMPT[:30]) == (30, 30)
+    assert ask(PROMPT[:35]) == (5, 35)
+    assert ask([*PROMPT[:30], 1, 2]) == (2, 32)
+    assert denoiser.cache.encoded_tokens == 37
+
+
+def test_kept_and_new_keys_are_those_of_a_fresh_encode(cache: PrefixCache) -> None:
+    for tokens in (
+        PROMPT[:10],
+        PROMPT[:25],
+        [*PROMPT[:20], 3, 4, 5],
+        PROMPT[:18],
+        [*PROMPT[:4], 9, 9],
+        PROMPT,
+    ):
+        with cache.encoded(tokens) as lease:
+            assert lease.prompt.tokens.tolist() == list(tokens)
+            assert_holds(cache, lease.kv, tokens)
+
+
+def test_long_prompts_are_read_in_chunks(
+    model: DiffusionGemma, cache: PrefixCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefix_cache, "ENCODE_CHUNK", 16)
+    lengths = count_reading(model, monkeypatch)
+    lease = cache.acquire(PROMPT)
+    assert lengths == [16, 16, 8]
+    assert_holds(cache, lease.kv, PROMPT)
+
+
+def test_deleting_cuts_the_entry_back(cache: PrefixCache) -> None:
+    read(cache, PROMPT)
+    assert read(cache, PROMPT[:36]) == 0
+    assert len(cache.entries) == 1 and cache.entries[0].kv.length == 36
+    assert read(cache, [*PROMPT[:34], 1, 2, 3]) == 3
+    assert len(cache.entries) == 1
+    assert_holds(cache, cache.entries[0].kv, [*PROMPT[:34], 1, 2, 3])
+
+
+def test_a_prompt_that_shares_little_leaves_the_entry_alone(cache: PrefixCache) -> None:
+    read(cache, PROMPT)
+    assert read(cache, [*PROMPT[:8], 1, 2]) == 2
+    assert len(cache.entries) == 2
+    assert read(cache, PROMPT) == 0
+    assert read(cache, [*PROMPT[:8], 1, 2]) == 0
+
+
+@pytest.mark.parametrize("wanted", [[*PROMPT[:35], 1, 2], PROMPT[:30], [*PROMPT, 5, 6]])
+def test_an_entry_in_use_is_not_changed(cache: PrefixCache, wanted: list[int]) -> None:
+    held = cache.acquire(PROMPT)
+    other = cache.acquire(wanted)
+    assert other.encoded == sum(a != b for a, b in zip(wanted, PROMPT, strict=False)) + max(
+        0, len(wanted) - 40
+    )
+    assert other.kv is not held.kv
+    assert held.prompt.tokens.tolist() == PROMPT
+    assert_holds(cache, held.kv, PROMPT)
+    assert_holds(cache, other.kv, wanted)
+
+
+def test_two_leases_share_one_entry(cache: PrefixCache) -> None:
+    first, second = cache.acquire(PROMPT), cache.acquire(PROMPT)
+    assert second.kv is first.kv and second.encoded == 0
+    first.release()
+    third = cache.acquire([*PROMPT, 4])
+    assert third.kv is not second.kv, "the second lease still holds the entry"
+    second.release()
+    assert cache.acquire([*PROMPT, 5]).kv is first.kv, "now it is free to grow"
+
+
+def entry_bytes(cache: PrefixCache) -> int:
+    read(cache, PROMPT)
+    size = cache.entries[0].kv.bytes
+    cache.clear()
+    cache.encoded_tokens = 0
+    return size
+
+
+def prompts_apart(count: int) -> list[list[int]]:
+    return [[start, *PROMPT[1:]] for start in range(100, 100 + count)]
+
+
+def test_the_least_recently_used_goes_when_the_bytes_run_out(
+    cache: PrefixCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.limit_bytes = 2 * entry_bytes(cache)
+    clock = iter(range(1000))
+    monkeypatch.setattr(prefix_cache.time, "monotonic", lambda: float(next(clock)))
+    first, second, third = prompts_apart(3)
+    assert [read(cache, tokens) for tokens in (first, second, first)] == [40, 40, 0]
+    assert read(cache, third) == 40
+    assert len(cache.entries) == 2
+    assert sum(entry.kv.bytes for entry in cache.entries) <= cache.limit_bytes
+    assert read(cache, first) == 0, "used after the second, so it stayed"
+    assert read(cache, second) == 40
+
+
+def test_what_is_in_use_never_goes(cache: PrefixCache) -> None:
+    cache.limit_bytes = entry_bytes(cache) // 2
+    first, second, third = (cache.acquire(tokens) for tokens in prompts_apart(3))
+    assert len(cache.entries) == 3
+    second.release()
+    cache.acquire([110, *PROMPT[1:]])
+    assert [entry.tokens[0] for entry in cache.entries] == [100, 102, 110]
+    cache.clear()
+    assert len(cache.entries) == 3
+    for lease, tokens in zip((first, third), prompts_apart(3)[::2], strict=True):
+        assert_holds(cache, lease.kv, tokens)
+
+
+def test_interrupted_reading_keeps_what_was_read(cache: PrefixCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefix_cache, "ENCODE_CHUNK", 16)
+    answers = iter([False, True])
+    with pytest.raises(Interrupted):
+        cache.acquire(PROMPT, stop=lambda: next(answers))
+    (entry,) = cache.entries
+    assert entry.tokens.tolist() == PROMPT[:16] and entry.users == 0
+    assert_holds(cache, entry.kv, PROMPT[:16])
+    lease = cache.acquire(PROMPT)
+    assert lease.encoded == 24 and lease.prompt is entry
+    assert_holds(cache, lease.kv, PROMPT)
+
+
+def test_reading_that_never_began_leaves_nothing(cache: PrefixCache) -> None:
+    with pytest.raises(Interrupted):
+        cache.acquire(PROMPT, stop=lambda: True)
+    assert cache.entries == []
+
+
+def test_a_failure_while_reading_leaves_the_entry_right(
+    model: DiffusionGemma, cache: PrefixCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read(cache, PROMPT[:30])
+    encode: Callable[..., Tensor] = model.encode
+
+    def failing(*arguments: Any) -> Tensor:
+        encode(*arguments)
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "encode", failing)
+        with pytest.raises(MemoryError):
+            cache.acquire(PROMPT)
+    (entry,) = cache.entries
+    assert entry.users == 0
+    assert_holds(cache, entry.kv, PROMPT[:30])
+    assert read(cache, PROMPT) == 10
+
+
+@pytest.mark.parametrize("length", [0, 513])
+def test_a_prompt_that_is_empty_or_too_long_is_refused(cache: PrefixCache, length: int) -> None:
+    with pytest.raises(InputError, match=f"{length} tokens; the model takes 1 to 512"):
+        cache.acquire([1] * length)
+    assert cache.entries == []
+
+
+def test_no_lease_stays_behind_a_run(model: DiffusionGemma) -> None:
+    denoiser = Denoiser(model)
+    good = DenoiseRequest(PROMPT, Canvas.of(Hole(4)), SamplingConfig(2))
+    denoiser.run([good, good])
+    with pytest.raises(InputError):
+        denoiser.run([good, DenoiseRequest([], Canvas.of(Hole(4)))])
+    with pytest.raises(IndexError):
+        denoiser.run([good, DenoiseRequest(PROMPT, Canvas.of(Hole(4)), banned=torch.tensor([120]))])
+    with pytest.raises(ZeroDivisionError):
+        denoiser.run([good], lambda runs: bool(1 / 0))
+    assert [entry.users for entry in denoiser.cache.entries] == [0]

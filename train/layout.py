@@ -1,0 +1,183 @@
+"""How a training window is laid out: prompt, canvas, holes, null slots. Numbers only: tokens in, arrays out.
+
+The layout is the pocket model's native one (infill/prompt.py builds the same from text):
+prompt = <bos> <language> <|suffix|> far suffix <|prefix|> far prefix, canvas = near prefix, hole, near suffix, all
+without a gap. A hole is followed by <|null|> slots, which the model learns to leave empty. Must not know of files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Tokens = NDArray[np.int64]
+
+PAD, BOS, NULL, MASK, SUFFIX, PREFIX = 0, 2, 3, 4, 6, 7
+STATEMENT, BLOCK = 2, 3
+HOLE_KINDS = ("span", "rest_of_line", "line", "statement", "block")
+
+
+@dataclass(frozen=True)
+class LayoutConfig:
+    """Sizes in tokens. `supervised`: most positions of one canvas that carry a loss; `header`: the file's first tokens
+    that stand before a cut prefix. `kind_shares` follow HOLE_KINDS."""
+
+    prompt: int = 320
+    canvas: int = 128
+    far_suffix: int = 96
+    header: int = 64
+    supervised: int = 64
+    max_holes: int = 3
+    kind_shares: tuple[float, ...] = (0.2, 0.3, 0.25, 0.15, 0.1)
+    whole_canvas_share: float = 0.05
+
+
+@dataclass(frozen=True)
+class FileTokens:
+    """One file: its tokens, where lines begin (indices of newline tokens), its syntax spans, its language's token."""
+
+    tokens: Tokens
+    newlines: Tokens
+    spans: Tokens
+    language: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One window. Positions with `hole` are the model's to write; `weight` is 0 where there is no loss."""
+
+    prompt: Tokens
+    canvas: Tokens
+    hole: NDArray[np.bool_]
+    weight: NDArray[np.float32]
+
+
+def prompt_tokens(far_prefix: Tokens, far_suffix: Tokens, language: int) -> Tokens:
+    head = np.array([BOS, language, SUFFIX], dtype=np.int64)
+    return np.concatenate((head, far_suffix, np.array([PREFIX], dtype=np.int64), far_prefix))
+
+
+def cut_prefix(file: FileTokens, end: int, room: int, header: int, rng: np.random.Generator) -> Tokens:
+    """The last `room` tokens before `end`, half of the time behind the file's first whole lines (its imports)."""
+    if end <= room or rng.random() < 0.5:
+        return file.tokens[max(0, end - room) : end]
+    lines = file.newlines[(file.newlines > 0) & (file.newlines <= header)]
+    size = int(lines[-1]) if len(lines) else 0
+    return np.concatenate((file.tokens[:size], file.tokens[end - (room - size) : end]))
+
+
+def choose_hole(file: FileTokens, start: int, end: int, longest: int, kind: str, rng: np.random.Generator) -> tuple[int, int] | None:
+    """A hole [first, last) of one of HOLE_KINDS within [start, end), or None where there is none."""
+    if end - start < 4:
+        return None
+    if kind == "span":
+        length = min(int(rng.geometric(0.15)), longest, end - start - 1)
+        first = int(rng.integers(start, end - length))
+        return first, first + length
+    if kind in ("statement", "block"):
+        wanted = STATEMENT if kind == "statement" else BLOCK
+        spans = file.spans
+        fits = spans[(spans[:, 0] >= start) & (spans[:, 1] <= end) & (spans[:, 2] == wanted) & (spans[:, 1] - spans[:, 0] <= longest)]
+        if not len(fits):
+            return None
+        chosen = fits[rng.integers(len(fits))]
+        return int(chosen[0]), int(chosen[1])
+    lines = file.newlines[(file.newlines >= start) & (file.newlines < end)]
+    if len(lines) < 2:
+        return None
+    index = int(rng.integers(len(lines) - 1))
+    count = 1 if kind == "rest_of_line" or rng.random() < 0.7 else int(rng.integers(2, 4))
+    last = int(lines[min(index + count, len(lines) - 1)])
+    first = int(lines[index])
+    if kind == "rest_of_line":
+        if last - first < 2:
+            return None
+        first = int(rng.integers(first + 1, last))
+    return (first, last) if 0 < last - first <= longest else None
+
+
+def slots_for(length: int, rng: np.random.Generator) -> int:
+    """Slots laid out for a hole of `length` tokens: sometimes exact, mostly with the slack that inference uses."""
+    if rng.random() < 0.15:
+        return length
+    presets = [size for size in (8, 16, 24, 32, 48, 64) if size >= length]
+    return presets[min(int(rng.geometric(0.5)) - 1, len(presets) - 1)] if presets else length
+
+
+def diffusion_row(file: FileTokens, config: LayoutConfig, rng: np.random.Generator) -> Row:
+    """A prompt and a canvas with holes, at a random place of the file."""
+    total = len(file.tokens)
+    width = config.canvas
+    start = int(rng.integers(0, max(1, total - width // 2)))
+    end = min(total, start + width)
+    holes = [] if rng.random() < config.whole_canvas_share else _choose_holes(file, start, end, config, rng)
+    canvas, hole, weight = _lay_out(file.tokens[start:end], [(a - start, b - start, s) for a, b, s in holes], width)
+    consumed = start + len(canvas) - int((canvas == NULL).sum())
+    if not holes:
+        weight[rng.permutation(len(canvas))[: config.supervised]] = 1.0
+        hole[:] = True
+    suffix_room = int(rng.integers(0, config.far_suffix + 1))
+    far_suffix = file.tokens[consumed : consumed + suffix_room]
+    room = config.prompt - 4 - len(far_suffix)
+    if rng.random() < 0.2:
+        room = int(rng.integers(0, room + 1))
+    far_prefix = cut_prefix(file, start, room, config.header, rng)
+    return Row(prompt_tokens(far_prefix, far_suffix, file.language), canvas, hole, weight)
+
+
+def _choose_holes(file: FileTokens, start: int, end: int, config: LayoutConfig, rng: np.random.Generator) -> list[tuple[int, int, int]]:
+    """(first, last, slots) in file order, apart from each other, within the supervised budget."""
+    budget, wanted = config.supervised, int(rng.integers(1, config.max_holes + 1))
+    holes: list[tuple[int, int, int]] = []
+    for _ in range(4 * wanted):
+        kind = HOLE_KINDS[rng.choice(len(HOLE_KINDS), p=config.kind_shares)]
+        found = choose_hole(file, start, end, budget, kind, rng)
+        if found is None or any(found[0] <= last and first <= found[1] for first, last, _ in holes):
+            continue
+        slots = min(slots_for(found[1] - found[0], rng), budget)
+        holes.append((*found, slots))
+        budget -= slots
+        if len(holes) == wanted or budget < 8:
+            break
+    if not holes:
+        first = start + (end - start) // 3
+        holes.append((first, min(first + 8, end), min(16, budget)))
+    return sorted(holes)
+
+
+def _lay_out(
+    text: Tokens, holes: list[tuple[int, int, int]], width: int
+) -> tuple[Tokens, NDArray[np.bool_], NDArray[np.float32]]:
+    """The canvas with null slots put in, cut at `width`; later nulls of a hole weigh less."""
+    pieces: list[Tokens] = []
+    marks: list[tuple[int, float]] = []
+    at = 0
+    for first, last, slots in holes:
+        nulls = max(0, slots - (last - first))
+        pieces += [text[at:first], text[first:last], np.full(nulls, NULL, dtype=np.int64)]
+        marks += [(first - at, -1.0), (last - first, 1.0), (min(nulls, 1), 1.0), (max(0, nulls - 1), 0.2)]
+        at = last
+    pieces.append(text[at:])
+    marks.append((len(text) - at, -1.0))
+    weight = np.concatenate([np.full(count, value, dtype=np.float32) for count, value in marks])[:width]
+    return np.concatenate(pieces)[:width].astype(np.int64), weight >= 0, np.maximum(weight, 0)
+
+
+def causal_row(file: FileTokens, length: int, rng: np.random.Generator) -> tuple[Tokens, NDArray[np.float32]]:
+    """A window for causal training, half of the time in fill-in-the-middle order (suffix, prefix, middle).
+
+    Returns tokens and a weight per token as a target (0 for the markers at the front).
+    """
+    total = len(file.tokens)
+    size = length - 4
+    start = int(rng.integers(0, max(1, total - size + 1)))
+    window = file.tokens[start : start + size]
+    if rng.random() < 0.5 and len(window) > 64:
+        tail = int(rng.integers(1, min(len(window) // 2, 160)))
+        tokens = prompt_tokens(window[:-tail], window[-tail:], file.language)
+    else:
+        tokens = prompt_tokens(window, window[:0], file.language)
+    weight = (tokens > 31).astype(np.float32)
+    return tokens, weight

@@ -1,0 +1,145 @@
+"""The losses: causal cross-entropy on the prompt, cross-entropy on the holes of a noised canvas.
+
+As DiffusionGemma is trained by the public recipes (t ~ U(0, 1), self-conditioning half of the time, encoder loss),
+with two additions: only holes are noised while the known text stays clean, and the noise may be a mask token
+(GIDD, arXiv 2503.04482). Must not know of data files nor of the optimizer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from engine.config import NoiseConfig
+from engine.model import DiffusionGemma, Masks
+from engine.ops.attention import causal_mask
+from train.head_loss import head_loss
+
+
+@dataclass
+class DiffusionBatch:
+    """prompt [batch, prompt] padded right, prompt_length [batch], canvas [batch, canvas] clean and padded right,
+    canvas_length [batch], hole [batch, canvas] bool, targets [batch, supervised] canvas columns, weight [batch,
+    supervised]."""
+
+    prompt: Tensor
+    prompt_length: Tensor
+    canvas: Tensor
+    canvas_length: Tensor
+    hole: Tensor
+    targets: Tensor
+    weight: Tensor
+
+    def to(self, device: torch.device) -> DiffusionBatch:
+        return DiffusionBatch(**{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
+
+
+class EncoderMemory:
+    """Keeps what the encoder pass computed, with its gradient."""
+
+    def __init__(self) -> None:
+        self.layers: list[tuple[Tensor, Tensor]] = []
+
+    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        self.layers.append((key, value))
+        return key, value
+
+
+class DecoderMemory:
+    """The canvas sees the encoder's keys and its own."""
+
+    def __init__(self, encoder: EncoderMemory) -> None:
+        self.encoder = encoder
+
+    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        past_key, past_value = self.encoder.layers[layer]
+        return torch.cat((past_key, key), dim=2), torch.cat((past_value, value), dim=2)
+
+
+def encoder_masks(model: DiffusionGemma, length: int, device: torch.device) -> Masks:
+    window = model.config.sliding_window
+    return {
+        "full_attention": causal_mask(length, 0, None, device),
+        "sliding_attention": causal_mask(length, 0, window, device),
+    }
+
+
+def decoder_masks(model: DiffusionGemma, batch: DiffusionBatch) -> Masks:
+    """Each [batch, 1, 1, prompt + canvas]: the prompt without padding (sliding: its end) and the canvas."""
+    device = batch.prompt.device
+    prompt = torch.arange(batch.prompt.shape[1], device=device)[None]
+    canvas = torch.arange(batch.canvas.shape[1], device=device)[None] < batch.canvas_length[:, None]
+    real = prompt < batch.prompt_length[:, None]
+    near = real & (prompt > batch.prompt_length[:, None] - model.config.sliding_window)
+    return {
+        "full_attention": torch.cat((real, canvas), dim=1)[:, None, None],
+        "sliding_attention": torch.cat((near, canvas), dim=1)[:, None, None],
+    }
+
+
+def token_loss(model: DiffusionGemma, hidden: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
+    """Weighted mean cross-entropy of `targets` [...] under the head, for normed hidden states [..., hidden]."""
+    dtype = torch.get_autocast_dtype(hidden.device.type) if torch.is_autocast_enabled(hidden.device.type) else hidden.dtype
+    return head_loss(hidden, model.embed_tokens.weight, targets, weight, model.config.logit_softcap, dtype)
+
+
+def causal_loss(model: DiffusionGemma, tokens: Tensor, weight: Tensor) -> Tensor:
+    """Next-token loss of the encoder over `tokens` [batch, length]; `weight` [batch, length] by target."""
+    hidden, _ = encode(model, tokens)
+    return token_loss(model, hidden[:, :-1], tokens[:, 1:], weight[:, 1:])
+
+
+def encode(model: DiffusionGemma, tokens: Tensor) -> tuple[Tensor, EncoderMemory]:
+    length = tokens.shape[1]
+    positions = torch.arange(length, device=tokens.device)[None]
+    memory = EncoderMemory()
+    return model.encode(tokens, positions, encoder_masks(model, length, tokens.device), memory), memory
+
+
+def add_noise(batch: DiffusionBatch, noise: NoiseConfig, vocab: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    """The canvas with its holes noised, and which positions were. One t a row: 1 in three tenths of the rows (the
+    first step of every infill), uniform in the others; rows that are hole throughout get a light uniform noise."""
+    device, shape = batch.canvas.device, batch.canvas.shape
+
+    def uniform(*size: int) -> Tensor:
+        return torch.rand(*size, device=device, generator=generator)
+
+    level = torch.where(uniform(shape[0], 1) < 0.3, torch.ones(1, device=device), uniform(shape[0], 1))
+    whole = batch.hole.all(dim=1, keepdim=True)
+    level = torch.where(whole, 0.15 * level, level)
+    noised = batch.hole & (uniform(*shape) < level)
+    drawn = torch.randint(vocab, shape, device=device, generator=generator)
+    if noise.kind != "uniform":
+        share = 0.0 if noise.kind == "mask" else noise.uniform_share
+        masked = (uniform(*shape) >= share) & ~whole
+        drawn = torch.where(masked, torch.full_like(drawn, noise.mask_token_id or 0), drawn)
+    return torch.where(noised, drawn, batch.canvas), noised
+
+
+def diffusion_loss(
+    model: DiffusionGemma, batch: DiffusionBatch, noisy: Tensor, noised: Tensor, self_condition: bool
+) -> tuple[Tensor, Tensor]:
+    """(loss on the holes, causal loss of the encoder on the prompt)."""
+    hidden, memory = encode(model, batch.prompt)
+    real = torch.arange(batch.prompt.shape[1], device=batch.prompt.device)[None] < batch.prompt_length[:, None]
+    weight = (real & (batch.prompt > 31)).float()
+    causal = token_loss(model, hidden[:, :-1], batch.prompt[:, 1:], weight[:, 1:])
+
+    masks = decoder_masks(model, batch)
+    positions = batch.prompt_length[:, None] + torch.arange(batch.canvas.shape[1], device=batch.prompt.device)[None]
+    decoder_memory = DecoderMemory(memory)
+    columns = batch.targets[..., None].expand(-1, -1, model.config.hidden_size)
+    known = ~batch.hole[..., None]
+    belief = torch.where(known, model.embed(batch.canvas), 0.0)
+    if self_condition:
+        with torch.no_grad():
+            first = model.denoise(noisy, belief, positions, masks, decoder_memory)
+            probabilities = model.logits(first.gather(1, columns)).softmax(dim=-1)
+            soft = torch.zeros_like(belief).scatter(1, columns, model.embed_mean(probabilities).to(belief.dtype))
+        belief = torch.where(known, belief, soft)
+    hidden = model.denoise(noisy, belief, positions, masks, decoder_memory).gather(1, columns)
+    emphasis = torch.where(noised.gather(1, batch.targets), 1.0, 0.1)
+    targets = batch.canvas.gather(1, batch.targets)
+    return token_loss(model, hidden, targets, batch.weight * emphasis), causal

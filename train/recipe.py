@@ -1,0 +1,88 @@
+"""The recipe file: model shape, window layout, run settings, and the `config.json` that follows from them."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from engine.config import DEFAULT_ROPE, ModelConfig
+from engine.errors import InputError
+from train.layout import MASK, LayoutConfig
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """`rows`: windows a step. Shares are of the time budget. Learning rates: Muon for matrices, AdamW for the rest."""
+
+    seed: int = 1
+    rows: int = 16
+    causal_share: float = 0.5
+    warmup_steps: int = 100
+    decay_share: float = 0.3
+    muon_lr: float = 3e-3
+    adam_lr: float = 2e-3
+    weight_decay: float = 0.05
+    encoder_loss_weight: float = 0.5
+
+
+@dataclass(frozen=True)
+class Recipe:
+    config_json: dict[str, Any]
+    layout: LayoutConfig
+    run: RunConfig
+
+    @property
+    def model(self) -> ModelConfig:
+        return ModelConfig.from_json(self.config_json)
+
+
+def read_recipe(path: Path, vocab_size: int) -> Recipe:
+    """Raises InputError where the file is absent, no TOML, or has a field that is not known."""
+    try:
+        content = tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"The recipe {path} cannot be read ({error}); see train/pocket.toml for one that can.") from error
+    layout = LayoutConfig(**_known(content.get("layout", {}), LayoutConfig, path))
+    run = RunConfig(**_known(content.get("run", {}), RunConfig, path))
+    return Recipe(_config_json(content["model"], vocab_size, layout), layout, run)
+
+
+def _known(values: dict[str, Any], kind: type, path: Path) -> dict[str, Any]:
+    unknown = set(values) - {field.name for field in fields(kind)}
+    if unknown:
+        raise InputError(f"The recipe {path} has unknown fields: {', '.join(sorted(unknown))}.")
+    return values
+
+
+def _config_json(model: dict[str, Any], vocab_size: int, layout: LayoutConfig) -> dict[str, Any]:
+    """A `config.json` that transformers and the engine both read; without a vision tower of its own."""
+    count, every = model["num_hidden_layers"], model["full_every"]
+    noise = {"kind": model["noise"], "mask_token_id": MASK, "uniform_share": model["uniform_share"]}
+    copied = {name: value for name, value in model.items() if name not in ("full_every", "noise", "uniform_share")}
+    text = {
+        **copied,
+        "model_type": "diffusion_gemma_text",
+        "vocab_size": vocab_size,
+        "layer_types": ["full_attention" if (i + 1) % every == 0 else "sliding_attention" for i in range(count)],
+        "global_head_dim": model["head_dim"],
+        "num_global_key_value_heads": model["num_key_value_heads"],
+        "hidden_activation": "gelu_pytorch_tanh",
+        "max_position_embeddings": 4096,
+        "rope_parameters": DEFAULT_ROPE,
+        "rms_norm_eps": 1e-6,
+        "final_logit_softcapping": 30.0,
+        "pad_token_id": 0,
+        "eos_token_id": 1,
+        "bos_token_id": 2,
+        "tie_word_embeddings": True,
+    }
+    return {
+        "architectures": ["DiffusionGemmaForBlockDiffusion"],
+        "model_type": "diffusion_gemma",
+        "canvas_length": layout.canvas,
+        "tie_word_embeddings": True,
+        "text_config": text,
+        "gesso": {"family": "pocket", "noise": noise},
+    }

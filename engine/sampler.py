@@ -55,9 +55,7 @@ class RowDraws:
         for index, (row, count) in enumerate(zip(rows, present.sum(dim=1).tolist(), strict=True)):
             uniform[index, :count] = torch.rand(count, generator=self.generators[row])
         cumulative = probabilities.cumsum(dim=-1)
-        total = cumulative[..., -1:]
-        point = uniform.to(self.device)[..., None] * total
-        point = torch.minimum(point, torch.nextafter(total, torch.zeros_like(total)))
+        point = uniform.to(self.device)[..., None] * cumulative[..., -1:]
         return torch.searchsorted(cumulative, point, right=True).squeeze(-1).clamp_(max=self.vocab - 1)
 
     def _noise_row(self, generator: torch.Generator, count: int) -> Tensor:

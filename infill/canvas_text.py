@@ -1,11 +1,14 @@
-"""What stands on a canvas, as text: the filling of a hole, and the view of a canvas that is still being denoised."""
+"""What stands on a canvas, as text: the filling of a hole, and the view of a canvas that is still being
+denoised."""
 
 from __future__ import annotations
 
+import codecs
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from os.path import commonprefix
 
 from engine.denoiser import CanvasRun, DenoiseResult
 from infill.prompt import Family, Layout, TextHole
@@ -14,8 +17,8 @@ from infill.request import Piece, PieceState, StepView
 
 @dataclass(frozen=True)
 class HoleText:
-    """The text for a hole. token_spans: for each slot the characters it wrote (empty for null slots and for text that
-    was already typed). log_probabilities: a slot."""
+    """The text for a hole. token_spans: for each slot the characters it wrote (empty for null slots and for
+    text that was already typed). log_probabilities: a slot."""
 
     text: str
     token_spans: tuple[tuple[int, int], ...]
@@ -32,37 +35,49 @@ class HoleText:
         last = min(written[-1] + 2 if written else 1, len(self.log_probabilities))
         return math.exp(sum(self.log_probabilities[:last]) / max(last, 1))
 
-    def cut(self, length: int) -> HoleText:
+    def cut(self, shorter: str) -> HoleText:
+        """Only the part of the text that `shorter` keeps of it; `shorter` may end in a line break of its
+        own."""
+        length = len(commonprefix([self.text, shorter]))
         spans = tuple((min(start, length), min(end, length)) for start, end in self.token_spans)
-        return HoleText(self.text[:length], spans, self.log_probabilities)
+        return HoleText(shorter, spans, self.log_probabilities)
 
 
-def filled_text(family: Family, layout: Layout, result: DenoiseResult, index: int, kind: TextHole) -> HoleText:
-    """The text of hole `index`: null slots dropped, typed text taken off, a line's end put on between whole lines."""
+def filled_text(
+    family: Family, layout: Layout, result: DenoiseResult, index: int, kind: TextHole
+) -> HoleText:
+    """The text of hole `index`: null slots dropped, typed text taken off, a line's end put on between whole
+    lines.
+
+    Bytes that are no UTF-8 end the text, as a line break does in a hole of one line.
+    """
     hole = layout.holes[index]
     tokens = result.tokens[hole.start : hole.stop].tolist()
     spans: list[tuple[int, int]] = []
-    data = b""
-    at = 0
+    text, decoder = "", codecs.getincrementaldecoder("utf-8")("replace")
     for token in tokens:
-        data += b"" if token in (family.null_token, -1) else family.tokens.bytes_of[token]
-        end = len(data.decode("utf-8", "ignore"))
-        spans.append((at, end))
-        at = end
-    text = data.decode("utf-8", "replace")
+        start = len(text)
+        if token not in (family.null_token, -1):
+            text += decoder.decode(family.tokens.bytes_of[token])
+        spans.append((start, len(text)))
     offset = len(hole.healed) if text.startswith(hole.healed) else 0
-    text = text[offset:]
+    text = text[offset:].partition("\ufffd")[0]
     if kind.one_line:
         text = text.partition("\n")[0]
     if kind.whole_lines:
         text = text.rstrip(" \t") + "\n" if text.strip() else ""
-    spans = [(max(0, start - offset), min(max(0, end - offset), len(text))) for start, end in spans]
+    spans = [(_within(start - offset, len(text)), _within(end - offset, len(text))) for start, end in spans]
     by_column = dict(zip(result.columns.tolist(), result.log_probabilities.tolist(), strict=True))
     return HoleText(text, tuple(spans), tuple(by_column[column] for column in range(hole.start, hole.stop)))
 
 
+def _within(position: int, length: int) -> int:
+    return min(max(0, position), length)
+
+
 def step_view(run: CanvasRun, family: Family) -> StepView:
-    """The canvas of a run as pieces: known text, settled tokens, guesses that are still noise, empty slots."""
+    """The canvas of a run as pieces: known text, settled tokens, guesses that are still noise, empty
+    slots."""
     done = run.finished is not None
     in_hole = {column: index for index, column in enumerate(run.columns.tolist())}
     guesses, accepted = run.argmax.tolist(), run.accepted.tolist()

@@ -1,8 +1,10 @@
-"""The chat layout of the released DiffusionGemma-26B-A4B: a user turn shows the file, the reply's canvas is pinned.
+"""The chat layout of the released DiffusionGemma-26B-A4B: a user turn shows the file, the reply's canvas is
+pinned.
 
-prompt = <bos><|turn>user instruction, far suffix, far prefix <turn|><|turn>model, thinking off by an empty channel in
-the prompt. canvas = code fence, near prefix, holes, near suffix. The far prefix comes last, so that typing extends the
-prompt instead of changing it. The wording is this project's own; the marks are those of the model's chat template.
+prompt = <bos><|turn>user instruction, far suffix, far prefix <turn|><|turn>model, thinking off by an empty
+channel in the prompt. canvas = code fence, near prefix, holes, near suffix. The far prefix comes last, so
+that typing extends the prompt instead of changing it. The wording is this project's own; the marks are those
+of the model's chat template.
 """
 
 from __future__ import annotations
@@ -48,25 +50,24 @@ class ChatPrompt:
         runs[-1], far_suffix = split_suffix(runs[-1], self.line_breaks, NEAR_SUFFIX, FAR_SUFFIX)
         language = context.language or ""
         if not far_suffix:
-            runs[-1] = [*runs[-1], *self.tokens.encode(f"\n{FENCE}"), self.turn_end]
+            ends_line = context.suffix.endswith("\n") or (holes[-1].whole_lines and not context.suffix)
+            close = FENCE if ends_line else f"\n{FENCE}"
+            runs[-1] = [*runs[-1], *self.tokens.encode(close), self.turn_end]
         lead = self.tokens.encode(f"{FENCE}{language}\n")
         canvas, columns = build_canvas(self.tokens, lead, prefix[start:], holes, runs, slots, drafts)
-        far_prefix = cut_front(prefix[:start], PROMPT - len(far_suffix), self.line_breaks)
-        prompt = [
+        head = [
             self.bos,
             self.turn,
             *self.tokens.encode(f"user\n{self._instruction(context)}\n{FENCE}{language}\n"),
             *far_suffix,
             *self.tokens.encode(f"\n{FENCE}\nThe code before it:\n{FENCE}{language}\n"),
-            *far_prefix,
-            *self.tokens.encode(f"\n{FENCE}"),
-            self.turn_end,
-            *self.tokens.encode("\n"),
-            self.turn,
-            *self.tokens.encode("model\n"),
         ]
+        tail = [*self.tokens.encode(f"\n{FENCE}"), self.turn_end, *self.tokens.encode("\n"), self.turn]
+        tail += self.tokens.encode("model\n")
         if self.empty_thought:
-            prompt += [self.channel, *self.tokens.encode("thought\n"), self.channel_end]
+            tail += [self.channel, *self.tokens.encode("thought\n"), self.channel_end]
+        far_prefix = cut_front(prefix[:start], PROMPT - len(head) - len(tail), self.line_breaks)
+        prompt = [*head, *far_prefix, *tail]
         banned = tuple(self.tokens.specials)
         if all(hole.one_line for hole in holes):
             banned += tuple(self.line_breaks)

@@ -1,4 +1,4 @@
-"""The checks that a completion passes before it is shown, and how a broken one is cut back.
+"""The checks that a completion passes before it is shown, from cheap to dear.
 
 Each check takes a `CheckContext` and returns why the completion is refused, in words for a user, or None.
 They work on text and trees; they must not know the model, the canvas, or how the text came about.
@@ -8,61 +8,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import lru_cache
 
-from infill.languages import CLOSERS, Bracket, Scan, get, scan
-from infill.syntax import ErrorScore, Span, SyntaxTree, error_nodes, error_score, is_python_header, parse
+from infill.bracket_check import unbalanced_brackets
+from infill.brackets import Scan, scan
+from infill.check_context import CheckContext, indent_of, whole_lines
+from infill.indentation import is_python_header
+from infill.languages import get
+from infill.parse_check import parse_score, parse_worse
 
 MAX_EDIT_SHARE = 0.05
 MAX_EQUAL_TOKENS = 10
 MAX_PERIOD_TOKENS = 24
 _COMPARED_CHARS = 400
 _COMPARED_LINES = 20
-_AFTER_CHARS = 200_000
 _NEAR_CHARS = 20_000
-_MAX_CUTS = 40
 _TOKEN = re.compile(r"\w+|([^\w\s])\1*")
-_PIECE = re.compile(r"\s*(?:\w+|[^\w\s])")
 _WORD = re.compile(r"\w")
 _NUMBER = re.compile(r"\d+")
 _STUTTER = re.compile(r"([A-Za-z_]{2,8}?)\1{5,}")
-
-
-@dataclass(frozen=True)
-class CheckContext:
-    """A completion `text` between `before` and `after` (the whole file), which took the place of `replaced`.
-
-    `confidence` and `min_confidence` are 0..1; `rejected` holds texts that the user refused at this place.
-    """
-
-    before: str
-    text: str
-    after: str
-    language: str | None = None
-    confidence: float = 1.0
-    min_confidence: float = 0.0
-    rejected: frozenset[str] = frozenset()
-    replaced: str = ""
-
-    @property
-    def tree_before(self) -> SyntaxTree | None:
-        """The file with the hole empty, parsed once for all completions of a hole."""
-        return _tree_without(self.before, self.after, self.language)
-
-    @property
-    def line_prefix(self) -> str:
-        return self.before[self.before.rfind("\n") + 1 :]
-
-    @property
-    def line_rest(self) -> str:
-        """The rest of the line after the hole; empty for a completion of whole lines."""
-        return "" if self.text.endswith("\n") else self.after.split("\n", 1)[0].rstrip("\r")
-
-
-@lru_cache(maxsize=4)
-def _tree_without(before: str, after: str, language: str | None) -> SyntaxTree | None:
-    return parse(before + after, language)
 
 
 def nothing_new(context: CheckContext) -> str | None:
@@ -73,7 +36,7 @@ def nothing_new(context: CheckContext) -> str | None:
         same = context.text.rstrip() == context.replaced.rstrip()
         return "the completion is what stands there already" if same else None
     tree = context.tree_before
-    if tree and _score(context, context.text).errors < _score(context, "").errors:
+    if tree and parse_score(context, context.text).errors < parse_score(context, "").errors:
         return None
     return "the completion is only white space"
 
@@ -117,7 +80,7 @@ def repetition(context: CheckContext) -> str | None:
 def repeats_prefix_lines(context: CheckContext) -> str | None:
     """The completion says once more what the one to three lines above it say."""
     above = [line.rstrip() for line in context.before[-_NEAR_CHARS:].split("\n")[:-1] if line.strip()]
-    lines = [line.rstrip() for line in _whole_lines(context) if line.strip()]
+    lines = [line.rstrip() for line in whole_lines(context) if line.strip()]
     if not 1 <= len(lines) <= 3 or lines != above[-len(lines) :]:
         return None
     if not _WORD.search("".join(lines)):
@@ -138,7 +101,7 @@ def repeats_suffix(context: CheckContext) -> str | None:
             repeats = not within_token and _nearly_equal(last[-len(rest) :], rest)
         if repeats:
             return "the completion repeats the rest of the line"
-    lines = [line.rstrip() for line in _whole_lines(context) if line.strip()]
+    lines = [line.rstrip() for line in whole_lines(context) if line.strip()]
     after = context.after if context.text.endswith("\n") else context.after[len(context.line_rest) :]
     below = [line.rstrip() for line in after[:_NEAR_CHARS].split("\n") if line.strip()][:_COMPARED_LINES]
     if rest and lines:
@@ -152,19 +115,9 @@ def repeats_suffix(context: CheckContext) -> str | None:
 
 
 def _same_block(mine: list[str], theirs: list[str]) -> bool:
-    if not _WORD.search("".join(theirs)) or _indent(mine[0]) != _indent(theirs[0]):
+    if not _WORD.search("".join(theirs)) or indent_of(mine[0]) != indent_of(theirs[0]):
         return False
     return _nearly_equal("\n".join(map(str.strip, mine)), "\n".join(map(str.strip, theirs)))
-
-
-def _whole_lines(context: CheckContext) -> list[str]:
-    """The lines that the completion makes, with what stands before and after it on the same lines."""
-    joined = context.line_prefix + context.text + context.line_rest
-    return joined.replace("\r\n", "\n").split("\n")
-
-
-def _indent(line: str) -> str:
-    return line[: len(line) - len(line.lstrip())]
 
 
 def _is_word(character: str) -> bool:
@@ -271,7 +224,7 @@ def _python_lines(text: str, before: str, hole_end: int) -> Iterator[tuple[int, 
         line = text[start:end]
         if not reading.open and not reading.inside and line.strip() and line.lstrip()[0] not in "#\\":
             logical_end = _logical_end(text, end, reading)
-            width = len(_indent(line).replace("\f", "").expandtabs(8))
+            width = len(indent_of(line).replace("\f", "").expandtabs(8))
             yield start, width, is_python_header(text[start:logical_end])
             if start >= hole_end:
                 return
@@ -289,156 +242,6 @@ def _logical_end(text: str, end: int, reading: Scan) -> int:
         following = text.find("\n", end)
         end = len(text) if following < 0 else following + 1
     return end
-
-
-def unbalanced_brackets(context: CheckContext) -> str | None:
-    """Brackets and quotes against what is open before the completion and what the text after it closes.
-
-    The text after the hole is read twice, with the completion and with the hole empty. The completion must
-    close nothing that was not open or that is closed already, and open nothing that stays open. In an unknown
-    language only files that balance are judged.
-    """
-    before, text, language = context.before, context.text, context.language
-    after = context.after[:_AFTER_CHARS]
-    above, empty = _scan_without(before, after, language)
-    filled = scan(before + text + after, language, None, above.resume, above.resume_open)
-    if get(language) is None and any((above.stray, above.skipped, empty.open, empty.stray, empty.skipped)):
-        return None
-    hole_start, hole_end = len(before), len(before) + len(text)
-    if len(filled.unterminated) > len(empty.unterminated):
-        return "the completion leaves a quote open"
-    read_all = len(after) == len(context.after)
-    swallows = read_all or hole_start <= filled.resume < hole_end
-    if swallows and filled.inside != empty.inside and filled.inside not in ("", "//", "#"):
-        return f"the completion leaves “{filled.inside}” open"
-    for closer in filled.stray:
-        if hole_start <= closer.offset < hole_end:
-            return f"the completion closes “{closer.char}” that is not open"
-    if read_all and len(filled.stray) > len(empty.stray):
-        return f"the completion closes “{filled.stray[-1].char}” that is closed further on"
-    left = [opener for opener in (*filled.skipped, *filled.open) if hole_start <= opener.offset < hole_end]
-    if left:
-        return f"the completion leaves “{left[0].char}” open"
-    unclosed = len(filled.skipped) + len(filled.open) - len(empty.skipped) - len(empty.open)
-    if read_all and unclosed > 0:
-        return "the completion takes a closing bracket that the text before it needs"
-    return None
-
-
-@lru_cache(maxsize=4)
-def _scan_without(before: str, after: str, language: str | None) -> tuple[Scan, Scan]:
-    """The reading up to the hole's line, and that of the file with the hole empty from there on."""
-    above = scan(before, language, before.rfind("\n") + 1)
-    return above, scan(before + after, language, None, above.resume, above.resume_open)
-
-
-def parse_worse(context: CheckContext) -> str | None:
-    """The file parses worse with the completion in it than with the hole empty.
-
-    Where the place is clean, the completion may add no error node, and spread none over more of the text
-    outside the hole's lines unless its own lines parse. Where it is broken, as code is while it is typed (an
-    error touches the hole's line, or a filling mends one), the completion must do as well as the best simple
-    filling: nothing or one name, then the brackets that are still open and the end of a statement or header;
-    the completion is allowed these too. When no filling mends the file (a bracket left open far above spoils
-    all below it), a completion whose own lines parse is let pass.
-    """
-    if context.tree_before is None:
-        return None
-    filled = _score(context, context.text)
-    if not filled.errors:
-        return None
-    empty = _score(context, "")
-    best_filling = _best_filling(context.before, context.after, context.language)
-    if not _broken_here(context) and best_filling.errors == empty.errors:
-        spreads = filled.covered > empty.covered
-        if filled.errors <= empty.errors and (not spreads or _lines_parse(context)):
-            return None
-        return "the code would no longer parse"
-    for score in (filled, *_finished_scores(context, context.text)):
-        if score.errors <= best_filling.errors and score.covered <= best_filling.covered:
-            return None
-    if best_filling.errors and _lines_parse(context):
-        return None
-    return "the code would parse worse than before"
-
-
-def _tree_with(context: CheckContext, text: str) -> SyntaxTree | None:
-    tree = context.tree_before
-    return tree.replaced(len(context.before), len(context.before), text) if tree else None
-
-
-def _line_span(context: CheckContext, text: str) -> Span:
-    start = context.before.rfind("\n") + 1
-    rest = context.after.find("\n")
-    return Span(start, len(context.before) + len(text) + (rest if rest >= 0 else len(context.after)))
-
-
-def _score(context: CheckContext, text: str) -> ErrorScore:
-    """Errors of the whole file with `text` in the hole, and what they cover outside the hole's lines."""
-    tree = _tree_with(context, text)
-    return error_score(tree, _line_span(context, text)) if tree else ErrorScore(0, 0)
-
-
-def _broken_here(context: CheckContext) -> bool:
-    """Whether an error of the file, with the hole empty, touches the hole's line or ends just above it."""
-    tree, line = context.tree_before, _line_span(context, "")
-    spans = error_nodes(tree) if tree else ()
-    above = len(context.before[: line.start].rstrip())
-    return any(span.start <= line.end and above <= span.end for span in spans)
-
-
-@lru_cache(maxsize=4)
-def _best_filling(before: str, after: str, language: str | None) -> ErrorScore:
-    context = CheckContext(before, "", after, language)
-    scores = [_score(context, ""), _score(context, "x")]
-    for filling in ("", "x"):
-        scores.extend(_finished_scores(context, filling))
-    return min(scores)
-
-
-def _finished_scores(context: CheckContext, text: str) -> Iterator[ErrorScore]:
-    """The scores of `text` once what is still open is closed, with each way to end a statement or header."""
-    tree, language = context.tree_before, get(context.language)
-    if tree is None or language is None:
-        return
-    rest = context.after.split("\n", 1)[0]
-    at_hole, at_line_end = _missing_closers(context, text, len(rest))
-    endings = ("", ":") if language.indentation_sensitive else ("", ";", " {}")
-    complete = text.endswith("\n") or not (context.line_prefix + text).strip()
-    for ending in endings[:1] if complete else endings:
-        if at_hole or at_line_end or ending:
-            finished = f"{text}{at_hole}{rest}{at_line_end}{ending}"
-            start = len(context.before)
-            lines = Span(start - len(context.line_prefix), start + len(finished))
-            yield error_score(tree.replaced(start, start + len(rest), finished), lines)
-
-
-def _missing_closers(context: CheckContext, text: str, rest: int) -> tuple[str, str]:
-    """Closers for what the following text leaves open: those due right after `text`, those after its line."""
-    hole_end = len(context.before) + len(text)
-    line_end = hole_end + rest
-    whole = context.before + text + context.after[: rest + _AFTER_CHARS]
-    here = scan(whole, context.language, hole_end)
-    if here.inside in ("\"", "'", "`") and here.inside not in whole[hole_end:line_end]:
-        return here.inside + _closers(here.open), ""
-    line = scan(whole, context.language, line_end, here.resume, here.resume_open)
-    below = scan(whole, context.language, None, line.resume, line.resume_open)
-    passed = [opener for opener in line.skipped if opener.offset < hole_end]
-    left = [opener for opener in (*below.open, *below.skipped) if opener.offset < line_end]
-    return _closers(passed), _closers(left)
-
-
-def _closers(openers: list[Bracket] | tuple[Bracket, ...]) -> str:
-    inner_first = sorted(openers, key=lambda opener: -opener.offset)
-    return "".join(CLOSERS[opener.char] for opener in inner_first)
-
-
-def _lines_parse(context: CheckContext) -> bool:
-    """Whether the lines that the completion makes parse on their own."""
-    first, *others = _whole_lines(context)
-    base = _indent(first)
-    tree = parse("\n".join([first.lstrip(), *(line.removeprefix(base) for line in others)]), context.language)
-    return tree is not None and not tree.root.has_error
 
 
 CHECKS: tuple[Callable[[CheckContext], str | None], ...] = (
@@ -461,53 +264,3 @@ def first_refusal(context: CheckContext) -> str | None:
         if reason is not None:
             return reason
     return None
-
-
-def cut_back(before: str, text: str, after: str, language: str | None) -> str:
-    """The longest leading part of `text` that keeps brackets balanced and the parse no worse, or "".
-
-    Whole lines are tried first, then the tokens of the first line. Whole lines are cut to whole lines.
-    """
-    for part in _parts(text):
-        context = CheckContext(before, part, after, language)
-        if part.strip() and unbalanced_brackets(context) is None and parse_worse(context) is None:
-            return part
-    return ""
-
-
-def _parts(text: str) -> Iterator[str]:
-    lines = text.splitlines(keepends=True)
-    whole = text.endswith("\n")
-    for count in range(len(lines), max(0, len(lines) - _MAX_CUTS), -1):
-        part = "".join(lines[:count])
-        yield part if whole or count == len(lines) else part.rstrip("\r\n")
-    if lines:
-        pieces = [match[0] for match in _PIECE.finditer(lines[0])][: _MAX_CUTS]
-        for count in range(len(pieces) - 1, 0, -1):
-            yield "".join(pieces[:count]) + ("\n" if whole else "")
-
-
-def error_spans_within(before: str, text: str, after: str, language: str | None) -> tuple[Span, ...]:
-    """The parts of `text` (offsets into it) that lie under ERROR nodes with the text in its place.
-
-    A MISSING node stands for the token before it. A bracket that stays open counts even where the error shows
-    only further on. Without a grammar: nothing.
-    """
-    context = CheckContext(before, text, after, language)
-    tree = _tree_with(context, text)
-    if tree is None or not text:
-        return ()
-    start, end = len(before), len(before) + len(text)
-    found = []
-    for span in error_nodes(tree):
-        if span.start == span.end and start < span.start <= end:
-            word = re.search(r"(?:\w+|[^\w\s])\s*$", text[: span.start - start])
-            span = Span(start + word.start(), span.start) if word else span
-        if max(span.start, start) < min(span.end, end):
-            found.append(Span(max(span.start, start) - start, min(span.end, end) - start))
-    if tree.root.has_error:
-        reading = scan(tree.text[: end + _AFTER_CHARS], language)
-        for opener in (*reading.open, *reading.skipped):
-            if start <= opener.offset < end:
-                found.append(Span(opener.offset - start, opener.offset - start + len(opener.char)))
-    return tuple(sorted(set(found)))

@@ -1,7 +1,8 @@
 """What of a file the model is shown: the text around the holes, and an outline of what does not fit.
 
-Text in, text out; sizes are characters, since only a prompt family knows tokens. Where a window is cut moves by whole
-steps of lines, so that typing leaves the start of the prompt as it was and its cached keys stay good.
+Text in, text out; sizes are characters, since only a prompt family knows tokens. Where a window is cut moves
+by whole steps of lines, so that typing leaves the start of the prompt as it was and its cached keys stay
+good.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from infill.outline import outline
 from infill.request import Neighbour
 from infill.syntax import Span
 
-LINE_STEP = 16
+LINE_STEPS = (16, 4, 1)
+CHARACTER_STEP = 256
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,8 @@ class ContextBudget:
 
 @dataclass(frozen=True)
 class ShownContext:
-    """header: outline of the rest of the file and of neighbours. prefix ends where the first hole begins, suffix
-    begins where the last one ends."""
+    """header: outline of the rest of the file and of neighbours. prefix ends where the first hole begins,
+    suffix begins where the last one ends."""
 
     header: str
     prefix: str
@@ -60,17 +62,25 @@ def show_context(
 
 
 def window_start(text: str, end: int, room: int) -> int:
-    """Where to begin so that at most `room` characters stand before `end`: the start of the file or of a line whose
-    number is a multiple of LINE_STEP; within a longer stretch without such a line, at a line or, last, anywhere."""
+    """Where to begin so that at most `room` characters, and at least half of that, stand before `end`.
+
+    The start of the file, or the first line there whose number is a multiple of LINE_STEPS[0], or else of the
+    next of LINE_STEPS; in a line that is too long for that, a multiple of CHARACTER_STEP.
+    """
     if end <= room:
         return 0
-    line, fallback, at = text.count("\n", 0, end - room), -1, end - room
-    while (newline := text.find("\n", at, end)) != -1:
+    earliest, latest = end - room, end - room // 2
+    line, at = text.count("\n", 0, earliest), earliest
+    starts: list[tuple[int, int]] = []
+    while (newline := text.find("\n", at, latest)) != -1:
         line, at = line + 1, newline + 1
-        if line % LINE_STEP == 0:
-            return at
-        fallback = at if fallback < 0 else fallback
-    return fallback if fallback >= 0 else end - room
+        starts.append((line, at))
+    for step in LINE_STEPS:
+        for number, start in starts:
+            if number % step == 0:
+                return start
+    snapped = -(-earliest // CHARACTER_STEP) * CHARACTER_STEP
+    return snapped if snapped <= latest else earliest
 
 
 def window_end(text: str, start: int, room: int) -> int:

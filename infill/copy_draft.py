@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from infill.languages import scan
+from infill.brackets import scan
 
 MIN_MATCH = 12
 MAX_DRAFT_CHARS = 1200

@@ -1,6 +1,7 @@
 """The pocket model's own layout, the one it is trained with (train/layout.py).
 
-prompt = <bos> <language> <|suffix|> far suffix <|prefix|> header, far prefix; canvas = near prefix, holes, near suffix.
+prompt = <bos> <language> <|suffix|> far suffix <|prefix|> header, far prefix; canvas = near prefix, holes,
+near suffix.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """From shown text to a prompt and a canvas, for whichever model family; the interface and the registry.
 
-A family is one file with one class; adding a third means adding it to FAMILIES. Must not know how canvases are
-denoised nor how results are judged.
+A family is one file with one class; adding a third means naming it in `load_family`. Must not know how
+canvases are denoised nor how results are judged.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from infill.text_tokens import TextTokens
 
 @dataclass(frozen=True)
 class TextHole:
-    """A hole on the canvas. one_line: it must not contain a line break; whole_lines: it stands between lines, and what
-    fills it ends in a line break, which the canvas does not show."""
+    """A hole on the canvas. one_line: it must not contain a line break; whole_lines: it stands between lines,
+    and what fills it ends in a line break, which the canvas does not show."""
 
     one_line: bool
     whole_lines: bool
@@ -28,7 +28,8 @@ class TextHole:
 
 @dataclass(frozen=True)
 class HoleColumns:
-    """Where a hole stands on the canvas: columns [start, stop). `healed` text at its front was already typed."""
+    """Where a hole stands on the canvas: columns [start, stop). `healed` text at its front was already
+    typed."""
 
     start: int
     stop: int
@@ -77,13 +78,17 @@ def load_family(name: str, folder: Path) -> Family:
 
     families: dict[str, Callable[[TextTokens], Family]] = {"pocket": PocketPrompt, "chat": ChatPrompt}
     if name not in families:
-        raise ModelError(f"The model is of the family {name!r}; this version knows {', '.join(sorted(families))}.")
+        known = ", ".join(sorted(families))
+        raise ModelError(
+            f"The model is of the family {name!r}, but this version knows only {known}; update gesso."
+        )
     return families[name](TextTokens(folder / "tokenizer.json"))
 
 
 def anchor(prefix: Sequence[int], line_breaks: Set[int], near: int, lines: int = 4, least: int = 12) -> int:
-    """Where the canvas begins in the tokens before the first hole: at a line break, of every `lines`-th the last that
-    leaves `least` tokens, so that typing on does not move it; never more than `near` tokens from the end."""
+    """Where the canvas begins in the tokens before the first hole: at a line break, of every `lines`-th the
+    last that leaves `least` tokens, so that typing on does not move it; never more than `near` tokens from
+    the end."""
     breaks = [index for index, token in enumerate(prefix) if token in line_breaks]
     earliest = max(0, len(prefix) - near)
     reachable = [index for index in breaks if index <= len(prefix) - least]
@@ -94,8 +99,11 @@ def anchor(prefix: Sequence[int], line_breaks: Set[int], near: int, lines: int =
     return close[0] if close else min(-(-earliest // 16) * 16, max(earliest, len(prefix) - 1))
 
 
-def split_suffix(suffix: list[int], line_breaks: Set[int], near: int, far: int) -> tuple[list[int], list[int]]:
-    """(on the canvas, in the prompt): at most `near` and `far` tokens, cut at a line break where there is one."""
+def split_suffix(
+    suffix: list[int], line_breaks: Set[int], near: int, far: int
+) -> tuple[list[int], list[int]]:
+    """(on the canvas, in the prompt): at most `near` and `far` tokens, cut at a line break where there is
+    one."""
     if len(suffix) <= near:
         return suffix, []
     breaks = [index for index in range(near // 4, near + 1) if suffix[index] in line_breaks]
@@ -104,7 +112,8 @@ def split_suffix(suffix: list[int], line_breaks: Set[int], near: int, far: int) 
 
 
 def cut_front(tokens: list[int], room: int, line_breaks: Set[int], step: int = 64) -> list[int]:
-    """The last tokens that fit in `room`. The cut moves by `step` tokens at a time, then on to a line break."""
+    """The last tokens that fit in `room`. The cut moves by `step` tokens at a time, then on to a line
+    break."""
     if len(tokens) <= room:
         return tokens
     first = min(len(tokens), -(-(len(tokens) - room) // step) * step)
@@ -117,23 +126,26 @@ def build_canvas(
     lead: Sequence[int],
     prefix: Sequence[int],
     holes: Sequence[TextHole],
-    runs: Sequence[list[int]],
+    runs: Sequence[Sequence[int]],
     slots: Sequence[int],
     drafts: Sequence[Sequence[int | None]] | None = None,
 ) -> tuple[Canvas, tuple[HoleColumns, ...]]:
     """lead, prefix, then each hole with the run of tokens that follows it.
 
-    The token that ends before a hole may be the beginning of a longer one: then it moves into the hole, whose first
-    token must begin with its text ("the cursor inside a token").
+    The token that ends before a hole may be the beginning of a longer one: then it moves into the hole, whose
+    first token must begin with its text ("the cursor inside a token").
     """
     parts: list[Known | Hole] = []
     columns: list[HoleColumns] = []
     allowed: dict[int, list[int]] = {}
     at, before = 0, [*lead, *prefix]
-    for index, run in enumerate(runs):
+    for index, (hole, run) in enumerate(zip(holes, runs, strict=True)):
         floor = len(lead) if index == 0 else 0
         typed = tokens.decode(before[-1:]) if len(before) > floor else ""
         choices = tokens.starting_with(typed) if typed and "\ufffd" not in typed else []
+        if hole.one_line:
+            breaks = typed.count("\n")
+            choices = [token for token in choices if tokens.bytes_of[token].count(b"\n") == breaks]
         heal = len(choices) > 1 and before[-1] in choices
         known = before[:-1] if heal else before
         parts.append(Known(known))
@@ -141,12 +153,13 @@ def build_canvas(
         if heal:
             allowed[at] = choices
         columns.append(HoleColumns(at, at + slots[index], typed if heal else ""))
-        draft = list(drafts[index]) if drafts else []
+        draft: list[int | None] = [*drafts[index]] if drafts else []
         if draft and heal and draft[0] not in choices:
-            draft = tokens.encode(typed + tokens.decode([token for token in draft if token is not None]))
+            written = tokens.decode([token for token in draft if token is not None])
+            draft = [*tokens.encode(typed + written)]
         parts.append(Hole(slots[index], draft))
         at += slots[index]
-        before = run
+        before = [*run]
     parts.append(Known(before))
     return Canvas.of(*parts, allowed=allowed), tuple(columns)
 

@@ -50,7 +50,8 @@ class InfillRequest:
 
 @dataclass(frozen=True)
 class Candidate:
-    """confidence: 0 to 1. shown: good enough to show; reason: why not. source: the model, or copied from context."""
+    """confidence: 0 to 1. shown: good enough to show; reason: why not. source: the model, or copied from
+    context."""
 
     text: str
     confidence: float

@@ -1,22 +1,22 @@
-"""What the grammar says about a place in a text: errors, scopes, statements, brackets, indentation.
+"""What the grammar says about a place in a text: errors, scopes, statements, imports, strings.
 
 Works on Python strings and character offsets; the bytes that tree-sitter wants stay inside this module.
-Functions that take a `SyntaxTree` need a grammar; those that take a text also serve broken code and unknown
-languages. It must not know the model, prompts, or whether a completion is any good.
+All but `parse` take a `SyntaxTree`, so need a grammar; in a broken tree some fall back on reading the text.
+It must not know the model, prompts, or whether a completion is any good.
 """
 
 from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections import Counter
-from collections.abc import Iterator
 from functools import cached_property
 from typing import NamedTuple
 
 import tree_sitter
 
-from infill.languages import Bracket, Language, get, scan
+from infill.brackets import scan
+from infill.indentation import column_width, expects_block, indentation, indentation_at, line_end, lines_after
+from infill.languages import Language, get
 
 MAX_PARSE_CHARS = 2_000_000
 _CHUNK = 1024
@@ -27,13 +27,7 @@ _HEADER_PARENTS = frozenset(
     "variable_declaration type_declaration".split()
 )
 _CLASS_KINDS = frozenset(("class", "interface", "enum"))
-_PYTHON_HEADER = re.compile(
-    r"(?:async\s+)?(?:def|class|if|elif|else|for|while|with|try|except|finally|match|case)\b"
-)
 _PYTHON_SCOPE = re.compile(r"^([ \t]*)(?:async[ \t]+)?(def|class)[ \t]+(\w+)", re.MULTILINE)
-_NOT_A_BLOCK = re.compile(r"[=(,:?&|\[$]$|\breturn$")
-_NOT_A_BLOCK_IN_JAVASCRIPT = re.compile(r"\b(?:import|export|const|let|var|type)$")
-_CASE_LABEL = re.compile(r"\s*(?:case\b.*|default|public|private|protected)\s*:$")
 
 
 class Span(NamedTuple):
@@ -239,7 +233,7 @@ def _python_scopes(tree: SyntaxTree, offset: int) -> tuple[Scope, ...]:
     for node in tree.path(last) if last >= 0 else ():
         scope = scope_of(tree, node)
         if scope and scope.span.start < offset:
-            if (blank and _width(indentation(tree.text, scope.span.start)) < column) or (
+            if (blank and column_width(indentation(tree.text, scope.span.start)) < column) or (
                 not blank and offset <= scope.span.end
             ):
                 found.append(scope)
@@ -251,18 +245,18 @@ def _python_scopes_by_indentation(text: str, offset: int) -> tuple[Scope, ...]:
     hidden = scan(text, "python", offset).multiline
     found: list[Scope] = []
     for match in reversed(list(_PYTHON_SCOPE.finditer(text, 0, offset))):
-        width = _width(match[1])
+        width = column_width(match[1])
         if width >= column or any(start < match.start() < end for start, end in hidden):
             continue
         column = width
         end = offset
-        for line, start in _lines_after(text, offset):
-            if line.strip() and _width(indentation(text, start)) <= width:
+        for line, start in lines_after(text, offset):
+            if line.strip() and column_width(indentation(text, start)) <= width:
                 break
             end = start + len(line)
         start = match.start() + len(match[1])
         colon = re.compile(r":[ \t]*(?:#[^\n]*)?\r?$", re.MULTILINE).search(text, match.end())
-        header_end = colon.start() + 1 if colon and colon.end() <= end else _line_end(text, start)
+        header_end = colon.start() + 1 if colon and colon.end() <= end else line_end(text, start)
         kind = "function" if match[2] == "def" else "class"
         found.append(Scope(kind, match[3], Span(start, header_end), Span(start, max(end, header_end))))
         if not width:
@@ -275,15 +269,15 @@ def _python_scopes_by_indentation(text: str, offset: int) -> tuple[Scope, ...]:
 
 def _python_column(text: str, offset: int) -> tuple[bool, int]:
     """Whether the line is blank, and the column that decides which scopes a Python line belongs to."""
-    start, end = text.rfind("\n", 0, offset) + 1, _line_end(text, offset)
+    start, end = text.rfind("\n", 0, offset) + 1, line_end(text, offset)
     if text[start:end].strip():
-        return False, _width(indentation(text, start))
+        return False, column_width(indentation(text, start))
     if expects_block(text, offset, "python"):
-        return True, _width(indentation_at(text, offset, "python"))
+        return True, column_width(indentation_at(text, offset, "python"))
     if offset > start:
-        return True, _width(text[start:offset])
-    above = _width(indentation(text, max(0, len(text[:start].rstrip()) - 1)))
-    below = (_width(indentation(text, at)) for line, at in _lines_after(text, offset) if line.strip())
+        return True, column_width(text[start:offset])
+    above = column_width(indentation(text, max(0, len(text[:start].rstrip()) - 1)))
+    below = (column_width(indentation(text, at)) for line, at in lines_after(text, offset) if line.strip())
     return True, min(above, next(below, 0))
 
 
@@ -330,155 +324,3 @@ def in_comment(tree: SyntaxTree, offset: int) -> bool:
         if node.type in tree.language.comments:
             return offset < tree.span(node).end or tree.text[offset - 2 : offset] != "*/"
     return False
-
-
-def bracket_stack(text: str, language_id: str | None, upto: int) -> list[Bracket]:
-    """The brackets still open before `upto`, outermost first, outside strings and comments. Needs no tree."""
-    return list(scan(text, language_id, upto).open)
-
-
-def indentation(text: str, offset: int) -> str:
-    """The white space at the start of the line that holds `offset`."""
-    start = text.rfind("\n", 0, offset) + 1
-    end = start
-    while end < len(text) and text[end] in " \t\f":
-        end += 1
-    return text[start:end]
-
-
-def _width(white_space: str) -> int:
-    return len(white_space.replace("\f", "").expandtabs(8))
-
-
-def _line_end(text: str, offset: int) -> int:
-    end = text.find("\n", offset)
-    return len(text) if end < 0 else end
-
-
-def _lines_after(text: str, offset: int) -> Iterator[tuple[str, int]]:
-    """The whole lines after the one that holds `offset`, with their offsets."""
-    start = _line_end(text, offset) + 1
-    while start <= len(text):
-        end = _line_end(text, start)
-        yield text[start:end], start
-        start = end + 1
-
-
-def _code_end(text: str, offset: int, language: Language | None) -> int:
-    """The end of the last code before `offset`: white space and comments are passed over."""
-    end = offset
-    while True:
-        end = len(text[:end].rstrip())
-        if language is None or not end:
-            return end
-        if language.line_comment in text[text.rfind("\n", 0, end) + 1 : end]:
-            reading = scan(text, language.id, end)
-            if reading.inside == language.line_comment:
-                end = reading.resume
-                continue
-        if not language.indentation_sensitive and text.endswith("*/", 0, end):
-            end = max(0, text.rfind("/*", 0, end))
-            continue
-        return end
-
-
-def _logical_start(text: str, end: int, language_id: str | None) -> int:
-    """The start of the line where the statement ending at `end` begins: brackets and strings span lines."""
-    start = text.rfind("\n", 0, end) + 1
-    for opened, closed in reversed(scan(text, language_id, end).multiline):
-        if opened < start < closed:
-            start = text.rfind("\n", 0, opened) + 1
-    return start
-
-
-def expects_block(text: str, offset: int, language_id: str | None) -> bool:
-    """Whether the syntax at the place calls for a whole block: a header whose body is missing or empty.
-
-    In Python also after the docstring of an otherwise empty function or class.
-    """
-    language = get(language_id)
-    rest = text[offset : _line_end(text, offset)].strip()
-    end = _code_end(text, offset, language)
-    if language and language.indentation_sensitive:
-        return not rest and _python_header_without_body(text, offset, end)
-    if not end or text[end - 1] != "{":
-        return False
-    before = text[text.rfind("\n", 0, end) + 1 : end - 1].rstrip()
-    if _NOT_A_BLOCK.search(before) and not _CASE_LABEL.match(before):
-        return False
-    if language and language.lexis == "javascript" and _NOT_A_BLOCK_IN_JAVASCRIPT.search(before):
-        return False
-    if rest:
-        return rest[0] == "}"
-    width = _width(indentation(text, end - 1))
-    for line, start in _lines_after(text, offset):
-        if line.strip():
-            return line.lstrip()[0] == "}" or _width(indentation(text, start)) <= width
-    return True
-
-
-def _python_header_without_body(text: str, offset: int, end: int) -> bool:
-    start = _logical_start(text, end, "python")
-    if text.endswith(('"""', "'''"), 0, end) and text[start:end].lstrip("rRuU \t")[:1] in ("'", '"'):
-        end = _code_end(text, start, get("python"))
-        start = _logical_start(text, end, "python")
-        if not re.match(r"\s*(?:async\s+)?(?:def|class)\b", text[start:end]):
-            return False
-    if not is_python_header(text[start:end]):
-        return False
-    width = _width(indentation(text, start))
-    for line, at in _lines_after(text, offset):
-        if line.strip() and not line.lstrip().startswith("#"):
-            return _width(indentation(text, at)) <= width
-    return True
-
-
-def is_python_header(statement: str) -> bool:
-    """Whether a Python statement (all of its lines) opens a block on the lines below it."""
-    if not _PYTHON_HEADER.match(statement.lstrip()):
-        return False
-    end = _code_end(statement, len(statement), get("python"))
-    return statement.endswith(":", 0, end) and not scan(statement, "python", end).open
-
-
-def indentation_at(text: str, offset: int, language_id: str | None) -> str:
-    """The white space a new line at the place should start with.
-
-    It is that of the statement before the place, plus one unit after a block header or an open bracket.
-    """
-    language = get(language_id)
-    last = len(text[:offset].rstrip())
-    if not last:
-        return ""
-    start = _logical_start(text, last, language_id)
-    base = indentation(text, start)
-    end = _code_end(text, last, language)
-    if end <= start:
-        return base
-    line_start = text.rfind("\n", 0, end) + 1
-    opened = any(bracket.offset >= line_start for bracket in scan(text, language_id, end).open)
-    line = text[start:end].strip()
-    if line.endswith(":"):
-        braces = language is not None and not language.indentation_sensitive
-        opened = opened or not braces or _CASE_LABEL.match(line) is not None
-    return base + indent_unit(text) if opened else base
-
-
-def indent_unit(text: str) -> str:
-    """One level of indentation as the file has it: a tab, or its most frequent step in spaces; else four."""
-    steps: Counter[str] = Counter()
-    previous = ""
-    for count, match in enumerate(re.finditer(r"^([ \t]*)(?=[^\s*])", text, re.MULTILINE)):
-        current = match[1]
-        if current.startswith(previous) and current != previous:
-            step = current[len(previous) :]
-            above = text[max(0, match.start() - 200) : match.start()].rstrip()
-            weight = 3 if above.endswith((":", "{", "(", "[")) else 1
-            if set(step) == {"\t"}:
-                steps["\t"] += weight
-            elif 2 <= len(step) <= 8 and "\t" not in step:
-                steps[step] += weight
-        previous = current
-        if count >= 3000:
-            break
-    return steps.most_common(1)[0][0] if steps else "    "

@@ -1,6 +1,7 @@
 """Text to tokens and back, exactly, for any `tokenizer.json`; and which tokens begin with given text.
 
-Must not know of prompts or models. Text is str with "\\n" line ends; lone surrogates become U+FFFD for the model.
+Must not know of prompts or models. Text is str with "\\n" line ends; a lone surrogate becomes U+FFFD for the
+model.
 """
 
 from __future__ import annotations
@@ -30,16 +31,20 @@ class TextTokens:
 
     def __init__(self, file: Path) -> None:
         if not file.is_file():
-            raise ModelError(f"{file.parent} has no {file.name}; fetch the model again with `gesso model pull`.")
+            raise ModelError(
+                f"{file.parent} has no {file.name}; fetch the model again with `gesso model pull`."
+            )
         try:
             self.tokenizer = Tokenizer.from_file(str(file))
         except Exception as error:
-            raise ModelError(f"{file} cannot be read ({error}); fetch the model again with `gesso model pull`.") from error
+            raise ModelError(
+                f"{file} cannot be read ({error}); fetch the model again with `gesso model pull`."
+            ) from error
         self.tokenizer.encode_special_tokens = True
         self.size = self.tokenizer.get_vocab_size()
 
     def encode(self, text: str) -> list[int]:
-        clean = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+        clean = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         return self.tokenizer.encode(clean, add_special_tokens=False).ids
 
     def decode(self, tokens: Sequence[int]) -> str:
@@ -78,7 +83,7 @@ class TextTokens:
         """The bytes of every token; none for special ones."""
         vocab = self.tokenizer.get_vocab(with_added_tokens=True)
         specials, table = set(self.specials), [b""] * (max(vocab.values()) + 1)
-        alphabet = _byte_level_alphabet() if all(chr(256 + i) in vocab for i in (0, 10, 32)) else None
+        alphabet = None if "<0x0A>" in vocab else _byte_level_alphabet()
         for piece, token in vocab.items():
             if token not in specials:
                 table[token] = _piece_bytes(piece, alphabet)

@@ -1,4 +1,5 @@
-"""Prepared token files to batches. Reads what `train.prepare` writes; a background thread keeps batches ready."""
+"""Prepared token files to batches. Reads what `train.prepare` writes; a background thread keeps batches
+ready."""
 
 from __future__ import annotations
 
@@ -67,11 +68,15 @@ def diffusion_batch(rows: list[Row], config: LayoutConfig) -> DiffusionBatch:
     return DiffusionBatch(prompt, lengths[0], canvas, lengths[1], hole, targets, weight)
 
 
-def make_diffusion_batch(files: TokenFiles, size: int, config: LayoutConfig, rng: np.random.Generator) -> DiffusionBatch:
+def make_diffusion_batch(
+    files: TokenFiles, size: int, config: LayoutConfig, rng: np.random.Generator
+) -> DiffusionBatch:
     return diffusion_batch([diffusion_row(files.random_file(rng), config, rng) for _ in range(size)], config)
 
 
-def make_causal_batch(files: TokenFiles, size: int, length: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def make_causal_batch(
+    files: TokenFiles, size: int, length: int, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
     tokens = torch.zeros(size, length, dtype=torch.long)
     weight = torch.zeros(size, length)
     for index in range(size):

@@ -1,7 +1,8 @@
 """Cross-entropy over the vocabulary without ever holding all logits: loss and gradient chunk by chunk.
 
-The idea is that of Liger's fused linear cross-entropy and of Cut Cross-Entropy (arXiv 2411.09009): with logits of
-some hundred MB a batch, memory traffic costs more than the products. Must not know what the targets mean.
+The idea is that of Liger's fused linear cross-entropy and of Cut Cross-Entropy (arXiv 2411.09009): with
+logits of some hundred MB a batch, memory traffic costs more than the products. Must not know what the targets
+mean.
 """
 
 from __future__ import annotations
@@ -16,7 +17,15 @@ CHUNK = {"cpu": 128, "cuda": 8192, "mps": 1024}
 
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, scale: Tensor, cap: float, dtype: torch.dtype) -> Tensor:
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        scale: Tensor,
+        cap: float,
+        dtype: torch.dtype,
+    ) -> Tensor:
         table = weight.detach().to(dtype)
         inputs = hidden.detach().to(dtype)
         grad_hidden = torch.empty_like(inputs)
@@ -44,7 +53,9 @@ class _HeadLoss(torch.autograd.Function):
         return grad_hidden * grads[0], grad_table * grads[0], None, None, None, None
 
 
-def head_loss(hidden: Tensor, table: Tensor, targets: Tensor, weight: Tensor, cap: float, dtype: torch.dtype) -> Tensor:
+def head_loss(
+    hidden: Tensor, table: Tensor, targets: Tensor, weight: Tensor, cap: float, dtype: torch.dtype
+) -> Tensor:
     """Weighted mean of -log softmax(cap * tanh(hidden table^T / cap))[target].
 
     hidden [..., size], table [vocab, size], targets and weight [...]; the products run in `dtype`.

@@ -1,8 +1,8 @@
 """How a training window is laid out: prompt, canvas, holes, null slots. Numbers only: tokens in, arrays out.
 
-The layout is the pocket model's native one (infill/prompt.py builds the same from text):
-prompt = <bos> <language> <|suffix|> far suffix <|prefix|> far prefix, canvas = near prefix, hole, near suffix, all
-without a gap. A hole is followed by <|null|> slots, which the model learns to leave empty. Must not know of files.
+The layout is the pocket model's native one (infill/prompt.py builds the same from text): prompt = <bos>
+<language> <|suffix|> far suffix <|prefix|> far prefix, canvas = near prefix, hole, near suffix, all without a
+gap. A hole is followed by <|null|> slots, which the model learns to leave empty. Must not know of files.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ HOLE_KINDS = ("span", "rest_of_line", "line", "statement", "block")
 
 @dataclass(frozen=True)
 class LayoutConfig:
-    """Sizes in tokens. `supervised`: most positions of one canvas that carry a loss; `header`: the file's first tokens
-    that stand before a cut prefix. `kind_shares` follow HOLE_KINDS."""
+    """Sizes in tokens. `supervised`: most positions of one canvas that carry a loss; `header`: the file's
+    first tokens that stand before a cut prefix. `kind_shares` follow HOLE_KINDS."""
 
     prompt: int = 320
     canvas: int = 128
@@ -36,7 +36,8 @@ class LayoutConfig:
 
 @dataclass(frozen=True)
 class FileTokens:
-    """One file: its tokens, where lines begin (indices of newline tokens), its syntax spans, its language's token."""
+    """One file: its tokens, where lines begin (indices of newline tokens), its syntax spans, its language's
+    token."""
 
     tokens: Tokens
     newlines: Tokens
@@ -60,7 +61,8 @@ def prompt_tokens(far_prefix: Tokens, far_suffix: Tokens, language: int) -> Toke
 
 
 def cut_prefix(file: FileTokens, end: int, room: int, header: int, rng: np.random.Generator) -> Tokens:
-    """The last `room` tokens before `end`, half of the time behind the file's first whole lines (its imports)."""
+    """The last `room` tokens before `end`, half of the time behind the file's first whole lines (its
+    imports)."""
     if end <= room or rng.random() < 0.5:
         return file.tokens[max(0, end - room) : end]
     lines = file.newlines[(file.newlines > 0) & (file.newlines <= header)]
@@ -68,7 +70,9 @@ def cut_prefix(file: FileTokens, end: int, room: int, header: int, rng: np.rando
     return np.concatenate((file.tokens[:size], file.tokens[end - (room - size) : end]))
 
 
-def choose_hole(file: FileTokens, start: int, end: int, longest: int, kind: str, rng: np.random.Generator) -> tuple[int, int] | None:
+def choose_hole(
+    file: FileTokens, start: int, end: int, longest: int, kind: str, rng: np.random.Generator
+) -> tuple[int, int] | None:
     """A hole [first, last) of one of HOLE_KINDS within [start, end), or None where there is none."""
     if end - start < 4:
         return None
@@ -79,7 +83,12 @@ def choose_hole(file: FileTokens, start: int, end: int, longest: int, kind: str,
     if kind in ("statement", "block"):
         wanted = STATEMENT if kind == "statement" else BLOCK
         spans = file.spans
-        fits = spans[(spans[:, 0] >= start) & (spans[:, 1] <= end) & (spans[:, 2] == wanted) & (spans[:, 1] - spans[:, 0] <= longest)]
+        fits = spans[
+            (spans[:, 0] >= start)
+            & (spans[:, 1] <= end)
+            & (spans[:, 2] == wanted)
+            & (spans[:, 1] - spans[:, 0] <= longest)
+        ]
         if not len(fits):
             return None
         chosen = fits[rng.integers(len(fits))]
@@ -99,7 +108,8 @@ def choose_hole(file: FileTokens, start: int, end: int, longest: int, kind: str,
 
 
 def slots_for(length: int, rng: np.random.Generator) -> int:
-    """Slots laid out for a hole of `length` tokens: sometimes exact, mostly with the slack that inference uses."""
+    """Slots laid out for a hole of `length` tokens: sometimes exact, mostly with the slack that inference
+    uses."""
     if rng.random() < 0.15:
         return length
     presets = [size for size in (8, 16, 24, 32, 48, 64) if size >= length]
@@ -113,7 +123,9 @@ def diffusion_row(file: FileTokens, config: LayoutConfig, rng: np.random.Generat
     start = int(rng.integers(0, max(1, total - width // 2)))
     end = min(total, start + width)
     holes = [] if rng.random() < config.whole_canvas_share else _choose_holes(file, start, end, config, rng)
-    canvas, hole, weight = _lay_out(file.tokens[start:end], [(a - start, b - start, s) for a, b, s in holes], width)
+    canvas, hole, weight = _lay_out(
+        file.tokens[start:end], [(a - start, b - start, s) for a, b, s in holes], width
+    )
     consumed = start + len(canvas) - int((canvas == NULL).sum())
     if not holes:
         weight[rng.permutation(len(canvas))[: config.supervised]] = 1.0
@@ -127,7 +139,9 @@ def diffusion_row(file: FileTokens, config: LayoutConfig, rng: np.random.Generat
     return Row(prompt_tokens(far_prefix, far_suffix, file.language), canvas, hole, weight)
 
 
-def _choose_holes(file: FileTokens, start: int, end: int, config: LayoutConfig, rng: np.random.Generator) -> list[tuple[int, int, int]]:
+def _choose_holes(
+    file: FileTokens, start: int, end: int, config: LayoutConfig, rng: np.random.Generator
+) -> list[tuple[int, int, int]]:
     """(first, last, slots) in file order, apart from each other, within the supervised budget."""
     budget, wanted = config.supervised, int(rng.integers(1, config.max_holes + 1))
     holes: list[tuple[int, int, int]] = []

@@ -1,8 +1,8 @@
 """The losses: causal cross-entropy on the prompt, cross-entropy on the holes of a noised canvas.
 
-As DiffusionGemma is trained by the public recipes (t ~ U(0, 1), self-conditioning half of the time, encoder loss),
-with two additions: only holes are noised while the known text stays clean, and the noise may be a mask token
-(GIDD, arXiv 2503.04482). Must not know of data files nor of the optimizer.
+As DiffusionGemma is trained by the public recipes (t ~ U(0, 1), self-conditioning half of the time, encoder
+loss), with two additions: only holes are noised while the known text stays clean, and the noise may be a mask
+token (GIDD, arXiv 2503.04482). Must not know of data files nor of the optimizer.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from train.head_loss import head_loss
 
 @dataclass
 class DiffusionBatch:
-    """prompt [batch, prompt] padded right, prompt_length [batch], canvas [batch, canvas] clean and padded right,
-    canvas_length [batch], hole [batch, canvas] bool, targets [batch, supervised] canvas columns, weight [batch,
-    supervised]."""
+    """prompt [batch, prompt] padded right, prompt_length [batch], canvas [batch, canvas] clean and padded
+    right, canvas_length [batch], hole [batch, canvas] bool, targets [batch, supervised] canvas columns,
+    weight [batch, supervised]."""
 
     prompt: Tensor
     prompt_length: Tensor
@@ -33,7 +33,9 @@ class DiffusionBatch:
     weight: Tensor
 
     def to(self, device: torch.device) -> DiffusionBatch:
-        return DiffusionBatch(**{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
+        return DiffusionBatch(
+            **{name: value.to(device, non_blocking=True) for name, value in vars(self).items()}
+        )
 
 
 class EncoderMemory:
@@ -80,8 +82,13 @@ def decoder_masks(model: DiffusionGemma, batch: DiffusionBatch) -> Masks:
 
 
 def token_loss(model: DiffusionGemma, hidden: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
-    """Weighted mean cross-entropy of `targets` [...] under the head, for normed hidden states [..., hidden]."""
-    dtype = torch.get_autocast_dtype(hidden.device.type) if torch.is_autocast_enabled(hidden.device.type) else hidden.dtype
+    """Weighted mean cross-entropy of `targets` [...] under the head, for normed hidden states [...,
+    hidden]."""
+    dtype = (
+        torch.get_autocast_dtype(hidden.device.type)
+        if torch.is_autocast_enabled(hidden.device.type)
+        else hidden.dtype
+    )
     return head_loss(hidden, model.embed_tokens.weight, targets, weight, model.config.logit_softcap, dtype)
 
 
@@ -98,9 +105,12 @@ def encode(model: DiffusionGemma, tokens: Tensor) -> tuple[Tensor, EncoderMemory
     return model.encode(tokens, positions, encoder_masks(model, length, tokens.device), memory), memory
 
 
-def add_noise(batch: DiffusionBatch, noise: NoiseConfig, vocab: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-    """The canvas with its holes noised, and which positions were. One t a row: 1 in three tenths of the rows (the
-    first step of every infill), uniform in the others; rows that are hole throughout get a light uniform noise."""
+def add_noise(
+    batch: DiffusionBatch, noise: NoiseConfig, vocab: int, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
+    """The canvas with its holes noised, and which positions were. One t a row: 1 in three tenths of the rows
+    (the first step of every infill), uniform in the others; rows that are hole throughout get a light uniform
+    noise."""
     device, shape = batch.canvas.device, batch.canvas.shape
 
     def uniform(*size: int) -> Tensor:
@@ -123,12 +133,16 @@ def diffusion_loss(
 ) -> tuple[Tensor, Tensor]:
     """(loss on the holes, causal loss of the encoder on the prompt)."""
     hidden, memory = encode(model, batch.prompt)
-    real = torch.arange(batch.prompt.shape[1], device=batch.prompt.device)[None] < batch.prompt_length[:, None]
+    real = (
+        torch.arange(batch.prompt.shape[1], device=batch.prompt.device)[None] < batch.prompt_length[:, None]
+    )
     weight = (real & (batch.prompt > 31)).float()
     causal = token_loss(model, hidden[:, :-1], batch.prompt[:, 1:], weight[:, 1:])
 
     masks = decoder_masks(model, batch)
-    positions = batch.prompt_length[:, None] + torch.arange(batch.canvas.shape[1], device=batch.prompt.device)[None]
+    positions = (
+        batch.prompt_length[:, None] + torch.arange(batch.canvas.shape[1], device=batch.prompt.device)[None]
+    )
     decoder_memory = DecoderMemory(memory)
     columns = batch.targets[..., None].expand(-1, -1, model.config.hidden_size)
     known = ~batch.hole[..., None]
@@ -137,7 +151,9 @@ def diffusion_loss(
         with torch.no_grad():
             first = model.denoise(noisy, belief, positions, masks, decoder_memory)
             probabilities = model.logits(first.gather(1, columns)).softmax(dim=-1)
-            soft = torch.zeros_like(belief).scatter(1, columns, model.embed_mean(probabilities).to(belief.dtype))
+            soft = torch.zeros_like(belief).scatter(
+                1, columns, model.embed_mean(probabilities).to(belief.dtype)
+            )
         belief = torch.where(known, belief, soft)
     hidden = model.denoise(noisy, belief, positions, masks, decoder_memory).gather(1, columns)
     emphasis = torch.where(noised.gather(1, batch.targets), 1.0, 0.1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,16 @@ from engine.errors import InputError
 from train.layout import MASK, LayoutConfig
 
 
+MODEL_FIELDS = frozenset(
+    "hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim full_every "
+    "sliding_window num_experts top_k_experts moe_intermediate_size noise uniform_share".split()
+)
+
+
 @dataclass(frozen=True)
 class RunConfig:
-    """`rows`: windows a step. Shares are of the time budget. Learning rates: Muon for matrices, AdamW for the rest."""
+    """`rows`: windows a step. Shares are of the time budget. Learning rates: Muon for matrices, AdamW for the
+    rest."""
 
     seed: int = 1
     rows: int = 16
@@ -39,33 +47,45 @@ class Recipe:
 
 
 def read_recipe(path: Path, vocab_size: int) -> Recipe:
-    """Raises InputError where the file is absent, no TOML, or has a field that is not known."""
+    """Raises InputError where the file is absent, no TOML, or has unknown or missing fields."""
     try:
         content = tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"The recipe {path} cannot be read ({error}); see train/pocket.toml for one that can.") from error
-    layout = LayoutConfig(**_known(content.get("layout", {}), LayoutConfig, path))
-    run = RunConfig(**_known(content.get("run", {}), RunConfig, path))
-    return Recipe(_config_json(content["model"], vocab_size, layout), layout, run)
+        raise InputError(
+            f"The recipe {path} cannot be read ({error}); see train/pocket.toml for one that can."
+        ) from error
+    _refuse_unknown(content, {"model", "layout", "run"}, path)
+    model, layout, run = (content.get(section, {}) for section in ("model", "layout", "run"))
+    _refuse_unknown(model, MODEL_FIELDS, path)
+    _refuse_unknown(layout, {field.name for field in fields(LayoutConfig)}, path)
+    _refuse_unknown(run, {field.name for field in fields(RunConfig)}, path)
+    if missing := MODEL_FIELDS - set(model):
+        raise InputError(f"The recipe {path} lacks, under [model], the fields {', '.join(sorted(missing))}.")
+    sizes = LayoutConfig(**layout)
+    return Recipe(_config_json(model, vocab_size, sizes), sizes, RunConfig(**run))
 
 
-def _known(values: dict[str, Any], kind: type, path: Path) -> dict[str, Any]:
-    unknown = set(values) - {field.name for field in fields(kind)}
-    if unknown:
-        raise InputError(f"The recipe {path} has unknown fields: {', '.join(sorted(unknown))}.")
-    return values
+def _refuse_unknown(values: Mapping[str, Any], known: Set[str], path: Path) -> None:
+    if unknown := set(values) - known:
+        raise InputError(
+            f"The recipe {path} has fields that are not known: {', '.join(sorted(unknown))}; take them out."
+        )
 
 
 def _config_json(model: dict[str, Any], vocab_size: int, layout: LayoutConfig) -> dict[str, Any]:
     """A `config.json` that transformers and the engine both read; without a vision tower of its own."""
     count, every = model["num_hidden_layers"], model["full_every"]
     noise = {"kind": model["noise"], "mask_token_id": MASK, "uniform_share": model["uniform_share"]}
-    copied = {name: value for name, value in model.items() if name not in ("full_every", "noise", "uniform_share")}
+    copied = {
+        name: value for name, value in model.items() if name not in ("full_every", "noise", "uniform_share")
+    }
     text = {
         **copied,
         "model_type": "diffusion_gemma_text",
         "vocab_size": vocab_size,
-        "layer_types": ["full_attention" if (i + 1) % every == 0 else "sliding_attention" for i in range(count)],
+        "layer_types": [
+            "full_attention" if (i + 1) % every == 0 else "sliding_attention" for i in range(count)
+        ],
         "global_head_dim": model["head_dim"],
         "num_global_key_value_heads": model["num_key_value_heads"],
         "hidden_activation": "gelu_pytorch_tanh",

@@ -1,7 +1,8 @@
 """The training loop: causal first, then diffusion with the same weights; resumable, logged, bounded by time.
 
-Works on whatever torch finds (CPU, CUDA): a working copy of the weights in bf16, fp32 masters in the optimizers.
-Must not know how windows are laid out (train/layout.py) nor what the losses are (train/objective.py).
+Works on whatever torch finds (CPU, CUDA): a working copy of the weights in bf16, fp32 masters in the
+optimizers. Must not know how windows are laid out (train/layout.py) nor what the losses are
+(train/objective.py).
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import json
 import os
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,7 +42,8 @@ def initialise(model: DiffusionGemma, generator: torch.Generator) -> None:
 
 
 class Optimizers:
-    """Muon (torch.optim.Muon) for the matrices of the layers, AdamW for embedding, experts, norms and scalars.
+    """Muon (torch.optim.Muon) for the matrices of the layers, AdamW for embedding, experts, norms and
+    scalars.
 
     They hold fp32 masters; `step` takes the gradients of the working copy and writes the new weights back.
     """
@@ -47,16 +51,23 @@ class Optimizers:
     def __init__(self, model: DiffusionGemma, run: RunConfig) -> None:
         self.working = dict(model.named_parameters())
         self.masters = {name: p.detach().float().clone().requires_grad_() for name, p in self.working.items()}
-        matrices = [p for name, p in self.masters.items() if p.dim() == 2 and "embed" not in name and "router" not in name]
+        matrices = [
+            p
+            for name, p in self.masters.items()
+            if p.dim() == 2 and "embed" not in name and "router" not in name
+        ]
         others = [p for p in self.masters.values() if all(p is not matrix for matrix in matrices)]
         self.rates = (run.muon_lr, run.adam_lr)
         self.optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.Muon(matrices, lr=run.muon_lr, weight_decay=run.weight_decay, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.Muon(
+                matrices, lr=run.muon_lr, weight_decay=run.weight_decay, adjust_lr_fn="match_rms_adamw"
+            ),
             torch.optim.AdamW(others, lr=run.adam_lr, betas=(0.9, 0.98), weight_decay=0.0),
         ]
 
     def step(self, rate: float) -> float:
-        """One update at `rate` of the full learning rates; returns the gradient's norm before clipping at 1."""
+        """One update at `rate` of the full learning rates; returns the gradient's norm before clipping at
+        1."""
         for name, master in self.masters.items():
             grad = self.working[name].grad
             master.grad = None if grad is None else grad.float()
@@ -71,7 +82,10 @@ class Optimizers:
         return norm
 
     def state(self) -> dict[str, Any]:
-        return {"masters": self.masters, "optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
+        return {
+            "masters": self.masters,
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+        }
 
     def load(self, state: dict[str, Any]) -> None:
         with torch.no_grad():
@@ -111,12 +125,16 @@ class Trainer:
         self.progress = Progress()
         self.noise_generator = torch.Generator(self.device)
         if compiled:
-            torch._dynamo.config.recompile_limit = 256  # type: ignore[attr-defined]
+            torch._dynamo.config.recompile_limit = 256
             for layer in self.model.layers:
                 layer.compile(dynamic=False)
 
     def save(self) -> None:
-        state = {"progress": vars(self.progress), "config": self.recipe.config_json, **self.optimizers.state()}
+        state = {
+            "progress": vars(self.progress),
+            "config": self.recipe.config_json,
+            **self.optimizers.state(),
+        }
         temporary = self.folder / "checkpoint.pt.new"
         torch.save(state, temporary)
         os.replace(temporary, self.folder / "checkpoint.pt")
@@ -143,7 +161,9 @@ class Trainer:
             return loss, {"causal": loss}
         batch = batch.to(self.device)
         self.noise_generator.manual_seed(step)
-        noisy, noised = add_noise(batch, self.recipe.model.noise, self.recipe.model.vocab_size, self.noise_generator)
+        noisy, noised = add_noise(
+            batch, self.recipe.model.noise, self.recipe.model.vocab_size, self.noise_generator
+        )
         hole, causal = diffusion_loss(self.model, batch, noisy, noised, self_condition=step % 2 == 1)
         return hole + self.recipe.run.encoder_loss_weight * causal, {"hole": hole, "causal": causal}
 
@@ -156,18 +176,28 @@ class Trainer:
                     totals[f"valid_{name}"] = totals.get(f"valid_{name}", 0.0) + float(value) / batches
         return totals
 
+    def report(self, record: dict[str, Any], budget: float) -> None:
+        """One line for the log, one for the console."""
+        rounded = {name: round(v, 5) if isinstance(v, float) else v for name, v in record.items()}
+        with (self.folder / "log.jsonl").open("a") as log:
+            log.write(json.dumps(rounded) + "\n")
+        minutes = f"{self.progress.seconds / 60:.1f}/{budget / 60:.0f} min"
+        shown = "  ".join(f"{name} {v:.3f}" for name, v in record.items() if isinstance(v, float))
+        console.print(f"{record['phase']} step {self.progress.step} {minutes}  {shown}")
+
     def run(self, budget: float, save_every: float = 300.0) -> None:
         """Trains until `budget` seconds of training time are spent; Ctrl-C saves and stops."""
         run, layout = self.recipe.run, self.recipe.layout
         per_step = run.rows * (layout.prompt + layout.canvas)
-        phase, batches = "", iter(())
+        phase: str = ""
+        batches: Iterator[Any] = iter(())
         saved = evaluated = time.monotonic()
-        with (self.folder / "log.jsonl").open("a") as log, _saving_on_interrupt(self):
+        with _saving_on_interrupt(self):
             while self.progress.seconds < budget:
                 wanted = "causal" if self.progress.seconds < run.causal_share * budget else "diffusion"
                 if wanted != phase:
                     phase = wanted
-                    batches = in_background(lambda step, phase=phase: self.make(phase, step), self.progress.step)
+                    batches = in_background(partial(self.make, phase), self.progress.step)
                 started = time.monotonic()
                 rate = learning_rate(self.progress, budget, run)
                 loss, parts = self.losses(phase, self.progress.step, next(batches))
@@ -178,30 +208,33 @@ class Trainer:
                     self.progress.step + 1, self.progress.seconds + spent, self.progress.tokens + per_step
                 )
                 if self.progress.step % 20 == 0:
-                    record: dict[str, Any] = {"phase": phase, **vars(self.progress), "rate": rate, "norm": norm}
+                    record: dict[str, Any] = {
+                        "phase": phase,
+                        **vars(self.progress),
+                        "rate": rate,
+                        "norm": norm,
+                    }
                     record |= {name: float(value) for name, value in parts.items()}
                     record["tokens_per_second"] = per_step / spent
                     if time.monotonic() - evaluated > save_every:
                         evaluated = time.monotonic()
                         record |= self.evaluate(phase)
-                    log.write(json.dumps({k: round(v, 5) if isinstance(v, float) else v for k, v in record.items()}) + "\n")
-                    log.flush()
-                    shown = "  ".join(f"{k} {v:.3f}" for k, v in record.items() if isinstance(v, float))
-                    console.print(f"{phase} step {self.progress.step} {self.progress.seconds / 60:.1f}/{budget / 60:.0f} min  {shown}")
+                    self.report(record, budget)
                 if time.monotonic() - saved > save_every:
                     saved = time.monotonic()
                     self.save()
         self.save()
 
 
-def _saving_on_interrupt(trainer: Trainer) -> Any:
-    class Saving(nullcontext[None]):
-        def __exit__(self, kind: Any, *rest: Any) -> None:
-            if kind is KeyboardInterrupt:
-                trainer.save()
-                console.print(f"Stopped at step {trainer.progress.step}; the same command goes on from there.")
-
-    return Saving()
+@contextmanager
+def _saving_on_interrupt(trainer: Trainer) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        trainer.save()
+        step = trainer.progress.step
+        console.print(f"Stopped at step {step}; the same command goes on from there.")
+        raise
 
 
 def main(

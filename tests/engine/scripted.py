@@ -1,4 +1,4 @@
-"""Doubles for a model in tests: one that writes down what it was asked, one that says what it was told to say."""
+"""Doubles for a model: one that writes down what it was asked, one that says what it was told to say."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def script(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch, says: Callabl
 
 
 def two_way(vocab: int, token: int, other: int, entropy: float) -> Tensor:
-    """Logits [vocab] that prefer `token` and leave `entropy` nats (under ln 2) with `other` at temperature 1."""
+    """Logits [vocab] that prefer `token` to `other` by so much that the entropy is as given (under ln 2)."""
     low, high = 0.5, 1.0 - 1e-12
     for _ in range(100):
         middle = torch.tensor((low + high) / 2, dtype=torch.double)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +27,9 @@ RESTLESS = SamplingConfig(8, 1.0, 0.4, 0.8, 1, 1e-9)
 
 @pytest.fixture(scope="module")
 def model() -> DiffusionGemma:
-    return ours(reference(feedback=0.02))
+    model = ours(reference(feedback=0.02))
+    model.embed_tokens.weight[0] = model.embed_tokens.weight[1]  # not zero, as that of padding is
+    return model
 
 
 @pytest.fixture
@@ -261,6 +264,16 @@ def test_a_draft_may_be_overruled(model: DiffusionGemma, monkeypatch: pytest.Mon
     assert result.tokens.tolist() == [20] * 3
 
 
+def test_a_draft_that_the_model_repeats_is_not_stable_at_once(
+    model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script(model, monkeypatch, lambda step: two_way(VOCAB, 20, 21, 0.001).repeat(3, 1))
+    request = DenoiseRequest(
+        PROMPT, Canvas.of(Hole(3, draft=[20] * 3)), SamplingConfig(8, 1.0, 1.0, 1.0, 1, 0.1)
+    )
+    assert Denoiser(model).run([request])[0].steps == 2
+
+
 @pytest.mark.parametrize("choice", ["sample", "argmax"])
 def test_banned_tokens_never_come_and_restricted_columns_keep_to_theirs(
     model: DiffusionGemma, choice: str
@@ -288,7 +301,7 @@ def test_banned_tokens_never_come_and_restricted_columns_keep_to_theirs(
 
 def stop_of_transformers(tables: list[Tensor], stability: int, confidence: float) -> int:
     """After how many steps transformers' criterion stops on these logits; all of them if never."""
-    criterion = StableAndConfidentStoppingCriteria(stability, confidence)
+    criterion: Any = StableAndConfidentStoppingCriteria(stability, confidence)
     for step, table in enumerate(tables, 1):
         if bool(criterion(table.argmax(-1)[None], table[None])):
             return step

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -61,7 +62,7 @@ def test_accepted_positions_equal_a_plain_loop(seed: int) -> None:
 @pytest.mark.parametrize("bound", [0.05, 1.0, 8.0])
 def test_accepted_positions_equal_transformers(bound: float) -> None:
     logits = torch.randn(3, 12, VOCAB, generator=torch.Generator().manual_seed(4)) * 4
-    theirs = EntropyBoundSampler(EntropyBoundSamplerConfig(bound), 12, VOCAB, 1)
+    theirs: Any = EntropyBoundSampler(EntropyBoundSamplerConfig(bound), 12, VOCAB, 1)
     theirs.accept_canvas(torch.zeros(3, 12).long(), torch.ones(3, 12).long(), logits, 1)
     config = SamplingConfig(1, bound, 1.0, 1.0)
     mine = decide(logits, all_present(3, 12), [0, 1, 2], [config] * 3, [1] * 3, draws([0, 1, 2]))
@@ -83,7 +84,9 @@ def test_temperature_falls_with_the_steps_that_remain() -> None:
     for remaining in ([8, 5, 3], [3, 2, 2], [1, 1, 1]):
         mine = decide(logits, all_present(3, 4), [0, 1, 2], configs, remaining, draws([0, 1, 2]))
         for row, (config, left) in enumerate(zip(configs, remaining, strict=True)):
-            schedule = LinearTemperatureScheduleLogitsProcessor(config.t_min, config.t_max, config.max_steps)
+            schedule: Any = LinearTemperatureScheduleLogitsProcessor(
+                config.t_min, config.t_max, config.max_steps
+            )
             processed = schedule(torch.empty(0), logits[row], left)
             torch.testing.assert_close(mine.probabilities[row], processed.softmax(-1))
             expected = torch.distributions.Categorical(logits=processed).entropy()

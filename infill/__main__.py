@@ -1,0 +1,5 @@
+"""`python -m infill` is `gesso`."""
+
+from infill.cli import main
+
+main()

@@ -1,0 +1,63 @@
+# Makes .venv with Gesso in it, once for every state of pyproject.toml. Sourced by `try` and `check`, in the
+# root of the repository; sets $python. Downloads a CUDA build of torch only where there is an NVIDIA GPU.
+
+torch_range='torch>=2.11,<2.14'
+torch_cpu='2.13.0'
+torch_cpu_index='https://download.pytorch.org/whl/cpu'
+
+fail() {
+    printf '%s\n' "$*" >&2
+    exit 3
+}
+
+find_python() {
+    local candidate
+    for candidate in ${PYTHON:-} python3 python3.13 python3.12 python3.11 python3.14 python; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            printf '%s\n' "$candidate"
+            return
+        fi
+    done
+    fail 'No Python 3.11 or newer was found; install one, or name it: PYTHON=/path/to/python3 ./try'
+}
+
+pip_install() {
+    local quiet=--quiet
+    [ ! -t 1 ] || quiet=
+    "$python" -m pip install $quiet --disable-pip-version-check --no-input "$@"
+}
+
+has_nvidia_gpu() {
+    command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1
+}
+
+install_torch() {
+    if "$python" -c 'import torch' 2>/dev/null || [ "$(uname -s)" != Linux ] || has_nvidia_gpu; then
+        pip_install "$torch_range"
+        return
+    fi
+    echo 'installing PyTorch for the CPU (about 200 MB, once)' >&2
+    pip_install --timeout 15 --retries 0 --extra-index-url "$torch_cpu_index" "torch==$torch_cpu+cpu" 2>/dev/null ||
+        pip_install "torch==$torch_cpu" ||
+        pip_install "$torch_range"
+}
+
+# set_up [EXTRAS]: for example `set_up dev`.
+set_up() {
+    local found stamp
+    if ! .venv/bin/python -c '' 2>/dev/null; then
+        found=$(find_python) || exit $?
+        echo "making .venv with $("$found" --version 2>&1)" >&2
+        "$found" -m venv --clear .venv ||
+            fail "The environment .venv could not be made; on Debian and Ubuntu install python3-venv, then run this again."
+    fi
+    python=$PWD/.venv/bin/python
+    stamp=.venv/gesso-${1:-plain}-$(cksum <pyproject.toml | tr ' ' '-')
+    if [ ! -e "$stamp" ]; then
+        install_torch || fail 'PyTorch could not be installed; see the lines above, check the network, and run this again.'
+        echo 'installing Gesso and what it needs' >&2
+        pip_install --editable ".${1:+[$1]}" ||
+            fail 'Gesso could not be installed; see the lines above, check the network, and run this again.'
+        touch "$stamp"
+    fi
+}

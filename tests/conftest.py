@@ -1,0 +1,15 @@
+"""Every test is shielded from the settings of the person who runs it."""
+
+import os
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    for variable in list(os.environ):
+        if variable.startswith("GESSO_"):
+            monkeypatch.delenv(variable)
+    folder = tmp_path_factory.mktemp("user")
+    monkeypatch.setattr("infill.settings.user_file", lambda: folder / "config.toml")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(folder))

@@ -1,0 +1,16 @@
+"""Texts of tests with marks in them: `|` for a cursor, `‹text›` for a completion within its file."""
+
+import re
+
+from infill.check_context import CheckContext
+
+
+def at(marked: str) -> tuple[str, int]:
+    """The text without its mark, and the mark's offset."""
+    offset = marked.index("|")
+    return marked[:offset] + marked[offset + 1 :], offset
+
+
+def case(marked: str, language: str | None = "python", **options) -> CheckContext:
+    before, text, after = re.split("[‹›]", marked)
+    return CheckContext(before, text, after, language, **options)

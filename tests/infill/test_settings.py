@@ -1,0 +1,116 @@
+from pathlib import Path
+
+import pytest
+
+from engine.errors import InputError, UsageError
+from infill import settings
+from infill.settings import Settings, resolve
+
+
+def test_without_anything_the_defaults_stand(tmp_path: Path) -> None:
+    resolved = resolve({}, tmp_path, {})
+    assert resolved.settings == Settings()
+    assert set(resolved.origins.values()) == {"default"}
+    assert set(resolved.origins) == set(vars(Settings()))
+
+
+def test_each_later_place_counts_more(tmp_path: Path) -> None:
+    names = ("steps", "seed", "candidates", "threads")
+    settings.user_file().write_text("\n".join(f"{name} = 1" for name in names))
+    project = tmp_path / "gesso.toml"
+    project.write_text("\n".join(f"{name} = 2" for name in names[1:]))
+    environment = {"GESSO_CANDIDATES": "3", "GESSO_THREADS": "3"}
+    resolved = resolve({"threads": 4}, tmp_path, environment)
+    found = [getattr(resolved.settings, name) for name in names]
+    assert found == [1, 2, 3, 4]
+    assert [resolved.origins[name] for name in names] == [
+        str(settings.user_file()),
+        str(project),
+        "variable GESSO_CANDIDATES",
+        "flag --threads",
+    ]
+
+
+def test_the_nearest_project_file_above_counts(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text('[tool.gesso]\nlines = "one"\nseed = 5\n')
+    inner = tmp_path / "package" / "deep"
+    inner.mkdir(parents=True)
+    (tmp_path / "package" / "pyproject.toml").write_text("[tool.ruff]\n")
+    resolved = resolve({}, inner, {})
+    assert (resolved.settings.lines, resolved.settings.seed) == ("one", 5)
+    (inner / "gesso.toml").write_text('lines = "block"\n')
+    resolved = resolve({}, inner, {})
+    assert (resolved.settings.lines, resolved.settings.seed) == ("block", 0)
+
+
+def test_a_broken_pyproject_that_does_not_speak_of_us_stops_nobody(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.ruff\n")
+    assert resolve({}, tmp_path, {}).settings == Settings()
+    (tmp_path / "pyproject.toml").write_text("[tool.gesso\n")
+    with pytest.raises(InputError, match="pyproject.toml is not valid TOML"):
+        resolve({}, tmp_path, {})
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("stesp = 3", "there is no setting 'stesp'; `gesso config` lists them all"),
+        ('steps = "3"', "steps is '3'; it must be a whole number from 1 to 1000 (or empty)"),
+        ("steps = 0", "steps is 0; it must be a whole number from 1 to 1000"),
+        ("steps = true", "steps is True; it must be a whole number"),
+        ("seed = 1.5", "seed is 1.5; it must be a whole number"),
+        ('lines = "two"', "lines is 'two'; it must be one of one, block, auto"),
+        ("min_confidence = 2", "min_confidence is 2.0; it must be a number from 0 to 1"),
+        ("min_confidence = nan", "it must be a number"),
+        ("deadline_ms = inf", "it must be a number"),
+        ("offline = 1", "offline is 1; it must be true or false"),
+        ('model = ""', "model is ''; it must be a text"),
+        ("seed =", "is not valid TOML"),
+    ],
+)
+def test_a_wrong_line_is_named_with_its_file(tmp_path: Path, line: str, sentence: str) -> None:
+    (tmp_path / "gesso.toml").write_text(line + "\n")
+    with pytest.raises(InputError) as caught:
+        resolve({}, tmp_path, {})
+    assert sentence in str(caught.value) and str(tmp_path / "gesso.toml") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "written", "name", "value"),
+    [
+        ("GESSO_OFFLINE", "Yes", "offline", True),
+        ("GESSO_COPY_DRAFTS", "0", "copy_drafts", False),
+        ("GESSO_DEADLINE_MS", "250", "deadline_ms", 250.0),
+        ("GESSO_MODEL", "/models/mine", "model", "/models/mine"),
+        ("GESSO_THREADS", " 2 ", "threads", 2),
+        ("GESSO_THREADS", "", "threads", 8),
+    ],
+)
+def test_variables_are_read_as_what_they_set(
+    tmp_path: Path, variable: str, written: str, name: str, value: object
+) -> None:
+    found = getattr(resolve({}, tmp_path, {variable: written}).settings, name)
+    assert found == value and type(found) is type(value)
+
+
+def test_an_empty_variable_takes_back_what_a_file_set(tmp_path: Path) -> None:
+    (tmp_path / "gesso.toml").write_text("steps = 4\n")
+    assert resolve({}, tmp_path, {"GESSO_STEPS": ""}).settings.steps is None
+
+
+def test_a_wrong_variable_or_flag_is_wrong_use(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="GESSO_STEPS is 'many'"):
+        resolve({}, tmp_path, {"GESSO_STEPS": "many"})
+    with pytest.raises(UsageError, match="--deadline-ms is 0.0"):
+        resolve({"deadline_ms": 0.0}, tmp_path, {})
+
+
+def test_variables_that_are_no_settings_are_reported(tmp_path: Path) -> None:
+    environment = {"GESSO_MODLE": "pocket", "OTHER": "x"}
+    assert resolve({}, tmp_path, environment).unknown_variables == ("GESSO_MODLE",)
+
+
+def test_a_project_names_a_model_from_where_its_file_stands(tmp_path: Path) -> None:
+    (tmp_path / "gesso.toml").write_text('model = "./models/mine"\n')
+    (tmp_path / "src").mkdir()
+    assert resolve({}, tmp_path / "src", {}).settings.model == str(tmp_path / "models" / "mine")

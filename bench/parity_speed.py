@@ -1,7 +1,7 @@
-"""Milliseconds per denoise step and per infill, this engine beside transformers' own `generate`, on the same weights.
+"""Milliseconds per denoise step and per infill: this engine beside transformers' `generate`, same weights.
 
-Run `python -m bench.parity_speed`. Both sides get the same prompt, canvas width and number of steps, never stop
-early, and run in turns in one process. Speed does not depend on what the weights are: without --model they are random.
+Run `python -m bench.parity_speed`. Both sides get the same prompt, canvas width and number of steps, never
+stop early, and run in turns in one process. Without --model the weights are random, which serves for speed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ SMALL_VISION = {
 def random_config(
     hidden: int, layers: int, intermediate: int, experts: int, top_k: int, size: int
 ) -> dict[str, Any]:
-    """A config.json in the manner of train/pocket.toml: heads of 64, every third layer and the last one full."""
+    """A config.json in the manner of train/pocket.toml: heads of 64, every third layer and the last full."""
     kinds = [
         "full_attention" if i % 3 == 2 or i == layers - 1 else "sliding_attention" for i in range(layers)
     ]
@@ -244,16 +244,16 @@ def write_float(source: Path, folder: Path, canvas: int) -> None:
 
 def notes(task: Task, repeats: int) -> list[str]:
     return [
-        f"Prompt {task.prompt} tokens, canvas {task.canvas} columns, {task.steps} steps, early stopping off; "
-        f"median (quartiles) of {repeats} repeats in turns after warm-up, batch of one.",
+        f"Prompt {task.prompt} tokens, canvas {task.canvas} columns, {task.steps} steps, batch of one, early "
+        f"stopping off; median (quartiles) of {repeats} repeats in turns after warm-up.",
         "Step: time of all steps less time of one step, per step in between. Infill: a whole request with "
         "nothing cached. Ratios are of neighbouring runs: above 1, this engine is faster.",
-        "All hole: both sides write the whole canvas. Line: this engine pins what is known and asks for logits "
-        f"of a hole of {task.hole} columns only; transformers cannot pin and writes the whole canvas, so this row "
-        "compares two ways to the same line, not the same arithmetic.",
+        "All hole: both sides write the whole canvas. Line: this engine pins what is known and asks for "
+        f"logits of a hole of {task.hole} columns only; transformers cannot pin and writes the whole canvas, "
+        "so this row compares two ways to the same line, not the same arithmetic.",
         "Next keystroke: the prompt is unchanged, one more token of the line is known. This engine takes the "
-        "prompt's keys from its cache; generate reads the prompt again. Kept by hand: a caller of transformers "
-        "copies the keys of all prompt tokens but one and hands them in, the best we found with its public calls.",
+        "prompt's keys from its cache; generate reads the prompt again. Kept by hand: a caller of "
+        "transformers copies the keys of all prompt tokens but one and hands them in with past_key_values.",
         "Both sides sample on the CPU with the released settings; logits are computed in the weights' type.",
         "Aim: 2.5 times per step, 5 times per infill.",
     ]
@@ -282,7 +282,7 @@ def main(
     figures: dict[str, Any] = {}
     rows: list[Sequence[str]] = []
     with tempfile.TemporaryDirectory() as scratch:
-        names = [str(model)] if model else [name for name in RANDOM_MODELS if only in name]
+        names = [model.resolve().name] if model else [name for name in RANDOM_MODELS if only in name]
         for index, name in enumerate(track(names, "models")):
             folder = Path(scratch) / str(index)
             if model:
@@ -293,7 +293,7 @@ def main(
             for kind in dict.fromkeys(dtypes):
                 result = measure(folder, kind, task, repeats, warm_up)
                 label = f"{name}, {result['dtype']}"
-                rows += [(label, *row) for row in result.pop("rows")]
+                rows += [("" if later else label, *row) for later, row in enumerate(result.pop("rows"))]
                 figures[label] = result
     header = ("model", "what", "transformers, ms", "this engine, ms", "ratio")
     used = sorted({result["transformers"] for result in figures.values()})

@@ -64,7 +64,7 @@ def ratios(slow: Sequence[float], fast: Sequence[float]) -> Spread:
 def interleaved(
     contestants: Mapping[str, Callable[[], object]], repeats: int, progress: Callable[[], None] = lambda: None
 ) -> dict[str, list[float]]:
-    """Milliseconds of every contestant, all run in turns `repeats` times, so that load on the machine hits all."""
+    """Milliseconds of every contestant, run in turns `repeats` times: load on the machine hits them all."""
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(repeats):
         for name, contestant in contestants.items():

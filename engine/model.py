@@ -199,7 +199,10 @@ class DiffusionGemma(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """Soft-capped logits in fp32, [..., vocab], of normed hidden states [..., hidden]."""
         cap = self.config.logit_softcap
-        return torch.tanh(F.linear(hidden, self.embed_tokens.weight).float() / cap) * cap
+        logits = F.linear(hidden, self.embed_tokens.weight).float()
+        if torch.is_grad_enabled():
+            return torch.tanh(logits / cap) * cap
+        return logits.div_(cap).tanh_().mul_(cap)
 
     def _run(self, x: Tensor, positions: Tensor, masks: Masks, memory: Memory, encoder: bool) -> Tensor:
         ropes = {kind: rotation(positions, self._frequency(kind, x.device), x.dtype) for kind in self._ropes}

@@ -97,8 +97,8 @@ def decide(
     scaled = logits / torch.tensor(temperature, device=device).clamp(min=1e-4)[:, None, None]
     log_probabilities = torch.log_softmax(scaled, dim=-1)
     probabilities = log_probabilities.exp()
-    entropy = -(probabilities * log_probabilities).sum(dim=-1)
-    argmax = scaled.argmax(dim=-1)
+    entropy = -torch.einsum("rhv,rhv->rh", probabilities, log_probabilities)
+    argmax = scaled.max(dim=-1).indices
     sampling = [index for index, config in enumerate(configs) if config.token_choice == "sample"]
     chosen = argmax
     if len(sampling) == len(rows):

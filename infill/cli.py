@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -55,11 +54,7 @@ app.add_typer(cli_models.app, name="model")
 
 def main() -> None:
     """The entry point of `gesso`."""
-    try:
-        app(prog_name="gesso")
-    except BrokenPipeError:  # the reader of our output went away, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(cli_support.FILLED)
+    app(prog_name="gesso")
 
 
 def _print_version(wanted: bool) -> None:

@@ -45,7 +45,10 @@ def errors_to_exit_codes(command: Command) -> Command:
         except MemoryError as error:
             say("The memory ran out; close other programs, or see `gesso doctor` for a model that fits.")
             raise typer.Exit(TROUBLE) from error
-        except (typer.Exit, typer.Abort, BrokenPipeError):
+        except BrokenPipeError as gone:  # whoever read our output has enough, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(FILLED) from gone
+        except (typer.Exit, typer.Abort):
             raise
         except Exception as error:
             if type(error).__name__ == "OutOfMemoryError":

@@ -95,7 +95,8 @@ def _advice(machine: Mapping[str, Any], models: tuple[Fit, ...], languages: Mapp
     advice = [f"{gpu['name']} cannot be used: {gpu['trouble']}." for gpu in machine["gpus"] if gpu["trouble"]]
     pocket, large = models[0], models[1]
     if not pocket.runs:
-        advice.append("The pocket model cannot be loaded: " + (pocket.note if not pocket.bytes else "free memory."))
+        lack = f"it needs {pocket.bytes / GIB:.1f} GiB of free memory; close other programs."
+        advice.append(f"The pocket model cannot be loaded: {lack if pocket.bytes else pocket.note}")
     if large.runs:
         speed = "" if machine["device"] != "cpu" else ", slowly on this CPU"
         advice.append(f"The 26B model fits{speed}: `gesso model pull 26b`, then `gesso infill … --model 26b`.")

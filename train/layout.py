@@ -61,9 +61,9 @@ def prompt_tokens(far_prefix: Tokens, far_suffix: Tokens, language: int) -> Toke
 
 
 def cut_prefix(file: FileTokens, end: int, room: int, header: int, rng: np.random.Generator) -> Tokens:
-    """The last `room` tokens before `end`, half of the time behind the file's first whole lines (its
-    imports)."""
-    if end <= room or rng.random() < 0.5:
+    """The last `room` tokens before `end`; half of the time behind the file's first whole lines (its imports),
+    where these leave half of the room."""
+    if end <= room or room < 2 * header or rng.random() < 0.5:
         return file.tokens[max(0, end - room) : end]
     lines = file.newlines[(file.newlines > 0) & (file.newlines <= header)]
     size = int(lines[-1]) if len(lines) else 0

@@ -12,10 +12,9 @@ from engine.config import DEFAULT_ROPE, ModelConfig
 from engine.errors import InputError
 from train.layout import MASK, LayoutConfig
 
-
 MODEL_FIELDS = frozenset(
-    "hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim full_every "
-    "sliding_window num_experts top_k_experts moe_intermediate_size noise uniform_share".split()
+    "hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim "
+    "full_every sliding_window num_experts top_k_experts moe_intermediate_size noise uniform_share".split()
 )
 
 

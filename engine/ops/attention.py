@@ -16,10 +16,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
     mask: bool, broadcastable to [batch, heads, length, keys], or None for all.
     Returns [batch, length, heads * head_dim].
     """
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = (x.unsqueeze(2).expand(-1, -1, groups, -1, -1).flatten(1, 2) for x in (key, value))
-    out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=1.0)
+    grouped = query.shape[1] != key.shape[1]
+    out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=1.0, enable_gqa=grouped)
     return out.transpose(1, 2).flatten(2)
 
 

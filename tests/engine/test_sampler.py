@@ -106,7 +106,7 @@ def test_accepted_positions_hold_a_choice_and_the_others_noise() -> None:
 def test_argmax_takes_the_likeliest_and_sample_draws() -> None:
     logits = torch.zeros(2, 400, 2)
     logits[..., 1] = 1.0
-    configs = [SamplingConfig(1, 1e9, 1.0, 1.0, token_choice=choice) for choice in ("argmax", "sample")]  # type: ignore[arg-type]
+    configs = [SamplingConfig(1, 1e9, 1.0, 1.0, token_choice=choice) for choice in ("argmax", "sample")]
     decision = decide(logits, all_present(2, 400), [0, 1], configs, [1, 1], draws([0, 1], vocab=2))
     assert decision.tokens[0].eq(1).all()
     assert 0.2 < decision.tokens[1].eq(0).float().mean() < 0.34, "1 / (1 + e) is 0.27"

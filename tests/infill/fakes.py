@@ -1,0 +1,192 @@
+"""Doubles for models: a tiny random one with the pocket tokenizer, and one that writes what it is told to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+from engine.canvas import Canvas
+from engine.config import ModelConfig, SamplingConfig
+from engine.denoiser import Denoiser, DenoiseRequest, DenoiseResult, StepCallback, Timings
+from engine.model import DiffusionGemma
+from infill.completion import Completer
+from infill.pocket_prompt import PocketPrompt
+from infill.prompt import Layout
+from infill.settings import Settings
+from infill.text_tokens import TextTokens
+
+POCKET = Path(__file__).parents[2] / "infill" / "models" / "pocket"
+NULL, MASK = 3, 4
+FEW_STEPS = SamplingConfig(max_steps=3, entropy_bound=20.0, token_choice="argmax")
+
+Says = Callable[[int], Sequence[str]]
+
+
+@cache
+def pocket_tokens() -> TextTokens:
+    return TextTokens(POCKET / "tokenizer.json")
+
+
+@cache
+def pocket() -> PocketPrompt:
+    return PocketPrompt(pocket_tokens())
+
+
+@cache
+def tiny_model(seed: int = 0, vocab: int = 8192) -> DiffusionGemma:
+    """Two layers, random weights, the noise of the pocket model."""
+    text = {
+        "vocab_size": vocab,
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+        "global_head_dim": 8,
+        "num_global_key_value_heads": 1,
+        "sliding_window": 64,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "num_experts": 1,
+        "top_k_experts": 1,
+        "moe_intermediate_size": 8,
+        "max_position_embeddings": 8192,
+    }
+    noise = {"kind": "hybrid", "mask_token_id": MASK, "uniform_share": 0.1}
+    config = {"model_type": "diffusion_gemma", "text_config": text, "canvas_length": 128}
+    model = DiffusionGemma(ModelConfig.from_json({**config, "gesso": {"family": "pocket", "noise": noise}}))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(generator=generator)
+                parameter.mul_(parameter.shape[-1] ** -0.5)
+    return model.eval().requires_grad_(False)
+
+
+def tiny_completer(sampling: SamplingConfig = FEW_STEPS, **settings: Any) -> Completer:
+    """The real thing with a model that knows nothing."""
+    return Completer(Denoiser(tiny_model()), pocket(), sampling, Settings(**settings))
+
+
+class ScriptedDenoiser(Denoiser):
+    """Its n-th canvas (from 0) comes out with the texts says(n) in its holes, a hole's typed text before them, and
+    empty slots after them; a text that is too long is cut, and goes on where the next canvas goes on (a canvas cut
+    into blocks). Keeps the requests."""
+
+    def __init__(self, says: Says, confidence: float = 0.9, tokens: TextTokens | None = None) -> None:
+        super().__init__(tiny_model())
+        self.says, self.confidence = says, confidence
+        self.text_tokens = tokens or pocket_tokens()
+        self.requests: list[DenoiseRequest] = []
+        self.written: list[int] = []
+        self.rest: list[int] = []
+
+    def run(
+        self, requests: Sequence[DenoiseRequest], on_step: StepCallback | None = None
+    ) -> list[DenoiseResult]:
+        self.timings = Timings()
+        return [self._answer(request) for request in requests]
+
+    def _answer(self, request: DenoiseRequest) -> DenoiseResult:
+        tokens = request.canvas.tokens.clone()
+        holes = hole_ranges(request.canvas)
+        goes_on = list(request.prompt) == self.written and bool(self.requests)
+        texts = [""] if goes_on else self.says(len(self.requests))
+        self.requests.append(request)
+        assert len(texts) == len(holes), f"the script has {len(texts)} texts for {len(holes)} holes"
+        for text, (start, stop) in zip(texts, holes, strict=True):
+            allowed = request.canvas.allowed.get(start)
+            typed = "" if allowed is None else self._typed(allowed.tolist())
+            wanted = self.rest if goes_on else self.text_tokens.encode(typed + text)
+            assert allowed is None or wanted[0] in allowed.tolist(), f"{text!r} may not stand here"
+            wanted, self.rest = wanted[: stop - start], wanted[stop - start :]
+            tokens[start:stop] = torch.tensor(wanted + [NULL] * (stop - start - len(wanted)))
+        self.written = [*request.prompt, *tokens.tolist()]
+        columns = request.canvas.hole_columns
+        likelihood = torch.full((len(columns),), self.confidence).log()
+        return DenoiseResult(
+            tokens, columns, likelihood, -likelihood, 1, "stable", len(request.prompt), len(request.prompt)
+        )
+
+    def _typed(self, allowed: list[int]) -> str:
+        return self.text_tokens.decode(
+            [min(allowed, key=lambda token: len(self.text_tokens.bytes_of[token]))]
+        )
+
+
+def scripted_completer(*texts: str | Sequence[str], confidence: float = 0.9, **settings: Any) -> Completer:
+    """Writes texts[n] into its n-th canvas (one text, or one a hole), the last one from then on."""
+
+    def says(number: int) -> Sequence[str]:
+        said = texts[min(number, len(texts) - 1)]
+        return [said] if isinstance(said, str) else said
+
+    settings = {"copy_drafts": False, **settings}
+    return Completer(ScriptedDenoiser(says, confidence), pocket(), FEW_STEPS, Settings(**settings))
+
+
+def hole_ranges(canvas: Canvas) -> list[tuple[int, int]]:
+    """Columns [start, stop) of each run of positions that are not pinned."""
+    ranges: list[tuple[int, int]] = []
+    for column in canvas.hole_columns.tolist():
+        if ranges and ranges[-1][1] == column:
+            ranges[-1] = (ranges[-1][0], column + 1)
+        else:
+            ranges.append((column, column + 1))
+    return ranges
+
+
+def known_texts(tokens: TextTokens, layout: Layout) -> list[str]:
+    """What is pinned on the canvas, as text: before, between and after the holes, with text moved into a hole."""
+    ids, parts, at = layout.canvas.tokens.tolist(), [], 0
+    for hole in layout.holes:
+        parts.append(tokens.decode(ids[at : hole.start]) + hole.healed)
+        at = hole.stop
+    return [*parts, tokens.decode(ids[at:])]
+
+
+def chat_tokenizer(folder: Path) -> Path:
+    """A tokenizer.json with the marks of the released model at its ids, and the bytes from 200 on."""
+    names = {0: "<pad>", 1: "<eos>", 2: "<bos>", 98: "<|think|>", 100: "<|channel>", 101: "<channel|>"}
+    names |= {105: "<|turn>", 106: "<turn|>"}
+    vocab = {names.get(index, f"<unused{index}>"): index for index in range(200)}
+    vocab |= {piece: 200 + index for index, piece in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    merges = [("Ċ", "Ċ"), ("Ġ", "Ġ"), ("ĠĠ", "ĠĠ"), ("r", "e"), ("re", "t")]
+    for first, second in merges:
+        vocab[first + second] = len(vocab)
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    specials = [name for name, index in sorted(vocab.items(), key=lambda entry: entry[1]) if index < 200]
+    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in specials])
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder / "tokenizer.json"
+
+
+def request(
+    text: str, lines: Lines = "auto", language: str | None = "python", **more: object
+) -> InfillRequest:
+    """Holes where "§" stands; a text between two «» is to be replaced."""
+    holes, plain, opened = [], "", 0
+    for character in text:
+        if character == "§":
+            holes.append(Hole(len(plain), len(plain)))
+        elif character == "«":
+            opened = len(plain)
+        elif character == "»":
+            holes.append(Hole(opened, len(plain)))
+        else:
+            plain += character
+    return replace(InfillRequest(plain, tuple(holes), language, lines=lines), **more)  # type: ignore[arg-type]
+
+
+def filled(asked: InfillRequest, result: InfillResult, shown_only: bool = False) -> str:
+    wanted = [one for one in result.completions if one.shown or not shown_only]
+    return apply(asked.text, [(one.hole, one.text) for one in wanted])

@@ -1,7 +1,7 @@
 """How good are the completions on projects the model has not seen? A table by language and kind of hole.
 
 Reads the held-out files of a corpus made by `train.corpus`, cuts holes into them, fills them with the shipped
-pipeline, and compares with what stood there. Prints a table, writes JSON. `--scores` keeps confidence and hit of
+pipeline, and compares with what stood there. Prints a table, writes JSON. The JSON keeps confidence and hit of
 every hole, from which the threshold of showing is calibrated.
 """
 
@@ -24,11 +24,11 @@ from rich.table import Table
 
 from engine.errors import GessoError
 from infill.completion import Completer
-from infill.request import Hole, InfillRequest, InfillResult, Lines
+from infill.request import Hole, InfillRequest, InfillResult
 from infill.settings import Settings
 from infill.syntax import error_score, parse
 
-KINDS = ("token span", "rest of line", "line", "statement")
+KINDS = ("token span", "rest of line", "line")
 console = Console(highlight=False)
 
 
@@ -40,10 +40,6 @@ class Sample:
     before: str
     truth: str
     after: str
-
-    @property
-    def lines(self) -> Lines:
-        return "block" if self.kind == "block" else "one"
 
 
 @dataclass(frozen=True)
@@ -102,7 +98,7 @@ def samples(corpus: Path, languages: list[str], count: int, seed: int) -> list[S
     rng = np.random.default_rng(seed)
     files = list(held_out(corpus, languages))
     chosen = []
-    for kind in KINDS[:3]:
+    for kind in KINDS:
         found: list[Sample] = []
         while len(found) < count:
             sample = cut_hole(files[int(rng.integers(len(files)))], kind, rng)
@@ -178,7 +174,7 @@ def main(
         group = chosen[at : at + batch]
         requests = [
             InfillRequest(
-                one.before + one.after, (Hole(len(one.before), len(one.before)),), one.language, one.path, one.lines
+                one.before + one.after, (Hole(len(one.before), len(one.before)),), one.language, one.path, "one"
             )
             for one in group
         ]
@@ -188,7 +184,8 @@ def main(
             else:
                 outcomes.append(judge(sample, result))
     console.print(table(outcomes))
-    console.print(f"{1000 * (time.perf_counter() - started) / max(len(outcomes), 1):.0f} ms a hole in batches of {batch}")
+    spent = 1000 * (time.perf_counter() - started) / max(len(outcomes), 1)
+    console.print(f"{spent:.0f} ms a hole in batches of {batch}")
     if output is not None:
         output.write_text(json.dumps([asdict(one) for one in outcomes], indent=1))
 

@@ -12,29 +12,32 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 import typer
 from rich.console import Console
 
 from engine.checkpoint import read_config
 from engine.errors import GessoError, InputError
+from engine.model import DiffusionGemma
 
 console = Console(highlight=False)
 
 INTRODUCTION = """# The pocket model
 
-A block-diffusion language model for code infilling, of the architecture of DiffusionGemma and about {millions:.1f} million
-parameters, trained from nothing and shipped with Gesso. It fills short holes (a few tokens, the rest of a line, a line) in
-Python, and less well in JavaScript, TypeScript, Go, Rust, Java, C and C++.
+A block-diffusion language model for code infilling, of the architecture of DiffusionGemma, with about
+{millions:.1f} million parameters, trained from nothing and shipped with Gesso. It fills short holes (a few tokens,
+the rest of a line, a line) in Python, and less well in JavaScript, TypeScript, Go, Rust, Java, C and C++.
 
-**It is a first model, trained for {minutes:.0f} minutes on two CPU cores, and it is weak.** Its lines are often plausible and
-often wrong; the table below says how often they are right. It is here so that everything around it can be run, tested and
-measured without a GPU. Do not take its suggestions without reading them.
+**It is a first model, trained for {minutes:.0f} minutes on two CPU cores, and it is weak.** Its lines are often
+plausible and mostly wrong; the table below says how often they are right. It is here so that everything around it can
+be run, tested and measured without a GPU. Do not take its suggestions without reading them.
 """
 
 LIMITS = """## Limits
 
-Trained on windows of {prompt} prompt tokens and canvases of {canvas}; longer ones were never seen. Knows English comments
-and popular libraries best. It may reproduce short passages of its training data. No filter for unsafe code was applied.
+Trained on windows of {prompt} prompt tokens and canvases of {canvas}; longer ones were never seen. Knows English
+comments and popular libraries best. It may reproduce short passages of its training data. No filter for unsafe code
+was applied.
 """
 
 
@@ -55,7 +58,8 @@ def loss_lines(log: Path) -> tuple[list[str], dict[str, Any]]:
 def quality_lines(results: Path) -> list[str]:
     """Exact match and edit similarity by kind of hole, from the JSON of bench/quality.py."""
     outcomes = json.loads(results.read_text())
-    rows = ["| language | hole | holes | exact | edit similarity | parses | shown | exact of shown |", "|" + "---|" * 8]
+    names = ("language", "hole", "holes", "exact", "edit similarity", "parses", "shown", "exact of shown")
+    rows = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     for language, kind in sorted({(one["language"], one["kind"]) for one in outcomes}):
         group = [one for one in outcomes if (one["language"], one["kind"]) == (language, kind)]
         shown = [one for one in group if one["shown"]]
@@ -74,10 +78,9 @@ def source_lines(manifest: Path) -> list[str]:
     common = ", ".join(f"{name} ({count})" for name, count in licenses.most_common(8))
     rows = [f"{len(sources)} projects; most common licenses: {common}. `valid` projects were not trained on.", ""]
     rows += ["| project | version | license | bytes | split |", "|---|---|---|---|---|"]
-    rows += [
-        f"| {one['name']} ({one['ecosystem']}) | {one['version']} | {one['license']} | {one.get('bytes', 0)} | {one['split']} |"
-        for one in sorted(sources, key=lambda one: (one["ecosystem"], one["name"]))
-    ]
+    for one in sorted(sources, key=lambda one: (one["ecosystem"], one["name"])):
+        cells = (f"{one['name']} ({one['ecosystem']})", one["version"], one["license"], str(one["bytes"]), one["split"])
+        rows.append("| " + " | ".join(cells) + " |")
     return rows
 
 
@@ -87,17 +90,17 @@ def write_card(run: Path, manifest: Path, quality: Path, recipe: Path, out: Path
             raise InputError(f"There is no {file}, which the card is written from.")
     config = read_config(out)
     losses, last = loss_lines(run / "log.jsonl")
-    index = json.loads((out / "model.safetensors.index.json").read_text())
-    width = 2 if json.loads((out / "config.json").read_text()).get("dtype") == "bfloat16" else 1
-    millions = index["metadata"]["total_size"] / width / 1e6
+    with torch.device("meta"):
+        millions = sum(parameter.numel() for parameter in DiffusionGemma(config).parameters()) / 1e6
     parts = [
         INTRODUCTION.format(millions=millions, minutes=last["seconds"] / 60),
         "## Quality\n",
         "Held-out projects (split by project), `bench/quality.py`, greedy sampling as in `generation_config.json`:\n",
         *quality_lines(quality),
         "\n## Training\n",
-        f"{last['step']} steps, {last['tokens'] / 1e6:.1f} M tokens, {last['seconds'] / 60:.0f} minutes on two cores shared",
-        "with other work. Causal first, then diffusion with the same weights; hybrid noise. Losses in nats a token:\n",
+        f"{last['step']} steps, {last['tokens'] / 1e6:.1f} M tokens, {last['seconds'] / 60:.0f} minutes on two cores",
+        "shared with other work. Causal first, then diffusion with the same weights; hybrid noise.",
+        "Losses in nats a token:\n",
         *losses,
         "\nRecipe (`train/pocket.toml`):\n\n```toml",
         recipe.read_text().strip(),

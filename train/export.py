@@ -23,7 +23,9 @@ console = Console(highlight=False)
 SHARD_BYTES = 14 << 20
 
 
-def export(run: Path, tokenizer: Path, out: Path, dtype: Literal["float32", "bfloat16", "int8"], sampling: Path) -> None:
+def export(
+    run: Path, tokenizer: Path, out: Path, dtype: Literal["float32", "bfloat16", "int8"], sampling: Path
+) -> None:
     """Writes config, generation settings, weights, tokenizer and checksums to `out`."""
     checkpoint = run / "checkpoint.pt"
     for file in (checkpoint, tokenizer, sampling):

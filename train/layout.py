@@ -61,7 +61,7 @@ def prompt_tokens(far_prefix: Tokens, far_suffix: Tokens, language: int) -> Toke
 
 
 def cut_prefix(file: FileTokens, end: int, room: int, header: int, rng: np.random.Generator) -> Tokens:
-    """The last `room` tokens before `end`; half of the time behind the file's first whole lines (its imports),
+    """The last `room` tokens before `end`; half of the time behind the first whole lines (the imports),
     where these leave half of the room."""
     if end <= room or room < 2 * header or rng.random() < 0.5:
         return file.tokens[max(0, end - room) : end]

@@ -214,7 +214,7 @@ class Trainer:
                         "rate": rate,
                         "norm": norm,
                     }
-                    record |= {name: float(value) for name, value in parts.items()}
+                    record |= {name: value.item() for name, value in parts.items()}
                     record["tokens_per_second"] = per_step / spent
                     if time.monotonic() - evaluated > save_every:
                         evaluated = time.monotonic()

@@ -1,8 +1,10 @@
-"""Doubles for models: a tiny random one with the pocket tokenizer, and one that writes what it is told to."""
+"""Doubles for models (a tiny random one, one that writes what it is told to), and requests written as
+text."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,10 @@ from engine.config import ModelConfig, SamplingConfig
 from engine.denoiser import Denoiser, DenoiseRequest, DenoiseResult, StepCallback, Timings
 from engine.model import DiffusionGemma
 from infill.completion import Completer
+from infill.edit import apply
 from infill.pocket_prompt import PocketPrompt
 from infill.prompt import Layout
+from infill.request import Hole, InfillRequest, InfillResult, Lines
 from infill.settings import Settings
 from infill.text_tokens import TextTokens
 
@@ -75,9 +79,9 @@ def tiny_completer(sampling: SamplingConfig = FEW_STEPS, **settings: Any) -> Com
 
 
 class ScriptedDenoiser(Denoiser):
-    """Its n-th canvas (from 0) comes out with the texts says(n) in its holes, a hole's typed text before them, and
-    empty slots after them; a text that is too long is cut, and goes on where the next canvas goes on (a canvas cut
-    into blocks). Keeps the requests."""
+    """Its n-th canvas (from 0) comes out with the texts says(n) in its holes, a hole's typed text before
+    them, and empty slots after them; a text that is too long is cut, and goes on where the next canvas goes
+    on (a canvas cut into blocks). Keeps the requests."""
 
     def __init__(self, says: Says, confidence: float = 0.9, tokens: TextTokens | None = None) -> None:
         super().__init__(tiny_model())
@@ -132,10 +136,11 @@ def scripted_completer(*texts: str | Sequence[str], confidence: float = 0.9, **s
 
 
 def hole_ranges(canvas: Canvas) -> list[tuple[int, int]]:
-    """Columns [start, stop) of each run of positions that are not pinned."""
+    """Columns [start, stop) of each run of positions that are not pinned; one that begins with typed text is
+    new."""
     ranges: list[tuple[int, int]] = []
     for column in canvas.hole_columns.tolist():
-        if ranges and ranges[-1][1] == column:
+        if ranges and ranges[-1][1] == column and column not in canvas.allowed:
             ranges[-1] = (ranges[-1][0], column + 1)
         else:
             ranges.append((column, column + 1))
@@ -143,7 +148,8 @@ def hole_ranges(canvas: Canvas) -> list[tuple[int, int]]:
 
 
 def known_texts(tokens: TextTokens, layout: Layout) -> list[str]:
-    """What is pinned on the canvas, as text: before, between and after the holes, with text moved into a hole."""
+    """What is pinned on the canvas, as text: before, between and after the holes, with text moved into a
+    hole."""
     ids, parts, at = layout.canvas.tokens.tolist(), [], 0
     for hole in layout.holes:
         parts.append(tokens.decode(ids[at : hole.start]) + hole.healed)
@@ -173,7 +179,7 @@ def chat_tokenizer(folder: Path) -> Path:
 def request(
     text: str, lines: Lines = "auto", language: str | None = "python", **more: object
 ) -> InfillRequest:
-    """Holes where "§" stands; a text between two «» is to be replaced."""
+    """Holes where § stands, and where a text within «» is to be replaced."""
     holes, plain, opened = [], "", 0
     for character in text:
         if character == "§":
@@ -187,6 +193,6 @@ def request(
     return replace(InfillRequest(plain, tuple(holes), language, lines=lines), **more)  # type: ignore[arg-type]
 
 
-def filled(asked: InfillRequest, result: InfillResult, shown_only: bool = False) -> str:
-    wanted = [one for one in result.completions if one.shown or not shown_only]
-    return apply(asked.text, [(one.hole, one.text) for one in wanted])
+def filled(asked: InfillRequest, result: InfillResult) -> str:
+    """The whole text with every hole's completion in its place."""
+    return apply(asked.text, [(one.hole, one.text) for one in result.completions])

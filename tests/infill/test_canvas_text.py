@@ -8,9 +8,8 @@ import pytest
 import torch
 from fakes import FEW_STEPS, NULL, pocket, pocket_tokens, tiny_model
 
-from engine.canvas import Canvas
+from engine.canvas import Canvas, Known
 from engine.canvas import Hole as Slots
-from engine.canvas import Known
 from engine.denoiser import Denoiser, DenoiseRequest, DenoiseResult
 from infill.canvas_text import HoleText, filled_text, step_view
 from infill.prompt import HoleColumns, Layout, TextHole

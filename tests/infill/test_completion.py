@@ -9,7 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fakes import POCKET, ScriptedDenoiser, hole_ranges, pocket, scripted_completer, tiny_completer
+from fakes import (
+    POCKET,
+    ScriptedDenoiser,
+    request,
+    scripted_completer,
+    tiny_completer,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

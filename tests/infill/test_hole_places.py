@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from fakes import POCKET, ScriptedDenoiser, hole_ranges, pocket, scripted_completer, tiny_completer
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from fakes import (
+    ScriptedDenoiser,
+    filled,
+    hole_ranges,
+    pocket,
+    request,
+    scripted_completer,
+    tiny_completer,
+)
 
 from engine.config import SamplingConfig
-from engine.errors import GessoError, InputError, ModelError
-from infill.completion import Completer
-from infill.edit import apply
-from infill.request import Hole, InfillRequest, InfillResult, Lines, Neighbour, StepView
-from infill.settings import Settings
+from engine.errors import InputError
+from infill.request import Hole, InfillRequest, Lines
 
 FUNCTION = "def add(one, other):\n    total = one + other\n    return total\n\n\nprint(add(1, 2))\n"
 
 
-def fill(text: str, *says: str, **more: object) -> str:
+def fill(text: str, says: str | Sequence[str], **more: object) -> str:
     asked = request(text, **more)  # type: ignore[arg-type]
-    return filled(asked, scripted_completer(says if len(says) > 1 else says[0]).complete(asked))
+    return filled(asked, scripted_completer(says).complete(asked))
 
 
 def test_inside_a_line_only_the_rest_is_written() -> None:
@@ -199,6 +200,14 @@ def test_a_marker_in_another_hole_is_not_read_as_code() -> None:
             for one in completer.denoiser.requests
         ]
         assert not any("@" in text for text in shown)
+
+
+def test_a_hole_is_judged_with_what_was_found_for_those_above() -> None:
+    text = "total = «@»\n«@\n»print(total)\n"
+    result = scripted_completer(["1", "total = 1"]).complete(request(text))
+    assert [one.shown for one in result.completions] == [True, False]
+    assert result.completions[1].reason == "the completion repeats the line above"
+    assert fill(text, ["1", "total += 1"]) == "total = 1\ntotal += 1\nprint(total)\n"
 
 
 def test_a_hole_longer_than_a_canvas_is_filled_to_its_end() -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fakes import POCKET, hole_ranges, pocket_tokens
+from fakes import POCKET, chat_tokenizer, hole_ranges, pocket_tokens
 
 from engine.errors import ModelError
 from infill.chat_prompt import ChatPrompt
 from infill.pocket_prompt import PocketPrompt
 from infill.prompt import TextHole, anchor, build_canvas, cut_front, load_family, split_suffix, suffix_texts
+from infill.text_tokens import TextTokens
 
 BREAK = 1
 BREAKS = frozenset({BREAK})
@@ -101,6 +102,15 @@ def test_in_a_hole_of_one_line_the_typed_line_break_gets_no_second_one() -> None
         canvas, (hole,) = build_canvas(tokens, [], prefix, [kind], [[]], [4])
         assert hole.healed == "\n"
         assert all(tokens.bytes_of[token].count(b"\n") == 1 for token in canvas.allowed[hole.start].tolist())
+
+
+def test_nor_where_a_token_of_two_line_breaks_begins_so(tmp_path: Path) -> None:
+    tokens = TextTokens(chat_tokenizer(tmp_path))
+    prefix = tokens.encode("x = 1\n")
+    canvas, (hole,) = build_canvas(tokens, [], prefix, [BLOCK], [[]], [4])
+    assert tokens.decode(canvas.allowed[hole.start].tolist()[-1:]) == "\n\n"
+    canvas, (hole,) = build_canvas(tokens, [], prefix, [WHOLE], [[]], [4])
+    assert (hole.healed, dict(canvas.allowed)) == ("", {})
 
 
 def test_each_of_several_holes_is_healed_by_itself() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from windows import NEWLINE, PYTHON, SMALL, batch_of, source
+from windows import PYTHON, SMALL, batch_of, source
 
 from engine.config import NoiseConfig
 from train.data import diffusion_batch

@@ -40,7 +40,7 @@ class Work:
         """The text up to hole `index`, earlier holes with their fillings or empty."""
         parts, at = [], 0
         for number, hole in enumerate(self.holes[:index]):
-            parts += [self.text[at : hole.start], ]
+            parts += [self.text[at : hole.start], *self.fillings[number : number + 1]]
             at = hole.end
         return "".join([*parts, self.text[at : self.holes[index].start]])
 

@@ -1,5 +1,12 @@
 """Tiny models: one thread is fastest, and spares the other processes of a busy machine."""
 
+from __future__ import annotations
+
+import pytest
 import torch
 
-torch.set_num_threads(1)
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Anew for every test, since loading a model sets the threads."""
+    torch.set_num_threads(1)

@@ -44,13 +44,9 @@ SMALL_VISION = {
 }
 
 
-def random_config(
-    hidden: int, layers: int, intermediate: int, experts: int, top_k: int, size: int
-) -> dict[str, Any]:
+def random_config(hidden: int, layers: int, intermediate: int, experts: int, top_k: int, size: int) -> dict[str, Any]:
     """A config.json in the manner of train/pocket.toml: heads of 64, every third layer and the last full."""
-    kinds = [
-        "full_attention" if i % 3 == 2 or i == layers - 1 else "sliding_attention" for i in range(layers)
-    ]
+    kinds = ["full_attention" if i % 3 == 2 or i == layers - 1 else "sliding_attention" for i in range(layers)]
     text = {
         "model_type": "diffusion_gemma_text",
         "vocab_size": 8192,
@@ -210,9 +206,7 @@ def measure(folder: Path, dtype: torch.dtype, task: Task, repeats: int, warm_up:
         "dtype": str(dtype).removeprefix("torch."),
         "transformers": theirs.implementation,
         "ms": {name: Spread.of(samples).to_json() for name, samples in times.items()},
-        "ratios": {
-            name: ratios(times[slow], times[fast]).to_json() for name, (slow, fast) in comparisons.items()
-        },
+        "ratios": {name: ratios(times[slow], times[fast]).to_json() for name, (slow, fast) in comparisons.items()},
         "rows": [
             [
                 name,
@@ -268,9 +262,7 @@ def main(
     hole: Annotated[int, typer.Option(min=2, help="Columns of the hole, where not all is hole.")] = 32,
     steps: Annotated[int, typer.Option(min=2, help="Denoising steps.")] = 8,
     only: Annotated[str, typer.Option(help="Only models whose name contains this.")] = "",
-    dtype: Annotated[
-        list[str] | None, typer.Option(help="float32 or bfloat16; else all that run well.")
-    ] = None,
+    dtype: Annotated[list[str] | None, typer.Option(help="float32 or bfloat16; else all that run well.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
 ) -> None:
     """Measures this engine beside transformers on the same weights."""

@@ -59,8 +59,7 @@ def denoise_in_blocks(
     length = len(request.prompt) + canvas.width
     if length > config.max_positions:
         raise InputError(
-            f"Prompt and canvas have {length} tokens together; the model takes {config.max_positions}, "
-            "so show it less."
+            f"Prompt and canvas have {length} tokens together; the model takes {config.max_positions}, so show it less."
         )
     stopped = False
 

@@ -199,15 +199,10 @@ def _layer_views(prefix: str, layer: Layer) -> dict[str, Tensor]:
     heads = {"q": attention.heads, "k": attention.kv_heads, "v": attention.kv_heads}
     if not attention.has_value:
         del heads["v"]
-    projections = attention.qkv_proj.weight.detach().split(
-        [count * attention.head_dim for count in heads.values()]
-    )
+    projections = attention.qkv_proj.weight.detach().split([count * attention.head_dim for count in heads.values()])
     return {
         **{f"{prefix}{name}.weight": _gain(norm) for name, norm in norms.items()},
-        **{
-            f"{prefix}self_attn.{name}_proj.weight": part
-            for name, part in zip(heads, projections, strict=True)
-        },
+        **{f"{prefix}self_attn.{name}_proj.weight": part for name, part in zip(heads, projections, strict=True)},
         prefix + "self_attn.o_proj.weight": attention.o_proj.weight.detach(),
         **_feed_forward_views(prefix + "mlp.", layer.mlp),
         prefix + "router.proj.weight": router.proj.weight.detach(),

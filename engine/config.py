@@ -103,28 +103,21 @@ class ModelConfig:
             )
         text = config.get("text_config")
         if not isinstance(text, Mapping):
-            raise ModelError(
-                "config.json has no 'text_config'; fetch the model again, the file is incomplete."
-            )
+            raise ModelError("config.json has no 'text_config'; fetch the model again, the file is incomplete.")
         if text.get("use_bidirectional_attention") == "all":
-            raise ModelError(
-                "config.json asks for a bidirectional encoder, which no released checkpoint has."
-            )
+            raise ModelError("config.json asks for a bidirectional encoder, which no released checkpoint has.")
         if text.get("attention_bias"):
             raise ModelError("config.json asks for biases in attention, which no released checkpoint has.")
         if text.get("hidden_activation", "gelu_pytorch_tanh") != "gelu_pytorch_tanh":
             raise ModelError(
-                f"config.json asks for the activation {text['hidden_activation']!r}; "
-                "only gelu_pytorch_tanh is known."
+                f"config.json asks for the activation {text['hidden_activation']!r}; only gelu_pytorch_tanh is known."
             )
         try:
             return _read_text_config(config, text)
         except KeyError as missing:
             raise ModelError(f"config.json lacks the field {missing}; fetch the model again.") from missing
         except (TypeError, ValueError) as wrong:
-            raise ModelError(
-                f"config.json has a field of the wrong type ({wrong}); fetch the model again."
-            ) from wrong
+            raise ModelError(f"config.json has a field of the wrong type ({wrong}); fetch the model again.") from wrong
 
 
 def _read_text_config(config: Mapping[str, Any], text: Mapping[str, Any]) -> ModelConfig:
@@ -190,8 +183,7 @@ def _read_rope(parameters: Mapping[str, Any]) -> RopeConfig:
     kind = parameters.get("rope_type", "default")
     if kind not in ("default", "proportional"):
         raise ModelError(
-            f"config.json asks for rotary embedding of type {kind!r}; "
-            "only default and proportional are known."
+            f"config.json asks for rotary embedding of type {kind!r}; only default and proportional are known."
         )
     return RopeConfig(
         kind=kind,
@@ -224,9 +216,7 @@ class SamplingConfig:
         if self.max_steps < 1:
             raise ModelError(f"The number of steps must be at least 1, not {self.max_steps}.")
         if self.entropy_bound < 0 or self.t_min < 0 or self.t_max < self.t_min or self.t_max == 0:
-            raise ModelError(
-                "The sampling settings need entropy_bound >= 0 and 0 <= t_min <= t_max with t_max > 0."
-            )
+            raise ModelError("The sampling settings need entropy_bound >= 0 and 0 <= t_min <= t_max with t_max > 0.")
         if self.token_choice not in get_args(TokenChoice):
             raise ModelError(f"The token choice is {self.token_choice!r}; only sample and argmax are known.")
 
@@ -235,8 +225,7 @@ class SamplingConfig:
         """Reads the content of a `generation_config.json`; what is absent or null keeps its default."""
         names = {"max_denoising_steps": "max_steps"}
         names |= {
-            name: name
-            for name in ("t_min", "t_max", "stability_threshold", "confidence_threshold", "token_choice")
+            name: name for name in ("t_min", "t_max", "stability_threshold", "confidence_threshold", "token_choice")
         }
         values = {names[key]: value for key, value in config.items() if key in names and value is not None}
         bound = (config.get("sampler_config") or {}).get("entropy_bound")

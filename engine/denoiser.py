@@ -105,9 +105,7 @@ class Denoiser:
     draws: tests may hand in their own randomness; otherwise each canvas has a generator of its own.
     """
 
-    def __init__(
-        self, model: DiffusionGemma, cache: PrefixCache | None = None, draws: Draws | None = None
-    ) -> None:
+    def __init__(self, model: DiffusionGemma, cache: PrefixCache | None = None, draws: Draws | None = None) -> None:
         self.model = model
         self.cache = cache if cache is not None else PrefixCache(model)
         self.device = model.embed_tokens.weight.device
@@ -117,9 +115,7 @@ class Denoiser:
         self._rows = count()
         self._memory: tuple[tuple[tuple[int, int], ...], CanvasMemory | BatchedCanvasMemory] | None = None
 
-    def run(
-        self, requests: Sequence[DenoiseRequest], on_step: StepCallback | None = None
-    ) -> list[DenoiseResult]:
+    def run(self, requests: Sequence[DenoiseRequest], on_step: StepCallback | None = None) -> list[DenoiseResult]:
         """Denoises all requests in one batch. Where `on_step` returns False, all end with what they have."""
         self.timings = Timings()
         runs: list[CanvasRun] = []

@@ -40,9 +40,7 @@ def choose_device(name: str = "auto") -> torch.device:
     else:
         raise UsageError(f"There is no device called {name!r}; use auto, cpu, cuda, cuda:N or mps.")
     if isinstance(device, str):
-        raise ModelError(
-            f"The device {name} cannot be used: {device}; use auto or cpu, and see `gesso doctor`."
-        )
+        raise ModelError(f"The device {name} cannot be used: {device}; use auto or cpu, and see `gesso doctor`.")
     return device
 
 
@@ -218,9 +216,7 @@ def _cgroup_memory() -> int:
         limit = _text(group / "memory.max") or _text(group / "memory.limit_in_bytes")
         used = _text(group / "memory.current") or _text(group / "memory.usage_in_bytes")
         if limit.isdigit() and used.isdigit():
-            pages = re.findall(
-                r"^(?:total_)?inactive_file (\d+)$", _text(group / "memory.stat"), re.MULTILINE
-            )
+            pages = re.findall(r"^(?:total_)?inactive_file (\d+)$", _text(group / "memory.stat"), re.MULTILINE)
             free = min(free, int(limit) - int(used) + max(map(int, pages), default=0))
     return max(0, free)
 

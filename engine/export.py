@@ -90,9 +90,7 @@ def save_model(
             save_file({piece.name: piece.tensor() for piece in shard}, file, metadata={"format": "pt"})
             shutil.copymode(folder / (PARTIAL + CONFIG_FILE), file)
         if len(shards) > 1:
-            weight_map = {
-                piece.name: name for name, shard in zip(names, shards, strict=True) for piece in shard
-            }
+            weight_map = {piece.name: name for name, shard in zip(names, shards, strict=True) for piece in shard}
             total = sum(piece.bytes - HEADER_BYTES for piece in pieces)
             index = {"metadata": {"total_size": total}, "weight_map": weight_map}
             _write_json(folder / (PARTIAL + INDEX_FILE), index)

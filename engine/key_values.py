@@ -60,9 +60,7 @@ class KeyValues:
 
     def _empty(self, layer: int, capacity: int) -> Tensor:
         shape = self.config.layers[layer]
-        return torch.empty(
-            1, shape.num_kv_heads, capacity, shape.head_dim, device=self.device, dtype=self.dtype
-        )
+        return torch.empty(1, shape.num_kv_heads, capacity, shape.head_dim, device=self.device, dtype=self.dtype)
 
     def _grown(self, buffers: list[Tensor], capacity: int) -> list[Tensor]:
         grown = []

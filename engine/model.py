@@ -131,9 +131,7 @@ class Layer(nn.Module):
     def _experts(self, residual: Tensor) -> Tensor:
         normed = self.pre_experts_norm(residual)
         if self.single_expert:
-            product = F.linear(
-                gated_gelu(F.linear(normed, self.experts.gate_up_proj[0])), self.experts.down_proj[0]
-            )
+            product = F.linear(gated_gelu(F.linear(normed, self.experts.gate_up_proj[0])), self.experts.down_proj[0])
             return product * self.router.per_expert_scale.to(product.dtype)
         weights, indices = self.router(residual.flatten(0, 1))
         return experts(
@@ -185,9 +183,7 @@ class DiffusionGemma(nn.Module):
         """
         return self._run(self.embed(tokens), positions, masks, memory, encoder=True)
 
-    def denoise(
-        self, tokens: Tensor, belief: Tensor, positions: Tensor, masks: Masks, memory: Memory
-    ) -> Tensor:
+    def denoise(self, tokens: Tensor, belief: Tensor, positions: Tensor, masks: Masks, memory: Memory) -> Tensor:
         """The bidirectional pass over a canvas `tokens` [batch, canvas].
 
         belief [batch, canvas, hidden]: the self-conditioning signal, zeros where there is none.

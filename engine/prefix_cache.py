@@ -62,9 +62,7 @@ class PrefixCache:
         wanted = np.asarray(tokens, dtype=np.int64)
         limit = self.model.config.max_positions
         if not 0 < len(wanted) <= limit:
-            raise InputError(
-                f"The prompt has {len(wanted)} tokens; the model takes 1 to {limit}, so show it less."
-            )
+            raise InputError(f"The prompt has {len(wanted)} tokens; the model takes 1 to {limit}, so show it less.")
         entry = self._entry_for(wanted)
         entry.users += 1
         entry.used_at = time.monotonic()

@@ -81,9 +81,7 @@ def find_shards(folder: Path) -> tuple[list[Path], dict[str, str] | None]:
     names = sorted(set(index.values()))
     absent = [name for name in names if not (folder / name).is_file()]
     if absent:
-        raise broken(
-            f"{len(absent)} of {len(names)} weight files are missing from {folder}, first {absent[0]}"
-        )
+        raise broken(f"{len(absent)} of {len(names)} weight files are missing from {folder}, first {absent[0]}")
     return [folder / name for name in names], index
 
 

@@ -56,9 +56,7 @@ _LANDMARKS = {
     "c": re.compile(rf"//|/\*|[\"'{_BRACKET_CHARS}]"),
     "": re.compile(rf"[\"{_BRACKET_CHARS}]"),
 }
-_ONE_LINE_BODY = {
-    quote: re.compile(rf"(?:[^{quote}\\\r\n]++|\\(?:\r\n|.))*+", re.DOTALL) for quote in ('"', "'")
-}
+_ONE_LINE_BODY = {quote: re.compile(rf"(?:[^{quote}\\\r\n]++|\\(?:\r\n|.))*+", re.DOTALL) for quote in ('"', "'")}
 _RUST_STRING_BODY = re.compile(r"(?:[^\"\\]++|\\.)*+", re.DOTALL)
 _TRIPLE_BODY = {
     quote: re.compile(rf"(?:[^{quote[0]}\\]++|\\.|{quote[0]}(?!{quote[0]}{quote[0]}))*+", re.DOTALL)

@@ -43,9 +43,7 @@ class HoleText:
         return HoleText(shorter, spans, self.log_probabilities)
 
 
-def filled_text(
-    family: Family, layout: Layout, result: DenoiseResult, index: int, kind: TextHole
-) -> HoleText:
+def filled_text(family: Family, layout: Layout, result: DenoiseResult, index: int, kind: TextHole) -> HoleText:
     """The text of hole `index`: null slots dropped, typed text taken off, a line's end put on between whole
     lines.
 

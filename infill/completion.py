@@ -37,6 +37,7 @@ from infill.settings import Settings
 from infill.work import Work, make_ready, one_by_one
 
 COPY_DRAFTS = 2
+SEAM = 8  # tokens after the hole whose likelihood counts
 SAMPLED_T = (0.6, 0.9)  # least t_min and t_max of further candidates
 REPAIR_STEPS = 4
 LONGEST = {True: 128, False: 512}  # slots, for a line and for a block
@@ -45,22 +46,16 @@ LONGEST = {True: 128, False: 512}  # slots, for a line and for a block
 class Completer:
     """A loaded model that fills holes. One caller at a time."""
 
-    def __init__(
-        self, denoiser: Denoiser, family: Family, sampling: SamplingConfig, settings: Settings
-    ) -> None:
+    def __init__(self, denoiser: Denoiser, family: Family, sampling: SamplingConfig, settings: Settings) -> None:
         self.denoiser, self.family, self.sampling, self.settings = denoiser, family, sampling, settings
         self.min_confidence = settings.min_confidence or 0.0
         self.canvases = Canvases(denoiser, family.max_canvas)
         self.lengths: HoleLengths = (
-            Probing(self.canvases)
-            if family.null_token is None
-            else NullSlots(self.canvases, family.null_token)
+            Probing(self.canvases) if family.null_token is None else NullSlots(self.canvases, family.null_token)
         )
 
     @staticmethod
-    def load(
-        settings: Settings | None = None, on_progress: Callable[[int, int], None] | None = None
-    ) -> Completer:
+    def load(settings: Settings | None = None, on_progress: Callable[[int, int], None] | None = None) -> Completer:
         """Loads the model that `settings` name; raises ModelError with what to do where that fails."""
         settings = settings or Settings()
         folder = resolve(settings.model)
@@ -102,9 +97,7 @@ class Completer:
                 results[index] = error
         self.canvases.timings = Timings()
         filled = iter(self._fill([task for _, tasks in works.values() for task in tasks], None))
-        filled_works = [
-            (index, work, list(islice(filled, len(tasks)))) for index, (work, tasks) in works.items()
-        ]
+        filled_works = [(index, work, list(islice(filled, len(tasks)))) for index, (work, tasks) in works.items()]
         denoised = time.perf_counter()
         for index, work, fillings in filled_works:
             results[index] = self._finish(work, fillings, started, denoised)
@@ -131,9 +124,7 @@ class Completer:
 
         def denoise(layout: Layout) -> DenoiseRequest:
             banned = torch.tensor(layout.banned, dtype=torch.long)
-            return DenoiseRequest(
-                layout.prompt, layout.canvas, sampling, request.seed + variant, banned, work.deadline
-            )
+            return DenoiseRequest(layout.prompt, layout.canvas, sampling, request.seed + variant, banned, work.deadline)
 
         return FillTask(
             lay_out=lambda slots: self.family.lay_out(context, work.kinds, work.between, slots),
@@ -159,9 +150,7 @@ class Completer:
             candidates = self._candidates(work, index, filled)
             best = candidates[0]
             work.fillings.append(best.text.replace("\r\n", "\n") if best.shown else "")
-            completions.append(
-                HoleCompletion(hole, best.text, best.shown, best.reason, best.confidence, candidates)
-            )
+            completions.append(HoleCompletion(hole, best.text, best.shown, best.reason, best.confidence, candidates))
         now = time.perf_counter()
         repair = self.canvases.timings.encode + self.canvases.timings.denoise - encode - denoise
         first = filled[0]
@@ -191,23 +180,21 @@ class Completer:
             if candidate.text not in found:
                 found[candidate.text] = candidate
         if self.settings.copy_drafts and len(work.holes) == 1 and filled[0].result.finish != "cancelled":
-            for candidate in self._copies(work, filled[0].layout):
+            for candidate in self._copies(work, filled[0]):
                 found.setdefault(candidate.text, candidate)
-        return tuple(
-            sorted(found.values(), key=lambda candidate: (not candidate.shown, -candidate.confidence))
-        )
+        return tuple(sorted(found.values(), key=lambda candidate: (not candidate.shown, -candidate.confidence)))
 
     def _model_candidate(self, work: Work, index: int, filled: Filled) -> Candidate:
         hole = filled_text(self.family, filled.layout, filled.result, index, work.kinds[index])
-        context = self._check_context(work, index, hole.text, hole.confidence)
+        context = self._check_context(work, index, filled, hole.text, hole.confidence)
         reason = first_refusal(context)
         if reason and hole.text.strip() and parse_worse(context):
-            hole, reason = self._mended(work, index, filled, hole, reason)
-        return self._candidate(work, hole.text, hole.confidence, reason, "model", hole.tokens)
+            hole, context, reason = self._mended(work, index, filled, hole, reason)
+        return self._candidate(work, context, reason, "model", hole.tokens)
 
     def _mended(
         self, work: Work, index: int, filled: Filled, hole: HoleText, reason: str
-    ) -> tuple[HoleText, str | None]:
+    ) -> tuple[HoleText, CheckContext, str | None]:
         """Re-noises what stands under parse errors and denoises a little more; then cuts back to what
         parses."""
         before, after = work.before(index), work.after(index)
@@ -217,14 +204,16 @@ class Completer:
         if spans and not late and filled.layout.canvas.width <= self.family.max_canvas:
             result = self._renoised(work, index, filled, hole, [(span.start, span.end) for span in spans])
             again = filled_text(self.family, filled.layout, result, index, work.kinds[index])
-            if not (refusal := first_refusal(self._check_context(work, index, again.text, again.confidence))):
-                return again, None
+            context = self._check_context(work, index, filled, again.text, again.confidence)
+            if not (refusal := first_refusal(context)):
+                return again, context, None
             reason = refusal if again.text == hole.text else reason
         shorter = cut_back(before, hole.text, after, work.language)
         if shorter.strip() and shorter != hole.text:
             cut = hole.cut(shorter)
-            return cut, first_refusal(self._check_context(work, index, cut.text, cut.confidence))
-        return hole, reason
+            context = self._check_context(work, index, filled, cut.text, cut.confidence)
+            return cut, context, first_refusal(context)
+        return hole, self._check_context(work, index, filled, hole.text, hole.confidence), reason
 
     def _renoised(
         self, work: Work, index: int, filled: Filled, hole: HoleText, spans: Sequence[tuple[int, int]]
@@ -241,33 +230,43 @@ class Completer:
         sampling = request.sampling.with_steps(REPAIR_STEPS)
         return self.canvases.run([replace(request, canvas=canvas, sampling=sampling)])[0]
 
-    def _copies(self, work: Work, layout: Layout) -> list[Candidate]:
-        """Drafts from the file and its neighbours, as likely as the causal encoder finds them."""
+    def _copies(self, work: Work, filled: Filled) -> list[Candidate]:
+        """Drafts from the file and its neighbours."""
         before, after = work.before(0), work.after(0)
         sources = [neighbour.text for neighbour in work.request.neighbours]
         kind = work.kinds[0]
-        found = drafts(before, after, work.language, sources, COPY_DRAFTS, kind.one_line)
-        first = layout.holes[0]
-        known = layout.canvas.tokens.tolist()[: first.start]
         copies = []
-        for draft in found:
+        for draft in drafts(before, after, work.language, sources, COPY_DRAFTS, kind.one_line):
             text = draft.text.rstrip("\n") + "\n" * kind.whole_lines
-            tokens = self.family.tokens.encode(first.healed + text)
-            scores = causal_log_probabilities(
-                self.denoiser.model, self.denoiser.cache, layout.prompt, known, tokens
-            )
-            confidence = float(scores.mean().exp())
-            reason = first_refusal(self._check_context(work, 0, text, confidence))
-            copies.append(self._candidate(work, text, confidence, reason, "copy", len(tokens)))
+            context = self._check_context(work, 0, filled, text, 1.0)
+            tokens = len(self.family.tokens.encode(text))
+            copies.append(self._candidate(work, context, first_refusal(context), "copy", tokens))
         return copies
 
-    def _check_context(self, work: Work, index: int, text: str, confidence: float) -> CheckContext:
+    def _likelihood(self, filled: Filled, index: int, text: str) -> float:
+        """Geometric mean of the probabilities that the causal encoder gives to `text` and the SEAM tokens after it.
+
+        The denoiser's own probabilities say little of the seam: neighbours can be sure and yet wrong together.
+        """
+        columns, canvas = filled.layout.holes[index], filled.result.tokens.tolist()
+        unfilled = (self.family.null_token, -1)
+        known = [token for token in canvas[: columns.start] if token not in unfilled]
+        seam = [token for token in canvas[columns.stop :] if token not in unfilled][:SEAM]
+        tokens = [*self.family.tokens.encode(columns.healed + text.rstrip("\n")), *seam]
+        if not tokens:
+            return 0.0
+        scores = causal_log_probabilities(self.denoiser.model, self.denoiser.cache, filled.layout.prompt, known, tokens)
+        return float(scores.mean().exp())
+
+    def _check_context(self, work: Work, index: int, filled: Filled, text: str, certainty: float) -> CheckContext:
+        """The confidence is the denoiser's certainty (1 for a copy) times the causal likelihood, so that what was
+        written and what was copied stand on one scale."""
         return CheckContext(
             before=work.before(index),
             text=text,
             after=work.after(index),
             language=work.language,
-            confidence=confidence,
+            confidence=certainty * self._likelihood(filled, index, text),
             min_confidence=self.min_confidence,
             replaced=work.replaced(index),
         )
@@ -275,14 +274,13 @@ class Completer:
     def _candidate(
         self,
         work: Work,
-        text: str,
-        confidence: float,
+        context: CheckContext,
         reason: str | None,
         source: Literal["model", "copy"],
         tokens: int,
     ) -> Candidate:
-        text = text.replace("\n", work.line_end)
-        return Candidate(text, round(confidence, 4), reason is None, reason, source, tokens)
+        text = context.text.replace("\n", work.line_end)
+        return Candidate(text, round(context.confidence, 4), reason is None, reason, source, tokens)
 
     def _one_after_another(self, work: Work, on_step: OnStep | None, started: float) -> InfillResult:
         """Each hole with a canvas of its own; what was filled above stands as text for those below."""

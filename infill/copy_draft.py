@@ -126,8 +126,10 @@ class _Hole:
         length = 0
         while length < min(len(there), len(self.typed)) and there[-1 - length] == self.typed[-1 - length]:
             length += 1
-        while 0 < length and _is_word(there[-length]) and (
-            _is_word(there[-length - 1 : -length]) or _is_word(self.typed[-length - 1 : -length])
+        while (
+            0 < length
+            and _is_word(there[-length])
+            and (_is_word(there[-length - 1 : -length]) or _is_word(self.typed[-length - 1 : -length]))
         ):
             length -= 1
         return length, False

@@ -63,9 +63,7 @@ class Canvases:
         self.denoiser, self.max_canvas = denoiser, max_canvas
         self.timings = Timings()
 
-    def run(
-        self, requests: Sequence[DenoiseRequest], on_step: StepCallback | None = None
-    ) -> list[DenoiseResult]:
+    def run(self, requests: Sequence[DenoiseRequest], on_step: StepCallback | None = None) -> list[DenoiseResult]:
         narrow = [request for request in requests if request.canvas.width <= self.max_canvas]
         together = self.denoiser.run(narrow, on_step) if narrow else []
         if narrow:
@@ -137,9 +135,7 @@ class Probing:
     length. Lengths go up to twice the slots to begin with, as far as the canvas stays one.
     """
 
-    def __init__(
-        self, canvases: Canvases, lengths: Sequence[int] = PROBE_LENGTHS, steps: int = PROBE_STEPS
-    ) -> None:
+    def __init__(self, canvases: Canvases, lengths: Sequence[int] = PROBE_LENGTHS, steps: int = PROBE_STEPS) -> None:
         self.canvases, self.lengths, self.steps = canvases, lengths, steps
 
     def fill(self, tasks: Sequence[FillTask], on_step: StepCallback | None = None) -> list[Filled]:
@@ -160,9 +156,7 @@ class Probing:
         scores = length_scores(lengths, [float(probe.entropy.mean()) for probe in probes])
         best = sorted(range(len(lengths)), key=lambda index: -scores[index])[:FINALISTS]
         results = self.canvases.run([requests[index] for index in best], on_step)
-        chosen = max(
-            range(len(best)), key=lambda index: self._likelihood(requests[best[index]], results[index])
-        )
+        chosen = max(range(len(best)), key=lambda index: self._likelihood(requests[best[index]], results[index]))
         steps = sum(probe.steps for probe in probes) + sum(result.steps for result in results)
         encoded = sum(result.encoded_tokens for result in (*probes, *results))
         return Filled(layouts[best[chosen]], results[chosen], steps, encoded)

@@ -12,9 +12,7 @@ from collections.abc import Iterator
 from infill.brackets import scan
 from infill.languages import Language, get
 
-_PYTHON_HEADER = re.compile(
-    r"(?:async\s+)?(?:def|class|if|elif|else|for|while|with|try|except|finally|match|case)\b"
-)
+_PYTHON_HEADER = re.compile(r"(?:async\s+)?(?:def|class|if|elif|else|for|while|with|try|except|finally|match|case)\b")
 _NOT_A_BLOCK = re.compile(r"[=(,:?&|\[$]$|\breturn$")
 _NOT_A_BLOCK_IN_JAVASCRIPT = re.compile(r"\b(?:import|export|const|let|var|type)$")
 _CASE_LABEL = re.compile(r"\s*(?:case\b.*|default|public|private|protected)\s*:$")

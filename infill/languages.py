@@ -80,8 +80,7 @@ _PYTHON = Language(
 )
 
 _JAVASCRIPT_STATEMENTS = _set(
-    "variable_declaration lexical_declaration function_declaration generator_function_declaration "
-    "class_declaration"
+    "variable_declaration lexical_declaration function_declaration generator_function_declaration class_declaration"
 )
 _JAVASCRIPT_SCOPES = {
     "function_declaration": "function",
@@ -197,9 +196,7 @@ _JAVA = Language(
         "class_declaration interface_declaration enum_declaration record_declaration "
         "annotation_type_declaration method_declaration constructor_declaration field_declaration"
     ),
-    blocks=_set(
-        "block class_body interface_body enum_body constructor_body switch_block annotation_type_body"
-    ),
+    blocks=_set("block class_body interface_body enum_body constructor_body switch_block annotation_type_body"),
     scopes={
         "class_declaration": "class",
         "interface_declaration": "interface",
@@ -263,8 +260,7 @@ _CPP = Language(
 )
 
 LANGUAGES = {
-    language.id: language
-    for language in (_PYTHON, _JAVASCRIPT, _TYPESCRIPT, _TSX, _GO, _RUST, _JAVA, _C, _CPP)
+    language.id: language for language in (_PYTHON, _JAVASCRIPT, _TYPESCRIPT, _TSX, _GO, _RUST, _JAVA, _C, _CPP)
 }
 _BY_EXTENSION = {name: language.id for language in LANGUAGES.values() for name in language.extensions}
 _BY_FILENAME = {name: language.id for language in LANGUAGES.values() for name in language.filenames}

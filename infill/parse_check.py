@@ -107,7 +107,7 @@ def _missing_closers(context: CheckContext, text: str, rest: int) -> tuple[str, 
     line_end = hole_end + rest
     whole = context.before + text + context.after[: rest + AFTER_CHARS]
     here = scan(whole, context.language, hole_end)
-    if here.inside in ("\"", "'", "`") and here.inside not in whole[hole_end:line_end]:
+    if here.inside in ('"', "'", "`") and here.inside not in whole[hole_end:line_end]:
         return here.inside + _closers(here.open), ""
     line = scan(whole, context.language, line_end, here.resume, here.resume_open)
     below = scan(whole, context.language, None, line.resume, line.resume_open)

@@ -79,9 +79,7 @@ def load_family(name: str, folder: Path) -> Family:
     families: dict[str, Callable[[TextTokens], Family]] = {"pocket": PocketPrompt, "chat": ChatPrompt}
     if name not in families:
         known = ", ".join(sorted(families))
-        raise ModelError(
-            f"The model is of the family {name!r}, but this version knows only {known}; update gesso."
-        )
+        raise ModelError(f"The model is of the family {name!r}, but this version knows only {known}; update gesso.")
     return families[name](TextTokens(folder / "tokenizer.json"))
 
 
@@ -99,9 +97,7 @@ def anchor(prefix: Sequence[int], line_breaks: Set[int], near: int, lines: int =
     return close[0] if close else min(-(-earliest // 16) * 16, max(earliest, len(prefix) - 1))
 
 
-def split_suffix(
-    suffix: list[int], line_breaks: Set[int], near: int, far: int
-) -> tuple[list[int], list[int]]:
+def split_suffix(suffix: list[int], line_breaks: Set[int], near: int, far: int) -> tuple[list[int], list[int]]:
     """(on the canvas, in the prompt): at most `near` and `far` tokens, cut at a line break where there is
     one."""
     if len(suffix) <= near:

@@ -104,9 +104,7 @@ class SyntaxTree:
         data, old = _encode(text), self._tree.copy()
         first, last = self.byte(start), self.byte(end)
         new_last = first + len(_encode(replacement))
-        old.edit(
-            first, last, new_last, _point(self._data, first), _point(self._data, last), _point(data, new_last)
-        )
+        old.edit(first, last, new_last, _point(self._data, first), _point(self._data, last), _point(data, new_last))
         return SyntaxTree(text, self.language, data, _parser(self.language).parse(data, old))
 
 

@@ -31,9 +31,7 @@ class TextTokens:
 
     def __init__(self, file: Path) -> None:
         if not file.is_file():
-            raise ModelError(
-                f"{file.parent} has no {file.name}; fetch the model again with `gesso model pull`."
-            )
+            raise ModelError(f"{file.parent} has no {file.name}; fetch the model again with `gesso model pull`.")
         try:
             self.tokenizer = Tokenizer.from_file(str(file))
         except Exception as error:

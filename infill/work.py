@@ -72,12 +72,8 @@ def make_ready(request: InfillRequest) -> Work:
     ordered = sorted(request.holes, key=lambda hole: (hole.start, hole.end))
     for hole, previous in zip(ordered, [0, *(hole.end for hole in ordered)], strict=False):
         if not previous <= hole.start <= hole.end <= len(text):
-            raise InputError(
-                f"The hole {hole.start}-{hole.end} lies outside the text or within another hole."
-            )
-    originals = tuple(
-        Hole(_line_end_whole(text, hole.start), _line_end_whole(text, hole.end)) for hole in ordered
-    )
+            raise InputError(f"The hole {hole.start}-{hole.end} lies outside the text or within another hole.")
+    originals = tuple(Hole(_line_end_whole(text, hole.start), _line_end_whole(text, hole.end)) for hole in ordered)
     unix = text.replace("\r\n", "\n")
     holes = tuple(Hole(*_unix_offsets(text, hole)) for hole in originals)
     language = request.language or detect(request.path, unix.partition("\n")[0])

@@ -152,9 +152,7 @@ def _skipped(source: Source, reason: str) -> dict[str, Any]:
     }
 
 
-def keep(
-    files: list[dict[str, Any]], sketches: np.ndarray, seen: Seen, cap_bytes: int
-) -> list[dict[str, Any]]:
+def keep(files: list[dict[str, Any]], sketches: np.ndarray, seen: Seen, cap_bytes: int) -> list[dict[str, Any]]:
     """The new files of one project, taken in the order of their paths' hashes until the cap is reached."""
     order = sorted(range(len(files)), key=lambda i: hashlib.sha256(files[i]["path"].encode()).digest())
     kept, size, prose = [], 0, 0
@@ -162,11 +160,7 @@ def keep(
         file = files[index]
         length = len(file["text"].encode())
         is_text = file["language"] == "text"
-        if (
-            size + length > cap_bytes
-            or (is_text and prose + length > TEXT_CAP)
-            or not seen.is_new(sketches[index])
-        ):
+        if size + length > cap_bytes or (is_text and prose + length > TEXT_CAP) or not seen.is_new(sketches[index]):
             continue
         size, prose = size + length, prose + length * is_text
         kept.append(file)
@@ -184,9 +178,7 @@ class _Shards:
         line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
         if self.out is None or self.size + len(line) > SHARD_BYTES:
             self.close()
-            self.out = gzip.GzipFile(
-                self.folder / f"files-{self.count:03d}.jsonl.gz", "wb", compresslevel=3, mtime=0
-            )
+            self.out = gzip.GzipFile(self.folder / f"files-{self.count:03d}.jsonl.gz", "wb", compresslevel=3, mtime=0)
             self.count, self.size = self.count + 1, 0
         self.out.write(line)
         self.size += len(line)
@@ -203,9 +195,7 @@ def read_corpus(folder: Path, split: str | None = None) -> Iterator[dict[str, An
     """
     shards = [folder] if folder.is_file() else sorted(folder.glob("files-*.jsonl.gz"))
     if not shards:
-        raise CorpusError(
-            f"There is no corpus in {folder}; make one with python -m train.corpus --out {folder}."
-        )
+        raise CorpusError(f"There is no corpus in {folder}; make one with python -m train.corpus --out {folder}.")
     for shard in shards:
         with gzip.open(shard, "rt", encoding="utf-8") as lines:
             for line in lines:
@@ -289,9 +279,7 @@ def _report(out: Path, manifest: list[dict[str, Any]]) -> None:
         cell = sizes.setdefault((record["language"], record["split"]), [0, 0])
         cell[0] += 1
         cell[1] += len(record["text"].encode())
-    table = Table(
-        "language", "split", "files", "MB", title=f"{sum('skipped' not in e for e in manifest)} projects"
-    )
+    table = Table("language", "split", "files", "MB", title=f"{sum('skipped' not in e for e in manifest)} projects")
     for (language, split), (count, size) in sorted(sizes.items(), key=lambda item: -item[1][1]):
         table.add_row(language, split, f"{count:,}", f"{size / 1e6:.1f}")
     console.print(table)

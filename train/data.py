@@ -74,9 +74,7 @@ def make_diffusion_batch(
     return diffusion_batch([diffusion_row(files.random_file(rng), config, rng) for _ in range(size)], config)
 
 
-def make_causal_batch(
-    files: TokenFiles, size: int, length: int, rng: np.random.Generator
-) -> tuple[Tensor, Tensor]:
+def make_causal_batch(files: TokenFiles, size: int, length: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     tokens = torch.zeros(size, length, dtype=torch.long)
     weight = torch.zeros(size, length)
     for index in range(size):

@@ -84,9 +84,7 @@ def scrub(text: str) -> str:
 
 
 PERMUTATIONS, BANDS = 64, 16
-_MULTIPLIERS = np.random.default_rng(7).integers(
-    1, 2**63, size=(PERMUTATIONS, 1), dtype=np.uint64
-) | np.uint64(1)
+_MULTIPLIERS = np.random.default_rng(7).integers(1, 2**63, size=(PERMUTATIONS, 1), dtype=np.uint64) | np.uint64(1)
 _OFFSETS = np.random.default_rng(8).integers(0, 2**63, size=(PERMUTATIONS, 1), dtype=np.uint64)
 
 

@@ -53,9 +53,7 @@ class _HeadLoss(torch.autograd.Function):
         return grad_hidden * grads[0], grad_table * grads[0], None, None, None, None
 
 
-def head_loss(
-    hidden: Tensor, table: Tensor, targets: Tensor, weight: Tensor, cap: float, dtype: torch.dtype
-) -> Tensor:
+def head_loss(hidden: Tensor, table: Tensor, targets: Tensor, weight: Tensor, cap: float, dtype: torch.dtype) -> Tensor:
     """Weighted mean of -log softmax(cap * tanh(hidden table^T / cap))[target].
 
     hidden [..., size], table [vocab, size], targets and weight [...]; the products run in `dtype`.

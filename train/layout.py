@@ -123,9 +123,7 @@ def diffusion_row(file: FileTokens, config: LayoutConfig, rng: np.random.Generat
     start = int(rng.integers(0, max(1, total - width // 2)))
     end = min(total, start + width)
     holes = [] if rng.random() < config.whole_canvas_share else _choose_holes(file, start, end, config, rng)
-    canvas, hole, weight = _lay_out(
-        file.tokens[start:end], [(a - start, b - start, s) for a, b, s in holes], width
-    )
+    canvas, hole, weight = _lay_out(file.tokens[start:end], [(a - start, b - start, s) for a, b, s in holes], width)
     consumed = start + len(canvas) - int((canvas == NULL).sum())
     if not holes:
         weight[rng.permutation(len(canvas))[: config.supervised]] = 1.0

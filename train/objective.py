@@ -33,9 +33,7 @@ class DiffusionBatch:
     weight: Tensor
 
     def to(self, device: torch.device) -> DiffusionBatch:
-        return DiffusionBatch(
-            **{name: value.to(device, non_blocking=True) for name, value in vars(self).items()}
-        )
+        return DiffusionBatch(**{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
 
 
 class EncoderMemory:
@@ -85,9 +83,7 @@ def token_loss(model: DiffusionGemma, hidden: Tensor, targets: Tensor, weight: T
     """Weighted mean cross-entropy of `targets` [...] under the head, for normed hidden states [...,
     hidden]."""
     dtype = (
-        torch.get_autocast_dtype(hidden.device.type)
-        if torch.is_autocast_enabled(hidden.device.type)
-        else hidden.dtype
+        torch.get_autocast_dtype(hidden.device.type) if torch.is_autocast_enabled(hidden.device.type) else hidden.dtype
     )
     return head_loss(hidden, model.embed_tokens.weight, targets, weight, model.config.logit_softcap, dtype)
 
@@ -133,16 +129,12 @@ def diffusion_loss(
 ) -> tuple[Tensor, Tensor]:
     """(loss on the holes, causal loss of the encoder on the prompt)."""
     hidden, memory = encode(model, batch.prompt)
-    real = (
-        torch.arange(batch.prompt.shape[1], device=batch.prompt.device)[None] < batch.prompt_length[:, None]
-    )
+    real = torch.arange(batch.prompt.shape[1], device=batch.prompt.device)[None] < batch.prompt_length[:, None]
     weight = (real & (batch.prompt > 31)).float()
     causal = token_loss(model, hidden[:, :-1], batch.prompt[:, 1:], weight[:, 1:])
 
     masks = decoder_masks(model, batch)
-    positions = (
-        batch.prompt_length[:, None] + torch.arange(batch.canvas.shape[1], device=batch.prompt.device)[None]
-    )
+    positions = batch.prompt_length[:, None] + torch.arange(batch.canvas.shape[1], device=batch.prompt.device)[None]
     decoder_memory = DecoderMemory(memory)
     columns = batch.targets[..., None].expand(-1, -1, model.config.hidden_size)
     known = ~batch.hole[..., None]
@@ -151,9 +143,7 @@ def diffusion_loss(
         with torch.no_grad():
             first = model.denoise(noisy, belief, positions, masks, decoder_memory)
             probabilities = model.logits(first.gather(1, columns)).softmax(dim=-1)
-            soft = torch.zeros_like(belief).scatter(
-                1, columns, model.embed_mean(probabilities).to(belief.dtype)
-            )
+            soft = torch.zeros_like(belief).scatter(1, columns, model.embed_mean(probabilities).to(belief.dtype))
         belief = torch.where(known, belief, soft)
     hidden = model.denoise(noisy, belief, positions, masks, decoder_memory).gather(1, columns)
     emphasis = torch.where(noised.gather(1, batch.targets), 1.0, 0.1)

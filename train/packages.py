@@ -260,9 +260,7 @@ def license_from_copyright(text: str) -> str:
         fields = HeaderParser().parsestr(paragraph)
         files, words = fields.get("Files"), fields.get("License")
         if files and words and any(map(_may_be_learned, files.split())):
-            names.add(
-                " OR ".join(spdx(word) for word in re.split(r"\s+or\s+", words.split("\n")[0], flags=re.I))
-            )
+            names.add(" OR ".join(spdx(word) for word in re.split(r"\s+or\s+", words.split("\n")[0], flags=re.I)))
     return " AND ".join(f"({name})" if " OR " in name else name for name in sorted(names))
 
 

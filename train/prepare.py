@@ -181,9 +181,7 @@ def _prepare_shard(shard: Path, tokenizer_path: Path, part: Path) -> None:
     records = list(read_corpus(shard))
     for at in range(0, len(records), BATCH_FILES):
         batch = records[at : at + BATCH_FILES]
-        encodings = tokenizer.encode_batch_fast(
-            [record["text"] for record in batch], add_special_tokens=False
-        )
+        encodings = tokenizer.encode_batch_fast([record["text"] for record in batch], add_special_tokens=False)
         for record, encoding in zip(batch, encodings, strict=True):
             ids = np.array(encoding.ids, np.uint16)
             found = token_spans(record["text"].encode(), record["language"], ids, lengths)
@@ -242,9 +240,7 @@ def prepare(corpus: Path, tokenizer_path: Path, out: Path) -> dict[str, Any]:
     """Prepares a whole corpus; parts of an interrupted run are used again. Returns what meta.json holds."""
     shards = sorted(corpus.glob("files-*.jsonl.gz"))
     if not shards:
-        raise CorpusError(
-            f"There is no corpus in {corpus}; make one with python -m train.corpus --out {corpus}."
-        )
+        raise CorpusError(f"There is no corpus in {corpus}; make one with python -m train.corpus --out {corpus}.")
     tokenizer = load_tokenizer(tokenizer_path)
     if tokenizer.get_vocab_size() > 2**16:
         raise CorpusError("The vocabulary does not fit 16 bits; use a tokenizer of at most 65536 entries.")

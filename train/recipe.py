@@ -75,16 +75,12 @@ def _config_json(model: dict[str, Any], vocab_size: int, layout: LayoutConfig) -
     """A `config.json` that transformers and the engine both read; without a vision tower of its own."""
     count, every = model["num_hidden_layers"], model["full_every"]
     noise = {"kind": model["noise"], "mask_token_id": MASK, "uniform_share": model["uniform_share"]}
-    copied = {
-        name: value for name, value in model.items() if name not in ("full_every", "noise", "uniform_share")
-    }
+    copied = {name: value for name, value in model.items() if name not in ("full_every", "noise", "uniform_share")}
     text = {
         **copied,
         "model_type": "diffusion_gemma_text",
         "vocab_size": vocab_size,
-        "layer_types": [
-            "full_attention" if (i + 1) % every == 0 else "sliding_attention" for i in range(count)
-        ],
+        "layer_types": ["full_attention" if (i + 1) % every == 0 else "sliding_attention" for i in range(count)],
         "global_head_dim": model["head_dim"],
         "num_global_key_value_heads": model["num_key_value_heads"],
         "hidden_activation": "gelu_pytorch_tanh",

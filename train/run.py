@@ -52,16 +52,12 @@ class Optimizers:
         self.working = dict(model.named_parameters())
         self.masters = {name: p.detach().float().clone().requires_grad_() for name, p in self.working.items()}
         matrices = [
-            p
-            for name, p in self.masters.items()
-            if p.dim() == 2 and "embed" not in name and "router" not in name
+            p for name, p in self.masters.items() if p.dim() == 2 and "embed" not in name and "router" not in name
         ]
         others = [p for p in self.masters.values() if all(p is not matrix for matrix in matrices)]
         self.rates = (run.muon_lr, run.adam_lr)
         self.optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.Muon(
-                matrices, lr=run.muon_lr, weight_decay=run.weight_decay, adjust_lr_fn="match_rms_adamw"
-            ),
+            torch.optim.Muon(matrices, lr=run.muon_lr, weight_decay=run.weight_decay, adjust_lr_fn="match_rms_adamw"),
             torch.optim.AdamW(others, lr=run.adam_lr, betas=(0.9, 0.98), weight_decay=0.0),
         ]
 
@@ -161,9 +157,7 @@ class Trainer:
             return loss, {"causal": loss}
         batch = batch.to(self.device)
         self.noise_generator.manual_seed(step)
-        noisy, noised = add_noise(
-            batch, self.recipe.model.noise, self.recipe.model.vocab_size, self.noise_generator
-        )
+        noisy, noised = add_noise(batch, self.recipe.model.noise, self.recipe.model.vocab_size, self.noise_generator)
         hole, causal = diffusion_loss(self.model, batch, noisy, noised, self_condition=step % 2 == 1)
         return hole + self.recipe.run.encoder_loss_weight * causal, {"hole": hole, "causal": causal}
 

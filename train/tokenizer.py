@@ -79,9 +79,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> Token
     )
     tokenizer.train_from_iterator(texts, trainer)
     if tokenizer.get_vocab_size() != vocabulary:
-        raise CorpusError(
-            f"The text gives {tokenizer.get_vocab_size()} entries, not {vocabulary}: use more text."
-        )
+        raise CorpusError(f"The text gives {tokenizer.get_vocab_size()} entries, not {vocabulary}: use more text.")
     tokenizer.encode_special_tokens = True
     return tokenizer
 

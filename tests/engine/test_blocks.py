@@ -60,14 +60,10 @@ def test_two_blocks_are_what_they_are_by_hand(model: DiffusionGemma) -> None:
     assert blocks.steps == first.steps + second.steps == 8
     assert (blocks.finish, blocks.filled) == ("steps", 16)
     assert (blocks.prompt_tokens, blocks.encoded_tokens) == (21, 21 + 8)
-    assert denoiser.cache.encoded_tokens == 29, (
-        "what the first block wrote is read, the prompt is not read again"
-    )
+    assert denoiser.cache.encoded_tokens == 29, "what the first block wrote is read, the prompt is not read again"
 
 
-def test_the_models_own_canvas_is_the_default_width(
-    model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_models_own_canvas_is_the_default_width(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = Recorder(model, monkeypatch)
     denoise_in_blocks(Denoiser(model), ask())
     assert [tokens.shape[1] for tokens in recorder.tokens] == [12] * 4 + [4] * 4

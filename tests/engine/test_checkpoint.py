@@ -74,9 +74,7 @@ def saved(reference: DiffusionGemmaForBlockDiffusion, tmp_path_factory: pytest.T
 
 
 @pytest.fixture(scope="module")
-def saved_shards(
-    reference: DiffusionGemmaForBlockDiffusion, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def saved_shards(reference: DiffusionGemmaForBlockDiffusion, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shards")
     reference.save_pretrained(folder, max_shard_size="40KB")
     assert len(list(folder.glob("model-*.safetensors"))) > 2
@@ -159,9 +157,7 @@ def test_shards_with_an_index(saved_shards: Path, reference: DiffusionGemmaForBl
     assert_same_weights(load(saved_shards), reference)
 
 
-def test_config_as_the_hub_has_it(
-    folder: Path, saved: Path, reference: DiffusionGemmaForBlockDiffusion
-) -> None:
+def test_config_as_the_hub_has_it(folder: Path, saved: Path, reference: DiffusionGemmaForBlockDiffusion) -> None:
     def to_hub_style(config: dict[str, Any]) -> None:
         del config["text_config"]["per_layer_config"]
         config["text_config"] |= {"global_head_dim": 16, "num_global_key_value_heads": 1}
@@ -196,9 +192,7 @@ def test_tied_copies_are_skipped(folder: Path, reference: DiffusionGemmaForBlock
 
 
 @pytest.mark.parametrize("elements_at_once", [100, 2**23])
-def test_int8_weights_are_dequantized(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, elements_at_once: int
-) -> None:
+def test_int8_weights_are_dequantized(folder: Path, monkeypatch: pytest.MonkeyPatch, elements_at_once: int) -> None:
     monkeypatch.setattr(checkpoint, "ELEMENTS_AT_ONCE", elements_at_once)
     expected = {}
 
@@ -216,9 +210,7 @@ def test_int8_weights_are_dequantized(
 
 def test_remote_code_is_never_run(folder: Path, reference: DiffusionGemmaForBlockDiffusion) -> None:
     (folder / "modeling_foreign.py").write_text("raise SystemExit('foreign code was run')")
-    change_json(
-        folder / "config.json", lambda config: config.update(auto_map={"AutoModel": "modeling_foreign.Model"})
-    )
+    change_json(folder / "config.json", lambda config: config.update(auto_map={"AutoModel": "modeling_foreign.Model"}))
     assert_same_weights(load(folder), reference)
 
 
@@ -277,9 +269,7 @@ BAD_WEIGHTS = {
         [DOWN + ".scale", "unexpected"],
     ),
     "int8 scale of wrong shape": (
-        lambda old: old.update(
-            {EXPERTS: torch.zeros(4, 32, 32, dtype=torch.int8), EXPERTS + ".scale": torch.ones(32)}
-        ),
+        lambda old: old.update({EXPERTS: torch.zeros(4, 32, 32, dtype=torch.int8), EXPERTS + ".scale": torch.ones(32)}),
         [EXPERTS + ".scale", "[32]", "[4, 32]"],
     ),
     "int8 norm": (
@@ -360,9 +350,7 @@ def test_config_that_is_no_json_object(folder: Path, monkeypatch: pytest.MonkeyP
     assert "config.json" in message and "gesso model pull" in message
 
 
-def test_no_folder_no_config_no_weights(
-    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_folder_no_config_no_weights(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no model folder FOLDER" in refusal(tmp_path / "nowhere", monkeypatch)
     (folder / "model.safetensors").unlink()
     assert "neither model.safetensors nor model.safetensors.index.json" in refusal(folder, monkeypatch)

@@ -211,12 +211,7 @@ def test_canvases_of_any_width_with_holes_anywhere(model: DiffusionGemma, place:
 
 def test_known_tokens_around_a_hole_shape_what_is_written(model: DiffusionGemma) -> None:
     written = {
-        tuple(
-            Denoiser(model)
-            .run([DenoiseRequest(PROMPT, canvas, RESTLESS)])[0]
-            .tokens[canvas.hole_columns]
-            .tolist()
-        )
+        tuple(Denoiser(model).run([DenoiseRequest(PROMPT, canvas, RESTLESS)])[0].tokens[canvas.hole_columns].tolist())
         for canvas in (
             Canvas.of(Known([5]), Hole(6), Known([7])),
             Canvas.of(Known([80]), Hole(6), Known([7])),
@@ -250,9 +245,7 @@ def test_a_draft_stands_in_the_first_canvas_with_its_own_embedding(
     Denoiser(model).run([DenoiseRequest(PROMPT, canvas, replace(RESTLESS, max_steps=2))])
     assert recorder.tokens[0][0].tolist() == [5, 30, 4, 31, 4, 6]
     belief = recorder.beliefs[0][0]
-    torch.testing.assert_close(
-        belief[[1, 3]], model.embed_tokens.weight[[30, 31]] * 48**0.5, atol=0, rtol=1e-6
-    )
+    torch.testing.assert_close(belief[[1, 3]], model.embed_tokens.weight[[30, 31]] * 48**0.5, atol=0, rtol=1e-6)
     assert not belief[[2, 4]].any()
     assert recorder.beliefs[1][0, 1:5].ne(belief[1:5]).any(dim=-1).all(), "a draft is not pinned"
 
@@ -268,16 +261,12 @@ def test_a_draft_that_the_model_repeats_is_not_stable_at_once(
     model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script(model, monkeypatch, lambda step: two_way(VOCAB, 20, 21, 0.001).repeat(3, 1))
-    request = DenoiseRequest(
-        PROMPT, Canvas.of(Hole(3, draft=[20] * 3)), SamplingConfig(8, 1.0, 1.0, 1.0, 1, 0.1)
-    )
+    request = DenoiseRequest(PROMPT, Canvas.of(Hole(3, draft=[20] * 3)), SamplingConfig(8, 1.0, 1.0, 1.0, 1, 0.1))
     assert Denoiser(model).run([request])[0].steps == 2
 
 
 @pytest.mark.parametrize("choice", ["sample", "argmax"])
-def test_banned_tokens_never_come_and_restricted_columns_keep_to_theirs(
-    model: DiffusionGemma, choice: str
-) -> None:
+def test_banned_tokens_never_come_and_restricted_columns_keep_to_theirs(model: DiffusionGemma, choice: str) -> None:
     allowed = {3: [1, 2], 9: [110]}
     banned = torch.arange(100)
     canvas = Canvas.of(Known([5, 6]), Hole(8), Known([7]), allowed=allowed)
@@ -325,8 +314,7 @@ def test_the_stop_rule_equals_transformers(
 ) -> None:
     """A letter a step: which token is likeliest, in small letters where the model is confident."""
     tables = [
-        two_way(VOCAB, 20 + (letter in "bB"), 50, 0.5 if letter.isupper() else 0.01).repeat(4, 1)
-        for letter in story
+        two_way(VOCAB, 20 + (letter in "bB"), 50, 0.5 if letter.isupper() else 0.01).repeat(4, 1) for letter in story
     ]
     script(model, monkeypatch, lambda step: tables[step])
     sampling = SamplingConfig(len(story), 1.0, 1.0, 1.0, stability, 0.1)

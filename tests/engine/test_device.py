@@ -83,9 +83,7 @@ def test_named_devices(pretend) -> None:
     assert choose_device("mps") == MPS
 
 
-@pytest.mark.parametrize(
-    "name, reason", [("cuda", "without CUDA"), ("cuda:0", "without CUDA"), ("mps", "Metal")]
-)
+@pytest.mark.parametrize("name, reason", [("cuda", "without CUDA"), ("cuda:0", "without CUDA"), ("mps", "Metal")])
 def test_absent_devices_are_refused_with_a_way_out(pretend, name: str, reason: str) -> None:
     pretend()
     with pytest.raises(ModelError, match=reason) as caught:
@@ -225,9 +223,7 @@ def test_free_memory(machine: Path) -> None:
         ),
     ],
 )
-def test_free_memory_in_a_container(
-    machine: Path, cgroup: str, folder: str, names: tuple[str, str, str]
-) -> None:
+def test_free_memory_in_a_container(machine: Path, cgroup: str, folder: str, names: tuple[str, str, str]) -> None:
     limit, used, droppable = names
     place = machine / "sys/fs/cgroup" / folder
     write(machine / "proc/self/cgroup", cgroup)

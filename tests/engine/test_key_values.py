@@ -109,9 +109,7 @@ def test_a_canvas_is_written_behind_the_prompt_and_leaves_it_alone(config: Model
     memory = CanvasMemory(kv, 3)
     for number in (70.0, 80.0):
         for layer, first in ((0, 13), (1, 0)):
-            keys, values = memory.extend(
-                layer, new(config, layer, 3, number), new(config, layer, 3, number + 1)
-            )
+            keys, values = memory.extend(layer, new(config, layer, 3, number), new(config, layer, 3, number + 1))
             assert keys[0, 0, :, 0].tolist() == [*range(first, 20), number, number, number]
             assert values[0, 0, :, 0].tolist() == [
                 *range(-first, -20, -1),

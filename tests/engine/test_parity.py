@@ -73,9 +73,7 @@ def test_encoding_in_pieces_equals_encoding_at_once() -> None:
     prompt = torch.randint(120, (30,))
     whole, pieces = encode(mine, prompt, (30,)), encode(mine, prompt, (1, 12, 17))
     for layer in range(4):
-        torch.testing.assert_close(
-            pieces.keys[layer][:, :, :30], whole.keys[layer][:, :, :30], atol=1e-4, rtol=0
-        )
+        torch.testing.assert_close(pieces.keys[layer][:, :, :30], whole.keys[layer][:, :, :30], atol=1e-4, rtol=0)
 
 
 @torch.inference_mode()
@@ -91,9 +89,7 @@ def test_rows_of_unequal_length_do_not_see_each_others_padding() -> None:
     together = mine.denoise(padded, torch.zeros(3, 12, 48), memory.positions(), memory.masks(), memory)
     for row, canvas in enumerate(canvases):
         single = CanvasMemory(rows[row], len(canvas))
-        alone = mine.denoise(
-            canvas[None], torch.zeros(1, len(canvas), 48), single.positions(), single.masks(), single
-        )
+        alone = mine.denoise(canvas[None], torch.zeros(1, len(canvas), 48), single.positions(), single.masks(), single)
         torch.testing.assert_close(together[row, : len(canvas)], alone[0], atol=1e-5, rtol=0)
 
 

@@ -100,9 +100,7 @@ def test_it_takes_no_part_in_the_entropy_bound_nor_in_the_stop_rule(
     flickering = entropies(0.001, 0.05, 13, PINS)
     flickering[PINS] = two_way(VOCAB, 41, 40, 0.001)
     stopped, _ = run(entropies(0.001, 0.05, 13, PINS), flickering)
-    assert (stopped.finished, stopped.steps) == ("stable", 2), (
-        "pins that would change must not count as unrest"
-    )
+    assert (stopped.finished, stopped.steps) == ("stable", 2), "pins that would change must not count as unrest"
 
 
 @pytest.mark.parametrize("finish", ["steps", "stable", "cancelled"])
@@ -111,9 +109,7 @@ def test_it_stands_in_the_output_whatever_the_model_says(
 ) -> None:
     sampling = SamplingConfig(3, 1.0, 1.0, 1.0, 1, 0.5 if finish == "stable" else 1e-9)
     script(model, monkeypatch, lambda step: entropies(0.001, 0.001, 13, PINS))
-    result = Denoiser(model).run(
-        [DenoiseRequest(PROMPT, CANVAS, sampling)], lambda runs: finish != "cancelled"
-    )[0]
+    result = Denoiser(model).run([DenoiseRequest(PROMPT, CANVAS, sampling)], lambda runs: finish != "cancelled")[0]
     assert result.finish == finish
     assert result.tokens[PINS].tolist() == KNOWN
     assert result.tokens[HOLES].tolist() == [20] * 7

@@ -133,9 +133,7 @@ def test_a_prompt_that_shares_little_leaves_the_entry_alone(cache: PrefixCache) 
 def test_an_entry_in_use_is_not_changed(cache: PrefixCache, wanted: list[int]) -> None:
     held = cache.acquire(PROMPT)
     other = cache.acquire(wanted)
-    assert other.encoded == sum(a != b for a, b in zip(wanted, PROMPT, strict=False)) + max(
-        0, len(wanted) - 40
-    )
+    assert other.encoded == sum(a != b for a, b in zip(wanted, PROMPT, strict=False)) + max(0, len(wanted) - 40)
     assert other.kv is not held.kv
     assert held.prompt.tokens.tolist() == PROMPT
     assert_holds(cache, held.kv, PROMPT)

@@ -84,9 +84,7 @@ def test_temperature_falls_with_the_steps_that_remain() -> None:
     for remaining in ([8, 5, 3], [3, 2, 2], [1, 1, 1]):
         mine = decide(logits, all_present(3, 4), [0, 1, 2], configs, remaining, draws([0, 1, 2]))
         for row, (config, left) in enumerate(zip(configs, remaining, strict=True)):
-            schedule: Any = LinearTemperatureScheduleLogitsProcessor(
-                config.t_min, config.t_max, config.max_steps
-            )
+            schedule: Any = LinearTemperatureScheduleLogitsProcessor(config.t_min, config.t_max, config.max_steps)
             processed = schedule(torch.empty(0), logits[row], left)
             torch.testing.assert_close(mine.probabilities[row], processed.softmax(-1))
             expected = torch.distributions.Categorical(logits=processed).entropy()

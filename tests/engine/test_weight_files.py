@@ -140,9 +140,7 @@ BAD_INDICES: dict[str, tuple[Callable[[dict[str, Any]], Any], list[str]]] = {
 
 
 @pytest.mark.parametrize("change, culprits", BAD_INDICES.values(), ids=BAD_INDICES.keys())
-def test_index_that_does_not_fit(
-    sharded: Path, change: Callable[[dict[str, Any]], Any], culprits: list[str]
-) -> None:
+def test_index_that_does_not_fit(sharded: Path, change: Callable[[dict[str, Any]], Any], culprits: list[str]) -> None:
     save_file({"a": torch.zeros(1)}, sharded.parent / "x.safetensors")
     (sharded / "pytorch_model.bin").write_bytes(b"pickle")
     index = json.loads((sharded / INDEX_FILE).read_text())

@@ -49,9 +49,7 @@ def reference(
     thirty times a step, so that whole trajectories can only be compared on a calmer one.
     """
     torch.manual_seed(seed)
-    config = DiffusionGemmaConfig(
-        text_config={**TEXT, **text}, vision_config=VISION, canvas_length=canvas_length
-    )
+    config = DiffusionGemmaConfig(text_config={**TEXT, **text}, vision_config=VISION, canvas_length=canvas_length)
     model = DiffusionGemmaForBlockDiffusion(config).eval()
     with torch.no_grad():
         for name, parameter in model.model.decoder.named_parameters():

@@ -91,9 +91,7 @@ class ScriptedDenoiser(Denoiser):
         self.written: list[int] = []
         self.rest: list[int] = []
 
-    def run(
-        self, requests: Sequence[DenoiseRequest], on_step: StepCallback | None = None
-    ) -> list[DenoiseResult]:
+    def run(self, requests: Sequence[DenoiseRequest], on_step: StepCallback | None = None) -> list[DenoiseResult]:
         self.timings = Timings()
         return [self._answer(request) for request in requests]
 
@@ -119,9 +117,7 @@ class ScriptedDenoiser(Denoiser):
         )
 
     def _typed(self, allowed: list[int]) -> str:
-        return self.text_tokens.decode(
-            [min(allowed, key=lambda token: len(self.text_tokens.bytes_of[token]))]
-        )
+        return self.text_tokens.decode([min(allowed, key=lambda token: len(self.text_tokens.bytes_of[token]))])
 
 
 def scripted_completer(*texts: str | Sequence[str], confidence: float = 0.9, **settings: Any) -> Completer:
@@ -176,9 +172,7 @@ def chat_tokenizer(folder: Path) -> Path:
     return folder / "tokenizer.json"
 
 
-def request(
-    text: str, lines: Lines = "auto", language: str | None = "python", **more: object
-) -> InfillRequest:
+def request(text: str, lines: Lines = "auto", language: str | None = "python", **more: object) -> InfillRequest:
     """Holes where § stands, and where a text within «» is to be replaced."""
     holes, plain, opened = [], "", 0
     for character in text:

@@ -28,7 +28,7 @@ def refused(marked, language="python"):
         ("x = ‹'abc›\n", True),
         ("x = 'a‹bc'›\n", False),
         ("x = 'a‹bc'›'\n", True),
-        ("x = ‹\"\"\"abc›\ny = 1\n", True),
+        ('x = ‹"""abc›\ny = 1\n', True),
         ("# ‹don't (›\n", False),
         ("x = 1  ‹# (›\n", False),
         ("x = f(a ‹# )›\n", False),

@@ -21,7 +21,7 @@ def still_open(text, language):
         ("python", "x = foo(a, [\ndef f(a:\n", "("),
         ("javascript", "`a${ {b: ']'} } (` + [ // (", "["),
         ("javascript", "`a${b(", "${("),
-        ("javascript", "x = /[\"(]/.test(y) / 2; {", "{"),
+        ("javascript", 'x = /["(]/.test(y) / 2; {', "{"),
         ("javascript", "a = b / c; d = (e / f", "("),
         ("typescript", "<p>Don't</p>\n{", "{"),
         ("go", "`(\n` + '(' {", "{"),
@@ -29,7 +29,7 @@ def still_open(text, language):
         ("rust", '"a(\n(" [', "["),
         ("java", '"""\n( " (\n""" + "(" {', "{"),
         ("c", "// don't (\nchar c = '('; /* ( \n ( */ [", "["),
-        ("cpp", "auto x = 1'000'000; R\"d(()\" ()d\"; foo(", "("),
+        ("cpp", 'auto x = 1\'000\'000; R"d(()" ()d"; foo(', "("),
         (None, 'say "hi (" and don\'t (', "("),
     ],
 )

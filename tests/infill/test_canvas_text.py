@@ -19,9 +19,7 @@ IN_LINE, LINE, BLOCK = TextHole(True, False), TextHole(True, True), TextHole(Fal
 
 def filled(slots: Sequence[int], kind: TextHole = IN_LINE, healed: str = "") -> HoleText:
     """The text of a hole whose slots came out as given, each at probability one half."""
-    layout = Layout(
-        [1], Canvas.of(Known([50]), Slots(len(slots))), (HoleColumns(1, 1 + len(slots), healed),), ()
-    )
+    layout = Layout([1], Canvas.of(Known([50]), Slots(len(slots))), (HoleColumns(1, 1 + len(slots), healed),), ())
     half = torch.full((len(slots),), 0.5).log()
     columns = torch.arange(1, 1 + len(slots))
     result = DenoiseResult(torch.tensor([50, *slots]), columns, half, -half, 1, "stable", 1, 1)
@@ -74,9 +72,7 @@ def test_slots_that_were_not_reached_say_nothing() -> None:
 
 
 def test_confidence_is_that_of_the_text_and_the_slot_that_ends_it() -> None:
-    text = HoleText(
-        "ab", ((0, 1), (1, 2), (2, 2), (2, 2)), tuple(torch.tensor([0.9, 0.4, 0.6, 0.01]).log().tolist())
-    )
+    text = HoleText("ab", ((0, 1), (1, 2), (2, 2), (2, 2)), tuple(torch.tensor([0.9, 0.4, 0.6, 0.01]).log().tolist()))
     assert text.confidence == pytest.approx((0.9 * 0.4 * 0.6) ** (1 / 3))
     assert text.cut("a").confidence == pytest.approx((0.9 * 0.4) ** (1 / 2))
     assert filled([NULL, NULL]).confidence == pytest.approx(0.5)

@@ -45,9 +45,7 @@ def test_the_start_moves_seldom_and_never_back(line: str) -> None:
     text = line * 200
     starts = [window_start(text, end, 600) for end in range(600, len(text))]
     assert starts == sorted(starts)
-    assert all(
-        300 <= end - start <= 600 for end, start in zip(range(601, len(text)), starts[1:], strict=True)
-    )
+    assert all(300 <= end - start <= 600 for end, start in zip(range(601, len(text)), starts[1:], strict=True))
     assert len(set(starts)) <= len(text) / len(line)
     assert all(start == 0 or text[start - 1] == "\n" for start in starts)
 

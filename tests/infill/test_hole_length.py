@@ -31,9 +31,7 @@ def lay_out(slots: Sequence[int]) -> Layout:
     return Layout([2, 16, 6, 7], Canvas.of(*parts, Known([44, 45, 46])), tuple(holes), ())
 
 
-def task(
-    *slots: int, most: int = 64, sampling: SamplingConfig = ONE_STEP, deadline: float | None = None
-) -> FillTask:
+def task(*slots: int, most: int = 64, sampling: SamplingConfig = ONE_STEP, deadline: float | None = None) -> FillTask:
     return FillTask(
         lay_out,
         lambda layout: DenoiseRequest(layout.prompt, layout.canvas, sampling, deadline=deadline),
@@ -90,9 +88,7 @@ class Finishing(Denoiser):
         super().__init__(tiny_model())
         self.finishes = list(finishes)
 
-    def run(
-        self, requests: Sequence[DenoiseRequest], on_step: StepCallback | None = None
-    ) -> list[DenoiseResult]:
+    def run(self, requests: Sequence[DenoiseRequest], on_step: StepCallback | None = None) -> list[DenoiseResult]:
         finish = self.finishes.pop(0)
         return [
             DenoiseResult(
@@ -156,9 +152,7 @@ class Probed(Denoiser):
         self.entropies = entropies
         self.asked: list[tuple[int, int]] = []
 
-    def run(
-        self, requests: Sequence[DenoiseRequest], on_step: StepCallback | None = None
-    ) -> list[DenoiseResult]:
+    def run(self, requests: Sequence[DenoiseRequest], on_step: StepCallback | None = None) -> list[DenoiseResult]:
         results = []
         for one in requests:
             length = len(one.canvas.hole_columns)
@@ -166,9 +160,7 @@ class Probed(Denoiser):
             tokens = one.canvas.tokens.clone()
             tokens[one.canvas.hole_columns] = 100 + length
             entropy = torch.full((length,), self.entropies[length])
-            results.append(
-                DenoiseResult(tokens, one.canvas.hole_columns, -entropy, entropy, 2, "steps", 4, 1)
-            )
+            results.append(DenoiseResult(tokens, one.canvas.hole_columns, -entropy, entropy, 2, "steps", 4, 1))
         return results
 
 
@@ -235,7 +227,5 @@ def test_the_callback_stops_a_fill() -> None:
         return False
 
     sampling = SamplingConfig(max_steps=9)
-    (filled,) = NullSlots(Canvases(Denoiser(tiny_model()), 160), NULL).fill(
-        [task(8, sampling=sampling)], stop
-    )
+    (filled,) = NullSlots(Canvases(Denoiser(tiny_model()), 160), NULL).fill([task(8, sampling=sampling)], stop)
     assert seen == [1] and filled.result.finish == "cancelled"

@@ -138,9 +138,7 @@ def test_one_line_in_a_long_file_of_one_line_is_quick() -> None:
         ("def f(x):\n    a = 1\n«    b = 2\n»    return a\n", "auto", "    y = x\n"),
     ],
 )
-def test_line_or_block_is_chosen_from_the_syntax_unless_asked_for(
-    text: str, lines: Lines, wanted: str
-) -> None:
+def test_line_or_block_is_chosen_from_the_syntax_unless_asked_for(text: str, lines: Lines, wanted: str) -> None:
     completer = scripted_completer("    y = x\n    return y")
     completion = completer.complete(request(text, lines)).completions[0]
     assert completion.candidates[-1].text == wanted or completion.text == wanted
@@ -219,15 +217,11 @@ def test_a_hole_longer_than_a_canvas_is_filled_to_its_end() -> None:
 
 
 def test_a_random_model_fills_beyond_one_canvas() -> None:
-    result = tiny_completer(SamplingConfig(max_steps=1), copy_drafts=False).complete(
-        request("def f():\n§\n", "block")
-    )
+    result = tiny_completer(SamplingConfig(max_steps=1), copy_drafts=False).complete(request("def f():\n§\n", "block"))
     assert result.hole == 512 and result.canvas > 512 and result.steps > 4
 
 
-@pytest.mark.parametrize(
-    "holes", [(), (Hole(3, 2),), (Hole(0, 99),), (Hole(-1, 0),), (Hole(0, 3), Hole(2, 4))]
-)
+@pytest.mark.parametrize("holes", [(), (Hole(3, 2),), (Hole(0, 99),), (Hole(-1, 0),), (Hole(0, 3), Hole(2, 4))])
 def test_holes_that_make_no_sense_are_refused(holes: tuple[Hole, ...]) -> None:
     with pytest.raises(InputError):
         scripted_completer("x").complete(InfillRequest("x = 1\n", holes))

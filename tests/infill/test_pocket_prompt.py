@@ -31,9 +31,7 @@ SOURCE = "import os\nfrom pathlib import Path\n\n\n" + "".join(
 )
 
 
-def lay_out(
-    text: str, *holes: tuple[int, int], slots: int = 16, whole: bool = False, one: bool = True
-) -> Layout:
+def lay_out(text: str, *holes: tuple[int, int], slots: int = 16, whole: bool = False, one: bool = True) -> Layout:
     context = show_context(text, holes[0][0], holes[-1][1], "python", "a.py", (), pocket().budget)
     between = [text[a[1] : b[0]] for a, b in zip(holes, holes[1:], strict=False)]
     kinds = [TextHole(one_line=one, whole_lines=whole)] * len(holes)
@@ -141,9 +139,7 @@ TYPED = "    if size > 3:\n        total = sum(len(line) for line in found)\n   
 def test_while_one_line_is_typed_the_prompt_stays_or_grows() -> None:
     at = SOURCE.index("    return found", 6000)
     prompts = [lay_out(text, (cursor, cursor)).prompt for text, cursor in type_on(SOURCE, at, TYPED)]
-    changes = [
-        (one, other) for one, other in zip(prompts, prompts[1:], strict=False) if other[: len(one)] != one
-    ]
+    changes = [(one, other) for one, other in zip(prompts, prompts[1:], strict=False) if other[: len(one)] != one]
     assert len(changes) <= 2
     assert len({tuple(prompt) for prompt in prompts}) <= 5
 

@@ -22,9 +22,7 @@ def test_any_text_comes_back_as_it_was(text: str) -> None:
     assert tokens.decode(tokens.encode(text)) == text
 
 
-@pytest.mark.parametrize(
-    "text", ["\t\tx\n", "a\n\n\n    b", "größe = '日本 😀'", "x" * 5000, "", " ", "a\rb"]
-)
+@pytest.mark.parametrize("text", ["\t\tx\n", "a\n\n\n    b", "größe = '日本 😀'", "x" * 5000, "", " ", "a\rb"])
 def test_odd_texts_come_back_as_they_were(text: str) -> None:
     tokens = pocket_tokens()
     assert tokens.decode(tokens.encode(text)) == text
@@ -60,9 +58,7 @@ def test_starting_with_finds_every_token_that_begins_so() -> None:
     tokens = pocket_tokens()
     for start in ("re", "\n", " ", "é"):
         found = set(tokens.starting_with(start))
-        wanted = {
-            token for token, piece in enumerate(tokens.bytes_of) if piece and piece.startswith(start.encode())
-        }
+        wanted = {token for token, piece in enumerate(tokens.bytes_of) if piece and piece.startswith(start.encode())}
         assert found == wanted
     assert tokens.starting_with("there is no such token at all") == []
 

@@ -34,17 +34,13 @@ from train.packages import (
 
 
 def code(seed: int, lines: int = 40) -> str:
-    return "".join(
-        f"def name_{seed}_{i}(value):\n    return value.part_{seed} + other\n" for i in range(lines)
-    )
+    return "".join(f"def name_{seed}_{i}(value):\n    return value.part_{seed} + other\n" for i in range(lines))
 
 
 def wheel(folder: Path, name: str, files: dict[str, str], license_line: str) -> Path:
     path = folder / f"{name}-1.0-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as bundle:
-        bundle.writestr(
-            f"{name}-1.0.dist-info/METADATA", f"Name: {name}\nVersion: 1.0\n{license_line}\n\nText\n"
-        )
+        bundle.writestr(f"{name}-1.0.dist-info/METADATA", f"Name: {name}\nVersion: 1.0\n{license_line}\n\nText\n")
         for inner, text in files.items():
             bundle.writestr(inner, text)
     return path
@@ -66,9 +62,7 @@ def wheel(folder: Path, name: str, files: dict[str, str], license_line: str) -> 
     ],
 )  # fmt: skip
 def test_python_license(lines: str, license_name: str, kept: bool) -> None:
-    version, found = license_from_metadata(
-        f"Metadata-Version: 2.4\nName: x\nVersion: 3.1\n{lines}\n\nMIT License\n"
-    )
+    version, found = license_from_metadata(f"Metadata-Version: 2.4\nName: x\nVersion: 3.1\n{lines}\n\nMIT License\n")
     assert (version, found, allowed(found)) == ("3.1", license_name, kept)
 
 

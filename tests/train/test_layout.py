@@ -147,8 +147,7 @@ def test_noise_stands_in_holes_only(kind: Any) -> None:
         if kind == "mask":
             assert (noisy[noised & partial[:, None]] == MASK).all()
         levels += [
-            float(noised[row].sum() / batch.hole[row].sum())
-            for row in torch.nonzero(partial).flatten().tolist()
+            float(noised[row].sum() / batch.hole[row].sum()) for row in torch.nonzero(partial).flatten().tolist()
         ]
     assert sum(level == 1 for level in levels) / len(levels) > 0.25 and min(levels) < 0.3
 
@@ -188,8 +187,6 @@ def test_the_head_loss_is_plain_cross_entropy_with_its_gradients(weighted: bool)
 
 def test_without_any_weight_the_head_loss_is_nothing() -> None:
     hidden = torch.randn(4, 8).requires_grad_()
-    loss = head_loss(
-        hidden, torch.randn(9, 8), torch.zeros(4, dtype=torch.long), torch.zeros(4), 30.0, torch.float32
-    )
+    loss = head_loss(hidden, torch.randn(9, 8), torch.zeros(4, dtype=torch.long), torch.zeros(4), 30.0, torch.float32)
     loss.backward()
     assert loss == 0 and hidden.grad is not None and not hidden.grad.any()

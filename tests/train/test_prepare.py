@@ -128,9 +128,7 @@ def test_token_spans_agree_with_bytes(tokenizer: Tokenizer) -> None:
             (int(kind), tokenizer.decode(ids[start:end].tolist(), skip_special_tokens=False))
             for start, end, kind in spans
         }
-        short = {
-            (kind, text) for kind, text in texts(source, language) if len(tokenizer.encode(text).ids) <= 96
-        }
+        short = {(kind, text) for kind, text in texts(source, language) if len(tokenizer.encode(text).ids) <= 96}
         assert decoded == short and decoded
         assert (np.diff(spans["start"].astype(np.int64)) >= 0).all()
 

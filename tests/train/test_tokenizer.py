@@ -35,8 +35,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 
 def pieces(tokenizer: Tokenizer, text: str) -> list[str]:
     return [
-        tokenizer.decode([i], skip_special_tokens=False)
-        for i in tokenizer.encode(text, add_special_tokens=False).ids
+        tokenizer.decode([i], skip_special_tokens=False) for i in tokenizer.encode(text, add_special_tokens=False).ids
     ]
 
 
@@ -89,11 +88,7 @@ def test_special_tokens_decode_to_their_names(tokenizer: Tokenizer) -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(
-    st.text(
-        st.one_of(st.characters(codec="utf-8"), st.sampled_from(" \t\n\r(){}'\"0a_=<|>.:é😀")), max_size=60
-    )
-)
+@given(st.text(st.one_of(st.characters(codec="utf-8"), st.sampled_from(" \t\n\r(){}'\"0a_=<|>.:é😀")), max_size=60))
 def test_every_text_comes_back(tokenizer: Tokenizer, text: str) -> None:
     ids = tokenizer.encode(text, add_special_tokens=False).ids
     assert tokenizer.decode(ids, skip_special_tokens=False) == text

@@ -15,9 +15,7 @@ SMALL = LayoutConfig(prompt=48, canvas=32, far_suffix=8, header=8, supervised=16
 def source(lines: int = 60, width: int = 8) -> FileTokens:
     """Lines of tokens that count up, each begun by a newline token; every fifth line is a statement, every
     tenth begins a block of two lines."""
-    tokens = np.array(
-        [(NEWLINE if i % width == 0 else 1000 + i) for i in range(lines * width)], dtype=np.int64
-    )
+    tokens = np.array([(NEWLINE if i % width == 0 else 1000 + i) for i in range(lines * width)], dtype=np.int64)
     statements = [(i * width, (i + 1) * width, 2) for i in range(0, lines, 5)]
     blocks = [(i * width, (i + 2) * width, 3) for i in range(0, lines - 1, 10)]
     spans = np.array(sorted(statements + blocks), dtype=np.int64)

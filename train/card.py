@@ -69,6 +69,11 @@ def quality_lines(results: Path) -> list[str]:
             f"| {np.mean([one['similarity'] for one in group]):.2f} | {np.mean([one['parses'] for one in group]):.1%} "
             f"| {len(shown) / len(group):.1%} | {precision} |"
         )
+    right = [one for one in outcomes if one["exact"]]
+    copied = sum(one["source"] == "copy" for one in right)
+    rows.append(
+        f"\nOf the {len(right)} exact ones {copied} were copied from the context, the others written by the model."
+    )
     return rows
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 from typing import Literal
 
@@ -93,7 +93,6 @@ class Timings:
 
     encode: float = 0.0
     denoise: float = 0.0
-    extra: dict[str, float] = field(default_factory=dict)
 
 
 StepCallback = Callable[[Sequence[CanvasRun]], bool | None]
@@ -140,7 +139,7 @@ class Denoiser:
         started = time.perf_counter()
         canvas = request.canvas.tokens.to(self.device)
         pinned = request.canvas.pinned.to(self.device)
-        columns = (~pinned).nonzero().squeeze(1)
+        columns = request.canvas.hole_columns.to(self.device)
         drafted = canvas[columns] >= 0
         embedded = self.model.embed(canvas.clamp(min=0))
         bias = self._bias(request, columns)

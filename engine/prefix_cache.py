@@ -6,7 +6,7 @@ Bounded in bytes; the least recently used entry goes first. Knows nothing of can
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -81,7 +81,7 @@ class PrefixCache:
         return Lease(entry, entry.kv.length - before, release)
 
     @contextmanager
-    def encoded(self, tokens: Sequence[int]):  # type: ignore[no-untyped-def]
+    def encoded(self, tokens: Sequence[int]) -> Iterator[Lease]:
         """`acquire` as a context."""
         lease = self.acquire(tokens)
         try:

@@ -27,13 +27,10 @@ def causal_log_probabilities(
 
     Where `known` is empty the first token has nothing to be predicted from here, and its entry is 0.
     """
-    lease = cache.acquire(prompt)
-    try:
+    with cache.encoded(prompt) as lease:
         sequence = torch.tensor([*known, *tokens], device=cache.device)
         memory = PromptMemory(lease.kv, len(sequence))
         hidden = model.encode(sequence[None], memory.positions(), memory.masks(), memory)[0]
-    finally:
-        lease.release()
     first = max(len(known), 1)
     predicted = torch.log_softmax(model.logits(hidden[first - 1 : -1]), dim=-1)
     scores = predicted.gather(1, sequence[first:, None]).squeeze(1).cpu()

@@ -117,6 +117,15 @@ class Completer:
         context = show_context(
             work.text, first, last, work.language, request.path, request.neighbours, self.family.budget
         )
+        return FillTask(
+            lay_out=lambda slots: self.family.lay_out(context, work.kinds, work.between, slots),
+            request=self._denoise_request(work, variant),
+            slots=tuple(self.family.slots[0 if kind.one_line else 1] for kind in work.kinds),
+            most=tuple(LONGEST[kind.one_line] for kind in work.kinds),
+        )
+
+    def _denoise_request(self, work: Work, variant: int) -> Callable[[Layout], DenoiseRequest]:
+        """How a layout of this work is to be denoised."""
         sampling = self.sampling.with_steps(work.request.steps)
         if variant:
             t_min, t_max = max(sampling.t_min, SAMPLED_T[0]), max(sampling.t_max, SAMPLED_T[1])
@@ -124,14 +133,11 @@ class Completer:
 
         def denoise(layout: Layout) -> DenoiseRequest:
             banned = torch.tensor(layout.banned, dtype=torch.long)
-            return DenoiseRequest(layout.prompt, layout.canvas, sampling, request.seed + variant, banned, work.deadline)
+            return DenoiseRequest(
+                layout.prompt, layout.canvas, sampling, work.request.seed + variant, banned, work.deadline
+            )
 
-        return FillTask(
-            lay_out=lambda slots: self.family.lay_out(context, work.kinds, work.between, slots),
-            request=denoise,
-            slots=tuple(self.family.slots[0 if kind.one_line else 1] for kind in work.kinds),
-            most=tuple(LONGEST[kind.one_line] for kind in work.kinds),
-        )
+        return denoise
 
     def _fill(self, tasks: Sequence[FillTask], on_step: OnStep | None) -> list[Filled]:
         if on_step is None:
@@ -189,11 +195,11 @@ class Completer:
         context = self._check_context(work, index, filled, hole.text, hole.confidence)
         reason = first_refusal(context)
         if reason and hole.text.strip() and parse_worse(context):
-            hole, context, reason = self._mended(work, index, filled, hole, reason)
+            hole, context, reason = self._mended(work, index, filled, hole, context, reason)
         return self._candidate(work, context, reason, "model", hole.tokens)
 
     def _mended(
-        self, work: Work, index: int, filled: Filled, hole: HoleText, reason: str
+        self, work: Work, index: int, filled: Filled, hole: HoleText, context: CheckContext, reason: str
     ) -> tuple[HoleText, CheckContext, str | None]:
         """Re-noises what stands under parse errors and denoises a little more; then cuts back to what
         parses."""
@@ -204,16 +210,16 @@ class Completer:
         if spans and not late and filled.layout.canvas.width <= self.family.max_canvas:
             result = self._renoised(work, index, filled, hole, [(span.start, span.end) for span in spans])
             again = filled_text(self.family, filled.layout, result, index, work.kinds[index])
-            context = self._check_context(work, index, filled, again.text, again.confidence)
-            if not (refusal := first_refusal(context)):
-                return again, context, None
+            again_context = self._check_context(work, index, filled, again.text, again.confidence)
+            if not (refusal := first_refusal(again_context)):
+                return again, again_context, None
             reason = refusal if again.text == hole.text else reason
         shorter = cut_back(before, hole.text, after, work.language)
         if shorter.strip() and shorter != hole.text:
             cut = hole.cut(shorter)
-            context = self._check_context(work, index, filled, cut.text, cut.confidence)
-            return cut, context, first_refusal(context)
-        return hole, self._check_context(work, index, filled, hole.text, hole.confidence), reason
+            cut_context = self._check_context(work, index, filled, cut.text, cut.confidence)
+            return cut, cut_context, first_refusal(cut_context)
+        return hole, context, reason
 
     def _renoised(
         self, work: Work, index: int, filled: Filled, hole: HoleText, spans: Sequence[tuple[int, int]]
@@ -225,7 +231,7 @@ class Completer:
         for slot, (start, end) in enumerate(hole.token_spans):
             if any(start < last and first < end for first, last in spans):
                 tokens[columns.start + slot] = -1
-        request = self._task(work, 0).request(filled.layout)
+        request = self._denoise_request(work, 0)(filled.layout)
         canvas = replace(filled.layout.canvas, tokens=tokens)
         sampling = request.sampling.with_steps(REPAIR_STEPS)
         return self.canvases.run([replace(request, canvas=canvas, sampling=sampling)])[0]

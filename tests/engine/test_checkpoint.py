@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny import VISION
 from torch import Tensor, nn
 from transformers import DiffusionGemmaConfig, DiffusionGemmaForBlockDiffusion
 
@@ -42,23 +43,14 @@ TEXT = {
     "moe_intermediate_size": 16,
     "max_position_embeddings": 512,
 }
-VISION = {
-    "model_type": "gemma4_vision",
-    "hidden_size": 16,
-    "intermediate_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "position_embedding_size": 16,
-}
+SMALL_VISION = {**VISION, "position_embedding_size": 16}
 
 
 @pytest.fixture(scope="module")
 def reference() -> DiffusionGemmaForBlockDiffusion:
     """A small random model of transformers in which no two tensors are alike, norms and scalars included."""
     torch.manual_seed(0)
-    config = DiffusionGemmaConfig(text_config=dict(TEXT), vision_config=dict(VISION), canvas_length=16)
+    config = DiffusionGemmaConfig(text_config=dict(TEXT), vision_config=dict(SMALL_VISION), canvas_length=16)
     model = DiffusionGemmaForBlockDiffusion(config).eval()
     with torch.no_grad():
         for tensor in (*model.parameters(), *model.buffers()):

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
+from tiny import VISION
 from transformers import DiffusionGemmaForBlockDiffusion
 
 from engine import export
@@ -44,16 +45,7 @@ CONFIG: dict[str, Any] = {
         "moe_intermediate_size": 16,
         "max_position_embeddings": 512,
     },
-    "vision_config": {
-        "model_type": "gemma4_vision",
-        "hidden_size": 16,
-        "intermediate_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 2,
-        "head_dim": 8,
-        "position_embedding_size": 16,
-    },
+    "vision_config": {**VISION, "position_embedding_size": 16},
 }
 GENERATION = {"max_denoising_steps": 9, "t_max": 0.7, "sampler_config": {"entropy_bound": 0.2}}
 

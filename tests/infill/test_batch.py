@@ -1,3 +1,5 @@
+"""Rows in, rows out: order, resuming, bad rows."""
+
 import json
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""What `gesso doctor` says of made-up machines."""
+
 import json
 from typing import Any
 

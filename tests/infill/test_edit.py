@@ -1,3 +1,5 @@
+"""Texts with completions put in, diffs, and files written without loss."""
+
 import os
 import shutil
 import stat

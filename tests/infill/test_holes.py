@@ -1,3 +1,5 @@
+"""Places, ranges and markers to holes."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,3 +1,5 @@
+"""The canvas drawn in a terminal and as a picture."""
+
 import io
 import time
 import xml.etree.ElementTree as ElementTree

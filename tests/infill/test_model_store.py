@@ -1,3 +1,5 @@
+"""Names of models to folders, without a network."""
+
 import json
 import os
 import shutil

@@ -1,3 +1,5 @@
+"""Where each setting comes from, and what is refused."""
+
 from pathlib import Path
 
 import pytest

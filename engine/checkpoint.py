@@ -4,9 +4,9 @@ Everything is checked from the headers, and the memory too, before a byte is all
 stream, memory mapped, into the model's fused parameters. The vision tower and tied copies are skipped. Never
 pickle, never remote code, and no network: turning a name into a folder happens elsewhere.
 
-The int8 format: a weight matrix stands as I8 under its usual name, next to a float tensor `<name>.scale` with
-one scale per output row (its shape without the last dimension); the weight is `int8 * scale`, taken while
-loading. The config.json of such a folder says `"quantization_config": {"quant_method": "gesso_int8"}`.
+The quantized formats: a weight matrix stands as I8 or U8 under its usual name, next to a float tensor
+`<name>.scale`; `engine.quantization` says what they mean, and the weight is computed while loading. The config.json
+of such a folder says `"quantization_config": {"quant_method": "gesso_int8"}`, or gesso_int4.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from engine.device import available_memory
 from engine.errors import ModelError
 from engine.model import DiffusionGemma, FeedForward, Layer
 from engine.ops.norm import RMSNorm
+from engine.quantization import dequantize, stored_shapes
 from engine.weight_files import (
     FETCH_AGAIN,
     INDEX_FILE,
@@ -46,7 +47,7 @@ CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
 MODELOPT_FILE = "hf_quant_config.json"
 SUMS_FILE = "SHA256SUMS"
-INT8_METHOD = "gesso_int8"
+METHODS = {"int8": "gesso_int8", "int4": "gesso_int4"}
 SCALE_SUFFIX = ".scale"
 FLOATS = ("F64", "F32", "F16", "BF16")
 VISION = ("model.encoder.vision_tower.", "model.encoder.embed_vision.")
@@ -227,7 +228,7 @@ def _refuse_foreign_quantization(folder: Path, content: Mapping[str, Any]) -> No
         return
     details = quantization if isinstance(quantization, dict) else {}
     known = [str(details[key]) for key in ("quant_method", "quant_algo", "format") if details.get(key)]
-    if known != [INT8_METHOD]:
+    if len(known) != 1 or known[0] not in METHODS.values():
         raise ModelError(
             f"The model in {folder} is quantized ({', '.join(known) or 'method unknown'}), which this build "
             "does not read yet; choose its bfloat16 checkpoint or one that `gesso model list` names."
@@ -252,8 +253,9 @@ def _mismatches(
 ) -> Iterator[tuple[str, str]]:
     """File name and sentence for each tensor that is missing, unexpected, misshapen or of a type not read."""
     expected = {name: tuple(view.shape) for name, view in views.items()}
-    quantized = [name for name in views if name in stored and stored[name].dtype == "I8"]
-    expected |= {name + SCALE_SUFFIX: expected[name][:-1] for name in quantized}
+    for name in views.keys() & stored.keys():
+        if shapes := stored_shapes(stored[name].dtype, expected[name]):
+            expected[name], expected[name + SCALE_SUFFIX] = shapes
     entry = SINGLE_FILE if (folder / SINGLE_FILE).is_file() else INDEX_FILE
     for name in sorted(expected.keys() - stored.keys()):
         yield entry, f"The tensor {name} is missing from {folder}; {FETCH_AGAIN}."
@@ -266,7 +268,7 @@ def _mismatches(
             fault = "is unexpected in this architecture; choose another model"
         elif tensor.shape != shape:
             fault = f"has shape {list(tensor.shape)} where {CONFIG_FILE} asks for {list(shape)}; check it"
-        elif tensor.dtype not in FLOATS and not (tensor.dtype == "I8" and name in views and len(shape) > 1):
+        elif tensor.dtype not in FLOATS and name + SCALE_SUFFIX not in expected:
             fault = f"is of type {tensor.dtype}, which cannot be read there; choose a bfloat16 model"
         else:
             continue
@@ -286,9 +288,9 @@ def _check_memory(folder: Path, model: DiffusionGemma, device: torch.device, dty
 
 def _fill(views: Mapping[str, Tensor], stored: Mapping[str, StoredTensor], on_progress: Progress) -> None:
     """Streams the stored tensors into the views, in the order of the files, some rows at a time."""
-    scale_names = {name + SCALE_SUFFIX for name in views if stored[name].dtype == "I8"}
+    scale_names = {name + SCALE_SUFFIX for name in views if name + SCALE_SUFFIX in stored}
     total = sum(stored[name].bytes for name in (*views, *scale_names))
-    scales = {name: values.float() for name, values in _read(stored[name] for name in scale_names)}
+    scales = dict(_read(stored[name] for name in scale_names))
     done = sum(stored[name].bytes for name in scale_names)
     for name, values in _read(stored[name] for name in views):
         view = views[name]
@@ -297,7 +299,7 @@ def _fill(views: Mapping[str, Tensor], stored: Mapping[str, StoredTensor], on_pr
             part = values[start : start + rows]
             done += part.nbytes
             if name + SCALE_SUFFIX in scales:
-                part = part.float() * scales[name + SCALE_SUFFIX][start : start + rows, ..., None]
+                part = dequantize(part, scales[name + SCALE_SUFFIX][start : start + rows])
             view[start : start + rows].copy_(part.to(view.dtype))
             on_progress(done, total)
 

@@ -260,14 +260,12 @@ class Denoiser:
         return tokens[len(prompt) :]
 
     def _memory_for(self, runs: Sequence[CanvasRun]) -> CanvasMemory | BatchedCanvasMemory:
-        if len(runs) == 1:
-            return CanvasMemory(runs[0].lease.kv, len(runs[0].canvas))
+        """Kept from step to step, as long as the same runs are asked for."""
         key = tuple((run.row, run.lease.kv.length) for run in runs)
         if self._memory is None or self._memory[0] != key:
-            self._memory = (
-                key,
-                BatchedCanvasMemory([run.lease.kv for run in runs], [len(run.canvas) for run in runs]),
-            )
+            rows, widths = [run.lease.kv for run in runs], [len(run.canvas) for run in runs]
+            single = len(runs) == 1
+            self._memory = key, CanvasMemory(rows[0], widths[0]) if single else BatchedCanvasMemory(rows, widths)
         return self._memory[1]
 
     def _bias(self, request: DenoiseRequest, columns: Tensor) -> Tensor | None:

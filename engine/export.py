@@ -1,6 +1,6 @@
 """A `DiffusionGemma` written as a model folder that transformers, or this engine, loads again.
 
-The inverse of `engine.checkpoint`, whose names and int8 format it writes. A reader never meets a half-written
+The inverse of `engine.checkpoint`, whose names and quantized formats it writes. A reader never meets a half-written
 file, nor old and new weights mixed: files get their names when they are complete, the index last. Must not
 know where a model comes from or what it is for.
 """
@@ -25,39 +25,43 @@ from torch import Tensor
 from engine.checkpoint import (
     CONFIG_FILE,
     GENERATION_FILE,
-    INT8_METHOD,
+    METHODS,
     SCALE_SUFFIX,
     SUMS_FILE,
     checkpoint_views,
 )
 from engine.errors import ModelError
 from engine.model import DiffusionGemma
+from engine.quantization import GROUP, Bits, can_group, quantize
 from engine.weight_files import INDEX_FILE, SINGLE_FILE
 
-ExportType = Literal["float32", "bfloat16", "int8"]
+ExportType = Literal["float32", "bfloat16", "int8", "int4"]
 HEADER_BYTES = 256  # what one tensor may take in a shard's header
 PARTIAL = ".partial-"
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """One stored tensor to be: from which view it is made, and how."""
+    """One stored tensor to be: from which view it is made, and how. bits: None where it is not quantized."""
 
     name: str
     source: Tensor
     dtype: torch.dtype
+    bits: Bits | None = None
     is_scale: bool = False
 
     @property
     def bytes(self) -> int:
-        count = self.source.numel() // (self.source.shape[-1] if self.is_scale else 1)
+        count = self.source.numel()
+        if self.is_scale:
+            count //= GROUP if self.bits == 4 else self.source.shape[-1]
+        elif self.bits == 4:
+            count //= 2
         return count * self.dtype.itemsize + HEADER_BYTES
 
     def tensor(self) -> Tensor:
-        if self.is_scale:
-            return row_scales(self.source)
-        if self.dtype == torch.int8:
-            return quantize_rows(self.source, row_scales(self.source))
+        if self.bits is not None:
+            return quantize(self.source, self.bits)[self.is_scale]
         return self.source.to(device="cpu", dtype=self.dtype, copy=True).contiguous()
 
 
@@ -72,8 +76,9 @@ def save_model(
     """Writes config.json, generation_config.json and the weights, in shards with an index where need be.
 
     config_json: as transformers lays it out; `dtype` and `quantization_config` are set to what is written.
-    dtype: `int8` quantizes projections, experts and embedding by row; norms, router and scalars stay float32.
-    An int8 folder is for this engine alone: transformers would read it without the scales.
+    dtype: `int8` quantizes projections, experts and embedding by row, `int4` projections and experts by groups of
+    columns and the embedding by row; norms, router and scalars stay float32. Such a folder is for this engine alone:
+    transformers would read it without the scales.
     max_shard_bytes: size of a file, headers included; a single larger tensor gets a file of its own.
     Replaces an older model in `folder` (and its SHA256SUMS) and leaves other files alone.
     Raises ModelError where a weight is not finite or the disk refuses.
@@ -118,32 +123,27 @@ def write_checksums(folder: Path) -> None:
     os.replace(partial, folder / SUMS_FILE)
 
 
-def row_scales(weight: Tensor) -> Tensor:
-    """What a step of int8 is worth in each row of `weight` [..., rows, columns]: float32 [..., rows], CPU."""
-    largest = weight.detach().abs().amax(dim=-1).float().cpu()
-    scales = largest / 127
-    return torch.where(scales > 0, scales, torch.ones_like(scales))
-
-
-def quantize_rows(weight: Tensor, scales: Tensor) -> Tensor:
-    """`weight` [..., rows, columns] in steps of `scales` [..., rows], at most half a step off: int8, CPU."""
-    steps = weight.detach().float().cpu() / scales[..., None]
-    return steps.round().clamp(-127, 127).to(torch.int8)
-
-
 def _pieces(model: DiffusionGemma, dtype: ExportType) -> list[_Piece]:
     pieces = []
     for name, view in checkpoint_views(model).items():
         if not bool(torch.isfinite(view).all()):
             raise ModelError(f"The tensor {name} holds a number that is not finite; export an earlier state.")
-        if dtype != "int8":
-            pieces.append(_Piece(name, view, getattr(torch, dtype)))
-        elif view.dim() < 2 or ".router." in name:
-            pieces.append(_Piece(name, view, torch.float32))
+        bits = _bits(name, view, dtype)
+        if bits is None:
+            kept = "float32" if dtype in METHODS else dtype
+            pieces.append(_Piece(name, view, getattr(torch, kept)))
         else:
-            pieces.append(_Piece(name, view, torch.int8))
-            pieces.append(_Piece(name + SCALE_SUFFIX, view, torch.float32, is_scale=True))
+            numbers, scales = (torch.uint8, torch.float16) if bits == 4 else (torch.int8, torch.float32)
+            pieces.append(_Piece(name, view, numbers, bits))
+            pieces.append(_Piece(name + SCALE_SUFFIX, view, scales, bits, is_scale=True))
     return pieces
+
+
+def _bits(name: str, view: Tensor, dtype: ExportType) -> Bits | None:
+    """int4 keeps the embedding, and what cannot be grouped, in int8."""
+    if dtype not in METHODS or view.dim() < 2 or ".router." in name:
+        return None
+    return 4 if dtype == "int4" and ".embed_tokens." not in name and can_group(tuple(view.shape)) else 8
 
 
 def _split(pieces: list[_Piece], max_shard_bytes: int) -> list[list[_Piece]]:
@@ -163,11 +163,11 @@ def _shard_name(index: int, count: int) -> str:
 
 
 def _config(config_json: Mapping[str, Any], dtype: ExportType) -> dict[str, Any]:
-    config = {**config_json, "dtype": "float32" if dtype == "int8" else dtype}
+    config = {**config_json, "dtype": "float32" if dtype in METHODS else dtype}
     config.pop("torch_dtype", None)
     config.pop("quantization_config", None)
-    if dtype == "int8":
-        config["quantization_config"] = {"quant_method": INT8_METHOD}
+    if dtype in METHODS:
+        config["quantization_config"] = {"quant_method": METHODS[dtype]}
     return config
 
 

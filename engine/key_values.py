@@ -82,12 +82,18 @@ class PromptMemory:
         start, end = self.kv.length, self.kv.length + self.new
         self.kv.keys[layer][:, :, start:end] = key
         self.kv.values[layer][:, :, start:end] = value
-        return self.kv.keys[layer][:, :, :end], self.kv.values[layer][:, :, :end]
+        first = 0
+        if self.new == 1 and self.kv.config.layers[layer].is_sliding:
+            first = max(0, end - self.kv.config.sliding_window)
+        return self.kv.keys[layer][:, :, first:end], self.kv.values[layer][:, :, first:end]
 
     def positions(self) -> Tensor:
         return torch.arange(self.kv.length, self.kv.length + self.new, device=self.kv.device)[None]
 
     def masks(self) -> Masks:
+        """A single token sees all that `extend` returns, and needs none."""
+        if self.new == 1:
+            return {"full_attention": None, "sliding_attention": None}
         window = self.kv.config.sliding_window
         return {
             "full_attention": causal_mask(self.new, self.kv.length, None, self.kv.device),
@@ -104,6 +110,7 @@ class CanvasMemory:
     def __init__(self, kv: KeyValues, width: int) -> None:
         kv.reserve(width)
         self.kv, self.width = kv, width
+        self._positions = torch.arange(kv.length, kv.length + width, device=kv.device)[None]
 
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         start, end = self.kv.length, self.kv.length + self.width
@@ -114,7 +121,7 @@ class CanvasMemory:
         return keys[:, :, first:end], values[:, :, first:end]
 
     def positions(self) -> Tensor:
-        return torch.arange(self.kv.length, self.kv.length + self.width, device=self.kv.device)[None]
+        return self._positions
 
     def masks(self) -> Masks:
         return {"full_attention": None, "sliding_attention": None}
@@ -133,6 +140,8 @@ class BatchedCanvasMemory:
         self.device = first.device
         self.buffers: list[tuple[Tensor, Tensor]] = []
         self._masks: Masks = {}
+        starts = torch.tensor(self.lengths, device=self.device)[:, None]
+        self._positions = starts + torch.arange(self.width, device=self.device)[None]
         in_canvas = torch.tensor([[column < width for column in range(self.width)] for width in widths])
         for index, layer in enumerate(first.config.layers):
             visible = [kv.length - kv.visible_from(index) for kv in rows]
@@ -157,8 +166,7 @@ class BatchedCanvasMemory:
         return keys, values
 
     def positions(self) -> Tensor:
-        starts = torch.tensor(self.lengths, device=self.device)[:, None]
-        return starts + torch.arange(self.width, device=self.device)[None]
+        return self._positions
 
     def masks(self) -> Masks:
         return self._masks

@@ -47,15 +47,15 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(self.head_dim, config.norm_eps)
         self.v_norm = RMSNorm(self.head_dim, config.norm_eps, scaled=False)
 
-    def forward(self, x: Tensor, rope: Rotation, mask: Tensor | None, memory: Memory, index: int) -> Tensor:
+    def forward(self, x: Tensor, rope: Rotation) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, key and value of `x` [batch, length, hidden], each [batch, heads, length, head_dim]."""
         projected = self.qkv_proj(x).unflatten(-1, (-1, self.head_dim))
         query = rotate(self.q_norm(projected[:, :, : self.heads]), *rope)
         raw_key = projected[:, :, self.heads : self.heads + self.kv_heads]
         raw_value = projected[:, :, self.heads + self.kv_heads :] if self.has_value else raw_key
         key = rotate(self.k_norm(raw_key), *rope)
         value = self.v_norm(raw_value)
-        keys, values = memory.extend(index, key.transpose(1, 2), value.transpose(1, 2))
-        return self.o_proj(attend(query.transpose(1, 2), keys, values, mask))
+        return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
 
 
 class FeedForward(nn.Module):
@@ -98,7 +98,11 @@ class Experts(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention, then a dense feed-forward in parallel with a mixture of experts."""
+    """Attention, then a dense feed-forward in parallel with a mixture of experts.
+
+    In two halves, with memory and attention between them: the halves know neither a layer's place nor its kind, so that
+    a compiler makes them once for all layers.
+    """
 
     encoder_scalar: Tensor
     decoder_scalar: Tensor
@@ -123,7 +127,17 @@ class Layer(nn.Module):
         self.register_buffer("decoder_scalar", torch.ones(1))
 
     def forward(self, x: Tensor, rope: Rotation, mask: Tensor | None, memory: Memory, index: int) -> Tensor:
-        x = x + self.post_attention_norm(self.attention(self.input_norm(x), rope, mask, memory, index))
+        query, key, value = self.before_attention(x, rope)
+        keys, values = memory.extend(index, key, value)
+        return self.after_attention(x, attend(query, keys, values, mask))
+
+    def before_attention(self, x: Tensor, rope: Rotation) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, key and value, each [batch, heads, length, head_dim]."""
+        return self.attention(self.input_norm(x), rope)
+
+    def after_attention(self, x: Tensor, attended: Tensor) -> Tensor:
+        """The rest of the layer, for `x` [batch, length, hidden] and what `attend` returned."""
+        x = x + self.post_attention_norm(self.attention.o_proj(attended))
         dense = self.post_mlp_norm(self.mlp(self.pre_mlp_norm(x)))
         sparse = self.post_experts_norm(self._experts(x))
         return x + self.post_feedforward_norm(dense + sparse)
@@ -158,7 +172,10 @@ class DiffusionGemma(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        embedding = torch.empty(config.vocab_size, config.hidden_size)
+        self.embed_tokens = nn.Embedding.from_pretrained(embedding, freeze=False)
+        if not embedding.is_meta:  # there normal numbers import PyTorch's compiler, which takes longer than all loading
+            self.embed_tokens.reset_parameters()
         self.layers = nn.ModuleList(Layer(config, layer) for layer in config.layers)
         self.norm = RMSNorm(config.hidden_size, config.norm_eps)
         self.self_conditioning = SelfConditioning(config)
@@ -209,9 +226,9 @@ class DiffusionGemma(nn.Module):
         return self.norm(x)
 
     def _scale(self) -> Tensor:
-        """sqrt(hidden) rounded to the weights' type, as the model was trained with it."""
-        weight = self.embed_tokens.weight
-        return torch.tensor(self.embed_scale, dtype=weight.dtype, device=weight.device)
+        """sqrt(hidden) rounded to the weights' type, as the model was trained with it; on the CPU, where a number that
+        a GPU multiplies with costs it no wait."""
+        return torch.tensor(self.embed_scale, dtype=self.embed_tokens.weight.dtype, device="cpu")
 
     def _frequency(self, kind: LayerKind, device: torch.device) -> Tensor:
         if (kind, device) not in self._frequencies:

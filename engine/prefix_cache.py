@@ -18,7 +18,7 @@ from engine.key_values import KeyValues, PromptMemory
 from engine.model import DiffusionGemma
 
 ENCODE_CHUNK = 1024
-KEEP_SHARE = 0.5  # an entry is cut back in place only if at least this share of it stays in use
+KEEP_SHARE = 0.9  # an entry is cut back in place only if this share of it stays in use; else its front is copied
 
 
 @dataclass

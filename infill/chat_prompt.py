@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from infill.context import ContextBudget, ShownContext
-from infill.prompt import Layout, TextHole, anchor, build_canvas, cut_front, split_suffix, suffix_texts
+from infill.prompt import CausalPrompt, Layout, TextHole, anchor, build_canvas, cut_front, split_suffix, suffix_texts
 from infill.text_tokens import TextTokens
 
 PROMPT, FAR_SUFFIX = 6144, 2048
@@ -72,6 +72,9 @@ class ChatPrompt:
         if all(hole.one_line for hole in holes):
             banned += tuple(self.line_breaks)
         return Layout(prompt, canvas, columns, banned)
+
+    def causal_prompt(self, context: ShownContext, hole: TextHole) -> CausalPrompt | None:
+        return None
 
     def _instruction(self, context: ShownContext) -> str:
         name = f" {context.path}" if context.path else ""

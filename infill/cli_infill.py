@@ -292,6 +292,9 @@ def _hole_object(completion: HoleCompletion) -> dict[str, Any]:
         "shown": completion.shown,
         "reason": completion.reason,
         "confidence": completion.confidence,
-        "candidates": [asdict(candidate) for candidate in completion.candidates],
+        "candidates": [
+            {name: value for name, value in asdict(candidate).items() if name != "evidence"}
+            for candidate in completion.candidates
+        ],
         "tokens": completion.candidates[0].tokens if completion.candidates else 0,
     }

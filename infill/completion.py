@@ -12,26 +12,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from engine.checkpoint import load_model, read_config, read_sampling
 from engine.config import SamplingConfig
-from engine.denoiser import CanvasRun, Denoiser, DenoiseRequest, DenoiseResult, Timings
+from engine.denoiser import CanvasRun, Denoiser, DenoiseRequest, Timings
 from engine.device import choose_device, choose_dtype, set_threads
 from engine.errors import GessoError
+from engine.packed import pack
 from engine.prefix_cache import PrefixCache
-from engine.scorer import causal_log_probabilities
-from infill.canvas_text import HoleText, filled_text, step_view
+from infill.canvas_text import step_view
 from infill.check_context import CheckContext
 from infill.checks import first_refusal
-from infill.context import show_context
-from infill.copy_draft import drafts
+from infill.confidence import Calibration, Evidence
 from infill.hole_length import Canvases, Filled, FillTask, HoleLengths, NullSlots, Probing
 from infill.model_store import resolve
-from infill.parse_check import cut_back, error_spans_within, parse_worse
 from infill.prompt import Family, Layout, load_family
+from infill.proposals import Proposal, Proposals
 from infill.request import Candidate, Hole, HoleCompletion, InfillRequest, InfillResult, OnStep, StepView
 from infill.settings import Settings
 from infill.work import Work, make_ready, one_by_one
@@ -46,13 +44,21 @@ LONGEST = {True: 128, False: 512}  # slots, for a line and for a block
 class Completer:
     """A loaded model that fills holes. One caller at a time."""
 
-    def __init__(self, denoiser: Denoiser, family: Family, sampling: SamplingConfig, settings: Settings) -> None:
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        family: Family,
+        sampling: SamplingConfig,
+        settings: Settings,
+        calibration: Calibration = Calibration({}),  # noqa: B008 - frozen
+    ) -> None:
         self.denoiser, self.family, self.sampling, self.settings = denoiser, family, sampling, settings
-        self.min_confidence = settings.min_confidence or 0.0
+        self.min_confidence, self.calibration = settings.min_confidence or 0.0, calibration
         self.canvases = Canvases(denoiser, family.max_canvas)
         self.lengths: HoleLengths = (
             Probing(self.canvases) if family.null_token is None else NullSlots(self.canvases, family.null_token)
         )
+        self.proposals = Proposals(denoiser, self.canvases, family, settings)
 
     @staticmethod
     def load(settings: Settings | None = None, on_progress: Callable[[int, int], None] | None = None) -> Completer:
@@ -61,11 +67,12 @@ class Completer:
         folder = resolve(settings.model)
         device = choose_device(settings.device)
         set_threads(device, settings.threads)
-        weights = load_model(folder, device, choose_dtype(device, settings.dtype), on_progress)
+        weights = pack(load_model(folder, device, choose_dtype(device, settings.dtype), on_progress))
+        calibration, min_confidence = _stored_calibration(folder)
         if settings.min_confidence is None:
-            settings = replace(settings, min_confidence=_stored_confidence(folder))
+            settings = replace(settings, min_confidence=min_confidence)
         family = load_family(read_config(folder).family, folder)
-        return Completer(Denoiser(weights, PrefixCache(weights)), family, read_sampling(folder), settings)
+        return Completer(Denoiser(weights, PrefixCache(weights)), family, read_sampling(folder), settings, calibration)
 
     def complete(self, request: InfillRequest, on_step: OnStep | None = None) -> InfillResult:
         """Fills the holes of one request; in one canvas where they fit, otherwise from the top down.
@@ -73,7 +80,7 @@ class Completer:
         Once `on_step` returned False it is not asked again, and what stands in the holes then is the result.
         """
         started = time.perf_counter()
-        work = make_ready(request)
+        work = make_ready(request, self.family.budget)
         watch = _until_stopped(on_step) if on_step is not None else None
         if len(work.holes) > 1 and not self._fits(work):
             return self._one_after_another(work, watch, started)
@@ -88,7 +95,7 @@ class Completer:
         works: dict[int, tuple[Work, list[FillTask]]] = {}
         for index, request in enumerate(requests):
             try:
-                work = make_ready(request)
+                work = make_ready(request, self.family.budget)
                 if len(work.holes) > 1:
                     results[index] = self.complete(request)
                 else:
@@ -113,12 +120,8 @@ class Completer:
 
     def _task(self, work: Work, variant: int) -> FillTask:
         """`variant` 0 is the model's own way; others sample with other seeds."""
-        request, first, last = work.request, work.holes[0].start, work.holes[-1].end
-        context = show_context(
-            work.text, first, last, work.language, request.path, request.neighbours, self.family.budget
-        )
         return FillTask(
-            lay_out=lambda slots: self.family.lay_out(context, work.kinds, work.between, slots),
+            lay_out=lambda slots: self.family.lay_out(work.shown, work.kinds, work.between, slots),
             request=self._denoise_request(work, variant),
             slots=tuple(self.family.slots[0 if kind.one_line else 1] for kind in work.kinds),
             most=tuple(LONGEST[kind.one_line] for kind in work.kinds),
@@ -180,113 +183,25 @@ class Completer:
 
     def _candidates(self, work: Work, index: int, filled: Sequence[Filled]) -> tuple[Candidate, ...]:
         """Everything that could stand in hole `index`, what may be shown first, then by confidence."""
-        found: dict[str, Candidate] = {}
-        for one in filled:
-            candidate = self._model_candidate(work, index, one)
-            if candidate.text not in found:
-                found[candidate.text] = candidate
-        if self.settings.copy_drafts and len(work.holes) == 1 and filled[0].result.finish != "cancelled":
-            for candidate in self._copies(work, filled[0]):
-                found.setdefault(candidate.text, candidate)
-        return tuple(sorted(found.values(), key=lambda candidate: (not candidate.shown, -candidate.confidence)))
+        found = [self._judged(work, index, *one) for one in self.proposals.find(work, index, filled)]
+        return tuple(sorted(found, key=lambda candidate: (not candidate.shown, -candidate.confidence)))
 
-    def _model_candidate(self, work: Work, index: int, filled: Filled) -> Candidate:
-        hole = filled_text(self.family, filled.layout, filled.result, index, work.kinds[index])
-        context = self._check_context(work, index, filled, hole.text, hole.confidence)
-        reason = first_refusal(context)
-        if reason and hole.text.strip() and parse_worse(context):
-            hole, context, reason = self._mended(work, index, filled, hole, context, reason)
-        return self._candidate(work, context, reason, "model", hole.tokens)
-
-    def _mended(
-        self, work: Work, index: int, filled: Filled, hole: HoleText, context: CheckContext, reason: str
-    ) -> tuple[HoleText, CheckContext, str | None]:
-        """Re-noises what stands under parse errors and denoises a little more; then cuts back to what
-        parses."""
-        before, after = work.before(index), work.after(index)
-        late = work.deadline is not None and time.monotonic() >= work.deadline
-        late = late or filled.result.finish == "cancelled"
-        spans = error_spans_within(before, hole.text, after, work.language)
-        if spans and not late and filled.layout.canvas.width <= self.family.max_canvas:
-            result = self._renoised(work, index, filled, hole, [(span.start, span.end) for span in spans])
-            again = filled_text(self.family, filled.layout, result, index, work.kinds[index])
-            again_context = self._check_context(work, index, filled, again.text, again.confidence)
-            if not (refusal := first_refusal(again_context)):
-                return again, again_context, None
-            reason = refusal if again.text == hole.text else reason
-        shorter = cut_back(before, hole.text, after, work.language)
-        if shorter.strip() and shorter != hole.text:
-            cut = hole.cut(shorter)
-            cut_context = self._check_context(work, index, filled, cut.text, cut.confidence)
-            return cut, cut_context, first_refusal(cut_context)
-        return hole, context, reason
-
-    def _renoised(
-        self, work: Work, index: int, filled: Filled, hole: HoleText, spans: Sequence[tuple[int, int]]
-    ) -> DenoiseResult:
-        """A few more steps from the filled canvas, with noise on the tokens of hole `index` that touch
-        `spans`."""
-        tokens = filled.result.tokens.clone()
-        columns = filled.layout.holes[index]
-        for slot, (start, end) in enumerate(hole.token_spans):
-            if any(start < last and first < end for first, last in spans):
-                tokens[columns.start + slot] = -1
-        request = self._denoise_request(work, 0)(filled.layout)
-        canvas = replace(filled.layout.canvas, tokens=tokens)
-        sampling = request.sampling.with_steps(REPAIR_STEPS)
-        return self.canvases.run([replace(request, canvas=canvas, sampling=sampling)])[0]
-
-    def _copies(self, work: Work, filled: Filled) -> list[Candidate]:
-        """Drafts from the file and its neighbours."""
-        before, after = work.before(0), work.after(0)
-        sources = [neighbour.text for neighbour in work.request.neighbours]
-        kind = work.kinds[0]
-        copies = []
-        for draft in drafts(before, after, work.language, sources, COPY_DRAFTS, kind.one_line):
-            text = draft.text.rstrip("\n") + "\n" * kind.whole_lines
-            context = self._check_context(work, 0, filled, text, 1.0)
-            tokens = len(self.family.tokens.encode(text))
-            copies.append(self._candidate(work, context, first_refusal(context), "copy", tokens))
-        return copies
-
-    def _likelihood(self, filled: Filled, index: int, text: str) -> float:
-        """Geometric mean of the probabilities that the causal encoder gives to `text` and the SEAM tokens after it.
-
-        The denoiser's own probabilities say little of the seam: neighbours can be sure and yet wrong together.
-        """
-        columns, canvas = filled.layout.holes[index], filled.result.tokens.tolist()
-        unfilled = (self.family.null_token, -1)
-        known = [token for token in canvas[: columns.start] if token not in unfilled]
-        seam = [token for token in canvas[columns.stop :] if token not in unfilled][:SEAM]
-        tokens = [*self.family.tokens.encode(columns.healed + text.rstrip("\n")), *seam]
-        if not tokens:
-            return 0.0
-        scores = causal_log_probabilities(self.denoiser.model, self.denoiser.cache, filled.layout.prompt, known, tokens)
-        return float(scores.mean().exp())
-
-    def _check_context(self, work: Work, index: int, filled: Filled, text: str, certainty: float) -> CheckContext:
-        """The confidence is the denoiser's certainty (1 for a copy) times the causal likelihood, so that what was
-        written and what was copied stand on one scale."""
-        return CheckContext(
+    def _judged(self, work: Work, index: int, proposal: Proposal, evidence: Evidence) -> Candidate:
+        confidence = self.calibration.confidence(evidence)
+        context = CheckContext(
             before=work.before(index),
-            text=text,
+            text=proposal.text,
             after=work.after(index),
             language=work.language,
-            confidence=certainty * self._likelihood(filled, index, text),
+            confidence=confidence,
             min_confidence=self.min_confidence,
             replaced=work.replaced(index),
         )
-
-    def _candidate(
-        self,
-        work: Work,
-        context: CheckContext,
-        reason: str | None,
-        source: Literal["model", "copy"],
-        tokens: int,
-    ) -> Candidate:
-        text = context.text.replace("\n", work.line_end)
-        return Candidate(text, round(context.confidence, 4), reason is None, reason, source, tokens)
+        reason = first_refusal(context)
+        text = proposal.text.replace("\n", work.line_end)
+        return Candidate(
+            text, round(confidence, 4), reason is None, reason, proposal.sources[0], proposal.tokens, evidence
+        )
 
     def _one_after_another(self, work: Work, on_step: OnStep | None, started: float) -> InfillResult:
         """Each hole with a canvas of its own; what was filled above stands as text for those below."""
@@ -328,7 +243,9 @@ def _with_line_end(completion: HoleCompletion, hole: Hole, line_end: str) -> Hol
     return replace(completion, hole=hole, text=text, candidates=candidates)
 
 
-def _stored_confidence(folder: Path) -> float:
-    """The threshold that was calibrated with the model, 0 where there is none."""
-    config = json.loads((folder / "config.json").read_text())
-    return float((config.get("gesso") or {}).get("min_confidence", 0.0))
+def _stored_calibration(folder: Path) -> tuple[Calibration, float]:
+    """What was learnt with the model: the weights of the evidence and the bar; without them none, and 0."""
+    gesso = json.loads((folder / "config.json").read_text()).get("gesso") or {}
+    confidence = gesso.get("confidence") or {}
+    calibration = Calibration(confidence.get("weights") or {}, float(confidence.get("intercept", 0.0)))
+    return calibration, float(gesso.get("min_confidence", 0.0))

@@ -1,4 +1,5 @@
-"""What of a file the model is shown: the text around the holes, and an outline of what does not fit.
+"""What of a file the model is shown: the text around the holes, an outline of what does not fit, and other lines that
+share its names.
 
 Text in, text out; sizes are characters, since only a prompt family knows tokens. Where a window is cut moves
 by whole steps of lines, so that typing leaves the start of the prompt as it was and its cached keys stay
@@ -9,13 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from infill.outline import outline
 from infill.request import Neighbour
+from infill.snippets import snippet
 from infill.syntax import Span
 
 LINE_STEPS = (16, 4, 1)
 CHARACTER_STEP = 256
+NEAR_LINES = 8
+NEAR_CHARACTERS = 800
 
 
 @dataclass(frozen=True)
@@ -29,8 +34,8 @@ class ContextBudget:
 
 @dataclass(frozen=True)
 class ShownContext:
-    """header: outline of the rest of the file and of neighbours. prefix ends where the first hole begins,
-    suffix begins where the last one ends."""
+    """header: outlines of neighbours, lines of them or of the rest of the file, an outline of the rest. prefix ends
+    where the first hole begins, suffix begins where the last one ends."""
 
     header: str
     prefix: str
@@ -51,14 +56,35 @@ def show_context(
     """The context of the region [first, last) of `text`, which the caller shows itself."""
     start = window_start(text, first, budget.prefix)
     end = window_end(text, last, budget.suffix)
-    header = ""
-    if start > 0 or end < len(text):
-        header = outline(text, language, [Span(start, end)], limit_chars=budget.header)
+    sources = [neighbour.text for neighbour in neighbours]
+    other_lines = ""
+    if start > 0 or end < len(text) or sources:
+        near = _near(text, first, last)
+        other_lines = snippet(near, [text[:start], text[end:], *sources], budget.header // 2)
+    room = budget.header - len(other_lines)
+    rest = _outline_outside(text[:start], text[end:], language, room) if start > 0 or end < len(text) else ""
+    outlines = ""
     for neighbour in neighbours:
-        room = budget.header - len(header)
+        room = budget.header - len(outlines) - len(other_lines) - len(rest)
         if room > 80:
-            header = outline(neighbour.text, language, [], limit_chars=room) + header
-    return ShownContext(header, text[start:first], text[last:end], language, path)
+            outlines = outline(neighbour.text, language, [], limit_chars=room) + outlines
+    return ShownContext(outlines + other_lines + rest, text[start:first], text[last:end], language, path)
+
+
+def _near(text: str, first: int, last: int) -> str:
+    """The text whose names say what the hole is about; typing on within NEAR_LINES leaves it as it is."""
+    line = text.count("\n", 0, first)
+    start = first
+    for _ in range(line % NEAR_LINES + 1):
+        start = text.rfind("\n", 0, max(start, 0))
+    return text[max(0, start - NEAR_CHARACTERS) : max(0, start)] + text[last : last + NEAR_CHARACTERS // 2]
+
+
+@lru_cache(maxsize=16)
+def _outline_outside(before: str, after: str, language: str | None, limit_chars: int) -> str:
+    """The outline of a file without the region that is shown as it is; so typing there neither changes it nor takes
+    time."""
+    return outline(before + after, language, [Span(len(before), len(before))], limit_chars=limit_chars)
 
 
 def window_start(text: str, end: int, room: int) -> int:

@@ -39,9 +39,10 @@ class FillTask:
 
 @dataclass(frozen=True)
 class Filled:
-    """A canvas that was denoised, and how it had been laid out. steps: all that were spent on it."""
+    """A canvas that was denoised, how it had been laid out and asked for. steps: all that were spent on it."""
 
     layout: Layout
+    request: DenoiseRequest
     result: DenoiseResult
     steps: int
     encoded_tokens: int
@@ -98,8 +99,8 @@ class NullSlots:
         requests = [task.request(layout) for task, layout in zip(tasks, layouts, strict=True)]
         results = self.canvases.run(requests, on_step)
         return [
-            self._lengthened(task, Filled(layout, result, result.steps, result.encoded_tokens), on_step)
-            for task, layout, result in zip(tasks, layouts, results, strict=True)
+            self._lengthened(task, Filled(layout, request, result, result.steps, result.encoded_tokens), on_step)
+            for task, layout, request, result in zip(tasks, layouts, requests, results, strict=True)
         ]
 
     def _lengthened(self, task: FillTask, filled: Filled, on_step: StepCallback | None) -> Filled:
@@ -114,11 +115,12 @@ class NullSlots:
                 break
             slots = wanted
             layout = task.lay_out(slots)
-            result = self.canvases.run([task.request(layout)], on_step)[0]
+            request = task.request(layout)
+            result = self.canvases.run([request], on_step)[0]
             steps, encoded = filled.steps + result.steps, filled.encoded_tokens + result.encoded_tokens
             if result.finish in ("deadline", "cancelled"):
                 return replace(filled, steps=steps, encoded_tokens=encoded)
-            filled = Filled(layout, result, steps, encoded)
+            filled = Filled(layout, request, result, steps, encoded)
         return filled
 
     def _full(self, filled: Filled) -> list[bool]:
@@ -159,7 +161,7 @@ class Probing:
         chosen = max(range(len(best)), key=lambda index: self._likelihood(requests[best[index]], results[index]))
         steps = sum(probe.steps for probe in probes) + sum(result.steps for result in results)
         encoded = sum(result.encoded_tokens for result in (*probes, *results))
-        return Filled(layouts[best[chosen]], results[chosen], steps, encoded)
+        return Filled(layouts[best[chosen]], requests[best[chosen]], results[chosen], steps, encoded)
 
     def _likelihood(self, request: DenoiseRequest, result: DenoiseResult) -> float:
         """Mean causal log-probability of everything from the first hole on; -inf where a hole was not
@@ -169,9 +171,9 @@ class Probing:
         if min(tokens) < 0:
             return -math.inf
         scores = causal_log_probabilities(
-            denoiser.model, denoiser.cache, request.prompt, tokens[:first], tokens[first:]
+            denoiser.model, denoiser.cache, request.prompt, tokens[:first], [tokens[first:]]
         )
-        return float(scores.mean())
+        return float(scores[0].mean())
 
 
 def length_scores(lengths: Sequence[int], entropies: Sequence[float]) -> list[float]:

@@ -46,6 +46,17 @@ class Layout:
     banned: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class CausalPrompt:
+    """What the causal encoder continues to fill a hole. `typed`: text at the hole's front that the first token, one of
+    `first` where there are any, spells once more. `banned` token ids it may not write."""
+
+    tokens: list[int]
+    typed: str
+    first: tuple[int, ...]
+    banned: tuple[int, ...]
+
+
 class Family(Protocol):
     """The ways of one kind of model.
 
@@ -54,10 +65,12 @@ class Family(Protocol):
     """
 
     tokens: TextTokens
-    null_token: int | None
     max_canvas: int
     slots: tuple[int, int]
     budget: ContextBudget
+
+    @property
+    def null_token(self) -> int | None: ...
 
     def lay_out(
         self,
@@ -70,13 +83,20 @@ class Family(Protocol):
         """`between`: the texts between consecutive holes; `slots` and `drafts` (first tokens) a hole."""
         ...
 
+    def causal_prompt(self, context: ShownContext, hole: TextHole) -> CausalPrompt | None:
+        """For filling a single hole token by token; None where the encoder has not learnt to."""
+        ...
+
 
 def load_family(name: str, folder: Path) -> Family:
     """The family that `config.json` names, with the tokenizer of the model's folder."""
     from infill.chat_prompt import ChatPrompt
-    from infill.pocket_prompt import PocketPrompt
+    from infill.pocket_prompt import PocketPrompt, Window
 
-    families: dict[str, Callable[[TextTokens], Family]] = {"pocket": PocketPrompt, "chat": ChatPrompt}
+    families: dict[str, Callable[[TextTokens], Family]] = {
+        "pocket": lambda tokens: PocketPrompt(tokens, Window.read(folder)),
+        "chat": ChatPrompt,
+    }
     if name not in families:
         known = ", ".join(sorted(families))
         raise ModelError(f"The model is of the family {name!r}, but this version knows only {known}; update gesso.")
@@ -137,20 +157,15 @@ def build_canvas(
     at, before = 0, [*lead, *prefix]
     for index, (hole, run) in enumerate(zip(holes, runs, strict=True)):
         floor = len(lead) if index == 0 else 0
-        typed = tokens.decode(before[-1:]) if len(before) > floor else ""
-        choices = tokens.starting_with(typed) if typed and "\ufffd" not in typed else []
-        if hole.one_line:
-            breaks = typed.count("\n")
-            choices = [token for token in choices if tokens.bytes_of[token].count(b"\n") == breaks]
-        heal = len(choices) > 1 and before[-1] in choices
-        known = before[:-1] if heal else before
+        typed, choices = typed_token(tokens, before[floor:], hole.one_line)
+        known = before[:-1] if choices else before
         parts.append(Known(known))
         at += len(known)
-        if heal:
-            allowed[at] = choices
-        columns.append(HoleColumns(at, at + slots[index], typed if heal else ""))
+        if choices:
+            allowed[at] = [*choices]
+        columns.append(HoleColumns(at, at + slots[index], typed))
         draft: list[int | None] = [*drafts[index]] if drafts else []
-        if draft and heal and draft[0] not in choices:
+        if draft and choices and draft[0] not in choices:
             written = tokens.decode([token for token in draft if token is not None])
             draft = [*tokens.encode(typed + written)]
         parts.append(Hole(slots[index], draft))
@@ -158,6 +173,19 @@ def build_canvas(
         before = [*run]
     parts.append(Known(before))
     return Canvas.of(*parts, allowed=allowed), tuple(columns)
+
+
+def typed_token(tokens: TextTokens, before: Sequence[int], one_line: bool) -> tuple[str, tuple[int, ...]]:
+    """(text, choices) of the last token of `before` where a longer one may stand in its place, else ("", ()).
+
+    A hole of one line has no choices with more line breaks than were typed.
+    """
+    typed = tokens.decode(before[-1:])
+    choices = tokens.starting_with(typed) if typed and "\ufffd" not in typed else []
+    if one_line:
+        breaks = typed.count("\n")
+        choices = [token for token in choices if tokens.bytes_of[token].count(b"\n") == breaks]
+    return (typed, tuple(choices)) if len(choices) > 1 and before[-1] in choices else ("", ())
 
 
 def suffix_texts(holes: Sequence[TextHole], texts: Sequence[str]) -> list[str]:

@@ -6,10 +6,13 @@ Must not know how a completion is made. Offsets are characters of the text.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from infill.confidence import Evidence
+
 Lines = Literal["one", "block", "auto"]
+Source = Literal["model", "causal", "copy"]
 PieceState = Literal["known", "settled", "noise", "null"]
 
 
@@ -50,15 +53,16 @@ class InfillRequest:
 
 @dataclass(frozen=True)
 class Candidate:
-    """confidence: 0 to 1. shown: good enough to show; reason: why not. source: the model, or copied from
-    context."""
+    """confidence: 0 to 1. shown: good enough to show; reason: why not. source: the model's canvas, its causal encoder,
+    or a copy from the context."""
 
     text: str
     confidence: float
     shown: bool
     reason: str | None
-    source: Literal["model", "copy"]
+    source: Source
     tokens: int
+    evidence: Evidence = field(default=Evidence(), repr=False)
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,7 @@ class Settings:
     candidates: int = _setting(1, int, "suggestions to make for a hole", least=1, most=32)
     min_confidence: float | None = _setting(None, float, "show nothing below this", least=0, most=1, empty=True)
     copy_drafts: bool = _setting(True, bool, "offer similar lines of the context beside the model's own")
+    causal_draft: bool = _setting(True, bool, "offer what the causal encoder writes beside the canvas")
     batch_size: int = _setting(8, int, "rows that `gesso batch` fills together", least=1, most=1024)
     offline: bool = _setting(False, bool, "refuse every download, also a wanted one")
 

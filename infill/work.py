@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from engine.errors import InputError
+from infill.context import ContextBudget, ShownContext, show_context
 from infill.indentation import expects_block
 from infill.languages import detect
 from infill.prompt import TextHole
@@ -19,7 +20,8 @@ from infill.request import Hole, InfillRequest
 @dataclass
 class Work:
     """`text` has "\\n" line ends and `holes` are offsets into it, in order; `originals` are the same holes in
-    the request's text. deadline: time.monotonic(). `fillings`: what was found for the first of the holes."""
+    the request's text. deadline: time.monotonic(). shown: what the model sees around the holes. `fillings`: what was
+    found for the first of the holes."""
 
     request: InfillRequest
     text: str
@@ -27,6 +29,7 @@ class Work:
     originals: tuple[Hole, ...]
     language: str | None
     deadline: float | None
+    shown: ShownContext
     kinds: tuple[TextHole, ...] = ()
     fillings: list[str] = field(default_factory=list)
 
@@ -62,8 +65,11 @@ class Work:
         return [self.text[one.end : other.start] for one, other in pairs]
 
 
-def make_ready(request: InfillRequest) -> Work:
-    """Raises InputError where there is no hole, or one lies outside the text or within another."""
+def make_ready(request: InfillRequest, budget: ContextBudget) -> Work:
+    """The request with the context that fits `budget`.
+
+    Raises InputError where there is no hole, or one lies outside the text or within another.
+    """
     text = request.text
     if not request.holes:
         raise InputError("The request has no hole; say where to fill.")
@@ -78,7 +84,9 @@ def make_ready(request: InfillRequest) -> Work:
     holes = tuple(Hole(*_unix_offsets(text, hole)) for hole in originals)
     language = request.language or detect(request.path, unix.partition("\n")[0])
     deadline = None if request.deadline_ms is None else time.monotonic() + request.deadline_ms / 1000
-    work = Work(request, unix, holes, originals, language, deadline)
+    first, last = holes[0].start, holes[-1].end
+    shown = show_context(unix, first, last, language, request.path, request.neighbours, budget)
+    work = Work(request, unix, holes, originals, language, deadline, shown)
     work.kinds = tuple(_kind(work, index) for index in range(len(holes)))
     return work
 

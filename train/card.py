@@ -1,17 +1,17 @@
 """The model card: what the pocket model is, what it was trained on, how good it is. Written from the run's own files.
 
 `python -m train.card --run RUN --out infill/models/pocket`. Figures come from the log and from
-what `bench/quality.py` wrote; nothing is typed in by hand.
+what `bench.quality --markdown` wrote; nothing is typed in by hand.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 import typer
 from rich.console import Console
@@ -24,13 +24,14 @@ console = Console(highlight=False)
 
 INTRODUCTION = """# The pocket model
 
-A block-diffusion language model for code infilling, of the architecture of DiffusionGemma, with about
-{millions:.1f} million parameters, trained from nothing and shipped with Gesso. It fills short holes (a few tokens,
-the rest of a line, a line) in Python, and less well in JavaScript, TypeScript, Go, Rust, Java, C and C++.
+A block-diffusion language model for code infilling, of the architecture of DiffusionGemma, with {millions:.1f} million
+parameters, trained from nothing and shipped with Gesso. It fills short holes (a few tokens, the rest of a line, a line)
+in Python, and less well in JavaScript, TypeScript, Go, Rust, Java, C and C++. The same weights are used in two ways: to
+denoise a canvas, and, by the causal encoder, to draft token by token; candidates of both kinds, and copies from the
+context, are weighed by a confidence that was learnt on held-out projects.
 
-**It is a first model, trained for {minutes:.0f} minutes on two CPU cores, and it is weak.** Its lines are often
-plausible and mostly wrong; the table below says how often they are right. It is here so that everything around it can
-be run, tested and measured without a GPU. Do not take its suggestions without reading them.
+**It was trained for {minutes:.0f} minutes on a computer without a GPU, on {tokens:.0f} million tokens, and it is small
+and weak.** The table below says how often it is right. Do not take its suggestions without reading them.
 """
 
 LIMITS = """## Limits
@@ -42,39 +43,20 @@ was applied.
 
 
 def loss_lines(log: Path) -> tuple[list[str], dict[str, Any]]:
-    """The validation losses as table rows, and the last record of the log."""
+    """The held-out losses as table rows, and the last record of the log."""
     records = [json.loads(line) for line in log.read_text().splitlines()]
-    rows = ["| phase | minutes | tokens | encoder, valid | holes, valid |", "|---|---|---|---|---|"]
+    names = {"valid_causal": "encoder", "valid_hole": "holes", "valid_hole_first": "holes, all noise"}
+    rows = [f"| phase | minutes | tokens | {' | '.join(names.values())} |", "|---|---|---|" + "---|" * len(names)]
     measured = [record for record in records if "valid_causal" in record]
-    for record in measured[:: max(1, len(measured) // 10)]:
-        hole = f"{record['valid_hole']:.3f}" if "valid_hole" in record else ""
+    step = max(1, len(measured) // 10)
+    for record in [*measured[:-1:step], *measured[-1:]]:
+        losses = [f"{record[name]:.3f}" if name in record else "" for name in names]
         rows.append(
-            f"| {record['phase']} | {record['seconds'] / 60:.0f} | {record['tokens'] / 1e6:.1f} M "
-            f"| {record['valid_causal']:.3f} | {hole} |"
+            f"| {record['phase']} | {record['seconds'] / 60:.0f} | {record['tokens'] / 1e6:.1f} M | "
+            + " | ".join(losses)
+            + " |"
         )
     return rows, records[-1]
-
-
-def quality_lines(results: Path) -> list[str]:
-    """Exact match and edit similarity by kind of hole, from the JSON of bench/quality.py."""
-    outcomes = json.loads(results.read_text())
-    names = ("language", "hole", "holes", "exact", "edit similarity", "parses", "shown", "exact of shown")
-    rows = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-    for language, kind in sorted({(one["language"], one["kind"]) for one in outcomes}):
-        group = [one for one in outcomes if (one["language"], one["kind"]) == (language, kind)]
-        shown = [one for one in group if one["shown"]]
-        precision = f"{np.mean([one['exact'] for one in shown]):.1%}" if shown else "-"
-        rows.append(
-            f"| {language} | {kind} | {len(group)} | {np.mean([one['exact'] for one in group]):.1%} "
-            f"| {np.mean([one['similarity'] for one in group]):.2f} | {np.mean([one['parses'] for one in group]):.1%} "
-            f"| {len(shown) / len(group):.1%} | {precision} |"
-        )
-    right = [one for one in outcomes if one["exact"]]
-    copied = sum(one["source"] == "copy" for one in right)
-    rows.append(
-        f"\nOf the {len(right)} exact ones {copied} were copied from the context, the others written by the model."
-    )
-    return rows
 
 
 def source_lines(manifest: Path) -> list[str]:
@@ -89,38 +71,45 @@ def source_lines(manifest: Path) -> list[str]:
     return rows
 
 
-def write_card(run: Path, manifest: Path, quality: Path, recipe: Path, out: Path) -> None:
-    for file in (run / "log.jsonl", manifest, quality, recipe):
+def write_card(runs: Sequence[Path], manifest: Path, quality: Path, recipe: Path, out: Path) -> None:
+    """`runs`: folders in the order they were trained in, each from the weights of the one before."""
+    for file in (*(run / "log.jsonl" for run in runs), manifest, quality, recipe):
         if not file.is_file():
             raise InputError(f"There is no {file}, which the card is written from.")
     config = read_config(out)
-    losses, last = loss_lines(run / "log.jsonl")
+    parts = [loss_lines(run / "log.jsonl") for run in runs]
+    minutes = sum(last["seconds"] for _, last in parts) / 60
+    tokens = sum(last["tokens"] for _, last in parts) / 1e6
+    window = json.loads((out / "config.json").read_text())["gesso"]["window"]
     with torch.device("meta"):
         millions = sum(parameter.numel() for parameter in DiffusionGemma(config).parameters()) / 1e6
-    parts = [
-        INTRODUCTION.format(millions=millions, minutes=last["seconds"] / 60),
+    lines = [
+        INTRODUCTION.format(millions=millions, minutes=minutes, tokens=tokens),
         "## Quality\n",
-        "Held-out projects (split by project), `bench/quality.py`, greedy sampling as in `generation_config.json`:\n",
-        *quality_lines(quality),
+        "On projects kept out of training, by `python -m bench.quality`; docs/training.md says what columns mean.\n",
+        quality.read_text().strip(),
         "\n## Training\n",
-        f"{last['step']} steps, {last['tokens'] / 1e6:.1f} M tokens, {last['seconds'] / 60:.0f} minutes on two cores",
-        "shared with other work. Causal first, then diffusion with the same weights; hybrid noise.",
-        "Losses in nats a token:\n",
-        *losses,
-        "\nRecipe (`train/pocket.toml`):\n\n```toml",
+        "Losses in nats a token, on held-out projects. Tokens count padding too.\n",
+    ]
+    for number, (rows, last) in enumerate(parts, 1):
+        spent = f"{last['step']} steps, {last['tokens'] / 1e6:.1f} M tokens, {last['seconds'] / 60:.0f} minutes"
+        begun = "" if number == 1 else ", from the weights of the run before"
+        lines += [f"Run {number}: {spent}{begun}.\n", *rows, ""]
+    lines += [
+        "Recipe of the last run (`train/pocket.toml`):\n\n```toml",
         recipe.read_text().strip(),
         "```\n",
-        LIMITS.format(prompt=320, canvas=config.canvas_length),
+        LIMITS.format(prompt=window["prompt"], canvas=window["canvas"]),
         "## Sources\n",
         *source_lines(manifest),
         "",
     ]
-    (out / "MODEL_CARD.md").write_text("\n".join(parts))
+    (out / "MODEL_CARD.md").write_text("\n".join(lines))
 
 
 def main(
-    run: Annotated[Path, typer.Option(help="Folder of the training run.")],
-    quality: Annotated[Path, typer.Option(help="JSON that bench/quality.py wrote.")],
+    run: Annotated[list[Path], typer.Option(help="Folder of the training run; several in their order.")],
+    quality: Annotated[Path, typer.Option(help="The tables that `bench.quality --markdown` wrote.")],
     out: Annotated[Path, typer.Option(help="The model folder.")],
     manifest: Annotated[Path, typer.Option(help="Manifest of the corpus.")] = Path("train/manifest.json"),
     recipe: Annotated[Path, typer.Option(help="Recipe of the run.")] = Path("train/pocket.toml"),

@@ -1,106 +1,251 @@
-"""Prepared token files to batches. Reads what `train.prepare` writes; a background thread keeps batches
-ready."""
+"""Prepared token files to batches, made ahead of the training step by a thread or by worker processes.
+
+Reads what `train.prepare` writes. Must not know the model, nor what a step does with its batch.
+"""
 
 from __future__ import annotations
 
 import queue
+import signal
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from engine.errors import InputError
-from train.layout import FileTokens, LayoutConfig, Row, causal_row, diffusion_row
+from train.layout import FileTokens, LayoutConfig, Row, causal_row, diffusion_rows
 from train.objective import DiffusionBatch
+
+COMMON_TOKENS = 2048  # the first merges: single letters, white space, keywords
+NEIGHBOUR_TRIES = 4
+
+
+def line_starts(tokenizer: Tokenizer) -> NDArray[np.bool_]:
+    """[vocabulary]: which tokens begin with a line end; byte-level BPE spells it Ċ."""
+    vocab = tokenizer.get_vocab()
+    begins = np.zeros(max(vocab.values()) + 1, dtype=bool)
+    for piece, token in vocab.items():
+        begins[token] = piece.startswith("Ċ")
+    return begins
 
 
 class TokenFiles:
-    """Random access to the prepared files of one split."""
+    """Random access to the prepared files of one split. Pickled by name: who unpickles one opens the files anew."""
 
     def __init__(self, folder: Path, tokenizer: Path, split: str) -> None:
+        self.opened_by = (folder, tokenizer, split)
         for name in (f"tokens-{split}.bin", f"files-{split}.npy", f"spans-{split}.npy"):
             if not (folder / name).is_file():
                 raise InputError(f"{folder} has no {name}; make it with `python -m train.prepare`.")
-        self.tokens = np.memmap(folder / f"tokens-{split}.bin", dtype=np.uint16, mode="r")
-        self.files = np.load(folder / f"files-{split}.npy")
+        mapped = np.memmap(folder / f"tokens-{split}.bin", dtype=np.uint16, mode="r")
+        self.tokens = mapped.view(np.ndarray)  # slices of the subclass cost several times as much
+        files = np.load(folder / f"files-{split}.npy")
+        self.starts, self.ends, self.languages = (files[name].astype(np.int64) for name in ("start", "end", "language"))
+        by_project = np.argsort(files["project"], kind="stable")
+        borders = np.flatnonzero(np.diff(files["project"][by_project])) + 1
+        self.project_of = np.empty(len(files), dtype=np.int64)
+        self.projects = np.split(by_project, borders)
+        for project, members in enumerate(self.projects):
+            self.project_of[members] = project
         spans = np.load(folder / f"spans-{split}.npy")
         self.spans = np.stack([spans[name].astype(np.int64) for name in ("start", "end", "kind")], axis=1)
-        vocab = Tokenizer.from_file(str(tokenizer)).get_vocab()
-        self.begins_line = np.zeros(max(vocab.values()) + 1, dtype=bool)
-        for piece, token in vocab.items():
-            self.begins_line[token] = piece.startswith("Ċ")
+        self.begins_line = line_starts(Tokenizer.from_file(str(tokenizer)))
 
-    def random_file(self, rng: np.random.Generator) -> FileTokens:
-        """A file, with a probability that grows with its length."""
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TokenFiles, self.opened_by
+
+    def random_file(self, rng: np.random.Generator, config: LayoutConfig) -> FileTokens:
+        """A file, with a probability that grows with its length; in `neighbour_share` of the draws with lines of a
+        neighbour."""
         at = rng.integers(len(self.tokens))
-        return self.file(int(np.searchsorted(self.files["start"], at, side="right")) - 1)
+        index = int(np.searchsorted(self.starts, at, side="right")) - 1
+        file = self.file(index)
+        if rng.random() >= config.neighbour_share:
+            return file
+        return replace(file, neighbour=self._neighbour(index, file, config, rng))
+
+    def _neighbour(
+        self, index: int, file: FileTokens, config: LayoutConfig, rng: np.random.Generator
+    ) -> NDArray[np.int64]:
+        """Whole lines of another file of the project: of some random places, the one that shares most tokens that are
+        not common with the file. At most `header` tokens."""
+        members = self.projects[self.project_of[index]]
+        used = np.zeros(len(self.begins_line), dtype=bool)
+        used[file.tokens] = True
+        used[:COMMON_TOKENS] = False
+        best, most = file.tokens[:0], 0
+        for other in members[rng.integers(len(members), size=NEIGHBOUR_TRIES)]:
+            if other == index:
+                continue
+            begin, end = int(self.starts[other]), int(self.ends[other])
+            at = int(rng.integers(begin, max(begin + 1, end - config.header)))
+            lines = self.tokens[at : min(end, at + config.header + 1)].astype(np.int64)
+            breaks = np.flatnonzero(self.begins_line[lines])
+            if len(breaks) < 2:
+                continue
+            lines = lines[breaks[0] : breaks[-1]]
+            shared = int(used[np.unique(lines)].sum())
+            if shared > most:
+                best, most = lines, shared
+        return best
 
     def file(self, index: int) -> FileTokens:
-        start, end = int(self.files["start"][index]), int(self.files["end"][index])
+        start, end = int(self.starts[index]), int(self.ends[index])
         tokens = self.tokens[start:end].astype(np.int64)
         low, high = np.searchsorted(self.spans[:, 0], (start, end))
         spans = self.spans[low:high] - np.array([start, start, 0])
         newlines = np.flatnonzero(self.begins_line[tokens])
-        return FileTokens(tokens, newlines, spans, int(self.files["language"][index]))
+        return FileTokens(tokens, newlines, spans, int(self.languages[index]))
 
 
 def diffusion_batch(rows: list[Row], config: LayoutConfig) -> DiffusionBatch:
+    """Rows in groups of `canvases` that have their prompt in common."""
     count = len(rows)
-    prompt = torch.zeros(count, config.prompt, dtype=torch.long)
+    leading = rows[:: config.canvases]
+    prompt = torch.zeros(len(leading), config.prompt_beside_canvas, dtype=torch.long)
     canvas = torch.zeros(count, config.canvas, dtype=torch.long)
     hole = torch.zeros(count, config.canvas, dtype=torch.bool)
     targets = torch.zeros(count, config.supervised, dtype=torch.long)
     weight = torch.zeros(count, config.supervised)
-    for index, row in enumerate(rows):
+    for index, row in enumerate(leading):
         prompt[index, : len(row.prompt)] = torch.from_numpy(row.prompt)
+    for index, row in enumerate(rows):
         canvas[index, : len(row.canvas)] = torch.from_numpy(row.canvas)
         hole[index, : len(row.canvas)] = torch.from_numpy(row.hole)
         hole[index, len(row.canvas) :] = bool(row.hole.all())
         columns = np.flatnonzero((row.weight > 0) & row.hole)[: config.supervised]
         targets[index, : len(columns)] = torch.from_numpy(columns)
         weight[index, : len(columns)] = torch.from_numpy(row.weight[columns])
-    lengths = [torch.tensor([len(getattr(row, name)) for row in rows]) for name in ("prompt", "canvas")]
-    return DiffusionBatch(prompt, lengths[0], canvas, lengths[1], hole, targets, weight)
+    prompt_length = torch.tensor([len(row.prompt) for row in leading])
+    canvas_length = torch.tensor([len(row.canvas) for row in rows])
+    return DiffusionBatch(prompt, prompt_length, canvas, canvas_length, hole, targets, weight)
 
 
 def make_diffusion_batch(
     files: TokenFiles, size: int, config: LayoutConfig, rng: np.random.Generator
 ) -> DiffusionBatch:
-    return diffusion_batch([diffusion_row(files.random_file(rng), config, rng) for _ in range(size)], config)
+    windows = [diffusion_rows(files.random_file(rng, config), config, rng) for _ in range(size)]
+    return diffusion_batch([row for window in windows for row in window], config)
 
 
-def make_causal_batch(files: TokenFiles, size: int, length: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    tokens = torch.zeros(size, length, dtype=torch.long)
-    weight = torch.zeros(size, length)
+def make_causal_batch(
+    files: TokenFiles, size: int, config: LayoutConfig, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    tokens = torch.zeros(size, config.prompt + config.canvas, dtype=torch.long)
+    weight = torch.zeros(size, config.prompt + config.canvas)
     for index in range(size):
-        row, row_weight = causal_row(files.random_file(rng), length, rng)
+        row, row_weight = causal_row(files.random_file(rng, config), config, rng)
         tokens[index, : len(row)] = torch.from_numpy(row)
         weight[index, : len(row)] = torch.from_numpy(row_weight)
     return tokens, weight
 
 
-def in_background(make: Callable[[int], Any], first: int, ahead: int = 4) -> Iterator[Any]:
-    """make(first), make(first + 1), … computed ahead by a thread; an error there is raised here."""
+@dataclass(frozen=True)
+class BatchMaker:
+    """Batches by the number of the step alone: the same step gives the same batch, in whichever process.
+
+    `files` is (training files, validation files), and `split` of the methods an index into it. `rows` windows a
+    batch. In data-parallel training each `rank` draws its own.
+    """
+
+    files: tuple[TokenFiles, TokenFiles]
+    layout: LayoutConfig
+    rows: int
+    seed: int
+    rank: int = 0
+
+    def causal(self, step: int, split: int = 0) -> tuple[Tensor, Tensor]:
+        """tokens [rows, prompt + canvas], weight [rows, prompt + canvas]."""
+        return make_causal_batch(self.files[split], self.rows, self.layout, self._rng(step, split))
+
+    def diffusion(self, step: int, split: int = 0) -> DiffusionBatch:
+        return make_diffusion_batch(self.files[split], self.rows, self.layout, self._rng(step, split))
+
+    def _rng(self, step: int, split: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, split, step, self.rank))
+
+
+class _Steps(Dataset[Any]):
+    """make(step) as DataLoader wants it. An error is an item: DataLoader would wrap its message in a traceback."""
+
+    def __init__(self, make: Callable[[int], Any]) -> None:
+        self.make = make
+
+    def __getitem__(self, step: int) -> Any:
+        try:
+            return self.make(step)
+        except Exception as error:  # noqa: BLE001 - handed to the consumer
+            return error
+
+
+def _leave_signals_to_the_trainer(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def pinned(batch: Any) -> Any:
+    """The batch in page-locked memory, from which copies to a GPU run beside its work."""
+    if isinstance(batch, DiffusionBatch):
+        return DiffusionBatch(**{name: tensor.pin_memory() for name, tensor in vars(batch).items()})
+    return tuple(tensor.pin_memory() for tensor in batch)
+
+
+def in_background(
+    make: Callable[[int], Any], first: int, workers: int = 0, pin: bool = False, ahead: int = 4
+) -> Iterator[Any]:
+    """make(first), make(first + 1), … in this order, computed ahead; an error of `make` is raised here.
+
+    `workers` processes call `make`, which must be picklable; with 0 a thread does. `pin` puts batches of tensors
+    into page-locked memory where there is a GPU. Closing or dropping the iterator ends the thread and the processes.
+    """
     ready: queue.Queue[Any] = queue.Queue(maxsize=ahead)
+    stopped = threading.Event()
+    pin = pin and torch.cuda.is_available()
+    steps = _Steps(make)
+    items: Iterator[Any] = map(steps.__getitem__, count(first))
+    if workers:
+        loader = DataLoader(
+            steps,
+            batch_size=None,
+            sampler=count(first),
+            num_workers=workers,
+            worker_init_fn=_leave_signals_to_the_trainer,
+        )
+        items = iter(loader)
+
+    def offer(item: Any) -> None:
+        while not stopped.is_set():
+            try:
+                return ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
 
     def work() -> None:
-        step = first
-        while True:
-            try:
-                ready.put(make(step))
-            except Exception as error:  # noqa: BLE001 - handed to the consumer
-                ready.put(error)
-                return
-            step += 1
+        try:
+            while not stopped.is_set():
+                item = next(items)
+                offer(pinned(item) if pin and not isinstance(item, Exception) else item)
+        except Exception as error:  # noqa: BLE001 - a worker died; handed to the consumer
+            offer(error)
 
-    threading.Thread(target=work, daemon=True).start()
-    while True:
-        item = ready.get()
-        if isinstance(item, Exception):
-            raise item
-        yield item
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while True:
+            item = ready.get()
+            if isinstance(item, Exception):
+                raise item
+            yield item
+    finally:
+        stopped.set()
+        thread.join()
+        items = iter(())  # the workers end with the iterator over them

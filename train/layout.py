@@ -7,7 +7,7 @@ gap. A hole is followed by <|null|> slots, which the model learns to leave empty
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,14 @@ HOLE_KINDS = ("span", "rest_of_line", "line", "statement", "block")
 
 @dataclass(frozen=True)
 class LayoutConfig:
-    """Sizes in tokens. `supervised`: most positions of one canvas that carry a loss; `header`: the file's
-    first tokens that stand before a cut prefix. `kind_shares` follow HOLE_KINDS."""
+    """Sizes in tokens.
+
+    A causal window has prompt + canvas of them; a window with holes has a prompt of `canvas_prompt` (0: the same) and
+    `canvases` canvases that share it. `supervised`: most positions of one canvas that carry a loss. `header`: what
+    stands before a cut prefix, the file's first lines or, in `neighbour_share` of the windows, lines of another file of
+    the project. `kind_shares` follow HOLE_KINDS. `exact_share`: holes without a null slot; `slack`: how soon the
+    smallest preset that holds a hole is taken, 1 for always (else the next ones, by a geometric law).
+    """
 
     prompt: int = 320
     canvas: int = 128
@@ -32,17 +38,33 @@ class LayoutConfig:
     max_holes: int = 3
     kind_shares: tuple[float, ...] = (0.2, 0.3, 0.25, 0.15, 0.1)
     whole_canvas_share: float = 0.05
+    neighbour_share: float = 0.0
+    exact_share: float = 0.15
+    slack: float = 0.5
+    canvases: int = 1
+    canvas_prompt: int = 0
+
+    @property
+    def prompt_beside_canvas(self) -> int:
+        return self.canvas_prompt or self.prompt
+
+    def window(self, kind: str) -> int:
+        """Positions that a window of a kind, causal or diffusion, is computed for."""
+        if kind == "causal":
+            return self.prompt + self.canvas
+        return self.prompt_beside_canvas + self.canvases * self.canvas
 
 
 @dataclass(frozen=True)
 class FileTokens:
-    """One file: its tokens, where lines begin (indices of newline tokens), its syntax spans, its language's
-    token."""
+    """One file: its tokens, where lines begin (indices of newline tokens), its syntax spans, its language's token, and
+    lines of another file of its project (none where there is no other)."""
 
     tokens: Tokens
     newlines: Tokens
     spans: Tokens
     language: int
+    neighbour: Tokens = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
 
 @dataclass(frozen=True)
@@ -60,14 +82,17 @@ def prompt_tokens(far_prefix: Tokens, far_suffix: Tokens, language: int) -> Toke
     return np.concatenate((head, far_suffix, np.array([PREFIX], dtype=np.int64), far_prefix))
 
 
-def cut_prefix(file: FileTokens, end: int, room: int, header: int, rng: np.random.Generator) -> Tokens:
-    """The last `room` tokens before `end`; half of the time behind the first whole lines (the imports),
-    where these leave half of the room."""
-    if end <= room or room < 2 * header or rng.random() < 0.5:
-        return file.tokens[max(0, end - room) : end]
-    lines = file.newlines[(file.newlines > 0) & (file.newlines <= header)]
-    size = int(lines[-1]) if len(lines) else 0
-    return np.concatenate((file.tokens[:size], file.tokens[end - (room - size) : end]))
+def cut_prefix(file: FileTokens, end: int, room: int, config: LayoutConfig, rng: np.random.Generator) -> Tokens:
+    """The last `room` tokens before `end`; often behind a header (see LayoutConfig) that leaves at least half of it."""
+    header = np.empty(0, dtype=np.int64)
+    if len(file.neighbour):
+        header = file.neighbour
+    elif end > room and rng.random() < 0.5:
+        lines = file.newlines[(file.newlines > 0) & (file.newlines <= config.header)]
+        header = file.tokens[: int(lines[-1]) if len(lines) else 0]
+    if 2 * len(header) > room:
+        header = header[:0]
+    return np.concatenate((header, file.tokens[max(0, end - (room - len(header))) : end]))
 
 
 def choose_hole(
@@ -107,34 +132,38 @@ def choose_hole(
     return (first, last) if 0 < last - first <= longest else None
 
 
-def slots_for(length: int, rng: np.random.Generator) -> int:
-    """Slots laid out for a hole of `length` tokens: sometimes exact, mostly with the slack that inference
-    uses."""
-    if rng.random() < 0.15:
+def slots_for(length: int, config: LayoutConfig, rng: np.random.Generator) -> int:
+    """Slots laid out for a hole of `length` tokens: sometimes exact, mostly with the slack that inference uses."""
+    if rng.random() < config.exact_share:
         return length
     presets = [size for size in (8, 16, 24, 32, 48, 64) if size >= length]
-    return presets[min(int(rng.geometric(0.5)) - 1, len(presets) - 1)] if presets else length
+    return presets[min(int(rng.geometric(config.slack)) - 1, len(presets) - 1)] if presets else length
 
 
-def diffusion_row(file: FileTokens, config: LayoutConfig, rng: np.random.Generator) -> Row:
-    """A prompt and a canvas with holes, at a random place of the file."""
-    total = len(file.tokens)
-    width = config.canvas
+def diffusion_rows(file: FileTokens, config: LayoutConfig, rng: np.random.Generator) -> list[Row]:
+    """A random place of the file: `canvases` rows with one prompt in common, each with holes of its own.
+
+    Null slots push text off a canvas's end; the far suffix begins where the canvas that shows most text ends, so that
+    none sees a hole's text in the prompt.
+    """
+    total, width = len(file.tokens), config.canvas
     start = int(rng.integers(0, max(1, total - width // 2)))
     end = min(total, start + width)
-    holes = [] if rng.random() < config.whole_canvas_share else _choose_holes(file, start, end, config, rng)
-    canvas, hole, weight = _lay_out(file.tokens[start:end], [(a - start, b - start, s) for a, b, s in holes], width)
-    consumed = start + len(canvas) - int((canvas == NULL).sum())
-    if not holes:
-        weight[rng.permutation(len(canvas))[: config.supervised]] = 1.0
-        hole[:] = True
-    suffix_room = int(rng.integers(0, config.far_suffix + 1))
-    far_suffix = file.tokens[consumed : consumed + suffix_room]
-    room = config.prompt - 4 - len(far_suffix)
+    canvases, consumed = [], start
+    for _ in range(config.canvases):
+        holes = [] if rng.random() < config.whole_canvas_share else _choose_holes(file, start, end, config, rng)
+        canvas, hole, weight = _lay_out(file.tokens[start:end], [(a - start, b - start, s) for a, b, s in holes], width)
+        if not holes:
+            weight[rng.permutation(len(canvas))[: config.supervised]] = 1.0
+            hole[:] = True
+        consumed = max(consumed, start + len(canvas) - int((canvas == NULL).sum()))
+        canvases.append((canvas, hole, weight))
+    far_suffix = file.tokens[consumed : consumed + int(rng.integers(0, config.far_suffix + 1))]
+    room = config.prompt_beside_canvas - 4 - len(far_suffix)
     if rng.random() < 0.2:
         room = int(rng.integers(0, room + 1))
-    far_prefix = cut_prefix(file, start, room, config.header, rng)
-    return Row(prompt_tokens(far_prefix, far_suffix, file.language), canvas, hole, weight)
+    prompt = prompt_tokens(cut_prefix(file, start, room, config, rng), far_suffix, file.language)
+    return [Row(prompt, *canvas) for canvas in canvases]
 
 
 def _choose_holes(
@@ -148,7 +177,7 @@ def _choose_holes(
         found = choose_hole(file, start, end, budget, kind, rng)
         if found is None or any(found[0] <= last and first <= found[1] for first, last, _ in holes):
             continue
-        slots = min(slots_for(found[1] - found[0], rng), budget)
+        slots = min(slots_for(found[1] - found[0], config, rng), budget)
         holes.append((*found, slots))
         budget -= slots
         if len(holes) == wanted or budget < 8:
@@ -177,19 +206,18 @@ def _lay_out(
     return np.concatenate(pieces)[:width].astype(np.int64), weight >= 0, np.maximum(weight, 0)
 
 
-def causal_row(file: FileTokens, length: int, rng: np.random.Generator) -> tuple[Tokens, NDArray[np.float32]]:
-    """A window for causal training, half of the time in fill-in-the-middle order (suffix, prefix, middle).
+def causal_row(file: FileTokens, config: LayoutConfig, rng: np.random.Generator) -> tuple[Tokens, NDArray[np.float32]]:
+    """A window of at most prompt + canvas tokens for causal training, half of the time in fill-in-the-middle order
+    (suffix, prefix, middle).
 
     Returns tokens and a weight per token as a target (0 for the markers at the front).
     """
-    total = len(file.tokens)
-    size = length - 4
-    start = int(rng.integers(0, max(1, total - size + 1)))
+    size = config.prompt + config.canvas - 4 - len(file.neighbour)
+    start = int(rng.integers(0, max(1, len(file.tokens) - size + 1)))
     window = file.tokens[start : start + size]
+    tail = 0
     if rng.random() < 0.5 and len(window) > 64:
         tail = int(rng.integers(1, min(len(window) // 2, 160)))
-        tokens = prompt_tokens(window[:-tail], window[-tail:], file.language)
-    else:
-        tokens = prompt_tokens(window, window[:0], file.language)
-    weight = (tokens > 31).astype(np.float32)
-    return tokens, weight
+    cut = len(window) - tail
+    tokens = prompt_tokens(np.concatenate((file.neighbour, window[:cut])), window[cut:], file.language)
+    return tokens, (tokens > 31).astype(np.float32)

@@ -14,15 +14,15 @@ from torch import Tensor
 
 from engine.config import NoiseConfig
 from engine.model import DiffusionGemma, Masks
-from engine.ops.attention import causal_mask
+from engine.ops.attention import CAUSAL, causal_mask
 from train.head_loss import head_loss
 
 
 @dataclass
 class DiffusionBatch:
-    """prompt [batch, prompt] padded right, prompt_length [batch], canvas [batch, canvas] clean and padded
-    right, canvas_length [batch], hole [batch, canvas] bool, targets [batch, supervised] canvas columns,
-    weight [batch, supervised]."""
+    """prompt [windows, prompt] padded right, prompt_length [windows]; of `rows` canvases, as many in a row for each
+    prompt: canvas [rows, canvas] clean and padded right, canvas_length [rows], hole [rows, canvas] bool, targets
+    [rows, supervised] canvas columns, weight [rows, supervised]."""
 
     prompt: Tensor
     prompt_length: Tensor
@@ -31,6 +31,15 @@ class DiffusionBatch:
     hole: Tensor
     targets: Tensor
     weight: Tensor
+
+    @property
+    def canvases(self) -> int:
+        """Canvases that share a prompt."""
+        return len(self.canvas) // len(self.prompt)
+
+    @property
+    def prompt_length_by_row(self) -> Tensor:
+        return self.prompt_length.repeat_interleave(self.canvases)
 
     def to(self, device: torch.device) -> DiffusionBatch:
         return DiffusionBatch(**{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
@@ -48,50 +57,54 @@ class EncoderMemory:
 
 
 class DecoderMemory:
-    """The canvas sees the encoder's keys and its own."""
+    """A canvas sees the encoder's keys of its prompt and its own; `canvases` share a prompt."""
 
-    def __init__(self, encoder: EncoderMemory) -> None:
-        self.encoder = encoder
+    def __init__(self, encoder: EncoderMemory, canvases: int) -> None:
+        self.encoder, self.canvases = encoder, canvases
 
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         past_key, past_value = self.encoder.layers[layer]
+        if self.canvases > 1:
+            past_key = past_key.repeat_interleave(self.canvases, dim=0)
+            past_value = past_value.repeat_interleave(self.canvases, dim=0)
         return torch.cat((past_key, key), dim=2), torch.cat((past_value, value), dim=2)
 
 
 def encoder_masks(model: DiffusionGemma, length: int, device: torch.device) -> Masks:
+    """Causal in all layers; sliding ones need a mask that is written out where their window is shorter."""
     window = model.config.sliding_window
     return {
-        "full_attention": causal_mask(length, 0, None, device),
-        "sliding_attention": causal_mask(length, 0, window, device),
+        "full_attention": CAUSAL,
+        "sliding_attention": CAUSAL if window >= length else causal_mask(length, 0, window, device),
     }
 
 
 def decoder_masks(model: DiffusionGemma, batch: DiffusionBatch) -> Masks:
-    """Each [batch, 1, 1, prompt + canvas]: the prompt without padding (sliding: its end) and the canvas."""
+    """Each [rows, 1, 1, prompt + canvas]: the prompt without padding (sliding: its end) and the canvas."""
     device = batch.prompt.device
     prompt = torch.arange(batch.prompt.shape[1], device=device)[None]
     canvas = torch.arange(batch.canvas.shape[1], device=device)[None] < batch.canvas_length[:, None]
-    real = prompt < batch.prompt_length[:, None]
-    near = real & (prompt > batch.prompt_length[:, None] - model.config.sliding_window)
+    prompt_length = batch.prompt_length_by_row[:, None]
+    real = prompt < prompt_length
+    near = real & (prompt > prompt_length - model.config.sliding_window)
     return {
         "full_attention": torch.cat((real, canvas), dim=1)[:, None, None],
         "sliding_attention": torch.cat((near, canvas), dim=1)[:, None, None],
     }
 
 
-def token_loss(model: DiffusionGemma, hidden: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
-    """Weighted mean cross-entropy of `targets` [...] under the head, for normed hidden states [...,
-    hidden]."""
-    dtype = (
-        torch.get_autocast_dtype(hidden.device.type) if torch.is_autocast_enabled(hidden.device.type) else hidden.dtype
-    )
-    return head_loss(hidden, model.embed_tokens.weight, targets, weight, model.config.logit_softcap, dtype)
+def token_loss(
+    model: DiffusionGemma, hidden: Tensor, targets: Tensor, weight: Tensor, compiled: bool = False
+) -> Tensor:
+    """Weighted mean cross-entropy of `targets` [...] under the head, for normed hidden states [..., hidden]."""
+    table, cap = model.embed_tokens.weight, model.config.logit_softcap
+    return head_loss(hidden, table, targets, weight, cap, hidden.dtype, compiled)
 
 
-def causal_loss(model: DiffusionGemma, tokens: Tensor, weight: Tensor) -> Tensor:
+def causal_loss(model: DiffusionGemma, tokens: Tensor, weight: Tensor, compiled: bool = False) -> Tensor:
     """Next-token loss of the encoder over `tokens` [batch, length]; `weight` [batch, length] by target."""
     hidden, _ = encode(model, tokens)
-    return token_loss(model, hidden[:, :-1], tokens[:, 1:], weight[:, 1:])
+    return token_loss(model, hidden[:, :-1], tokens[:, 1:], weight[:, 1:], compiled)
 
 
 def encode(model: DiffusionGemma, tokens: Tensor) -> tuple[Tensor, EncoderMemory]:
@@ -102,10 +115,14 @@ def encode(model: DiffusionGemma, tokens: Tensor) -> tuple[Tensor, EncoderMemory
 
 
 def add_noise(
-    batch: DiffusionBatch, noise: NoiseConfig, vocab: int, generator: torch.Generator | None
+    batch: DiffusionBatch,
+    noise: NoiseConfig,
+    vocab: int,
+    generator: torch.Generator | None,
+    fixed_level: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The canvas with its holes noised, and which positions were. One t a row: 1 in three tenths of the rows
-    (the first step of every infill), uniform in the others; rows that are hole throughout get a light uniform
+    """The canvas with its holes noised, and which positions were. One t a row: 1 in three tenths of the rows (the first
+    step of every infill), uniform in the others, or `fixed_level`; rows that are hole throughout get a light uniform
     noise."""
     device, shape = batch.canvas.device, batch.canvas.shape
 
@@ -113,6 +130,8 @@ def add_noise(
         return torch.rand(*size, device=device, generator=generator)
 
     level = torch.where(uniform(shape[0], 1) < 0.3, torch.ones(1, device=device), uniform(shape[0], 1))
+    if fixed_level is not None:
+        level = torch.full_like(level, fixed_level)
     whole = batch.hole.all(dim=1, keepdim=True)
     level = torch.where(whole, 0.15 * level, level)
     noised = batch.hole & (uniform(*shape) < level)
@@ -125,17 +144,23 @@ def add_noise(
 
 
 def diffusion_loss(
-    model: DiffusionGemma, batch: DiffusionBatch, noisy: Tensor, noised: Tensor, self_condition: bool
+    model: DiffusionGemma,
+    batch: DiffusionBatch,
+    noisy: Tensor,
+    noised: Tensor,
+    self_condition: bool,
+    compiled: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """(loss on the holes, causal loss of the encoder on the prompt)."""
     hidden, memory = encode(model, batch.prompt)
     real = torch.arange(batch.prompt.shape[1], device=batch.prompt.device)[None] < batch.prompt_length[:, None]
     weight = (real & (batch.prompt > 31)).float()
-    causal = token_loss(model, hidden[:, :-1], batch.prompt[:, 1:], weight[:, 1:])
+    causal = token_loss(model, hidden[:, :-1], batch.prompt[:, 1:], weight[:, 1:], compiled)
 
     masks = decoder_masks(model, batch)
-    positions = batch.prompt_length[:, None] + torch.arange(batch.canvas.shape[1], device=batch.prompt.device)[None]
-    decoder_memory = DecoderMemory(memory)
+    columns_of_canvas = torch.arange(batch.canvas.shape[1], device=batch.prompt.device)
+    positions = batch.prompt_length_by_row[:, None] + columns_of_canvas[None]
+    decoder_memory = DecoderMemory(memory, batch.canvases)
     columns = batch.targets[..., None].expand(-1, -1, model.config.hidden_size)
     known = ~batch.hole[..., None]
     belief = torch.where(known, model.embed(batch.canvas), 0.0)
@@ -148,4 +173,4 @@ def diffusion_loss(
     hidden = model.denoise(noisy, belief, positions, masks, decoder_memory).gather(1, columns)
     emphasis = torch.where(noised.gather(1, batch.targets), 1.0, 0.1)
     targets = batch.canvas.gather(1, batch.targets)
-    return token_loss(model, hidden, targets, batch.weight * emphasis), causal
+    return token_loss(model, hidden, targets, batch.weight * emphasis, compiled), causal

@@ -20,8 +20,9 @@ MODEL_FIELDS = frozenset(
 
 @dataclass(frozen=True)
 class RunConfig:
-    """`rows`: windows a step. Shares are of the time budget. Learning rates: Muon for matrices, AdamW for the
-    rest."""
+    """`rows`: windows a step and process. `causal_share`, `decay_share`: of the budget. `mixed_causal`: share of the
+    steps of the diffusion phase that stay causal. Learning rates: Muon for matrices, AdamW for the rest. `workers`:
+    processes that make batches, a thread for 0. `evaluate_every`: seconds."""
 
     seed: int = 1
     rows: int = 16
@@ -32,6 +33,9 @@ class RunConfig:
     adam_lr: float = 2e-3
     weight_decay: float = 0.05
     encoder_loss_weight: float = 0.5
+    mixed_causal: float = 0.0
+    workers: int = 0
+    evaluate_every: float = 300.0
 
 
 @dataclass(frozen=True)
@@ -99,5 +103,9 @@ def _config_json(model: dict[str, Any], vocab_size: int, layout: LayoutConfig) -
         "canvas_length": layout.canvas,
         "tie_word_embeddings": True,
         "text_config": text,
-        "gesso": {"family": "pocket", "noise": noise},
+        "gesso": {
+            "family": "pocket",
+            "noise": noise,
+            "window": {name: getattr(layout, name) for name in ("prompt", "far_suffix", "header", "canvas")},
+        },
     }

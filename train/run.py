@@ -1,234 +1,303 @@
-"""The training loop: causal first, then diffusion with the same weights; resumable, logged, bounded by time.
+"""The training loop: causal first, then diffusion with the same weights; resumable, logged, bounded by time or tokens.
 
-Works on whatever torch finds (CPU, CUDA): a working copy of the weights in bf16, fp32 masters in the
-optimizers. Must not know how windows are laid out (train/layout.py) nor what the losses are
-(train/objective.py).
+Works on whatever torch finds (CPU, CUDA), in one process or, started by `torchrun`, in several that average their
+gradients: a working copy of the weights in bf16, fp32 masters in the optimizers. Must not know how windows are laid
+out (train/layout.py) nor what the losses are (train/objective.py).
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
+import torch.distributed as dist
 import typer
 from rich.console import Console
-from torch import Tensor, nn
+from torch import Tensor
 
-from engine.errors import GessoError
+from engine.errors import GessoError, InputError
 from engine.model import DiffusionGemma
-from train.data import TokenFiles, in_background, make_causal_batch, make_diffusion_batch
+from train.data import BatchMaker, TokenFiles, in_background
+from train.layout import LayoutConfig
 from train.objective import add_noise, causal_loss, diffusion_loss
+from train.optimizers import Optimizers, initialise
 from train.recipe import Recipe, RunConfig, read_recipe
+from train.throughput import measured_peak, window_flops
 
 console = Console(highlight=False)
+LOG_EVERY = 20  # steps
+SAVE_EVERY = 300.0  # seconds
+INTERRUPTED = 130  # exit code of a run that was stopped before its budget was spent
 
 
-def initialise(model: DiffusionGemma, generator: torch.Generator) -> None:
-    """Normal weights of variance 1 / fan-in; branches enter the residual stream at a third of their scale."""
-    for name, parameter in model.named_parameters():
-        if parameter.dim() > 1:
-            nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5, generator=generator)
-        elif "post_attention_norm" in name or "post_feedforward_norm" in name:
-            nn.init.constant_(parameter, 0.3)
-
-
-class Optimizers:
-    """Muon (torch.optim.Muon) for the matrices of the layers, AdamW for embedding, experts, norms and
-    scalars.
-
-    They hold fp32 masters; `step` takes the gradients of the working copy and writes the new weights back.
-    """
-
-    def __init__(self, model: DiffusionGemma, run: RunConfig) -> None:
-        self.working = dict(model.named_parameters())
-        self.masters = {name: p.detach().float().clone().requires_grad_() for name, p in self.working.items()}
-        matrices = [
-            p for name, p in self.masters.items() if p.dim() == 2 and "embed" not in name and "router" not in name
-        ]
-        others = [p for p in self.masters.values() if all(p is not matrix for matrix in matrices)]
-        self.rates = (run.muon_lr, run.adam_lr)
-        self.optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.Muon(matrices, lr=run.muon_lr, weight_decay=run.weight_decay, adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW(others, lr=run.adam_lr, betas=(0.9, 0.98), weight_decay=0.0),
-        ]
-
-    def step(self, rate: float) -> float:
-        """One update at `rate` of the full learning rates; returns the gradient's norm before clipping at
-        1."""
-        for name, master in self.masters.items():
-            grad = self.working[name].grad
-            master.grad = None if grad is None else grad.float()
-        norm = float(nn.utils.clip_grad_norm_(self.masters.values(), 1.0))
-        for optimizer, full in zip(self.optimizers, self.rates, strict=True):
-            optimizer.param_groups[0]["lr"] = full * rate
-            optimizer.step()
-        with torch.no_grad():
-            for name, master in self.masters.items():
-                self.working[name].copy_(master)
-                self.working[name].grad = None
-        return norm
-
-    def state(self) -> dict[str, Any]:
-        return {
-            "masters": self.masters,
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-        }
-
-    def load(self, state: dict[str, Any]) -> None:
-        with torch.no_grad():
-            for name, master in self.masters.items():
-                master.copy_(state["masters"][name])
-                self.working[name].copy_(master)
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-
-
-@dataclass
+@dataclass(frozen=True)
 class Progress:
+    """Steps taken, seconds, positions computed (tokens and padding); counted over resumptions and processes."""
+
     step: int = 0
     seconds: float = 0.0
     tokens: int = 0
 
+    def after(self, seconds: float, positions: int) -> Progress:
+        """One more step."""
+        return Progress(self.step + 1, self.seconds + seconds, self.tokens + positions)
 
-def learning_rate(progress: Progress, budget: float, run: RunConfig) -> float:
-    """Warm-up by steps, then constant, then linear to a twentieth over the last `decay_share` of the time."""
-    left = max(0.0, 1.0 - progress.seconds / budget)
+
+@dataclass(frozen=True)
+class Budget:
+    """What a run may spend; the other of the two is without bound."""
+
+    seconds: float | None = None
+    tokens: int | None = None
+
+    def share(self, progress: Progress) -> float:
+        """How much of it is spent, 0 to 1 and beyond."""
+        by_time = progress.seconds / self.seconds if self.seconds is not None else 0.0
+        by_tokens = progress.tokens / self.tokens if self.tokens is not None else 0.0
+        return max(by_time, by_tokens)
+
+
+def learning_rate(progress: Progress, budget: Budget, run: RunConfig) -> float:
+    """Warm-up by steps, then constant, then linear to a twentieth over the last `decay_share` of the budget."""
+    left = max(0.0, 1.0 - budget.share(progress))
     decay = min(1.0, left / run.decay_share) if run.decay_share else 1.0
     return min(1.0, (progress.step + 1) / run.warmup_steps) * max(0.05, decay)
 
 
+def phase_of(progress: Progress, budget: Budget, run: RunConfig) -> str:
+    causal = run.causal_share >= 1.0 or budget.share(progress) < run.causal_share
+    return "causal" if causal else "diffusion"
+
+
+def kind_of_step(phase: str, step: int, run: RunConfig) -> str:
+    """In the diffusion phase every so-many-th step stays causal, spread evenly, as `mixed_causal` says."""
+    if phase == "causal" or int((step + 1) * run.mixed_causal) > int(step * run.mixed_causal):
+        return "causal"
+    return "diffusion"
+
+
+def judged_layout(layout: LayoutConfig) -> LayoutConfig:
+    """The default layout in the sizes of `layout`, for held-out windows: recipes of the same sizes compare. Parts of a
+    prompt or canvas that is smaller than the default's are cut down with it."""
+    default, prompt, canvas = LayoutConfig(), layout.prompt, layout.canvas
+    return replace(
+        default,
+        prompt=prompt,
+        canvas=canvas,
+        far_suffix=min(default.far_suffix, default.far_suffix * prompt // default.prompt),
+        header=min(default.header, default.header * prompt // default.prompt),
+        supervised=min(default.supervised, default.supervised * canvas // default.canvas),
+    )
+
+
+@dataclass
+class Meter:
+    """What came to pass since the last line of the log: positions and operations of the steps, seconds of waiting."""
+
+    begun: float = field(default_factory=time.monotonic)
+    positions: int = 0
+    flops: float = 0.0
+    waited: float = 0.0
+
+    def figures(self, peak: float) -> dict[str, float]:
+        """`waiting`: share of the time for which a step had no batch yet; `peak` in operations a second."""
+        seconds = time.monotonic() - self.begun
+        return {
+            "tokens_per_second": self.positions / seconds,
+            "share_of_peak": self.flops / seconds / peak,
+            "waiting": self.waited / seconds,
+        }
+
+
 class Trainer:
-    """One run in `folder`: checkpoint.pt, log.jsonl, recipe copy."""
+    """One run in `folder`: checkpoint.pt, log.jsonl."""
 
     def __init__(self, recipe: Recipe, data: Path, tokenizer: Path, folder: Path, compiled: bool) -> None:
-        self.recipe, self.folder = recipe, folder
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.train_files = TokenFiles(data, tokenizer, "train")
-        self.valid_files = TokenFiles(data, tokenizer, "valid")
+        self.recipe, self.folder, self.compiled = recipe, folder, compiled
+        self.rank, self.processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        self.device = torch.device("cpu")
+        if torch.cuda.is_available():
+            self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+            torch.cuda.set_device(self.device)
+        files = TokenFiles(data, tokenizer, "train"), TokenFiles(data, tokenizer, "valid")
+        self.batches = BatchMaker(files, recipe.layout, recipe.run.rows, recipe.run.seed, self.rank)
+        self.judged = BatchMaker(files, judged_layout(recipe.layout), recipe.run.rows, 0)
         model = DiffusionGemma(recipe.model)
         initialise(model, torch.Generator().manual_seed(recipe.run.seed))
         self.model = model.to(self.device, torch.bfloat16)
         self.optimizers = Optimizers(self.model, recipe.run)
         self.progress = Progress()
         self.noise_generator = torch.Generator(self.device)
+        self.interrupted = False  # a signal came to this process
         if compiled:
-            torch._dynamo.config.recompile_limit = 256
             for layer in self.model.layers:
-                layer.compile(dynamic=False)
+                for half in ("before_attention", "after_attention"):
+                    setattr(layer, half, torch.compile(getattr(layer, half), dynamic=False))
 
     def save(self) -> None:
-        state = {
-            "progress": vars(self.progress),
-            "config": self.recipe.config_json,
-            **self.optimizers.state(),
-        }
+        if self.rank:
+            return
+        state = {"progress": vars(self.progress), "config": self.recipe.config_json, **self.optimizers.state()}
         temporary = self.folder / "checkpoint.pt.new"
         torch.save(state, temporary)
         os.replace(temporary, self.folder / "checkpoint.pt")
 
     def resume(self) -> None:
-        state = torch.load(self.folder / "checkpoint.pt", map_location=self.device, weights_only=True)
+        state = self._read(self.folder / "checkpoint.pt")
         self.optimizers.load(state)
         self.progress = Progress(**state["progress"])
 
-    def rng(self, step: int, split: int) -> np.random.Generator:
-        return np.random.default_rng((self.recipe.run.seed, split, step))
+    def start_from(self, checkpoint: Path) -> None:
+        """Takes the weights of another run, and nothing else of it."""
+        self.optimizers.load_weights(self._read(checkpoint)["masters"])
 
-    def make(self, phase: str, step: int, split: int = 0) -> Any:
-        files = self.valid_files if split else self.train_files
-        rng, layout, rows = self.rng(step, split), self.recipe.layout, self.recipe.run.rows
-        if phase == "causal":
-            return make_causal_batch(files, rows, layout.prompt + layout.canvas, rng)
-        return make_diffusion_batch(files, rows, layout, rng)
+    def _read(self, checkpoint: Path) -> dict[str, Any]:
+        state: dict[str, Any] = torch.load(checkpoint, map_location=self.device, weights_only=True)
+        theirs, ours = state["config"]["text_config"], self.recipe.config_json["text_config"]
+        if differing := [name for name in ours if theirs.get(name) != ours[name]]:
+            raise InputError(
+                f"{checkpoint} holds a model of another shape ({', '.join(differing)} differ); use the recipe it was "
+                "made with, or another folder."
+            )
+        return state
 
-    def losses(self, phase: str, step: int, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        if phase == "causal":
+    def losses(
+        self, kind: str, step: int, batch: Any, noise_level: float | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss to minimise, and its parts."""
+        if kind == "causal":
             tokens, weight = (x.to(self.device, non_blocking=True) for x in batch)
-            loss = causal_loss(self.model, tokens, weight)
+            loss = causal_loss(self.model, tokens, weight, self.compiled)
             return loss, {"causal": loss}
         batch = batch.to(self.device)
-        self.noise_generator.manual_seed(step)
-        noisy, noised = add_noise(batch, self.recipe.model.noise, self.recipe.model.vocab_size, self.noise_generator)
-        hole, causal = diffusion_loss(self.model, batch, noisy, noised, self_condition=step % 2 == 1)
+        self.noise_generator.manual_seed(step * self.processes + self.rank)
+        config = self.model.config
+        noisy, noised = add_noise(batch, config.noise, config.vocab_size, self.noise_generator, noise_level)
+        hole, causal = diffusion_loss(self.model, batch, noisy, noised, step % 2 == 1, self.compiled)
         return hole + self.recipe.run.encoder_loss_weight * causal, {"hole": hole, "causal": causal}
 
-    def evaluate(self, phase: str, batches: int = 4) -> dict[str, float]:
-        totals: dict[str, float] = {}
+    def evaluate(self, batches: int = 4) -> dict[str, float]:
+        """Held-out losses. valid_causal: whole windows; valid_hole: holes at all noise levels, half of the batches with
+        self-conditioning; valid_hole_first: nothing but noise, as at an infill's first step. Windows as `judged_layout`
+        has them.
+        """
+        totals = {"valid_causal": 0.0, "valid_hole": 0.0, "valid_hole_first": 0.0}
         with torch.no_grad():
             for index in range(batches):
-                _, parts = self.losses(phase, index, self.make(phase, index, split=1))
-                for name, value in parts.items():
-                    totals[f"valid_{name}"] = totals.get(f"valid_{name}", 0.0) + float(value) / batches
-        return totals
+                causal, holes = self.judged.causal(index, 1), self.judged.diffusion(index, 1)
+                totals["valid_causal"] += float(self.losses("causal", index, causal)[1]["causal"])
+                totals["valid_hole"] += float(self.losses("diffusion", index, holes)[1]["hole"])
+                totals["valid_hole_first"] += float(self.losses("diffusion", 2 * index, holes, 1.0)[1]["hole"])
+        return {name: total / batches for name, total in totals.items()}
 
-    def report(self, record: dict[str, Any], budget: float) -> None:
+    def run(self, budget: Budget, save_every: float = SAVE_EVERY) -> bool:
+        """Trains until `budget` is spent; returns whether it is, since SIGINT and SIGTERM save and stop."""
+        run, layout = self.recipe.run, self.recipe.layout
+        peak = measured_peak(self.device) * self.processes
+        flops = {kind: window_flops(self.model.config, layout, kind) for kind in ("causal", "diffusion")}
+        phase, stopping = "", False
+        batches: Iterator[Any] = iter(())
+        saved = evaluated = begun = time.monotonic()
+        meter = Meter()
+        with _noting_interrupts(self):
+            while budget.share(self.progress) < 1.0 and not stopping:
+                wanted = phase_of(self.progress, budget, run)
+                if wanted != phase:
+                    phase = wanted
+                    make = PhaseBatches(self.batches, phase, run)
+                    batches = in_background(make, self.progress.step, run.workers, pin=True)
+                rate, kind = learning_rate(self.progress, budget, run), kind_of_step(phase, self.progress.step, run)
+                waiting = time.monotonic()
+                batch = next(batches)
+                meter.waited += time.monotonic() - waiting
+                loss, parts = self.losses(kind, self.progress.step, batch)
+                loss.backward()
+                now = time.monotonic()
+                norm, (spent, stop) = self.optimizers.step(rate, [now - begun, float(self.interrupted)])
+                begun, stopping = now, stop > 0.0
+                windows = run.rows * self.processes
+                meter.positions += windows * layout.window(kind)
+                meter.flops += windows * flops[kind]
+                self.progress = self.progress.after(spent, windows * layout.window(kind))
+                if self.progress.step % LOG_EVERY == 0:
+                    record = {"rate": rate, "norm": float(norm), **{name: part.item() for name, part in parts.items()}}
+                    record |= meter.figures(peak)
+                    if time.monotonic() - evaluated > run.evaluate_every:
+                        record |= self.evaluate()
+                        evaluated = time.monotonic()
+                    self.report(phase, record, budget)
+                    meter = Meter()
+                if time.monotonic() - saved > save_every:
+                    self.save()
+                    saved = time.monotonic()
+        self.save()
+        finished = budget.share(self.progress) >= 1.0
+        self.report(phase_of(self.progress, budget, run), self.evaluate(24) if finished else {}, budget)
+        return finished
+
+    def report(self, phase: str, figures: dict[str, float], budget: Budget) -> None:
         """One line for the log, one for the console."""
+        if self.rank:
+            return
+        record = {"phase": phase, **vars(self.progress), **figures}
         rounded = {name: round(v, 5) if isinstance(v, float) else v for name, v in record.items()}
         with (self.folder / "log.jsonl").open("a") as log:
             log.write(json.dumps(rounded) + "\n")
-        minutes = f"{self.progress.seconds / 60:.1f}/{budget / 60:.0f} min"
-        shown = "  ".join(f"{name} {v:.3f}" for name, v in record.items() if isinstance(v, float))
-        console.print(f"{record['phase']} step {self.progress.step} {minutes}  {shown}")
+        shown = "  ".join(f"{name} {value:.3f}" for name, value in figures.items())
+        done, minutes = budget.share(self.progress), self.progress.seconds / 60
+        console.print(f"{phase} step {self.progress.step} {done:.1%} {minutes:.1f} min  {shown}")
 
-    def run(self, budget: float, save_every: float = 300.0) -> None:
-        """Trains until `budget` seconds of training time are spent; Ctrl-C saves and stops."""
-        run, layout = self.recipe.run, self.recipe.layout
-        per_step = run.rows * (layout.prompt + layout.canvas)
-        phase: str = ""
-        batches: Iterator[Any] = iter(())
-        saved = evaluated = time.monotonic()
-        with _saving_on_interrupt(self):
-            while self.progress.seconds < budget:
-                wanted = "causal" if self.progress.seconds < run.causal_share * budget else "diffusion"
-                if wanted != phase:
-                    phase = wanted
-                    batches = in_background(partial(self.make, phase), self.progress.step)
-                started = time.monotonic()
-                rate = learning_rate(self.progress, budget, run)
-                loss, parts = self.losses(phase, self.progress.step, next(batches))
-                loss.backward()
-                norm = self.optimizers.step(rate)
-                spent = time.monotonic() - started
-                self.progress = Progress(
-                    self.progress.step + 1, self.progress.seconds + spent, self.progress.tokens + per_step
-                )
-                if self.progress.step % 20 == 0:
-                    record: dict[str, Any] = {
-                        "phase": phase,
-                        **vars(self.progress),
-                        "rate": rate,
-                        "norm": norm,
-                    }
-                    record |= {name: value.item() for name, value in parts.items()}
-                    record["tokens_per_second"] = per_step / spent
-                    if time.monotonic() - evaluated > save_every:
-                        evaluated = time.monotonic()
-                        record |= self.evaluate(phase)
-                    self.report(record, budget)
-                if time.monotonic() - saved > save_every:
-                    saved = time.monotonic()
-                    self.save()
-        self.save()
+
+@dataclass(frozen=True)
+class PhaseBatches:
+    """The batch of a step in a phase; can be sent to another process."""
+
+    maker: BatchMaker
+    phase: str
+    run: RunConfig
+
+    def __call__(self, step: int) -> Any:
+        causal = kind_of_step(self.phase, step, self.run) == "causal"
+        return self.maker.causal(step) if causal else self.maker.diffusion(step)
 
 
 @contextmanager
-def _saving_on_interrupt(trainer: Trainer) -> Iterator[None]:
+def _noting_interrupts(trainer: Trainer) -> Iterator[None]:
+    """The step in flight is finished first: all processes must stop at the same one."""
+
+    def note(number: int, frame: object) -> None:
+        trainer.interrupted = True
+        if trainer.rank == 0:
+            console.print("Stopping after this step; the same command goes on from there.")
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
-    except KeyboardInterrupt:
-        trainer.save()
-        step = trainer.progress.step
-        console.print(f"Stopped at step {step}; the same command goes on from there.")
-        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _processes() -> Iterator[None]:
+    """Joins the processes that `torchrun` started; alone where it started none."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        yield
+        return
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(minutes=30))
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 def main(
@@ -236,24 +305,34 @@ def main(
     tokenizer: Annotated[Path, typer.Option(help="tokenizer.json of the model.")],
     out: Annotated[Path, typer.Option(help="Folder of this run: checkpoint and log.")],
     recipe: Annotated[Path, typer.Option(help="The recipe to train by.")] = Path("train/pocket.toml"),
-    minutes: Annotated[float, typer.Option(help="Training time in all, counted over resumptions.")] = 60.0,
-    compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Compile the layers.")] = True,
+    minutes: Annotated[float | None, typer.Option(help="Training time in all, counted over resumptions.")] = None,
+    tokens: Annotated[float | None, typer.Option(help="Million tokens in all, counted likewise.")] = None,
+    start_from: Annotated[Path | None, typer.Option(help="checkpoint.pt whose weights a new run begins with.")] = None,
+    compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Compile layers and loss.")] = True,
 ) -> None:
     """Train a pocket model. Run the same command again to go on after an interruption."""
     from tokenizers import Tokenizer
 
     try:
+        if minutes is None and tokens is None:
+            raise InputError("Say how long to train: --minutes, --tokens, or both.")
         if not tokenizer.is_file():
-            raise GessoError(f"There is no tokenizer {tokenizer}; make it with `python -m train.tokenizer`.")
+            raise InputError(f"There is no tokenizer {tokenizer}; make it with `python -m train.tokenizer`.")
+        budget = Budget(None if minutes is None else 60 * minutes, None if tokens is None else int(1e6 * tokens))
         vocab = Tokenizer.from_file(str(tokenizer)).get_vocab_size()
         out.mkdir(parents=True, exist_ok=True)
-        trainer = Trainer(read_recipe(recipe, vocab), data, tokenizer, out, compiled)
-        if (out / "checkpoint.pt").is_file():
-            trainer.resume()
-        trainer.run(minutes * 60)
+        with _processes():
+            trainer = Trainer(read_recipe(recipe, vocab), data, tokenizer, out, compiled)
+            if (out / "checkpoint.pt").is_file():
+                trainer.resume()
+            elif start_from is not None:
+                trainer.start_from(start_from)
+            finished = trainer.run(budget)
     except GessoError as error:
         console.print(f"[red]{error}[/]")
         raise typer.Exit(3) from error
+    if not finished:
+        raise typer.Exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -22,13 +22,16 @@ def inverse_frequencies(rope: RopeConfig, head_dim: int) -> Tensor:
 
 
 def rotation(positions: Tensor, frequencies: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosine and sine for `positions` [batch, length]: each [batch, length, 1, head_dim]."""
-    angles = positions[..., None].float() * frequencies
-    angles = torch.cat((angles, angles), dim=-1).unsqueeze(-2)
-    return angles.cos().to(dtype), angles.sin().to(dtype)
+    """Cosine and sine for `positions` [batch, length]: each [batch, length, 1, head_dim].
+
+    The first half of the sines is negative: what `rotate` brings there is to be subtracted.
+    """
+    angles = (positions[..., None].float() * frequencies).unsqueeze(-2)
+    cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
+    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotates the heads of `x` [batch, length, heads, head_dim]."""
     first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-second, first), dim=-1) * sin
+    return x * cos + torch.cat((second, first), dim=-1) * sin

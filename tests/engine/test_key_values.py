@@ -104,6 +104,17 @@ def test_an_encoder_pass_looks_back_and_no_further_than_the_window(config: Model
         assert sliding == list(range(position - WINDOW + 1, position + 1))
 
 
+def test_a_single_token_sees_the_window_without_a_mask(config: ModelConfig) -> None:
+    memory = PromptMemory(filled(config, 20), 1)
+    assert set(memory.masks().values()) == {None}
+    keys, values = memory.extend(0, new(config, 0, 1, 50.0), new(config, 0, 1, 51.0))
+    assert keys[0, 0, :, 0].tolist() == [*range(20 - WINDOW + 1, 20), 50] and len(values[0, 0]) == WINDOW
+    keys, _ = memory.extend(1, new(config, 1, 1, 50.0), new(config, 1, 1, 51.0))
+    assert keys[0, 0, :, 0].tolist() == [*range(20), 50]
+    short, _ = PromptMemory(filled(config, 2), 1).extend(0, new(config, 0, 1, 50.0), new(config, 0, 1, 51.0))
+    assert short[0, 0, :, 0].tolist() == [0, 1, 50]
+
+
 def test_a_canvas_is_written_behind_the_prompt_and_leaves_it_alone(config: ModelConfig) -> None:
     kv = filled(config, 20)
     memory = CanvasMemory(kv, 3)

@@ -16,7 +16,7 @@ from transformers.models.diffusion_gemma.generation_diffusion_gemma import (
 
 from engine.config import NoiseConfig, SamplingConfig
 from engine.errors import ModelError
-from engine.sampler import RowDraws, accept, decide, is_confident
+from engine.sampler import RowDraws, _argmax, accept, decide, is_confident
 
 CPU = torch.device("cpu")
 VOCAB = 50
@@ -109,6 +109,13 @@ def test_argmax_takes_the_likeliest_and_sample_draws() -> None:
     assert decision.tokens[0].eq(1).all()
     assert 0.2 < decision.tokens[1].eq(0).float().mean() < 0.34, "1 / (1 + e) is 0.27"
     assert decision.argmax.eq(1).all()
+
+
+def test_of_equally_likely_tokens_the_first_is_taken() -> None:
+    x = torch.randint(0, 6, (3, 4, 50), generator=torch.Generator().manual_seed(0)).float()
+    found = _argmax(x)
+    assert torch.equal(x.gather(-1, found[..., None]).squeeze(-1), x.amax(dim=-1))
+    assert torch.equal(found, (x == x.amax(dim=-1, keepdim=True)).int().cummax(dim=-1).values.eq(0).sum(dim=-1))
 
 
 def test_a_row_of_argmax_draws_nothing_that_it_would_not_draw_alone() -> None:

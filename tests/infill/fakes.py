@@ -127,7 +127,7 @@ def scripted_completer(*texts: str | Sequence[str], confidence: float = 0.9, **s
         said = texts[min(number, len(texts) - 1)]
         return [said] if isinstance(said, str) else said
 
-    settings = {"copy_drafts": False, **settings}
+    settings = {"copy_drafts": False, "causal_draft": False, **settings}
     return Completer(ScriptedDenoiser(says, confidence), pocket(), FEW_STEPS, Settings(**settings))
 
 

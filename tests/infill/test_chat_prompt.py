@@ -76,7 +76,7 @@ def test_far_code_stands_in_the_prompt_before_first_so_that_typing_extends_it(fa
 
 def test_path_and_outline_are_said_where_there_are_any(family: ChatPrompt) -> None:
     text = family.tokens.decode(lay_out(family, SOURCE, 20_000).prompt)
-    assert "the file a.py from" in text and "Outline of the rest:\n```\nimport os\n" in text
+    assert "the file a.py from" in text and "Outline of the rest:\n```\n" in text and "import os\n" in text
     small = family.tokens.decode(lay_out(family, "x = 1\n", 4, path=None).prompt)
     assert "the file from" in small and "Outline" not in small
 

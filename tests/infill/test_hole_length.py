@@ -171,9 +171,9 @@ def choose(monkeypatch: pytest.MonkeyPatch, denoiser: Denoiser, length: int) -> 
     """Makes the causal encoder prefer the canvas of so long a hole."""
 
     def score(
-        model: object, cache: object, prompt: object, known: Sequence[int], tokens: Sequence[int]
-    ) -> torch.Tensor:
-        return torch.tensor([0.0 if tokens[0] == 100 + length else -1.0])
+        model: object, cache: object, prompt: object, known: Sequence[int], continuations: Sequence[Sequence[int]]
+    ) -> list[torch.Tensor]:
+        return [torch.tensor([0.0 if tokens[0] == 100 + length else -1.0]) for tokens in continuations]
 
     monkeypatch.setattr(hole_length, "causal_log_probabilities", score)
 

@@ -11,7 +11,7 @@ from fakes import POCKET, known_texts, pocket, tiny_completer
 
 from engine.config import SamplingConfig
 from infill.context import show_context
-from infill.pocket_prompt import PROMPT
+from infill.pocket_prompt import Window
 from infill.prompt import Layout, TextHole
 from infill.request import Hole, InfillRequest
 from train.layout import BOS, PREFIX, SUFFIX, prompt_tokens
@@ -91,7 +91,7 @@ def test_the_file_runs_on_without_a_gap_from_prompt_to_canvas() -> None:
 def test_prompt_and_canvas_keep_their_size(text: str) -> None:
     for at in (0, len(text) // 2, len(text)):
         layout = lay_out(text, (at, at), slots=32)
-        assert len(layout.prompt) <= PROMPT
+        assert len(layout.prompt) <= Window().prompt
         assert layout.canvas.width <= pocket().max_canvas
 
 

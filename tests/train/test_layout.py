@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from windows import PYTHON, SMALL, batch_of, source
+from windows import NEWLINE, PYTHON, SMALL, batch_of, source
 
 from engine.config import NoiseConfig
 from train.data import diffusion_batch
@@ -23,7 +23,7 @@ from train.layout import (
     FileTokens,
     causal_row,
     choose_hole,
-    diffusion_row,
+    diffusion_rows,
     slots_for,
 )
 from train.objective import add_noise
@@ -35,7 +35,7 @@ def test_a_window_is_prompt_and_canvas_without_a_gap() -> None:
     file, rng = source(), np.random.default_rng(0)
     joined = " ".join(map(str, file.tokens.tolist())) + " "
     for _ in range(60):
-        row = diffusion_row(file, SMALL, rng)
+        row = diffusion_rows(file, SMALL, rng)[0]
         assert row.prompt[:3].tolist() == [BOS, PYTHON, SUFFIX]
         assert len(row.prompt) <= SMALL.prompt and len(row.canvas) <= SMALL.canvas
         marks = np.flatnonzero(row.prompt == PREFIX)
@@ -51,7 +51,7 @@ def test_empty_slots_follow_their_hole_and_only_holes_have_a_loss() -> None:
     file, rng = source(), np.random.default_rng(1)
     whole = 0
     for _ in range(80):
-        row = diffusion_row(file, SMALL, rng)
+        row = diffusion_rows(file, SMALL, rng)[0]
         assert row.hole.shape == row.weight.shape == row.canvas.shape
         assert (row.weight[~row.hole] == 0).all() and row.weight.max() == 1.0
         if row.hole.all():
@@ -91,7 +91,7 @@ def test_each_kind_of_hole_stands_where_its_name_says() -> None:
 def test_slots_hold_what_is_to_stand_in_them() -> None:
     rng = np.random.default_rng(3)
     for length in (1, 7, 8, 30, 64, 90):
-        slots = [slots_for(length, rng) for _ in range(50)]
+        slots = [slots_for(length, SMALL, rng) for _ in range(50)]
         assert min(slots) == length and all(size >= length for size in slots)
         assert length > 64 or length in (64,) or len(set(slots)) > 1
 
@@ -102,9 +102,9 @@ def test_files_of_a_few_tokens_make_windows_too() -> None:
         file = source(lines=2)
         short = FileTokens(file.tokens[:count], file.newlines[file.newlines < count], file.spans[:0], PYTHON)
         for _ in range(20):
-            row = diffusion_row(short, SMALL, rng)
+            row = diffusion_rows(short, SMALL, rng)[0]
             assert 1 <= len(row.canvas) <= SMALL.canvas
-            tokens, weight = causal_row(short, 64, rng)
+            tokens, weight = causal_row(short, replace(SMALL, prompt=32), rng)
             assert len(tokens) == len(weight) <= 64
 
 
@@ -112,11 +112,46 @@ def test_causal_windows_are_in_both_orders_and_marks_are_no_targets() -> None:
     file, rng = source(), np.random.default_rng(5)
     middles = 0
     for _ in range(40):
-        tokens, weight = causal_row(file, 128, rng)
+        tokens, weight = causal_row(file, replace(SMALL, prompt=96), rng)
         assert len(tokens) == 128 and tokens[0] == BOS
         assert ((weight == 0) == (tokens < 32)).all()
         middles += tokens[3] != PREFIX
     assert 8 < middles < 32
+
+
+def test_canvases_that_share_a_prompt_show_one_place_and_none_gives_a_hole_of_another_away() -> None:
+    file, rng = source(), np.random.default_rng(6)
+    config = replace(SMALL, canvases=3, canvas_prompt=40)
+    differing = 0
+    for _ in range(40):
+        rows = diffusion_rows(file, config, rng)
+        assert len(rows) == 3 and all(row.prompt is rows[0].prompt for row in rows)
+        assert len(rows[0].prompt) <= 40
+        texts = [row.canvas[row.canvas != NULL] for row in rows]
+        shortest = min(len(text) for text in texts)
+        assert all(np.array_equal(text[:shortest], texts[0][:shortest]) for text in texts)
+        mark = int(np.flatnonzero(rows[0].prompt == PREFIX)[0])
+        far_suffix = rows[0].prompt[3:mark].tolist()
+        assert len(far_suffix) == 0 or far_suffix[0] not in np.concatenate(texts) or far_suffix[0] == NEWLINE
+        differing += not np.array_equal(rows[0].hole, rows[1].hole)
+    assert differing > 30
+    batch = diffusion_batch([*diffusion_rows(file, config, rng), *diffusion_rows(file, config, rng)], config)
+    assert batch.prompt.shape == (2, 40) and batch.canvas.shape == (6, 32) and batch.canvases == 3
+    lengths = batch.prompt_length.tolist()
+    assert batch.prompt_length_by_row.tolist() == [length for length in lengths for _ in range(3)]
+
+
+def test_the_lines_of_a_neighbour_stand_before_the_prefix_where_there_are_such() -> None:
+    rng = np.random.default_rng(7)
+    lines = np.array([NEWLINE, 901, 902, 903], dtype=np.int64)
+    file = replace(source(), neighbour=lines)
+    for _ in range(20):
+        tokens, _ = causal_row(file, SMALL, rng)
+        mark = int(np.flatnonzero(tokens == PREFIX)[0])
+        assert len(tokens) == 80 and tokens[mark + 1 : mark + 5].tolist() == lines.tolist()
+        prompt = diffusion_rows(file, SMALL, rng)[0].prompt
+        prefix = prompt[int(np.flatnonzero(prompt == PREFIX)[0]) + 1 :]
+        assert len(prefix) < 8 or prefix[:4].tolist() == lines.tolist()
 
 
 # noise
@@ -124,7 +159,7 @@ def test_causal_windows_are_in_both_orders_and_marks_are_no_targets() -> None:
 
 def test_targets_are_the_columns_with_a_loss() -> None:
     rng = np.random.default_rng(0)
-    rows = [diffusion_row(source(), SMALL, rng) for _ in range(8)]
+    rows = [diffusion_rows(source(), SMALL, rng)[0] for _ in range(8)]
     batch = diffusion_batch(rows, SMALL)
     for index, row in enumerate(rows):
         columns = np.flatnonzero(row.weight > 0)
@@ -155,7 +190,7 @@ def test_noise_stands_in_holes_only(kind: Any) -> None:
 def test_a_canvas_that_is_hole_throughout_gets_a_light_uniform_noise() -> None:
     config = replace(SMALL, whole_canvas_share=1.0)
     rng = np.random.default_rng(0)
-    batch = diffusion_batch([diffusion_row(source(), config, rng) for _ in range(16)], config)
+    batch = diffusion_batch([diffusion_rows(source(), config, rng)[0] for _ in range(16)], config)
     noisy, noised = add_noise(batch, NoiseConfig("hybrid", MASK), 8192, torch.Generator().manual_seed(0))
     assert 0 < noised.float().mean() < 0.16
     assert (noisy[noised] == MASK).float().mean() < 0.05
@@ -183,6 +218,41 @@ def test_the_head_loss_is_plain_cross_entropy_with_its_gradients(weighted: bool)
     torch.testing.assert_close(loss, plain)
     torch.testing.assert_close(gradients[0], hidden.grad, atol=1e-6, rtol=1e-4)
     torch.testing.assert_close(gradients[1], table.grad, atol=1e-6, rtol=1e-4)
+
+
+def test_any_number_of_tokens_is_cut_into_chunks_and_none_is_lost() -> None:
+    table = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+    for count in (1, 511, 512, 513, 1025, 1537):
+        generator = torch.Generator().manual_seed(count)
+        hidden = torch.randn(count, 4, generator=generator).requires_grad_()
+        targets = torch.randint(20, (count,), generator=generator)
+        loss = head_loss(hidden, table, targets, torch.ones(count), 30.0, torch.float32)
+        plain = F.cross_entropy(30.0 * torch.tanh(hidden @ table.T / 30.0), targets)
+        torch.testing.assert_close(loss, plain)
+        torch.testing.assert_close(torch.autograd.grad(loss, hidden), torch.autograd.grad(plain, hidden))
+        with torch.no_grad():
+            torch.testing.assert_close(
+                head_loss(hidden, table, targets, torch.ones(count), 30.0, torch.float32), plain.detach()
+            )
+
+
+@pytest.mark.slow
+def test_the_compiled_head_loss_is_the_plain_one_at_any_length() -> None:
+    table = torch.randn(64, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    torch.compiler.reset()
+    for count in (600, 40, 1100):
+        generator = torch.Generator().manual_seed(count)
+        hidden = torch.randn(count, 8, generator=generator).requires_grad_()
+        targets = torch.randint(64, (count,), generator=generator)
+        losses = [
+            head_loss(hidden, table, targets, torch.ones(count), 30.0, torch.float32, compiled)
+            for compiled in (False, True)
+        ]
+        torch.testing.assert_close(losses[0], losses[1])
+        plain, ours = (torch.autograd.grad(loss, (hidden, table)) for loss in losses)
+        torch.testing.assert_close(plain, ours)
+    counters = torch._dynamo.utils.counters["stats"]
+    assert counters["unique_graphs"] <= 2
 
 
 def test_without_any_weight_the_head_loss_is_nothing() -> None:

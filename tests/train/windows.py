@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from train.data import diffusion_batch
-from train.layout import FileTokens, LayoutConfig, diffusion_row
+from train.layout import FileTokens, LayoutConfig, diffusion_rows
 from train.objective import DiffusionBatch
 
 NEWLINE, PYTHON = 40, 17
@@ -24,4 +24,4 @@ def source(lines: int = 60, width: int = 8) -> FileTokens:
 
 def batch_of(rows: int = 6, seed: int = 0) -> DiffusionBatch:
     rng = np.random.default_rng(seed)
-    return diffusion_batch([diffusion_row(source(), SMALL, rng) for _ in range(rows)], SMALL)
+    return diffusion_batch([diffusion_rows(source(), SMALL, rng)[0] for _ in range(rows)], SMALL)

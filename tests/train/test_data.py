@@ -117,8 +117,10 @@ def test_nothing_is_left_running_when_the_batches_are_dropped(maker: BatchMaker,
     assert set(threading.enumerate()) - threads
     assert len(set(multiprocessing.active_children()) - children) == workers
     del batches
-    assert not set(threading.enumerate()) - threads
     assert not set(multiprocessing.active_children()) - children
+    for feeder in set(threading.enumerate()) - threads:  # of the queues to the workers; they end by themselves
+        feeder.join(timeout=10)
+    assert not set(threading.enumerate()) - threads
 
 
 def die(step: int) -> int:

@@ -194,7 +194,8 @@ class Completer:
             after=work.after(index),
             language=work.language,
             confidence=confidence,
-            min_confidence=self.min_confidence,
+            min_confidence=min(1.0, self.min_confidence * work.request.caution),
+            rejected=frozenset(work.request.rejected),
             replaced=work.replaced(index),
         )
         reason = first_refusal(context)

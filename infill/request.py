@@ -36,7 +36,8 @@ class Neighbour:
 class InfillRequest:
     """language: an id of `infill.languages`, None for text without a tree. lines: how much is asked for.
 
-    steps, seed: of the denoiser. deadline_ms counts from the call; the best so far is returned then.
+    steps, seed: of the denoiser. deadline_ms counts from the call; the best so far is returned then. rejected: texts
+    that the user refused here. caution: times the confidence that the settings ask for; 0: whatever passes the checks.
     """
 
     text: str
@@ -49,6 +50,8 @@ class InfillRequest:
     seed: int = 0
     deadline_ms: float | None = None
     neighbours: tuple[Neighbour, ...] = ()
+    rejected: tuple[str, ...] = ()
+    caution: float = 1.0
 
 
 @dataclass(frozen=True)

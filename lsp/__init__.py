@@ -1,0 +1,1 @@
+"""The editor's words in, the editor's words out: the language server."""

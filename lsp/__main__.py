@@ -1,0 +1,31 @@
+"""`gesso-lsp`: the language server on stdin and stdout, or on a port for debugging."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from importlib import metadata
+
+
+def main() -> None:
+    """Runs the server until its client goes."""
+    parser = argparse.ArgumentParser(prog="gesso-lsp", description="Gesso's language server, over stdin and stdout.")
+    parser.add_argument("--tcp", type=int, metavar="PORT", help="listen on this port of the loopback instead")
+    parser.add_argument("--log", metavar="LEVEL", default="warning", choices=("error", "warning", "info", "debug"))
+    parser.add_argument("--stdio", action="store_true", help="the default; clients like to say it")
+    parser.add_argument("--version", action="version", version=f"gesso-lsp {metadata.version('gesso')}")
+    given = parser.parse_args()
+    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(stream=sys.stderr, level=given.log.upper(), format=form)
+    from lsp.server import create_server
+
+    server = create_server()
+    if given.tcp is not None:
+        server.start_tcp("127.0.0.1", given.tcp)
+    else:
+        server.start_io()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""What a client can ask for by `workspace/executeCommand`. Must not know how an editor shows the answers."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lsp.server import GessoServer
+
+REASONS = 200
+
+
+def register_commands(server: GessoServer) -> None:
+    """Registers all commands. Arguments come as JSON values; a wrong one is answered with an error by pygls."""
+    session, offers = server.session, server.offers
+
+    @server.command("gesso.accepted")
+    def accepted(suggestion: str) -> None:
+        offers.accepted(suggestion)
+
+    @server.command("gesso.partlyAccepted")
+    def partly_accepted(suggestion: str, length: int) -> None:
+        offers.partly_accepted(suggestion, length)
+
+    @server.command("gesso.rejected")
+    def rejected(suggestion: str) -> None:
+        offers.rejected(suggestion)
+
+    @server.command("gesso.whyNothing")
+    def why_nothing() -> list[dict[str, Any]]:
+        """The last requests, the newest first, each with its outcome, the rule and the timings by stage."""
+        return [asdict(record) for record in reversed(session.activity.last(REASONS))]
+
+    @server.command("gesso.report")
+    def report() -> str:
+        """Markdown for a bug report; no code and no names of files in it."""
+        return session.report(server.status())
+
+    @server.command("gesso.status")
+    def status() -> dict[str, Any]:
+        return server.status()
+
+    @server.command("gesso.restartEngine")
+    async def restart_engine() -> None:
+        await session.start_engine(again=True)
+
+    @server.command("gesso.setEnabled")
+    async def set_enabled(enabled: bool) -> None:
+        """For this session; the editor's setting stands again with the next change of settings."""
+        session.settings = replace(session.settings, enabled=enabled)
+        if enabled:
+            await session.start_engine()
+        else:
+            server.inline.stop()
+        server.send_status(session.engine.state)

@@ -1,0 +1,79 @@
+"""How much of what was accepted still stands when the text has settled (Zed's kept rate).
+
+Must not know the protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from lsp.documents import Edit
+
+SETTLED_S = 30.0
+
+
+@dataclass
+class _Accepted:
+    """The spans of the text, in characters of the newest version, that are left of an accepted suggestion."""
+
+    id: str
+    spans: list[tuple[int, int]]
+    characters: int
+    at: float
+
+    def edited(self, edit: Edit) -> None:
+        start, end = edit.start, edit.start + len(edit.removed)
+        shift = len(edit.inserted) - len(edit.removed)
+        spans = []
+        for first, last in self.spans:
+            if last <= start:
+                spans.append((first, last))
+            elif first >= end:
+                spans.append((first + shift, last + shift))
+            else:
+                spans += [(first, start)] if first < start else []
+                spans += [(end + shift, last + shift)] if last > end else []
+        self.spans = spans
+
+
+@dataclass(frozen=True)
+class Settled:
+    """share: of the accepted characters, 0 to 1."""
+
+    id: str
+    share: float
+
+
+class Kept:
+    """Follows accepted text through later edits. `clock` in seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._followed: dict[str, list[_Accepted]] = {}
+
+    def accepted(self, identifier: str, uri: str, start: int, text: str) -> None:
+        """`text` stands at character `start` of the document's newest version."""
+        one = _Accepted(identifier, [(start, start + len(text))], len(text), self._clock())
+        self._followed.setdefault(uri, []).append(one)
+
+    def changed(self, uri: str, edits: Sequence[Edit]) -> None:
+        for one in self._followed.get(uri, ()):
+            for edit in edits:
+                one.edited(edit)
+
+    def closed(self, uri: str) -> list[Settled]:
+        """What stands when a document is closed counts as settled."""
+        return [_settled(one) for one in self._followed.pop(uri, [])]
+
+    def settled(self) -> list[Settled]:
+        """Those that have stood for long enough, once each."""
+        found = []
+        for uri, followed in self._followed.items():
+            found += [_settled(one) for one in followed if self._clock() - one.at >= SETTLED_S]
+            self._followed[uri] = [one for one in followed if self._clock() - one.at < SETTLED_S]
+        return found
+
+
+def _settled(one: _Accepted) -> Settled:
+    return Settled(one.id, sum(last - first for first, last in one.spans) / max(1, one.characters))

@@ -1,0 +1,48 @@
+"""A model's loading as the client's own progress display. Must not know how a model is loaded."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from lsprotocol import types
+
+from lsp.engine_process import EngineState
+
+
+class LoadProgress:
+    """`$/progress` from the first loading state to the next one that is none, where the client can show it."""
+
+    def __init__(self, server: Any) -> None:
+        self.server = server
+        self.token: str | None = None
+        self.percent = -1
+
+    def show(self, state: EngineState) -> None:
+        """Takes the engine's state; sends at most one message for each percent."""
+        if state.kind == "loading":
+            if self.token is None and self._wanted():
+                self._begin(state)
+            elif self.token is not None and (percent := _percent(state)) > self.percent:
+                self.percent = percent
+                self._send(types.WorkDoneProgressReport(percentage=percent))
+        elif self.token is not None:
+            self._send(types.WorkDoneProgressEnd(message=state.message))
+            self.token, self.percent = None, -1
+
+    def _wanted(self) -> bool:
+        window = self.server.client_capabilities.window
+        return bool(window and window.work_done_progress)
+
+    def _begin(self, state: EngineState) -> None:
+        self.token = str(uuid.uuid4())
+        self.server.window_work_done_progress_create(types.WorkDoneProgressCreateParams(self.token))
+        title = f"Gesso: loading {state.model}"
+        self._send(types.WorkDoneProgressBegin(title=title, percentage=max(0, _percent(state))))
+
+    def _send(self, value: Any) -> None:
+        self.server.protocol.notify(types.PROGRESS, types.ProgressParams(self.token, value))
+
+
+def _percent(state: EngineState) -> int:
+    return int(100 * state.done / state.total) if state.total else 0

@@ -1,0 +1,109 @@
+"""The protocol layer over pygls: messages that cannot be read are answered, documents are kept by us alone.
+
+pygls structures a message while it parses the JSON, leaves a request it cannot structure without an answer, shows
+every error to the user as a popup, and keeps a document store that splits lines as `str.splitlines` does. None of
+that is wanted here. Must not know what a request means.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator
+from typing import Any
+
+from cattrs.errors import ClassValidationError
+from lsprotocol import types
+from pygls.exceptions import JsonRpcInvalidParams, JsonRpcInvalidRequest, JsonRpcServerNotInitialized
+from pygls.lsp.server import LanguageServer
+from pygls.protocol import LanguageServerProtocol, lsp_method
+
+logger = logging.getLogger(__name__)
+
+
+class Protocol(LanguageServerProtocol):
+    """Structures whole messages, after parsing; hands document notifications to our handlers only."""
+
+    _initialized = False
+
+    def structure_message(self, data: Any) -> Any:
+        """Called for every JSON object of a message; only the outermost is one, so nothing is structured here."""
+        return data
+
+    def handle_message(self, message: Any) -> None:
+        """Structures and delivers one message. A request that cannot be read is answered with -32602 or -32600."""
+        if not isinstance(message, dict) or message.get("jsonrpc") != self.VERSION:
+            logger.warning("Ignoring what is no JSON-RPC 2.0 message.")
+            self._refuse(message.get("id") if isinstance(message, dict) else None, JsonRpcInvalidRequest())
+            return
+        identifier, method = message.get("id"), message.get("method")
+        if "id" in message and (isinstance(identifier, bool) or not isinstance(identifier, (int, str))):
+            logger.warning("Ignoring a message whose id is neither a number nor a text.")
+            self._refuse(None, JsonRpcInvalidRequest())
+            return
+        if method is not None and not isinstance(method, str):
+            logger.warning("Ignoring a message whose method is no text.")
+            self._refuse(identifier, JsonRpcInvalidRequest())
+            return
+        if self._out_of_turn(method):
+            if "id" in message:
+                self._refuse(
+                    identifier, JsonRpcInvalidRequest() if self._initialized else JsonRpcServerNotInitialized()
+                )
+            return
+        if method == types.SHUTDOWN or method == types.EXIT:
+            message = {key: value for key, value in message.items() if key != "params"}
+        elif method is not None and self.get_message_type(method) is None:
+            message = {"params": None, **message}
+        try:
+            structured = super().structure_message(message)
+        except Exception as error:  # noqa: BLE001 - whatever cattrs stumbles over
+            if method is None:
+                logger.warning("Ignoring a response that cannot be read.")
+                self._request_futures.pop(str(identifier), None)
+                return
+            logger.warning("The parameters of %s cannot be read: %s", method, _first_reason(error))
+            if "id" in message:
+                self._refuse(identifier, JsonRpcInvalidParams(f"The parameters of {method} cannot be read."))
+            return
+        super().handle_message(structured)
+
+    def _out_of_turn(self, method: str | None) -> bool:
+        """`initialize` comes first and once; before it nothing but `exit` is listened to."""
+        if method == types.INITIALIZE:
+            again, self._initialized = self._initialized, True
+            return again
+        return method not in (None, types.EXIT) and not self._initialized
+
+    def _refuse(self, identifier: Any, error: Any) -> None:
+        if isinstance(identifier, (int, str)) and not isinstance(identifier, bool):
+            self._send_response(identifier, None, error.to_response_error())
+
+    def _call_ours(self, method: str, params: Any) -> Generator[Any, Any, None]:
+        if (handler := self.fm.features.get(method)) is not None:
+            yield handler, (params,), None
+
+    @lsp_method(types.TEXT_DOCUMENT_DID_OPEN)
+    def lsp_text_document__did_open(self, params: types.DidOpenTextDocumentParams) -> Generator[Any, Any, None]:
+        yield from self._call_ours(types.TEXT_DOCUMENT_DID_OPEN, params)
+
+    @lsp_method(types.TEXT_DOCUMENT_DID_CHANGE)
+    def lsp_text_document__did_change(self, params: types.DidChangeTextDocumentParams) -> Generator[Any, Any, None]:
+        yield from self._call_ours(types.TEXT_DOCUMENT_DID_CHANGE, params)
+
+    @lsp_method(types.TEXT_DOCUMENT_DID_CLOSE)
+    def lsp_text_document__did_close(self, params: types.DidCloseTextDocumentParams) -> Generator[Any, Any, None]:
+        yield from self._call_ours(types.TEXT_DOCUMENT_DID_CLOSE, params)
+
+
+class Server(LanguageServer):
+    """A language server that tells of its errors in the log only."""
+
+    def report_server_error(self, error: Exception, source: Any) -> None:
+        logger.error("%s: %s", getattr(source, "__name__", source), error)
+
+
+def _first_reason(error: BaseException) -> str:
+    """The innermost first error of a group, in one line."""
+    while isinstance(error, ClassValidationError) and error.exceptions:
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]

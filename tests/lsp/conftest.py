@@ -1,0 +1,49 @@
+"""A real server in a process of its own, with the shipped model, and an empty home."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lsp.client import Client, Gone
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a server: settings and statistics of nobody."""
+    home = tmp_path_factory.mktemp("home")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("GESSO_", "XDG_"))}
+    return {**kept, "HOME": str(home), "GESSO_THREADS": "2", "PYTHONUNBUFFERED": "1"}
+
+
+@pytest.fixture
+def bare(environment: dict[str, str]) -> Iterator[Client]:
+    """A server that has been started and told nothing."""
+    client = Client(environment)
+    yield client
+    client.kill()
+
+
+@pytest.fixture(scope="session")
+def shared(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """One server with the model ready, for all tests that leave it as it was."""
+    client = Client(environment)
+    client.initialize(settings={"delayMs": 0, "minConfidence": 0, "eagerness": "eager"})
+    client.wait_until_ready()
+    yield client
+    try:
+        client.close()
+    except (Gone, TimeoutError):
+        client.kill()
+
+
+@pytest.fixture
+def uri(shared: Client, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A document's address that no other test uses; it is closed in the end."""
+    address = (tmp_path / f"{request.node.name[:40]}.py").as_uri()
+    yield address
+    if address in shared.versions:
+        shared.notify("textDocument/didClose", {"textDocument": {"uri": address}})

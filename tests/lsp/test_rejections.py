@@ -1,0 +1,115 @@
+"""Rejections survive edits elsewhere, belong to their place, and fade."""
+
+import pytest
+
+from lsp.rejections import KEPT, KEPT_S, Rejections
+
+URI = "file:///a.py"
+ABOVE = "def total(prices):\n    tax = 0.2\n"
+BELOW = "\n    return result\n"
+LINE = "    result = "
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def rejections(clock: Clock) -> Rejections:
+    rejections = Rejections(clock)
+    rejections.rejected(URI, ABOVE + LINE, BELOW, "sum(prices)")
+    return rejections
+
+
+def test_the_same_text_at_the_same_place_only(rejections: Rejections) -> None:
+    assert rejections.is_rejected(URI, ABOVE + LINE, BELOW, "sum(prices)")
+    assert rejections.texts(URI, ABOVE + LINE, BELOW) == ("sum(prices)",)
+    assert not rejections.is_rejected(URI, ABOVE + LINE, BELOW, "min(prices)")
+    assert not rejections.is_rejected("file:///b.py", ABOVE + LINE, BELOW, "sum(prices)")
+    assert not rejections.is_rejected(URI, "for price in shop:\n" + LINE, "\n    print(price)\n", "sum(prices)")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param("import os\n\n\n" * 50 + ABOVE + LINE, BELOW, id="lines inserted far above"),
+        pytest.param(ABOVE + "    rate = 3\n" + LINE, BELOW, id="line inserted right above"),
+        pytest.param(ABOVE + LINE, "\n    print(result)\n    return result\n", id="line inserted right below"),
+        pytest.param(ABOVE + "\n\n" + LINE, BELOW, id="blank lines"),
+        pytest.param(ABOVE + "    results = ", BELOW, id="a name changed"),
+        pytest.param(ABOVE + "    self.result = ", BELOW, id="a word put before"),
+        pytest.param(ABOVE + LINE, "  # cents" + BELOW, id="a comment put behind"),
+        pytest.param((ABOVE + "    " + LINE).replace("\n", "\r\n"), BELOW.replace("\n", "\r\n"), id="indented, CRLF"),
+    ],
+)
+def test_edits_around_it_change_nothing(rejections: Rejections, before: str, after: str) -> None:
+    assert rejections.is_rejected(URI, before, after, "sum(prices)")
+
+
+def test_another_line_beside_it_is_another_place(rejections: Rejections) -> None:
+    assert not rejections.is_rejected(URI, ABOVE + LINE + "1\n    whole = ", BELOW, "sum(prices)")
+    assert not rejections.is_rejected(URI, ABOVE + LINE + "0\n" + LINE, "\n    print()\n", "sum(prices)")
+
+
+def test_what_is_left_of_it_after_typing_on_or_back_is_rejected_too(rejections: Rejections) -> None:
+    assert rejections.is_rejected(URI, ABOVE + LINE + "sum(", ")" + BELOW, "prices)")
+    assert rejections.is_rejected(URI, ABOVE + "    resu", BELOW, "lt = sum(prices)")
+    assert not rejections.is_rejected(URI, ABOVE + LINE + "max(", BELOW, "prices)")
+
+
+def test_a_line_that_says_nothing_needs_both_neighbours(clock: Clock) -> None:
+    rejections = Rejections(clock)
+    rejections.rejected(URI, "    }\n    ", "\n}\n", "close();")
+    assert rejections.is_rejected(URI, "    }\n", "\n}\n", "    close();")  # the cursor before the indentation
+    assert not rejections.is_rejected(URI, "    open();\n    ", "\n}\n", "close();")
+    rejections.rejected(URI, "a()\nx = ", "\n}\n", "b()")
+    assert not rejections.is_rejected(URI, "c()\n", "\n}\n", "x = b()")
+
+
+@pytest.mark.parametrize(
+    ("typed", "seen_s", "counts"),
+    [("max(", 0.4, True), ("max(", 0.39, False), ("", 5, False), ("sum(pri", 5, False), ("sum(prices)\n", 5, False)],
+)
+def test_typing_over_counts_only_where_it_was_seen_and_differs(
+    clock: Clock, typed: str, seen_s: float, counts: bool
+) -> None:
+    rejections = Rejections(clock)
+    assert rejections.typed_over(URI, ABOVE + LINE, BELOW, "sum(prices)", typed, seen_s) is counts
+    assert rejections.is_rejected(URI, ABOVE + LINE, BELOW, "sum(prices)") is counts
+    assert (rejections.recent_rate() > 0) is counts
+
+
+def test_it_is_forgotten_with_time_and_with_many_others(rejections: Rejections, clock: Clock) -> None:
+    clock.now += KEPT_S - 1
+    assert rejections.texts(URI, ABOVE + LINE, BELOW)
+    clock.now += 2
+    assert not rejections.texts(URI, ABOVE + LINE, BELOW)
+    rejections.rejected(URI, ABOVE + LINE, BELOW, "sum(prices)")
+    for number in range(KEPT):
+        assert rejections.is_rejected(URI, ABOVE + LINE, BELOW, "sum(prices)")
+        rejections.rejected(URI, f"a{number}\nb{number} = ", "", f"{number}")
+    assert not rejections.is_rejected(URI, ABOVE + LINE, BELOW, "sum(prices)")
+
+
+def test_the_rate_is_of_the_last_two_minutes(rejections: Rejections, clock: Clock) -> None:
+    clock.now += 60
+    rejections.rejected(URI, "x = ", "", "1")
+    assert rejections.recent_rate() == 1.0
+    clock.now += 61
+    assert rejections.recent_rate() == 0.5
+    clock.now += 60
+    assert rejections.recent_rate() == 0.0
+
+
+def test_the_latest_comes_first_and_each_once(rejections: Rejections) -> None:
+    rejections.rejected(URI, ABOVE + LINE, BELOW, "max(prices)")
+    rejections.rejected(URI, ABOVE + LINE, BELOW, "max(prices)\n")
+    assert rejections.texts(URI, ABOVE + LINE, BELOW) == ("max(prices)", "sum(prices)")

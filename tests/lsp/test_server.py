@@ -1,0 +1,267 @@
+"""The server over its real transport, with the real model: requests, cancellation, settings, commands."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lsp.client import MODERN, Client
+
+CODE = '''\
+class Account:
+    """Money that belongs to somebody."""
+
+    def __init__(self, owner, balance):
+        self.owner = owner
+        self.balance = balance
+
+    def deposit(self, amount):
+        self.balance = self.balance + amount
+
+    def withdraw(self, amount):
+        self.balance = self.ba
+'''
+LAST = len(CODE.splitlines()) - 1
+CURSOR = len(CODE.splitlines()[LAST])
+
+
+def test_it_says_what_it_can_do(shared: Client) -> None:
+    with pytest.raises(LookupError) as twice:
+        shared.request("initialize", {"processId": None, "rootUri": None, "capabilities": {}})
+    assert twice.value.args[0] == -32600
+
+
+def test_capabilities(bare: Client) -> None:
+    capabilities = bare.initialize()["capabilities"]
+    assert capabilities["inlineCompletionProvider"] is not None
+    assert "completionProvider" not in capabilities
+    assert capabilities["textDocumentSync"]["change"] == 2
+    assert "gesso.accepted" in capabilities["executeCommandProvider"]["commands"]
+    assert bare.close() == 0
+
+
+def test_a_client_without_ghost_text_gets_ordinary_completion(bare: Client) -> None:
+    capabilities = bare.initialize({"general": {"positionEncodings": ["utf-8", "utf-16"]}})["capabilities"]
+    assert capabilities["completionProvider"] is not None
+    assert capabilities["positionEncoding"] == "utf-8"
+    assert bare.close() == 0
+
+
+def test_a_suggestion_has_its_range_and_its_command(shared: Client, uri: str) -> None:
+    shared.open(uri, CODE)
+    items = shared.inline(uri, LAST, CURSOR, invoked=True)
+    assert items
+    here = {"line": LAST, "character": CURSOR}
+    for item in items:
+        assert item["insertText"] and "\n" not in item["insertText"].strip("\n")
+        assert item["range"] == {"start": here, "end": here}
+        assert item["command"]["command"] == "gesso.accepted"
+    assert len({item["insertText"] for item in items}) == len(items)
+
+
+def test_typing_on_along_a_suggestion_needs_no_model(shared: Client, uri: str) -> None:
+    shared.open(uri, CODE)
+    offered = shared.inline(uri, LAST, CURSOR)[0]["insertText"]
+    shared.type(uri, LAST, CURSOR, offered[0])
+    items = shared.inline(uri, LAST, CURSOR + 1)
+    assert [item["insertText"] for item in items] == [offered[1:]]
+    assert shared.command("gesso.whyNothing")[0]["rung"] == "typed"
+
+
+def test_the_same_place_again_comes_from_the_cache(shared: Client, uri: str) -> None:
+    shared.open(uri, CODE)
+    first = shared.inline(uri, LAST, CURSOR)
+    shared.type(uri, LAST, CURSOR, "#")
+    line = {"line": LAST, "character": CURSOR}
+    shared.change(uri, {"range": {"start": line, "end": {"line": LAST, "character": CURSOR + 1}}, "text": ""})
+    second = shared.inline(uri, LAST, CURSOR)
+    assert [item["insertText"] for item in first] == [item["insertText"] for item in second]
+    assert shared.command("gesso.whyNothing")[0]["rung"] in ("typed", "cache")
+
+
+def test_a_superseded_request_is_told_so(shared: Client, uri: str) -> None:
+    shared.open(uri, CODE.replace("balance", "funds"))
+    text = CODE.replace("balance", "funds").splitlines()[LAST]
+    older = shared.start_inline(uri, LAST, len(text), invoked=True)
+    newer = shared.start_inline(uri, LAST, len(text), invoked=True)
+    with pytest.raises(LookupError) as error:
+        shared.result(older)
+    assert error.value.args[0] == -32800
+    assert isinstance(shared.result(newer)["items"], list)
+
+
+def test_a_cancelled_request_is_answered_soon_and_the_next_one_works(shared: Client, uri: str) -> None:
+    shared.open(uri, CODE.replace("amount", "sum_of_it"))
+    request = shared.start_inline(uri, LAST, CURSOR, invoked=True)
+    shared.notify("$/cancelRequest", {"id": request})
+    with pytest.raises(LookupError) as error:
+        shared.result(request)
+    assert error.value.args[0] == -32800
+    assert shared.inline(uri, LAST, CURSOR, invoked=True)
+
+
+def test_the_chosen_entry_of_the_popup_begins_the_suggestion(shared: Client, uri: str) -> None:
+    shared.open(uri, CODE)
+    chosen = {"start": {"line": LAST, "character": CURSOR - 2}, "end": {"line": LAST, "character": CURSOR}}
+    params = {
+        "textDocument": {"uri": uri},
+        "position": {"line": LAST, "character": CURSOR},
+        "context": {"triggerKind": 1, "selectedCompletionInfo": {"range": chosen, "text": "balance"}},
+    }
+    items = shared.request("textDocument/inlineCompletion", params)["items"]
+    assert items
+    for item in items:
+        assert item["insertText"].startswith("balance") and item["range"] == chosen
+
+
+def test_nothing_is_an_empty_list_and_leaves_its_reason(shared: Client, uri: str) -> None:
+    shared.open(uri, "import os\n")
+    assert shared.inline(uri, 0, 3) == []
+    note = shared.command("gesso.whyNothing")[0]
+    assert note["outcome"] == "nothing" and note["rule"] == "inside a word" and note["sentence"].endswith(".")
+
+
+@pytest.mark.parametrize("name", [".env", "id_rsa", "prod.pem"])
+def test_secrets_are_never_sent(shared: Client, tmp_path: Path, name: str) -> None:
+    uri = (tmp_path / name).as_uri()
+    shared.open(uri, "TOKEN=abc\nPASSWORD=", "python")
+    assert shared.inline(uri, 1, 9, invoked=True) == []
+    assert shared.command("gesso.whyNothing")[0]["rule"] == "private file"
+    shared.notify("textDocument/didClose", {"textDocument": {"uri": uri}})
+
+
+def test_the_report_has_no_code_and_no_names(shared: Client, uri: str) -> None:
+    shared.open(uri, CODE.replace("Account", "Sesame"))
+    shared.inline(uri, LAST, CURSOR, invoked=True)
+    report = shared.command("gesso.report")
+    assert "Sesame" not in report and "balance" not in report and uri not in report and Path(uri).name not in report
+    assert "pocket" in report
+
+
+def test_switched_off_and_on_again(shared: Client, uri: str) -> None:
+    shared.open(uri, CODE)
+    shared.command("gesso.setEnabled", False)
+    assert shared.inline(uri, LAST, CURSOR, invoked=True) == []
+    assert shared.command("gesso.status")["enabled"] is False
+    shared.command("gesso.setEnabled", True)
+    assert shared.inline(uri, LAST, CURSOR, invoked=True)
+
+
+def test_a_wrong_setting_is_told_and_the_others_stand(bare: Client) -> None:
+    bare.initialize(settings={"gesso": {"eagerness": "frantic", "enabled": False}})
+    bare.wait(lambda: any(m["method"] == "window/showMessage" for m in bare.received))
+    told = next(m["params"]["message"] for m in bare.received if m["method"] == "window/showMessage")
+    assert "eagerness" in told and "balanced" in told
+    assert bare.command("gesso.status")["enabled"] is False
+
+
+def test_settings_are_pulled_where_the_client_can_be_asked(bare: Client) -> None:
+    bare.settings = {"enabled": False}
+    bare.initialize({**MODERN, "workspace": {"configuration": True}}, settings={"enabled": True})
+    bare.wait(lambda: any(m["method"] == "workspace/configuration" for m in bare.received))
+    assert bare.command("gesso.status")["enabled"] is False
+
+
+def test_requests_before_the_model_is_ready_are_answered_at_once(bare: Client, tmp_path: Path) -> None:
+    bare.initialize()
+    uri = (tmp_path / "early.py").as_uri()
+    bare.open(uri, CODE)
+    assert bare.inline(uri, LAST, CURSOR, invoked=True) == []
+    assert bare.command("gesso.whyNothing")[0]["rule"] == "model is loading"
+    bare.wait_until_ready()
+    progress = [m["params"]["value"]["kind"] for m in bare.received if m["method"] == "$/progress"]
+    assert progress[0] == "begin" and progress[-1] == "end"
+    assert bare.inline(uri, LAST, CURSOR, invoked=True)
+    assert bare.close() == 0
+
+
+def test_a_model_that_is_not_there_is_said_once_and_the_server_lives(bare: Client, tmp_path: Path) -> None:
+    bare.initialize(settings={"model": str(tmp_path / "none")})
+    bare.wait(lambda: bare.state() == "failed")
+    told = [m["params"]["message"] for m in bare.received if m["method"] == "window/showMessage"]
+    assert len(told) == 1 and "none" in told[0]
+    assert bare.close() == 0
+
+
+def _descendants(pid: int) -> list[int]:
+    children = [int(entry) for entry in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [*children, *(grandchild for child in children for grandchild in _descendants(child))]
+
+
+@pytest.mark.slow
+def test_an_engine_that_is_killed_comes_back(bare: Client, tmp_path: Path) -> None:
+    bare.initialize(settings={"delayMs": 0})
+    bare.wait_until_ready()
+    uri = (tmp_path / "killed.py").as_uri()
+    bare.open(uri, CODE)
+    os.kill(_descendants(bare.process.pid)[0], signal.SIGKILL)
+    bare.wait(lambda: bare.state() != "ready")
+    bare.wait_until_ready()
+    assert bare.inline(uri, LAST, CURSOR, invoked=True)
+
+
+@pytest.mark.slow
+def test_the_engine_ends_with_the_server(bare: Client) -> None:
+    bare.initialize()
+    bare.wait_until_ready()
+    engine = _descendants(bare.process.pid)[0]
+    bare.kill()
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{engine}").exists() and "Z" not in Path(f"/proc/{engine}/stat").read_text().split()[2]:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+BAD: list[Any] = [
+    b"not json",
+    b"[]",
+    b"{}",
+    b'{"jsonrpc":"1.0","id":1,"method":"shutdown"}',
+    b'{"jsonrpc":"2.0","id":null,"method":"shutdown"}',
+    b'{"jsonrpc":"2.0","id":{"a":1},"method":"shutdown"}',
+    b'{"jsonrpc":"2.0","id":true,"method":"shutdown"}',
+    b'{"jsonrpc":"2.0","method":7}',
+    b'{"jsonrpc":"2.0","id":99,"result":{}}',
+    b'{"jsonrpc":"2.0","method":"$/cancelRequest","params":{"id":12345}}',
+    b'{"jsonrpc":"2.0","method":"$/cancelRequest"}',
+    b'{"jsonrpc":"2.0","method":"textDocument/didOpen","params":{"textDocument":{}}}',
+    b'{"jsonrpc":"2.0","method":"textDocument/didChange","params":{"textDocument":{"uri":"x","version":1},'
+    b'"contentChanges":[{"text":"a"}]}}',
+    b'{"jsonrpc":"2.0","method":"textDocument/didClose","params":{"textDocument":{"uri":"never"}}}',
+    b'{"jsonrpc":"2.0","method":"unknown/thing","params":{"jsonrpc":"2.0"}}',
+    b"\xff\xfe",
+]
+
+
+@pytest.mark.parametrize("body", BAD)
+def test_messages_that_are_wrong_do_not_stop_it(shared: Client, body: bytes) -> None:
+    shared.send_bytes(body)
+    assert shared.command("gesso.status")["state"] == "ready"
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("textDocument/inlineCompletion", {"textDocument": {"uri": "x"}, "context": {"triggerKind": 2}}),
+        ("textDocument/inlineCompletion", {"position": {"line": "a", "character": 0}}),
+        ("textDocument/inlineCompletion", None),
+        ("workspace/executeCommand", {"command": "gesso.none"}),
+        ("workspace/executeCommand", {"command": "gesso.partlyAccepted", "arguments": ["1"]}),
+    ],
+)
+def test_a_request_that_cannot_be_read_is_answered(shared: Client, method: str, params: Any) -> None:
+    with pytest.raises(LookupError) as error:
+        shared.request(method, params)
+    assert error.value.args[0] == -32602
+
+
+def test_a_method_that_does_not_exist_is_answered(shared: Client) -> None:
+    with pytest.raises(LookupError) as error:
+        shared.request("signIn", {})
+    assert error.value.args[0] == -32601
+    assert not [m for m in shared.received if m["method"] == "window/showMessage"]

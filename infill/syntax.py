@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections.abc import Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from infill.languages import Language, get
 
 MAX_PARSE_CHARS = 2_000_000
 _CHUNK = 1024
+_PIECE = 65_536  # bytes
 _CONTINUATION_BYTES = bytes(range(0x80, 0xC0))
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _HEADER_PARENTS = frozenset(
@@ -89,6 +91,10 @@ class SyntaxTree:
     def span(self, node: tree_sitter.Node) -> Span:
         return Span(self._character(node.start_byte), self._character(node.end_byte))
 
+    def part(self, node: tree_sitter.Node) -> str:
+        """The text of a node; `node.text` would go through the parser's callback."""
+        return self._data[node.start_byte : node.end_byte].decode("utf-8", "replace")
+
     def path(self, offset: int) -> list[tree_sitter.Node]:
         """The nodes that hold the character at `offset`, innermost first."""
         node = self.root.descendant_for_byte_range(self.byte(offset), self.byte(offset + 1))
@@ -100,12 +106,19 @@ class SyntaxTree:
 
     def replaced(self, start: int, end: int, replacement: str) -> SyntaxTree:
         """The tree of the text with text[start:end] replaced; only what that changes is parsed anew."""
-        text = self.text[:start] + replacement + self.text[end:]
-        data, old = _encode(text), self._tree.copy()
-        first, last = self.byte(start), self.byte(end)
-        new_last = first + len(_encode(replacement))
-        old.edit(first, last, new_last, _point(self._data, first), _point(self._data, last), _point(data, new_last))
-        return SyntaxTree(text, self.language, data, _parser(self.language).parse(data, old))
+        return self.edited([(start, end, replacement)])
+
+    def edited(self, edits: Sequence[tuple[int, int, str]]) -> SyntaxTree:
+        """The tree after replacements (start, end, text), each counted in the text that those before it left; parsed
+        once, in the end."""
+        text, data, tree = self.text, self._data, self._tree.copy()
+        for start, end, replacement in edits:
+            first = len(_encode(text[:start]))
+            last, new_last = first + len(_encode(text[start:end])), first + len(_encode(replacement))
+            text = text[:start] + replacement + text[end:]
+            before, data = data, _encode(text)
+            tree.edit(first, last, new_last, _point(before, first), _point(before, last), _point(data, new_last))
+        return SyntaxTree(text, self.language, data, _parsed(self.language, data, tree))
 
 
 def _encode(text: str) -> bytes:
@@ -120,11 +133,22 @@ def _point(data: bytes, byte: int) -> tuple[int, int]:
     return data.count(b"\n", 0, byte), byte - (data.rfind(b"\n", 0, byte) + 1)
 
 
-def _parser(language: Language) -> tree_sitter.Parser:
+def _parsed(language: Language, data: bytes, old: tree_sitter.Tree | None = None) -> tree_sitter.Tree:
+    """Calls back while it parses: a parser that is handed the bytes lets no other thread run until it is done."""
     grammar = language.grammar()
     if grammar is None:
         raise LookupError(f"no grammar is installed for {language.id}")
-    return tree_sitter.Parser(grammar)
+    parser = tree_sitter.Parser(grammar)
+
+    def piece(byte: int, _: tree_sitter.Point) -> bytes:
+        return data[byte : byte + _PIECE]
+
+    def stop(*_: object) -> bool:
+        return False
+
+    if old is None:
+        return parser.parse(piece, progress_callback=stop)
+    return parser.parse(piece, old, progress_callback=stop)
 
 
 def parse(text: str, language_id: str | None) -> SyntaxTree | None:
@@ -133,7 +157,7 @@ def parse(text: str, language_id: str | None) -> SyntaxTree | None:
     if language is None or len(text) > MAX_PARSE_CHARS or language.grammar() is None:
         return None
     data = _encode(text)
-    return SyntaxTree(text, language, data, _parser(language).parse(data))
+    return SyntaxTree(text, language, data, _parsed(language, data))
 
 
 def error_nodes(tree: SyntaxTree) -> tuple[Span, ...]:
@@ -171,12 +195,12 @@ def scope_of(tree: SyntaxTree, node: tree_sitter.Node) -> Scope | None:
         body = bodies[0] if bodies else None
     if body is None:
         return None
-    outer, name = node, _scope_name(node)
+    outer, name = node, _scope_name(tree, node)
     while outer.parent is not None and outer.parent.type in _HEADER_PARENTS and outer.parent.named_children:
         if outer.parent.named_children[-1] != outer:
             break
         outer = outer.parent
-        name = name or _scope_name(outer)
+        name = name or _scope_name(tree, outer)
     if kind == "function":
         parent = node.parent
         while parent is not None and parent.type not in tree.language.scopes:
@@ -191,7 +215,7 @@ def scope_of(tree: SyntaxTree, node: tree_sitter.Node) -> Scope | None:
     return Scope(kind, name, Span(start, header_end), Span(start, end))
 
 
-def _scope_name(node: tree_sitter.Node) -> str:
+def _scope_name(tree: SyntaxTree, node: tree_sitter.Node) -> str:
     for step in ("name", "declarator", "type"):
         named = node.child_by_field_name(step)
         if named is None:
@@ -201,7 +225,7 @@ def _scope_name(node: tree_sitter.Node) -> str:
             if inner is None:
                 break
             named = inner
-        return (named.text or b"").decode("utf-8", "replace")
+        return tree.part(named)
     return ""
 
 

@@ -1,7 +1,7 @@
 """The open documents, as the editor has them: exact line ends, three encodings, one immutable snapshot a version.
 
-A line ends at "\n", "\r\n" or "\r" and at nothing else (LSP 3.17, Text Documents). A change costs the lines that it
-touches and one copy of the list of lines; the text is put together only when it is asked for. Must not know trees,
+A line ends at "\\n", "\\r\\n" or "\\r" and at nothing else (LSP 3.17, Text Documents). A change costs the lines that it
+touches and a copy of the list of lines; the text is put together only when it is asked for. Must not know trees,
 suggestions, or the disk.
 """
 
@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import logging
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 
 from lsprotocol import types
 from pygls.uris import to_fs_path
@@ -20,9 +22,15 @@ from infill.languages import detect, get
 from lsp.positions import Encoding, column_to_index, index_to_column
 
 logger = logging.getLogger(__name__)
-_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+\Z")
-_ENDS = ("\r\n", "\n", "\r")
-_EDITOR_NAMES = {"javascriptreact": "javascript", "typescriptreact": "tsx", "c++": "cpp", "golang": "go"}
+_LINE = re.compile(r"[^\r\n]*+(?:\r\n?|\n)|[^\r\n]+")
+_EDITOR_NAMES = {
+    "javascriptreact": "javascript",
+    "javascript.jsx": "javascript",
+    "typescriptreact": "tsx",
+    "typescript.tsx": "tsx",
+    "c++": "cpp",
+    "golang": "go",
+}
 
 
 class DocumentError(KeyError):
@@ -43,22 +51,27 @@ class Edit:
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """One version of a document. `lines` with their ends, never empty; `edits`: of the message that made it."""
+    """One version of a document, never changed. `edits`, one for each change of the message that made it, in order.
+
+    `lines` are with their ends; the last one has none and may be empty, so there is always one. Offsets count
+    characters of `text`.
+    """
 
     uri: str
     language_id: str
     version: int
-    lines: Sequence[str]
+    lines: tuple[str, ...]
     encoding: Encoding
     edits: tuple[Edit, ...] = ()
 
     @cached_property
     def path(self) -> str | None:
+        """The file on disk; None for a document that has none here (untitled, or on another machine)."""
         return to_fs_path(self.uri) if self.uri.startswith("file:") else None
 
     @cached_property
     def language(self) -> str | None:
-        """The id in `infill.languages`: the editor's, or by the name of the file."""
+        """The id in `infill.languages`: what the editor says, else by the file's name or the first line."""
         name = _EDITOR_NAMES.get(self.language_id, self.language_id)
         if get(name) is not None:
             return name
@@ -69,26 +82,25 @@ class Snapshot:
         return "".join(self.lines)
 
     @cached_property
+    def _starts(self) -> list[int]:
+        """The offset of every line's first character, and the text's length."""
+        return list(accumulate(map(len, self.lines), initial=0))
+
+    @property
     def length(self) -> int:
-        return sum(map(len, self.lines))
+        """Characters in the text."""
+        return self._starts[-1]
 
     def offset(self, position: types.Position) -> int:
-        """The character at a position; past a line's end it is the end, past the last line the text's end."""
-        if position.line >= len(self.lines):
-            return self.length
-        line = self.lines[max(0, position.line)]
-        column = column_to_index(_without_end(line), position.character, self.encoding)
-        return sum(map(len, self.lines[: max(0, position.line)])) + column
+        """The offset of a position; past a line's end it is that end, past the last line the text's end."""
+        line, index = _clamped(self.lines, position, self.encoding)
+        return self._starts[line] + index
 
     def position(self, offset: int) -> types.Position:
-        """The inverse; between the two characters of "\r\n" it is the line's end."""
-        left = min(max(0, offset), self.length)
-        for number, line in enumerate(self.lines):
-            if left < len(line) or number == len(self.lines) - 1:
-                bare = _without_end(line)
-                return types.Position(number, index_to_column(bare, min(left, len(bare)), self.encoding))
-            left -= len(line)
-        return types.Position(0, 0)
+        """The position of an offset, clamped to the text; between the two characters of "\\r\\n" the line's end."""
+        line = bisect_right(self._starts, max(0, offset), hi=len(self.lines)) - 1
+        bare = _without_end(self.lines[line])
+        return types.Position(line, index_to_column(bare, max(0, offset) - self._starts[line], self.encoding))
 
     def range(self, start: int, end: int) -> types.Range:
         return types.Range(self.position(start), self.position(end))
@@ -102,8 +114,9 @@ class Documents:
         self._open: dict[str, Snapshot] = {}
 
     def open(self, item: types.TextDocumentItem) -> Snapshot:
-        snapshot = Snapshot(item.uri, item.language_id, item.version, _split(item.text), self.encoding)
-        return self._put(snapshot)
+        """The first snapshot of a document; one that is open already begins anew."""
+        lines = tuple(_split(item.text, True))
+        return self._put(Snapshot(item.uri, item.language_id, item.version, lines, self.encoding))
 
     def change(
         self,
@@ -114,22 +127,22 @@ class Documents:
         before = self.get(document.uri)
         if before is None:
             raise DocumentError(f"The document {document.uri} was changed, but is not open.")
-        if document.version is not None and document.version <= before.version:
-            logger.warning("A change to version %s follows version %s.", document.version, before.version)
-        lines, edits = list(before.lines), []
-        for change in changes:
-            edits.append(_apply(lines, change, self.encoding))
-        version = before.version + 1 if document.version is None else document.version
-        return self._put(Snapshot(before.uri, before.language_id, version, lines, self.encoding, tuple(edits)))
+        if document.version <= before.version:
+            logger.warning("A change to version %d came after version %d.", document.version, before.version)
+        draft = _Draft(before)
+        edits = tuple(draft.apply(change) for change in changes)
+        lines = tuple(draft.lines)
+        return self._put(Snapshot(before.uri, before.language_id, document.version, lines, before.encoding, edits))
 
     def close(self, uri: str) -> None:
         self._open.pop(uri, None)
 
     def get(self, uri: str) -> Snapshot | None:
+        """The newest snapshot; None for a document that is not open."""
         return self._open.get(uri)
 
     def recent(self) -> list[Snapshot]:
-        """Last touched first."""
+        """The open documents, last opened or changed first."""
         return list(reversed(self._open.values()))
 
     def _put(self, snapshot: Snapshot) -> Snapshot:
@@ -138,53 +151,79 @@ class Documents:
         return snapshot
 
 
-def _apply(lines: list[str], change: types.TextDocumentContentChangeEvent, encoding: Encoding) -> Edit:
-    """One change on the list of lines, in place; ends that it splits or joins are put right at its seams."""
-    if isinstance(change, types.TextDocumentContentChangeWholeDocument):
-        edit = Edit(0, "".join(lines), change.text)
-        lines[:] = _split(change.text)
+class _Draft:
+    """The lines of a document while the changes of one message are applied to them."""
+
+    def __init__(self, before: Snapshot) -> None:
+        self.lines, self._encoding = list(before.lines), before.encoding
+        self._line = self._start = 0  # a line, and the offset of its first character
+
+    def apply(self, change: types.TextDocumentContentChangeEvent) -> Edit:
+        if isinstance(change, types.TextDocumentContentChangeWholeDocument):
+            return self._replace_all(change.text)
+        ends = change.range.start, change.range.end
+        start, end = sorted(_clamped(self.lines, position, self._encoding) for position in ends)
+        return self._replace(start, end, change.text)
+
+    def _replace(self, start: tuple[int, int], end: tuple[int, int], text: str) -> Edit:
+        """What lies between two places, each a line and an index within it, becomes `text`."""
+        lines, (first, left), (last, right) = self.lines, start, end
+        head, tail = lines[first][:left], lines[last][right:]
+        if first == last:
+            removed = lines[first][left:right]
+        else:
+            removed = "".join((lines[first][left:], *lines[first + 1 : last], lines[last][:right]))
+        edit = Edit(self._start_of(first) + left, removed, text)
+        if first and (head + text + tail).startswith("\n") and lines[first - 1].endswith("\r"):
+            first -= 1
+            self._start_of(first)  # from here on this line may end elsewhere
+            head = lines[first]
+        lines[first : last + 1] = _split(head + text + tail, last + 1 == len(lines))
         return edit
-    (first, start), (last, end) = sorted(
-        _place(lines, position, encoding) for position in (change.range.start, change.range.end)
-    )
-    before, after = lines[first][:start], lines[last][end:]
-    if first == last:
-        removed = lines[first][start:end]
-    else:
-        removed = "".join((lines[first][start:], *lines[first + 1 : last], lines[last][:end]))
-    offset = sum(map(len, lines[:first])) + start
-    touched = before + change.text + after
-    if first and lines[first - 1].endswith("\r"):  # a "\n" at the start of what is new would join it
-        first -= 1
-        touched = lines[first] + touched
-    if touched.endswith("\r") and last + 1 < len(lines):
-        last += 1
-        touched += lines[last]
-    while not touched.endswith(("\r", "\n")) and last + 1 < len(lines):
-        last += 1
-        touched += lines[last]
-    lines[first : last + 1] = _split(touched, last + 1 == len(lines))
-    return Edit(offset, removed, change.text)
+
+    def _replace_all(self, text: str) -> Edit:
+        """Editors that send the whole text with every key are understood as if they had sent what differs."""
+        old, new = self.lines, _split(text, True)
+        top = _common(old, new)
+        bottom = _common(old[top:][::-1], new[top:][::-1])
+        removed, inserted = "".join(old[top : len(old) - bottom]), "".join(new[top : len(new) - bottom])
+        head = _common(removed, inserted)
+        removed, inserted = removed[head:], inserted[head:]
+        tail = _common(removed[::-1], inserted[::-1])
+        edit = Edit(self._start_of(top) + head, removed[: len(removed) - tail], inserted[: len(inserted) - tail])
+        self.lines = new
+        return edit
+
+    def _start_of(self, line: int) -> int:
+        """The offset of a line's start. Counted from the line last asked for, so that many cursors cost one pass."""
+        if line >= self._line:
+            self._start += sum(map(len, self.lines[self._line : line]))
+        else:
+            self._start -= sum(map(len, self.lines[line : self._line]))
+        self._line = line
+        return self._start
 
 
-def _place(lines: Sequence[str], position: types.Position, encoding: Encoding) -> tuple[int, int]:
-    """Line and index of a position, both within the text."""
+def _clamped(lines: Sequence[str], position: types.Position, encoding: Encoding) -> tuple[int, int]:
+    """Line and index of a position, both within the text; past the last line it is the text's end."""
     if position.line >= len(lines):
         return len(lines) - 1, len(lines[-1])
-    line = lines[max(0, position.line)]
-    return max(0, position.line), column_to_index(_without_end(line), position.character, encoding)
+    return position.line, column_to_index(_without_end(lines[position.line]), position.character, encoding)
 
 
-def _split(text: str, to_the_end: bool = True) -> list[str]:
-    """Lines with their ends. At the text's end there is always a line without one, perhaps an empty one."""
+def _split(text: str, to_the_end: bool) -> list[str]:
+    """Lines with their ends. With `to_the_end`, of a text's last part, the last line has none and may be empty."""
     lines = _LINE.findall(text)
-    if to_the_end and (not lines or lines[-1].endswith(("\r", "\n"))):
+    if to_the_end and not (lines and _without_end(lines[-1]) == lines[-1]):
         lines.append("")
     return lines
 
 
 def _without_end(line: str) -> str:
-    for end in _ENDS:
-        if line.endswith(end):
-            return line[: -len(end)]
-    return line
+    return line.removesuffix("\n").removesuffix("\r")
+
+
+def _common(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many items at the start of both are equal."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((number for number, (a, b) in pairs if a != b), min(len(one), len(other)))

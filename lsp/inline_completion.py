@@ -160,7 +160,8 @@ class InlineCompletion:
             return Answer(quiet=quiet)
         served = None if place.invoked else session.ladder.look_up(place.uri, place.before, place.after)
         if served is not None and served.rung == "typed" and served.suggestions:
-            return Answer(self._unrejected(place, served.suggestions), "typed")
+            suggestions = self._unrejected(place, served.suggestions)
+            return Answer(suggestions, "typed", None if suggestions else REJECTED)
         kind = await self._kind(place)
         if quiet := why_quiet(place.situation(session, kind)):
             return Answer(quiet=quiet)

@@ -14,7 +14,7 @@ from lsp.documents import Snapshot
 from lsp.inline_completion import Answer, InlineCompletion, Place, Rung
 from lsp.kept import Settled
 from lsp.positions import column_to_index
-from lsp.reuse import Suggestion
+from lsp.reuse import Origin, Suggestion
 from lsp.session import Session
 
 REMEMBERED = 400  # offers
@@ -60,6 +60,13 @@ class Offers:
         else:
             self.on_screen.pop(place.uri, None)
 
+    def shown(self, identifier: str) -> None:
+        """The editor shows this one now: another than the first of several."""
+        offer = self.by_id.get(identifier)
+        if offer is not None:
+            self.on_screen[offer.uri] = offer
+            self.session.ladder.shown(offer.uri, offer.before, offer.after, offer.suggestion)
+
     def accepted(self, identifier: str) -> None:
         """The user took the whole of it."""
         offer = self._taken(identifier)
@@ -103,14 +110,13 @@ class Offers:
         offer = self.on_screen.get(snapshot.uri)
         if offer is None:
             return
-        whole, begun = offer.before + offer.suggestion.text, len(offer.before)
-        text = snapshot.text
-        if text == offer.before + offer.after or text.startswith(whole):
+        text, begun = snapshot.text, len(offer.before)
+        if text == offer.before + offer.after or text.startswith(offer.before + offer.suggestion.text):
             return
-        end = len(text) - len(offer.after)
-        typed = text[begun:end] if text.startswith(offer.before) and text.endswith(offer.after) and end > begun else ""
-        if typed and offer.suggestion.text.startswith(typed):
+        cursor = snapshot.edits[-1].start + len(snapshot.edits[-1].inserted) if snapshot.edits else begun
+        if Origin(offer.before, offer.after).fitting((offer.suggestion,), text[:cursor], text[cursor:]):
             return
+        typed = text[begun:cursor] if text.startswith(offer.before) else ""
         del self.on_screen[snapshot.uri]
         seen = time.monotonic() - offer.seen_at
         place = (offer.uri, offer.before, offer.after, offer.suggestion.text)

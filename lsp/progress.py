@@ -41,7 +41,8 @@ class LoadProgress:
         self._send(types.WorkDoneProgressBegin(title=title, percentage=max(0, _percent(state))))
 
     def _send(self, value: Any) -> None:
-        self.server.protocol.notify(types.PROGRESS, types.ProgressParams(self.token, value))
+        if self.token is not None:
+            self.server.protocol.notify(types.PROGRESS, types.ProgressParams(self.token, value))
 
 
 def _percent(state: EngineState) -> int:

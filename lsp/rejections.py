@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from os.path import commonprefix
 
+from lsp.reuse import AUTO_CLOSED, may_close
+
 SEEN_S = 0.4  # what stood for less was hardly read, so that typing something else refuses nothing
 KEPT = 200  # rejections remembered
 KEPT_S = 1_800.0
@@ -51,9 +53,12 @@ class Rejections:
 
     def typed_over(self, uri: str, before: str, after: str, text: str, typed: str, seen_s: float) -> bool:
         """The user typed `typed` where `text` was on the screen for `seen_s` seconds. Returns whether that rejects it:
-        not if it was too short to be read, nor if what was typed begins it, nor if nothing was typed."""
+        not if it was too short to be read, nor if what was typed begins it or is but space, nor if nothing was.
+
+        typed: with what the editor closed behind it by itself.
+        """
         offered, written = _plain(text), typed.replace("\r\n", "\n")
-        if seen_s < SEEN_S or not written or offered.startswith(written) or written.startswith(offered):
+        if seen_s < SEEN_S or not written.strip(" \t") or written.startswith(offered) or _begins(offered, written):
             return False
         self.rejected(uri, before, after, text)
         return True
@@ -81,6 +86,12 @@ class Rejections:
             self._kept.popleft()
 
 
+def _begins(offered: str, written: str) -> bool:
+    """Whether `offered` begins with `written`, but for the brackets and quotes at its end that an editor closed."""
+    ends = range(len(written), max(0, len(written) - AUTO_CLOSED) - 1, -1)
+    return any(offered.startswith(written[:end]) and may_close(written[end:], written[:end]) for end in ends)
+
+
 def _plain(text: str) -> str:
     return text.replace("\r\n", "\n").rstrip()
 
@@ -91,8 +102,8 @@ def _comparable(text: str, left: str) -> str:
 
 
 def _place(before: str, after: str) -> _Place:
-    *above, left = before[-NEAR:].replace("\r\n", "\n").split("\n")
-    right, *below = after[:NEAR].replace("\r\n", "\n").split("\n")
+    *above, left = before[-NEAR:].split("\n")
+    right, *below = after[:NEAR].split("\n")
     return _Place(
         above=next((line.strip() for line in reversed(above) if line.strip()), ""),
         left=left.lstrip(),

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from infill.request import Lines
+
 ABOVE = 1_000  # characters before a line that tell it from others
 AFTER = 400  # characters right of the cursor that must be the same
 REACH = 2_000  # characters typed since an answer, at most
@@ -25,8 +27,6 @@ AUTO_CLOSED = 8  # characters that an editor closes by itself, at most
 OPENERS = {")": "(", "]": "[", "}": "{", ">": "<", '"': '"', "'": "'", "`": "`"}
 
 _FIRST_LINE = re.compile(r"\s*[^\r\n]*")
-
-LinesAsked = Literal["one", "block", "auto"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Origin:
     def typed(self, before: str) -> str | None:
         """What stands between this place and the end of `before`, or None where that is no typing on from here."""
         begin = self.length - len(self.tail)
-        if not self.length <= len(before) <= self.length + REACH or not before.startswith(self.tail, begin):
+        if len(before) > self.length + REACH or not before.startswith(self.tail, begin):
             return None
         return before[self.length :]
 
@@ -111,7 +111,7 @@ class _Answer:
     left: str
     head: str
     suggestions: tuple[Suggestion, ...]
-    lines: LinesAsked
+    lines: Lines
     stored: float
     size: int
 
@@ -151,7 +151,7 @@ class Ladder:
         return None
 
     def store(
-        self, uri: str, before: str, after: str, suggestions: Sequence[Suggestion], lines: LinesAsked
+        self, uri: str, before: str, after: str, suggestions: Sequence[Suggestion], lines: Lines
     ) -> tuple[Suggestion, ...]:
         """Keeps the model's answer for a place (none is an answer too); gives what of it to show there at once.
 
@@ -292,22 +292,24 @@ def _changes_right(head: str, swallow: int, typed: str, after: str) -> Iterator[
             return
         kept = head[gone:]
         for length in range(min(AUTO_CLOSED, len(after)) + 1):
-            if length and not _is_open(after[length - 1], after[:length], typed):
+            if not may_close(after[:length], typed):
                 break
             ends_too = len(head) == AFTER or len(after) == length + len(kept)
             if ends_too and after.startswith(kept, length):
                 yield after[:length], gone
 
 
-def _is_open(closer: str, closers: str, typed: str) -> bool:
-    """Whether `typed` leaves open as many brackets or quotes as `closers` closes, of the kind of `closer`."""
-    opener = OPENERS.get(closer)
-    if opener is None:
-        return False
-    opened = typed.count(opener)
-    if opener == closer:
-        return opened % 2 == 1 and closers.count(closer) <= opened
-    return closers.count(closer) <= opened - typed.count(closer)
+def may_close(closers: str, typed: str) -> bool:
+    """Whether an editor may have put `closers` behind `typed` by itself: brackets and quotes that `typed` opens."""
+    for closer in set(closers):
+        opener = OPENERS.get(closer)
+        if opener is None:
+            return False
+        opened, closed = typed.count(opener), typed.count(closer)
+        still_open = opened * (opened % 2) if opener == closer else opened - closed
+        if closers.count(closer) > still_open:
+            return False
+    return True
 
 
 def _in_order(part: str, whole: str) -> bool:
@@ -320,7 +322,7 @@ def _lines_past(whole: Suggestion, rest: Suggestion) -> int:
     return whole.text.lstrip().count("\n") - rest.text.lstrip().count("\n")
 
 
-def _to_show(pairs: Sequence[tuple[Suggestion, Suggestion]], lines: LinesAsked) -> tuple[Suggestion, ...]:
+def _to_show(pairs: Sequence[tuple[Suggestion, Suggestion]], lines: Lines) -> tuple[Suggestion, ...]:
     """Of pairs of a stored suggestion and its rest, what is to be shown; of rests that look the same, the first.
 
     Where one line was asked for, that is the line of the cursor, or the next one; each line has an id of its own.

@@ -220,7 +220,10 @@ def _register_suggestions(server: GessoServer) -> None:
 
     @server.feature("textDocument/didShowCompletion")
     def did_show(params: Any) -> None:
-        """Everything that is answered counts as shown; clients that say so as well are welcome to."""
+        """What is answered counts as shown; clients that cycle say so when another one is."""
+        identifier, _ = _accepted_part(params)
+        if identifier is not None:
+            server.offers.shown(identifier)
 
     @server.feature("textDocument/didPartiallyAcceptCompletion")
     def did_partially_accept(params: Any) -> None:
@@ -236,9 +239,9 @@ def _swallowing(snapshot: Snapshot, span: types.Range, characters: int) -> types
 
 
 def _accepted_part(params: Any) -> tuple[str | None, int]:
-    """The suggestion's id and the accepted length of a partial acceptance; ours carries the id in its command."""
+    """The suggestion's id and the accepted length, 0 where none is given; ours carries the id in its command."""
     try:
-        item, length = _plain(params)["item"], _plain(params)["acceptedLength"]
+        item, length = _plain(params)["item"], _plain(params).get("acceptedLength", 0)
         identifier = _plain(_plain(item)["command"])["arguments"][0]
     except (KeyError, IndexError, TypeError):
         return None, 0

@@ -48,6 +48,7 @@ def test_the_same_text_at_the_same_place_only(rejections: Rejections) -> None:
         pytest.param(ABOVE + "    self.result = ", BELOW, id="a word put before"),
         pytest.param(ABOVE + LINE, "  # cents" + BELOW, id="a comment put behind"),
         pytest.param((ABOVE + "    " + LINE).replace("\n", "\r\n"), BELOW.replace("\n", "\r\n"), id="indented, CRLF"),
+        pytest.param(ABOVE + "if tax:\n    " + LINE, BELOW, id="put under a condition"),
     ],
 )
 def test_edits_around_it_change_nothing(rejections: Rejections, before: str, after: str) -> None:
@@ -57,12 +58,19 @@ def test_edits_around_it_change_nothing(rejections: Rejections, before: str, aft
 def test_another_line_beside_it_is_another_place(rejections: Rejections) -> None:
     assert not rejections.is_rejected(URI, ABOVE + LINE + "1\n    whole = ", BELOW, "sum(prices)")
     assert not rejections.is_rejected(URI, ABOVE + LINE + "0\n" + LINE, "\n    print()\n", "sum(prices)")
+    assert not rejections.is_rejected(URI, ABOVE + "    yield from (", BELOW, "sum(prices)")
+    assert not rejections.is_rejected(URI, ABOVE + LINE, ")\n    return x\n", "sum(prices)")
 
 
 def test_what_is_left_of_it_after_typing_on_or_back_is_rejected_too(rejections: Rejections) -> None:
     assert rejections.is_rejected(URI, ABOVE + LINE + "sum(", ")" + BELOW, "prices)")
     assert rejections.is_rejected(URI, ABOVE + "    resu", BELOW, "lt = sum(prices)")
     assert not rejections.is_rejected(URI, ABOVE + LINE + "max(", BELOW, "prices)")
+
+
+def test_kinds_of_line_ends_do_not_matter(rejections: Rejections) -> None:
+    rejections.rejected(URI, ABOVE + LINE, BELOW, "f(\r\n)\r\n")
+    assert rejections.is_rejected(URI, ABOVE + LINE, BELOW, "f(\n)")
 
 
 def test_a_line_that_says_nothing_needs_both_neighbours(clock: Clock) -> None:
@@ -76,7 +84,19 @@ def test_a_line_that_says_nothing_needs_both_neighbours(clock: Clock) -> None:
 
 @pytest.mark.parametrize(
     ("typed", "seen_s", "counts"),
-    [("max(", 0.4, True), ("max(", 0.39, False), ("", 5, False), ("sum(pri", 5, False), ("sum(prices)\n", 5, False)],
+    [
+        ("max(", 0.4, True),
+        ("max(", 0.39, False),
+        ("", 5, False),
+        ("  ", 5, False),
+        ("\n", 5, True),
+        (")", 5, True),
+        ("sum(pri", 5, False),
+        ("sum()", 5, False),  # the editor closed the bracket
+        ("sum()]", 5, True),
+        ("max()", 5, True),
+        ("sum(prices)\n", 5, False),
+    ],
 )
 def test_typing_over_counts_only_where_it_was_seen_and_differs(
     clock: Clock, typed: str, seen_s: float, counts: bool

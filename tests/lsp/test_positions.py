@@ -1,0 +1,76 @@
+"""Columns in three encodings, held to what Python's own codecs say about one character at a time."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lsp.positions import column_to_index, index_to_column, width
+
+ENCODINGS = st.sampled_from(["utf-8", "utf-16", "utf-32"])
+LINES = st.text(st.sampled_from("a \tß漢ｅ\u0301👍🏽😀\u2028\f\x00\ud83d\ude00") | st.characters(), max_size=20)
+UNIT_BYTES = {"utf-8": 1, "utf-16": 2, "utf-32": 4}
+CODECS = {"utf-8": "utf-8", "utf-16": "utf-16-le", "utf-32": "utf-32-le"}
+
+
+def units(character: str, encoding: str) -> int:
+    return len(character.encode(CODECS[encoding], "surrogatepass")) // UNIT_BYTES[encoding]
+
+
+def boundaries(line: str, encoding: str) -> list[int]:
+    """The columns at which the characters of a line begin, and its width."""
+    columns = [0]
+    for character in line:
+        columns.append(columns[-1] + units(character, encoding))
+    return columns
+
+
+@pytest.mark.parametrize(
+    ("encoding", "columns"),
+    [("utf-8", [0, 1, 3, 6, 10, 11]), ("utf-16", [0, 1, 2, 3, 5, 6]), ("utf-32", [0, 1, 2, 3, 4, 5])],
+)
+def test_an_emoji_is_four_two_or_one(encoding, columns):
+    line = "aß漢😀z"
+    assert [index_to_column(line, index, encoding) for index in range(6)] == columns
+    assert [column_to_index(line, column, encoding) for column in columns] == [0, 1, 2, 3, 4, 5]
+
+
+@given(LINES, ENCODINGS)
+def test_the_width_is_the_sum_of_the_characters_widths(line, encoding):
+    assert width(line, encoding) == boundaries(line, encoding)[-1]
+
+
+@given(LINES, ENCODINGS)
+def test_every_column_leads_to_the_last_character_that_begins_at_or_before_it(line, encoding):
+    columns = boundaries(line, encoding)
+    for column in range(columns[-1] + 3):
+        index = column_to_index(line, column, encoding)
+        assert columns[index] <= column
+        assert index == len(line) or column < columns[index + 1]
+
+
+@given(LINES, ENCODINGS)
+def test_every_index_has_its_column_and_comes_back(line, encoding):
+    columns = boundaries(line, encoding)
+    for index, column in enumerate(columns):
+        assert index_to_column(line, index, encoding) == column
+        assert column_to_index(line, column, encoding) == index
+
+
+@given(LINES, ENCODINGS)
+def test_what_lies_outside_the_line_is_clamped(line, encoding):
+    assert column_to_index(line, 2**31 - 1, encoding) == len(line)
+    assert column_to_index(line, -1, encoding) == 0
+    assert index_to_column(line, len(line) + 5, encoding) == width(line, encoding)
+    assert index_to_column(line, -1, encoding) == 0
+
+
+def test_a_long_line_is_halved_not_walked(monkeypatch):
+    """A minified file is one line: all that is measured together is at most the line twice."""
+    line = "é😀a" * 100_000
+    measured = []
+    monkeypatch.setattr(
+        "lsp.positions.width", lambda text, encoding: measured.append(len(text)) or width(text, encoding)
+    )
+    assert column_to_index(line, 300_001, "utf-16") == 225_001
+    assert sum(measured) <= 2 * len(line)
+    assert len(measured) <= 20

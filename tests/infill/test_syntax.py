@@ -1,5 +1,7 @@
 """Trees in character offsets, and what the syntax says about a cursor, marked here by «|»."""
 
+import sys
+import threading
 import time
 
 import pytest
@@ -58,6 +60,73 @@ def test_a_replaced_tree_is_the_tree_of_the_new_text(text, replacement, data):
     assert edited.text == text[:start] + replacement + text[end:]
     if not edited.root.has_error:
         assert str(edited.root) == str(parse(edited.text, "javascript").root)
+
+
+@given(UGLY, st.lists(st.tuples(st.integers(0, 60), st.integers(0, 9), UGLY), max_size=5))
+@settings(deadline=None)
+def test_edits_are_followed_one_after_the_other(text, edits):
+    tree, expected = parse(text, "javascript"), text
+    for start, length, replacement in edits:
+        expected = expected[:start] + replacement + expected[start + length :]
+    edited = tree.edited([(start, start + length, replacement) for start, length, replacement in edits])
+    assert edited.text == expected
+    fresh = parse(expected, "javascript")
+    if not fresh.root.has_error:
+        assert str(edited.root) == str(fresh.root)
+
+
+def test_after_edits_every_node_has_its_place():
+    def places(tree):
+        found, pending = [], [tree.root]
+        while pending:
+            node = pending.pop()
+            found.append((node.type, node.start_byte, node.end_byte, node.start_point, node.end_point))
+            pending.extend(node.children)
+        return found
+
+    text = "ü = '😀'\r\ndef f(a):\n    return a\n\nf(1)\n"
+    tree, edits = parse(text, "python"), []
+    for old, new in (
+        ("return a", "é = [\n1,\n'😀']"),
+        ("']", "'\n]\n    return é"),
+        ("ü", "# 漢\nö"),
+        ("\n\nf", "\nf"),
+    ):
+        start = text.index(old)
+        edits.append((start, start + len(old), new))
+        text = text.replace(old, new, 1)
+    edited = tree.edited(edits)
+    assert edited.text == text == "# 漢\nö = '😀'\r\ndef f(a):\n    é = [\n1,\n'😀'\n]\n    return é\nf(1)\n"
+    assert not edited.root.has_error
+    assert places(edited) == places(parse(text, "python"))
+
+
+def test_the_text_of_a_node():
+    tree = parse("x = 'é😀'\nclass Ünit: pass\n", "python")
+    assert [tree.part(node) for node in tree.root.children] == ["x = 'é😀'", "class Ünit: pass"]
+
+
+def test_other_threads_run_while_a_long_text_is_parsed():
+    """A parser that keeps the interpreter to itself would stop the editor's server for as long as it parses."""
+    begun, turns, ended = threading.Event(), [], threading.Event()
+
+    def parsing():
+        begun.set()
+        parse("def f(a, b):\n    return [a, b, 'hello']\n" * 10_000, "python")
+        ended.set()
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-4)
+    try:
+        thread = threading.Thread(target=parsing)
+        thread.start()
+        begun.wait()
+        while not ended.is_set():
+            turns.append(time.sleep(0))
+        thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(turns) > 20
 
 
 def test_error_nodes_and_score():

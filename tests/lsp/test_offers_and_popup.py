@@ -1,0 +1,100 @@
+"""What becomes of suggestions, and suggestions in the ordinary popup; over the real transport with the real model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lsp.client import Client
+from tests.lsp.test_server import CODE, CURSOR, LAST
+
+
+def offered(client: Client, uri: str) -> dict[str, Any]:
+    client.open(uri, CODE)
+    return client.inline(uri, LAST, CURSOR)[0]
+
+
+def identifier(item: dict[str, Any]) -> str:
+    return str(item["command"]["arguments"][0])
+
+
+def test_accepted_text_is_not_offered_again_and_what_follows_is_known_ahead(shared: Client, uri: str) -> None:
+    item = offered(shared, uri)
+    text = item["insertText"]
+    shared.type(uri, LAST, CURSOR, text)
+    shared.command("gesso.accepted", identifier(item))
+    after = shared.inline(uri, LAST, CURSOR + len(text))
+    assert [one["insertText"] for one in after] != [text]
+
+
+def test_a_part_that_was_accepted_leaves_the_rest_on_the_screen(shared: Client, uri: str) -> None:
+    item = offered(shared, uri)
+    text = item["insertText"]
+    assert len(text) > 3
+    shared.type(uri, LAST, CURSOR, text[:2])
+    shared.notify("textDocument/didPartiallyAcceptCompletion", {"item": item, "acceptedLength": 2})
+    rest = shared.inline(uri, LAST, CURSOR + 2)
+    assert [one["insertText"] for one in rest] == [text[2:]]
+    assert identifier(rest[0]) == identifier(item)
+
+
+def test_what_was_rejected_is_not_offered_there_again_but_can_be_had_by_hand(shared: Client, uri: str) -> None:
+    item = offered(shared, uri)
+    shared.command("gesso.rejected", identifier(item))
+    assert item["insertText"] not in [one["insertText"] for one in shared.inline(uri, LAST, CURSOR)]
+    assert shared.inline(uri, LAST, CURSOR, invoked=True)
+
+
+@pytest.mark.parametrize("arguments", [["no such id"], ["no such id", 3]])
+def test_an_unknown_suggestion_is_no_error(shared: Client, arguments: list[Any]) -> None:
+    name = "gesso.accepted" if len(arguments) == 1 else "gesso.partlyAccepted"
+    assert shared.command(name, *arguments) is None
+
+
+@pytest.fixture(scope="module")
+def plain(environment: dict[str, str]) -> Iterator[Client]:
+    """A client that cannot show suggestions in the text, and counts columns in bytes."""
+    client = Client(environment)
+    options = {"delayMs": 0, "minConfidence": 0, "eagerness": "eager"}
+    client.initialize({"general": {"positionEncodings": ["utf-8"]}}, settings=options)
+    client.wait_until_ready()
+    yield client
+    client.kill()
+
+
+def popup(client: Client, uri: str, line: int, character: int) -> list[dict[str, Any]]:
+    params = {
+        "textDocument": {"uri": uri},
+        "position": {"line": line, "character": character},
+        "context": {"triggerKind": 1},
+    }
+    items: list[dict[str, Any]] = client.request("textDocument/completion", params)["items"]
+    return items
+
+
+def test_the_popup_gets_one_entry_sorted_last(plain: Client, tmp_path: Path) -> None:
+    uri = (tmp_path / "popup.py").as_uri()
+    plain.open(uri, CODE)
+    (item,) = popup(plain, uri, LAST, CURSOR)
+    assert item["sortText"] == "\uffff" and item["detail"] == "Gesso"
+    edit = item["textEdit"]
+    assert edit["newText"].startswith("ba")
+    assert edit["range"] == {
+        "start": {"line": LAST, "character": CURSOR - 2},
+        "end": {"line": LAST, "character": CURSOR},
+    }
+    assert item["filterText"] == "ba"
+    assert item["command"]["command"] == "gesso.accepted"
+
+
+def test_columns_are_bytes_where_the_client_says_so(plain: Client, tmp_path: Path) -> None:
+    uri = (tmp_path / "bytes.py").as_uri()
+    line = "    crab = '\N{CRAB}'; total = tot"
+    plain.open(uri, "def f(total):\n" + line + "\n")
+    column = len(line.encode())
+    (item,) = popup(plain, uri, 1, column)
+    assert item["textEdit"]["range"]["end"] == {"line": 1, "character": column}
+    assert item["textEdit"]["range"]["start"] == {"line": 1, "character": column - 3}

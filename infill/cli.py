@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from infill import cli_infill, cli_models, cli_support, settings
+from infill import cli_infill, cli_models, cli_stats, cli_support, settings
 from infill.batch import Batch
 from infill.cli_support import INTERRUPTED, add_row, errors_to_exit_codes, say
 
@@ -25,6 +25,7 @@ gesso infill app.py --at 12:5 --watch   fill at a place and watch
 gesso infill --help                     all ways to say where
 gesso batch IN.jsonl OUT.jsonl          many holes
 gesso doctor                            what this machine can run
+gesso stats                             what was suggested in your editor
 
 Exit codes: 0 filled, 1 nothing good enough to show, 2 wrong use, 3 trouble with the model or the input.
 """
@@ -49,6 +50,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("infill", help=cli_infill.HELP)(cli_infill.infill)
+app.command()(cli_stats.stats)
 app.add_typer(cli_models.app, name="model")
 
 

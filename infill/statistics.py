@@ -1,27 +1,35 @@
 """Local statistics: what was shown, accepted and kept, and how fast it came. Never code, never a file's name.
 
 One SQLite file in the user's data folder, safe with several servers at once; written on a thread of its own. What goes
-wrong with it loses statistics and nothing else. Must not know editors.
+wrong with it loses statistics and nothing else. Must not know editors, nor how the figures are drawn.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import sqlite3
 import threading
 import time
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields, replace
+from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar, get_args
 
 import platformdirs
 
+from engine.errors import GessoError, InputError
+from infill.model_store import ALIASES, POCKET, hub_id
+
 logger = logging.getLogger(__name__)
 KEPT_DAYS = 90
-BUSY_S = 5.0
-BATCH, GATHER_S = 200, 0.5  # rows written at once, and how long to wait for more
+BUSY_S = 2.0  # how long to wait for another program that writes
+CLOSE_S = 3.0
+BATCH, GATHER_S = 200, 0.5  # rows written at once, and how long the first of them waits for more
+Key = TypeVar("Key", str, date)
 Event = Literal["shown", "accepted", "partly", "rejected", "kept"]
 _TABLE = """
 create table if not exists events (
@@ -33,7 +41,10 @@ create index if not exists events_at on events (at);
 
 @dataclass(frozen=True)
 class Row:
-    """characters: of the suggestion, or of the part that was taken. value: milliseconds (shown), share (kept)."""
+    """at: seconds of the epoch. characters: of the suggestion, or of the part that was taken.
+
+    value: of `shown` the milliseconds from the request to the answer, of `kept` the share that still stands, 0 to 1.
+    """
 
     at: float
     event: Event
@@ -43,9 +54,28 @@ class Row:
     characters: int = 0
     value: float | None = None
 
+    @property
+    def day(self) -> date:
+        """In the time of this machine."""
+        return datetime.fromtimestamp(self.at).date()
+
+
+COLUMNS = tuple(entry.name for entry in fields(Row))
+
 
 def default_path() -> Path:
+    """The one file, whether or not it exists."""
     return Path(platformdirs.user_data_dir("gesso", appauthor=False)) / "statistics.sqlite"
+
+
+def plain_model(name: str) -> str:
+    """A model's name where it is one; a folder's path is nobody's business and becomes "a folder"."""
+    if name in ("", POCKET, *ALIASES):
+        return name
+    try:
+        return "a folder" if Path(name).exists() else hub_id(name)
+    except (GessoError, OSError):
+        return "a folder"
 
 
 class Statistics:
@@ -54,64 +84,205 @@ class Statistics:
     def __init__(self, path: Path | None = None) -> None:
         self.path = path or default_path()
         self._rows: queue.SimpleQueue[Row | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._write, daemon=True)
+        self._told = False
+        self._thread = threading.Thread(target=self._run, name="statistics", daemon=True)
         self._thread.start()
 
     def add(self, row: Row) -> None:
+        """The model is written by its name only, never by the folder it lies in."""
         self._rows.put(row)
 
     def close(self) -> None:
-        """Waits for what was added before, a few seconds at most."""
+        """Waits until what was added is written, `CLOSE_S` at most. What is added later is lost."""
         self._rows.put(None)
-        self._thread.join(BUSY_S)
+        self._thread.join(CLOSE_S)
 
-    def _write(self) -> None:
-        ended = told = False
+    def _run(self) -> None:
+        ended = False
         while not ended:
-            row = self._rows.get()
-            rows: list[tuple[object, ...]] = []
-            while row is not None and len(rows) < BATCH:
-                rows.append(tuple(vars(row).values()))
-                try:
-                    row = self._rows.get(timeout=GATHER_S)
-                except queue.Empty:
-                    break
-            else:
-                ended = row is None
-                if row is not None:
-                    self._rows.put(row)
+            rows, ended = self._gather()
+            if rows:
+                self._write(rows)
+
+    def _gather(self) -> tuple[list[Row], bool]:
+        """The next rows, in their order, and whether they are the last."""
+        rows: list[Row] = []
+        until = float("inf")
+        while len(rows) < BATCH:
             try:
-                with closing(_connect(self.path)) as database, database:
-                    database.execute("delete from events where at < ?", (time.time() - 86_400 * KEPT_DAYS,))
-                    database.executemany("insert into events values (?, ?, ?, ?, ?, ?, ?)", rows)
-            except (sqlite3.Error, OSError) as error:
-                if not told:
-                    logger.warning("Statistics cannot be written to %s: %s", self.path, error)
-                    told = True
+                row = self._rows.get(timeout=max(0.0, until - time.monotonic()) if rows else None)
+            except queue.Empty:
+                break
+            if row is None:
+                return rows, True
+            if not rows:
+                until = time.monotonic() + GATHER_S
+            rows.append(replace(row, model=plain_model(row.model)))
+        return rows, False
+
+    def _write(self, rows: list[Row]) -> None:
+        marks = ", ".join("?" * len(COLUMNS))
+        try:
+            with closing(_connect(self.path)) as database, database:
+                database.execute("delete from events where at < ?", (time.time() - 86_400 * KEPT_DAYS,))
+                database.executemany(
+                    f"insert into events ({', '.join(COLUMNS)}) values ({marks})", [astuple(row) for row in rows]
+                )
+        except (sqlite3.Error, OSError) as error:
+            if not self._told:
+                logger.warning("Statistics cannot be written to %s: %s", self.path, error)
+            self._told = True
 
 
-def read(path: Path | None = None, days: int | None = None) -> list[Row]:
-    """All events of the last days, oldest first; none where nothing was ever written."""
+def read(path: Path | None = None, since: date | None = None) -> list[Row]:
+    """All events from the start of that day on, oldest first; none where nothing was ever written.
+
+    Raises InputError for a file that cannot be read.
+    """
     path = path or default_path()
-    if not path.is_file():
-        return []
-    since = 0.0 if days is None else time.time() - 86_400 * days
-    with closing(_connect(path)) as database:
-        return [Row(*found) for found in database.execute("select * from events where at >= ? order by at", (since,))]
+    begin = 0.0 if since is None else datetime(since.year, since.month, since.day).timestamp()
+    wanted = f"select {', '.join(COLUMNS)} from events where at >= ? order by at, rowid"
+    try:
+        if not path.is_file():
+            return []
+        with closing(_connect(path)) as database:
+            rows = [Row(*found) for found in database.execute(wanted, (begin,))]
+    except (sqlite3.Error, OSError) as error:
+        raise _unusable(path, error) from error
+    return [row for row in rows if row.event in get_args(Event)]
 
 
 def erase(path: Path | None = None) -> bool:
-    """Removes everything; whether there was anything."""
+    """Removes everything, also while servers run; whether there was anything. Raises InputError where that fails.
+
+    The file itself stays: one that is removed under a server which writes to it leaves SQLite with a broken one.
+    """
     path = path or default_path()
-    there = path.is_file()
-    for file in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
-        file.unlink(missing_ok=True)
-    return there
+    try:
+        if not path.is_file():
+            return False
+        try:
+            with closing(_connect(path)) as database:
+                with database:
+                    erased = database.execute("delete from events").rowcount
+                database.execute("vacuum")
+                database.execute("pragma wal_checkpoint(truncate)")
+            return erased > 0
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError:  # no database, or a broken one: nobody writes to it
+            for file in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
+                file.unlink(missing_ok=True)
+            return True
+    except (sqlite3.Error, OSError) as error:
+        raise _unusable(path, error) from error
+
+
+def days_back(count: int) -> date:
+    """The first of the last `count` days, today being one of them."""
+    return date.today() - timedelta(days=count - 1)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """characters: of all that was accepted, whole or in part."""
+
+    shown: int
+    accepted: int
+    partly: int
+    rejected: int
+    characters: int
+
+    @property
+    def accepted_share(self) -> float | None:
+        """Accepted as a whole, of those shown."""
+        return self.accepted / self.shown if self.shown else None
+
+
+@dataclass(frozen=True)
+class Latency:
+    """From the request to the answer, in milliseconds, of `shown` suggestions."""
+
+    shown: int
+    p50: float
+    p95: float
+    p99: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """kept_share: the mean over `settled` acceptances of what was left of each; days: only those with an event."""
+
+    total: Counts
+    settled: int
+    kept_share: float | None
+    languages: dict[str, Counts]
+    models: dict[str, Counts]
+    days: dict[date, Counts]
+    latencies: dict[str, Latency]
+
+
+def summarize(rows: Sequence[Row]) -> Summary:
+    """The sums of some events; languages and models by how much was shown, days in their order."""
+    counted = [row for row in rows if row.event != "kept"]
+    kept = [row.value for row in rows if row.event == "kept" and row.value is not None]
+    times: dict[str, list[float]] = {}
+    for row in counted:
+        if row.event == "shown" and row.value is not None:
+            times.setdefault(row.rung or "other", []).append(row.value)
+    return Summary(
+        total=count(counted),
+        settled=len(kept),
+        kept_share=sum(kept) / len(kept) if kept else None,
+        languages=_most_shown(_counts_by(counted, lambda row: row.language or "other")),
+        models=_most_shown(_counts_by(counted, lambda row: row.model or "other")),
+        days=dict(sorted(_counts_by(counted, lambda row: row.day).items())),
+        latencies={rung: latency(found) for rung, found in sorted(times.items())},
+    )
+
+
+def count(rows: Iterable[Row]) -> Counts:
+    """How often each event is among `rows`."""
+    numbers = dict.fromkeys(get_args(Event), 0)
+    characters = 0
+    for row in rows:
+        numbers[row.event] += 1
+        characters += row.characters if row.event in ("accepted", "partly") else 0
+    return Counts(numbers["shown"], numbers["accepted"], numbers["partly"], numbers["rejected"], characters)
+
+
+def latency(milliseconds: Sequence[float]) -> Latency:
+    """Percentiles of at least one time, by the nearest rank: each is a time that was measured."""
+    ranked = sorted(milliseconds)
+    p50, p95, p99 = (ranked[math.ceil(share * len(ranked) / 100) - 1] for share in (50, 95, 99))
+    return Latency(len(ranked), p50, p95, p99)
+
+
+def _counts_by(rows: Iterable[Row], key: Callable[[Row], Key]) -> dict[Key, Counts]:
+    groups: dict[Key, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    return {name: count(group) for name, group in groups.items()}
+
+
+def _most_shown(groups: dict[str, Counts]) -> dict[str, Counts]:
+    return dict(sorted(groups.items(), key=lambda item: (-item[1].shown, item[0])))
 
 
 def _connect(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
     database = sqlite3.connect(path, timeout=BUSY_S)
-    database.execute("pragma journal_mode = wal")
-    database.executescript(_TABLE)
+    try:
+        database.execute("pragma journal_mode = wal")
+        database.execute("pragma synchronous = normal")
+        database.executescript(_TABLE)
+    except BaseException:
+        database.close()
+        raise
     return database
+
+
+def _unusable(path: Path, error: Exception) -> InputError:
+    if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+        return InputError(f"The statistics in {path} are damaged ({error}); `gesso stats --erase` begins anew.")
+    return InputError(f"The statistics in {path} cannot be used ({error}); check its permissions, or try again.")

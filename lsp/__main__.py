@@ -7,6 +7,8 @@ import logging
 import sys
 from importlib import metadata
 
+SWITCH_S = 0.001  # how long the parser's thread may keep the event loop waiting; Python's default is 0.005
+
 
 def main() -> None:
     """Runs the server until its client goes."""
@@ -18,6 +20,7 @@ def main() -> None:
     given = parser.parse_args()
     form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     logging.basicConfig(stream=sys.stderr, level=given.log.upper(), format=form)
+    sys.setswitchinterval(SWITCH_S)
     from lsp.server import create_server
 
     server = create_server()

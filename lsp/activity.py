@@ -1,26 +1,35 @@
 """The last requests and what became of each, for "why nothing?" and for bug reports.
 
-A record has no field that could hold code or a file's name. Must not know the protocol.
+A record has no field for code or for a file's name. The one free text in it, the sentence for the user, may name a
+model's folder; it is no part of a report. Must not know the protocol.
 """
 
 from __future__ import annotations
 
 import platform
-import statistics
-from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
+from dataclasses import Field, dataclass, fields
 from importlib import metadata
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+from infill.statistics import latency, plain_model
+from lsp.settings import LspSettings
 
 Outcome = Literal["shown", "nothing", "superseded", "failed"]
+Rung = Literal["typed", "cache", "running", "remainder", "model"]
 LAST = 30
 STAGES = ("context", "encode", "denoise", "checks")
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
 @dataclass(frozen=True)
 class Record:
-    """at: seconds of the epoch; document: a running number; line from 1; times in milliseconds."""
+    """at: seconds of the epoch; document: a running number; line from 1; times in milliseconds.
+
+    language: an id of `infill.languages`. rule: the name of the rule that was quiet; sentence: for the user alone.
+    """
 
     at: float
     document: int
@@ -29,7 +38,7 @@ class Record:
     outcome: Outcome
     rule: str | None
     sentence: str | None
-    rung: str | None
+    rung: Rung | None
     timings_ms: Mapping[str, float]
     total_ms: float
     characters: int
@@ -47,43 +56,78 @@ class Activity:
 
     def last(self, count: int) -> list[Record]:
         """Oldest first."""
-        return list(self._records)[-count:]
+        return list(self._records)[max(0, len(self._records) - count) :]
 
     def report(self, status: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-        """Markdown to paste in a bug report. `settings`: those that are not as they come."""
+        """Markdown to paste in a bug report.
+
+        status: as the command `gesso.status` has it. settings: those that are not as they come, by their names in
+        `LspSettings`; of one that holds the user's own words it is only said that it was changed.
+        """
+        model, latency_ms = status.get("model"), status.get("latencyMs")
         lines = ["## Gesso", ""]
         lines += [f"- {name}: {_version(name)}" for name in ("gesso", "pygls", "torch", "transformers")]
-        lines += [f"- Python {platform.python_version()}, {platform.system()} {platform.machine()}"]
-        shown = {name: status.get(name) for name in ("model", "state", "enabled", "latencyMs")}
-        lines += ["- " + ", ".join(f"{name} {value}" for name, value in shown.items())]
         lines += [
-            "- settings: " + (", ".join(f"{name} = {value}" for name, value in settings.items()) or "as they come")
+            f"- Python {platform.python_version()}, {platform.system()} {platform.release()} {platform.machine()}"
         ]
-        lines += ["", *self._percentiles(), "", *self._table(), ""]
+        lines += [f"- model: {plain_model(model) if model else 'none'}, {status.get('state')}"]
+        lines += [f"- enabled: {_shown(status.get('enabled'))}"]
+        lines += [f"- latest answer: {latency_ms:.0f} ms" if latency_ms is not None else "- latest answer: none yet"]
+        known = [entry for entry in fields(LspSettings) if entry.name in settings]
+        changed = [f"{entry.name} {_setting(entry, settings[entry.name])}" for entry in known]
+        lines += [f"- settings: {', '.join(changed) or 'as they come'}"]
+        lines += ["", *self._percentiles(), "", *self._outcomes(), "", *self._requests(), ""]
         return "\n".join(lines)
 
     def _percentiles(self) -> list[str]:
-        rows = ["| rung | shown | p50 ms | p95 ms |", "|---|---|---|---|"]
-        for rung in ("typed", "cache", "remainder", "running", "model"):
+        """Of what was shown; the time includes the wait for a pause in typing."""
+        rows = []
+        for rung in get_args(Rung):
             times = [one.total_ms for one in self._records if one.outcome == "shown" and one.rung == rung]
             if times:
-                cuts = statistics.quantiles(times, n=20, method="inclusive") if len(times) > 1 else times * 19
-                rows.append(f"| {rung} | {len(times)} | {cuts[9]:.0f} | {cuts[18]:.0f} |")
-        return rows
+                found = latency(times)
+                rows.append((rung, found.shown, *(f"{time:.0f}" for time in (found.p50, found.p95, found.p99))))
+        return _table(("shown by rung", "times", "p50 ms", "p95 ms", "p99 ms"), rows)
 
-    def _table(self) -> list[str]:
-        head = ["document", "line", "language", "outcome", "rule", "rung", "characters", "confidence", "ms", *STAGES]
-        rows = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-        for one in self.last(LAST):
+    def _outcomes(self) -> list[str]:
+        counted = Counter((one.outcome, one.rule or "") for one in self._records)
+        rows = [(outcome, rule, times) for (outcome, rule), times in counted.most_common()]
+        return _table(("outcome", "rule", f"times in the last {len(self._records)}"), rows)
+
+    def _requests(self) -> list[str]:
+        """The newest last. s ago: seconds before the last one."""
+        records = self.last(LAST)
+        head = ("s ago", "document", "line", "language", "outcome", "rule", "rung", "characters", "confidence", "ms")
+        rows = []
+        for one in records:
             stages = [f"{one.timings_ms[stage]:.0f}" if stage in one.timings_ms else "" for stage in STAGES]
             confidence = "" if one.confidence is None else f"{one.confidence:.2f}"
-            cells = [one.document, one.line, one.language or "", one.outcome, one.rule or "", one.rung or ""]
-            cells += [one.characters, confidence, f"{one.total_ms:.0f}", *stages]
-            rows.append("| " + " | ".join(str(cell) for cell in cells) + " |")
-        return rows
+            place = (f"{records[-1].at - one.at:.1f}", one.document, one.line, one.language or "")
+            result = (one.outcome, one.rule or "", one.rung or "", one.characters, confidence, f"{one.total_ms:.0f}")
+            rows.append((*place, *result, *stages))
+        return _table((*head, *STAGES), rows)
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> list[str]:
+    lines = [head, ("---",) * len(head), *rows]
+    return ["| " + " | ".join(str(cell) for cell in line) + " |" for line in lines]
+
+
+def _setting(entry: Field[Any], value: Any) -> str:
+    """The value where it can only be one of a few; "changed" where it may hold words of the user's."""
+    rule = entry.metadata["rule"]
+    if entry.name == "model" and value:
+        return plain_model(value)
+    few = rule.type in ("boolean", "integer", "number") or value in rule.choices
+    return _shown(value) if few or (entry.name == "device" and _DEVICE.fullmatch(str(value))) else "changed"
+
+
+def _shown(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _version(package: str) -> str:
+    """From the package's metadata: nothing is imported for it."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

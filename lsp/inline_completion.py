@@ -17,7 +17,7 @@ from engine.errors import GessoError
 from infill.indentation import indentation_at
 from infill.request import Candidate, Hole, InfillRequest, InfillResult, Neighbour
 from infill.syntax import in_comment, in_string
-from lsp.activity import Record
+from lsp.activity import Record, Rung
 from lsp.documents import Snapshot
 from lsp.engine_process import EngineLoading
 from lsp.reuse import Running, Suggestion
@@ -30,8 +30,6 @@ DEADLINE_MS = {False: 2_000.0, True: 10_000.0}  # by itself, and asked for by ha
 NEIGHBOURS, NEIGHBOUR_CHARS = 4, 100_000
 NEAR = 4_000  # characters on either side that the rules see
 NOT_OPEN = Quiet("not open", "The editor has not opened this document with the server.")
-
-Rung = Literal["typed", "cache", "running", "remainder", "model"]
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from infill.statistics import Event, Row
+from lsp.activity import Rung
 from lsp.documents import Snapshot
-from lsp.inline_completion import Answer, InlineCompletion, Place, Rung
+from lsp.inline_completion import Answer, InlineCompletion, Place
 from lsp.kept import Settled
 from lsp.positions import column_to_index
 from lsp.reuse import Origin, Suggestion

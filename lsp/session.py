@@ -72,8 +72,8 @@ class Session:
         if self.settings.statistics and self.statistics is None:
             self.statistics = Statistics()
         elif not self.settings.statistics and self.statistics is not None:
-            self.statistics.close()
-            self.statistics = None
+            closing, self.statistics = self.statistics, None
+            await asyncio.to_thread(closing.close)
         await self.start_engine()
 
     async def start_engine(self, again: bool = False) -> None:
@@ -94,7 +94,7 @@ class Session:
         await self.engine.stop()
         self.trees.close()
         if self.statistics is not None:
-            self.statistics.close()
+            await asyncio.to_thread(self.statistics.close)
 
     def why_off(self, snapshot: Snapshot) -> Quiet | None:
         """Whether the user switched suggestions off, here or everywhere."""

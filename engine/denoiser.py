@@ -18,6 +18,7 @@ from torch import Tensor
 
 from engine.canvas import Canvas, Hole
 from engine.config import SamplingConfig
+from engine.errors import Stop, leave_if
 from engine.key_values import BatchedCanvasMemory, CanvasMemory
 from engine.model import DiffusionGemma
 from engine.prefix_cache import Lease, PrefixCache
@@ -33,6 +34,7 @@ class DenoiseRequest:
 
     banned [n]: token ids that no hole may take, save where the canvas says what a column is allowed.
     deadline: time.monotonic() after which the best canvas so far is returned; one step is always made.
+    stop: asked between steps and while the prompt is read; where it answers True, Cancelled is raised.
     """
 
     prompt: Sequence[int]
@@ -41,6 +43,7 @@ class DenoiseRequest:
     seed: int = 0
     banned: Tensor | None = None
     deadline: float | None = None
+    stop: Stop | None = None
 
 
 @dataclass
@@ -115,7 +118,10 @@ class Denoiser:
         self._memory: tuple[tuple[tuple[int, int], ...], CanvasMemory | BatchedCanvasMemory] | None = None
 
     def run(self, requests: Sequence[DenoiseRequest], on_step: StepCallback | None = None) -> list[DenoiseResult]:
-        """Denoises all requests in one batch. Where `on_step` returns False, all end with what they have."""
+        """Denoises all requests in one batch. Where `on_step` returns False, all end with what they have.
+
+        Raises Cancelled where the `stop` of one of them says so.
+        """
         self.timings = Timings()
         runs: list[CanvasRun] = []
         try:
@@ -123,6 +129,8 @@ class Denoiser:
                 runs.append(self.start(request))
             active = runs
             while active:
+                for run in active:
+                    leave_if(run.request.stop)
                 self.step(active)
                 if on_step is not None and on_step(runs) is False:
                     for run in active:
@@ -143,7 +151,7 @@ class Denoiser:
         drafted = canvas[columns] >= 0
         embedded = self.model.embed(canvas.clamp(min=0))
         bias = self._bias(request, columns)
-        lease = self.cache.acquire(request.prompt)
+        lease = self.cache.acquire(request.prompt, request.stop)
         row = next(self._rows)
         self.own_draws.seed(row, request.seed)
         noise = self.draws.noise([row], torch.ones(1, len(columns), dtype=torch.bool, device=self.device))[0]

@@ -3,6 +3,12 @@
 Must not know who shows them: the command line maps classes to exit codes, the editor to messages.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
+Stop = Callable[[], bool]
+
 
 class GessoError(Exception):
     """Base of every error whose message is meant for the user."""
@@ -18,3 +24,13 @@ class InputError(GessoError):
 
 class UsageError(GessoError):
     """The command was given flags or arguments that do not fit together."""
+
+
+class Cancelled(GessoError):
+    """Whoever asked wants no answer any more."""
+
+
+def leave_if(stop: Stop | None) -> None:
+    """Raises Cancelled where `stop` answers True. It is asked every few milliseconds, so it has to be cheap."""
+    if stop is not None and stop():
+        raise Cancelled("The request was cancelled; ask again if it is still wanted.")

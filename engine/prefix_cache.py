@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from engine.errors import InputError
+from engine.errors import InputError, Stop, leave_if
 from engine.key_values import KeyValues, PromptMemory
 from engine.model import DiffusionGemma
 
-ENCODE_CHUNK = 1024
+ENCODE_CHUNK = 1024  # tokens of a pass
+WATCHED_CHUNK = 256  # the same where a caller may ask to stop: some 20 ms of the pocket model on one core
 KEEP_SHARE = 0.9  # an entry is cut back in place only if this share of it stays in use; else its front is copied
 
 
@@ -54,10 +55,10 @@ class PrefixCache:
         self.entries: list[CachedPrompt] = []
         self.encoded_tokens = 0
 
-    def acquire(self, tokens: Sequence[int], stop: Callable[[], bool] | None = None) -> Lease:
+    def acquire(self, tokens: Sequence[int], stop: Stop | None = None) -> Lease:
         """Encodes what is not yet encoded of `tokens` (at least one); call `release` of the lease when done.
 
-        stop: asked between chunks; where it answers True, what is encoded is kept and Interrupted raised.
+        stop: asked between chunks; where it answers True, what is encoded is kept and Cancelled raised.
         """
         wanted = np.asarray(tokens, dtype=np.int64)
         limit = self.model.config.max_positions
@@ -81,9 +82,9 @@ class PrefixCache:
         return Lease(entry, entry.kv.length - before, release)
 
     @contextmanager
-    def encoded(self, tokens: Sequence[int]) -> Iterator[Lease]:
+    def encoded(self, tokens: Sequence[int], stop: Stop | None = None) -> Iterator[Lease]:
         """`acquire` as a context."""
-        lease = self.acquire(tokens)
+        lease = self.acquire(tokens, stop)
         try:
             yield lease
         finally:
@@ -117,11 +118,11 @@ class PrefixCache:
         return entry
 
     @torch.inference_mode()
-    def _encode(self, entry: CachedPrompt, wanted: np.ndarray, stop: Callable[[], bool] | None) -> None:
-        for start in range(entry.kv.length, len(wanted), ENCODE_CHUNK):
-            if stop is not None and stop():
-                raise Interrupted
-            chunk = torch.from_numpy(wanted[start : start + ENCODE_CHUNK])[None].to(self.device)
+    def _encode(self, entry: CachedPrompt, wanted: np.ndarray, stop: Stop | None) -> None:
+        size = ENCODE_CHUNK if stop is None else min(ENCODE_CHUNK, WATCHED_CHUNK)
+        for start in range(entry.kv.length, len(wanted), size):
+            leave_if(stop)
+            chunk = torch.from_numpy(wanted[start : start + size])[None].to(self.device)
             memory = PromptMemory(entry.kv, chunk.shape[1])
             self.model.encode(chunk, memory.positions(), memory.masks(), memory)
             memory.commit()
@@ -137,10 +138,6 @@ class PrefixCache:
                 return
             size -= entry.kv.bytes
             self.entries = [other for other in self.entries if other is not entry]
-
-
-class Interrupted(Exception):
-    """The caller asked to stop while a prompt was being encoded."""
 
 
 def _common_prefix(first: np.ndarray, second: np.ndarray) -> int:

@@ -14,8 +14,8 @@ from functools import partial
 
 import torch
 
-from engine.autoregressive import decode_greedily
-from engine.denoiser import Denoiser
+from engine.autoregressive import follow_greedily
+from engine.token_tree import TokenTree
 from infill.check_context import indent_of
 from infill.prompt import CausalPrompt, Family, TextHole
 
@@ -24,14 +24,18 @@ LINE_TOKENS, BLOCK_TOKENS = 40, 64
 
 @dataclass(frozen=True)
 class CausalDraft:
-    """The text for the hole, and the log-probability of every token that was decoded for it, in nats."""
+    """The text for the hole, and the log-probability of every token that was decoded for it, in nats.
+
+    written: all that was decoded, before anything was cut off.
+    """
 
     text: str
     log_probabilities: tuple[float, ...]
+    written: str = ""
 
 
 def causal_draft(
-    denoiser: Denoiser,
+    tree: TokenTree,
     family: Family,
     prompt: CausalPrompt,
     kind: TextHole,
@@ -39,7 +43,8 @@ def causal_draft(
     after: str,
     deadline: float | None = None,
 ) -> CausalDraft:
-    """The greedy continuation of `prompt`: to the end of the line, or of the block by indentation.
+    """The greedy continuation of `prompt`, which `tree` stands behind: to the end of the line, or of the block by
+    indentation.
 
     deadline: time.monotonic() after which decoding stops where it is.
     """
@@ -55,8 +60,8 @@ def causal_draft(
     first = torch.tensor(prompt.first) if prompt.first else None
     limit = LINE_TOKENS if kind.one_line else BLOCK_TOKENS
     banned = torch.tensor(prompt.banned)
-    tokens, scores = decode_greedily(denoiser.model, denoiser.cache, prompt.tokens, limit, stop, banned, first)
-    text = decoded(tokens)
+    tokens, scores = follow_greedily(tree, prompt.tokens, limit, stop, banned, first)
+    text = written = decoded(tokens)
     if kind.one_line:
         text = text.partition("\n")[0]
     elif (end := block_end(line_prefix + text)) is not None:
@@ -64,7 +69,7 @@ def causal_draft(
     text = without_what_follows(text.partition("\ufffd")[0], after, kind)
     if kind.whole_lines:
         text = text.rstrip() + "\n" if text.strip() else ""
-    return CausalDraft(text, tuple(scores))
+    return CausalDraft(text, tuple(scores), written)
 
 
 def _text(family: Family, prompt: CausalPrompt, tokens: Sequence[int]) -> str:

@@ -19,7 +19,7 @@ from engine.checkpoint import load_model, read_config, read_sampling
 from engine.config import SamplingConfig
 from engine.denoiser import CanvasRun, Denoiser, DenoiseRequest, Timings
 from engine.device import choose_device, choose_dtype, set_threads
-from engine.errors import GessoError
+from engine.errors import GessoError, Stop, leave_if
 from engine.packed import pack
 from engine.prefix_cache import PrefixCache
 from infill.canvas_text import step_view
@@ -34,10 +34,7 @@ from infill.request import Candidate, Hole, HoleCompletion, InfillRequest, Infil
 from infill.settings import Settings
 from infill.work import Work, make_ready, one_by_one
 
-COPY_DRAFTS = 2
-SEAM = 8  # tokens after the hole whose likelihood counts
 SAMPLED_T = (0.6, 0.9)  # least t_min and t_max of further candidates
-REPAIR_STEPS = 4
 LONGEST = {True: 128, False: 512}  # slots, for a line and for a block
 
 
@@ -74,16 +71,21 @@ class Completer:
         family = load_family(read_config(folder).family, folder)
         return Completer(Denoiser(weights, PrefixCache(weights)), family, read_sampling(folder), settings, calibration)
 
-    def complete(self, request: InfillRequest, on_step: OnStep | None = None) -> InfillResult:
+    def complete(self, request: InfillRequest, on_step: OnStep | None = None, stop: Stop | None = None) -> InfillResult:
         """Fills the holes of one request; in one canvas where they fit, otherwise from the top down.
 
         Once `on_step` returned False it is not asked again, and what stands in the holes then is the result.
+        stop: for an answer that may become unwanted. It is asked between all stages and before every pass of the
+        model, so it must be cheap and may be asked from this thread at any time; once it answers True, Cancelled is
+        raised, and what was read of the prompts stays in the cache.
         """
         started = time.perf_counter()
-        work = make_ready(request, self.family.budget)
+        leave_if(stop)
+        work = make_ready(request, self.family.budget, stop)
+        leave_if(stop)
         watch = _until_stopped(on_step) if on_step is not None else None
         if len(work.holes) > 1 and not self._fits(work):
-            return self._one_after_another(work, watch, started)
+            return self._one_after_another(work, watch, stop, started)
         self.canvases.timings = Timings()
         filled = self._fill(self._tasks(work), watch)
         return self._finish(work, filled, started, time.perf_counter())
@@ -137,7 +139,7 @@ class Completer:
         def denoise(layout: Layout) -> DenoiseRequest:
             banned = torch.tensor(layout.banned, dtype=torch.long)
             return DenoiseRequest(
-                layout.prompt, layout.canvas, sampling, work.request.seed + variant, banned, work.deadline
+                layout.prompt, layout.canvas, sampling, work.request.seed + variant, banned, work.deadline, work.stop
             )
 
         return denoise
@@ -187,6 +189,7 @@ class Completer:
         return tuple(sorted(found, key=lambda candidate: (not candidate.shown, -candidate.confidence)))
 
     def _judged(self, work: Work, index: int, proposal: Proposal, evidence: Evidence) -> Candidate:
+        leave_if(work.stop)
         confidence = self.calibration.confidence(evidence)
         context = CheckContext(
             before=work.before(index),
@@ -204,12 +207,12 @@ class Completer:
             text, round(confidence, 4), reason is None, reason, proposal.sources[0], proposal.tokens, evidence
         )
 
-    def _one_after_another(self, work: Work, on_step: OnStep | None, started: float) -> InfillResult:
+    def _one_after_another(self, work: Work, on_step: OnStep | None, stop: Stop | None, started: float) -> InfillResult:
         """Each hole with a canvas of its own; what was filled above stands as text for those below."""
         parts = []
         for request, original in one_by_one(work):
             left = None if work.deadline is None else max(1.0, 1000 * (work.deadline - time.monotonic()))
-            part = self.complete(replace(request, deadline_ms=left), on_step)
+            part = self.complete(replace(request, deadline_ms=left), on_step, stop)
             completion = _with_line_end(part.completions[0], original, work.line_end)
             work.fillings.append(part.completions[0].text if completion.shown else "")
             parts.append(replace(part, completions=(completion,)))

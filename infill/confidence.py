@@ -21,7 +21,8 @@ class Evidence:
     middle: of the text by the causal encoder that has. weakest: of the least likely token there; both 0 without it.
     certainty: of the denoiser in the text it wrote, 0 for texts that are not its own.
     denoised, drafted, copied: 1 where the text came about so. agreeing: share of the other ways that begin alike.
-    length: log of the number of tokens.
+    matched: log of one more than the characters before the hole that stand before the copy too; fits: 1 where what
+    follows the hole follows there too; both 0 without a copy. length: log of the number of tokens.
     """
 
     seam: float = 0.0
@@ -32,6 +33,8 @@ class Evidence:
     drafted: float = 0.0
     copied: float = 0.0
     agreeing: float = 0.0
+    matched: float = 0.0
+    fits: float = 0.0
     length: float = 0.0
 
     def values(self) -> dict[str, float]:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 
+from engine.errors import Stop, leave_if
 from infill.bracket_check import AFTER_CHARS, unbalanced_brackets
 from infill.brackets import CLOSERS, Bracket, scan
 from infill.check_context import CheckContext, indent_of, whole_lines
@@ -129,12 +130,14 @@ def _lines_parse(context: CheckContext) -> bool:
     return tree is not None and not tree.root.has_error
 
 
-def cut_back(before: str, text: str, after: str, language: str | None) -> str:
+def cut_back(before: str, text: str, after: str, language: str | None, stop: Stop | None = None) -> str:
     """The longest leading part of `text` that keeps brackets balanced and the parse no worse, or "".
 
-    Whole lines are tried first, then the tokens of the first line. Whole lines are cut to whole lines.
+    Whole lines are tried first, then the tokens of the first line. Whole lines are cut to whole lines. stop: asked
+    before each; where it answers True, Cancelled is raised.
     """
     for part in _parts(text):
+        leave_if(stop)
         context = CheckContext(before, part, after, language)
         if part.strip() and unbalanced_brackets(context) is None and parse_worse(context) is None:
             return part

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from engine.errors import InputError
+from engine.errors import InputError, Stop
 from infill.context import ContextBudget, ShownContext, show_context
 from infill.indentation import expects_block
 from infill.languages import detect
@@ -20,8 +20,8 @@ from infill.request import Hole, InfillRequest
 @dataclass
 class Work:
     """`text` has "\\n" line ends and `holes` are offsets into it, in order; `originals` are the same holes in
-    the request's text. deadline: time.monotonic(). shown: what the model sees around the holes. `fillings`: what was
-    found for the first of the holes."""
+    the request's text. deadline: time.monotonic(). shown: what the model sees around the holes. stop: whether the
+    answer is no longer wanted, asked between all stages. `fillings`: what was found for the first of the holes."""
 
     request: InfillRequest
     text: str
@@ -31,6 +31,7 @@ class Work:
     deadline: float | None
     shown: ShownContext
     kinds: tuple[TextHole, ...] = ()
+    stop: Stop | None = None
     fillings: list[str] = field(default_factory=list)
 
     @property
@@ -65,7 +66,7 @@ class Work:
         return [self.text[one.end : other.start] for one, other in pairs]
 
 
-def make_ready(request: InfillRequest, budget: ContextBudget) -> Work:
+def make_ready(request: InfillRequest, budget: ContextBudget, stop: Stop | None = None) -> Work:
     """The request with the context that fits `budget`.
 
     Raises InputError where there is no hole, or one lies outside the text or within another.
@@ -86,7 +87,7 @@ def make_ready(request: InfillRequest, budget: ContextBudget) -> Work:
     deadline = None if request.deadline_ms is None else time.monotonic() + request.deadline_ms / 1000
     first, last = holes[0].start, holes[-1].end
     shown = show_context(unix, first, last, language, request.path, request.neighbours, budget)
-    work = Work(request, unix, holes, originals, language, deadline, shown)
+    work = Work(request, unix, holes, originals, language, deadline, shown, stop=stop)
     work.kinds = tuple(_kind(work, index) for index in range(len(holes)))
     return work
 

@@ -8,95 +8,107 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
 
-from infill.worker_messages import Answer, Ask, Cancel, Loading, Ready, Start
+from engine.errors import Cancelled, GessoError
+from infill.request import InfillRequest, InfillResult
+from infill.settings import Settings
+from infill.worker_messages import Answer, Ask, Cancel, Loading, Ready
+
+if TYPE_CHECKING:
+    from infill.completion import Completer
 
 logger = logging.getLogger(__name__)
 REPORT_S = 0.05  # between two reports of a load
 
 
 class Worker:
-    """Takes requests on one thread, works on another; what is cancelled while it waits is never begun."""
+    """Takes requests on one thread (`listen`), works on another (`load`, then `serve`), and only that one sends.
+
+    The newest request goes first. What is cancelled while it waits is never begun; neither it nor what is left in the
+    middle is answered.
+    """
 
     def __init__(self, inbox: Connection, outbox: Connection) -> None:
         self.inbox, self.outbox = inbox, outbox
-        self.waiting: OrderedDict[int, Ask] = OrderedDict()
-        self.cancelled: set[int] = set()
-        self.running: int | None = None
+        self.waiting: dict[int, InfillRequest] = {}
+        self.wanted: int | None = None  # the request that runs, unless it was cancelled
+        self.closed = False
         self.news = threading.Condition()
 
     def listen(self) -> None:
-        """Until the pipe closes; then the whole process ends, whatever it is doing."""
+        """Takes messages until the pipe closes."""
         try:
             while True:
-                message = self.inbox.recv()
-                with self.news:
-                    if isinstance(message, Ask):
-                        self.waiting[message.number] = message
-                    elif isinstance(message, Cancel):
-                        self._cancel(message.number)
-                    self.news.notify()
+                self._take(self.inbox.recv())
         except (EOFError, OSError):
-            os._exit(0)
+            with self.news:
+                self.closed = True
+                self.news.notify()
 
-    def _cancel(self, number: int) -> None:
-        if self.waiting.pop(number, None) is not None:
-            self.outbox.send(Answer(number, None, None, cancelled=True))
-        elif number == self.running:
-            self.cancelled.add(number)
-
-    def work(self, start: Start) -> None:
-        """Loads the model, then answers what comes, the newest first."""
-        from engine.errors import GessoError
-
+    def load(self, settings: Settings) -> Completer | None:
+        """The model, with reports on the way; None where it cannot be loaded, which is told."""
         self.outbox.send(Loading(0, 0))
         try:
             from infill.completion import Completer
 
-            completer = Completer.load(start.settings, self._reporter())
-        except GessoError as error:
-            self.outbox.send(Ready(str(error)))
-            return
-        except Exception as error:  # noqa: BLE001 - whoever waits is told; the log has the rest
-            logger.exception("The model could not be loaded.")
-            self.outbox.send(Ready(f"The model could not be loaded ({type(error).__name__}: {error}); see the log."))
-            return
+            completer = Completer.load(settings, self._reporter())
+        except Exception as error:  # whoever waits is told
+            self.outbox.send(Ready(str(_told(error, f"The model {settings.model} could not be loaded"))))
+            return None
         self.outbox.send(Ready(None))
-        while True:
-            with self.news:
-                while not self.waiting:
-                    self.news.wait()
-                number, ask = self.waiting.popitem()
-                self.running = number
-            try:
-                result = completer.complete(ask.request, partial(self._wanted, number))
-                answer = Answer(number, result, None, cancelled=number in self.cancelled)
-            except GessoError as error:
-                answer = Answer(number, None, error)
-            except Exception as error:  # noqa: BLE001 - one request must not end the service of all others
-                logger.exception("A request failed.")
-                answer = Answer(number, None, GessoError(f"The engine failed ({type(error).__name__}: {error})."))
-            with self.news:
-                self.running = None
-                self.cancelled.discard(number)
-            self.outbox.send(answer)
+        return completer
 
-    def _wanted(self, number: int, view: object) -> bool:
-        return number not in self.cancelled
+    def serve(self, completer: Completer) -> None:
+        """Answers requests until the pipe closes."""
+        while (ask := self._next()) is not None:
+            result: InfillResult | None = None
+            error: GessoError | None = None
+            try:
+                result = completer.complete(ask.request, stop=partial(self._is_unwanted, ask.number))
+            except Cancelled:
+                continue
+            except Exception as reason:  # one request must not end the service of all others
+                if _is_memory_error(reason):
+                    completer.denoiser.cache.clear()
+                error = _told(reason, "The engine failed on this request")
+            self.outbox.send(Answer(ask.number, result, error))
+
+    def _take(self, message: object) -> None:
+        with self.news:
+            if isinstance(message, Ask):
+                self.waiting[message.number] = message.request
+            elif isinstance(message, Cancel):
+                self.waiting.pop(message.number, None)
+                if self.wanted == message.number:
+                    self.wanted = None
+            self.news.notify()
+
+    def _next(self) -> Ask | None:
+        with self.news:
+            self.news.wait_for(lambda: self.waiting or self.closed)
+            if self.closed:
+                return None
+            number, request = self.waiting.popitem()
+            self.wanted = number
+            return Ask(number, request)
+
+    def _is_unwanted(self, number: int) -> bool:
+        return self.wanted != number
 
     def _reporter(self) -> Callable[[int, int], None]:
         last = 0.0
 
         def report(done: int, total: int) -> None:
             nonlocal last
-            if time.monotonic() - last > REPORT_S or done == total:
+            if time.monotonic() - last >= REPORT_S or done == total:
                 last = time.monotonic()
                 self.outbox.send(Loading(done, total))
 
@@ -104,22 +116,59 @@ class Worker:
 
 
 def main() -> None:
-    """Serves on standard input and output until the input closes."""
+    """Serves on standard input and output until the input closes, which ends the process whatever it is doing."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    outbox = Connection(os.dup(1), readable=False)
-    os.dup2(2, 1)
-    inbox = Connection(os.dup(0), writable=False)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal; the one who started it decides
+    inbox, outbox = _pipes()
+    worker = Worker(inbox, outbox)
     try:
         start = inbox.recv()
-    except EOFError:
+        threading.Thread(target=_listen_or_end, args=(worker,), daemon=True).start()
+        completer = worker.load(start.settings)
+        if completer is not None:
+            worker.serve(completer)
+    except (EOFError, BrokenPipeError):
         return
-    worker = Worker(inbox, outbox)
-    threading.Thread(target=worker.listen, daemon=True).start()
+
+
+def _pipes() -> tuple[Connection, Connection]:
+    """What standard input and output were; in their places nothing to read, and standard error to write to."""
+    inbox, outbox = Connection(os.dup(0), writable=False), Connection(os.dup(1), readable=False)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return inbox, outbox
+
+
+def _listen_or_end(worker: Worker) -> None:
+    """Not by way of the main thread, which may be in the middle of a load."""
     try:
-        worker.work(start)
-    except (BrokenPipeError, KeyboardInterrupt):
-        pass
+        worker.listen()
+    finally:
+        os._exit(0)
+
+
+def _told(error: Exception, trouble: str) -> GessoError:
+    """The error as one that a user may see; the log has the whole of one that was not meant for users.
+
+    Its text is left out: it may quote the user's code, and what is told may end up in a report.
+    """
+    if isinstance(error, GessoError):
+        return error
+    logger.error("%s:", trouble, exc_info=error)
+    if _is_memory_error(error):
+        return GessoError(
+            f"{trouble}, as the memory ran out; close other programs, or choose a smaller model (`gesso doctor` tells "
+            "which fits)."
+        )
+    return GessoError(f"{trouble} ({type(error).__name__}); this is a fault in Gesso, please report it with the log.")
+
+
+def _is_memory_error(error: Exception) -> bool:
+    """Of the system or of a device; by name, since this module must not import torch before its first report."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
 if __name__ == "__main__":

@@ -18,12 +18,16 @@ class Start:
 
 @dataclass(frozen=True)
 class Ask:
+    """`number` is the asker's own; the answer carries it."""
+
     number: int
     request: InfillRequest
 
 
 @dataclass(frozen=True)
 class Cancel:
+    """Request `number` needs no answer; a number that is not known any more is passed over."""
+
     number: int
 
 
@@ -37,19 +41,18 @@ class Loading:
 
 @dataclass(frozen=True)
 class Ready:
-    """The model is loaded, or `failure` says in a sentence why not."""
+    """The model is loaded, or `failure` says in a sentence why not; the worker ends then."""
 
     failure: str | None
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Of a request by its number: a result or an error; cancelled: whatever there is, nobody wants it."""
+    """To request `number`: a result or an error. What was cancelled in time has none."""
 
     number: int
     result: InfillResult | None
     error: GessoError | None
-    cancelled: bool = False
 
 
 FromWorker = Loading | Ready | Answer

@@ -13,11 +13,11 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from multiprocessing.connection import Connection
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from engine.errors import GessoError
 from infill.request import InfillRequest, InfillResult
@@ -25,21 +25,14 @@ from infill.settings import Settings
 from infill.worker_messages import Answer, Ask, Cancel, FromWorker, Loading, Ready, Start
 
 logger = logging.getLogger(__name__)
-DELAYS_S = (0.5, 1.0, 2.0, 5.0, 15.0)  # before each restart in a row
-END_S = 1.0
-
-
-class EngineLoading(GessoError):
-    """Asked before the model is ready."""
-
-
-class EngineGone(GessoError):
-    """The engine died before it answered."""
+COMMAND = (sys.executable, "-P", "-m", "infill.worker")  # -P: nothing is imported from the folder of the user's project
+DELAYS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # before each restart in a row
+END_S = 0.5  # until a process that was told to end is killed
 
 
 @dataclass(frozen=True)
 class EngineState:
-    """done, total: bytes of the weights while loading. message: what went wrong."""
+    """done, total: bytes of the weights while loading, total 0 while not known. message: what went wrong."""
 
     kind: Literal["stopped", "loading", "ready", "failed"]
     model: str = ""
@@ -48,56 +41,78 @@ class EngineState:
     message: str | None = None
 
 
+class EngineLoading(GessoError):
+    """Asked before the model is ready; `state` says how far it is."""
+
+    def __init__(self, state: EngineState) -> None:
+        super().__init__(f"The model {state.model} is still loading; ask again in a moment.")
+        self.state = state
+
+
+class EngineGone(GessoError):
+    """The engine ended before it answered, or does not run."""
+
+
 class Engine(Protocol):
-    """Where requests run."""
+    """Where requests run. All methods are called on the event loop, and never hold it."""
 
-    state: EngineState
-
-    async def start(self, settings: Settings) -> None:
-        """With these settings from now on; a running model is put away."""
+    @property
+    def state(self) -> EngineState:
+        """Changes are told to whoever made the engine."""
         ...
 
-    async def stop(self) -> None: ...
+    async def start(self, settings: Settings) -> None:
+        """With these settings from now on; what runs is put away first. After a failure it tries again.
+
+        Returns when loading has begun.
+        """
+        ...
+
+    async def stop(self) -> None:
+        """Requests that wait get EngineGone."""
+        ...
 
     async def complete(self, request: InfillRequest) -> InfillResult:
-        """Cancelling the task that waits here cancels down to the model."""
+        """The result; cancelling the task that waits for it cancels down to the model.
+
+        Raises EngineLoading, EngineGone, or the engine's own GessoError for this request.
+        """
         ...
 
 
 class EngineProcess:
-    """One worker process at a time; everything but the pipes' ends lives on the event loop."""
+    """An `Engine` in one worker process at a time; everything but the pipes' ends lives on the event loop.
 
-    def __init__(self, on_state: Callable[[EngineState], None]) -> None:
-        self.on_state = on_state
+    on_state: called with every change. command: what is run as a worker.
+    """
+
+    def __init__(self, on_state: Callable[[EngineState], None], command: Sequence[str] = COMMAND) -> None:
+        self.on_state, self.command = on_state, command
         self.state = EngineState("stopped")
         self._settings = Settings()
         self._numbers = count(1)
         self._pending: dict[int, asyncio.Future[InfillResult]] = {}
         self._worker: _Worker | None = None
-        self._deaths = 0
-        self._restart: asyncio.TimerHandle | None = None
+        self._deaths = 0  # since the last answer
+        self._restart: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()  # of `start` and `stop`
 
     async def start(self, settings: Settings) -> None:
-        await self.stop()
-        self._settings, self._deaths = settings, 0
-        self._spawn()
+        async with self._turn:
+            await self._put_away()
+            self._settings, self._deaths = settings, 0
+            await self._spawn()
 
     async def stop(self) -> None:
-        if self._restart is not None:
-            self._restart.cancel()
-            self._restart = None
-        worker, self._worker = self._worker, None
-        self._fail_pending("The engine was stopped.")
-        if worker is not None:
-            await asyncio.to_thread(worker.end)
-        if self.state.kind != "stopped":
-            self._change(EngineState("stopped", self._settings.model))
+        async with self._turn:
+            await self._put_away()
 
     async def complete(self, request: InfillRequest) -> InfillResult:
-        """Raises EngineLoading, EngineGone, or the engine's own GessoError."""
         worker = self._worker
+        if self.state.kind == "loading":
+            raise EngineLoading(self.state)
         if self.state.kind != "ready" or worker is None:
-            raise self._not_ready()
+            raise EngineGone(self.state.message or "The engine does not run; start it by the command of your editor.")
         number = next(self._numbers)
         answer: asyncio.Future[InfillResult] = asyncio.get_running_loop().create_future()
         self._pending[number] = answer
@@ -108,18 +123,32 @@ class EngineProcess:
             worker.send(Cancel(number))
             raise
         finally:
-            self._pending.pop(number, None)
+            del self._pending[number]
 
-    def _not_ready(self) -> GessoError:
-        if self.state.kind == "loading":
-            return EngineLoading(f"The model {self.state.model} is still loading.")
-        return EngineGone(self.state.message or "The engine is not running.")
+    async def _put_away(self) -> None:
+        if self._restart is not None:
+            self._restart.cancel()
+            self._restart = None
+        worker, self._worker = self._worker, None
+        if self.state.kind != "stopped":
+            self._change(EngineState("stopped", self._settings.model))
+        self._fail_pending("The engine was stopped.")
+        if worker is not None:
+            await asyncio.to_thread(worker.end)
 
-    def _spawn(self) -> None:
-        self._restart = None
+    async def _spawn(self) -> None:
         self._change(EngineState("loading", self._settings.model))
-        self._worker = _Worker(asyncio.get_running_loop(), self._take)
-        self._worker.send(Start(self._settings))
+        worker = self._worker = _Worker(asyncio.get_running_loop(), self._take)
+        worker.send(Start(self._settings))
+        try:
+            await asyncio.to_thread(worker.start, self.command)
+        except OSError as reason:
+            logger.error("The engine cannot be started: %s", reason)
+            self._died()
+
+    async def _respawn(self, delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
+        await self._spawn()
 
     def _take(self, worker: _Worker, message: FromWorker | None) -> None:
         """A message of the worker; None when it is gone."""
@@ -128,39 +157,43 @@ class EngineProcess:
         model = self._settings.model
         if isinstance(message, Loading):
             self._change(EngineState("loading", model, message.done, message.total))
+        elif isinstance(message, Ready) and message.failure is None:
+            self._change(EngineState("ready", model))
         elif isinstance(message, Ready):
-            if message.failure is None:
-                self._change(EngineState("ready", model))
-            else:
-                self._worker = None
-                self._change(EngineState("failed", model, message=message.failure))
+            self._worker = None
+            worker.close()
+            self._change(EngineState("failed", model, message=message.failure))
         elif isinstance(message, Answer):
             self._deaths = 0
             self._answer(message)
         else:
-            self._died(worker)
+            self._died()
 
     def _answer(self, message: Answer) -> None:
         waiting = self._pending.get(message.number)
-        if waiting is None or waiting.done() or message.cancelled:
+        if waiting is None or waiting.done():
             return
         if message.error is not None:
             waiting.set_exception(message.error)
         elif message.result is not None:
             waiting.set_result(message.result)
 
-    def _died(self, worker: _Worker) -> None:
+    def _died(self) -> None:
         self._worker = None
         model = self._settings.model
-        self._fail_pending("The engine died; it is being restarted.")
-        if self._deaths == len(DELAYS_S):
-            again = "restart it by the command of your editor"
-            self._change(EngineState("failed", model, message=f"The engine died {self._deaths + 1} times; {again}."))
-            return
-        delay = DELAYS_S[self._deaths]
-        self._deaths += 1
-        self._change(EngineState("loading", model))
-        self._restart = asyncio.get_running_loop().call_later(delay, self._spawn)
+        if self._deaths < len(DELAYS_S):
+            delay = DELAYS_S[self._deaths]
+            self._deaths += 1
+            logger.warning("The engine died; it is started again in %g s.", delay)
+            self._change(EngineState("loading", model))
+            self._restart = asyncio.get_running_loop().create_task(self._respawn(delay))
+        else:
+            message = (
+                f"The engine died {self._deaths + 1} times in a row; see the log for its last words, and start it by "
+                "the command of your editor."
+            )
+            self._change(EngineState("failed", model, message=message))
+        self._fail_pending("The engine died before it answered; see the log for its last words.")
 
     def _fail_pending(self, sentence: str) -> None:
         for waiting in self._pending.values():
@@ -173,60 +206,99 @@ class EngineProcess:
 
 
 class _Worker:
-    """The process and the threads at its pipes; `on_message` is called on the loop."""
+    """A process and the threads at its pipes. `start` and `end` block, the rest returns at once.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, on_message: Callable[[Any, FromWorker | None], None]) -> None:
+    on_message: called on the loop with each message, and with None when the process is gone.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, on_message: Callable[[_Worker, FromWorker | None], None]
+    ) -> None:
         self._loop, self._on_message = loop, on_message
-        command = [sys.executable, "-m", "infill.worker"]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self._to_send: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._outbox = Connection(os.dup(self.process.stdin.fileno()), readable=False)
-        self._inbox = Connection(os.dup(self.process.stdout.fileno()), writable=False)
-        self.process.stdin.close()
-        self.process.stdout.close()
-        for target in (self._write, self._read, self._read_log):
-            threading.Thread(target=target, daemon=True).start()
+        self._to_send: queue.SimpleQueue[Start | Ask | Cancel | None] = queue.SimpleQueue()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ended = False
+        self._turn = threading.Lock()  # of `start` and `end`
 
-    def send(self, message: Any) -> None:
-        """Returns at once; a thread pickles and writes."""
+    def start(self, command: Sequence[str]) -> None:
+        """Starts the process, unless `end` came first; it finds modules where this one does. Raises OSError."""
+        with self._turn:
+            if self._ended:
+                return
+            path = os.pathsep.join(filter(None, sys.path))
+            process = self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={**os.environ, "PYTHONPATH": path},
+            )
+            assert process.stdin is not None and process.stdout is not None
+            outbox = Connection(os.dup(process.stdin.fileno()), readable=False)
+            inbox = Connection(os.dup(process.stdout.fileno()), writable=False)
+            process.stdin.close()
+            process.stdout.close()
+            for target, arguments in ((self._write, (outbox,)), (self._read, (inbox, process)), (_log, (process,))):
+                threading.Thread(target=target, args=arguments, daemon=True).start()
+
+    def send(self, message: Start | Ask | Cancel) -> None:
+        """A thread pickles and writes it."""
         self._to_send.put(message)
 
-    def end(self) -> None:
-        """Blocks until the process is gone, a second at most."""
+    def close(self) -> None:
+        """Closes the pipe, at which the process ends by itself."""
         self._to_send.put(None)
-        try:
-            self.process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
 
-    def _write(self) -> None:
+    def end(self) -> None:
+        """Until the process is gone."""
+        with self._turn:
+            self._ended = True
+        self.close()
+        if self._process is not None:
+            _reap(self._process)
+
+    def _write(self, outbox: Connection) -> None:
         try:
             while (message := self._to_send.get()) is not None:
-                self._outbox.send(message)
+                outbox.send(message)
         except OSError:
             return  # it died; the reader says so
         finally:
-            self._outbox.close()
+            outbox.close()
 
-    def _read(self) -> None:
+    def _read(self, inbox: Connection, process: subprocess.Popen[bytes]) -> None:
         try:
             while True:
-                self._tell(self._inbox.recv())
-        except Exception as error:  # noqa: BLE001 - cut off in the middle of a message, it may be anything
-            if not isinstance(error, (EOFError, OSError)):
-                logger.error("What the engine said cannot be read: %s", error)
-                self.process.kill()
-            self._inbox.close()
-            self.process.wait()
+                self._tell(inbox.recv())
+        except (EOFError, OSError):
+            pass
+        except Exception as error:  # what is no message of ours may fail in any way
+            logger.error("What the engine said cannot be read: %s", error)
+        finally:
+            inbox.close()
+            self.close()
+            _reap(process)
             self._tell(None)
 
     def _tell(self, message: FromWorker | None) -> None:
-        if not self._loop.is_closed():
+        try:
             self._loop.call_soon_threadsafe(self._on_message, self, message)
+        except RuntimeError:
+            return  # the loop is closed: nobody is there to be told
 
-    def _read_log(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
+
+def _reap(process: subprocess.Popen[bytes]) -> None:
+    """Waits for the process, and kills it where that takes too long."""
+    try:
+        process.wait(END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _log(process: subprocess.Popen[bytes]) -> None:
+    """What the process says on standard error, line by line."""
+    assert process.stderr is not None
+    with process.stderr:
+        for line in process.stderr:
             logger.warning("engine: %s", line.decode(errors="replace").rstrip())

@@ -52,6 +52,7 @@ class Place:
         return self.snapshot.uri
 
     def situation(self, session: Session, kind: Literal["code", "comment", "string"]) -> Situation:
+        start = len(self.before) - len(self.lead)
         return Situation(
             before=self.before[-NEAR:],
             after=self.after[:NEAR],
@@ -60,6 +61,8 @@ class Place:
             place=kind,
             edits=self.snapshot.edits,
             selected=self.lead or None,
+            typed=self.snapshot.text[start : start + self.typed],
+            offered=session.offered.get(self.uri, ""),
             eagerness=session.settings.eagerness,
             multiline=session.settings.multiline,
             has_selection=self.selecting,
@@ -113,9 +116,10 @@ class InlineCompletion:
             return answer
         milliseconds = self._record(place, "shown" if answer.suggestions else "nothing", answer, begun)
         if answer.rung in ("model", "running"):
-            session.pace.answered(milliseconds)
+            session.pace.answered(answer.timings_ms.get("total", milliseconds))
         if answer.suggestions:
             session.ladder.shown(place.uri, place.before, place.after, answer.suggestions[0])
+            session.offered[place.uri] = answer.suggestions[0].text
         return replace(answer, total_ms=milliseconds)
 
     def changed(self, snapshot: Snapshot) -> None:
@@ -133,6 +137,7 @@ class InlineCompletion:
         self._supersede(uri)
         self._stop(uri)
         self.session.ladder.forget(uri)
+        self.session.offered.pop(uri, None)
 
     def ask_ahead(self, snapshot: Snapshot, before: str, after: str) -> None:
         """The model runs for where the cursor most likely is next, after what was accepted: this line or the next."""

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from engine.errors import GessoError
 from infill.statistics import Statistics
@@ -57,6 +58,7 @@ class Session:
         self.activity = Activity()
         self.statistics: Statistics | None = None
         self.latency_ms: float | None = None
+        self.offered: dict[str, str] = {}  # the text last shown in a document
         self._numbers: dict[str, int] = {}
         self._private: dict[str, Quiet | None] = {}
         self._engine_settings: Any = None
@@ -109,7 +111,9 @@ class Session:
         """Whether the file is one that is never read; asked of the disk once, off the loop."""
         if snapshot.uri not in self._private:
             globs, folders = self.settings.disabled_paths, self.folders
-            sentence = await asyncio.to_thread(why_private, snapshot.path, globs, folders, snapshot.text)
+            sentence = await asyncio.to_thread(
+                why_private, snapshot.path or urlsplit(snapshot.uri).path, globs, folders, snapshot.text
+            )
             self._private[snapshot.uri] = Quiet("private file", sentence) if sentence else None
         return self._private[snapshot.uri]
 

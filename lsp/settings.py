@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from infill import settings as infill_settings
+from lsp.privacy import is_pattern
 
 Eagerness = Literal["calm", "balanced", "eager"]
 
@@ -144,9 +145,13 @@ class LspSettings:
     )
 
     def engine_settings(self, start: Path) -> infill_settings.Settings:
-        """For the engine: the editor's values over those of files and variables; raises GessoError for one of those."""
+        """For the engine: the editor's values over those of files and variables; raises GessoError for one of those.
+
+        A model written as ./folder or ../folder is meant from `start`.
+        """
+        relative = self.model is not None and self.model.startswith(("./", "../"))
         flags = {
-            "model": self.model,
+            "model": str((start / self.model).resolve()) if self.model and relative else self.model,
             "device": self.device,
             "threads": self.threads,
             "min_confidence": None if self.min_confidence is None else float(self.min_confidence),
@@ -160,7 +165,10 @@ _UNUSED_HERE = frozenset(("server", "trace"))  # of the extensions alone
 
 
 def parse(value: Mapping[str, Any]) -> tuple[LspSettings, list[str]]:
-    """Settings, and a sentence for each that was wrong; names of the extensions' own settings are passed over."""
+    """Settings, and a sentence for each that was wrong; names of the extensions' own settings are passed over.
+
+    Languages that are not named keep their default; of the patterns, those that mean something stand.
+    """
     taken: dict[str, Any] = {}
     problems: list[str] = []
     for name, given in value.items():
@@ -173,7 +181,15 @@ def parse(value: Mapping[str, Any]) -> tuple[LspSettings, list[str]]:
             stands = default if isinstance(default, str) else "its default"
             problems.append(f"The setting gesso.{name} must be {wanted}; {stands} is used instead.")
         else:
-            taken[NAMES[name]] = tuple(given) if isinstance(given, list) else given
+            taken[NAMES[name]] = given
+    if "languages" in taken:
+        taken["languages"] = {**LspSettings().languages, **taken["languages"]}
+    if "disabled_paths" in taken:
+        wrong = [pattern for pattern in taken["disabled_paths"] if not is_pattern(pattern)]
+        problems += [
+            f"{pattern!r} in gesso.disabledPaths is no pattern of .gitignore; it is ignored." for pattern in wrong
+        ]
+        taken["disabled_paths"] = tuple(pattern for pattern in taken["disabled_paths"] if pattern not in wrong)
     return LspSettings(**taken), problems
 
 

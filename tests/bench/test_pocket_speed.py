@@ -105,7 +105,10 @@ def test_the_next_keystroke_finds_the_prompt_in_the_cache(completer: Completer, 
     assert taken[0]["encoded_tokens"] > 0 and taken[1]["encoded_tokens"] < taken[0]["encoded_tokens"]
     summed = summary(taken)
     assert summed["requests"] == 2 and summed["p50"] <= summed["p95"] == max(one["total"] for one in taken)
-    assert summed["mean"].keys() == {"total", "steps", "encoded_tokens", *STAGES} and summed["mean"]["steps"] >= 1
+    assert 0 < summed["cpu_p50"] <= summed["cpu_p95"] == max(one["cpu"] for one in taken)
+    assert (
+        summed["mean"].keys() == {"total", "cpu", "steps", "encoded_tokens", *STAGES} and summed["mean"]["steps"] >= 1
+    )
 
 
 def test_a_process_tells_when_it_is_ready() -> None:

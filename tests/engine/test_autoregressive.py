@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
 from tiny import ours, reference
 
-from engine.autoregressive import decode_greedily
+from engine.autoregressive import _guess, decode_greedily, follow_greedily
 from engine.errors import InputError
 from engine.key_values import KeyValues, PromptMemory
 from engine.model import DiffusionGemma
 from engine.prefix_cache import PrefixCache
+from engine.token_tree import TokenTree
 
 PROMPT = [5, 17, 9, 40, 3, 22, 8, 31, 12, 6, 25, 14]
 
@@ -86,3 +88,61 @@ def test_banned_tokens_are_not_taken_and_the_first_is_one_of_those_allowed(model
 def test_without_a_prompt_there_is_nothing_to_go_on(model: DiffusionGemma) -> None:
     with pytest.raises(InputError, match="at least one token"):
         decode_greedily(model, PrefixCache(model), [], 4, never)
+
+
+def count_passes(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    passes: list[int] = []
+    encode = model.encode
+
+    def counted(tokens: torch.Tensor, *rest: Any) -> torch.Tensor:
+        passes.append(tokens.numel())
+        return encode(tokens, *rest)
+
+    monkeypatch.setattr(model, "encode", counted)
+    return passes
+
+
+@pytest.mark.parametrize("right", [0, 3, 6])
+def test_a_guess_saves_passes_and_changes_nothing(
+    model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch, right: int
+) -> None:
+    free, scores = decode_greedily(model, PrefixCache(model), PROMPT, 6, never)
+    cache = PrefixCache(model)
+    with cache.encoded(PROMPT[:-1]) as lease, TokenTree(model, lease.kv, PROMPT[-1:]) as tree:
+        passes = count_passes(model, monkeypatch)
+        tree.read([[*free[:right], (free[right] + 1) % 120] if right < 6 else free])
+        tokens, found = follow_greedily(tree, PROMPT, 6, never)
+    assert tokens == free and found == pytest.approx(scores, abs=1e-4)
+    assert len(passes) == 6 - right or (right == 6 and len(passes) == 1)
+
+
+def test_what_followed_the_same_tokens_before_is_guessed(
+    model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free, scores = decode_greedily(model, PrefixCache(model), PROMPT, 12, never)
+    monkeypatch.setattr("engine.autoregressive._guess", lambda tokens: [])
+    slow = count_passes(model, monkeypatch)
+    assert decode_greedily(model, PrefixCache(model), PROMPT, 12, never)[0] == free
+    assert len(slow) == 1 + 12
+    monkeypatch.setattr(
+        "engine.autoregressive._guess", lambda tokens: free[len(tokens) - len(PROMPT) :][:3] if tokens else []
+    )
+    slow.clear()
+    tokens, found = decode_greedily(model, PrefixCache(model), PROMPT, 12, never)
+    assert tokens == free and found == pytest.approx(scores, abs=1e-4)
+    assert len(slow) == 1 + 12 / 4
+
+
+@pytest.mark.parametrize(
+    ("tokens", "guess"),
+    [
+        ([1, 2, 3, 4, 1, 2], [3, 4, 1, 2]),
+        ([1, 2, 3, 1, 2, 4, 1, 2], [4, 1, 2]),
+        ([7, 7, 7], [7]),
+        ([1, 2, 3], []),
+        ([2], []),
+        ([1, 2, *range(10, 40), 1, 2], list(range(10, 25))),
+    ],
+)
+def test_a_guess_is_what_followed_the_last_two_tokens(tokens: list[int], guess: list[int]) -> None:
+    assert list(_guess(tokens)) == guess

@@ -17,6 +17,7 @@ from transformers.models.diffusion_gemma.generation_diffusion_gemma import Stabl
 from engine.canvas import Canvas, Hole, Known
 from engine.config import NoiseConfig, SamplingConfig
 from engine.denoiser import CanvasRun, Denoiser, DenoiseRequest, DenoiseResult
+from engine.errors import Cancelled
 from engine.model import DiffusionGemma
 
 VOCAB = 120
@@ -152,6 +153,21 @@ def test_the_callback_can_cancel_and_the_best_canvas_so_far_is_kept(
     assert len(likeliest) == 3
     assert cancelled.tokens[2:10].tolist() == likeliest[-1]
     assert at_its_end.finish == "steps", "what was done by then is not called cancelled"
+
+
+def test_a_run_that_nobody_wants_any_more_is_left_and_leaves_nothing_behind(
+    model: DiffusionGemma, request_: DenoiseRequest
+) -> None:
+    denoiser, seen = Denoiser(model), list[int]()
+    expected, _ = trajectory(Denoiser(model), request_)
+    watched = replace(request_, stop=lambda: len(seen) == 3)
+    with pytest.raises(Cancelled):
+        denoiser.run([request_, watched], lambda runs: seen.append(runs[0].steps))
+    assert seen == [1, 2, 3]
+    assert [entry.users for entry in denoiser.cache.entries] == [0] and not denoiser.own_draws.generators
+    with pytest.raises(Cancelled):
+        Denoiser(model).run([replace(request_, stop=lambda: True)])
+    assert_identical(trajectory(denoiser, request_)[0], expected)
 
 
 def test_a_deadline_that_has_passed_leaves_one_step(model: DiffusionGemma, request_: DenoiseRequest) -> None:

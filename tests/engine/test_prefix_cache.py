@@ -14,10 +14,10 @@ from engine import prefix_cache
 from engine.canvas import Canvas, Hole
 from engine.config import SamplingConfig
 from engine.denoiser import Denoiser, DenoiseRequest
-from engine.errors import InputError
+from engine.errors import Cancelled, InputError
 from engine.key_values import KeyValues
 from engine.model import DiffusionGemma
-from engine.prefix_cache import Interrupted, PrefixCache
+from engine.prefix_cache import PrefixCache
 
 PROMPT = [7 * n % 113 for n in range(40)]
 
@@ -193,7 +193,7 @@ def test_what_is_in_use_never_goes(cache: PrefixCache) -> None:
 def test_interrupted_reading_keeps_what_was_read(cache: PrefixCache, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prefix_cache, "ENCODE_CHUNK", 16)
     answers = iter([False, True])
-    with pytest.raises(Interrupted):
+    with pytest.raises(Cancelled):
         cache.acquire(PROMPT, stop=lambda: next(answers))
     (entry,) = cache.entries
     assert entry.tokens.tolist() == PROMPT[:16] and entry.users == 0
@@ -203,8 +203,18 @@ def test_interrupted_reading_keeps_what_was_read(cache: PrefixCache, monkeypatch
     assert_holds(cache, lease.kv, PROMPT)
 
 
+def test_reading_goes_in_smaller_steps_where_somebody_may_stop_it(
+    cache: PrefixCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefix_cache, "WATCHED_CHUNK", 16)
+    asked = []
+    cache.acquire(PROMPT, stop=lambda: bool(asked.append(len(cache.entries[0].tokens))))
+    assert asked == [0, 16, 32]
+    assert_holds(cache, cache.entries[0].kv, PROMPT)
+
+
 def test_reading_that_never_began_leaves_nothing(cache: PrefixCache) -> None:
-    with pytest.raises(Interrupted):
+    with pytest.raises(Cancelled):
         cache.acquire(PROMPT, stop=lambda: True)
     assert cache.entries == []
 

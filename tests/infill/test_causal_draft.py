@@ -11,7 +11,8 @@ import torch
 from fakes import pocket, pocket_tokens, tiny_model
 
 import infill.causal_draft
-from engine.denoiser import Denoiser
+from engine.key_values import KeyValues
+from engine.token_tree import TokenTree
 from infill.causal_draft import CausalDraft, block_end, causal_draft, without_what_follows
 from infill.context import show_context
 from infill.prompt import CausalPrompt, TextHole
@@ -25,16 +26,16 @@ def written(
     """The draft of an encoder that writes `text`, and the tokens that were asked of it."""
     asked: list[int] = []
 
-    def decode(model: Any, cache: Any, prompt: Any, limit: int, stop: Any, banned: Any, first: Any) -> Any:
+    def decode(tree: Any, prompt: Any, limit: int, stop: Any, banned: Any, first: Any) -> Any:
         for token in pocket_tokens().encode(typed + text)[:limit]:
             asked.append(token)
             if stop([*asked]):
                 break
         return asked, [-0.5] * len(asked)
 
-    monkeypatch.setattr(infill.causal_draft, "decode_greedily", decode)
+    monkeypatch.setattr(infill.causal_draft, "follow_greedily", decode)
     prompt = CausalPrompt([2, 17], typed, (), (0,))
-    return causal_draft(Denoiser(tiny_model()), pocket(), prompt, kind, before, after), asked
+    return causal_draft(None, pocket(), prompt, kind, before, after), asked  # type: ignore[arg-type]
 
 
 def test_a_line_ends_where_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +96,10 @@ def test_after_the_deadline_it_stops_at_once(monkeypatch: pytest.MonkeyPatch) ->
     context = show_context("x = \n", 4, 4, "python", None, (), family.budget)
     prompt = family.causal_prompt(context, REST)
     assert prompt is not None
-    draft = causal_draft(Denoiser(tiny_model()), family, prompt, REST, "x = ", "\n", time.monotonic() - 1)
+    model = tiny_model()
+    kv = KeyValues(model.config, torch.device("cpu"), torch.float32)
+    with TokenTree(model, kv, prompt.tokens) as tree:
+        draft = causal_draft(tree, family, prompt, REST, "x = ", "\n", time.monotonic() - 1)
     assert len(draft.log_probabilities) == 1
 
 

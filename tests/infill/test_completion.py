@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.config import SamplingConfig
-from engine.errors import GessoError, InputError, ModelError
+from engine.errors import Cancelled, GessoError, InputError, ModelError
 from infill.completion import Completer
 from infill.edit import apply
 from infill.request import Hole, InfillRequest, InfillResult, Lines, Neighbour, StepView
@@ -186,6 +186,81 @@ def test_the_result_says_what_was_done() -> None:
     stages = sum(time for stage, time in result.timings_ms.items() if stage != "total")
     assert 0 < stages <= result.timings_ms["total"] * 1.01
     assert 0 < result.encoded_tokens <= result.prompt_tokens
+
+
+# left early
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        request("def add(one, other):\n    total = add(one, other)\n    return add(one§\n", "one"),
+        request("a = §\nb = §\n"),
+        request("a = §\n" + "".join(f"value_{number} = {number}\n" for number in range(60)) + "b = §\n"),
+        request("def f(x):\n§", "block", candidates=2),
+    ],
+)
+def test_an_answer_that_nobody_wants_is_left_wherever_it_is(asked: InfillRequest) -> None:
+    """At every place where it may be left in turn, the first and the last among them; and nothing is spoilt by it."""
+    sampling = SamplingConfig(max_steps=3, confidence_threshold=0.0)
+    expected = tiny_completer(sampling).complete(asked)
+    questions = [0]
+
+    def count() -> bool:
+        questions[0] += 1
+        return False
+
+    completer = tiny_completer(sampling)
+    assert completer.complete(asked, stop=count).completions == expected.completions
+    total = questions[0]
+    assert total > 10
+    for last in sorted({*range(1, total + 1, 3), total}):
+        completer, questions[0] = tiny_completer(sampling), 0
+        with pytest.raises(Cancelled):
+            completer.complete(asked, stop=lambda last=last: count() or questions[0] == last)  # type: ignore[misc]
+        assert questions[0] == last, "it is not asked once more"
+        for entry in completer.denoiser.cache.entries:
+            assert entry.users == 0 and entry.kv.length == len(entry.tokens)
+    again = completer.complete(asked)
+    assert [one.text for one in again.completions] == [one.text for one in expected.completions]
+
+
+def test_it_may_be_left_between_any_two_passes_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading, denoising, drafting and weighing: it is asked before each."""
+    completer = tiny_completer(SamplingConfig(max_steps=3, confidence_threshold=0.0))
+    events: list[str] = []
+    model = completer.denoiser.model
+    for name in ("encode", "denoise"):
+        run = getattr(model, name)
+        monkeypatch.setattr(model, name, lambda *args, name=name, run=run: events.append(name) or run(*args))
+    asked = request("def add(one, other):\n    total = add(one, other)\n    return add(one§\n", "one")
+    completer.complete(asked, stop=lambda: bool(events.append("asked")))
+    assert events.count("denoise") >= 3 and events.count("encode") > 10
+    assert all(before == "asked" for before, event in zip(events, events[1:], strict=False) if event != "asked")
+
+
+# what the user refused
+
+
+def test_what_was_refused_here_gives_way_to_the_next_best() -> None:
+    text = "first = open(path).read().strip()\nsecond = open(path).§\n"
+    completer = scripted_completer("name()", copy_drafts=True)
+    first, second = completer.complete(request(text)).completions[0].candidates
+    assert first.shown and second.shown
+    refused = completer.complete(request(text, rejected=(f" {first.text}\n",))).completions[0]
+    assert (refused.text, refused.shown) == (second.text, True)
+    assert [(one.text, one.reason) for one in refused.candidates if not one.shown] == [
+        (first.text, "you rejected the same text here before")
+    ]
+    none = completer.complete(request(text, rejected=(first.text, second.text))).completions[0]
+    assert not none.shown and "rejected" in (none.reason or "")
+
+
+def test_the_same_text_may_be_shown_where_it_was_not_refused() -> None:
+    """Each of several holes on its own canvas is told what was refused."""
+    middle = "".join(f"value_{number} = {number}\n" for number in range(60))
+    result = scripted_completer("2", "3").complete(request(f"a = §\n{middle}b = §\n", rejected=("3",)))
+    assert [(one.text, one.shown) for one in result.completions] == [("2", True), ("3", False)]
 
 
 # batches

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from fakes import request, scripted_completer
+from fakes import ScriptedDenoiser, request, scripted_completer
 
 import infill.proposals
 from infill.causal_draft import CausalDraft
@@ -58,6 +58,64 @@ def test_a_draft_that_breaks_the_parse_is_cut_back(monkeypatch: pytest.MonkeyPat
     completer = with_draft(monkeypatch, "    a = x\n    b = (a\n", "")
     found = by_source(completer, request("def f(x):\n§print(f(1))\n", "block"))
     assert found["causal"].text == "    a = x\n" and found["causal"].shown
+
+
+@pytest.mark.parametrize(("draft", "canvases"), [("2", 1), ("", 2), ("))", 2), ("(2)) + 1", 1)])
+def test_a_canvas_that_breaks_the_parse_is_denoised_again_only_where_no_draft_parses(
+    monkeypatch: pytest.MonkeyPatch, draft: str, canvases: int
+) -> None:
+    completer = with_draft(monkeypatch, draft, "(1 + )", "(1 + 3)")
+    found = by_source(completer, request("x = §\ny = 2\n"))
+    assert isinstance(completer.denoiser, ScriptedDenoiser)
+    assert len(completer.denoiser.requests) == canvases
+    assert canvases == 1 or found["model"].text == "(1 + 3)"
+
+
+def drafting(*texts: str) -> Completer:
+    """A completer whose canvas comes out with `texts` and whose causal encoder is a real one that knows nothing."""
+    return scripted_completer(*texts, causal_draft=True)
+
+
+def count_drafting(completer: Completer, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The passes of the model from one draft to the next."""
+    passes, model = [0], completer.denoiser.model
+    encode = model.encode
+
+    def counted(*args: object) -> object:
+        passes[-1] += 1
+        return encode(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(model, "encode", counted)
+    return passes
+
+
+def test_what_the_draft_turns_out_to_say_is_read_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = request("def f(number):\n    return §\n")
+    drafted = by_source(drafting("0"), asked)["causal"].text
+    assert len(drafted) > 20
+    slow, fast = drafting("0"), drafting(drafted)
+    slow_passes = count_drafting(slow, monkeypatch)
+    expected = by_source(slow, asked)["causal"]
+    monkeypatch.undo()
+    fast_passes = count_drafting(fast, monkeypatch)
+    (both,) = by_source(fast, asked).values()
+    assert both.text == expected.text and both.evidence.drafted == both.evidence.denoised == 1.0
+    assert both.evidence.middle == pytest.approx(expected.evidence.middle, abs=1e-4)
+    assert 2 * fast_passes[0] < slow_passes[0]
+
+
+def test_who_types_what_the_draft_said_gets_the_rest_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "def f(number):\n    x = §\n"
+    completer = drafting("0")
+    drafted = by_source(completer, request(text))["causal"].text
+    typed = text.replace("§", drafted[:3] + "§")
+    fresh, passes = drafting("0"), count_drafting(completer, monkeypatch)
+    expected = by_source(fresh, request(typed))["causal"]
+    slow = passes[0]
+    passes[0] = 0
+    assert by_source(completer, request(typed))["causal"].text == expected.text
+    if drafted[3:].startswith(expected.text):  # else other tokens begin with what was typed, and it goes another way
+        assert passes[0] < slow
 
 
 def test_learnt_weights_decide_what_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.lsp.client import MODERN, Client
@@ -189,8 +190,7 @@ def test_a_model_that_is_not_there_is_said_once_and_the_server_lives(bare: Clien
 
 
 def _descendants(pid: int) -> list[int]:
-    children = [int(entry) for entry in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return [*children, *(grandchild for child in children for grandchild in _descendants(child))]
+    return [one.pid for one in psutil.Process(pid).children(recursive=True)]
 
 
 @pytest.mark.slow

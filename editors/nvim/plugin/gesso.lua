@@ -1,0 +1,15 @@
+-- Makes :Gesso known at start-up without loading the rest; `require("gesso").setup()` starts it.
+if vim.g.loaded_gesso then
+  return
+end
+vim.g.loaded_gesso = true
+
+vim.api.nvim_create_user_command("Gesso", function(arguments)
+  require("gesso.commands").run(arguments.fargs)
+end, {
+  nargs = "*",
+  desc = "Gesso: status, toggle, trigger, why, report, restart, log",
+  complete = function(lead, line)
+    return require("gesso.commands").complete(lead, line)
+  end,
+})

@@ -1,0 +1,167 @@
+"""What the causal encoder says along several continuations of one prompt, every token read once.
+
+Continuations that begin alike share their beginning: together they are a tree, of which all that is new is read in one
+pass, each token seeing the prompt and its own ancestors alone (the token tree of SpecInfer, arXiv 2305.09781). The keys
+stand behind the prompt's while the tree is in use. Knows nothing of text, nor of what is done with the answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.errors import Stop, leave_if
+from engine.key_values import KeyValues
+from engine.model import DiffusionGemma, Masks
+
+ROOT = -1
+
+
+class TokenTree:
+    """Behind the prompt in `kv` first the tokens of `trunk`, which are given, then whatever is asked for.
+
+    A context: in the end `kv` is as it was. stop: asked before every pass; where it answers True, Cancelled is raised.
+    """
+
+    def __init__(self, model: DiffusionGemma, kv: KeyValues, trunk: Sequence[int], stop: Stop | None = None) -> None:
+        self.model, self.kv, self.stop = model, kv, stop
+        self.past = kv.length
+        self._nodes: dict[tuple[int, int], int] = {}  # of a parent and a token
+        self._tokens: list[int] = []
+        self._depths: list[int] = []
+        self._sees = np.zeros((64, 64), dtype=bool)  # [node, itself and its ancestors]
+        self._logits: list[Tensor | None] = []  # [vocab] of every node that was read; None in the trunk
+        self._normalizers: list[Tensor | None] = []
+        self._top = ROOT
+        for token in trunk:
+            self._top = self._add(self._top, token)
+
+    def __enter__(self) -> TokenTree:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kv.truncate(self.past)
+
+    @torch.inference_mode()
+    def read(self, branches: Sequence[Sequence[int]]) -> None:
+        """Reads what is new in `branches`, token ids after the trunk, in one pass."""
+        for branch in branches:
+            node = self._top
+            for token in branch:
+                known = self._nodes.get((node, token))
+                node = self._add(node, token) if known is None else known
+        first = len(self._logits)
+        new = len(self._tokens) - first
+        if not new:
+            return
+        leave_if(self.stop)
+        device = self.kv.device
+        entry = torch.tensor([self._tokens[first:]], device=device)
+        memory = _TreeMemory(self.kv, self.past, np.asarray(self._depths), self._sees[: first + new, : first + new])
+        hidden = self.model.encode(entry, memory.positions(), memory.masks(), memory)[0]
+        self.kv.length += new
+        given = max(0, self._top - first)  # nodes of the trunk before its last: nobody asks what follows them
+        logits = self.model.logits(hidden[given:])
+        self._logits += [*[None] * given, *logits.unbind()]
+        self._normalizers += [*[None] * given, *torch.logsumexp(logits, dim=-1).unbind()]
+
+    def has_read(self, branch: Sequence[int]) -> bool:
+        """Whether asking what follows `branch` costs no pass."""
+        node = self._top
+        for token in branch:
+            known = self._nodes.get((node, token))
+            if known is None:
+                return False
+            node = known
+        return node < len(self._logits)
+
+    def logits(self, branch: Sequence[int]) -> Tensor:
+        """[vocab] in fp32, of the token that follows `branch`; read now where it was not. Not to be changed."""
+        self.read([branch])
+        logits = self._logits[self._path(branch)[-1]]
+        assert logits is not None, "nothing precedes the first token"
+        return logits
+
+    def log_probability(self, branch: Sequence[int], token: int) -> float:
+        """log p of `token` after `branch`, in nats."""
+        self.read([branch])
+        node = self._path(branch)[-1]
+        logits, normalizer = self._logits[node], self._normalizers[node]
+        assert logits is not None and normalizer is not None, "nothing precedes the first token"
+        return float(logits[token] - normalizer)
+
+    @torch.inference_mode()
+    def log_probabilities(self, branch: Sequence[int]) -> Tensor:
+        """log p of every token of `branch` after those before it: [its length] on the CPU, in nats.
+
+        Without a trunk the first token has nothing to be predicted from here, and its entry is 0.
+        """
+        if not branch:
+            return torch.zeros(0)
+        self.read([branch])
+        found = torch.zeros(len(branch), device=self.kv.device)
+        for place, (node, token) in enumerate(zip(self._path(branch), branch, strict=False)):
+            logits, normalizer = (None, None) if node == ROOT else (self._logits[node], self._normalizers[node])
+            if logits is not None and normalizer is not None:
+                found[place] = logits[token] - normalizer
+        return found.cpu()
+
+    def _path(self, branch: Sequence[int]) -> list[int]:
+        """The nodes of the trunk's last token and of all of `branch`."""
+        path = [self._top]
+        for token in branch:
+            path.append(self._nodes[path[-1], token])
+        return path
+
+    def _add(self, parent: int, token: int) -> int:
+        node = len(self._tokens)
+        if node == len(self._sees):
+            self._sees = np.pad(self._sees, (0, node))
+        if parent != ROOT:
+            self._sees[node] = self._sees[parent]
+        self._sees[node, node] = True
+        self._nodes[parent, token] = node
+        self._tokens.append(token)
+        self._depths.append(0 if parent == ROOT else self._depths[parent] + 1)
+        return node
+
+
+class _TreeMemory:
+    """Memory of a pass over the last nodes of a tree. past: prompt positions; depths [nodes]; sees [nodes, nodes]."""
+
+    def __init__(self, kv: KeyValues, past: int, depths: np.ndarray, sees: np.ndarray) -> None:
+        self.kv, self.new = kv, past + len(depths) - kv.length
+        kv.reserve(self.new)
+        self.queries = past + depths[-self.new :]
+        keys = np.concatenate((np.arange(past), past + depths))
+        visible = np.concatenate((np.ones((self.new, past), dtype=bool), sees[-self.new :]), axis=1)
+        window = kv.config.sliding_window
+        near = visible & (keys > self.queries[:, None] - window)
+        self.first = min(past, max(0, int(self.queries.min()) - window + 1))  # that a sliding layer looks at
+        self._masks: Masks = {
+            "full_attention": self._mask(visible),
+            "sliding_attention": self._mask(near[:, self.first :]),
+        }
+
+    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        start, end = self.kv.length, self.kv.length + self.new
+        keys, values = self.kv.keys[layer], self.kv.values[layer]
+        keys[:, :, start:end] = key
+        values[:, :, start:end] = value
+        first = self.first if self.kv.config.layers[layer].is_sliding else 0
+        return keys[:, :, first:end], values[:, :, first:end]
+
+    def positions(self) -> Tensor:
+        return torch.from_numpy(self.queries)[None].to(self.kv.device)
+
+    def masks(self) -> Masks:
+        return self._masks
+
+    def _mask(self, visible: np.ndarray) -> Tensor | None:
+        return None if visible.all() else torch.from_numpy(visible).to(self.kv.device)

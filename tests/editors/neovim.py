@@ -1,0 +1,320 @@
+"""A real Neovim of a test's own, driven over its RPC channel: keys in, text and ghost text out.
+
+Finds Neovim by GESSO_NVIM or on PATH. Its home, its state and the server's statistics lie in a folder of the test's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pynvim
+
+ROOT = Path(__file__).parents[2]
+PLUGIN = ROOT / "editors" / "nvim"
+NVIM = os.environ.get("GESSO_NVIM") or shutil.which("nvim")
+OLD_NVIM = os.environ.get("GESSO_NVIM_OLD")  # 0.10 or 0.11
+PATIENCE_S = 60.0
+LOADING_S = 120.0
+
+GHOST = """
+local found = {}
+for _, name in ipairs({ "gesso", "nvim.lsp.inline_completion" }) do
+  local space = vim.api.nvim_create_namespace(name)
+  for _, mark in ipairs(vim.api.nvim_buf_get_extmarks(0, space, 0, -1, { details = true })) do
+    local lines = { mark[4].virt_text or {} }
+    vim.list_extend(lines, mark[4].virt_lines or {})
+    local texts = {}
+    for _, line in ipairs(lines) do
+      local text = ""
+      for _, chunk in ipairs(line) do
+        if not chunk[1]:find("^ %(%d+/%d+%)$") then
+          text = text .. chunk[1]
+        end
+      end
+      texts[#texts + 1] = text
+    end
+    found[#found + 1] = { name = name, row = mark[2], column = mark[3], text = table.concat(texts, "\\n") }
+  end
+end
+return found
+"""
+
+WATCH = """
+Sent, Answer, Held = {}, nil, nil
+local rpc = vim.lsp.get_clients({ name = 'gesso' })[1].rpc
+if Watched == rpc then
+  return
+end
+Watched = rpc
+
+local function typed_since(place, position)
+  local ok, lines = pcall(vim.api.nvim_buf_get_text, 0, place.line, place.byte, position.line, position.byte, {})
+  return ok and table.concat(lines, "\\n") or nil
+end
+
+local function prepared(position)
+  local function rests(typed)
+    local items = {}
+    for _, text in ipairs(Answer) do
+      if vim.startswith(text, typed) and text ~= typed then
+        items[#items + 1] = { insertText = text:sub(#typed + 1), range = { start = position, ['end'] = position } }
+      end
+    end
+    return items
+  end
+  local typed = Asked and typed_since(Asked, position)
+  local items = typed and rests(typed) or {}
+  if #items == 0 and typed ~= Answer[1] then -- something else was typed: suggested anew from here
+    Asked = position
+    items = rests("")
+  end
+  return { items = items }
+end
+
+for _, kind in ipairs({ 'request', 'notify' }) do
+  local send = rpc[kind]
+  rpc[kind] = function(method, params, callback, ...)
+    Sent[#Sent + 1] = vim.json.encode({ method, params or {} })
+    if method == 'textDocument/inlineCompletion' and Answer then
+      local position = vim.deepcopy(params.position)
+      position.byte = vim.api.nvim_win_get_cursor(0)[2]
+      local result = prepared(position)
+      local function reply()
+        callback(nil, result)
+      end
+      if Held then
+        Held[#Held + 1] = reply
+      else
+        vim.schedule(reply)
+      end
+      return true, 0
+    end
+    return send(method, params, callback, ...)
+  end
+end
+"""
+
+
+def version(nvim: str | None) -> tuple[int, int]:
+    """Major and minor version of that program; (0, 0) where there is none."""
+    if nvim is None:
+        return 0, 0
+    try:
+        told = subprocess.run([nvim, "--version"], capture_output=True, text=True, timeout=20).stdout
+    except OSError:
+        return 0, 0
+    match = re.match(r"NVIM v(\d+)\.(\d+)", told)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+def server_options(home: Path, **settings: Any) -> dict[str, Any]:
+    """Options of `setup()` that start this checkout's server and let it offer all it finds, at once."""
+    return {
+        "cmd": [sys.executable, "-m", "lsp"],
+        "cmd_env": {"PYTHONPATH": str(ROOT), "HOME": str(home), "GESSO_THREADS": "2"},
+        "settings": {"delayMs": 0, "minConfidence": 0, "eagerness": "eager", **settings},
+    }
+
+
+class Neovim:
+    """One running editor. `options` goes to `setup()`; without them the plugin is there but not set up."""
+
+    def __init__(self, home: Path, options: dict[str, Any] | None = None, nvim: str | None = NVIM) -> None:
+        assert nvim is not None
+        folders = {f"XDG_{kind}_HOME": str(home / kind.lower()) for kind in ("CONFIG", "DATA", "STATE", "CACHE")}
+        environment = [f"{name}={value}" for name, value in {**folders, "HOME": str(home)}.items()]
+        arguments = ["--embed", "--headless", "--clean", "--cmd", "set shortmess+=I noswapfile"]
+        self.home = home
+        self.nvim = pynvim.attach("child", argv=["env", *environment, nvim, *arguments])
+        self.nvim.api.set_option_value("runtimepath", f"{PLUGIN},{self.nvim.options['runtimepath']}", {})
+        self.lua("vim.cmd.runtime('plugin/gesso.lua') vim.cmd('filetype plugin indent on') vim.o.columns = 120")
+        self.lua("vim.notify = function(text) Told = (Told or '') .. text .. '\\n' end")
+        if options is not None:
+            self.set_up(options)
+
+    def set_up(self, options: dict[str, Any]) -> None:
+        """Calls the plugin's `setup()`; its error is a pynvim.NvimError."""
+        self.lua("require('gesso').setup(vim.json.decode(...))", json.dumps(options))
+
+    def lua(self, code: str, *arguments: Any) -> Any:
+        return self.nvim.exec_lua(code, *arguments)
+
+    def open(self, path: Path, text: str) -> None:
+        """Opens a new file with this text; the cursor stands at the end of its last line, in normal mode."""
+        path.write_text(text)
+        self.nvim.command(f"silent edit! {path}")
+        self.keys("G$")
+
+    def keys(self, *keys: str) -> None:
+        """Keys as Neovim writes them, one argument after the other, each dealt with before the next one comes."""
+        for one in keys:
+            self.nvim.input(one)
+            self.nvim.api.get_mode()
+            self.lua("return 0")
+
+    def type(self, text: str) -> None:
+        """Types characters one by one; none has a meaning of its own but \\n."""
+        self.keys(*({"\n": "<CR>", "<": "<lt>"}.get(character, character) for character in text))
+
+    def lines(self) -> list[str]:
+        found: list[str] = self.nvim.api.buf_get_lines(0, 0, -1, True)
+        return found
+
+    def line(self) -> str:
+        found: str = self.nvim.api.get_current_line()
+        return found
+
+    def cursor(self) -> tuple[int, int]:
+        """1-based line, 0-based byte."""
+        row, column = self.nvim.api.win_get_cursor(0)
+        return row, column
+
+    def mode(self) -> str:
+        found: str = self.nvim.api.get_mode()["mode"]
+        return found
+
+    def marks(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.lua(GHOST)
+        return found
+
+    def ghost(self) -> str | None:
+        """The ghost text on the screen, without its count; None where there is none."""
+        marks = self.marks()
+        assert len(marks) < 2, marks
+        return marks[0]["text"] if marks else None
+
+    def drawn_by(self) -> str | None:
+        marks = self.marks()
+        return marks[0]["name"] if marks else None
+
+    def told(self) -> str:
+        """What `vim.notify` was given so far."""
+        return self.lua("return Told or ''") or ""
+
+    def wait(self, until: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> Any:
+        """The first true value of `until`."""
+        deadline = time.monotonic() + patience_s
+        while not (value := until()):
+            if time.monotonic() > deadline:
+                raise AssertionError(f"no {what}; {self.lines()[:20]}, {self.marks()}, {self.told()}, {self.why()}")
+            time.sleep(0.02)
+        return value
+
+    def wait_ghost(self, accept: Callable[[str], bool] = bool) -> str:
+        def now() -> str | None:
+            ghost = self.ghost()
+            return ghost if ghost and accept(ghost) else None
+
+        found: str = self.wait(now, "ghost text")
+        return found
+
+    def wait_no_ghost(self) -> None:
+        self.wait(lambda: self.ghost() is None, "end of the ghost text")
+
+    def suggest(self) -> str:
+        """Waits for ghost text where the cursor is, in insert mode.
+
+        On a busy machine the model may have no answer in time. It is then asked by hand, which gives it longer, and
+        what it found comes from the server's memory afterwards.
+        """
+
+        def settled() -> bool:
+            found = self.ask("gesso.whyNothing") or []
+            return bool(self.ghost()) or bool(found) and found[0]["outcome"] in ("nothing", "failed")
+
+        self.wait(settled, "answer")
+        if not self.ghost():
+            self.keys("<M-\\>")
+            self.wait_ghost()
+            self.keys("<Esc>", "a")
+        return self.wait_ghost()
+
+    def state(self) -> str:
+        found: str = self.lua("return require('gesso.server').state.state")
+        return found
+
+    def wait_ready(self) -> None:
+        self.wait(lambda: self.state() == "ready", "ready model", LOADING_S)
+        self.wait(lambda: self.lua("return vim.lsp.get_clients({bufnr = 0})[1] ~= nil"), "client of the buffer")
+
+    def ask(self, command: str, *arguments: Any) -> Any:
+        """What the server answers to one of its commands."""
+        code = (
+            "local client, done, answer = vim.lsp.get_clients({ name = 'gesso' })[1], false, nil "
+            "if not client then return nil end "
+            "require('gesso.server').execute(..., { select(2, ...) }, "
+            "function(result) done, answer = true, result end) "
+            "vim.wait(10000, function() return done end, 5) return answer"
+        )
+        return self.lua(code, command, *arguments)
+
+    def why(self) -> list[str]:
+        records = self.ask("gesso.whyNothing") or []
+        return [f"{one['outcome']}: {one.get('sentence')}" for one in records[:5]]
+
+    def watch_messages(self) -> None:
+        """From now on `messages` has what goes to the server, and suggestions are the server's own."""
+        self.lua(WATCH)
+
+    def answer(self, *texts: str) -> None:
+        """From now on suggestions are these, for what depends on their form; as the server does, the rest of them is
+        suggested to who types along."""
+        self.lua("Answer, Asked = vim.json.decode(...), nil", json.dumps(texts))
+
+    def hold(self) -> None:
+        """From now on what `answer` prepared waits for `release`."""
+        self.lua("Held = {}")
+
+    def release(self) -> int:
+        """Lets the answers come that were held; how many they were."""
+        count: int = self.lua("local held = Held Held = nil for _, reply in ipairs(held) do reply() end return #held")
+        return count
+
+    @contextmanager
+    def mapped(self, mapping: str) -> Iterator[None]:
+        """Insert mode's Tab, mapped everywhere by some Lua for a while."""
+        self.lua("SavedTab = vim.iter(vim.api.nvim_get_keymap('i')):find(function(one) return one.lhs == '<Tab>' end)")
+        self.lua(mapping)
+        yield
+        self.lua(
+            "vim.keymap.del('i', '<Tab>') "
+            "if SavedTab then vim.keymap.set('i', '<Tab>', SavedTab.callback, { expr = true }) end"
+        )
+
+    def messages(self, method: str) -> list[dict[str, Any]]:
+        """Parameters of what was sent by that method, oldest first."""
+        sent = [json.loads(one) for one in self.lua("return Sent")]
+        return [params for name, params in sent if name == method]
+
+    def commands(self) -> list[tuple[str, list[Any]]]:
+        """The server's commands that were called, with their arguments."""
+        return [(one["command"], one["arguments"]) for one in self.messages("workspace/executeCommand")]
+
+    def server_pids(self) -> list[int]:
+        """The servers that this editor has started and that run."""
+        children = self.lua("return vim.api.nvim_get_proc_children(vim.fn.getpid())")
+        return [pid for pid in children if b"lsp" in _command_line(pid)]
+
+    def close(self) -> None:
+        try:
+            self.nvim.command("qall!", async_=True)
+            self.nvim.close()
+        except OSError:
+            pass
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""

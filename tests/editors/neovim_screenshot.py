@@ -1,0 +1,130 @@
+"""Makes docs/images/neovim.svg: a real Neovim in a real terminal (tmux), with a suggestion of the shipped model in it.
+
+GESSO_NVIM=... python -m tests.editors.neovim_screenshot [FILE.svg]
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pynvim
+from rich.console import Console
+from rich.terminal_theme import TerminalTheme
+from rich.text import Text
+
+from tests.editors.neovim import GHOST, NVIM, PLUGIN, ROOT, server_options
+
+COLUMNS, ROWS = 96, 20
+WAIT_S = 120.0
+INIT = """
+vim.opt.runtimepath:append(%s)
+vim.o.termguicolors, vim.o.number, vim.o.swapfile, vim.o.showmode = true, true, false, false
+vim.o.laststatus, vim.o.expandtab, vim.o.shiftwidth = 2, true, 4
+vim.o.statusline = " %%t%%m%%=%%{v:lua.require'gesso'.status()}  %%l:%%c "
+require("gesso").setup(vim.json.decode(%s))
+"""
+CODE = '''\
+class Account:
+    """Money that belongs to somebody."""
+
+    def __init__(self, owner, balance):
+        self.owner = owner
+        self.balance = balance
+
+    def deposit(self, amount):
+        if amount <= 0:
+            raise ValueError("the amount must be positive")
+        self.balance = self.balance + amount
+        return self.balance
+
+    def withdraw(self, amount):
+        if amount <= 0:
+'''
+THEME = TerminalTheme(
+    (20, 22, 27),
+    (224, 226, 234),
+    [(7, 8, 13), (255, 192, 185), (179, 246, 192), (252, 224, 148)]
+    + [(166, 219, 255), (255, 202, 255), (140, 248, 247), (238, 241, 248)],
+)
+
+
+def lua_text(value: str) -> str:
+    return f"[==[{value}]==]"
+
+
+def main() -> None:
+    """Types into the file until the model suggests something, and draws the terminal."""
+    target = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "images" / "neovim.svg"
+    if NVIM is None:
+        sys.exit("No Neovim was found: name one with GESSO_NVIM, or get one with scripts/fetch-neovim.")
+    with tempfile.TemporaryDirectory() as folder:
+        screen = take(Path(folder))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    console = Console(width=COLUMNS, record=True, file=open("/dev/null", "w"))
+    console.print(Text.from_ansi(screen), end="")
+    console.save_svg(str(target), title="nvim account.py", theme=THEME)
+    print(target)
+
+
+def take(home: Path) -> str:
+    """The terminal's screen with a suggestion on it, with its colours as escape sequences."""
+    file, init, socket = home / "account.py", home / "init.lua", home / "nvim.sock"
+    file.write_text(CODE)
+    options = {**server_options(home), "settings": {"delayMs": 0}}
+    init.write_text(INIT % (lua_text(str(PLUGIN)), lua_text(json.dumps(options))))
+    terminal = Terminal(home / "tmux.sock")
+    try:
+        terminal.start(f"HOME={home} {NVIM} --clean -u {init} --listen {socket} {file}")
+        wait(socket.exists, "Neovim")
+        nvim = pynvim.attach("socket", path=str(socket))
+        wait(lambda: nvim.exec_lua("return require('gesso.server').state.state") == "ready", "model")
+        nvim.input("Go")
+        for character in "ra":
+            nvim.input(character)
+            time.sleep(0.3)
+        wait(lambda: nvim.exec_lua(GHOST), "suggestion")
+        time.sleep(0.5)  # the terminal draws
+        return terminal.screen()
+    finally:
+        terminal.stop()
+
+
+class Terminal:
+    """A tmux server of its own, with one window."""
+
+    def __init__(self, socket: Path) -> None:
+        self.socket = socket
+
+    def tmux(self, *arguments: str) -> str:
+        command = ["tmux", "-S", str(self.socket), "-f", "/dev/null", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    def start(self, command: str) -> None:
+        size = ["-x", str(COLUMNS), "-y", str(ROWS)]
+        settings = ["set", "-g", "default-terminal", "tmux-256color", ";", "set", "-g", "status", "off"]
+        self.tmux(*settings, ";", "new-session", "-d", *size, f"COLORTERM=truecolor {command}")
+
+    def screen(self) -> str:
+        return self.tmux("capture-pane", "-p", "-e")
+
+    def stop(self) -> None:
+        subprocess.run(["tmux", "-S", str(self.socket), "kill-server"], capture_output=True, check=False)
+
+
+def wait(until: Callable[[], object], what: str) -> None:
+    """Until it is true, or the end of the program after `WAIT_S` seconds."""
+    deadline = time.monotonic() + WAIT_S
+    while not until():
+        if time.monotonic() > deadline:
+            sys.exit(f"There was no {what} within {WAIT_S:.0f} seconds.")
+        time.sleep(0.1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Setting the plugin up in a real Neovim: options, a server that is missing, a model that is loading, the help file."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("pynvim", reason="pynvim is not installed; it comes with the extra `dev`")
+
+from tests.editors.neovim import NVIM, PLUGIN, Neovim, server_options, version  # noqa: E402
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        version(NVIM) < (0, 12),
+        reason="no Neovim 0.12 on PATH or in GESSO_NVIM; scripts/fetch-neovim gets one",
+    ),
+]
+
+CODE = """\
+def check(amount):
+    if amount <= 0:
+        raise ValueError("the amount must be positive")
+
+
+def check_again(amount):
+    if amount <= 0:
+"""
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Iterator[Neovim]:
+    """An editor with the plugin, not set up."""
+    nvim = Neovim(tmp_path)
+    yield nvim
+    nvim.close()
+
+
+def test_typing_while_the_model_is_loading(bare: Neovim, tmp_path: Path) -> None:
+    bare.set_up(server_options(tmp_path))
+    bare.open(tmp_path / "amounts.py", CODE)
+    bare.wait(lambda: bare.state() == "loading", "loading model")
+    assert bare.lua("return require('gesso').status()") == "gesso loading"
+    bare.keys("o", "ra", "<Tab>")
+    assert bare.line().strip() == "ra"
+    bare.wait_ready()
+    bare.keys("<Esc>", "ddo", "ra")
+    assert bare.suggest()
+
+
+def test_a_missing_server_is_told_and_the_health_check_helps(bare: Neovim, tmp_path: Path) -> None:
+    bare.set_up({"cmd": ["no-such-gesso"]})
+    bare.open(tmp_path / "amounts.py", CODE)
+    assert "`no-such-gesso` was not found" in bare.told() and ":checkhealth gesso" in bare.told()
+    bare.nvim.command("checkhealth gesso")
+    assert any("`no-such-gesso` was not found" in line for line in bare.lines())
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"comand": ["x"]}, "there is no option `comand`; there are auto_restart, cmd,"),
+        ({"cmd": "gesso-lsp"}, "the option `cmd` must be a list of texts"),
+        ({"keys": {"acept": "x"}}, "there is no key `acept`"),
+        ({"keys": {"accept": 3}}, "the key `accept` must be a key such as <Tab>, or false"),
+        ({"debounce_ms": -1}, "the option `debounce_ms` must be a whole number of milliseconds"),
+    ],
+)
+def test_wrong_options_are_told_clearly(bare: Neovim, options: dict[str, object], sentence: str) -> None:
+    with pytest.raises(Exception, match="gesso") as error:
+        bare.set_up(options)
+    assert sentence in str(error.value)
+
+
+def test_the_help_has_its_tags(bare: Neovim, tmp_path: Path) -> None:
+    shutil.copytree(PLUGIN / "doc", tmp_path / "plugin" / "doc")
+    bare.lua("vim.opt.runtimepath:append(...)", str(tmp_path / "plugin"))
+    bare.nvim.command(f"helptags {tmp_path}/plugin/doc")
+    for tag in ("gesso", "gesso-options", "gesso-keys", ":Gesso", "gesso.status()"):
+        bare.nvim.command(f"help {tag}")
+        assert bare.nvim.funcs.expand("%:t") == "gesso.txt"

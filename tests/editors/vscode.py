@@ -1,0 +1,265 @@
+"""VS Code for tests: code-server with the extension in it, and a headless browser that looks at it.
+
+`scripts/fetch-code-server FOLDER` provides what is needed. Must not know what Gesso suggests.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+
+ROOT = Path(__file__).parents[2]
+EXTENSION = ROOT / "editors" / "vscode"
+NAMED = os.environ.get("GESSO_CODE_SERVER")  # read here: no test sees variables of this kind
+FETCH = "`scripts/fetch-code-server FOLDER` provides it, then GESSO_CODE_SERVER=FOLDER/bin/code-server"
+PATIENCE_S = 60.0
+SETTINGS: dict[str, Any] = {
+    "chat.disableAIFeatures": True,
+    "editor.fontSize": 16,
+    "editor.minimap.enabled": False,
+    "editor.quickSuggestions": "off",  # or VS Code gives up on a suggestion after 750 ms and opens its own list
+    "extensions.ignoreRecommendations": True,
+    "files.autoSave": "off",
+    "git.enabled": False,
+    "telemetry.telemetryLevel": "off",
+    "update.mode": "none",
+    "window.commandCenter": False,
+    "workbench.colorTheme": "Default Dark Modern",
+    "workbench.secondarySideBar.defaultVisibility": "hidden",
+    "workbench.startupEditor": "none",
+    "workbench.tips.enabled": False,
+}
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Tools:
+    """Programs and modules that the tests run."""
+
+    code_server: str
+    node: str
+    playwright: str
+    chromium: str
+
+
+def find_tools() -> Tools | str:
+    """What the tests need, or the sentence that says what is missing."""
+    code_server = NAMED or shutil.which("code-server")
+    if code_server is None or not Path(code_server).exists():
+        return f"code-server is not here; {FETCH}"
+    folder = Path(code_server).resolve().parents[1]
+    node = folder / "bin" / "node"
+    playwright = folder / "node_modules" / "playwright-core"
+    if not node.exists() or not playwright.exists():
+        return f"beside {code_server} there is no node with playwright-core; {FETCH}"
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        return f"Chromium is not here; {FETCH}"
+    if not (EXTENSION / "node_modules").exists():
+        return "editors/vscode has no node_modules; run `npm ci` there"
+    return Tools(code_server, str(node), str(playwright), chromium)
+
+
+def build_extension(tools: Tools) -> Path:
+    """The .vsix, built anew from the sources."""
+    environment = dict(os.environ, PATH=f"{Path(tools.node).parent}{os.pathsep}{os.environ['PATH']}")
+    command = ["npm", "run", "--silent", "vsix"]
+    done = subprocess.run(command, cwd=EXTENSION, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return EXTENSION / "gesso.vsix"
+
+
+def eventually(look: Callable[[], Value], what: str, seconds: float = PATIENCE_S) -> Value:
+    """The first true answer of `look`; fails with `what` and the last answer when there is none in time."""
+    end = time.monotonic() + seconds
+    while not (value := look()):
+        assert time.monotonic() < end, f"{what}: not within {seconds:g} s; the last was {value!r}"
+        time.sleep(0.05)
+    return value
+
+
+class Browser:
+    """A page in a headless Chromium, through `browser.mjs`."""
+
+    def __init__(self, tools: Tools) -> None:
+        script = str(Path(__file__).with_name("browser.mjs"))
+        command = [tools.node, script, tools.playwright, tools.chromium]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def __call__(self, action: str, *args: Any) -> Any:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(json.dumps({"do": action, "args": args}) + "\n")
+        self.process.stdin.flush()
+        answer = json.loads(self.process.stdout.readline() or '{"error": "the browser has gone"}')
+        assert "error" not in answer, f"{action} {args}: {answer['error']}"
+        return answer["value"]
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(20)
+
+
+class VSCode:
+    """One window of VS Code with a folder open."""
+
+    def __init__(self, browser: Browser, server: psutil.Process, folder: Path, user: Path) -> None:
+        self.browser, self.server, self.folder, self.user = browser, server, folder, user
+
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            self.browser("press", key)
+
+    def type(self, text: str, delay_ms: int = 60) -> None:
+        self.browser("type", text, delay_ms)
+
+    def command(self, title: str) -> None:
+        """Runs a command by its title in the palette."""
+        self.press("F1")
+        eventually(self.rows, "the palette")
+        self.type(title, 5)
+        row = f'.quick-input-widget .monaco-list-row:has(:text-is("{title}"))'
+        eventually(lambda: self.browser("count", row), f"the command {title}")
+        self.browser("click", row)
+
+    def rows(self, title: str = "") -> list[str]:
+        """The entries of the list that is open, once its title is there."""
+        shown = self.browser("texts", ".quick-input-widget .quick-input-title")
+        rows = self.browser("texts", ".quick-input-widget .monaco-list-row")
+        return [_plain(row) for row in rows] if title in _plain("".join(shown)) else []
+
+    def open(self, name: str, text: str, line: int = 1) -> None:
+        """Writes a file, opens it, and puts the cursor at the end of the line, counted from 1."""
+        (self.folder / name).write_text(text)
+        entry = f".explorer-folders-view .monaco-list-row[aria-label^='{name}']"
+        eventually(lambda: self.browser("count", entry), f"{name} in the explorer")
+        self.browser("double_click", entry)
+        eventually(lambda: any(name in one for one in self.browser("texts", ".tab.active")), f"a tab for {name}")
+        eventually(lambda: self.browser("count", ".editor-instance .view-line"), "lines")
+        self.press("Control+Home", *["ArrowDown"] * (line - 1), "End")
+
+    def lines(self) -> list[str]:
+        """The lines that are in view, ghost text and all, in no certain order."""
+        return [_plain(text) for text in self.browser("texts", ".view-lines .view-line")]
+
+    def ghost(self) -> str:
+        """The suggestion in grey: what stands in the line, and the lines below it."""
+        here = self.browser("texts", ".view-lines .ghost-text-decoration, .view-lines .ghost-text-decoration-preview")
+        below = self.browser("texts", ".suggest-preview-text .view-line")
+        return "\n".join(_plain(text) for text in ["".join(here), *below])
+
+    def messages(self) -> str:
+        """The notifications in view."""
+        return " ".join(_plain(text) for text in self.browser("texts", ".notification-list-item"))
+
+    def status(self) -> str:
+        """The text of Gesso's item in the status bar, its icon by name."""
+        return _plain("".join(self.browser("texts", "[id='gesso.gesso.gesso.status']")))
+
+    def state(self) -> str:
+        """What the item says of itself to a screen reader, in words."""
+        return "".join(self.browser("attributes", "[id='gesso.gesso.gesso.status'] a", "aria-label"))
+
+    def saves(self, name: str, text: str) -> None:
+        """Saves the file that is being edited; fails unless it has this text then."""
+        self.press("Control+s")
+        end = time.monotonic() + PATIENCE_S / 6
+        while (written := (self.folder / name).read_text()) != text and time.monotonic() < end:
+            time.sleep(0.05)
+        assert written == text
+
+    def server_processes(self) -> list[psutil.Process]:
+        """Gesso's language servers that this VS Code runs."""
+        found = []
+        for process in self.server.children(recursive=True):
+            try:
+                if process.cmdline()[-2:] == ["-m", "lsp"]:
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+
+@contextmanager
+def vscode(tools: Tools, place: Path, settings: Mapping[str, Any]) -> Iterator[VSCode]:
+    """VS Code with the extension and an empty folder open; everything it writes lies below `place`.
+
+    `gesso-lsp` is not on its PATH.
+
+    settings: of the machine, since a browser's own settings have no say about programs on the machine it looks at.
+    """
+    folder, user, extensions = place / "project", place / "user", place / "extensions"
+    folder.mkdir(parents=True)
+    for kind, values in (("User", SETTINGS), ("Machine", settings)):
+        (user / kind).mkdir(parents=True)
+        (user / kind / "settings.json").write_text(json.dumps(dict(values)))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("GESSO_", "VSCODE_"))}
+    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    folders = os.environ["PATH"].split(os.pathsep)
+    environment["PATH"] = os.pathsep.join(one for one in folders if not (Path(one) / "gesso-lsp").exists())
+    environment |= {f"XDG_{kind}_HOME": str(place / kind.lower()) for kind in ("CONFIG", "DATA", "STATE")}
+    where = ["--user-data-dir", str(user), "--extensions-dir", str(extensions)]
+    install = [tools.code_server, *where, "--install-extension", str(EXTENSION / "gesso.vsix")]
+    done = subprocess.run(install, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    port = _free_port()
+    options = ["--auth", "none", "--bind-addr", f"127.0.0.1:{port}", "--disable-telemetry", "--disable-update-check"]
+    options += ["--disable-workspace-trust", "--disable-getting-started-override"]
+    with (place / "code-server.log").open("w") as log:
+        command = [tools.code_server, *where, *options, str(folder)]
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    browser = Browser(tools)
+    try:
+        eventually(lambda: _listens(port), "code-server listens")
+        browser("open", f"http://127.0.0.1:{port}/?folder={folder}")
+        eventually(lambda: browser("count", ".monaco-workbench .statusbar"), "the workbench")
+        yield VSCode(browser, psutil.Process(process.pid), folder, user)
+    finally:
+        browser.close()
+        _end(psutil.Process(process.pid))
+
+
+def _end(process: psutil.Process) -> None:
+    tree = [*process.children(recursive=True), process]
+    for one in tree:
+        with _gone_is_fine():
+            one.terminate()
+    for one in psutil.wait_procs(tree, timeout=10)[1]:
+        with _gone_is_fine():
+            one.kill()
+
+
+@contextmanager
+def _gone_is_fine() -> Iterator[None]:
+    try:
+        yield
+    except psutil.NoSuchProcess:
+        pass
+
+
+def _plain(text: str) -> str:
+    """VS Code draws spaces as no-break spaces."""
+    return text.replace("\u00a0", " ").replace("\u200b", "")
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0

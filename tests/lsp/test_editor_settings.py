@@ -1,0 +1,139 @@
+"""Settings as editors send them: what is wrong becomes its default and is told; the table makes the editors' lists."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.errors import InputError
+from lsp.settings import NAMES, LspSettings, parse, schema
+
+WRONG: dict[str, list[Any]] = {
+    "enabled": ["yes", 1, None],
+    "eagerness": ["frantic", 3, None],
+    "delayMs": [-1, 10_001, "50", True, 1.5],
+    "languages": [["python"], {"python": "no"}, "python"],
+    "disabledPaths": ["secret/", [1], None],
+    "multiline": ["always", True],
+    "alternatives": [0, 11, "3", None, True],
+    "ordinaryCompletion": ["sometimes"],
+    "statistics": ["no"],
+    "model": [1, ["pocket"]],
+    "device": [0],
+    "threads": [0, -2, 1.5, True],
+    "minConfidence": [-0.1, 1.1, math.nan, "0.5", True],
+}
+RIGHT: dict[str, list[Any]] = {
+    "enabled": [False],
+    "eagerness": ["calm", "eager"],
+    "delayMs": [0, 10_000, None],
+    "languages": [{"python": False}],
+    "disabledPaths": [["secret/", "*.sql"], []],
+    "multiline": ["never"],
+    "alternatives": [1, 10],
+    "ordinaryCompletion": ["never"],
+    "statistics": [False],
+    "model": ["26b", None],
+    "device": ["cuda:1"],
+    "threads": [1, None],
+    "minConfidence": [0, 1, 0.25, None],
+}
+
+
+def test_the_tests_know_every_setting() -> None:
+    assert set(WRONG) == set(RIGHT) == set(NAMES)
+
+
+def test_nothing_set_is_all_defaults() -> None:
+    assert parse({}) == (LspSettings(), [])
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
+def test_a_wrong_value_becomes_its_default_and_is_told(name: str, value: Any) -> None:
+    settings, problems = parse({name: value, "logLevel2": 1})
+    assert settings == LspSettings()
+    assert len(problems) == 2
+    assert problems[0].startswith(f"The setting gesso.{name} must be ") and problems[0].endswith(".")
+    assert problems[1] == "There is no setting gesso.logLevel2; it is ignored."
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in RIGHT.items() for value in values])
+def test_a_right_value_is_taken(name: str, value: Any) -> None:
+    settings, problems = parse({name: value})
+    assert problems == []
+    taken = getattr(settings, NAMES[name])
+    if name == "languages":
+        assert taken == {"*": True, "plaintext": False, "markdown": False, "python": False}
+    else:
+        assert taken == (tuple(value) if isinstance(value, list) else value)
+
+
+def test_one_wrong_value_leaves_the_others() -> None:
+    settings, problems = parse({"eagerness": "frantic", "delayMs": 250})
+    assert settings.delay_ms == 250 and settings.eagerness == "balanced"
+    assert problems == ["The setting gesso.eagerness must be one of calm, balanced, eager; balanced is used instead."]
+
+
+def test_a_pattern_that_means_nothing_leaves_the_others() -> None:
+    settings, problems = parse({"disabledPaths": ["!", "legal/"]})
+    assert settings.disabled_paths == ("legal/",)
+    assert len(problems) == 1 and "'!'" in problems[0]
+
+
+def test_the_extensions_own_settings_are_passed_over() -> None:
+    assert parse({"server": {"command": ["gesso-lsp"]}, "trace": {"server": "off"}}) == (LspSettings(), [])
+
+
+@pytest.fixture
+def nobodys_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("MODEL", "DEVICE", "THREADS", "MIN_CONFIDENCE", "STEPS"):
+        monkeypatch.delenv(f"GESSO_{name}", raising=False)
+
+
+def test_the_editor_stands_over_variables_and_those_over_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nobodys_settings: None
+) -> None:
+    (tmp_path / "gesso.toml").write_text('model = "of-the-file"\ndevice = "cpu"\nsteps = 5\nthreads = 3\n')
+    monkeypatch.setenv("GESSO_DEVICE", "cuda")
+    monkeypatch.setenv("GESSO_THREADS", "2")
+    settings, _ = parse({"threads": 1, "minConfidence": 1})
+    resolved = settings.engine_settings(tmp_path)
+    assert (resolved.model, resolved.device, resolved.steps) == ("of-the-file", "cuda", 5)
+    assert (resolved.threads, resolved.min_confidence) == (1, 1.0)
+    assert isinstance(resolved.min_confidence, float)
+
+
+def test_a_model_in_the_workspace(tmp_path: Path, nobodys_settings: None) -> None:
+    settings, _ = parse({"model": "./mine"})
+    assert settings.engine_settings(tmp_path).model == str(tmp_path / "mine")
+    settings, _ = parse({"model": "owner/name"})
+    assert settings.engine_settings(tmp_path).model == "owner/name"
+
+
+def test_a_broken_settings_file_is_an_error_with_its_name(tmp_path: Path, nobodys_settings: None) -> None:
+    (tmp_path / "gesso.toml").write_text("model = ")
+    with pytest.raises(InputError, match="gesso.toml"):
+        LspSettings().engine_settings(tmp_path)
+
+
+def test_the_schema_says_what_parse_takes() -> None:
+    described = schema()
+    assert list(described) == [f"gesso.{name}" for name in NAMES]
+    for name in NAMES:
+        entry = described[f"gesso.{name}"]
+        assert entry["markdownDescription"].endswith(".")
+        assert parse({name: entry["default"]}) == (LspSettings(), [])
+        for choice in entry.get("enum", ()):
+            assert parse({name: choice})[1] == []
+        for bound, step in (("minimum", -1), ("maximum", 1)):
+            if bound in entry:
+                assert parse({name: entry[bound]})[1] == [] and parse({name: entry[bound] + step})[1] != []
+        assert (parse({name: None})[1] == []) == ("null" in entry["type"])
+    assert described["gesso.eagerness"]["enum"] == ["calm", "balanced", "eager"]
+    assert described["gesso.delayMs"]["type"] == ["integer", "null"]
+    assert described["gesso.languages"]["additionalProperties"] == {"type": "boolean"}

@@ -197,8 +197,10 @@ def main(
     completer.denoiser.cache.clear()
     first: list[dict[str, float]] = []
     warm: list[dict[str, float]] = []
+    after_first = None
     for typing in track(lines, "lines"):
         taken = type_on(completer, typing, keystrokes)
+        after_first = after_first or peak_memory()
         first.append(taken[0])
         warm.extend(taken[1:])
     figures: dict[str, Any] = {
@@ -206,6 +208,7 @@ def main(
         "start": starts,
         "first request": summary(first),
         "next keystroke": summary(warm),
+        "first_file_mib": after_first,
         "peak_mib": peak_memory(),
         "samples": {"first request": first, "next keystroke": warm},
     }
@@ -246,7 +249,8 @@ def _notes(figures: dict[str, Any], lines: Sequence[Typing], keystrokes: int) ->
         "is the time of this process on all its cores.",
         f"From process start to a loaded model, disk cache warm: {of_starts('ready_ms')} ms, of that import "
         f"{of_starts('import_ms')} and load {of_starts('load_ms')} ({STARTS} processes); most memory of such a process "
-        f"{of_starts('peak_mib')} MiB, of this one after all requests {figures['peak_mib'] or 0:.0f} MiB.",
+        f"{of_starts('peak_mib')} MiB, of this one {figures['first_file_mib'] or 0:.0f} MiB after the first file and "
+        f"{figures['peak_mib'] or 0:.0f} MiB after {len(lines)} lines in {len({line.source.path for line in lines})}.",
         f"Torch ran with {torch.get_num_threads()} threads.",
     ]
 

@@ -19,6 +19,7 @@ from engine.model import DiffusionGemma
 
 ENCODE_CHUNK = 1024  # tokens of a pass
 WATCHED_CHUNK = 256  # the same where a caller may ask to stop: some 20 ms of the pocket model on one core
+LIMIT_SHARE, LEAST_LIMIT = 1 / 8, 128 << 20  # bytes
 KEEP_SHARE = 0.9  # an entry is cut back in place only if this share of it stays in use; else its front is copied
 
 
@@ -46,11 +47,16 @@ class Lease:
 
 
 class PrefixCache:
-    """All prompts of one model. `encoded_tokens` counts what was read since the start."""
+    """All prompts of one model. `encoded_tokens` counts what was read since the start.
 
-    def __init__(self, model: DiffusionGemma, limit_bytes: int = 1 << 30) -> None:
+    limit_bytes: of what is kept; without it LIMIT_SHARE of what the weights take, and LEAST_LIMIT at least.
+    """
+
+    def __init__(self, model: DiffusionGemma, limit_bytes: int | None = None) -> None:
         weight = model.embed_tokens.weight
-        self.model, self.limit_bytes = model, limit_bytes
+        weights = sum(parameter.nbytes for parameter in model.parameters())
+        self.model = model
+        self.limit_bytes = max(LEAST_LIMIT, int(LIMIT_SHARE * weights)) if limit_bytes is None else limit_bytes
         self.device, self.dtype = weight.device, weight.dtype
         self.entries: list[CachedPrompt] = []
         self.encoded_tokens = 0

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 _NAME = re.compile(r"[^\W\d]\w{2,}")
@@ -24,31 +25,54 @@ def snippet(near: str, sources: Sequence[str], limit_chars: int) -> str:
     Windows that repeat `near` itself bring nothing and are passed over.
     """
     wanted = {*_NAME.findall(near)}
-    windows = [window for source in sources for window in _windows(source, limit_chars)]
-    if not wanted or not windows:
-        return ""
-    having = Counter(name for _, names in windows for name in names & wanted)
-    weight = {name: math.log(1 + len(windows) / count) for name, count in having.items()}
+    indexes = [_index(source, limit_chars) for source in sources]
+    total = sum(len(index.windows) for index in indexes)
+    having = {name: sum(len(index.having.get(name, ())) for index in indexes) for name in wanted}
+    weight = {name: math.log(1 + total / count) for name, count in having.items() if count}
     best, most = "", 0.0
-    for text, names in windows:
-        shared = names & wanted
-        score = sum(weight[name] for name in shared) / math.log(8 + len(names))
-        if len(shared) >= LEAST_SHARED and score > most and text.strip() not in near:
-            best, most = text, score
+    for index in indexes:
+        shared = Counter(window for name in weight for window in index.having.get(name, ()))
+        weights = Counter[int]()
+        for name in sorted(weight):
+            weights.update(dict.fromkeys(index.having.get(name, ()), weight[name]))
+        for window, count in sorted(shared.items()):
+            score = weights[window] / math.log(8 + index.names[window])
+            if count >= LEAST_SHARED and score > most and (text := index.text(window)).strip() not in near:
+                best, most = text, score
     return best
 
 
+@dataclass(frozen=True)
+class _Index:
+    """Runs of whole lines (first, behind last), how many names each has, and which of them have a name."""
+
+    lines: list[str]
+    windows: list[tuple[int, int]]
+    names: list[int]
+    having: dict[str, tuple[int, ...]]
+
+    def text(self, window: int) -> str:
+        first, last = self.windows[window]
+        return "".join(self.lines[first:last]).strip("\n") + "\n"
+
+
 @lru_cache(maxsize=64)
-def _windows(source: str, limit_chars: int) -> tuple[tuple[str, frozenset[str]], ...]:
-    """(text, names) of runs of whole lines that fit, every STRIDE_LINES lines."""
+def _index(source: str, limit_chars: int) -> _Index:
+    """The windows that fit, one every STRIDE_LINES lines, those without text left out."""
     lines = source.splitlines(keepends=True)
-    windows = []
+    windows: list[tuple[int, int]] = []
+    names: list[int] = []
+    having = defaultdict[str, list[int]](list)
     for first in range(0, len(lines), STRIDE_LINES):
         size, last = 0, first
         while last < len(lines) and size + len(lines[last]) <= limit_chars:
             size += len(lines[last])
             last += 1
-        text = "".join(lines[first:last]).strip("\n")
+        text = "".join(lines[first:last])
         if text.strip():
-            windows.append((text + "\n", frozenset(_NAME.findall(text))))
-    return tuple(windows)
+            found = {*_NAME.findall(text)}
+            for name in found:
+                having[name].append(len(windows))
+            windows.append((first, last))
+            names.append(len(found))
+    return _Index(lines, windows, names, {name: tuple(places) for name, places in having.items()})

@@ -22,7 +22,7 @@ class Evidence:
     certainty: of the denoiser in the text it wrote, 0 for texts that are not its own.
     denoised, drafted, copied: 1 where the text came about so. agreeing: share of the other ways that begin alike.
     matched: log of one more than the characters before the hole that stand before the copy too; fits: 1 where what
-    follows the hole follows there too; both 0 without a copy. length: log of the number of tokens.
+    follows the hole follows there too; places: log of one more than the places that say the same; all 0 without a copy. length: log of the number of tokens.
     """
 
     seam: float = 0.0
@@ -35,6 +35,7 @@ class Evidence:
     agreeing: float = 0.0
     matched: float = 0.0
     fits: float = 0.0
+    places: float = 0.0
     length: float = 0.0
 
     def values(self) -> dict[str, float]:

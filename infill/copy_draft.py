@@ -7,6 +7,7 @@ say; this module must know neither.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -24,12 +25,13 @@ _WORD = re.compile(r"\w")
 class Draft(NamedTuple):
     """Text for the hole. `match_length`: characters before the hole that also stand before the copied text.
 
-    `agrees_after`: what followed the copied text is what follows the hole.
+    `agrees_after`: what followed the copied text is what follows the hole. `places`: how many say the same.
     """
 
     text: str
     match_length: int
     agrees_after: bool
+    places: int = 1
 
 
 class _Place(NamedTuple):
@@ -66,9 +68,10 @@ def drafts(
             if draft:
                 found.append((not draft.agrees_after, -draft.match_length, rank, draft))
     found.sort(key=lambda entry: entry[:3])
+    places = Counter(draft.text for *_, draft in found)
     best: dict[str, Draft] = {}
     for *_, draft in found:
-        best.setdefault(draft.text, draft)
+        best.setdefault(draft.text, draft._replace(places=places[draft.text]))
     return list(best.values())[: max(0, limit)]
 
 

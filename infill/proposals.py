@@ -41,7 +41,7 @@ ALIKE = 8  # characters from the front that two ways must share to agree
 class Proposal:
     """A text and the ways it came about. certainty: the denoiser's, in nats a token, where it wrote it.
 
-    matched, fits: of a copy, as its `Draft` has them.
+    matched, fits, places: of a copy, as its `Draft` has them.
     """
 
     text: str
@@ -50,6 +50,7 @@ class Proposal:
     certainty: float = 0.0
     matched: int = 0
     fits: bool = False
+    places: int = 0
 
 
 class Proposals:
@@ -174,6 +175,7 @@ class Proposals:
                     len(self.family.tokens.encode(text)),
                     matched=draft.match_length,
                     fits=draft.agrees_after,
+                    places=draft.places,
                 )
             )
         return copies
@@ -205,6 +207,7 @@ def _distinct(proposals: Iterable[Proposal]) -> list[Proposal]:
         else:
             known.sources += [source for source in proposal.sources if source not in known.sources]
             known.matched, known.fits = max(known.matched, proposal.matched), known.fits or proposal.fits
+            known.places += proposal.places
     return [*found.values()]
 
 
@@ -221,6 +224,7 @@ def _evidence(proposal: Proposal, seam: float, middle: Tensor, ways: Sequence[tu
         copied=float("copy" in proposal.sources),
         matched=math.log1p(proposal.matched),
         fits=float(proposal.fits),
+        places=math.log1p(proposal.places),
         agreeing=agreeing / max(len(ways) - 1, 1),
         length=math.log(max(proposal.tokens, 1)),
     )

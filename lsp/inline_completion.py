@@ -15,7 +15,7 @@ from typing import Literal
 
 from engine.errors import GessoError
 from infill.indentation import indentation_at
-from infill.request import Candidate, Hole, InfillRequest, InfillResult, Neighbour
+from infill.request import Candidate, Hole, InfillRequest, InfillResult
 from infill.syntax import in_comment, in_string
 from lsp.activity import Record, Rung
 from lsp.documents import Snapshot
@@ -27,7 +27,6 @@ from lsp.triggers import Quiet, Situation, lines_wanted, why_quiet
 GRACE_S = 0.25  # how long a run that nobody waits for goes on: the next request often agrees with it
 TREE_S = 0.01  # how long to wait for the syntax tree of the newest version
 DEADLINE_MS = {False: 2_000.0, True: 10_000.0}  # by itself, and asked for by hand
-NEIGHBOURS, NEIGHBOUR_CHARS = 4, 100_000
 NEAR = 4_000  # characters on either side that the rules see
 NOT_OPEN = Quiet("not open", "The editor has not opened this document with the server.")
 
@@ -82,12 +81,16 @@ class Answer:
 
 @dataclass
 class _Run:
-    """A run of the model in a document; `ahead`: for a place where the cursor is not yet."""
+    """A run of the model in a document; `ahead`: for a place where the cursor is not yet.
+
+    left_at: when the last who waited for it ceased to, by the loop's clock.
+    """
 
     running: Running
     task: asyncio.Task[Answer]
     ahead: bool
     waiting: int = 0
+    left_at: float = 0.0
 
 
 class InlineCompletion:
@@ -171,11 +174,12 @@ class InlineCompletion:
         if served is not None:
             suggestions = self._unrejected(place, served.suggestions)
             return Answer(suggestions, served.rung, None if suggestions else NOTHING_BEFORE)
-        if not place.invoked:
+        run = self._agreeing(place)
+        if run is None and not place.invoked:
             await asyncio.sleep(self._delay(place))
-        run = self.runs.get(place.uri)
-        joined = run is not None and not place.invoked and run.running.agrees(place.before, place.after)
-        if run is None or not joined:
+            run = self._agreeing(place)
+        joined = run is not None
+        if run is None:
             run = self._start(place)
         answer = await self._wait(run)
         if joined:
@@ -188,6 +192,12 @@ class InlineCompletion:
         if answer.suggestions and not suggestions:
             return replace(answer, suggestions=(), quiet=REJECTED)
         return replace(answer, suggestions=suggestions)
+
+    def _agreeing(self, place: Place) -> _Run | None:
+        """The run that is on its way in this document, where its answer may still fit here."""
+        run = self.runs.get(place.uri)
+        agrees = run is not None and not place.invoked and run.running.agrees(place.before, place.after)
+        return run if agrees else None
 
     def _delay(self, place: Place) -> float:
         settings = self.session.settings
@@ -231,7 +241,7 @@ class InlineCompletion:
             lines=lines_wanted(situation),
             candidates=alternatives,
             deadline_ms=DEADLINE_MS[place.invoked],
-            neighbours=self._neighbours(place.snapshot),
+            neighbours=session.neighbours(place.snapshot),
             rejected=session.rejections.texts(place.uri, place.before, place.after),
             caution=session.caution(place.invoked),
         )
@@ -253,19 +263,6 @@ class InlineCompletion:
             created=time.monotonic(),
         )
 
-    def _neighbours(self, snapshot: Snapshot) -> tuple[Neighbour, ...]:
-        """The documents last touched in the same language; none that is private."""
-        session = self.session
-        others = [
-            other
-            for other in session.documents.recent()
-            if other.uri != snapshot.uri
-            and other.language == snapshot.language
-            and session.is_known_to_be_public(other)
-            and other.length <= NEIGHBOUR_CHARS
-        ]
-        return tuple(Neighbour(other.path or other.uri, other.text) for other in others[:NEIGHBOURS])
-
     def _unrejected(self, place: Place, suggestions: tuple[Suggestion, ...]) -> tuple[Suggestion, ...]:
         if place.invoked:
             return suggestions
@@ -279,13 +276,15 @@ class InlineCompletion:
             return await asyncio.shield(run.task)
         except asyncio.CancelledError:
             if not run.task.cancelled():
-                asyncio.get_running_loop().call_later(GRACE_S, self._stop_if_left, run)
+                loop = asyncio.get_running_loop()
+                run.left_at = loop.time()
+                loop.call_later(GRACE_S, self._stop_if_left, run, run.left_at)
             raise
         finally:
             run.waiting -= 1
 
-    def _stop_if_left(self, run: _Run) -> None:
-        if not run.waiting:
+    def _stop_if_left(self, run: _Run, left_at: float) -> None:
+        if not run.waiting and run.left_at == left_at:
             run.task.cancel()
 
     def _stop(self, uri: str) -> None:

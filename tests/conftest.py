@@ -4,6 +4,8 @@ import os
 
 import pytest
 
+import engine  # noqa: F401  (before PyTorch)
+
 
 @pytest.fixture(autouse=True)
 def no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:

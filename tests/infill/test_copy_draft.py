@@ -116,3 +116,9 @@ def test_it_is_fast_on_five_thousand_lines():
     for ending in ("    self.assertEqual(", "    ", "    x\n    se", "    unknown_thing_here("):
         drafts(lines + ending, "\n" + lines, "python", [lines], 4, False)
     assert (time.perf_counter() - started) / 4 < 0.1
+
+
+def test_a_draft_says_how_many_places_it_has() -> None:
+    source = "value = lookup(near)\n" + 2 * "value = lookup(far)\n"
+    found = {draft.text: draft.places for draft in copies(source + "value = lookup(|\n")}
+    assert found == {"far)": 2, "near)": 1}

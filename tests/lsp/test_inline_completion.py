@@ -1,0 +1,114 @@
+"""One request after another while the engine is at work: which run is joined, which is left."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+import pytest
+from lsprotocol import types
+
+import lsp.inline_completion
+from infill.request import Candidate, HoleCompletion, InfillRequest, InfillResult
+from lsp.inline_completion import Answer, InlineCompletion, Place
+from lsp.session import Client, Session
+from lsp.settings import LspSettings
+
+URI = "untitled:one.py"
+
+
+class Engine:
+    """Answers when it is told to, always with the same text for the place where it was asked."""
+
+    def __init__(self, says: str) -> None:
+        self.says, self.asked, self.cancelled = says, list[str](), 0
+        self.go = asyncio.Event()
+
+    async def complete(self, request: InfillRequest) -> InfillResult:
+        self.asked.append(request.text)
+        try:
+            await self.go.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        found = Candidate(self.says, 0.9, True, None, "model", 1)
+        completion = HoleCompletion(request.holes[0], self.says, True, None, 0.9, (found,))
+        return InfillResult((completion,), 1, 1, 1, 1, 1, {"total": 1.0}, "scripted", 0)
+
+
+class Typing:
+    """A document in which one types at the end, and a suggestion is asked for after each key."""
+
+    def __init__(self, says: str, delay_ms: int) -> None:
+        self.engine = Engine(says)
+        self.session = Session(cast(Client, None))
+        self.session.settings = LspSettings(delay_ms=delay_ms)
+        self.session.engine.complete = self.engine.complete  # type: ignore[method-assign]
+        self.inline = InlineCompletion(self.session)
+        self.snapshot = self.session.documents.open(types.TextDocumentItem(URI, "python", 1, "total = "))
+        self.requests: list[asyncio.Task[Answer]] = []
+
+    def ask(self) -> asyncio.Task[Answer]:
+        place = Place(self.snapshot, self.snapshot.text, "", False)
+        self.requests.append(asyncio.ensure_future(self.inline.answer(place)))
+        return self.requests[-1]
+
+    def key(self, letter: str) -> asyncio.Task[Answer]:
+        end = types.Position(0, len(self.snapshot.text))
+        change = types.TextDocumentContentChangePartial(range=types.Range(end, end), text=letter)
+        document = types.VersionedTextDocumentIdentifier(self.snapshot.version + 1, URI)
+        self.snapshot = self.session.documents.change(document, [change])
+        self.inline.changed(self.snapshot)
+        return self.ask()
+
+
+def test_one_run_serves_the_keys_that_go_on_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys come faster than the wait before a run and the time that a run may be left alone; none of them ends it."""
+    monkeypatch.setattr(lsp.inline_completion, "GRACE_S", 0.06)
+
+    async def play() -> None:
+        typing = Typing("first + second", delay_ms=50)
+        typing.ask()
+        while not typing.engine.asked:
+            await asyncio.sleep(0.005)
+        for letter in "first ":
+            last = typing.key(letter)
+            await asyncio.sleep(0.055)
+        typing.engine.go.set()
+        answer = await last
+        assert ([one.text for one in answer.suggestions], answer.rung) == (["+ second"], "running")
+        assert typing.engine.asked == ["total = "] and not typing.engine.cancelled
+        assert all(one.cancelled() for one in typing.requests[:-1])
+
+    asyncio.run(play())
+
+
+def test_a_run_that_nobody_wants_is_ended_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lsp.inline_completion, "GRACE_S", 0.02)
+
+    async def play() -> None:
+        typing = Typing("first", delay_ms=0)
+        asked = typing.ask()
+        while not typing.engine.asked:
+            await asyncio.sleep(0.005)
+        asked.cancel()
+        while not typing.engine.cancelled:
+            await asyncio.sleep(0.005)
+        assert not typing.inline.runs
+
+    asyncio.run(asyncio.wait_for(play(), 20))
+
+
+def test_a_key_against_the_run_begins_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def play() -> None:
+        typing = Typing("first", delay_ms=0)
+        typing.ask()
+        while not typing.engine.asked:
+            await asyncio.sleep(0.005)
+        last = typing.key("o")
+        typing.engine.go.set()
+        answer = await last
+        assert typing.engine.asked == ["total = ", "total = o"]
+        assert [one.text for one in answer.suggestions] == ["first"] and answer.rung == "model"
+
+    asyncio.run(play())

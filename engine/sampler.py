@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from engine.config import NoiseConfig, SamplingConfig
+from engine.kernels import usable
 
 
 class Draws(Protocol):
@@ -96,10 +97,7 @@ def decide(
         c.t_min + (c.t_max - c.t_min) * left / c.max_steps for c, left in zip(configs, remaining, strict=True)
     ]
     scaled = logits / torch.tensor(temperature, device=device).clamp(min=1e-4)[:, None, None]
-    log_probabilities = torch.log_softmax(scaled, dim=-1)
-    probabilities = log_probabilities.exp()
-    entropy = -torch.einsum("rhv,rhv->rh", probabilities, log_probabilities)
-    argmax = _argmax(scaled)
+    probabilities, entropy, argmax = _measured(scaled)
     sampling = [index for index, config in enumerate(configs) if config.token_choice == "sample"]
     chosen = argmax
     if len(sampling) == len(rows):
@@ -112,6 +110,20 @@ def decide(
     accepted = accept(entropy, present, bounds)
     tokens = torch.where(accepted, chosen, draws.noise(rows, present))
     return Decision(tokens, argmax, accepted, entropy, probabilities)
+
+
+def _measured(scaled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Probabilities [rows, holes, vocab], entropy and argmax [rows, holes] of scaled logits [rows, holes, vocab]."""
+    if usable(scaled):
+        from engine.kernels.vocabulary import read_out_logits
+
+        flat = scaled.flatten(0, 1)
+        seen = read_out_logits(flat, 0.0, flat.new_ones(len(flat)), 1)
+        shape = scaled.shape[:2]
+        return torch.softmax(scaled, dim=-1), seen.entropy.view(shape), seen.argmax.view(shape)
+    log_probabilities = torch.log_softmax(scaled, dim=-1)
+    probabilities = log_probabilities.exp()
+    return probabilities, -torch.einsum("rhv,rhv->rh", probabilities, log_probabilities), _argmax(scaled)
 
 
 def _argmax(x: Tensor) -> Tensor:

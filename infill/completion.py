@@ -191,10 +191,11 @@ class Completer:
     def _judged(self, work: Work, index: int, proposal: Proposal, evidence: Evidence) -> Candidate:
         leave_if(work.stop)
         confidence = self.calibration.confidence(evidence)
+        before, after = work.near(index)
         context = CheckContext(
-            before=work.before(index),
+            before=before,
             text=proposal.text,
-            after=work.after(index),
+            after=after,
             language=work.language,
             confidence=confidence,
             min_confidence=min(1.0, self.min_confidence * work.request.caution),

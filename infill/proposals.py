@@ -127,7 +127,7 @@ class Proposals:
 
     def _mended(self, work: Work, index: int, filled: Filled, hole: HoleText, again: bool) -> HoleText:
         """Re-noises what stands under parse errors and denoises a little more; then cuts back to what parses."""
-        before, after = work.before(index), work.after(index)
+        before, after = work.near(index)
         again = again and not _late(work) and filled.result.finish != "cancelled"
         spans = error_spans_within(before, hole.text, after, work.language) if again else ()
         if spans and filled.layout.canvas.width <= self.family.max_canvas:
@@ -151,9 +151,9 @@ class Proposals:
 
     def _drafted(self, work: Work, prompt: CausalPrompt, tree: TokenTree) -> tuple[Proposal, bool]:
         """The draft, cut back where it breaks the parse, and whether it says something that parses."""
-        before, after = work.before(0), work.after(0)
+        before, after = work.near(0)
         draft = causal_draft(tree, self.family, prompt, work.kinds[0], before, after, work.deadline)
-        self._written = before + draft.written
+        self._written = work.before(0) + draft.written
         leave_if(work.stop)
         text, sound = draft.text, bool(draft.text.strip())
         if sound and parse_worse(self._context(work, 0, text)):
@@ -195,7 +195,8 @@ class Proposals:
         return [float(one.mean()) if len(one) else -math.inf for one in scores]
 
     def _context(self, work: Work, index: int, text: str) -> CheckContext:
-        return CheckContext(work.before(index), text, work.after(index), work.language)
+        before, after = work.near(index)
+        return CheckContext(before, text, after, work.language)
 
 
 def _distinct(proposals: Iterable[Proposal]) -> list[Proposal]:

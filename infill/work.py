@@ -5,6 +5,7 @@ Knows text and syntax, no tokens. Must not know how a hole is filled.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,9 @@ from infill.indentation import expects_block
 from infill.languages import detect
 from infill.prompt import TextHole
 from infill.request import Hole, InfillRequest
+
+NEAR_CHARS = 20_000
+_MARGIN = re.compile(r"\n\n(?=[a-z_@])")  # a paragraph of prose would begin with a capital
 
 
 @dataclass
@@ -58,6 +62,16 @@ class Work:
             parts.append(self.text[at : hole.start])
             at = hole.end
         return "".join([*parts, self.text[at:]])
+
+    def near(self, index: int) -> tuple[str, str]:
+        """Of `before` and `after` what the checks look at: some NEAR_CHARS, cut where something begins at the margin
+        after a blank line, so that the rest parses as it does in the file."""
+        before, after = self.before(index), self.after(index)
+        at = len(before) - NEAR_CHARS
+        first = _MARGIN.search(before, at, at + NEAR_CHARS // 2) if at > 0 else None
+        starts = [first] if first else [*_MARGIN.finditer(before, 0, max(0, at))][-1:]
+        last = _MARGIN.search(after, NEAR_CHARS)
+        return before[starts[0].end() if starts else 0 :], after[: last.start() + 1 if last else None]
 
     @property
     def between(self) -> list[str]:

@@ -18,12 +18,14 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
 from engine.errors import Cancelled, GessoError
+from infill.findings import Finding, LintRequest
 from infill.request import InfillRequest, InfillResult
 from infill.settings import Settings
 from infill.worker_messages import Answer, Ask, Cancel, Loading, Ready
 
 if TYPE_CHECKING:
     from infill.completion import Completer
+    from infill.lint import Linter
 
 logger = logging.getLogger(__name__)
 REPORT_S = 0.05  # between two reports of a load
@@ -32,13 +34,15 @@ REPORT_S = 0.05  # between two reports of a load
 class Worker:
     """Takes requests on one thread (`listen`), works on another (`load`, then `serve`), and only that one sends.
 
-    The newest request goes first. What is cancelled while it waits is never begun; neither it nor what is left in the
-    middle is answered.
+    The newest request goes first, and completions before lint: a lint request that runs when a completion comes is left
+    at its next step and begun anew afterwards. What is cancelled while it waits is never begun; neither it nor what is
+    left in the middle is answered.
     """
 
     def __init__(self, inbox: Connection, outbox: Connection) -> None:
         self.inbox, self.outbox = inbox, outbox
         self.waiting: dict[int, InfillRequest] = {}
+        self.waiting_lints: dict[int, LintRequest] = {}
         self.wanted: int | None = None  # the request that runs, unless it was cancelled
         self.closed = False
         self.news = threading.Condition()
@@ -63,17 +67,23 @@ class Worker:
         except Exception as error:  # whoever waits is told
             self.outbox.send(Ready(str(_told(error, f"The model {settings.model} could not be loaded"))))
             return None
-        self.outbox.send(Ready(None))
+        self.outbox.send(Ready(None, _can_lint(completer)))
         return completer
 
     def serve(self, completer: Completer) -> None:
         """Answers requests until the pipe closes."""
+        linter: Linter | None = None
         while (ask := self._next()) is not None:
-            result: InfillResult | None = None
+            result: InfillResult | tuple[Finding, ...] | None = None
             error: GessoError | None = None
             try:
-                result = completer.complete(ask.request, stop=partial(self._is_unwanted, ask.number))
+                if isinstance(ask.request, LintRequest):
+                    linter = linter or _linter(completer)
+                    result = tuple(linter.lint(ask.request, stop=partial(self._is_in_the_way, ask.number)))
+                else:
+                    result = completer.complete(ask.request, stop=partial(self._is_unwanted, ask.number))
             except Cancelled:
+                self._put_back(ask)
                 continue
             except Exception as reason:  # one request must not end the service of all others
                 if _is_memory_error(reason):
@@ -84,24 +94,38 @@ class Worker:
     def _take(self, message: object) -> None:
         with self.news:
             if isinstance(message, Ask):
-                self.waiting[message.number] = message.request
+                if isinstance(message.request, LintRequest):
+                    self.waiting_lints[message.number] = message.request
+                else:
+                    self.waiting[message.number] = message.request
             elif isinstance(message, Cancel):
                 self.waiting.pop(message.number, None)
+                self.waiting_lints.pop(message.number, None)
                 if self.wanted == message.number:
                     self.wanted = None
             self.news.notify()
 
     def _next(self) -> Ask | None:
         with self.news:
-            self.news.wait_for(lambda: self.waiting or self.closed)
+            self.news.wait_for(lambda: self.waiting or self.waiting_lints or self.closed)
             if self.closed:
                 return None
-            number, request = self.waiting.popitem()
+            number, request = self.waiting.popitem() if self.waiting else self.waiting_lints.popitem()
             self.wanted = number
             return Ask(number, request)
 
+    def _put_back(self, ask: Ask) -> None:
+        """A lint request that only made way waits again; those that came meanwhile are newer."""
+        with self.news:
+            if isinstance(ask.request, LintRequest) and self.wanted == ask.number:
+                self.waiting_lints = {ask.number: ask.request, **self.waiting_lints}
+
     def _is_unwanted(self, number: int) -> bool:
         return self.wanted != number
+
+    def _is_in_the_way(self, number: int) -> bool:
+        """Of a lint request."""
+        return self._is_unwanted(number) or bool(self.waiting)
 
     def _reporter(self) -> Callable[[int, int], None]:
         last = 0.0
@@ -140,6 +164,21 @@ def _pipes() -> tuple[Connection, Connection]:
     os.dup2(2, 1)
     sys.stdout = sys.stderr
     return inbox, outbox
+
+
+def _linter(completer: Completer) -> Linter:
+    from infill.lint import Linter
+
+    return Linter(completer)
+
+
+def _can_lint(completer: Completer) -> bool:
+    """Whether the model can tell what looks wrong; where it cannot, it completes all the same."""
+    try:
+        return _linter(completer).can_lint
+    except Exception as error:
+        logger.warning("%s", _told(error, "The model cannot be used for findings"))
+        return False
 
 
 def _listen_or_end(worker: Worker) -> None:

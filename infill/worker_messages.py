@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.errors import GessoError
+from infill.findings import Finding, LintRequest
 from infill.request import InfillRequest, InfillResult
 from infill.settings import Settings
 
@@ -21,7 +22,7 @@ class Ask:
     """`number` is the asker's own; the answer carries it."""
 
     number: int
-    request: InfillRequest
+    request: InfillRequest | LintRequest
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,19 @@ class Loading:
 
 @dataclass(frozen=True)
 class Ready:
-    """The model is loaded, or `failure` says in a sentence why not; the worker ends then."""
+    """The model is loaded, or `failure` says in a sentence why not; the worker ends then. lints: whether the model is
+    calibrated for findings."""
 
     failure: str | None
+    lints: bool = False
 
 
 @dataclass(frozen=True)
 class Answer:
-    """To request `number`: a result or an error. What was cancelled in time has none."""
+    """To request `number`: a result, for a lint request findings, or an error. What was cancelled in time has none."""
 
     number: int
-    result: InfillResult | None
+    result: InfillResult | tuple[Finding, ...] | None
     error: GessoError | None
 
 

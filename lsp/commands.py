@@ -13,7 +13,7 @@ REASONS = 200
 
 def register_commands(server: GessoServer) -> None:
     """Registers all commands. Arguments come as JSON values; a wrong one is answered with an error by pygls."""
-    session, offers = server.session, server.offers
+    session, offers, diagnostics = server.session, server.offers, server.diagnostics
 
     @server.command("gesso.accepted")
     def accepted(suggestion: str) -> None:
@@ -26,6 +26,20 @@ def register_commands(server: GessoServer) -> None:
     @server.command("gesso.rejected")
     def rejected(suggestion: str) -> None:
         offers.rejected(suggestion)
+
+    @server.command("gesso.ignoreKind")
+    def ignore_kind(code: str) -> None:
+        """Findings of this kind are hidden until the server ends; the user is told how to make that last."""
+        diagnostics.ignore_kind(code)
+        server.inform(
+            f'Findings of the kind "{code}" are hidden until the editor closes; add it to the setting gesso.lintIgnore '
+            "to hide them for good."
+        )
+
+    @server.command("gesso.dismiss")
+    def dismiss(uri: str, number: int) -> None:
+        """Hides this finding, however the text around it changes; number: from the data of its diagnostic."""
+        diagnostics.dismiss(uri, number)
 
     @server.command("gesso.whyNothing")
     def why_nothing() -> list[dict[str, Any]]:
@@ -53,4 +67,5 @@ def register_commands(server: GessoServer) -> None:
             await session.start_engine()
         else:
             server.inline.stop()
+        diagnostics.reconsider()
         server.send_status(session.engine.state)

@@ -17,9 +17,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from multiprocessing.connection import Connection
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 from engine.errors import GessoError
+from infill.findings import Finding, LintRequest
 from infill.request import InfillRequest, InfillResult
 from infill.settings import Settings
 from infill.worker_messages import Answer, Ask, Cancel, FromWorker, Loading, Ready, Start
@@ -32,13 +33,17 @@ END_S = 0.5  # until a process that was told to end is killed
 
 @dataclass(frozen=True)
 class EngineState:
-    """done, total: bytes of the weights while loading, total 0 while not known. message: what went wrong."""
+    """done, total: bytes of the weights while loading, total 0 while not known. message: what went wrong.
+
+    lints: whether the model that is ready is calibrated for findings.
+    """
 
     kind: Literal["stopped", "loading", "ready", "failed"]
     model: str = ""
     done: int = 0
     total: int = 0
     message: str | None = None
+    lints: bool = False
 
 
 class EngineLoading(GessoError):
@@ -79,6 +84,10 @@ class Engine(Protocol):
         """
         ...
 
+    async def lint(self, request: LintRequest) -> tuple[Finding, ...]:
+        """What looks wrong, as `complete` otherwise; completions that are asked for later are answered before it."""
+        ...
+
 
 class EngineProcess:
     """An `Engine` in one worker process at a time; everything but the pipes' ends lives on the event loop.
@@ -91,7 +100,7 @@ class EngineProcess:
         self.state = EngineState("stopped")
         self._settings = Settings()
         self._numbers = count(1)
-        self._pending: dict[int, asyncio.Future[InfillResult]] = {}
+        self._pending: dict[int, asyncio.Future[InfillResult | tuple[Finding, ...]]] = {}
         self._worker: _Worker | None = None
         self._deaths = 0  # since the last answer
         self._restart: asyncio.Task[None] | None = None
@@ -108,13 +117,19 @@ class EngineProcess:
             await self._put_away()
 
     async def complete(self, request: InfillRequest) -> InfillResult:
+        return cast(InfillResult, await self._asked(request))
+
+    async def lint(self, request: LintRequest) -> tuple[Finding, ...]:
+        return cast("tuple[Finding, ...]", await self._asked(request))
+
+    async def _asked(self, request: InfillRequest | LintRequest) -> InfillResult | tuple[Finding, ...]:
         worker = self._worker
         if self.state.kind == "loading":
             raise EngineLoading(self.state)
         if self.state.kind != "ready" or worker is None:
             raise EngineGone(self.state.message or "The engine does not run; start it by the command of your editor.")
         number = next(self._numbers)
-        answer: asyncio.Future[InfillResult] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[InfillResult | tuple[Finding, ...]] = asyncio.get_running_loop().create_future()
         self._pending[number] = answer
         worker.send(Ask(number, request))
         try:
@@ -158,7 +173,7 @@ class EngineProcess:
         if isinstance(message, Loading):
             self._change(EngineState("loading", model, message.done, message.total))
         elif isinstance(message, Ready) and message.failure is None:
-            self._change(EngineState("ready", model))
+            self._change(EngineState("ready", model, lints=message.lints))
         elif isinstance(message, Ready):
             self._worker = None
             worker.close()

@@ -9,15 +9,34 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator
+from concurrent.futures import Future
 from typing import Any
 
 from cattrs.errors import ClassValidationError
 from lsprotocol import types
-from pygls.exceptions import JsonRpcInvalidParams, JsonRpcInvalidRequest, JsonRpcServerNotInitialized
+from pygls.exceptions import (
+    JsonRpcException,
+    JsonRpcInvalidParams,
+    JsonRpcInvalidRequest,
+    JsonRpcServerNotInitialized,
+)
 from pygls.lsp.server import LanguageServer
 from pygls.protocol import LanguageServerProtocol, lsp_method
 
 logger = logging.getLogger(__name__)
+
+
+class ServerCancelled(JsonRpcException):
+    """The answer to a request for diagnostics that something newer has overtaken: no error, so nothing is logged.
+
+    retrigger: whether the client is to ask again (LSP 3.17, DiagnosticServerCancellationData).
+    """
+
+    CODE = types.LSPErrorCodes.ServerCancelled.value
+    MESSAGE = "Server Cancelled"
+
+    def __init__(self, retrigger: bool) -> None:
+        super().__init__(data={"retriggerRequest": retrigger})
 
 
 class Protocol(LanguageServerProtocol):
@@ -77,6 +96,14 @@ class Protocol(LanguageServerProtocol):
     def _refuse(self, identifier: Any, error: Any) -> None:
         if isinstance(identifier, (int, str)) and not isinstance(identifier, bool):
             self._send_response(identifier, None, error.to_response_error())
+
+    def _send_handler_result(self, future: Future[Any], *, msg_id: Any) -> None:
+        error = None if future.cancelled() else future.exception()
+        if isinstance(error, ServerCancelled):
+            self._request_futures.pop(msg_id, None)
+            self._send_response(msg_id, error=error.to_response_error())
+        else:
+            super()._send_handler_result(future, msg_id=msg_id)
 
     def _call_ours(self, method: str, params: Any) -> Generator[Any, Any, None]:
         if (handler := self.fm.features.get(method)) is not None:

@@ -134,10 +134,11 @@ def _as_of(rejection: _Rejection, here: _Place) -> str | None:
         return None
     if text is not None:
         return text
-    return rejection.text if _edited_a_little(f"{place.left}\n{place.right}", f"{here.left}\n{here.right}") else None
+    return rejection.text if edited_a_little(f"{place.left}\n{place.right}", f"{here.left}\n{here.right}") else None
 
 
-def _edited_a_little(before: str, now: str) -> bool:
+def edited_a_little(before: str, now: str) -> bool:
+    """Whether one spot of a line changed, and not too much of the line."""
     same = len(commonprefix([before, now]))
     same += len(commonprefix([before[same:][::-1], now[same:][::-1]]))
     longer = max(len(before), len(now))

@@ -16,6 +16,7 @@ from typing import Any
 from lsprotocol import converters, types
 from pygls.uris import to_fs_path
 
+from lsp.code_actions import KINDS, code_actions
 from lsp.commands import register_commands
 from lsp.completion import ordinary_completion
 from lsp.documents import DocumentError, Snapshot
@@ -24,12 +25,13 @@ from lsp.inline_completion import InlineCompletion, Place
 from lsp.offers import Offers
 from lsp.progress import LoadProgress
 from lsp.protocol import Protocol, Server
+from lsp.reports import OPTIONS, Report, Reports
 from lsp.session import Session
 
 logger = logging.getLogger(__name__)
 SECTION = "gesso"
 SETTLE_S = 5.0
-KINDS = {"ready": "Normal", "loading": "Normal", "failed": "Error", "stopped": "Inactive"}
+STATUS_KINDS = {"ready": "Normal", "loading": "Normal", "failed": "Error", "stopped": "Inactive"}
 
 
 class GessoServer(Server):
@@ -40,6 +42,8 @@ class GessoServer(Server):
         self.session = Session(self)
         self.inline = InlineCompletion(self.session)
         self.offers = Offers(self.session, self.inline)
+        self.reports = Reports(self)
+        self.diagnostics = self.reports.diagnostics
         self.load_progress = LoadProgress(self)
         self.tasks: set[asyncio.Task[Any]] = set()
         self.given: Mapping[str, Any] = {}
@@ -58,6 +62,7 @@ class GessoServer(Server):
     def show_state(self, state: EngineState) -> None:
         """The engine's state as `didChangeStatus`, which clients of copilot-language-server know."""
         self.load_progress.show(state)
+        self.diagnostics.engine_changed(state)
         self.send_status(state)
 
     def send_status(self, state: EngineState) -> None:
@@ -66,7 +71,7 @@ class GessoServer(Server):
 
     def status(self) -> dict[str, Any]:
         session, state = self.session, self.session.engine.state
-        kind = KINDS[state.kind] if session.settings.enabled else "Inactive"
+        kind = STATUS_KINDS[state.kind] if session.settings.enabled else "Inactive"
         return {
             "kind": kind,
             "state": state.kind,
@@ -78,6 +83,9 @@ class GessoServer(Server):
 
     def warn(self, sentence: str) -> None:
         self.window_show_message(types.ShowMessageParams(types.MessageType.Warning, sentence))
+
+    def inform(self, sentence: str) -> None:
+        self.window_show_message(types.ShowMessageParams(types.MessageType.Info, sentence))
 
     def place(
         self,
@@ -112,6 +120,7 @@ def create_server() -> GessoServer:
     _register_lifecycle(server)
     _register_documents(server)
     _register_suggestions(server)
+    _register_findings(server)
     register_commands(server)
     return server
 
@@ -127,19 +136,27 @@ def _register_lifecycle(server: GessoServer) -> None:
         server.given = _section(params.initialization_options)
         if not _has_inline_completion(params.capabilities):
             server.feature(types.TEXT_DOCUMENT_COMPLETION, types.CompletionOptions())(completion)
+        server.reports.learn(params.capabilities)
+        if server.diagnostics.pulled:
+            server.feature(types.TEXT_DOCUMENT_DIAGNOSTIC, OPTIONS)(diagnostic)
 
     async def completion(params: types.CompletionParams) -> types.CompletionList:
         return await ordinary_completion(server, params)
 
+    async def diagnostic(params: types.DocumentDiagnosticParams) -> Report:
+        return await server.reports.answer(params)
+
     @server.feature(types.INITIALIZED)
     async def initialized(params: types.InitializedParams) -> None:
         await session.configure(await _pulled(server) or server.given)
+        server.diagnostics.reconsider()
         server.in_background(_settle(server))
 
     @server.feature(types.WORKSPACE_DID_CHANGE_CONFIGURATION)
     async def configuration(params: types.DidChangeConfigurationParams) -> None:
         pushed = _section(params.settings)
         await session.configure(await _pulled(server) or pushed or server.given)
+        server.diagnostics.reconsider()
         server.send_status(session.engine.state)
 
     @server.feature(types.SHUTDOWN)
@@ -147,6 +164,7 @@ def _register_lifecycle(server: GessoServer) -> None:
         for task in list(server.tasks):
             task.cancel()
         server.inline.stop()
+        server.diagnostics.stop()
         await session.close()
 
 
@@ -157,6 +175,7 @@ def _register_documents(server: GessoServer) -> None:
     def opened(params: types.DidOpenTextDocumentParams) -> None:
         snapshot = session.documents.open(params.text_document)
         session.trees.opened(snapshot)
+        server.diagnostics.opened(snapshot)
         server.in_background(session.why_private(snapshot))
 
     @server.feature(types.TEXT_DOCUMENT_DID_CHANGE)
@@ -173,6 +192,7 @@ def _register_documents(server: GessoServer) -> None:
         session.pace.typed()
         server.inline.changed(after)
         server.offers.changed(after)
+        server.diagnostics.changed(after)
 
     @server.feature(types.TEXT_DOCUMENT_DID_CLOSE)
     def closed(params: types.DidCloseTextDocumentParams) -> None:
@@ -182,11 +202,13 @@ def _register_documents(server: GessoServer) -> None:
         session.forget([uri])
         server.inline.closed(uri)
         server.offers.closed(uri)
+        server.reports.closed(uri)
 
     @server.feature(types.TEXT_DOCUMENT_DID_SAVE)
     def saved(params: types.DidSaveTextDocumentParams) -> None:
         if params.text_document.uri.endswith((".gitignore", "gesso.toml", "pyproject.toml")):
             session.forget([snapshot.uri for snapshot in session.documents.recent()])
+            server.diagnostics.reconsider()
             server.in_background(session.start_engine())
 
     @server.feature("textDocument/didFocus")
@@ -230,6 +252,12 @@ def _register_suggestions(server: GessoServer) -> None:
         identifier, length = _accepted_part(params)
         if identifier is not None:
             server.offers.partly_accepted(identifier, length)
+
+
+def _register_findings(server: GessoServer) -> None:
+    @server.feature(types.TEXT_DOCUMENT_CODE_ACTION, types.CodeActionOptions(code_action_kinds=KINDS))
+    async def code_action(params: types.CodeActionParams) -> list[types.CodeAction]:
+        return await code_actions(server, params)
 
 
 def _swallowing(snapshot: Snapshot, span: types.Range, characters: int) -> types.Range:

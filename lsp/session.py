@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from engine.errors import GessoError
+from infill.request import Neighbour
 from infill.statistics import Statistics
 from lsp.activity import Activity, Record
 from lsp.documents import Documents, Snapshot
@@ -30,6 +31,7 @@ from lsp.triggers import Quiet
 
 logger = logging.getLogger(__name__)
 UNTOLD = ("model", "disabled_paths")  # they may name folders
+NEIGHBOURS, NEIGHBOUR_CHARS = 4, 100_000
 CAUTION = {"calm": 1.5, "balanced": 1.0, "eager": 0.6}
 
 
@@ -119,6 +121,18 @@ class Session:
 
     def is_known_to_be_public(self, snapshot: Snapshot) -> bool:
         return snapshot.uri in self._private and self._private[snapshot.uri] is None
+
+    def neighbours(self, snapshot: Snapshot) -> tuple[Neighbour, ...]:
+        """The documents last touched in the same language; none that is private."""
+        others = [
+            other
+            for other in self.documents.recent()
+            if other.uri != snapshot.uri
+            and other.language == snapshot.language
+            and self.is_known_to_be_public(other)
+            and other.length <= NEIGHBOUR_CHARS
+        ]
+        return tuple(Neighbour(other.path or other.uri, other.text) for other in others[:NEIGHBOURS])
 
     def caution(self, invoked: bool) -> float:
         """Times the confidence that the model's calibration asks for; by hand nothing is too uncertain."""

@@ -16,6 +16,7 @@ from infill import settings as infill_settings
 from lsp.privacy import is_pattern
 
 Eagerness = Literal["calm", "balanced", "eager"]
+Severity = Literal["hint", "information", "warning", "error"]
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,23 @@ class LspSettings:
         "Offer suggestions in the ordinary completion list of editors that cannot show them in the text.",
         choices=("auto", "never"),
     )
+    lint: bool | None = _setting(
+        "lint",
+        None,
+        "boolean",
+        "Mark what looks wrong to the model while you type. null: if the model was calibrated for it.",
+        optional=True,
+    )
+    lint_severity: Severity = _setting(
+        "lintSeverity",
+        "hint",
+        "string",
+        "How what looks wrong to the model is marked.",
+        choices=("hint", "information", "warning", "error"),
+    )
+    lint_ignore: Sequence[str] = _setting(
+        "lintIgnore", (), "array", "Kinds of findings that are never shown, by their codes, such as wrong-name."
+    )
     statistics: bool = _setting(
         "statistics", True, "boolean", "Count on this machine what was shown and accepted (`gesso stats`). Never sent."
     )
@@ -190,6 +208,8 @@ def parse(value: Mapping[str, Any]) -> tuple[LspSettings, list[str]]:
             f"{pattern!r} in gesso.disabledPaths is no pattern of .gitignore; it is ignored." for pattern in wrong
         ]
         taken["disabled_paths"] = tuple(pattern for pattern in taken["disabled_paths"] if pattern not in wrong)
+    if "lint_ignore" in taken:
+        taken["lint_ignore"] = tuple(taken["lint_ignore"])
     return LspSettings(**taken), problems
 
 

@@ -96,7 +96,7 @@ def write_card(runs: Sequence[Path], manifest: Path, quality: Path, recipe: Path
         begun = "" if number == 1 else ", from the weights of the run before"
         lines += [f"Run {number}: {spent}{begun}.\n", *rows, ""]
     lines += [
-        "Recipe of the last run (`train/pocket.toml`):\n\n```toml",
+        f"Recipe of the last run (`train/{recipe.name}`):\n\n```toml",
         recipe.read_text().strip(),
         "```\n",
         LIMITS.format(prompt=window["prompt"], canvas=window["canvas"]),

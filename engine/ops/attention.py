@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from engine.kernels import FAST_TYPES, usable
+
 # Stands for `causal_mask(new, 0, None, device)` where all keys are new: kernels then skip the half that nobody sees,
 # and on a GPU the fastest one takes no mask. Known by identity; it holds nothing.
 CAUSAL = torch.empty(0, dtype=torch.bool)
@@ -20,6 +22,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
     mask: bool, broadcastable to [batch, heads, length, keys], or None for all, or CAUSAL for as many keys as queries.
     Returns [batch, length, heads * head_dim].
     """
+    if _library_is_slow(query, mask) and query.dtype in FAST_TYPES and usable(query):
+        from engine.kernels import attention
+
+        if attention.takes(query, mask):
+            return attention.attend(query, key, value, mask)
     causal, groups = mask is CAUSAL, query.shape[1] // key.shape[1]
     if causal:
         mask = None
@@ -31,6 +38,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
         query, key, value, attn_mask=mask, is_causal=causal, scale=1.0, enable_gqa=groups > 1
     )
     return out.transpose(1, 2).flatten(2)
+
+
+def _library_is_slow(query: Tensor, mask: Tensor | None) -> bool:
+    """Whether PyTorch has no flash kernel for this on a GPU: heads of more than 256, or a mask."""
+    return query.shape[-1] > 256 or (mask is not None and mask is not CAUSAL)
 
 
 def causal_mask(new: int, past: int, window: int | None, device: torch.device) -> Tensor:

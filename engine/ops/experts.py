@@ -1,4 +1,4 @@
-"""Mixture of experts: router and grouped feed-forward, in plain PyTorch.
+"""Mixture of experts: router and grouped feed-forward, in plain PyTorch; on a GPU by the kernels where they can.
 
 Source: transformers, `DiffusionGemmaTextRouter` and `DiffusionGemmaTextExperts`. With one expert the router's
 weights are one by definition, and the product is a plain feed-forward.
@@ -9,6 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from engine.kernels import FAST_TYPES, usable
+from engine.quantized import plain
 
 
 def gated_gelu(gate_up: Tensor) -> Tensor:
@@ -33,6 +36,10 @@ def experts(x: Tensor, weights: Tensor, indices: Tensor, gate_up: Tensor, down: 
     x [tokens, hidden], weights and indices [tokens, top_k], gate_up [experts, 2 * size, hidden],
     down [experts, hidden, size]; returns [tokens, hidden].
     """
+    if x.dtype in FAST_TYPES and usable(x):
+        from engine.kernels.mixture import mixture
+
+        return mixture(x, weights, indices, plain(gate_up), plain(down))
     top_k = indices.shape[-1]
     order = indices.flatten().argsort(stable=True)
     counts = torch.bincount(indices.flatten(), minlength=gate_up.shape[0]).tolist()

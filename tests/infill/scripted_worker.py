@@ -1,12 +1,15 @@
 """A worker process whose model is a script: what it does is said by the model's name and by the request's text."""
 
+import json
 import os
+import re
 import sys
 import time
 import types
 from typing import Any
 
 from engine.errors import InputError, ModelError, Stop, leave_if
+from infill.findings import Finding, LintRequest
 from infill.request import InfillRequest, InfillResult
 from infill.settings import Settings
 from infill.worker import main
@@ -15,8 +18,8 @@ from infill.worker import main
 class Completer:
     """Stands where `infill.completion.Completer` does, so that no model's libraries are imported."""
 
-    def __init__(self) -> None:
-        self.begun = 0
+    def __init__(self, model: str = "") -> None:
+        self.begun, self.model = 0, model
 
     @staticmethod
     def load(settings: Settings, on_progress: Any) -> "Completer":
@@ -30,7 +33,7 @@ class Completer:
         if settings.model == "endless":
             time.sleep(600)
         on_progress(100, 100)
-        return Completer()
+        return Completer(settings.model)
 
     def complete(self, request: InfillRequest, stop: Stop) -> InfillResult:
         """`steps` of the result is how many requests were begun until now."""
@@ -52,8 +55,47 @@ class Completer:
         return InfillResult((), self.begun, len(request.text), 0, 0, 0, {"total": 0.0}, "scripted", request.seed)
 
 
+WRONG = {"wrnog": ("wrong-name", "wrong"), "plsu": ("misspelled", "plus")}
+
+
+class Linter:
+    """Stands where `infill.lint.Linter` does. The words of WRONG are wrong, with digits behind them, too.
+
+    The file that SCRIPTED_LINT_LOG names gets a line for each request that is begun.
+    """
+
+    def __init__(self, completer: Completer) -> None:
+        if completer.model == "broken lint":
+            raise ModelError("The bars cannot be read; fetch them again.")
+        self.completer = completer
+
+    @property
+    def can_lint(self) -> bool:
+        return self.completer.model != "no lint"
+
+    def lint(self, request: LintRequest, stop: Stop) -> list[Finding]:
+        if path := os.environ.get("SCRIPTED_LINT_LOG"):
+            asked = [request.text[start:end] for start, end in request.ranges]
+            with open(path, "a") as file:
+                print(json.dumps({"path": request.path, "asked": asked, "off": sorted(request.off)}), file=file)
+        found = []
+        for start, end in request.ranges or ((0, len(request.text)),):
+            while "endless" in request.text[start:end]:
+                leave_if(stop)
+                time.sleep(0.002)
+            if "input" in request.text[start:end]:
+                raise InputError("The request is no good; ask otherwise.")
+            for match in re.compile("|".join(WRONG)).finditer(request.text, start, end):
+                code, replacement = WRONG[match[0]]
+                if code not in request.off and "gesso: ignore" not in request.text[match.end() :].split("\n")[0]:
+                    message = f"`{match[0]}` looks wrong."
+                    found.append(Finding(match.start(), match.end(), code, message, replacement, 5.0))
+        return found
+
+
 if __name__ == "__main__":
-    module: Any = types.ModuleType("infill.completion")
-    module.Completer = Completer
-    sys.modules["infill.completion"] = module
+    for name, stands in (("infill.completion", Completer), ("infill.lint", Linter)):
+        module: Any = types.ModuleType(name)
+        setattr(module, stands.__name__, stands)
+        sys.modules[name] = module
     main()

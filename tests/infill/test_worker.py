@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
-from engine.errors import GessoError, InputError, Stop, leave_if
+from engine.errors import GessoError, InputError, ModelError, Stop, leave_if
+from infill.findings import Finding, LintRequest
 from infill.request import InfillRequest, InfillResult
 from infill.settings import Settings
 from infill.worker import Worker
@@ -27,6 +28,9 @@ ROOT = Path(__file__).parents[2]
 SCRIPTED = Path(__file__).parent / "scripted_worker.py"
 PATIENCE_S = 30.0
 STEPS = 2
+
+
+FINDING = Finding(0, 1, "wrong-name", "`a` looks wrong.", "b", 1.0)
 
 
 def request(text: str) -> InfillRequest:
@@ -65,6 +69,28 @@ class Gated:
         return InfillResult((), STEPS, 0, 0, 0, 0, {}, request.text, 0)
 
 
+class GatedLinter:
+    """Takes steps as its completer does, and keeps the same notes."""
+
+    can_lint = True
+
+    def __init__(self, completer: Gated) -> None:
+        self.completer = completer
+
+    def lint(self, request: LintRequest, stop: Stop) -> list[Finding]:
+        self.completer.complete(InfillRequest(request.text, ()), stop)
+        return [FINDING]
+
+
+@pytest.fixture(autouse=True)
+def linter(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Stands in the place of `infill.lint`."""
+    module = ModuleType("infill.lint")
+    module.Linter = GatedLinter  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "infill.lint", module)
+    return module
+
+
 class Hosted:
     """A `Worker` on threads of this process; `number`s are handed out by the tests."""
 
@@ -80,18 +106,18 @@ class Hosted:
         for thread in self.threads:
             thread.start()
 
-    def begin(self, number: int, text: str) -> None:
+    def begin(self, number: int, text: str, lint: bool = False) -> None:
         """Asks, and waits until it runs."""
-        self.to_worker.send(Ask(number, request(text)))
+        self.to_worker.send(Ask(number, LintRequest(text) if lint else request(text)))
         assert self.completer.has_begun.acquire(timeout=PATIENCE_S)
 
     def tell(self, *messages: Ask | Cancel) -> None:
         """Sends while a request runs, and waits until the worker has taken all."""
-        for message in (*messages, Ask(-1, request("last"))):
+        for message in (*messages, Ask(-1, LintRequest("last"))):
             self.to_worker.send(message)
         with self.worker.news:
-            assert self.worker.news.wait_for(lambda: -1 in self.worker.waiting, PATIENCE_S)
-            del self.worker.waiting[-1]
+            assert self.worker.news.wait_for(lambda: -1 in self.worker.waiting_lints, PATIENCE_S)
+            del self.worker.waiting_lints[-1]
 
     def steps(self, count: int) -> None:
         self.completer.gate.release(count)
@@ -146,7 +172,66 @@ def test_cancelling_what_is_done_or_unknown_disturbs_nobody(hosted: Hosted) -> N
     hosted.tell(Cancel(1), Cancel(99))
     hosted.steps(STEPS)
     answer = hosted.answer()
-    assert answer.number == 2 and answer.result is not None and answer.result.model == "second"
+    assert answer.number == 2 and isinstance(answer.result, InfillResult) and answer.result.model == "second"
+
+
+def test_completions_go_before_lint(hosted: Hosted) -> None:
+    hosted.begin(1, "first")
+    hosted.tell(Ask(2, LintRequest("lint")), Ask(3, request("third")), Ask(4, LintRequest("newer lint")))
+    hosted.steps(8)
+    answers = [hosted.answer() for _ in range(4)]
+    assert [answer.number for answer in answers] == [1, 3, 4, 2]
+    assert answers[3].result == (FINDING,) and isinstance(answers[1].result, InfillResult)
+
+
+def test_lint_makes_way_for_a_completion_and_is_begun_anew(hosted: Hosted) -> None:
+    hosted.begin(1, "lint", lint=True)
+    hosted.tell(Ask(2, request("second")))
+    hosted.steps(1)
+    assert hosted.completer.has_begun.acquire(timeout=PATIENCE_S)
+    assert hosted.completer.ended == [], "it was left in the middle"
+    hosted.steps(2 * STEPS)
+    assert [hosted.answer().number for _ in range(2)] == [2, 1]
+    assert hosted.completer.begun == ["lint", "second", "lint"]
+
+
+def test_lint_that_was_cancelled_is_not_begun_anew(hosted: Hosted) -> None:
+    hosted.begin(1, "lint", lint=True)
+    hosted.tell(Ask(2, LintRequest("waits")), Ask(3, request("third")), Cancel(1), Cancel(2))
+    hosted.steps(1 + STEPS)
+    assert hosted.answer().number == 3
+    hosted.begin(4, "last", lint=True)
+    hosted.steps(STEPS)
+    assert hosted.answer().number == 4
+    assert hosted.completer.begun == ["lint", "third", "last"]
+
+
+def test_lint_is_left_in_the_middle_when_it_is_cancelled(hosted: Hosted) -> None:
+    hosted.begin(1, "lint", lint=True)
+    hosted.tell(Cancel(1), Ask(2, LintRequest("second")))
+    hosted.steps(1 + STEPS)
+    assert hosted.answer().number == 2
+    assert hosted.completer.ended == ["second"]
+
+
+@pytest.mark.parametrize("lints", [True, False, None])
+def test_with_the_model_it_is_told_whether_it_is_calibrated_for_lint(
+    linter: ModuleType, monkeypatch: pytest.MonkeyPatch, lints: bool | None
+) -> None:
+    def broken(_: object) -> GatedLinter:
+        raise ModelError("The bars cannot be read; fetch them again.")
+
+    monkeypatch.setattr(GatedLinter, "can_lint", lints)
+    if lints is None:
+        linter.Linter = broken  # type: ignore[attr-defined]
+    completion = ModuleType("infill.completion")
+    completion.Completer = SimpleNamespace(load=lambda settings, report: Gated())  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "infill.completion", completion)
+    inbox, _ = Pipe(duplex=False)
+    said, outbox = Pipe(duplex=False)
+    assert Worker(inbox, outbox).load(Settings()) is not None
+    assert receive(said) == Loading(0, 0)
+    assert receive(said) == Ready(None, bool(lints))
 
 
 def test_an_error_for_users_comes_back_as_it_is(hosted: Hosted) -> None:
@@ -228,7 +313,7 @@ def scripted() -> Iterator[Process]:
 
 def test_a_load_is_reported_from_before_its_start_to_its_end(scripted: Process) -> None:
     said = scripted.load("pocket")
-    assert said[0] == Loading(0, 0) and said[-2:] == [Loading(100, 100), Ready(None)]
+    assert said[0] == Loading(0, 0) and said[-2:] == [Loading(100, 100), Ready(None, lints=True)]
 
 
 def test_nothing_slow_is_imported_before_the_first_report() -> None:

@@ -25,10 +25,11 @@ class Gone(Exception):
 
 
 class Client:
-    """Starts `python -m lsp`; `received` has every message of the server that no `request` waited for."""
+    """Starts `python -m lsp`, or another `server`; `received` has every message of the server that no `request` waited
+    for."""
 
-    def __init__(self, environment: dict[str, str], *arguments: str) -> None:
-        command = [sys.executable, "-m", "lsp", *arguments]
+    def __init__(self, environment: dict[str, str], *arguments: str, server: tuple[str, ...] = ("-m", "lsp")) -> None:
+        command = [sys.executable, *server, *arguments]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, env=environment
         )

@@ -22,6 +22,7 @@ import psutil
 import pytest
 
 from engine.errors import InputError
+from infill.findings import LintRequest
 from infill.request import Hole, InfillRequest, InfillResult
 from infill.settings import Settings
 from lsp import engine_process
@@ -143,6 +144,37 @@ def test_cancelling_reaches_the_model_and_the_next_request_is_answered() -> None
             with pytest.raises(asyncio.CancelledError):
                 await endless
             assert (await one.ask("x")).steps == 2, "the endless one was begun, and was left"
+
+    run(test())
+
+
+def test_findings_and_whether_the_model_is_good_for_them() -> None:
+    async def test() -> None:
+        async with watched() as one:
+            await one.ready(model="no lint")
+            assert not one.engine.state.lints
+            await one.ready()
+            assert one.engine.state.lints
+            (finding,) = await one.engine.lint(LintRequest("a = wrnog\n"))
+            assert (finding.start, finding.end, finding.replacement) == (4, 9, "wrong")
+            with pytest.raises(InputError):
+                await one.engine.lint(LintRequest("input"))
+
+    run(test())
+
+
+def test_a_completion_overtakes_lint_which_can_be_cancelled() -> None:
+    async def test() -> None:
+        async with watched() as one:
+            await one.ready()
+            lint = asyncio.ensure_future(one.engine.lint(LintRequest("endless")))
+            await asyncio.sleep(0.1)
+            assert (await one.ask("x")).steps == 1
+            assert not lint.done()
+            lint.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await lint
+            assert await asyncio.wait_for(one.engine.lint(LintRequest("fine")), PATIENCE_S) == ()
 
     run(test())
 

@@ -40,7 +40,8 @@ def test_it_says_what_it_can_do(shared: Client) -> None:
 def test_capabilities(bare: Client) -> None:
     capabilities = bare.initialize()["capabilities"]
     assert capabilities["inlineCompletionProvider"] is not None
-    assert "completionProvider" not in capabilities
+    assert "completionProvider" not in capabilities and "diagnosticProvider" not in capabilities
+    assert capabilities["codeActionProvider"]["codeActionKinds"] == ["quickfix"]
     assert capabilities["textDocumentSync"]["change"] == 2
     assert "gesso.accepted" in capabilities["executeCommandProvider"]["commands"]
     assert bare.close() == 0
@@ -187,6 +188,33 @@ def test_a_model_that_is_not_there_is_said_once_and_the_server_lives(bare: Clien
     told = [m["params"]["message"] for m in bare.received if m["method"] == "window/showMessage"]
     assert len(told) == 1 and "none" in told[0]
     assert bare.close() == 0
+
+
+@pytest.mark.slow
+def test_the_shipped_model_finds_a_slip_and_its_fix(bare: Client, tmp_path: Path) -> None:
+    actions: dict[str, Any] = {"codeActionLiteralSupport": {"codeActionKind": {"valueSet": []}}}
+    capabilities = {"textDocument": {"codeAction": actions}}
+    bare.initialize(capabilities, settings={"lint": True})
+    bare.wait_until_ready()
+    uri = (tmp_path / "account.py").as_uri()
+    bare.open(uri, CODE.replace("self.balance + amount", "self.balance + amuont").replace("self.ba\n", "0\n"))
+
+    def found() -> list[dict[str, Any]]:
+        told = [m["params"] for m in bare.received if m["method"] == "textDocument/publishDiagnostics"]
+        return [one for params in told for one in params["diagnostics"]]
+
+    bare.wait(lambda: any("amuont" in one["message"] for one in found()), 120)
+    slip = next(one for one in found() if "amuont" in one["message"])
+    assert slip["code"] == "misspelled" and slip["severity"] == 4 and slip["range"]["start"]["line"] == 8
+    params = {"textDocument": {"uri": uri}, "range": slip["range"], "context": {"diagnostics": [slip]}}
+    fix = bare.request("textDocument/codeAction", params)[0]
+    assert fix["edit"]["changes"][uri] == [{"range": slip["range"], "newText": "amount"}]
+
+
+def test_a_command_with_too_few_arguments_is_answered(shared: Client) -> None:
+    with pytest.raises(LookupError) as error:
+        shared.command("gesso.dismiss", "file:///x.py")
+    assert error.value.args[0] == -32602
 
 
 def _descendants(pid: int) -> list[int]:

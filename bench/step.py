@@ -1,0 +1,283 @@
+"""Milliseconds per denoise step at the true 26B shapes, beside the bytes that a step must move, on one GPU.
+
+Run `python -m bench.step` on a machine with a GPU; nothing is downloaded. Each format, canvas and context gives a row:
+a step run eagerly and as a CUDA graph, the least bytes over the copy bandwidth measured in the same run, their ratio,
+memory; and with `--profile` where the time goes by kernel. `--theirs` times transformers' own implementation on weights
+of the same shapes. Results are written after every row, so a run may be interrupted.
+
+`TRITON_INTERPRET=1 python -m bench.step --tiny` is a dry run on a CPU; its times mean nothing.
+"""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from bench.report import RESULTS, Report, Spread, conditions
+from bench.step_shapes import BUILDS, TINY, TRUE_26B, random_keys, random_model, step_bytes
+from engine.config import ModelConfig
+from engine.errors import InputError
+from engine.kernels.model import FusedModel
+from engine.key_values import CanvasMemory, KeyValues
+from engine.sampler import accept
+
+TOP = 32  # tokens that self-conditioning looks at
+COPIED_BYTES = 2**31
+BOUND = 0.1  # nats, as released
+HEADER = (
+    "format",
+    "canvas",
+    "context",
+    "eager, ms",
+    "graph, ms",
+    "floor, ms",
+    "graph / floor",
+    "GB read",
+    "memory, GiB",
+)
+
+
+class Step:
+    """One denoise step over a canvas that is all hole, on static tensors, so that a CUDA graph can hold it.
+
+    Denoising, the pass over the vocabulary with sampling, acceptance, renoising and the next step's belief.
+    """
+
+    def __init__(self, model: FusedModel, kv: KeyValues, canvas: int) -> None:
+        device, config = kv.device, model.config
+        self.model, self.memory, self.vocab = model, CanvasMemory(kv, canvas), config.vocab_size
+        self.tokens = torch.randint(0, self.vocab, (1, canvas), device=device)
+        self.belief = torch.zeros(1, canvas, config.hidden_size, device=device, dtype=kv.dtype)
+        self.temperature = torch.full((canvas,), 0.6, device=device)
+        self.seeds = torch.arange(canvas, device=device, dtype=torch.int32)
+        self.present = torch.ones(1, canvas, dtype=torch.bool, device=device)
+        self.bounds = torch.full((1,), BOUND, device=device)
+
+    def __call__(self) -> None:
+        memory = self.memory
+        hidden = self.model.denoise(self.tokens, self.belief, memory.positions(), memory.masks(), memory)
+        seen = self.model.read_out(hidden[0], self.temperature, TOP, self.seeds)
+        accepted = accept(seen.entropy[None], self.present, self.bounds)
+        noise = torch.randint(0, self.vocab, self.tokens.shape, device=self.tokens.device)
+        self.tokens.copy_(torch.where(accepted, seen.sample, noise))
+        self.belief.copy_(self.model.embed_few(seen.top_tokens, seen.top_probabilities)[None])
+        self.seeds += len(self.seeds)
+
+
+def timed(work: Callable[[], object], device: torch.device, repeats: int, warm_up: int = 3) -> Spread:
+    """Milliseconds of `work`, by device events on a GPU."""
+    for _ in range(warm_up):
+        work()
+    samples = []
+    for _ in range(repeats):
+        if device.type != "cuda":
+            started = perf_counter()
+            work()
+            samples.append(1000 * (perf_counter() - started))
+            continue
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        work()
+        end.record()
+        end.synchronize()
+        samples.append(start.elapsed_time(end))
+    return Spread.of(samples)
+
+
+def captured(work: Callable[[], object], device: torch.device) -> Callable[[], object] | None:
+    """`work` as a CUDA graph; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            work()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return graph.replay
+
+
+def copy_bandwidth(device: torch.device, size: int) -> float:
+    """Bytes read and written a second by a copy of random numbers on the device."""
+    source = torch.randint(0, 256, (size,), dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return 2 * size / (timed(lambda: target.copy_(source), device, 20).median / 1000)
+
+
+def by_kernel(work: Callable[[], object], most: int = 20) -> list[dict[str, Any]]:
+    """Microseconds and calls of the kernels of one run, the dearest first."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as profiler:
+        work()
+        torch.cuda.synchronize()
+    events = [event for event in profiler.key_averages() if event.self_device_time_total > 0]
+    events.sort(key=lambda event: -event.self_device_time_total)
+    return [{"kernel": e.key[:120], "us": e.self_device_time_total, "calls": e.count} for e in events[:most]]
+
+
+def measure(
+    model: FusedModel, kv: KeyValues, canvas: int, bandwidth: float, repeats: int, profile: bool
+) -> dict[str, Any]:
+    """The figures of one row."""
+    device = kv.device
+    step = Step(model, kv, canvas)
+    read = step_bytes(model, kv, canvas)
+    eager = timed(step, device, repeats)
+    assert bool(step.belief.isfinite().all()), "a step gave numbers that are not finite"
+    replay = captured(step, device)
+    figures: dict[str, Any] = {
+        "bytes": asdict(read) | {"total": read.total},
+        "floor_ms": 1000 * read.total / bandwidth,
+        "eager_ms": eager.to_json(),
+        "memory_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+    }
+    best = eager
+    if replay is not None:
+        best = timed(replay, device, repeats)
+        figures["graph_ms"] = best.to_json()
+    figures["over_floor"] = best.median / figures["floor_ms"]
+    if profile and device.type == "cuda":
+        figures["kernels"] = by_kernel(step)
+    return figures
+
+
+def row(name: str, canvas: int, context: int, figures: dict[str, Any]) -> list[str]:
+    graph, memory = figures.get("graph_ms"), figures["memory_bytes"]
+    return [
+        name,
+        str(canvas),
+        str(context),
+        f"{figures['eager_ms']['median']:.2f}",
+        f"{graph['median']:.2f}" if graph else "–",
+        f"{figures['floor_ms']:.2f}",
+        f"{figures['over_floor']:.2f}",
+        f"{figures['bytes']['total'] / 1e9:.1f}",
+        f"{memory / 2**30:.1f}" if memory else "–",
+    ]
+
+
+def choose_place(tiny: bool) -> tuple[torch.device, torch.dtype]:
+    """Device and number type; raises InputError where the kernels cannot run."""
+    if torch.cuda.is_available():
+        return torch.device("cuda"), torch.bfloat16
+    import triton
+
+    if not (tiny and triton.knobs.runtime.interpret):
+        raise InputError(
+            "There is no GPU here; for a dry run on the CPU run `TRITON_INTERPRET=1 python -m bench.step --tiny`."
+        )
+    return torch.device("cpu"), torch.float32
+
+
+def their_step(config_json: dict[str, Any], canvas: int, context: int, compiled: bool, steps: int) -> Spread:
+    """Milliseconds per step of transformers' generate with random weights of the same shapes."""
+    from bench.step_theirs import steps_of_generate
+
+    return Spread.of(steps_of_generate(config_json, canvas, context, compiled, steps))
+
+
+@torch.inference_mode()
+def main(
+    formats: Annotated[list[str] | None, typer.Option("--format", help=f"Of {', '.join(BUILDS)}; else all.")] = None,
+    canvases: Annotated[list[int] | None, typer.Option("--canvas", help="Canvas columns.")] = None,
+    contexts: Annotated[list[int] | None, typer.Option("--context", help="Prompt tokens.")] = None,
+    repeats: Annotated[int, typer.Option(min=2, help="Measured steps of each row.")] = 30,
+    theirs: Annotated[str, typer.Option(help="transformers instead of this engine: none, eager or compiled.")] = "none",
+    profile: Annotated[bool, typer.Option(help="Also list the time by kernel.")] = False,
+    tiny: Annotated[bool, typer.Option(help="Small shapes, to try the program.")] = False,
+    name: Annotated[str, typer.Option(help="Name of the result files.")] = "step",
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
+) -> None:
+    """Measures a denoise step at the true shapes of the 26B."""
+    device, dtype = choose_place(tiny)
+    config_json = TINY if tiny else TRUE_26B
+    config = ModelConfig.from_json(config_json)
+    canvases = canvases or ([8] if tiny else [256, 128, 64])
+    contexts = contexts or ([20] if tiny else [512, 2048, 8192])
+    bandwidth = copy_bandwidth(device, 2**20 if tiny else COPIED_BYTES)
+    told = notes(bandwidth, repeats, tiny)
+    report = Report("A denoise step of the 26B", {**conditions(), **card(device)}, HEADER, [], told, {})
+    unknown = set(formats or ()) - BUILDS.keys()
+    if unknown:
+        raise InputError(f"There is no format {sorted(unknown)[0]!r}; choose among {', '.join(BUILDS)}.")
+    rows: list[list[str]] = []
+    figures: dict[str, Any] = {"bandwidth": bandwidth, "rows": {}}
+    if theirs not in ("none", "eager", "compiled"):
+        raise InputError(f"--theirs is none, eager or compiled, not {theirs!r}.")
+    if theirs != "none":
+        for canvas in canvases:
+            for context in contexts:
+                spread = their_step(config_json, canvas, context, theirs == "compiled", repeats)
+                figures["rows"][f"transformers {theirs}, {canvas}, {context}"] = spread.to_json()
+                rows.append([f"transformers {theirs}", str(canvas), str(context), f"{spread.median:.2f}", *["–"] * 5])
+                _save(report, rows, figures, name, out)
+        return
+    for kind in formats or BUILDS:
+        model = random_model(config, BUILDS[kind], device, dtype)
+        for canvas in canvases:
+            for context in contexts:
+                if device.type == "cuda":
+                    torch.cuda.reset_peak_memory_stats()
+                kv = random_keys(config, context, canvas, device, dtype)
+                found = measure(model, kv, canvas, bandwidth, repeats, profile)
+                figures["rows"][f"{kind}, {canvas}, {context}"] = found
+                rows.append(row(kind, canvas, context, found))
+                _save(report, rows, figures, name, out)
+        del model, kv
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def card(device: torch.device) -> dict[str, Any]:
+    """The GPU and what drives it."""
+    import triton
+
+    found = {"triton": triton.__version__, "cuda": torch.version.cuda}
+    if device.type == "cuda":
+        found |= {"gpu": torch.cuda.get_device_name(device), "driver": _driver()}
+    return found
+
+
+def _driver() -> str:
+    """As the driver's own tool tells it, where it is there."""
+    try:
+        command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.strip().partition("\n")[0]
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def notes(bandwidth: float, repeats: int, tiny: bool) -> list[str]:
+    told = [
+        f"Random weights made on the device. A batch of one, the whole canvas a hole; medians of {repeats} steps after "
+        "warm-up, by device events.",
+        f"Floor: the least bytes a step must read over the copy bandwidth measured in this run, {bandwidth / 1e12:.2f} "
+        "TB/s. Of the experts those that are chosen by anyone if all are as likely.",
+        "fp8: experts and projections; nvfp4: experts only; int4: experts in groups of 32, projections in fp8. "
+        "Embedding, head, router and self-conditioning are bfloat16 throughout.",
+        f"Self-conditioning takes the {TOP} likeliest tokens.",
+    ]
+    return [*told, "A dry run at tiny shapes: the times mean nothing."] if tiny else told
+
+
+def _save(report: Report, rows: list[list[str]], figures: dict[str, Any], name: str, out: Path) -> None:
+    done = Report(report.title, report.conditions, report.header, rows, report.notes, figures)
+    files = done.write(name, out)
+    print(" | ".join(rows[-1]), "->", files[1], flush=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,255 @@
+"""Every kernel at its true size: is it right, and how long does it take beside the library's own on the same tensors?
+
+Run `python -m bench.step_kernels` on a machine with a GPU. The reference is the plain twin in float32, inputs are fresh
+random numbers; results are held to it by the norm of the difference over the norm of the reference. Ends with exit code
+1 where a kernel is wrong. `TRITON_INTERPRET=1 python -m bench.step_kernels --tiny` is a dry run on a CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from torch import Tensor
+from torch.nn import functional as F
+
+from bench.report import RESULTS, Report, conditions
+from bench.step import card, choose_place, timed
+from bench.step_shapes import random_weight
+from engine.kernels.attention import attend
+from engine.kernels.linear import quantized_linear
+from engine.kernels.mixture import mixture
+from engine.kernels.vocabulary import gumbel_noise, read_out_hidden, read_out_logits
+from engine.ops import vocabulary as twin
+from engine.ops.experts import experts
+from engine.quantized import FORMATS, QuantizedWeight
+
+CAP, KEPT = 30.0, 4  # soft cap; likeliest tokens that are compared
+WORST = 1e-2  # relative: bfloat16 has 8 bits, and sums are in float32
+HEADER = ("kernel", "what", "error", "ours, ms", "library, ms", "library")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """tokens of a canvas, hidden, size of an expert, experts, top_k, vocab, prompt tokens."""
+
+    tokens: int = 256
+    hidden: int = 2816
+    size: int = 704
+    experts: int = 128
+    top_k: int = 8
+    vocab: int = 262_144
+    contexts: tuple[int, ...] = (512, 2048, 8192)
+    window: int = 1024
+
+
+TINY_SIZES = Sizes(8, 64, 32, 4, 2, 300, (20,), 16)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A kernel on its inputs: ours and the reference give what is compared; library, where there is one, is timed
+    too."""
+
+    kernel: str
+    what: str
+    ours: Callable[[], Tensor]
+    reference: Callable[[], Tensor]
+    library: Callable[[], object] | None = None
+    library_name: str = "–"
+
+
+def cases(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
+    yield from _mixtures(sizes, device, dtype)
+    yield from _products(sizes, device, dtype)
+    yield from _attentions(sizes, device, dtype)
+    yield from _vocabularies(sizes, device, dtype)
+
+
+def _mixtures(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
+    routings = {
+        f"{sizes.tokens} tokens": _routing(sizes, sizes.tokens, device),
+        "one token": _routing(sizes, 1, device),
+        "experts half empty": _routing(sizes, sizes.tokens, device) // 2,
+        "all to one": torch.full((sizes.tokens, 1), sizes.experts - 1, device=device),
+    }
+    shapes = (sizes.experts, 2 * sizes.size, sizes.hidden), (sizes.experts, sizes.hidden, sizes.size)
+    for kind in FORMATS:
+        gate_up, down = (random_weight(torch.empty(s, device="meta", dtype=dtype), kind, device) for s in shapes)
+        for what, indices in routings.items():
+            x = torch.randn(len(indices), sizes.hidden, device=device, dtype=dtype)
+            weights = torch.rand(indices.shape, device=device)
+
+            library = None
+            if kind == "plain" and device.type == "cuda" and hasattr(torch, "_grouped_mm"):
+                library = _grouped(x, weights, indices, gate_up.numbers, down.numbers)
+            inputs = x, weights, indices, gate_up, down
+            ours, reference = partial(mixture, *inputs), partial(_mixture, *inputs)
+            yield Case("mixture", f"{kind}, {what}", ours, reference, library, "torch._grouped_mm" if library else "–")
+
+
+def _mixture(x: Tensor, weights: Tensor, indices: Tensor, gate_up: QuantizedWeight, down: QuantizedWeight) -> Tensor:
+    return experts(x.float(), weights, indices, gate_up.dequantize(), down.dequantize())
+
+
+def _routing(sizes: Sizes, tokens: int, device: torch.device) -> Tensor:
+    return torch.rand(tokens, sizes.experts, device=device).topk(sizes.top_k, dim=-1).indices
+
+
+def _grouped(x: Tensor, weights: Tensor, indices: Tensor, gate_up: Tensor, down: Tensor) -> Callable[[], Tensor]:
+    """The same with PyTorch's grouped product, sorted on the device too."""
+
+    def run() -> Tensor:
+        flat = indices.flatten()
+        order = flat.argsort(stable=True)
+        counts = torch.zeros(len(gate_up), dtype=torch.int32, device=x.device)
+        ends = counts.scatter_add(0, flat, torch.ones_like(flat, dtype=torch.int32)).cumsum(0, dtype=torch.int32)
+        rows = x[order // indices.shape[-1]]
+        gate, up = torch._grouped_mm(rows, gate_up.transpose(1, 2), offs=ends).chunk(2, dim=-1)
+        product = torch._grouped_mm(F.gelu(gate, approximate="tanh") * up, down.transpose(1, 2), offs=ends)
+        back = torch.empty_like(product).index_copy_(0, order, product)
+        return (back.view(*indices.shape, -1) * weights[..., None].to(x.dtype)).sum(1)
+
+    return run
+
+
+def _products(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
+    x = torch.randn(sizes.tokens, sizes.hidden, device=device, dtype=dtype)
+    like = torch.empty(3 * sizes.hidden, sizes.hidden, device="meta", dtype=dtype)
+    whole = random_weight(like, "plain", device).numbers
+    for kind in FORMATS:
+        weight = random_weight(like, kind, device)
+        yield Case(
+            "product",
+            kind,
+            partial(quantized_linear, x, weight),
+            partial(_product, x, weight),
+            partial(F.linear, x, whole),
+            "F.linear in bfloat16",
+        )
+
+
+def _product(x: Tensor, weight: QuantizedWeight) -> Tensor:
+    return F.linear(x.float(), weight.dequantize())
+
+
+def _attentions(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
+    sliding = sizes.window - 1 + sizes.tokens
+    shapes = [("sliding", 8, 256, sliding)] + [("full", 2, 512, n + sizes.tokens) for n in sizes.contexts]
+    for what, kv_heads, dim, keys in shapes:
+        query = torch.randn(1, 16, sizes.tokens, dim, device=device, dtype=dtype) / dim**0.5
+        room = torch.randn(2, 1, kv_heads, keys + 100, dim, device=device, dtype=dtype)
+        key, value = room[0, :, :, 50 : 50 + keys], room[1, :, :, 50 : 50 + keys]
+
+        yield Case(
+            "attention",
+            f"{what}, {keys} keys",
+            partial(attend, query, key, value),
+            partial(_sdpa, query, key, value, torch.float32),
+            partial(_sdpa, query, key, value, dtype),
+            "SDPA",
+        )
+
+
+def _sdpa(query: Tensor, key: Tensor, value: Tensor, dtype: torch.dtype) -> Tensor:
+    query, key, value = (part.to(dtype) for part in (query, key, value))
+    return F.scaled_dot_product_attention(query, key, value, scale=1.0, enable_gqa=True).transpose(1, 2).flatten(2)
+
+
+def _vocabularies(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
+    head = random_weight(torch.empty(sizes.vocab, sizes.hidden, device="meta", dtype=dtype), "plain", device)
+    for rows in (sizes.tokens, sizes.tokens // 4):
+        hidden = 3 * torch.randn(rows, sizes.hidden, device=device, dtype=dtype)
+        temperature = torch.full((rows,), 0.6, device=device)
+        seeds = torch.arange(rows, device=device, dtype=torch.int32)
+        noise = gumbel_noise(seeds, sizes.vocab)
+
+        inputs = hidden, head, temperature
+        library = partial(_plain_readout, *inputs, noise, dtype)
+        yield Case(
+            "vocabulary",
+            f"head inside, {rows} rows",
+            partial(_fused_readout, *inputs, seeds),
+            partial(_plain_readout, *inputs, noise, torch.float32),
+            library,
+            "PyTorch, operation by operation",
+        )
+        yield Case(
+            "vocabulary",
+            f"of logits, {rows} rows",
+            partial(_readout_of_logits, *inputs, seeds),
+            library,
+            library,
+            "PyTorch, operation by operation",
+        )
+
+
+def _plain_readout(
+    hidden: Tensor, head: QuantizedWeight, temperature: Tensor, noise: Tensor, dtype: torch.dtype
+) -> Tensor:
+    logits = F.linear(hidden.to(dtype), head.numbers.to(dtype)).float()
+    return _told(twin.read_out(torch.tanh(logits / CAP) * CAP, temperature, KEPT, noise))
+
+
+def _fused_readout(hidden: Tensor, head: QuantizedWeight, temperature: Tensor, seeds: Tensor) -> Tensor:
+    return _told(read_out_hidden(hidden, head, CAP, temperature, KEPT, seeds))
+
+
+def _readout_of_logits(hidden: Tensor, head: QuantizedWeight, temperature: Tensor, seeds: Tensor) -> Tensor:
+    return _told(read_out_logits(F.linear(hidden, head.numbers), CAP, temperature, KEPT, seeds))
+
+
+def _told(seen: twin.Readout) -> Tensor:
+    """What can be compared by a norm: tokens may differ where two are as likely."""
+    return torch.cat((seen.entropy, seen.log_probability, seen.top_probabilities.flatten()))
+
+
+@torch.inference_mode()
+def main(
+    repeats: Annotated[int, typer.Option(min=2, help="Measured runs of each.")] = 20,
+    only: Annotated[str, typer.Option(help="Only kernels whose name contains this.")] = "",
+    tiny: Annotated[bool, typer.Option(help="Small shapes, to try the program.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
+) -> None:
+    """Checks and times the kernels at the true shapes of the 26B."""
+    device, dtype = choose_place(tiny)
+    rows: list[list[str]] = []
+    figures: list[dict[str, Any]] = []
+    wrong = []
+    for case in cases(TINY_SIZES if tiny else Sizes(), device, dtype):
+        if only not in case.kernel:
+            continue
+        wanted, found = case.reference().float(), case.ours().float()
+        error = float((found - wanted).norm() / wanted.norm())
+        del wanted, found
+        if not error < WORST:
+            wrong.append(f"{case.kernel}, {case.what}")
+        ours = timed(case.ours, device, repeats)
+        library = timed(case.library, device, repeats) if case.library else None
+        rows.append(
+            [case.kernel, case.what, f"{error:.1e}", f"{ours.median:.3f}", f"{library.median:.3f}" if library else "–",
+             case.library_name]
+        )  # fmt: skip
+        figures.append(
+            {"kernel": case.kernel, "what": case.what, "error": error, "ours": ours.to_json(),
+             "library": library.to_json() if library else None, "library_name": case.library_name}
+        )  # fmt: skip
+        told = [
+            f"Error: norm of the difference to the twin in float32 over its norm; above {WORST} a kernel is wrong.",
+            f"Medians of {repeats} calls after warm-up, launches included; what fits the cache may stay in it.",
+        ]
+        report = Report("Kernels at true sizes", {**conditions(), **card(device)}, HEADER, rows, told, figures)
+        report.write("step_kernels", out)
+        print(" | ".join(rows[-1]), flush=True)
+    if wrong:
+        print(f"WRONG: {'; '.join(wrong)}")
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,54 @@
+"""Triton kernels: fast twins of the plain operations, for a GPU. Each is held to its twin in Triton's interpreter.
+
+Importing this package does not import Triton; `usable` says whether a tensor can be given to a kernel. What may go
+wrong with a kernel is told once in the log, and the plain twin takes over. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from functools import cache
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+FAST_TYPES = (torch.bfloat16, torch.float16)
+LOWEST_CAPABILITY = (8, 9)  # Ada: the first with E4M3 in its arithmetic
+log = logging.getLogger(__name__)
+
+
+def usable(x: Tensor) -> bool:
+    """Whether kernels take `x`: on a GPU that they are made for, with Triton there, not switched off, no gradients.
+
+    GESSO_KERNELS=off switches them off.
+    """
+    return x.is_cuda and not torch.is_grad_enabled() and _works_on(x.device.index or 0)
+
+
+@cache
+def _works_on(index: int) -> bool:
+    reason = _why_not(torch.cuda.get_device_capability(index))
+    if reason:
+        log.warning("Plain PyTorch instead of Triton kernels: %s.", reason)
+        return False
+    from engine.kernels.trial import fails
+
+    failure = fails(torch.device("cuda", index))
+    if failure:
+        log.warning("Plain PyTorch instead of Triton kernels, which fail here: %s.", failure)
+    return failure is None
+
+
+def _why_not(capability: tuple[int, int]) -> str | None:
+    """Why there are no kernels for a GPU of this compute capability here; None where there are."""
+    if os.environ.get("GESSO_KERNELS", "").strip().lower() == "off":
+        return "GESSO_KERNELS is off"
+    if torch.version.hip is not None:
+        return "they are made for NVIDIA GPUs"
+    if find_spec("triton") is None:
+        return "Triton is not installed (pip install 'gesso[cuda]')"
+    if capability < LOWEST_CAPABILITY:
+        return "the GPU has compute capability {}.{}, and they need {}.{}".format(*capability, *LOWEST_CAPABILITY)
+    return None

@@ -1,0 +1,168 @@
+"""Attention of a canvas over the prompt's keys and its own, where they lie: twin of `engine.ops.attention.attend`.
+
+The queries of all heads that share a key head stand below each other, so that each key is read once for them all. Keys
+and values are taken with their strides: a slice of the cache, never a copy. Where queries are few and keys many, the
+keys are split among programs and a second kernel merges the parts (Flash-Decoding). No causal mask: a canvas looks both
+ways, and what a sliding layer may see is a slice that the caller cuts. A mask says which keys there are, row by row.
+"""
+
+# mypy: allow-untyped-defs
+# (Triton reads the signatures of its kernels itself.)
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from engine.kernels.tiles import is_roomy
+
+LEAST_KEYS = 256  # that are worth a program of their own
+LOG2_E = tl.constexpr(1.4426950408889634)
+LOWEST = tl.constexpr(-1.0e30)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Queries and keys of a tile, warps, stages of the pipeline."""
+
+    queries: int
+    keys: int
+    warps: int
+    stages: int
+
+
+# chosen by what the compiler reports for sm_90 and sm_89: few or no spilled registers; not yet tuned by time
+ROOMY = {256: Cut(64, 32, 8, 2), 512: Cut(32, 32, 8, 2)}
+TIGHT = {256: Cut(32, 32, 4, 2), 512: Cut(32, 32, 8, 1)}
+
+
+@triton.jit
+def _attend(
+    query, key, value, mask, parts, sums, out,
+    q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, mask_batch,
+    rows, keys, keys_a_split, kv_heads,
+    GROUPS: tl.constexpr, D: tl.constexpr, HAS_MASK: tl.constexpr, SPLITS: tl.constexpr,
+    QUERIES: tl.constexpr, KEYS: tl.constexpr,
+):  # fmt: skip
+    """rows: queries times GROUPS. parts [batch, kv_heads, rows, SPLITS, D] and sums [..., SPLITS, 2] in float32, or out
+    [batch, queries, heads, D] where there is one split."""
+    row = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
+    batch = (tl.program_id(1) // kv_heads).to(tl.int64)
+    kv_head = tl.program_id(1) % kv_heads
+    split = tl.program_id(2)
+    row_mask = row < rows
+    head = kv_head * GROUPS + row % GROUPS
+    dim = tl.arange(0, D)
+    q_pointers = query + batch * q_batch + head[:, None] * q_head + (row // GROUPS)[:, None] * q_row + dim[None, :]
+    q = tl.load(q_pointers, mask=row_mask[:, None], other=0.0)
+    key += batch * k_batch + kv_head * k_head
+    value += batch * v_batch + kv_head * v_head
+    largest = tl.full((QUERIES,), LOWEST, dtype=tl.float32)
+    total = tl.zeros((QUERIES,), dtype=tl.float32)
+    mean = tl.zeros((QUERIES, D), dtype=tl.float32)
+    first = split * keys_a_split
+    end = tl.minimum(first + keys_a_split, keys)
+    for start in range(first, end, KEYS):
+        place = start + tl.arange(0, KEYS)
+        seen = place < end
+        k = tl.load(key + place[:, None] * k_row + dim[None, :], mask=seen[:, None], other=0.0)
+        if HAS_MASK:
+            seen = seen & (tl.load(mask + batch * mask_batch + place, mask=seen, other=0) != 0)
+        scores = tl.dot(q, tl.trans(k), input_precision="ieee") * LOG2_E
+        scores = tl.where(seen[None, :], scores, LOWEST)
+        raised = tl.maximum(largest, tl.max(scores, axis=1))
+        shrink = tl.exp2(largest - raised)
+        share = tl.where(seen[None, :], tl.exp2(scores - raised[:, None]), 0.0)
+        total = total * shrink + tl.sum(share, axis=1)
+        v = tl.load(value + place[:, None] * v_row + dim[None, :], mask=(place < end)[:, None], other=0.0)
+        mean = tl.dot(share.to(v.dtype), v, mean * shrink[:, None], input_precision="ieee")
+        largest = raised
+    if SPLITS == 1:
+        heads = kv_heads * GROUPS
+        place = (batch * (rows // GROUPS) + row // GROUPS)[:, None] * heads + head[:, None]
+        result = mean / tl.where(total > 0, total, 1.0)[:, None]
+        tl.store(out + place * D + dim[None, :], result.to(out.dtype.element_ty), mask=row_mask[:, None])
+    else:
+        place = ((batch * kv_heads + kv_head) * rows + row) * SPLITS + split
+        tl.store(parts + place[:, None] * D + dim[None, :], mean, mask=row_mask[:, None])
+        tl.store(sums + place * 2, largest, mask=row_mask)
+        tl.store(sums + place * 2 + 1, total, mask=row_mask)
+
+
+@triton.jit
+def _merge(parts, sums, out, rows, kv_heads, GROUPS: tl.constexpr, D: tl.constexpr, SPLITS: tl.constexpr):
+    row = tl.program_id(0)
+    batch = (tl.program_id(1) // kv_heads).to(tl.int64)
+    kv_head = tl.program_id(1) % kv_heads
+    dim = tl.arange(0, D)
+    split = tl.arange(0, SPLITS)
+    place = ((batch * kv_heads + kv_head) * rows + row) * SPLITS + split
+    largest = tl.load(sums + place * 2)
+    share = tl.exp2(largest - tl.max(largest, axis=0))
+    total = tl.sum(share * tl.load(sums + place * 2 + 1), axis=0)
+    mean = tl.sum(tl.load(parts + place[:, None] * D + dim[None, :]) * share[:, None], axis=0)
+    head = kv_head * GROUPS + row % GROUPS
+    to = (batch * (rows // GROUPS) + row // GROUPS) * (kv_heads * GROUPS) + head
+    tl.store(out + to * D + dim, (mean / tl.where(total > 0, total, 1.0)).to(out.dtype.element_ty))
+
+
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, cut: Cut | None = None, splits: int = 0
+) -> Tensor:
+    """query [batch, heads, length, head_dim], key and value [batch, kv_heads, keys, head_dim], each contiguous in its
+    last dimension only; mask bool [batch, 1, 1, keys], or None. Returns [batch, length, heads * head_dim].
+
+    head_dim must be a power of two. splits: a power of two, 0 for as many as fill the GPU. A query that sees no key
+    gives zeros.
+    """
+    batch, heads, length, dim = query.shape
+    kv_heads, keys = key.shape[1:3]
+    cut = cut or best_cut(query.device, dim)
+    rows = length * (heads // kv_heads)
+    row_blocks = triton.cdiv(rows, cut.queries)
+    splits = splits or best_splits(query.device, row_blocks * batch * kv_heads, keys)
+    keys_a_split = triton.cdiv(triton.cdiv(keys, splits), cut.keys) * cut.keys
+    out = torch.empty(batch, length, heads, dim, dtype=query.dtype, device=query.device)
+    parts = sums = out
+    if splits > 1:
+        parts = torch.empty(batch, kv_heads, rows, splits, dim, dtype=torch.float32, device=query.device)
+        sums = torch.empty(batch, kv_heads, rows, splits, 2, dtype=torch.float32, device=query.device)
+    shared = {"GROUPS": heads // kv_heads, "D": dim, "SPLITS": splits}
+    _attend[(row_blocks, batch * kv_heads, splits)](
+        query, key, value, query if mask is None else mask.view(torch.uint8), parts, sums, out,
+        *query.stride()[:3], *key.stride()[:3], *value.stride()[:3],
+        0 if mask is None or len(mask) == 1 else mask.stride(0),
+        rows, keys, keys_a_split, kv_heads,
+        **shared, HAS_MASK=mask is not None, QUERIES=cut.queries, KEYS=cut.keys,
+        num_warps=cut.warps, num_stages=cut.stages,
+    )  # fmt: skip
+    if splits > 1:
+        _merge[(rows, batch * kv_heads)](parts, sums, out, rows, kv_heads, **shared)
+    return out.flatten(2)
+
+
+def takes(query: Tensor, mask: Tensor | None) -> bool:
+    """Whether `attend` computes this: no mask, or one that is the same for all heads and queries of a row."""
+    dim = query.shape[-1]
+    plain = mask is None or (mask.dim() == 4 and mask.shape[1:3] == (1, 1) and mask.dtype == torch.bool)
+    return plain and dim >= 16 and dim & (dim - 1) == 0
+
+
+def best_cut(device: torch.device, dim: int) -> Cut:
+    """The tile for heads of this size on this GPU; heads smaller than 256 are cut as those of 256."""
+    return (ROOMY if is_roomy(device) else TIGHT)[512 if dim > 256 else 256]
+
+
+def best_splits(device: torch.device, programs: int, keys: int) -> int:
+    """How often to split the keys, a power of two, so that all multiprocessors have work."""
+    if device.type != "cuda":
+        return 1
+    wanted = torch.cuda.get_device_properties(device).multi_processor_count // max(1, programs)
+    splits = 1
+    while splits * 2 <= wanted and keys // (splits * 2) >= LEAST_KEYS:
+        splits *= 2
+    return splits

@@ -1,0 +1,117 @@
+"""Which expert gets which tokens, decided on the device: no count ever travels to the host.
+
+`choose` is the twin of `engine.ops.experts.route`. `schedule` orders the chosen slots by expert and cuts each expert's
+share into blocks that one program of a grouped product takes. A slot is a (token, choice) pair: token * top_k + choice.
+"""
+
+# mypy: allow-untyped-defs
+# (Triton reads the signatures of its kernels itself.)
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+SLOTS_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """order [slots]: the slots by expert, in their own order within one. blocks [at most, 3]: expert, first and end
+    place in `order` of what one program takes; expert -1 where the block is not needed. All int32."""
+
+    order: Tensor
+    blocks: Tensor
+    block: int
+
+
+@triton.jit
+def _choose(scores, scale, weights, indices, E: tl.constexpr, K: tl.constexpr, WIDTH: tl.constexpr):
+    token = tl.program_id(0)
+    expert = tl.arange(0, WIDTH)
+    raw = tl.load(scores + token * E + expert, mask=expert < E, other=float("-inf")).to(tl.float32)
+    left = tl.exp(raw - tl.max(raw, axis=0))
+    choices = tl.arange(0, K)
+    chosen = tl.zeros((K,), dtype=tl.int32)
+    masses = tl.zeros((K,), dtype=tl.float32)
+    for choice in range(K):
+        best = tl.argmax(left, axis=0).to(tl.int32)
+        masses = tl.where(choices == choice, tl.max(left, axis=0), masses)
+        chosen = tl.where(choices == choice, best, chosen)
+        left = tl.where(expert == best, -1.0, left)
+    tl.store(indices + token * K + choices, chosen)
+    factor = tl.load(scale + chosen).to(tl.float32)
+    tl.store(weights + token * K + choices, masses / tl.sum(masses, axis=0) * factor)
+
+
+@triton.jit
+def _schedule(
+    indices, order, blocks, slots, most_blocks,
+    E: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr, BLOCKS_WIDTH: tl.constexpr,
+):  # fmt: skip
+    """One program an expert. Each counts all slots itself, which is cheaper than telling one another."""
+    me = tl.program_id(0)
+    expert = tl.arange(0, WIDTH)
+    counts = tl.zeros((WIDTH,), dtype=tl.int32)
+    for start in range(0, slots, CHUNK):
+        slot = start + tl.arange(0, CHUNK)
+        chosen = tl.load(indices + slot, mask=slot < slots, other=E).to(tl.int32)
+        counts += tl.histogram(chosen, WIDTH)
+    counts = tl.where(expert < E, counts, 0)
+    needed = (counts + BLOCK - 1) // BLOCK
+    first = tl.sum(tl.where(expert < me, counts, 0), axis=0)
+    end = first + tl.sum(tl.where(expert == me, counts, 0), axis=0)
+    first_block = tl.sum(tl.where(expert < me, needed, 0), axis=0)
+    my_blocks = tl.sum(tl.where(expert == me, needed, 0), axis=0)
+
+    place = first
+    for start in range(0, slots, CHUNK):
+        slot = start + tl.arange(0, CHUNK)
+        mine = tl.load(indices + slot, mask=slot < slots, other=E).to(tl.int32) == me
+        before = tl.cumsum(mine.to(tl.int32), axis=0) - 1
+        tl.store(order + place + before, slot, mask=mine)
+        place += tl.sum(mine.to(tl.int32), axis=0)
+
+    number = tl.arange(0, BLOCKS_WIDTH)
+    own = (number >= first_block) & (number < first_block + my_blocks)
+    begin = first + (number - first_block) * BLOCK
+    tl.store(blocks + number * 3, me, mask=own)
+    tl.store(blocks + number * 3 + 1, begin, mask=own)
+    tl.store(blocks + number * 3 + 2, tl.minimum(begin + BLOCK, end), mask=own)
+    if me == E - 1:
+        unused = (number >= first_block + my_blocks) & (number < most_blocks)
+        tl.store(blocks + number * 3, -1, mask=unused)
+
+
+def choose(scores: Tensor, per_expert_scale: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
+    """Weights (float32) and indices (int32), each [tokens, top_k], of router scores [tokens, experts].
+
+    top_k must be a power of two. Of equal scores the first expert is taken.
+    """
+    tokens, count = scores.shape
+    weights = torch.empty(tokens, top_k, dtype=torch.float32, device=scores.device)
+    indices = torch.empty(tokens, top_k, dtype=torch.int32, device=scores.device)
+    width = triton.next_power_of_2(count)
+    _choose[(tokens,)](
+        scores.contiguous(), per_expert_scale, weights, indices, E=count, K=top_k, WIDTH=width, num_warps=1
+    )
+    return weights, indices
+
+
+def schedule(indices: Tensor, experts: int, block: int) -> Schedule:
+    """The schedule of `indices` [tokens, top_k], with at most `block` slots a program."""
+    slots = indices.numel()
+    most = slots // block + min(experts, slots)
+    order = torch.empty(slots, dtype=torch.int32, device=indices.device)
+    blocks = torch.empty(most, 3, dtype=torch.int32, device=indices.device)
+    _schedule[(experts,)](
+        indices.contiguous(), order, blocks, slots, most,
+        E=experts, WIDTH=triton.next_power_of_2(experts + 1), BLOCK=block,
+        CHUNK=min(SLOTS_AT_ONCE, max(16, triton.next_power_of_2(slots))),
+        BLOCKS_WIDTH=triton.next_power_of_2(most),
+    )  # fmt: skip
+    return Schedule(order, blocks, block)

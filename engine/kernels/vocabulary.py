@@ -1,0 +1,264 @@
+"""One pass over the vocabulary: twin of `engine.ops.vocabulary`, with the head's product inside it or before it.
+
+`read_out_hidden` multiplies hidden states with the head block by block and keeps of each block a few numbers a row, so
+the logits [rows, vocab] are never written. `read_out_logits` takes logits that a library's product has written, in any
+float type, and reads them once. Both merge the blocks in a second, small kernel.
+
+The tokens that carry mass are the likeliest PER_BLOCK of every block of VOCAB tokens, of which the likeliest `top` are
+kept. That is exact as long as no block holds more than PER_BLOCK of them; the argmax is always exact.
+"""
+
+# mypy: allow-untyped-defs
+# (Triton reads the signatures of its kernels itself.)
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from engine.kernels.mixture import constants, parts
+from engine.kernels.tiles import add_product, halves_needed, in_halves, load_input, softcapped
+from engine.ops.vocabulary import Readout
+from engine.quantized import QuantizedWeight
+
+VOCAB = 128  # tokens of a block
+PER_BLOCK = 4
+NUMBERS = 6  # a block and row: largest, sums at its temperature (two) and at 1, largest with noise, its token
+ROUNDS = tl.constexpr(7)  # of Philox, which pass BigCrush from 7 on (Salmon et al., 2011)
+LOWEST = tl.constexpr(-3.0e38)
+
+
+@triton.jit
+def gumbel(seed, token):
+    """Standard Gumbel noise of a row's seed [.., rows] and a token [tokens, ..]; fine-grained where it is large."""
+    zero = (token + seed) * 0
+    bits, _, _, _ = tl.philox(0, token + zero, seed + zero, zero, zero, ROUNDS)
+    share = (bits.to(tl.float32, bitcast=False) + 0.5) * 2.3283064365386963e-10
+    exponential = tl.where(share < 1e-3, share * (1 + share * (0.5 + share / 3)), -tl.log(1 - share))
+    return -tl.log(exponential)
+
+
+@triton.jit
+def _note_block(
+    logits, rows, row_mask, tokens, block, blocks, bias, bias_stride, temperature, seeds, numbers, candidates, ids,
+    CAP: tl.constexpr, V: tl.constexpr, HAS_BIAS: tl.constexpr, SAMPLE: tl.constexpr, KEPT: tl.constexpr,
+):  # fmt: skip
+    """What is kept of the uncapped `logits` [tokens, rows] of one block."""
+    present = (tokens < V)[:, None]
+    if CAP > 0:
+        logits = softcapped(logits, CAP)
+    if HAS_BIAS:
+        where = rows.to(tl.int64)[None, :] * bias_stride + tokens[:, None]
+        logits += tl.load(bias + where, mask=present & row_mask[None, :], other=0.0).to(tl.float32)
+    warmth = tl.load(temperature + rows, mask=row_mask, other=1.0)
+    scaled = tl.where(present, logits / warmth[None, :], LOWEST)
+    largest = tl.max(scaled, axis=0)
+    below = tl.where(present, scaled - largest[None, :], 0.0)
+    share = tl.where(present, tl.exp(below), 0.0)
+    at_one = tl.where(present, tl.exp(below * warmth[None, :]), 0.0)
+    place = rows.to(tl.int64) * blocks + block
+    out = numbers + place * 6
+    tl.store(out, largest, mask=row_mask)
+    tl.store(out + 1, tl.sum(share, axis=0), mask=row_mask)
+    tl.store(out + 2, tl.sum(share * below, axis=0), mask=row_mask)
+    tl.store(out + 3, tl.sum(at_one, axis=0), mask=row_mask)
+    if SAMPLE:
+        seed = tl.load(seeds + rows, mask=row_mask, other=0)
+        noisy = tl.where(present, scaled + gumbel(seed[None, :], tokens[:, None]), LOWEST)
+        tl.store(out + 4, tl.max(noisy, axis=0), mask=row_mask)
+        tl.store(out + 5, (block * tokens.shape[0] + tl.argmax(noisy, axis=0)).to(tl.float32), mask=row_mask)
+    index = tl.arange(0, tokens.shape[0])
+    for number in tl.static_range(KEPT):
+        best = tl.argmax(scaled, axis=0)
+        tl.store(candidates + place * KEPT + number, tl.max(scaled, axis=0), mask=row_mask)
+        tl.store(ids + place * KEPT + number, (block * tokens.shape[0] + best).to(tl.int32), mask=row_mask)
+        scaled = tl.where(index[:, None] == best[None, :], LOWEST, scaled)
+
+
+@triton.jit
+def _from_hidden(
+    hidden, weights, group_scales, row_scales, bias, bias_stride, temperature, seeds, numbers, candidates, ids,
+    count, blocks,
+    K: tl.constexpr, V: tl.constexpr, CAP: tl.constexpr, FORMAT: tl.constexpr, GROUP: tl.constexpr,
+    GROUPS: tl.constexpr, HAS_ROW_SCALES: tl.constexpr, HAS_BIAS: tl.constexpr, SAMPLE: tl.constexpr,
+    KEPT: tl.constexpr, TOKENS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    row_mask = rows < count
+    block = tl.program_id(1)
+    tokens = block * TOKENS + tl.arange(0, TOKENS)
+    WIDTH: tl.constexpr = K // 2 if FORMAT >= 2 else K
+    logits = tl.zeros((TOKENS, ROWS), dtype=tl.float32)
+    for k in range(0, WIDTH, BLOCK):
+        first, second = load_input(hidden, rows, row_mask, k, K, FORMAT >= 2, BLOCK)
+        logits = add_product(
+            logits, weights, group_scales, tokens, tokens < V, k, first, second, K, FORMAT, GROUP, BLOCK
+        )
+    if HAS_ROW_SCALES:
+        logits *= tl.load(row_scales + tokens, mask=tokens < V, other=0.0)[:, None]
+    _note_block(
+        logits, rows, row_mask, tokens, block, blocks, bias, bias_stride, temperature, seeds, numbers, candidates, ids,
+        CAP, V, HAS_BIAS, SAMPLE, KEPT,
+    )  # fmt: skip
+
+
+@triton.jit
+def _from_logits(
+    logits, bias, bias_stride, temperature, seeds, numbers, candidates, ids, count, blocks,
+    V: tl.constexpr, CAP: tl.constexpr, HAS_BIAS: tl.constexpr, SAMPLE: tl.constexpr, KEPT: tl.constexpr,
+    TOKENS: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    rows = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    row_mask = rows < count
+    block = tl.program_id(0)
+    tokens = block * TOKENS + tl.arange(0, TOKENS)
+    mask = (tokens < V)[:, None] & row_mask[None, :]
+    tile = tl.load(logits + rows.to(tl.int64)[None, :] * V + tokens[:, None], mask=mask, other=0.0).to(tl.float32)
+    _note_block(
+        tile, rows, row_mask, tokens, block, blocks, bias, bias_stride, temperature, seeds, numbers, candidates, ids,
+        CAP, V, HAS_BIAS, SAMPLE, KEPT,
+    )  # fmt: skip
+
+
+@triton.jit
+def _merge(
+    numbers, candidates, ids, argmax, sample, entropy, log_probability, top_tokens, top_probabilities,
+    temperature, blocks,
+    SAMPLE: tl.constexpr, KEPT: tl.constexpr, TOP: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    block = tl.arange(0, WIDTH)
+    mask = block < blocks
+    mine = numbers + (row * blocks + block) * 6
+    largest = tl.load(mine, mask=mask, other=LOWEST)
+    most = tl.max(largest, axis=0)
+    below = tl.where(mask, largest - most, 0.0)
+    share = tl.where(mask, tl.exp(below), 0.0)
+    sums = tl.load(mine + 1, mask=mask, other=0.0)
+    weighted = tl.load(mine + 2, mask=mask, other=0.0)
+    total = tl.sum(share * sums, axis=0)
+    tl.store(entropy + row, tl.log(total) - tl.sum(share * (weighted + below * sums), axis=0) / total)
+    at_one = tl.where(mask, tl.exp(below * tl.load(temperature + row)), 0.0) * tl.load(mine + 3, mask=mask, other=0.0)
+    tl.store(log_probability + row, -tl.log(tl.sum(at_one, axis=0)))
+    if SAMPLE:
+        noisy = tl.load(mine + 4, mask=mask, other=LOWEST)
+        chosen = tl.argmax(noisy, axis=0)
+        tl.store(sample + row, tl.load(numbers + (row * blocks + chosen) * 6 + 5).to(tl.int64))
+
+    place = tl.arange(0, WIDTH * KEPT)
+    found = tl.load(candidates + row * blocks * KEPT + place, mask=place < blocks * KEPT, other=LOWEST)
+    for number in range(TOP):
+        best = tl.argmax(found, axis=0)
+        token = tl.load(ids + row * blocks * KEPT + best)
+        if number == 0:
+            tl.store(argmax + row, token.to(tl.int64))
+            if not SAMPLE:
+                tl.store(sample + row, token.to(tl.int64))
+        tl.store(top_tokens + row * TOP + number, token)
+        tl.store(top_probabilities + row * TOP + number, tl.exp(tl.max(found, axis=0) - most) / total)
+        found = tl.where(place == best, LOWEST, found)
+
+
+@triton.jit
+def _mean(
+    table, tokens, weights, out, scale, HIDDEN: tl.constexpr, TOP: tl.constexpr, COLUMNS: tl.constexpr
+):  # fmt: skip
+    row = tl.program_id(0)
+    columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    mask = columns < HIDDEN
+    total = tl.zeros((COLUMNS,), dtype=tl.float32)
+    for number in range(TOP):
+        token = tl.load(tokens + row * TOP + number).to(tl.int64)
+        weight = tl.load(weights + row * TOP + number)
+        total += weight * tl.load(table + token * HIDDEN + columns, mask=mask, other=0.0).to(tl.float32)
+    tl.store(out + row.to(tl.int64) * HIDDEN + columns, (total * scale).to(out.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _noise(seeds, out, V: tl.constexpr, TOKENS: tl.constexpr):
+    row = tl.program_id(1)
+    token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
+    tl.store(out + row.to(tl.int64) * V + token, gumbel(tl.load(seeds + row), token), mask=token < V)
+
+
+def read_out_hidden(
+    hidden: Tensor, head: QuantizedWeight, cap: float, temperature: Tensor, top: int,
+    seeds: Tensor | None = None, bias: Tensor | None = None, rows: int = 64, columns: int = 64,
+) -> Readout:  # fmt: skip
+    """`read_out` of the logits of normed `hidden` states [rows, hidden] with the head [vocab, hidden].
+
+    cap: of the soft cap. temperature [rows] float32. seeds [rows] int32: of the noise; None samples nothing and gives
+    the argmax. bias [rows or 1, vocab] is added to the capped logits. rows, columns: of a tile.
+    """
+    count, vocab = len(hidden), head.rows
+    notes = _Notes(count, vocab, hidden.device)
+    rows = min(rows, max(16, triton.next_power_of_2(count)))
+    packed = halves_needed(head)
+    _from_hidden[(triton.cdiv(count, rows), notes.blocks)](
+        in_halves(hidden) if packed else hidden.contiguous(), *parts(head),
+        *_extras(bias, temperature, seeds), *notes.buffers, count, notes.blocks,
+        K=hidden.shape[-1], V=vocab, CAP=cap, **constants(head), HAS_BIAS=bias is not None,
+        SAMPLE=seeds is not None, KEPT=PER_BLOCK, TOKENS=VOCAB, ROWS=rows, BLOCK=columns, num_warps=8, num_stages=3,
+    )  # fmt: skip
+    return notes.merged(top, temperature, seeds is not None)
+
+
+def read_out_logits(
+    logits: Tensor, cap: float, temperature: Tensor, top: int, seeds: Tensor | None = None, bias: Tensor | None = None
+) -> Readout:
+    """The same of `logits` [rows, vocab] that stand written; cap 0 where they are capped already."""
+    count, vocab = logits.shape
+    notes = _Notes(count, vocab, logits.device)
+    _from_logits[(notes.blocks, triton.cdiv(count, 16))](
+        logits.contiguous(), *_extras(bias, temperature, seeds), *notes.buffers, count, notes.blocks,
+        V=vocab, CAP=cap, HAS_BIAS=bias is not None, SAMPLE=seeds is not None, KEPT=PER_BLOCK,
+        TOKENS=VOCAB, ROWS=16,
+    )  # fmt: skip
+    return notes.merged(top, temperature, seeds is not None)
+
+
+def mean_of_rows(table: Tensor, tokens: Tensor, weights: Tensor, scale: float = 1.0) -> Tensor:
+    """See `engine.ops.vocabulary.mean_of_rows`; the mean is multiplied with `scale`."""
+    rows, hidden = len(tokens), table.shape[1]
+    out = torch.empty(rows, hidden, dtype=table.dtype, device=table.device)
+    columns = min(1024, triton.next_power_of_2(hidden))
+    _mean[(rows, triton.cdiv(hidden, columns))](
+        table, tokens, weights, out, scale, HIDDEN=hidden, TOP=tokens.shape[1], COLUMNS=columns
+    )
+    return out
+
+
+def gumbel_noise(seeds: Tensor, vocab: int) -> Tensor:
+    """The noise [rows, vocab] that sampling with `seeds` [rows] adds; for checks."""
+    out = torch.empty(len(seeds), vocab, dtype=torch.float32, device=seeds.device)
+    _noise[(triton.cdiv(vocab, 1024), len(seeds))](seeds, out, V=vocab, TOKENS=1024)
+    return out
+
+
+class _Notes:
+    """What the first kernel leaves for the second."""
+
+    def __init__(self, rows: int, vocab: int, device: torch.device) -> None:
+        self.rows, self.blocks, self.device = rows, triton.cdiv(vocab, VOCAB), device
+        numbers = torch.empty(rows, self.blocks, NUMBERS, dtype=torch.float32, device=device)
+        candidates = torch.empty(rows, self.blocks, PER_BLOCK, dtype=torch.float32, device=device)
+        self.buffers = numbers, candidates, torch.empty_like(candidates, dtype=torch.int32)
+
+    def merged(self, top: int, temperature: Tensor, sample: bool) -> Readout:
+        argmax, sampled = torch.empty(2, self.rows, dtype=torch.long, device=self.device)
+        entropy, log_probability = torch.empty(2, self.rows, dtype=torch.float32, device=self.device)
+        tokens = torch.empty(self.rows, top, dtype=torch.int32, device=self.device)
+        probabilities = torch.empty(self.rows, top, dtype=torch.float32, device=self.device)
+        _merge[(self.rows,)](
+            *self.buffers, argmax, sampled, entropy, log_probability, tokens, probabilities, temperature, self.blocks,
+            SAMPLE=sample, KEPT=PER_BLOCK, TOP=top, WIDTH=triton.next_power_of_2(self.blocks), num_warps=8,
+        )  # fmt: skip
+        return Readout(argmax, sampled, entropy, log_probability, tokens, probabilities)
+
+
+def _extras(bias: Tensor | None, temperature: Tensor, seeds: Tensor | None) -> tuple[Tensor, int, Tensor, Tensor]:
+    """Bias and the step between its rows, temperature, seeds; the temperature stands in for what there is not."""
+    stride = 0 if bias is None or len(bias) == 1 else bias.shape[1]
+    return temperature if bias is None else bias, stride, temperature, temperature if seeds is None else seeds

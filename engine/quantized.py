@@ -1,0 +1,175 @@
+"""Weights that stay in few bits in memory and become numbers in the product: what their bits mean, in plain PyTorch.
+
+`QuantizedWeight.dequantize` is the reference that `engine.kernels` is held to. A weight may be one matrix or a stack of
+them (experts). Must not know names of tensors, files, nor kernels. Sources: OCP 8-bit floating point (E4M3), OCP
+Microscaling Formats (E2M1), NVIDIA ModelOpt (`NVFP4QTensor`), ggml's Q4_0 for int4 (`engine.quantization`).
+
+| format | numbers | group_scales | row_scales |
+|---|---|---|---|
+| plain | the weight itself [..., rows, columns] | none | none |
+| fp8 | float8_e4m3fn [..., rows, columns] | none, or a float a block of `group` columns | float32, or none |
+| int4 | uint8 [..., rows, columns / 2], steps + 8 | float16 a group of 32 columns | none |
+| nvfp4 | uint8 [..., rows, columns / 2], e2m1 | float8_e4m3fn a group of 16 columns | float32: the global scale |
+
+Two neighbouring columns lie in one byte, the first in its low half. Every scale is to be multiplied with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from engine.errors import ModelError
+from engine.quantization import GROUP, quantize_groups
+
+Format = Literal["plain", "fp8", "int4", "nvfp4"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+PACKED: tuple[Format, ...] = ("int4", "nvfp4")  # two columns a byte
+NVFP4_GROUP = 16
+E4M3_LARGEST = 448.0
+E2M1_LARGEST = 6.0
+E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # the eight magnitudes; bit 3 is the sign
+ROWS_AT_ONCE = 2**14
+
+
+@dataclass(frozen=True)
+class QuantizedWeight:
+    """See the table above. group: columns that share a group scale, 0 where there are none."""
+
+    format: Format
+    numbers: Tensor
+    row_scales: Tensor | None = None
+    group_scales: Tensor | None = None
+    group: int = 0
+
+    @property
+    def rows(self) -> int:
+        return self.numbers.shape[-2]
+
+    @property
+    def columns(self) -> int:
+        return self.numbers.shape[-1] * (2 if self.format in PACKED else 1)
+
+    @property
+    def bytes(self) -> int:
+        return sum(part.nbytes for part in self._parts())
+
+    def to(self, device: torch.device) -> QuantizedWeight:
+        """The same on another device."""
+        row, group = self.row_scales, self.group_scales
+        return replace(
+            self,
+            numbers=self.numbers.to(device),
+            row_scales=None if row is None else row.to(device),
+            group_scales=None if group is None else group.to(device),
+        )
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The weight [..., rows, columns], computed in float32 and rounded once to `dtype`, row scales last.
+
+        The kernels round to the type of the activations before the row scales are applied; see `product_weight`.
+        """
+        weight = self._without_row_scales()
+        if self.row_scales is not None:
+            weight = weight * self.row_scales[..., None]
+        return weight.to(dtype)
+
+    def product_weight(self, dtype: torch.dtype) -> Tensor:
+        """What a product multiplies in `dtype`; its result [..., rows] is then to be multiplied with `row_scales`."""
+        return self._without_row_scales().to(dtype)
+
+    def _without_row_scales(self) -> Tensor:
+        if self.format == "int4":
+            values = unpack_bytes(self.numbers).float() - 8
+        elif self.format == "nvfp4":
+            values = e2m1_values(unpack_bytes(self.numbers))
+        else:
+            values = self.numbers.float()
+        if self.group_scales is None:
+            return values
+        scales = self.group_scales.float()
+        if values.shape[-1] % self.group:  # the last block of a row may be narrower
+            return values * scales.repeat_interleave(self.group, dim=-1)[..., : values.shape[-1]]
+        return (values.unflatten(-1, (-1, self.group)) * scales[..., None]).flatten(-2)
+
+    def _parts(self) -> list[Tensor]:
+        return [part for part in (self.numbers, self.row_scales, self.group_scales) if part is not None]
+
+
+def plain(weight: Tensor) -> QuantizedWeight:
+    """A weight as it is."""
+    return QuantizedWeight("plain", weight.detach().contiguous())
+
+
+def quantize_weight(weight: Tensor, kind: Format) -> QuantizedWeight:
+    """`weight` [..., rows, columns] in `kind`: fp8 with a scale a row, int4 in groups of 32, nvfp4 with one global
+    scale a matrix. Raises ModelError where the columns cannot be grouped."""
+    if kind == "plain":
+        return plain(weight)
+    if kind == "fp8":
+        return _quantize_fp8(weight)
+    group = GROUP if kind == "int4" else NVFP4_GROUP
+    if weight.shape[-1] % group:
+        raise ModelError(
+            f"A weight with {weight.shape[-1]} columns cannot be quantized to {kind}, which needs a multiple of "
+            f"{group}; choose fp8 or bfloat16."
+        )
+    if kind == "int4":
+        numbers, scales = quantize_groups(weight)
+        return QuantizedWeight("int4", numbers, None, scales, group).to(weight.device)
+    return _quantize_nvfp4(weight)
+
+
+def concatenate(parts: list[QuantizedWeight]) -> QuantizedWeight:
+    """Weights of one format and as many columns, one below the other (along the rows)."""
+    first = parts[0]
+    rows = [part.row_scales for part in parts if part.row_scales is not None]
+    groups = [part.group_scales for part in parts if part.group_scales is not None]
+    return replace(
+        first,
+        numbers=torch.cat([part.numbers for part in parts], dim=-2),
+        row_scales=torch.cat(rows, dim=-1) if rows else None,
+        group_scales=torch.cat(groups, dim=-2) if groups else None,
+    )
+
+
+def unpack_bytes(numbers: Tensor) -> Tensor:
+    """uint8 [..., columns / 2] as uint8 [..., columns] of four bits each, the low half of a byte first."""
+    return torch.stack((numbers & 15, numbers >> 4), dim=-1).flatten(-2)
+
+
+def pack_bytes(numbers: Tensor) -> Tensor:
+    """The inverse of `unpack_bytes`."""
+    return numbers[..., ::2] | (numbers[..., 1::2] << 4)
+
+
+def e2m1_values(codes: Tensor) -> Tensor:
+    """The float32 values of e2m1 codes (uint8, 0 to 15)."""
+    table = torch.tensor([*E2M1, *(-value for value in E2M1)], device=codes.device)
+    return table[codes.long()]
+
+
+def _quantize_fp8(weight: Tensor) -> QuantizedWeight:
+    values = weight.detach().float()
+    scales = _nonzero(values.abs().amax(dim=-1) / E4M3_LARGEST)
+    return QuantizedWeight("fp8", (values / scales[..., None]).to(torch.float8_e4m3fn), scales)
+
+
+def _quantize_nvfp4(weight: Tensor) -> QuantizedWeight:
+    """The global scale makes the largest group scale the largest E4M3 number, as ModelOpt does."""
+    groups = weight.detach().float().unflatten(-1, (-1, NVFP4_GROUP))
+    largest = groups.abs().amax(dim=-1)
+    overall = _nonzero(largest.amax(dim=(-2, -1)) / (E2M1_LARGEST * E4M3_LARGEST))
+    scales = (largest / (E2M1_LARGEST * overall[..., None, None])).to(torch.float8_e4m3fn)
+    units = groups / (_nonzero(scales.float()) * overall[..., None, None])[..., None]
+    edges = torch.tensor([(low + high) / 2 for low, high in zip(E2M1, E2M1[1:], strict=False)], device=weight.device)
+    codes = torch.bucketize(units.abs(), edges).to(torch.uint8) | ((units < 0).to(torch.uint8) << 3)
+    rows = overall[..., None].expand(weight.shape[:-1]).contiguous()
+    return QuantizedWeight("nvfp4", pack_bytes(codes.flatten(-2)), rows, scales, NVFP4_GROUP)
+
+
+def _nonzero(scales: Tensor) -> Tensor:
+    return torch.where(scales > 0, scales, torch.ones_like(scales))

@@ -1,0 +1,53 @@
+"""Canvas attention beside `engine.ops.attention.attend`, on slices of a cache."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from engine.kernels.attention import Cut, attend
+from engine.ops import attention as twin
+
+CUT = Cut(queries=16, keys=16, warps=4, stages=1)
+
+
+def sliced(batch: int, heads: int, keys: int, dim: int) -> Tensor:
+    """Part of a larger buffer with NaN around it: whoever reads too far is found out."""
+    buffer = torch.full((batch, heads, keys + 9, dim), torch.nan)
+    buffer[:, :, 4 : 4 + keys] = torch.randn(batch, heads, keys, dim)
+    return buffer[:, :, 4 : 4 + keys]
+
+
+@pytest.mark.parametrize("splits", [1, 4])
+@pytest.mark.parametrize(
+    ("batch", "heads", "kv_heads", "length", "keys", "dim"),
+    [(1, 4, 2, 5, 37, 32), (2, 8, 1, 3, 70, 64), (1, 2, 2, 1, 1, 16), (1, 8, 1, 4, 40, 512), (1, 2, 1, 17, 33, 256)],
+)
+def test_every_query_sees_every_key(
+    batch: int, heads: int, kv_heads: int, length: int, keys: int, dim: int, splits: int
+) -> None:
+    torch.manual_seed(0)
+    query = torch.randn(batch, length, heads, dim).transpose(1, 2) / dim**0.5
+    key, value = sliced(batch, kv_heads, keys, dim), sliced(batch, kv_heads, keys, dim)
+    wanted = twin.attend(query, key, value, None)
+    torch.testing.assert_close(attend(query, key, value, None, CUT, splits), wanted, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("splits", [1, 2])
+def test_masked_keys_count_for_nothing(splits: int) -> None:
+    torch.manual_seed(1)
+    query, key, value = torch.randn(2, 4, 6, 32), torch.randn(2, 2, 40, 32), torch.randn(2, 2, 40, 32)
+    mask = torch.arange(40)[None] >= torch.tensor([[33], [5]])
+    mask = mask[:, None, None]
+    wanted = twin.attend(query, key, value, mask)
+    torch.testing.assert_close(attend(query, key, value, mask, CUT, splits), wanted, atol=1e-5, rtol=1e-4)
+    changed = torch.where(mask[:, 0, 0, :, None][:, None], key, 100 * torch.randn_like(key))
+    torch.testing.assert_close(attend(query, changed, value, mask, CUT, splits), wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_large_scores_neither_overflow_nor_vanish() -> None:
+    torch.manual_seed(2)
+    query, key, value = 40 * torch.randn(1, 2, 4, 16), torch.randn(1, 2, 48, 16), torch.randn(1, 2, 48, 16)
+    wanted = twin.attend(query, key, value, None)
+    torch.testing.assert_close(attend(query, key, value, None, CUT, 4), wanted, atol=1e-5, rtol=1e-4)

@@ -1,0 +1,119 @@
+"""The whole fused model beside the plain one, and products with quantized weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from engine.config import ModelConfig
+from engine.kernels.linear import quantized_linear
+from engine.kernels.mixture import Tiling, tokens_a_block
+from engine.kernels.model import fuse
+from engine.key_values import BatchedCanvasMemory, CanvasMemory, KeyValues, PromptMemory
+from engine.model import DiffusionGemma
+from engine.quantized import FORMATS, quantize_weight
+
+CONFIG = {
+    "model_type": "diffusion_gemma",
+    "canvas_length": 8,
+    "text_config": {
+        "vocab_size": 150,
+        "hidden_size": 48,
+        "intermediate_size": 40,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "global_head_dim": 32,
+        "num_global_key_value_heads": 1,
+        "sliding_window": 6,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "num_experts": 4,
+        "top_k_experts": 2,
+        "moe_intermediate_size": 24,
+    },
+}
+
+
+def random_model() -> DiffusionGemma:
+    torch.manual_seed(0)
+    model = DiffusionGemma(ModelConfig.from_json(CONFIG)).requires_grad_(False)
+    for parameter in model.parameters():
+        if parameter.dim() == 1:
+            parameter.uniform_(0.5, 1.5)
+        else:
+            parameter.normal_(0, parameter.shape[-1] ** -0.5)
+    for layer in model.layers:
+        layer.encoder_scalar.fill_(0.9)  # type: ignore[operator, union-attr]
+        layer.decoder_scalar.fill_(0.7)  # type: ignore[operator, union-attr]
+    return model
+
+
+def both_passes(model: DiffusionGemma, prompts: list[list[int]], widths: list[int]) -> Tensor:
+    """Hidden states of a batch of canvases behind prompts that the same model has read."""
+    rows = []
+    for prompt in prompts:
+        kv = KeyValues(model.config, torch.device("cpu"), torch.float32)
+        memory = PromptMemory(kv, len(prompt))
+        model.encode(torch.tensor([prompt]), memory.positions(), memory.masks(), memory)
+        memory.commit()
+        rows.append(kv)
+    single = len(rows) == 1
+    canvas = CanvasMemory(rows[0], widths[0]) if single else BatchedCanvasMemory(rows, widths)
+    torch.manual_seed(4)
+    tokens = torch.randint(0, 150, (len(rows), max(widths)))
+    belief = torch.randn(*tokens.shape, 48)
+    return model.denoise(tokens, belief, canvas.positions(), canvas.masks(), canvas)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("prompts", "widths"), [([range(3, 14)], [7]), ([[5], range(20, 28)], [3, 5])])
+def test_both_passes_are_those_of_the_plain_model(prompts: list[list[int]], widths: list[int]) -> None:
+    prompts = [list(prompt) for prompt in prompts]
+    wanted = both_passes(random_model(), prompts, widths)
+    found = both_passes(fuse(random_model()), prompts, widths)
+    for row, width in enumerate(widths):
+        torch.testing.assert_close(found[row, :width], wanted[row, :width], atol=2e-4, rtol=2e-4)
+
+
+@torch.inference_mode()
+def test_a_quantized_model_is_the_plain_one_with_dequantized_weights() -> None:
+    plain = random_model()
+    for layer in plain.layers:
+        for weights in (layer.experts.gate_up_proj, layer.experts.down_proj):  # type: ignore[union-attr]
+            weights.copy_(quantize_weight(weights, "fp8").dequantize())  # type: ignore[arg-type, operator]
+    wanted = both_passes(plain, [[3, 4, 5]], [5])
+    found = both_passes(fuse(random_model(), experts="fp8"), [[3, 4, 5]], [5])
+    torch.testing.assert_close(found, wanted, atol=5e-4, rtol=5e-4)
+
+
+@torch.inference_mode()
+def test_the_readout_of_a_few_rows_is_that_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = fuse(random_model())
+    hidden, temperature = torch.randn(5, 48), torch.full((5,), 0.5)
+    inside = model.read_out(hidden, temperature, 4)
+    monkeypatch.setattr("engine.kernels.model.FUSED_HEAD_ROWS", 0)
+    outside = model.read_out(hidden, temperature, 4)
+    assert torch.equal(inside.top_tokens, outside.top_tokens)
+    torch.testing.assert_close(inside.entropy, outside.entropy, atol=1e-4, rtol=1e-4)
+    logits = model.logits(hidden) / 0.5
+    few = model.embed_few(inside.top_tokens, inside.top_probabilities)
+    full = model.embed_mean(torch.zeros(5, 150).scatter(1, inside.top_tokens.long(), inside.top_probabilities))
+    torch.testing.assert_close(few, full, atol=1e-4, rtol=1e-4)
+    assert torch.equal(inside.argmax, logits.argmax(-1))
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_product_with_a_quantized_weight(kind: str) -> None:
+    torch.manual_seed(3)
+    weight, x = torch.randn(70, 96), torch.randn(2, 9, 96).half()
+    quantized = quantize_weight(weight.half() if kind == "plain" else weight, kind)  # type: ignore[arg-type]
+    wanted = x.float() @ quantized.dequantize().T
+    for tiling in (None, Tiling(tokens=16, rows=32, columns=32)):
+        found = quantized_linear(x, quantized, tiling).float()
+        assert (found - wanted).norm() < 2e-3 * wanted.norm()
+
+
+def test_blocks_grow_with_what_an_expert_gets() -> None:
+    assert [tokens_a_block(slots, 128) for slots in (8, 2048, 2049, 100_000)] == [16, 16, 32, 64]

@@ -1,0 +1,578 @@
+"""What is marked, when it is looked for, and what can be done about it: over the real transport, findings scripted.
+
+The words `wrnog` and `plsu` are wrong; the scripted worker writes down what it is asked.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lsp.client import MODERN, ROOT, Client
+
+SERVER = (str(ROOT / "tests" / "lsp" / "scripted_server.py"),)
+LITERALS = {"codeActionLiteralSupport": {"codeActionKind": {"valueSet": ["quickfix"]}}}
+PUSH: dict[str, Any] = {
+    **MODERN,
+    "textDocument": {**MODERN["textDocument"], "codeAction": LITERALS},
+    "workspace": {"workspaceEdit": {"documentChanges": True}},
+}
+HELD = {**PUSH, "textDocument": {**PUSH["textDocument"], "diagnostic": {}}}
+PULL = {**HELD, "workspace": {**PUSH["workspace"], "diagnostics": {"refreshSupport": True}}}
+QUIET_S = 0.5  # five times the scripted server's pause
+CODE = "def first(a):\n    b = a\n    return wrnog\n\n\ndef second():\n    return 2\n"
+PUBLISH = "textDocument/publishDiagnostics"
+
+
+@dataclass
+class Linted:
+    """A client, a document of its own, and the worker's notes."""
+
+    client: Client
+    uri: str
+    log: Path
+
+    def open(self, text: str = CODE, language: str = "python") -> None:
+        self.client.open(self.uri, text, language)
+
+    def asked(self) -> list[str]:
+        """The parts of this document that the worker was asked about, in order."""
+        return [part for note in self.notes() for part in note["asked"]]
+
+    def notes(self) -> list[dict[str, Any]]:
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        return [note for note in map(json.loads, lines) if note["path"] and Path(note["path"]).as_uri() == self.uri]
+
+    def published(self) -> list[dict[str, Any]]:
+        """All that was published for this document."""
+        messages = [one["params"] for one in self.client.received if one["method"] == PUBLISH]
+        return [params for params in messages if params["uri"] == self.uri]
+
+    def marked(self) -> list[str]:
+        """The texts' names for what was last published, with where each begins."""
+        return _marks(self.published()[-1]["diagnostics"]) if self.published() else []
+
+    def wait(self, marked: list[str]) -> None:
+        self.client.wait(lambda: self.marked() == marked, 10)
+
+    def wait_until_asked(self, condition: Callable[[list[str]], bool]) -> None:
+        deadline = time.monotonic() + 10
+        while not condition(self.asked()):
+            assert time.monotonic() < deadline, self.asked()
+            time.sleep(0.01)
+
+    def rest(self) -> None:
+        """For longer than it takes until something is looked for and found; takes in what came."""
+        until = time.monotonic() + QUIET_S
+        while time.monotonic() < until:
+            self.client.command("gesso.status")
+            time.sleep(0.02)
+
+    def replace(self, line: int, start: int, end: int, text: str) -> None:
+        ends = [{"line": line, "character": character} for character in (start, end)]
+        self.client.change(self.uri, {"range": {"start": ends[0], "end": ends[1]}, "text": text})
+
+    def actions(self, line: int, character: int, **context: Any) -> list[dict[str, Any]]:
+        here = {"line": line, "character": character}
+        params = {
+            "textDocument": {"uri": self.uri},
+            "range": {"start": here, "end": here},
+            "context": {"diagnostics": [], **context},
+        }
+        actions: list[dict[str, Any]] = self.client.request("textDocument/codeAction", params)
+        return actions
+
+    def action(self, title: str, line: int, character: int) -> dict[str, Any]:
+        return next(one for one in self.actions(line, character) if one["title"].startswith(title))
+
+    def apply(self, action: dict[str, Any]) -> None:
+        """As an editor does it: the edit, then the command."""
+        for change in action.get("edit", {}).get("documentChanges", ()):
+            assert change["textDocument"] == {"uri": self.uri, "version": self.client.versions[self.uri]}
+            self.client.change(self.uri, *({"range": one["range"], "text": one["newText"]} for one in change["edits"]))
+        if "command" in action:
+            self.client.command(action["command"]["command"], *action["command"]["arguments"])
+
+    def start_pull(self, previous: str | None = None) -> int:
+        params = {"textDocument": {"uri": self.uri}, "identifier": "gesso", "previousResultId": previous}
+        return self.client.start_request("textDocument/diagnostic", params)
+
+    def pull(self, previous: str | None = None) -> dict[str, Any]:
+        report: dict[str, Any] = self.client.result(self.start_pull(previous))
+        return report
+
+    def error(self, request: int) -> dict[str, Any]:
+        self.client.wait(lambda: request in self.client.answers, 10)
+        error: dict[str, Any] = self.client.answers.pop(request)["error"]
+        return error
+
+
+def _marks(diagnostics: list[dict[str, Any]]) -> list[str]:
+    return [
+        f"{one['code']} {one['range']['start']['line']}:{one['range']['start']['character']}" for one in diagnostics
+    ]
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("lint") / "log"
+
+
+@pytest.fixture(scope="module")
+def start(environment: dict[str, str], log: Path) -> Iterator[Callable[..., Client]]:
+    """Starts servers, and ends them all."""
+    clients: list[Client] = []
+
+    def begin(capabilities: dict[str, Any], **settings: Any) -> Client:
+        extended = {**environment, "PYTHONPATH": str(ROOT), "SCRIPTED_LINT_LOG": str(log)}
+        client = Client(extended, server=SERVER)
+        clients.append(client)
+        client.initialize(capabilities, settings=settings)
+        client.wait_until_ready()
+        return client
+
+    yield begin
+    for client in clients:
+        client.kill()
+
+
+@pytest.fixture(scope="module")
+def pushed(start: Callable[..., Client]) -> Client:
+    return start(PUSH)
+
+
+@pytest.fixture(scope="module")
+def pulling(start: Callable[..., Client]) -> Client:
+    return start(PULL)
+
+
+@pytest.fixture(scope="module")
+def waiting(start: Callable[..., Client]) -> Client:
+    """A client that pulls and cannot be asked to pull again."""
+    return start(HELD)
+
+
+def _uri(tmp_path: Path) -> str:
+    return (tmp_path / "code.py").as_uri()
+
+
+@pytest.fixture
+def doc(pushed: Client, tmp_path: Path, log: Path) -> Iterator[Linted]:
+    one = Linted(pushed, _uri(tmp_path), log)
+    yield one
+    pushed.notify("textDocument/didClose", {"textDocument": {"uri": one.uri}})
+
+
+@pytest.fixture
+def pull_doc(pulling: Client, tmp_path: Path, log: Path) -> Linted:
+    return Linted(pulling, _uri(tmp_path), log)
+
+
+@pytest.fixture
+def held_doc(waiting: Client, tmp_path: Path, log: Path) -> Linted:
+    return Linted(waiting, _uri(tmp_path), log)
+
+
+def test_a_finding_is_published_as_a_hint_with_the_version_it_is_of(doc: Linted) -> None:
+    doc.open()
+    doc.wait(["wrong-name 2:11"])
+    (one,) = doc.published()
+    assert one["version"] == 1
+    (diagnostic,) = one["diagnostics"]
+    assert diagnostic["range"]["end"] == {"line": 2, "character": 16}
+    assert (diagnostic["source"], diagnostic["severity"]) == ("gesso", 4)
+    assert diagnostic["message"] == "`wrnog` looks wrong." and diagnostic["data"]["replacement"] == "wrong"
+
+
+def test_only_the_function_that_changed_is_asked_about_again(doc: Linted) -> None:
+    doc.open()
+    doc.wait(["wrong-name 2:11"])
+    assert doc.asked() == ["def first(a):\n    b = a\n    return wrnog", "def second():\n    return 2"]
+    doc.replace(6, 11, 12, "plsu")
+    doc.wait(["wrong-name 2:11", "misspelled 6:11"])
+    assert doc.asked()[2:] == ["def second():\n    return plsu"]
+    doc.client.type(doc.uri, 0, 0, "import os\n\n\n")
+    doc.wait(["wrong-name 5:11", "misspelled 9:11"])
+    doc.wait_until_asked(lambda asked: asked[3:] == ["import os"])
+    doc.rest()
+    assert len(doc.asked()) == 4
+
+
+def test_what_was_found_stays_while_its_function_is_edited_elsewhere(doc: Linted) -> None:
+    doc.open()
+    doc.wait(["wrong-name 2:11"])
+    for number, character in enumerate("long_name"):
+        doc.client.type(doc.uri, 1, 9 + number, character)
+        time.sleep(0.03)
+    doc.wait_until_asked(lambda asked: "def first(a):\n    b = along_name\n    return wrnog" in asked)
+    doc.rest()
+    assert all(_marks(one["diagnostics"]) == ["wrong-name 2:11"] for one in doc.published())
+
+
+def test_it_goes_at_once_with_its_own_text_and_comes_back_without_being_asked_about(doc: Linted) -> None:
+    doc.open()
+    doc.wait(["wrong-name 2:11"])
+    doc.client.type(doc.uri, 2, 16, "s")
+    doc.wait([])
+    assert doc.published()[-1]["version"] == 2
+    doc.wait_until_asked(lambda asked: any("wrnogs" in one for one in asked))
+    doc.wait(["wrong-name 2:11"])
+    before = len(doc.asked())
+    doc.replace(2, 16, 17, "")
+    doc.wait(["wrong-name 2:11"])
+    doc.rest()
+    assert len(doc.asked()) == before
+
+
+def test_a_run_that_is_superseded_is_cancelled(doc: Linted) -> None:
+    doc.open("def first():\n    return endless\n")
+    doc.wait_until_asked(bool)
+    doc.replace(1, 11, 18, "wrnog")
+    doc.wait(["wrong-name 1:11"])
+
+
+def test_while_keys_come_nothing_is_asked(doc: Linted) -> None:
+    doc.open("def first():\n    return 1\n")
+    for number in range(20):
+        doc.client.type(doc.uri, 1, 12 + number, "0")
+        time.sleep(0.03)
+    doc.wait_until_asked(bool)
+    assert doc.asked() == ["def first():\n    return 1" + "0" * 20]
+
+
+def test_only_what_is_near_the_user_is_looked_at(doc: Linted) -> None:
+    functions = [f"def f{number}():\n    return wrnog{number}\n" for number in range(200)]
+    doc.open("".join(functions))
+    doc.wait_until_asked(bool)
+    doc.rest()
+    far = len(doc.asked())
+    assert "def f0():" in doc.asked()[0] and 20 < far < 60
+    doc.actions(398, 0)
+    doc.wait_until_asked(lambda asked: any("f199" in one for one in asked))
+    doc.rest()
+    assert len(doc.asked()) < 120 and len(set(doc.asked())) == len(doc.asked())
+    assert any(mark.endswith("399:11") for mark in doc.marked()) and "wrong-name 1:11" in doc.marked()
+
+
+def test_of_many_documents_that_are_opened_only_the_last_until_the_user_is_there(
+    pushed: Client, tmp_path: Path, log: Path
+) -> None:
+    docs = [Linted(pushed, (tmp_path / f"{number}.py").as_uri(), log) for number in range(12)]
+    for doc in docs:
+        doc.open()
+    docs[-1].wait(["wrong-name 2:11"])
+    docs[-1].rest()
+    assert [bool(doc.asked()) for doc in docs] == [False] * 8 + [True] * 4
+    docs[0].actions(0, 0)
+    docs[0].wait(["wrong-name 2:11"])
+    assert not docs[1].asked()
+
+
+def test_broken_code_is_not_looked_at(doc: Linted) -> None:
+    doc.open("def first():\n    return wrnog(\n\n\ndef second():\n    return plsu\n")
+    doc.wait(["misspelled 5:11"])
+    assert not any("wrnog" in one for one in doc.asked())
+
+
+def test_where_the_engine_fails_it_is_not_asked_again(doc: Linted) -> None:
+    doc.open("def first():\n    return input\n")
+    doc.wait_until_asked(bool)
+    doc.rest()
+    doc.client.type(doc.uri, 0, 0, "\n")
+    doc.rest()
+    assert len(doc.asked()) == 1 and doc.published() == []
+
+
+def test_many_edits_at_once_cost_no_finding_and_no_run(doc: Linted) -> None:
+    doc.open(CODE)
+    doc.wait(["wrong-name 2:11"])
+    line = {"start": {"line": 3, "character": 0}, "end": {"line": 3, "character": 0}}
+    doc.client.change(doc.uri, *({"range": line, "text": "\n"} for _ in range(100)))
+    doc.wait(["wrong-name 2:11"])
+    doc.rest()
+    assert doc.marked() == ["wrong-name 2:11"] and len(doc.asked()) == 2
+
+
+def test_line_ends_and_wide_characters(doc: Linted) -> None:
+    doc.open('def first():\r\n    return "😀" + wrnog\r\n')
+    doc.wait(["wrong-name 1:18"])
+    (fix, *_) = doc.actions(1, 20)
+    assert fix["edit"]["documentChanges"][0]["edits"][0]["range"]["end"] == {"line": 1, "character": 23}
+
+
+def test_a_closed_document_is_cleared_and_forgotten(doc: Linted) -> None:
+    doc.open()
+    doc.wait(["wrong-name 2:11"])
+    doc.client.notify("textDocument/didClose", {"textDocument": {"uri": doc.uri}})
+    doc.wait([])
+    doc.rest()
+    assert len(doc.published()) == 2
+
+
+@pytest.mark.parametrize("name", [".env", "secrets.py", "ignored.py"])
+def test_a_private_file_is_never_sent(pushed: Client, tmp_path: Path, log: Path, name: str) -> None:
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".gitignore").write_text("ignored.py\nsecrets.py\n")
+    doc = Linted(pushed, (tmp_path / name).as_uri(), log)
+    doc.open()
+    doc.rest()
+    assert doc.notes() == [] and doc.published() == [] and doc.actions(2, 12) == []
+
+
+def test_a_file_that_becomes_private_is_cleared(doc: Linted, tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    doc.open()
+    doc.wait(["wrong-name 2:11"])
+    (tmp_path / ".gitignore").write_text("*.py\n")
+    doc.client.notify("textDocument/didSave", {"textDocument": {"uri": (tmp_path / ".gitignore").as_uri()}})
+    doc.wait([])
+
+
+def test_the_actions_for_a_finding(doc: Linted) -> None:
+    doc.open()
+    doc.wait(["wrong-name 2:11"])
+    actions = doc.actions(2, 13)
+    assert [one["title"] for one in actions] == [
+        "Change to `wrong`",
+        "Ignore here",
+        "Ignore this kind (wrong-name)",
+        "Dismiss",
+    ]
+    assert [one.get("isPreferred") for one in actions] == [True, None, None, None]
+    assert all(
+        one["kind"] == "quickfix" and one["diagnostics"] == doc.published()[-1]["diagnostics"] for one in actions
+    )
+    assert doc.actions(1, 3) == []
+    doc.apply(actions[0])
+    doc.wait([])
+    doc.wait_until_asked(lambda asked: "def first(a):\n    b = a\n    return wrong" in asked)
+
+
+@pytest.mark.parametrize(
+    ("only", "is_wanted"),
+    [
+        (["quickfix"], True),
+        ([""], True),
+        (["refactor", "quickfix"], True),
+        (["source.fixAll"], False),
+        (["quick"], False),
+    ],
+)
+def test_only_the_kinds_that_are_asked_for(doc: Linted, only: list[str], is_wanted: bool) -> None:
+    doc.open()
+    doc.wait(["wrong-name 2:11"])
+    assert bool(doc.actions(2, 13, only=only)) is is_wanted
+
+
+def test_no_action_on_a_line_with_an_error_of_the_compiler(doc: Linted) -> None:
+    doc.open()
+    doc.wait(["wrong-name 2:11"])
+    ours = doc.published()[-1]["diagnostics"]
+    span = {"start": {"line": 2, "character": 0}, "end": {"line": 2, "character": 4}}
+    theirs = {"range": span, "message": "no", "source": "compiler", "severity": 1}
+    assert doc.actions(2, 13, diagnostics=ours)
+    assert doc.actions(2, 13, diagnostics=[*ours, {**theirs, "severity": 2}])
+    assert doc.actions(2, 13, diagnostics=[*ours, theirs]) == []
+
+
+def test_ignored_here_by_a_comment(doc: Linted) -> None:
+    doc.open()
+    doc.wait(["wrong-name 2:11"])
+    doc.apply(doc.action("Ignore here", 2, 13))
+    doc.wait([])
+    doc.wait_until_asked(lambda asked: asked[-1].endswith("return wrnog  # gesso: ignore"))
+    doc.rest()
+    assert doc.marked() == []
+
+
+def test_a_comment_of_another_language(doc: Linted) -> None:
+    doc.open("function f() {\n  return wrnog;\n}\n", "javascript")
+    doc.wait(["wrong-name 1:9"])
+    edit = doc.action("Ignore here", 1, 10)["edit"]["documentChanges"][0]["edits"][0]
+    assert edit["newText"] == "  // gesso: ignore" and edit["range"]["start"] == {"line": 1, "character": 15}
+
+
+@pytest.mark.parametrize("line", ['x = wrnog + """', "x = wrnog + \\"])
+def test_no_comment_where_it_would_be_none(doc: Linted, line: str) -> None:
+    end = '"""' if line.endswith('"') else "1"
+    doc.open(f"{line}\n{end}\n")
+    doc.wait(["wrong-name 0:4"])
+    assert [one["title"].split()[0] for one in doc.actions(0, 5)] == ["Change", "Ignore", "Dismiss"]
+    assert not any(one["title"] == "Ignore here" for one in doc.actions(0, 5))
+
+
+def test_dismissed_for_good(doc: Linted) -> None:
+    doc.open(CODE + "\n\ndef third():\n    return wrnog\n")
+    doc.wait(["wrong-name 2:11", "wrong-name 10:11"])
+    doc.apply(doc.action("Dismiss", 2, 13))
+    doc.wait(["wrong-name 10:11"])
+    doc.client.type(doc.uri, 0, 0, "import os\n\n\n")
+    doc.wait(["wrong-name 13:11"])
+    doc.client.type(doc.uri, 5, 16, " + 1")
+    doc.client.type(doc.uri, 4, 8, "c + ")
+    doc.wait_until_asked(lambda asked: any("c + a" in one for one in asked))
+    doc.rest()
+    assert doc.marked() == ["wrong-name 13:11"]
+    doc.client.notify("textDocument/didClose", {"textDocument": {"uri": doc.uri}})
+    doc.open("def first(a):\n    b = c + a\n    return wrnog + 1\n\n\ndef fourth():\n    return wrnog\n")
+    doc.wait(["wrong-name 6:11"])
+
+
+def test_a_kind_that_is_ignored(start: Callable[..., Client], tmp_path: Path, log: Path) -> None:
+    doc = Linted(start(PUSH), _uri(tmp_path), log)
+    doc.open(CODE.replace("return 2", "return plsu"))
+    doc.wait(["wrong-name 2:11", "misspelled 6:11"])
+    doc.apply(doc.action("Ignore this kind", 2, 13))
+    doc.wait(["misspelled 6:11"])
+    told = [one["params"] for one in doc.client.received if one["method"] == "window/showMessage"]
+    assert told[-1]["type"] == 3 and "gesso.lintIgnore" in told[-1]["message"] and "wrong-name" in told[-1]["message"]
+    doc.client.type(doc.uri, 6, 15, " + wrnog")
+    doc.wait_until_asked(lambda asked: any("plsu + wrnog" in one for one in asked))
+    assert doc.notes()[-1]["off"] == ["wrong-name"]
+
+
+def test_a_kind_that_is_off_by_a_setting_until_it_is_on(
+    start: Callable[..., Client], tmp_path: Path, log: Path
+) -> None:
+    doc = Linted(start(PUSH, lintIgnore=["wrong-name"], lintSeverity="warning"), _uri(tmp_path), log)
+    doc.open(CODE.replace("return 2", "return plsu"))
+    doc.wait(["misspelled 6:11"])
+    assert doc.published()[-1]["diagnostics"][0]["severity"] == 2
+    doc.client.notify("workspace/didChangeConfiguration", {"settings": {"gesso": {"lintSeverity": "hint"}}})
+    doc.wait(["wrong-name 2:11", "misspelled 6:11"])
+    assert doc.published()[-1]["diagnostics"][0]["severity"] == 4
+
+
+def test_switched_off_and_on_again(start: Callable[..., Client], tmp_path: Path, log: Path) -> None:
+    doc = Linted(start(PUSH), _uri(tmp_path), log)
+    doc.open()
+    for off, on in (({"lint": False}, {"lint": True}), ({"enabled": False}, {"enabled": True})):
+        doc.wait(["wrong-name 2:11"])
+        doc.client.notify("workspace/didChangeConfiguration", {"settings": {"gesso": off}})
+        doc.wait([])
+        doc.client.notify("workspace/didChangeConfiguration", {"settings": {"gesso": on}})
+    doc.wait(["wrong-name 2:11"])
+    doc.client.command("gesso.setEnabled", False)
+    doc.wait([])
+    assert len(doc.asked()) == 2, "what was known is known still"
+
+
+@pytest.mark.parametrize("model", ["no lint", "broken lint"])
+def test_a_model_that_is_not_calibrated_is_asked_only_where_the_user_says_so(
+    start: Callable[..., Client], tmp_path: Path, log: Path, model: str
+) -> None:
+    doc = Linted(start(PUSH, model=model), _uri(tmp_path), log)
+    doc.open()
+    doc.rest()
+    assert doc.notes() == [] and doc.published() == []
+    if model == "no lint":
+        settings = {"gesso": {"model": model, "lint": True}}
+        doc.client.notify("workspace/didChangeConfiguration", {"settings": settings})
+        doc.wait(["wrong-name 2:11"])
+
+
+def test_off_for_a_language(start: Callable[..., Client], tmp_path: Path, log: Path) -> None:
+    doc = Linted(start(PUSH, languages={"python": False}), _uri(tmp_path), log)
+    doc.open()
+    doc.rest()
+    assert doc.notes() == []
+
+
+def test_a_client_that_cannot_tell_versions_gets_plain_edits(
+    start: Callable[..., Client], tmp_path: Path, log: Path
+) -> None:
+    doc = Linted(start({"textDocument": {"codeAction": LITERALS}}), _uri(tmp_path), log)
+    doc.open()
+    doc.wait(["wrong-name 2:11"])
+    assert doc.actions(2, 13)[0]["edit"]["changes"][doc.uri][0]["newText"] == "wrong"
+
+
+def test_a_client_that_knows_only_commands_gets_no_actions(
+    start: Callable[..., Client], tmp_path: Path, log: Path
+) -> None:
+    doc = Linted(start({}), _uri(tmp_path), log)
+    doc.open()
+    doc.wait(["wrong-name 2:11"])
+    assert doc.actions(2, 13) == []
+
+
+def test_pulling_and_pushing_exclude_each_other(pushed: Client, pull_doc: Linted) -> None:
+    with pytest.raises(LookupError) as error:
+        pushed.request("textDocument/diagnostic", {"textDocument": {"uri": "file:///x.py"}})
+    assert error.value.args[0] == -32601
+    pull_doc.open()
+    pull_doc.client.wait(lambda: _refreshes(pull_doc) > 0)
+    assert _marks(pull_doc.pull()["items"]) == ["wrong-name 2:11"]
+    assert pull_doc.published() == []
+
+
+def _refreshes(doc: Linted) -> int:
+    return sum(one["method"] == "workspace/diagnostic/refresh" for one in doc.client.received)
+
+
+def test_pulled_at_once_and_again_when_something_was_found(pull_doc: Linted) -> None:
+    doc, before = pull_doc, _refreshes(pull_doc)
+    doc.open()
+    first = doc.pull()
+    assert first["kind"] == "full" and first["items"] == []
+    doc.client.wait(lambda: _refreshes(doc) == before + 1)
+    second = doc.pull(first["resultId"])
+    assert _marks(second["items"]) == ["wrong-name 2:11"] and second["resultId"] != first["resultId"]
+    assert doc.pull(second["resultId"]) == {"kind": "unchanged", "resultId": second["resultId"]}
+    assert doc.pull("another")["kind"] == "full"
+    doc.client.type(doc.uri, 0, 0, "\n")
+    moved = doc.pull(second["resultId"])
+    assert _marks(moved["items"]) == ["wrong-name 3:11"]
+    doc.rest()
+    assert _refreshes(doc) == before + 1, "the client knows it all"
+    doc.client.command("gesso.dismiss", doc.uri, moved["items"][0]["data"]["number"])
+    doc.client.wait(lambda: _refreshes(doc) == before + 2)
+    assert doc.pull(moved["resultId"])["items"] == []
+
+
+def test_a_document_that_is_not_open_is_pulled_as_empty(pull_doc: Linted, held_doc: Linted) -> None:
+    assert pull_doc.pull()["items"] == held_doc.pull()["items"] == []
+
+
+def test_who_cannot_be_asked_again_waits_for_what_is_found(held_doc: Linted) -> None:
+    held_doc.open()
+    assert _marks(held_doc.pull()["items"]) == ["wrong-name 2:11"]
+    assert not _refreshes(held_doc)
+
+
+def test_a_pull_that_is_overtaken_is_told_so(held_doc: Linted) -> None:
+    doc = held_doc
+    doc.open("def first():\n    return endless\n")
+    older, newer = doc.start_pull(), doc.start_pull()
+    assert doc.error(older) == {"code": -32802, "message": "Server Cancelled", "data": {"retriggerRequest": False}}
+    doc.replace(1, 11, 18, "wrnog")
+    assert doc.error(newer)["data"] == {"retriggerRequest": True}
+    assert _marks(doc.pull()["items"]) == ["wrong-name 1:11"]
+    doc.replace(1, 11, 16, "endless")
+    last = doc.start_pull()
+    doc.client.notify("textDocument/didClose", {"textDocument": {"uri": doc.uri}})
+    assert doc.error(last)["data"] == {"retriggerRequest": False}
+    assert not any("ERROR" in line for line in doc.client.log)
+
+
+def test_a_pull_that_the_client_cancels_is_answered_so_and_the_next_one_works(held_doc: Linted) -> None:
+    doc = held_doc
+    doc.open("def first():\n    return endless\n")
+    request = doc.start_pull()
+    doc.client.notify("$/cancelRequest", {"id": request})
+    assert doc.error(request)["code"] == -32800
+    doc.replace(1, 11, 18, "wrnog")
+    assert _marks(doc.pull()["items"]) == ["wrong-name 1:11"]
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"), [("gesso.dismiss", ["file:///nowhere.py", 1]), ("gesso.ignoreKind", ["no such kind"])]
+)
+def test_commands_about_what_is_not_there_are_no_errors(pushed: Client, command: str, arguments: list[Any]) -> None:
+    assert pushed.command(command, *arguments) is None

@@ -17,6 +17,7 @@ from torch import Tensor
 from engine.errors import Stop, leave_if
 from engine.key_values import KeyValues
 from engine.model import DiffusionGemma, Masks
+from engine.prefix_cache import WATCHED_CHUNK
 
 ROOT = -1
 
@@ -50,23 +51,25 @@ class TokenTree:
 
     @torch.inference_mode()
     def read(self, branches: Sequence[Sequence[int]]) -> None:
-        """Reads what is new in `branches`, token ids after the trunk, in one pass."""
+        """Reads what is new in `branches` (ids after the trunk): in one pass, or several where it may be stopped."""
         for branch in branches:
             node = self._top
             for token in branch:
                 known = self._nodes.get((node, token))
                 node = self._add(node, token) if known is None else known
-        first = len(self._logits)
-        new = len(self._tokens) - first
-        if not new:
-            return
-        leave_if(self.stop)
+        end, size = len(self._tokens), WATCHED_CHUNK if self.stop is not None else len(self._tokens)
+        for first in range(len(self._logits), end, max(1, size)):
+            leave_if(self.stop)
+            self._read(first, min(end, first + size))
+
+    def _read(self, first: int, end: int) -> None:
+        """The nodes from `first` up to `end`, whose ancestors are read or among them."""
         device = self.kv.device
-        entry = torch.tensor([self._tokens[first:]], device=device)
-        memory = _TreeMemory(self.kv, self.past, np.asarray(self._depths), self._sees[: first + new, : first + new])
+        entry = torch.tensor([self._tokens[first:end]], device=device)
+        memory = _TreeMemory(self.kv, self.past, np.asarray(self._depths[:end]), self._sees[:end, :end])
         hidden = self.model.encode(entry, memory.positions(), memory.masks(), memory)[0]
-        self.kv.length += new
-        given = max(0, self._top - first)  # nodes of the trunk before its last: nobody asks what follows them
+        self.kv.length += end - first
+        given = min(max(0, self._top - first), end - first)  # of the trunk before its last: nobody asks what follows
         logits = self.model.logits(hidden[given:])
         self._logits += [*[None] * given, *logits.unbind()]
         self._normalizers += [*[None] * given, *torch.logsumexp(logits, dim=-1).unbind()]

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from infill import cli_infill, cli_models, cli_stats, cli_support, settings
+from infill import cli_infill, cli_lint, cli_models, cli_serve, cli_stats, cli_support, settings
 from infill.batch import Batch
 from infill.cli_support import INTERRUPTED, add_row, errors_to_exit_codes, say
 
@@ -24,6 +24,8 @@ HELP = """Fill holes in code with a block-diffusion model, on this machine. Noth
 gesso infill app.py --at 12:5 --watch   fill at a place and watch
 gesso infill --help                     all ways to say where
 gesso batch IN.jsonl OUT.jsonl          many holes
+gesso lint src                          slips in code that is written
+gesso serve                             one model for every editor and tool
 gesso doctor                            what this machine can run
 gesso stats                             what was suggested in your editor
 
@@ -50,8 +52,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("infill", help=cli_infill.HELP)(cli_infill.infill)
+app.command("lint", help=cli_lint.HELP)(cli_lint.lint)
 app.command()(cli_stats.stats)
 app.add_typer(cli_models.app, name="model")
+app.add_typer(cli_serve.app, name="serve")
 
 
 def main() -> None:

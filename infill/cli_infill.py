@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,12 +12,14 @@ from typing import Annotated, Any
 import typer
 
 from engine.errors import UsageError
-from infill import cli_support, edit, holes, languages
+from infill import cli_support, client, edit, holes, languages
 from infill.cli_support import FILLED, NOTHING_TO_SHOW, errors_to_exit_codes, say
 from infill.live_view import SECONDS_A_STEP, LiveView, export_svg
-from infill.request import Hole, HoleCompletion, InfillRequest, InfillResult, Neighbour, Piece
+from infill.request import Hole, HoleCompletion, InfillRequest, InfillResult, Neighbour, OnStep, Piece
+from infill.service_place import place_at
 from infill.settings import Settings
 
+Complete = Callable[[InfillRequest, OnStep | None], InfillResult]
 STDIN = "-"
 PLAIN_TEXT = "text"
 HELP = """Fill a hole in a file and print the text for it.
@@ -90,6 +92,10 @@ def infill(
         float | None, typer.Option(metavar="MS", help="Return the best so far after this time.")
     ] = None,
     model: Annotated[str | None, typer.Option(metavar="NAME", help="pocket, 26b, a hub id or a folder.")] = None,
+    service: Annotated[
+        bool | None,
+        typer.Option("--service/--no-service", help="Ask `gesso serve`, started if need be; or load the model here."),
+    ] = None,
 ) -> None:
     output = Output(_form(whole, diff, as_json), in_place, any_, force)
     _check_use(file, output, (at, range_, marker))
@@ -108,7 +114,8 @@ def infill(
     request = _request(source, file, _language(lang), settings, _holes(source.text, at, range_, marker), neighbours)
     pace = SECONDS_A_STEP if settings.deadline_ms is None else 0.0
     view = LiveView(cli_support.errors_console(), pace, show=watch)
-    result = _complete(request, settings, view if watch or watch_svg else None, watch_svg)
+    completes = _completes(settings, service)
+    result = _complete(completes, request, view if watch or watch_svg else None, watch_svg)
     raise typer.Exit(_hand_over(source, result, output))
 
 
@@ -184,12 +191,25 @@ def _short_name(path: Path) -> str:
         return path.name
 
 
-def _complete(request: InfillRequest, settings: Settings, view: LiveView | None, picture: Path | None) -> InfillResult:
-    completer = cli_support.load_completer(settings)
+def _completes(settings: Settings, service: bool | None) -> Complete:
+    """Where the request is answered: by the service where one runs with this model, started where `service` is True;
+    otherwise, and where it is False, by the model loaded here."""
+    if service is not False:
+        place = place_at()
+        found = client.start(place, ("--model", settings.model)) if service else client.find(place)
+        if found is not None and (model := found.health().model) == settings.model:
+            found.wait_until_ready()
+            return found.complete
+        if service and found is not None:
+            raise UsageError(f"The service has the model {model}; use --model {model}, --no-service or end it.")
+    return cli_support.load_completer(settings).complete
+
+
+def _complete(complete: Complete, request: InfillRequest, view: LiveView | None, picture: Path | None) -> InfillResult:
     if view is None:
-        return completer.complete(request)
+        return complete(request, None)
     with view:
-        result = completer.complete(request, view.step)
+        result = complete(request, view.step)
         pieces, caption = _final_pieces(request.text, result.completions), _caption(result)
         view.finish(pieces, caption)
     if picture is not None:

@@ -22,7 +22,8 @@ class Evidence:
     certainty: of the denoiser in the text it wrote, 0 for texts that are not its own.
     denoised, drafted, copied: 1 where the text came about so. agreeing: share of the other ways that begin alike.
     matched: log of one more than the characters before the hole that stand before the copy too; fits: 1 where what
-    follows the hole follows there too; places: log of one more than the places that say the same; all 0 without a copy. length: log of the number of tokens.
+    follows the hole follows there too; places: log of one more than the places that say the same; all 0 without a
+    copy. length: log of the number of tokens.
     """
 
     seam: float = 0.0

@@ -137,7 +137,8 @@ class InlineCompletion:
             self._stop(snapshot.uri)
 
     def closed(self, uri: str) -> None:
-        self._supersede(uri)
+        if (asked := self.asked.pop(uri, None)) is not None:
+            asked.cancel()
         self._stop(uri)
         self.session.ladder.forget(uri)
         self.session.offered.pop(uri, None)

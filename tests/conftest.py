@@ -15,3 +15,4 @@ def no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path_factor
     folder = tmp_path_factory.mktemp("user")
     monkeypatch.setattr("infill.settings.user_file", lambda: folder / "config.toml")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(folder))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))

@@ -97,7 +97,7 @@ for _, kind in ipairs({ 'request', 'notify' }) do
       else
         vim.schedule(reply)
       end
-      return true, 0
+      return true, -#Sent
     end
     return send(method, params, callback, ...)
   end
@@ -275,10 +275,18 @@ class Neovim:
         """From now on what `answer` prepared waits for `release`."""
         self.lua("Held = {}")
 
-    def release(self) -> int:
-        """Lets the answers come that were held; how many they were."""
-        count: int = self.lua("local held = Held Held = nil for _, reply in ipairs(held) do reply() end return #held")
-        return count
+    def wait_held(self) -> None:
+        """Until the server was asked for the place where the cursor is; the line is ASCII."""
+
+        def asked() -> bool:
+            questions = self.messages("textDocument/inlineCompletion")
+            return bool(questions) and questions[-1]["position"]["character"] == self.cursor()[1]
+
+        self.wait(asked, "question")
+
+    def release(self) -> None:
+        """Lets the answers come that were held."""
+        self.lua("local held = Held Held = nil for _, reply in ipairs(held) do reply() end")
 
     @contextmanager
     def mapped(self, mapping: str) -> Iterator[None]:

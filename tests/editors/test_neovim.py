@@ -74,9 +74,16 @@ def nvim(running: Neovim, tmp_path: Path) -> Iterator[Neovim]:
 
 
 def start_line(nvim: Neovim) -> str:
-    """Begins a line after the check for a wrong amount, and returns what is suggested there."""
+    """Begins a line after the check for a wrong amount, and returns what the model suggests there."""
     nvim.keys("o", "r")
     return nvim.suggest()
+
+
+def start_prepared_line(nvim: Neovim) -> str:
+    """The same with a suggestion of the test's own, where only what becomes of it matters."""
+    nvim.answer("aise ValueError(amount)")
+    nvim.keys("o", "r")
+    return nvim.wait_ghost(lambda shown: shown.startswith("aise"))
 
 
 def test_ghost_text_comes_with_typing_and_is_narrowed_by_it(nvim: Neovim) -> None:
@@ -91,7 +98,8 @@ def test_ghost_text_comes_with_typing_and_is_narrowed_by_it(nvim: Neovim) -> Non
 
 
 def test_typing_something_else_takes_it_away_at_once(nvim: Neovim) -> None:
-    start_line(nvim)
+    start_prepared_line(nvim)
+    nvim.hold()
     nvim.type("§")
     assert nvim.ghost() is None
 
@@ -100,7 +108,7 @@ def test_a_late_answer_that_no_longer_fits_is_thrown_away(nvim: Neovim) -> None:
     nvim.answer("alueError")
     nvim.hold()
     nvim.keys("o", "raise V")
-    nvim.wait(lambda: nvim.lua("return #Held > 0"), "question")
+    nvim.wait_held()
     nvim.lua("vim.o.eventignore = 'all'")  # so that the key asks for nothing itself
     nvim.keys("x")
     nvim.lua("vim.o.eventignore = ''")
@@ -112,7 +120,7 @@ def test_a_late_answer_that_still_fits_is_shown(nvim: Neovim) -> None:
     nvim.answer("alueError")
     nvim.hold()
     nvim.keys("o", "raise V")
-    nvim.wait(lambda: nvim.lua("return #Held > 0"), "question")
+    nvim.wait_held()
     nvim.lua("vim.o.eventignore = 'all'")
     nvim.keys("a")
     nvim.lua("vim.o.eventignore = ''")
@@ -141,7 +149,7 @@ def test_it_comes_back_after_undo(nvim: Neovim) -> None:
 
 
 def test_typing_fast_after_tab_keeps_the_order(nvim: Neovim) -> None:
-    ghost = start_line(nvim)
+    ghost = start_prepared_line(nvim)
     typed = nvim.line()
     nvim.nvim.input("<Tab>  # checked")
     nvim.wait(lambda: nvim.line().endswith("checked"), "typed text")
@@ -149,7 +157,7 @@ def test_typing_fast_after_tab_keeps_the_order(nvim: Neovim) -> None:
 
 
 def test_typed_and_accepted_before_the_next_answer(nvim: Neovim) -> None:
-    ghost = start_line(nvim)
+    ghost = start_prepared_line(nvim)
     typed = nvim.line()
     nvim.nvim.input(ghost[0] + ghost[1] + "<Tab>")
     nvim.wait(lambda: nvim.line() == typed + ghost, "whole line")
@@ -236,7 +244,7 @@ def test_shown_is_told_once_for_each_suggestion(nvim: Neovim) -> None:
 
 
 def test_leaving_insert_mode_takes_it_away(nvim: Neovim) -> None:
-    start_line(nvim)
+    start_prepared_line(nvim)
     nvim.keys("<Esc>")
     assert nvim.ghost() is None
     assert nvim.lua("return require('gesso').is_visible()") is False
@@ -271,7 +279,7 @@ def test_tab_accepts_in_the_indentation_what_needs_no_indent(nvim: Neovim) -> No
 
 
 def test_the_popup_menu_keeps_tab(nvim: Neovim) -> None:
-    start_line(nvim)
+    start_prepared_line(nvim)
     nvim.keys("<C-x><C-n>")
     nvim.wait(lambda: nvim.lua("return vim.fn.pumvisible()") == 1, "popup menu")
     before = nvim.line()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +14,7 @@ import pytest
 
 pytest.importorskip("pynvim", reason="pynvim is not installed; it comes with the extra `dev`")
 
-from tests.editors.neovim import NVIM, PLUGIN, Neovim, server_options, version  # noqa: E402
+from tests.editors.neovim import NVIM, PLUGIN, ROOT, Neovim, server_options, version  # noqa: E402
 
 pytestmark = [
     pytest.mark.slow,
@@ -28,6 +32,13 @@ def check(amount):
 
 def check_again(amount):
     if amount <= 0:
+"""
+
+LAZY = """
+vim.opt.runtimepath:append(%s)
+vim.api.nvim_create_autocmd(%s, { once = true, callback = function()
+  require("gesso").setup(vim.json.decode(%s))
+end })
 """
 
 
@@ -82,3 +93,37 @@ def test_the_help_has_its_tags(bare: Neovim, tmp_path: Path) -> None:
     for tag in ("gesso", "gesso-options", "gesso-keys", ":Gesso", "gesso.status()"):
         bare.nvim.command(f"help {tag}")
         assert bare.nvim.funcs.expand("%:t") == "gesso.txt"
+
+
+@pytest.mark.parametrize("event", ["BufReadPre", "BufEnter"])
+def test_set_up_late_it_serves_the_file_that_neovim_was_started_with(event: str, tmp_path: Path) -> None:
+    options = {**server_options(tmp_path), "cmd": scripted_server()}
+    (tmp_path / "init.lua").write_text(LAZY % (lua(str(PLUGIN)), lua(event), lua(json.dumps(options))))
+    (tmp_path / "amounts.py").write_text(CODE)
+    wait = "lua vim.wait(30000, function() return #vim.lsp.get_clients({ bufnr = 0, name = 'gesso' }) > 0 end)"
+    tell = "lua io.write(vim.bo.filetype, ' ', #vim.lsp.get_clients({ bufnr = 0 }))"
+    command = [str(NVIM), "--headless", "--clean", "-u", "init.lua", "amounts.py", f"+{wait}", f"+{tell}", "+qall!"]
+    environment = {**os.environ, "HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path / "state")}
+    told = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert told.stdout == "python 1", told.stderr
+
+
+def test_the_server_hears_of_another_file_type(bare: Neovim, tmp_path: Path) -> None:
+    bare.set_up({**server_options(tmp_path), "cmd": scripted_server()})
+    bare.open(tmp_path / "amounts.py", CODE)
+    bare.wait(lambda: bare.lua("return #vim.lsp.get_clients({ bufnr = 0 }) == 1"), "client of the buffer")
+    bare.watch_messages()
+    bare.nvim.command("setfiletype python | set filetype=lua")
+    bare.wait(lambda: bare.messages("textDocument/didOpen"), "message")
+    assert bare.messages("textDocument/didClose")
+    (opened,) = bare.messages("textDocument/didOpen")
+    assert opened["textDocument"]["languageId"] == "lua"
+
+
+def scripted_server() -> list[str]:
+    """One that loads no model."""
+    return [sys.executable, str(ROOT / "tests" / "lsp" / "scripted_server.py")]
+
+
+def lua(value: str) -> str:
+    return f"[==[{value}]==]"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -30,7 +31,7 @@ SETTINGS: dict[str, Any] = {
     "editor.minimap.enabled": False,
     "editor.quickSuggestions": "off",  # or VS Code gives up on a suggestion after 750 ms and opens its own list
     "extensions.ignoreRecommendations": True,
-    "files.autoSave": "off",
+    "files.autoSave": "onFocusChange",  # or closing an editor that is not the front one asks first
     "git.enabled": False,
     "telemetry.telemetryLevel": "off",
     "update.mode": "none",
@@ -113,10 +114,12 @@ class Browser:
 
 
 class VSCode:
-    """One window of VS Code with a folder open."""
+    """One window of VS Code with a folder open. settings: of the machine."""
 
-    def __init__(self, browser: Browser, server: psutil.Process, folder: Path, user: Path) -> None:
-        self.browser, self.server, self.folder, self.user = browser, server, folder, user
+    def __init__(
+        self, browser: Browser, server: psutil.Process, folder: Path, user: Path, settings: Mapping[str, Any]
+    ) -> None:
+        self.browser, self.server, self.folder, self.user, self.settings = browser, server, folder, user, settings
 
     def press(self, *keys: str) -> None:
         for key in keys:
@@ -130,7 +133,8 @@ class VSCode:
         self.press("F1")
         eventually(self.rows, "the palette")
         self.type(title, 5)
-        row = f'.quick-input-widget .monaco-list-row:has(:text-is("{title}"))'
+        label = ".quick-input-widget .monaco-list-row[aria-label"
+        row = f'{label}="{title}"], {label}^="{title}, "]'  # a key or what else it says follows the comma
         eventually(lambda: self.browser("count", row), f"the command {title}")
         self.browser("click", row)
 
@@ -147,8 +151,29 @@ class VSCode:
         eventually(lambda: self.browser("count", entry), f"{name} in the explorer")
         self.browser("double_click", entry)
         eventually(lambda: any(name in one for one in self.browser("texts", ".tab.active")), f"a tab for {name}")
-        eventually(lambda: self.browser("count", ".editor-instance .view-line"), "lines")
-        self.press("Control+Home", *["ArrowDown"] * (line - 1), "End")
+        eventually(lambda: self.browser("count", ".monaco-editor.focused .view-line"), "lines")
+        self.press("Control+g")
+        eventually(lambda: self.browser("count", ".quick-input-widget input:focus"), "the question for a line")
+        self.type(f"{line}", 0)
+        self.press("Enter")
+        eventually(lambda: self.cursor()[:1] == [line], f"line {line}")
+        self.press("End")
+        eventually(lambda: self.cursor() == [line, len(text.split("\n")[line - 1]) + 1], "the end of the line")
+
+    def close_editors(self) -> None:
+        """Saves the front editor and closes all."""
+
+        def closed() -> bool:
+            self.press("Escape", "Escape", "Control+s", "Control+k", "Control+w")
+            time.sleep(0.3)  # keys are dropped while a server or a dialog is busy, so they may have to be pressed again
+            return not self.browser("count", ".tab")
+
+        eventually(closed, "no editor is open")
+
+    def cursor(self) -> list[int]:
+        """Line and column of the cursor, counted from 1, as the status bar tells them."""
+        shown = "".join(self.browser("texts", "[id='status.editor.selection']"))
+        return [int(number) for number in re.findall("[0-9]+", shown)]
 
     def lines(self) -> list[str]:
         """The lines that are in view, ghost text and all, in no certain order."""
@@ -180,16 +205,21 @@ class VSCode:
             time.sleep(0.05)
         assert written == text
 
-    def server_processes(self) -> list[psutil.Process]:
-        """Gesso's language servers that this VS Code runs."""
+    def processes(self, module: str) -> list[psutil.Process]:
+        """What this VS Code runs of Gesso: `lsp`, the server, and `infill.worker`, which holds the model."""
         found = []
         for process in self.server.children(recursive=True):
             try:
-                if process.cmdline()[-2:] == ["-m", "lsp"]:
+                if process.cmdline()[-2:] == ["-m", module]:
                     found.append(process)
             except psutil.Error:
                 continue
         return found
+
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """Other settings for the machine, in place of those that it has."""
+        self.settings = settings
+        (self.user / "Machine" / "settings.json").write_text(json.dumps(dict(settings)))
 
 
 @contextmanager
@@ -225,7 +255,7 @@ def vscode(tools: Tools, place: Path, settings: Mapping[str, Any]) -> Iterator[V
         eventually(lambda: _listens(port), "code-server listens")
         browser("open", f"http://127.0.0.1:{port}/?folder={folder}")
         eventually(lambda: browser("count", ".monaco-workbench .statusbar"), "the workbench")
-        yield VSCode(browser, psutil.Process(process.pid), folder, user)
+        yield VSCode(browser, psutil.Process(process.pid), folder, user, settings)
     finally:
         browser.close()
         _end(psutil.Process(process.pid))

@@ -92,9 +92,8 @@ def test_a_run_that_nobody_wants_is_ended_after_a_while(monkeypatch: pytest.Monk
         while not typing.engine.asked:
             await asyncio.sleep(0.005)
         asked.cancel()
-        while not typing.engine.cancelled:
+        while not typing.engine.cancelled or typing.inline.runs:
             await asyncio.sleep(0.005)
-        assert not typing.inline.runs
 
     asyncio.run(asyncio.wait_for(play(), 20))
 
@@ -110,5 +109,17 @@ def test_a_key_against_the_run_begins_another(monkeypatch: pytest.MonkeyPatch) -
         answer = await last
         assert typing.engine.asked == ["total = ", "total = o"]
         assert [one.text for one in answer.suggestions] == ["first"] and answer.rung == "model"
+
+    asyncio.run(play())
+
+
+def test_a_document_that_is_closed_and_opened_again_is_answered() -> None:
+    """Whatever task tells of the closing is not cancelled by the next request."""
+
+    async def play() -> None:
+        typing = Typing("first", delay_ms=0)
+        typing.engine.go.set()
+        typing.inline.closed(URI)
+        assert (await typing.ask()).suggestions
 
     asyncio.run(play())

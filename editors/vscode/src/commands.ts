@@ -32,7 +32,7 @@ export function registerCommands(context: vscode.ExtensionContext, gesso: Gesso)
         'gesso.trigger': () => vscode.commands.executeCommand('editor.action.inlineSuggest.trigger'),
         'gesso.acceptWord': () => gesso.suggestions.acceptPart('acceptNextWord'),
         'gesso.acceptLine': () => gesso.suggestions.acceptPart('acceptNextLine'),
-        'gesso.dismiss': () => gesso.suggestions.dismiss(),
+        'gesso.dismissSuggestion': () => gesso.suggestions.dismiss(),
         'gesso.showWhyNothing': async () => {
             const notes = await gesso.ask<Note[]>('gesso.whyNothing');
             await (notes && showReasons(notes, copyReport));

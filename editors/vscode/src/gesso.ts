@@ -103,7 +103,7 @@ export class Gesso implements vscode.Disposable {
         } catch (error) {
             this.log.error(String(error));
             this.client = this.suggestions.client = undefined;
-            this.status.show('stopped');
+            this.status.show('unstartable');
         }
     }
 

@@ -12,7 +12,7 @@ export interface ServerStatus {
 }
 
 /** What is shown: the server's own states, and those in which there is no server to speak. */
-export type State = ServerStatus['state'] | 'starting' | 'absent';
+export type State = ServerStatus['state'] | 'starting' | 'absent' | 'unstartable';
 
 const ICONS: Record<State, string> = {
     absent: '$(cloud-download)',
@@ -21,6 +21,7 @@ const ICONS: Record<State, string> = {
     ready: '$(sparkle)',
     stopped: '$(debug-disconnect)',
     failed: '$(error)',
+    unstartable: '$(error)',
 };
 
 const WORDS: Record<State, string> = {
@@ -30,6 +31,7 @@ const WORDS: Record<State, string> = {
     ready: 'Ready.',
     stopped: 'The server has stopped.',
     failed: 'The model could not be started.',
+    unstartable: 'The server could not be started; the log says why.',
 };
 
 export class StatusBar implements vscode.Disposable {
@@ -74,7 +76,7 @@ export class StatusBar implements vscode.Disposable {
 
     private draw(): void {
         const off = whyOff() !== undefined;
-        const failed = this.state === 'failed' && !off;
+        const failed = ['failed', 'unstartable'].includes(this.state) && !off;
         const latency = this.state === 'ready' && !off ? this.server?.latencyMs : undefined;
         const took = typeof latency === 'number' ? ` ${latency} ms` : '';
         this.item.text = `${off ? '$(circle-slash)' : ICONS[this.state]} Gesso${took}`;

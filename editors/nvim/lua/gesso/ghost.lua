@@ -16,7 +16,7 @@ local AUTOMATIC, INVOKED = 2, 1
 ---@field by_hand boolean  the offers were asked for by hand, so that there are alternatives to keep
 ---@field request integer|nil
 ---@field timer uv.uv_timer_t|nil
----@field last string|nil  where was asked last
+---@field last string|nil  the text and the place that were looked at last
 local ghosts = {} ---@type table<integer, gesso.Ghost>
 
 local on_shown = function(_, _) end
@@ -130,9 +130,15 @@ local function ask(bufnr, kind, done)
   request, ghost.request = sent, sent
 end
 
---- Asks by hand, for several alternatives.
+local function state_of(bufnr)
+  local here = offer.here()
+  return table.concat({ vim.b[bufnr].changedtick, here.row, here.column }, " ")
+end
+
+--- Asks by hand, for several alternatives. Events of what was typed before, which may come later, change nothing.
 ---@param done fun(offers: gesso.Offer[])
 function M.ask_by_hand(bufnr, done)
+  ghosts[bufnr].last = state_of(bufnr)
   ask(bufnr, INVOKED, done)
 end
 
@@ -142,7 +148,11 @@ local function ask_soon(bufnr)
   if not server.state.enabled or vim.fn.reg_executing() ~= "" then
     return
   end
-  ghost.timer = vim.defer_fn(function()
+  local timer
+  timer = vim.defer_fn(function()
+    if ghost.timer ~= timer then
+      return -- stopped when it had gone off already
+    end
     ghost.timer = nil
     if ghosts[bufnr] == ghost and ghost.events and vim.api.nvim_get_current_buf() == bufnr then
       ask(bufnr, AUTOMATIC, function(offers)
@@ -150,16 +160,16 @@ local function ask_soon(bufnr)
       end)
     end
   end, debounce_ms)
+  ghost.timer = timer
 end
 
 local function moved(bufnr)
   local ghost = ghosts[bufnr]
-  local here = offer.here()
-  local where = table.concat({ vim.b[bufnr].changedtick, here.row, here.column }, " ")
-  if where == ghost.last then
+  local state = state_of(bufnr)
+  if state == ghost.last then
     return
   end
-  ghost.last = where
+  ghost.last = state
   draw(bufnr)
   if not (ghost.by_hand and M.current(bufnr)) then
     if not M.current(bufnr) then

@@ -34,7 +34,7 @@ local function check_python()
     health.ok(version)
   else
     local found = version and version .. " is too old" or "python3 was not found"
-    health.error(found, "Gesso needs Python 3.11 or newer; install it, then `pip install gesso`.")
+    health.error(found, "Gesso needs Python 3.11 or newer; install it, then Gesso.")
   end
 end
 
@@ -43,7 +43,7 @@ local function check_command(server)
   local command = server.command()
   if not server.is_found() then
     health.error(("`%s` was not found"):format(command[1]), {
-      "Install Gesso where this Neovim finds it: pip install gesso",
+      "Install Gesso where this Neovim finds it: pip install . (or pipx install .) in its repository",
       'Or say where it is: require("gesso").setup({ cmd = { "/path/to/gesso-lsp" } })',
     })
     return check_python()

@@ -12,6 +12,7 @@ local options
 local crashes = {} ---@type number[]  seconds
 local restarting = false
 local told_missing = false
+local languages = {} ---@type table<integer, string>  file types by buffer, as the server was told
 
 --- What the server told last; `state` is "stopped" before it told anything.
 ---@class gesso.State
@@ -82,7 +83,7 @@ end
 local function tell_missing()
   if not told_missing then
     told_missing = true
-    local message = "Gesso: `%s` was not found. Install Gesso (pip install gesso), or say where the server is with "
+    local message = "Gesso: `%s` was not found. Install Gesso (pip install . in its repository), or say where the server is with "
       .. "setup({ cmd = { ... } }). See :checkhealth gesso"
     vim.notify(message:format(M.command()[1]), vim.log.levels.ERROR)
   end
@@ -114,20 +115,20 @@ local function ended(code, signal)
   vim.defer_fn(M.start, PAUSE_MS)
 end
 
-local function settings()
-  return { gesso = vim.tbl_extend("force", options.settings, { enabled = M.state.enabled }) }
-end
-
 local function config()
   local capabilities = vim.lsp.protocol.make_client_capabilities()
   capabilities.textDocument.inlineCompletion = { dynamicRegistration = false }
+  local refresh = vim.tbl_get(capabilities, "workspace", "diagnostics", "refreshSupport")
+  if not refresh then -- it would ask once and never hear of what is found later: let the server tell instead
+    capabilities.textDocument.diagnostic = nil
+  end
   return {
     name = M.NAME,
     cmd = M.command(),
     cmd_env = options.cmd_env,
     capabilities = capabilities,
-    settings = settings(),
-    init_options = settings(),
+    settings = { gesso = vim.deepcopy(options.settings) },
+    init_options = { gesso = vim.deepcopy(options.settings) },
     flags = { debounce_text_changes = 0 }, -- the server goes by how fast is typed, and by each edit alone
     reuse_client = function(client, other) -- one model in memory, however many projects are open
       return client.name == other.name and not M.call(client, "is_stopped")
@@ -138,17 +139,36 @@ local function config()
         vim.cmd.redrawstatus({ bang = true })
       end,
     },
+    on_init = function(client)
+      if not refresh then
+        client.server_capabilities.diagnosticProvider = nil
+      end
+    end,
     on_exit = vim.schedule_wrap(ended),
   }
 end
 
 local function start_in(bufnr)
-  local how = config()
+  local how = has_config and vim.deepcopy(vim.lsp.config[M.NAME]) or config()
+  how.settings.gesso.enabled, how.init_options.gesso.enabled = M.state.enabled, M.state.enabled
   how.root_dir = root(bufnr)
+  languages[bufnr] = vim.bo[bufnr].filetype
   vim.lsp.start(how, { bufnr = bufnr, reuse_client = how.reuse_client })
 end
 
---- Starts the server for all open files and those to come.
+--- Starts the server for a file, and tells it of another language by closing and opening the file there.
+local function look_at(bufnr)
+  local client = M.client(bufnr)
+  if client and languages[bufnr] ~= vim.bo[bufnr].filetype then
+    vim.lsp.buf_detach_client(bufnr, client.id)
+  end
+  if wanted(bufnr) then
+    start_in(bufnr)
+  end
+end
+
+--- Starts the server for all open files and those to come. Not by vim.lsp.enable(), which misses the file that Neovim
+--- was started with where setup() comes after that was read.
 function M.start()
   if not M.is_found() then
     if vim.v.vim_did_enter == 1 then
@@ -158,30 +178,13 @@ function M.start()
     end
     return
   end
-  if has_config then
-    local how = config()
-    how.root_dir = function(bufnr, on_dir)
-      if wanted(bufnr) then
-        on_dir(root(bufnr))
-      end
-    end
-    vim.lsp.config(M.NAME, how)
-    vim.lsp.enable(M.NAME)
-    return
-  end
   vim.api.nvim_create_autocmd("FileType", {
     group = vim.api.nvim_create_augroup("gesso.start", { clear = true }),
     callback = function(event)
-      if wanted(event.buf) then
-        start_in(event.buf)
-      end
+      look_at(event.buf)
     end,
   })
-  for _, bufnr in ipairs(vim.api.nvim_list_bufs()) do
-    if wanted(bufnr) then
-      start_in(bufnr)
-    end
-  end
+  vim.iter(vim.api.nvim_list_bufs()):each(look_at)
 end
 
 --- Stops the server and starts it again, for all files it was attached to.
@@ -210,6 +213,9 @@ end
 function M.setup(given)
   options, told_missing = given, false
   M.state.enabled = given.settings.enabled ~= false
+  if has_config then
+    vim.lsp.config(M.NAME, config()) -- what the user says there afterwards counts
+  end
 end
 
 return M

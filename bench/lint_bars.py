@@ -1,0 +1,185 @@
+"""Learns from held-out projects which edits to believe, and from where on to show them; stores it with the model.
+
+`python -m bench.lint_bars --corpus DIR/corpus --model FOLDER`. For each kind a logistic model over the evidence
+(infill/lint_evidence.py): edits that mend a seeded bug against edits of clean code. The bars are set on the clean code
+alone, so that all kinds together are expected to raise at most `--false-alarms` a thousand lines; the alarms are given
+to the kinds where they find most. bench.lint judges on the projects that nothing is learnt from here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from torch.nn import functional as F
+
+from bench.lint_samples import CleanSample, SeededSample, judge_clean, judge_seeded
+from bench.quality_holes import is_for_calibration, read_held_out
+from engine.export import write_checksums
+from infill.cli_support import errors_to_exit_codes, load_completer
+from infill.lint import Judged, Linter
+from infill.lint_evidence import Bar, Bars, LintEvidence
+from infill.lint_kinds import KINDS
+from infill.model_store import resolve
+from infill.settings import Settings
+
+NAMES = tuple(field.name for field in fields(LintEvidence))
+LEAST_RIGHT = 8  # bugs that were looked at, without which a kind cannot be learnt
+LEAST_RECALL = 0.05  # share of the seeded bugs that a kind must find to be shown
+NEVER = 99.0  # log-odds that no edit reaches
+
+
+def fit(right: Sequence[LintEvidence], wrong: Sequence[LintEvidence], penalty: float = 2.0) -> Bar:
+    """Logistic regression by LBFGS over standardized evidence, L2 penalty; both classes weigh the same."""
+    x = torch.tensor([[one.values()[name] for name in NAMES] for one in (*right, *wrong)], dtype=torch.float64)
+    y = torch.tensor([1.0] * len(right) + [0.0] * len(wrong), dtype=torch.float64)
+    weight = torch.where(y > 0, 0.5 / max(1, len(right)), 0.5 / max(1, len(wrong))) * 2 * len(right)
+    mean, scale = x.mean(0), x.std(0).clamp(min=1e-6)
+    standard = (x - mean) / scale
+    weights = torch.zeros(len(NAMES) + 1, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        score = standard @ weights[1:] + weights[0]
+        loss = F.binary_cross_entropy_with_logits(score, y, weight=weight, reduction="sum")
+        loss = loss + penalty * (weights[1:] ** 2).sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    found = weights.detach()
+    raw = torch.where(x.std(0) > 1e-6, found[1:] / scale, torch.zeros_like(scale))
+    return Bar(dict(zip(NAMES, raw.tolist(), strict=True)), float(found[0] - (raw * mean).sum()), NEVER, False)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of one kind, log-odds: alarms, the best edit of each place of clean code, descending; found, of each seeded bug
+    where the best edit of its function mends it; bugs: how many there were."""
+
+    alarms: list[float]
+    found: list[float]
+    bugs: int
+
+    def recall(self, least: float) -> float:
+        return sum(score >= least for score in self.found) / max(1, self.bugs)
+
+
+def scores(bar: Bar, code: str, clean: Sequence[CleanSample], seeded: Sequence[SeededSample]) -> Scores:
+    """How `bar` ranks edits of its kind."""
+    alarms: list[float] = []
+    for sample in clean:
+        places: dict[tuple[int, int], float] = {}
+        for one in _of(sample.judged, code):
+            place = one.edit.start, one.edit.end
+            places[place] = max(places.get(place, -math.inf), bar.odds(one.evidence))
+        alarms += places.values()
+    own = [sample for sample in seeded if sample.bug.code == code]
+    found = []
+    for bug in own:
+        judged = [one for one in _of(bug.judged, code) if bug.is_near(one)]
+        best = max(judged, key=lambda one: bar.odds(one.evidence), default=None)
+        if best is not None and bug.is_right(best):
+            found.append(bar.odds(best.evidence))
+    return Scores(sorted(alarms, reverse=True), found, len(own))
+
+
+def set_bars(ranked: Mapping[str, Scores], alarms: int) -> dict[str, float]:
+    """For each kind the lowest log-odds to show, NEVER where it is to stay off. `alarms`, which new code of the same
+    size is expected to raise, are handed out to the kinds that find most bugs for each alarm they need for it.
+
+    A bar that k places of clean code clear lies above the (k+1)-th best of them, so on new code k+1 are expected to
+    clear it (order statistics): a kind that raised none is not free of alarms.
+    """
+    spent = dict.fromkeys(ranked, 0)
+    while True:
+        best: tuple[float, str, int] | None = None
+        for code, own in ranked.items():
+            for more in range(1, alarms - sum(spent.values()) + 1):
+                gain = own.recall(_least(own, spent[code] + more)) - own.recall(_least(own, spent[code]))
+                if gain > 0 and (best is None or gain / more > best[0]):
+                    best = gain / more, code, more
+        if best is None:
+            return {code: _least(own, spent[code]) for code, own in ranked.items()}
+        spent[best[1]] += best[2]
+
+
+def _least(own: Scores, expected: int) -> float:
+    """The bar that `expected` places of new clean code will clear, with a little room."""
+    if expected == 0:
+        return NEVER
+    return own.alarms[expected - 1] + 1e-3 if expected <= len(own.alarms) else min(own.found, default=NEVER)
+
+
+def learn(clean: Sequence[CleanSample], seeded: Sequence[SeededSample], per_thousand: float) -> dict[str, Bar]:
+    """A bar for every kind that could be learnt; shown are those that find at least LEAST_RECALL of their bugs."""
+    ranked: dict[str, Scores] = {}
+    bars: dict[str, Bar] = {}
+    for code in KINDS:
+        own = [sample for sample in seeded if sample.bug.code == code]
+        right = [one.evidence for bug in own for one in bug.judged if one.edit.code == code and bug.is_right(one)]
+        wrong = [one.evidence for sample in clean for one in _of(sample.judged, code)]
+        if len(right) >= LEAST_RIGHT:
+            bars[code] = fit(right, wrong)
+            ranked[code] = scores(bars[code], code, clean, seeded)
+    alarms = int(per_thousand * sum(sample.lines for sample in clean) / 1000)
+    for code, least in set_bars(ranked, alarms).items():
+        useful = ranked[code].recall(least) >= LEAST_RECALL
+        bars[code] = Bar(bars[code].weights, bars[code].intercept, least, useful)
+    return bars
+
+
+def in_figures(bars: Bars, clean: Sequence[CleanSample], seeded: Sequence[SeededSample]) -> dict[str, Any]:
+    """What the bars were learnt from and what they do there: to be stored beside them."""
+    kinds = {}
+    for code, bar in bars.bars.items():
+        ranked = scores(bar, code, clean, seeded)
+        alarms = sum(score >= bar.least for score in ranked.alarms)
+        kinds[code] = {"bugs": ranked.bugs, "found": round(ranked.recall(bar.least), 3), "alarms": alarms}
+    return {"lines": sum(sample.lines for sample in clean), "bugs": len(seeded), "kinds": kinds}
+
+
+def _of(judged: Sequence[Judged], code: str) -> list[Judged]:
+    return [one for one in judged if one.edit.code == code]
+
+
+@errors_to_exit_codes
+def main(
+    corpus: Annotated[Path, typer.Option(help="Folder that train.corpus wrote.")],
+    model: Annotated[str, typer.Option(help="Model to learn for: a name or a folder.")] = "pocket",
+    language: Annotated[list[str] | None, typer.Option(help="May be repeated; python by default.")] = None,
+    lines: Annotated[int, typer.Option(min=1000, help="Lines of clean code.")] = 20_000,
+    count: Annotated[int, typer.Option(min=LEAST_RIGHT, help="Bugs of each kind.")] = 120,
+    false_alarms: Annotated[
+        float, typer.Option(help="Most in 1,000 lines of clean code, expected of all kinds together.")
+    ] = 0.7,
+    seed: Annotated[int, typer.Option(help="Choice of files and bugs.")] = 7,
+    threads: Annotated[int, typer.Option(min=1, help="Most CPU threads.")] = 8,
+    dry: Annotated[bool, typer.Option("--dry", help="Show what would be stored.")] = False,
+) -> None:
+    """Fit the bars of a model's lint, and store them with it."""
+    languages = language or ["python"]
+    files = [file for file in read_held_out(corpus, languages) if is_for_calibration(file.project)]
+    linter = Linter(load_completer(Settings(model=model, threads=threads)))
+    clean = judge_clean(linter, files, lines, seed)
+    seeded = judge_seeded(linter, files, count, seed)
+    bars = Bars(learn(clean, seeded, false_alarms), frozenset(languages))
+    measured = {"projects": len({file.project for file in files}), "false_alarms": false_alarms, "seed": seed}
+    measured |= in_figures(bars, clean, seeded)
+    Console(highlight=False).print_json(json.dumps(measured))
+    if not dry:
+        folder = resolve(model)
+        bars.write(folder, measured)
+        write_checksums(folder)
+
+
+if __name__ == "__main__":
+    typer.run(main)

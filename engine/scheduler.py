@@ -1,0 +1,346 @@
+"""Who has the engine next: requests of many clients, unit by unit on one thread, their canvases stepped together.
+
+A request is ordinary code that is handed a `Denoiser`. It has a thread of its own to stand on, but only one thread runs
+at a time: it asks the engine thread for what it wants of the model, and waits for its next turn. So no lock is held,
+nothing of the model is ever touched twice at once, and Python code never takes the interpreter from a running pass.
+Must not know what requests are for, nor who sends them.
+
+Within a priority the client goes first that had least of the engine so far (start-time fair queueing, Goyal et al.,
+SIGCOMM 1996), of one client's requests the one with the nearest deadline. Canvases join and leave between steps
+(iteration-level scheduling, Orca, OSDI 2022).
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import partial
+from itertools import count
+from typing import Any, Generic, TypeVar, cast
+
+import torch
+
+from engine.denoiser import Denoiser
+from engine.errors import Cancelled, GessoError, Stop
+from engine.scheduled_denoiser import Call, Canvases, ScheduledDenoiser, SharedPrompts, with_stop
+
+Answer = TypeVar("Answer")
+BATCH = 8  # canvases of a step
+RUNNING = 16  # requests of a priority that are at work, each with a thread and its share of the prompts
+MOST_RUNNING = 32  # the same with those whose client would have none at work otherwise
+
+
+class Priority(IntEnum):
+    """The lower one goes first, always."""
+
+    INLINE = 0
+    LINT = 1
+    BATCH = 2
+
+
+class TooLate(GessoError):
+    """The deadline passed before there was a turn."""
+
+
+class Closed(GessoError):
+    """The scheduler takes no requests any more."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """How a request stands in line. client: any name; those of one name share one share of the engine.
+
+    deadline: time.monotonic() after which it need not begin. stop: asked before every unit of work, so it must be
+    cheap; once it answers True the request ends with Cancelled.
+    """
+
+    priority: Priority = Priority.INLINE
+    client: str = ""
+    deadline: float | None = None
+    stop: Stop | None = None
+
+
+@dataclass
+class Load:
+    """What stands in line now, and what was done since the start. steps: passes over canvases; stepped: canvases in
+    them; calls: all other work of the model."""
+
+    waiting: int = 0
+    running: int = 0
+    steps: int = 0
+    stepped: int = 0
+    calls: int = 0
+
+
+@dataclass
+class _Task(Generic[Answer]):
+    """A request. wish: what it waits for, None while it waits for nothing but its turn."""
+
+    order: Order
+    number: int
+    body: Callable[[Denoiser], Answer]
+    future: Future[Answer]
+    begun: bool = False
+    ended: bool = False
+    wish: Call | Canvases | None = None
+    answer: Any = None
+    error: BaseException | None = None
+    go: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+
+    def is_unwanted(self) -> bool:
+        return self.order.stop is not None and self.order.stop()
+
+
+class Scheduler:
+    """The only user of `denoiser` from now on, whose cache is replaced by one that keeps requests apart.
+
+    batch: most canvases of one step. clock: seconds, by which clients are charged.
+    """
+
+    def __init__(self, denoiser: Denoiser, batch: int = BATCH, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.denoiser, self.batch, self.clock = denoiser, batch, clock
+        denoiser.cache = SharedPrompts(denoiser.model, denoiser.cache.limit_bytes)
+        self.load = Load()
+        self._numbers = count()
+        self._tasks: list[_Task[Any]] = []
+        self._had: dict[tuple[Priority, str], float] = {}
+        self._now: dict[Priority, float] = dict.fromkeys(Priority, 0.0)
+        self._news = threading.Condition()
+        self._handed_back = threading.Semaphore(0)
+        self._closed = False
+        self._threads = ThreadPoolExecutor(MOST_RUNNING * len(Priority), "request")
+        self._engine = threading.Thread(target=self._serve, name="engine", daemon=True)
+        self._engine.start()
+
+    def submit(self, body: Callable[[Denoiser], Answer], order: Order) -> Future[Answer]:
+        """What `body` returns, which is called with a denoiser of its own on a thread of its own.
+
+        The future fails with what `body` raises, or with Cancelled, TooLate or Closed.
+        """
+        future: Future[Answer] = Future()
+        future.set_running_or_notify_cancel()  # it is ended by `stop` alone
+        with self._news:
+            if self._closed:
+                raise Closed("The engine has been closed; start the service again.")
+            self._tasks.append(_Task(order, next(self._numbers), body, future))
+            self._news.notify()
+        return future
+
+    def close(self) -> None:
+        """What is under way ends with Closed. Returns when the engine thread has ended."""
+        with self._news:
+            self._closed = True
+            self._news.notify()
+        self._engine.join()
+        self._threads.shutdown()
+
+    @torch.inference_mode()
+    def _serve(self) -> None:
+        while True:
+            with self._news:
+                self._news.wait_for(lambda: self._tasks or self._closed)
+                tasks = list(self._tasks)
+            if self._closed:
+                for task in tasks:
+                    self._end(task, Closed("The engine was closed before it answered; start the service again."))
+                return
+            for task in tasks:
+                if task.is_unwanted():
+                    self._end(task, Cancelled("The request was cancelled; ask again if it is still wanted."))
+                elif not task.begun and task.order.deadline is not None and time.monotonic() >= task.order.deadline:
+                    self._end(task, TooLate("The engine was busy until the deadline; allow more time."))
+            if ready := [task for task in tasks if not task.ended and self._may_go(task, tasks)]:
+                self._advance(min(ready, key=self._place), ready)
+            with self._news:
+                self._tasks = [task for task in self._tasks if not task.ended]
+                self.load.waiting = sum(not task.begun for task in self._tasks)
+                self.load.running = len(self._tasks) - self.load.waiting
+
+    def _may_go(self, task: _Task[Any], tasks: Sequence[_Task[Any]]) -> bool:
+        """Whether it is under way or there is room for one more, or its client has none under way."""
+        if task.begun:
+            return True
+        running = [one for one in tasks if one.begun and not one.ended and one.order.priority is task.order.priority]
+        its_first = all(one.order.client != task.order.client for one in running)
+        return len(running) < (MOST_RUNNING if its_first else RUNNING)
+
+    def _place(self, task: _Task[Any]) -> tuple[int, float, float, int]:
+        """In line; the least goes first."""
+        priority, deadline = task.order.priority, task.order.deadline
+        had = max(self._now[priority], self._had.get((priority, task.order.client), 0.0))
+        return priority, had, math.inf if deadline is None else deadline, task.number
+
+    def _advance(self, task: _Task[Any], ready: Sequence[_Task[Any]]) -> None:
+        """One unit of work for `task`, and the same step for others of its priority that have come as far."""
+        self._now[task.order.priority] = self._place(task)[1]
+        started, together = self.clock(), [task]
+        if isinstance(task.wish, Canvases) and task.wish.begun:
+            together = self._stepped_with(task, ready)
+            self._step(together)
+        elif isinstance(task.wish, Canvases):
+            self._start_next(task, task.wish)
+        else:
+            self._go_on(task)
+        spent = (self.clock() - started) / len(together)
+        for one in together:
+            self._charge(one, spent)
+
+    def _charge(self, task: _Task[Any], spent: float) -> None:
+        priority = task.order.priority
+        key, now = (priority, task.order.client), self._now[priority]
+        self._had[key] = max(now, self._had.get(key, 0.0)) + spent
+        if len(self._had) > 1024:  # clients that are behind stand at `now` anyway
+            self._had = {key: had for key, had in self._had.items() if had > self._now[key[0]]}
+
+    def _stepped_with(self, task: _Task[Any], ready: Sequence[_Task[Any]]) -> list[_Task[Any]]:
+        together, rows = [task], len(cast(Canvases, task.wish).active)
+        for other in sorted(ready, key=self._place):
+            wish = other.wish
+            if other is task or other.order.priority is not task.order.priority:
+                continue
+            if isinstance(wish, Canvases) and wish.begun and rows + len(wish.active) <= self.batch:
+                together.append(other)
+                rows += len(wish.active)
+        return together
+
+    def _step(self, tasks: Sequence[_Task[Any]]) -> None:
+        started = time.perf_counter()
+        wishes = [cast(Canvases, task.wish) for task in tasks]
+        runs = [run for wish in wishes for run in wish.active]
+        try:
+            self.denoiser.step(runs)
+        except Exception as error:
+            if len(tasks) == 1:
+                self._fail(tasks[0], error)
+            else:  # what is too much together may be possible alone
+                for task in tasks:
+                    self._step([task])
+            return
+        self.load.steps += 1
+        self.load.stepped += len(runs)
+        spent = 1000 * (time.perf_counter() - started)
+        for task, wish in zip(tasks, wishes, strict=True):
+            wish.timings.denoise += spent
+            self._after_step(task, wish)
+
+    def _after_step(self, task: _Task[Any], wish: Canvases) -> None:
+        try:
+            if wish.on_step is not None and wish.on_step(wish.runs) is False:
+                for run in wish.active:
+                    run.finished = "cancelled"
+            if not wish.active:
+                task.answer = [self.denoiser.result(run) for run in wish.runs], wish.timings
+                self._close_runs(wish)
+                task.wish = None
+        except Exception as error:
+            self._fail(task, error)
+
+    def _start_next(self, task: _Task[Any], wish: Canvases) -> None:
+        """Reads the prompt of its next canvas; may be left for what is more urgent, and goes on from there."""
+        request = wish.requests[len(wish.runs)]
+        started = time.perf_counter()
+        try:
+            watched = with_stop(request, self._watch(task))
+            run = self.denoiser.start(watched)
+        except Cancelled:
+            if not task.is_unwanted():
+                return
+            self._fail(task, Cancelled("The request was cancelled; ask again if it is still wanted."))
+        except Exception as error:
+            self._fail(task, error)
+        else:
+            run.request = request
+            wish.runs.append(run)
+            wish.timings.encode += 1000 * (time.perf_counter() - started)
+
+    def _go_on(self, task: _Task[Any]) -> None:
+        """Does what it wishes, if anything, and lets it run until its next wish."""
+        if isinstance(task.wish, Call):
+            if not self._answered(task, task.wish):
+                return
+        while True:
+            self._resume(task)
+            if not (isinstance(task.wish, Call) and task.wish.at_once):
+                return
+            self._answered(task, task.wish)
+
+    def _answered(self, task: _Task[Any], call: Call) -> bool:
+        """False where it made way for what is more urgent."""
+        self.load.calls += 1
+        try:
+            task.answer = call.work(self._watch(task))
+        except Cancelled as error:
+            if not task.is_unwanted():
+                return False
+            task.error = error
+        except Exception as error:
+            task.error = error
+        task.wish = None
+        return True
+
+    def _watch(self, task: _Task[Any]) -> Stop:
+        """Whether to leave what is done for `task`: it is unwanted, or something more urgent has come."""
+
+        def stop() -> bool:
+            urgent = any(one.order.priority < task.order.priority for one in list(self._tasks))
+            return urgent or task.is_unwanted()
+
+        return stop
+
+    def _resume(self, task: _Task[Any]) -> None:
+        """Its thread runs, this one waits."""
+        if task.begun:
+            task.go.release()
+        else:
+            task.begun = True
+            self._threads.submit(self._live, task)
+        self._handed_back.acquire()
+
+    def _live(self, task: _Task[Any]) -> None:
+        """A request from its beginning to its end, on its thread."""
+        try:
+            answer = task.body(ScheduledDenoiser(self.denoiser, partial(self._ask, task)))
+        except BaseException as error:
+            task.ended = True
+            self._handed_back.release()
+            task.future.set_exception(error)
+        else:
+            task.ended = True
+            self._handed_back.release()
+            task.future.set_result(answer)
+
+    def _ask(self, task: _Task[Any], wish: Call | Canvases) -> Any:
+        """On the thread of `task`, which has its turn: gives it back until the wish is fulfilled."""
+        task.wish = wish
+        self._handed_back.release()
+        task.go.acquire()
+        error, answer = task.error, task.answer
+        task.error = task.answer = None
+        if error is not None:
+            raise error
+        return answer
+
+    def _fail(self, task: _Task[Any], error: BaseException) -> None:
+        """It will be told at its next turn."""
+        if isinstance(task.wish, Canvases):
+            self._close_runs(task.wish)
+        task.wish, task.error = None, error
+
+    def _end(self, task: _Task[Any], error: GessoError) -> None:
+        if not task.begun:
+            task.ended = True
+            task.future.set_exception(error)
+            return
+        while not task.ended:
+            self._fail(task, error)
+            self._resume(task)
+
+    def _close_runs(self, wish: Canvases) -> None:
+        for run in wish.runs:
+            self.denoiser.close(run)
+        wish.runs = []

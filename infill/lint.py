@@ -1,0 +1,172 @@
+"""From code that is written to findings: edits that could mend it, judged by the model.
+
+The one place that knows the order of the steps; each step is another module's. Must not know of editors, command lines
+or files on disk other than the model's own.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+
+from engine.errors import Stop, leave_if
+from infill.completion import Completer
+from infill.findings import Finding, LintRequest, Range
+from infill.lint_edits import find_edits
+from infill.lint_evidence import Bars, LintEvidence
+from infill.lint_habits import Habits
+from infill.lint_hidden import Hidden
+from infill.lint_kinds import KINDS, Edit
+from infill.lint_likelihood import Gain, Likelihood, stretches
+from infill.lint_quiet import Quiet, why_quiet
+from infill.lint_survey import Survey
+from infill.model_store import resolve
+from infill.syntax import SyntaxTree, error_score, parse
+
+HIDDEN = ("wrong-name", "wrong-operator")  # kinds where the denoiser is asked too; for the others it changed nothing
+MOST_HIDDEN = 2  # edits of a stretch and such a kind that it is asked about
+LEAST_GAIN = 1.0  # nats that they must bring by the causal encoder
+
+
+@dataclass(frozen=True)
+class Judged:
+    """An edit and what speaks for it."""
+
+    edit: Edit
+    evidence: LintEvidence
+
+
+class Linter:
+    """Finds what looks wrong in code with the model of a completer. One caller at a time.
+
+    bars: those that are stored with the model where none are given.
+    """
+
+    def __init__(self, completer: Completer, bars: Bars | None = None) -> None:
+        self.completer = completer
+        self.bars = bars if bars is not None else Bars.read(resolve(completer.settings.model))
+
+    @property
+    def can_lint(self) -> bool:
+        """Whether bars were learnt with this model: without them nothing can be shown."""
+        return self.bars is not None
+
+    @property
+    def shown(self) -> frozenset[str]:
+        """The codes of the kinds that are shown unless a request switches them off."""
+        return frozenset(code for code, bar in self.bars.bars.items() if bar.shown) if self.bars else frozenset()
+
+    @property
+    def languages(self) -> frozenset[str]:
+        """Those that bars were learnt in; nothing is shown in others."""
+        return self.bars.languages if self.bars else frozenset()
+
+    def lint(self, request: LintRequest, stop: Stop | None = None) -> list[Finding]:
+        """What clears its bar, parses, and is not ignored, in text order and without overlaps.
+
+        Empty where the model has no bars, or none for the language. stop: asked between passes of the model; once it
+        answers True, Cancelled is raised.
+        """
+        if request.language not in self.languages:
+            return []
+        plain, back = _plain(request)
+        tree = parse(plain.text, plain.language)
+        if tree is None:
+            return []
+        judged = self._judge(plain, tree, self.shown - request.off, stop)
+        return [back.finding(one, plain.text) for one in self._selected(tree, judged, 0.0)]
+
+    def select(self, request: LintRequest, judged: Sequence[Judged], easier: float = 0.0) -> list[Judged]:
+        """Those of `judged` (of this request) that are shown where all bars lie lower by `easier` (log-odds)."""
+        tree = parse(request.text, request.language)
+        return [] if tree is None else self._selected(tree, judged, easier)
+
+    def _selected(self, tree: SyntaxTree, judged: Sequence[Judged], easier: float) -> list[Judged]:
+        """In text order, without overlaps: the better of two stays."""
+        bars = self.bars.bars if self.bars is not None else {}
+        rated = []
+        for one in judged:
+            bar = bars.get(one.edit.code)
+            if bar is not None and bar.shown and (above := bar.odds(one.evidence) - bar.least + easier) >= 0:
+                rated.append((above, one))
+        rated.sort(key=lambda pair: -pair[0])
+        chosen: list[Judged] = []
+        for _, one in rated:
+            apart = all(one.edit.end <= other.edit.start or other.edit.end <= one.edit.start for other in chosen)
+            if apart and _parses(tree, one.edit):
+                chosen.append(one)
+        return sorted(chosen, key=lambda one: one.edit.start)
+
+    def judge(self, request: LintRequest, codes: Iterable[str] = KINDS, stop: Stop | None = None) -> list[Judged]:
+        """Every edit of the kinds `codes` that the model looked at closely, shown or not; to measure and to learn from.
+
+        The text must have "\\n" line ends.
+        """
+        tree = parse(request.text, request.language)
+        return [] if tree is None else self._judge(request, tree, frozenset(codes), stop)
+
+    def _judge(self, request: LintRequest, tree: SyntaxTree, codes: frozenset[str], stop: Stop | None) -> list[Judged]:
+        if not codes or why_quiet(request.path, request.text) is not None:
+            return []
+        leave_if(stop)
+        ranges = request.ranges or ((0, len(request.text)),)
+        survey = Survey(tree)
+        quiet, habits = Quiet(tree), Habits(survey)
+        edits = [edit for edit in find_edits(tree, survey, ranges) if edit.code in codes and quiet.allows(edit)]
+        likelihood = Likelihood(self.completer.denoiser, self.completer.family, stop)
+        hidden = Hidden(self.completer.denoiser, self.completer.family, self.completer.sampling, stop)
+        found: list[Judged] = []
+        for stretch in stretches(request.text, ranges):
+            own = [edit for edit in edits if stretch[0] <= edit.start and edit.end <= stretch[1]]
+            gains = likelihood.gains(request, stretch, own)
+            best = [edit for code in HIDDEN for edit in _best(gains, code)]
+            unseen = dict(zip(best, hidden.gains(request, best), strict=True))
+            for edit, gain in gains.items():
+                facts = {**asdict(gain), **asdict(habits.of(edit))}
+                found.append(Judged(edit, LintEvidence(**facts, hidden=unseen.get(edit, 0.0))))
+        return found
+
+
+def _best(gains: Mapping[Edit, Gain], code: str) -> list[Edit]:
+    promising = [edit for edit in gains if edit.code == code and gains[edit].whole >= LEAST_GAIN]
+    return sorted(promising, key=lambda edit: -gains[edit].whole)[:MOST_HIDDEN]
+
+
+def _parses(tree: SyntaxTree, edit: Edit) -> bool:
+    """Whether the text is no more broken with the edit."""
+    return error_score(tree.replaced(edit.start, edit.end, edit.replacement)) <= error_score(tree)
+
+
+class _Back:
+    """From offsets in a text with "\\n" line ends back to the text as it came. cuts: where each "\\r" was cut."""
+
+    def __init__(self, cuts: Sequence[int]) -> None:
+        self.cuts = cuts
+
+    def offset(self, plain: int) -> int:
+        return plain + bisect_right(self.cuts, plain - 1)
+
+    def finding(self, judged: Judged, text: str) -> Finding:
+        edit = judged.edit
+        new = edit.replacement.replace("\n", "\r\n") if self.cuts else edit.replacement
+        start, end = self.offset(edit.start), self.offset(edit.end)
+        return Finding(start, end, edit.code, edit.message(text), new, round(judged.evidence.gain, 3))
+
+
+def _plain(request: LintRequest) -> tuple[LintRequest, _Back]:
+    """The request with "\\n" line ends."""
+    if "\r\n" not in request.text:
+        return request, _Back(())
+    cuts: list[int] = []
+    places: list[int] = []
+    at = -1
+    while (at := request.text.find("\r\n", at + 1)) >= 0:
+        places.append(at)
+        cuts.append(at - len(cuts))
+
+    def plain(offset: int) -> int:
+        return offset - bisect_right(places, offset - 1)
+
+    ranges: tuple[Range, ...] = tuple((plain(start), plain(end)) for start, end in request.ranges)
+    return replace(request, text=request.text.replace("\r\n", "\n"), ranges=ranges), _Back(cuts)

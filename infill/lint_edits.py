@@ -1,0 +1,336 @@
+"""The edits that could mend a text, kind by kind: one other name, operator, literal, order or word at a time.
+
+Only what changes meaning: no edit touches a comment, a docstring, a string's wording or the layout. Far more are
+proposed than are ever right; the model chooses. Must not know the model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence, Set
+from functools import cached_property
+
+import tree_sitter
+
+from infill.findings import Range
+from infill.lint_kinds import Edit
+from infill.lint_survey import Name, Survey
+from infill.syntax import SyntaxTree
+
+OPERATORS = {
+    "<": ("<=", ">"), "<=": ("<", ">="), ">": (">=", "<"), ">=": (">", "<="), "==": ("!=",), "!=": ("==",),
+    "===": ("!==",), "!==": ("===",), "and": ("or",), "or": ("and",), "&&": ("||",), "||": ("&&",), "+": ("-",),
+    "-": ("+",), "is": ("is not",), "is not": ("is",), "in": ("not in",), "not in": ("in",),
+}  # fmt: skip
+_OPERATIONS = frozenset("comparison_operator boolean_operator binary_operator binary_expression".split())
+_INTEGERS = frozenset("integer integer_literal int_literal decimal_integer_literal number number_literal".split())
+_OPPOSITE = {"True": "False", "False": "True", "true": "false", "false": "true"}
+_LARGEST_LITERAL = 16
+_ARGUMENT_LISTS = frozenset(("argument_list", "arguments"))
+_SIMPLE = frozenset(
+    "identifier attribute member_expression selector_expression field_expression field_access subscript integer float "
+    "number string true false none call call_expression unary_operator binary_operator".split()
+)
+_LONGEST_ARGUMENT = 60
+_CONDITIONED = frozenset("if_statement elif_clause while_statement if_expression assert_statement do_statement".split())
+_NEGATABLE = frozenset(
+    "identifier attribute call member_expression call_expression selector_expression field_expression subscript "
+    "method_invocation field_access subscript_expression index_expression".split()
+)
+_AWAITS = {"call": "await", "call_expression": "await_expression"}
+MOST_ALTERNATIVES = 12
+LINES_ABOVE = 3  # of the same shape, that a line may be copied from
+LEAST_SPELLED = 4  # characters of a name that may be misspelled
+_WORDS = re.compile(r"\w+|[^\w\s]")
+_IDENTIFIER = re.compile(r"[^\W\d]\w*\Z")
+_ASSIGNED = re.compile(r"[ \t]*(?::[^=\n]*)?=(?!=)")
+_KEY = re.compile(r"[\"']([^\W\d]\w*)[\"']\Z")
+
+
+def find_edits(tree: SyntaxTree, survey: Survey, ranges: Sequence[Range]) -> list[Edit]:
+    """All edits within `ranges`, one for each place and replacement; where two kinds propose the same, the first of
+    `infill.lint_kinds.KINDS` that does."""
+    finder = _Finder(tree, survey, ranges)
+    found: dict[tuple[int, int, str], Edit] = {}
+    for way in finder.ways:
+        for edit in way():
+            if edit.replacement != tree.text[edit.start : edit.end]:
+                found.setdefault((edit.start, edit.end, edit.replacement), edit)
+    return sorted(found.values(), key=lambda edit: (edit.start, edit.end))
+
+
+class _Finder:
+    def __init__(self, tree: SyntaxTree, survey: Survey, ranges: Sequence[Range]) -> None:
+        self.tree, self.survey, self.ranges, self.text = tree, survey, ranges, tree.text
+        self.python = tree.language.id == "python"
+        self.ways: tuple[Callable[[], Iterator[Edit]], ...] = (
+            self.misspelled,
+            self.copy_paste,
+            self.missing_self,
+            self.wrong_name,
+            self.wrong_attribute,
+            self.by_node,
+        )
+
+    @cached_property
+    def names(self) -> list[Name]:
+        """The names within the ranges."""
+        return [name for name in self.survey.names if self._within(name.start, name.end)]
+
+    def _within(self, start: int, end: int) -> bool:
+        return any(first <= start and end <= last for first, last in self.ranges)
+
+    def wrong_name(self) -> Iterator[Edit]:
+        """A variable where another of the same function, or of those around it, could stand."""
+        functions = self.survey.functions
+        for name in self.names:
+            if name.role not in ("use", "call") or name.function < 0:
+                continue
+            visible = self.survey.visible(name.function, name.start)
+            if name.text not in visible:
+                continue
+            own = functions[name.function]
+            others = [other for other in visible if other not in (name.text, "self", "cls", "_")]
+            others.sort(key=lambda other: (other not in own.bound, -visible[other]))
+            for other in others[:MOST_ALTERNATIVES]:
+                yield Edit(name.start, name.end, other, "wrong-name")
+
+    def wrong_attribute(self) -> Iterator[Edit]:
+        """A member where another that the file uses on the same object could stand."""
+        for name in self.names:
+            if name.role not in ("attribute", "method"):
+                continue
+            known = self.survey.members[name.owner].most_common()
+            others = [other for (other, role), _ in known if role == name.role and other != name.text]
+            for other in others[:MOST_ALTERNATIVES]:
+                yield Edit(name.start, name.end, other, "wrong-attribute")
+
+    def missing_self(self) -> Iterator[Edit]:
+        """A name that is a member of `self` or `this` too; also one that a line gives a value."""
+        for owner in ("self", "this"):
+            members = {text for text, _ in self.survey.members[owner]}
+            members |= self.survey.declared if members else set()
+            for name in self.names:
+                if name.text not in members or name.function < 0:
+                    continue
+                if name.role in ("use", "call") or (name.role == "bound" and self._begins_assignment(name)):
+                    yield Edit(name.start, name.end, f"{owner}.{name.text}", "missing-self")
+
+    def _begins_assignment(self, name: Name) -> bool:
+        line = self.text.rfind("\n", 0, name.start) + 1
+        return not self.text[line : name.start].strip() and bool(_ASSIGNED.match(self.text, name.end))
+
+    def misspelled(self) -> Iterator[Edit]:
+        """A name or key that stands in the file once, one or two letters from another that stands there more often."""
+        keys = [(start, end, text) for start, end, text in self.keys if self._within(start, end)]
+        places = [(name.start, name.end, name.text) for name in self.names if name.role not in ("bound", "other")]
+        for start, end, text in [*places, *keys]:
+            if len(text) < LEAST_SPELLED or self.spellings.get(text, 0) != 1:
+                continue
+            for other in self._near(text):
+                yield Edit(start, end, other, "misspelled")
+
+    @cached_property
+    def keys(self) -> list[tuple[int, int, str]]:
+        """Strings that stand for names: keys of dictionaries and subscripts, without their quotes."""
+        found = []
+        for node in self._nodes(("string",), everywhere=True):
+            parent = node.parent
+            if parent is None or parent.type not in ("subscript", "pair", "subscript_expression", "index_expression"):
+                continue
+            if parent.type == "pair" and parent.child_by_field_name("key") != node:
+                continue
+            if match := _KEY.match(self.tree.part(node)):
+                start, _ = self.tree.span(node)
+                found.append((start + match.start(1), start + match.end(1), match[1]))
+        return found
+
+    @cached_property
+    def spellings(self) -> dict[str, int]:
+        """How often each name or key stands in the file."""
+        counts = dict(self.survey.counts)
+        for _, _, text in self.keys:
+            counts[text] = counts.get(text, 0) + 1
+        return counts
+
+    @cached_property
+    def _shapes(self) -> dict[str, list[str]]:
+        """Frequent names by what is left of them without one letter: names one step apart share such a shape."""
+        shapes: dict[str, list[str]] = {}
+        for name, count in self.spellings.items():
+            if count > 1 and len(name) >= LEAST_SPELLED:
+                for shape in _shapes_of(name):
+                    shapes.setdefault(shape, []).append(name)
+        return shapes
+
+    def _near(self, text: str) -> list[str]:
+        near = dict.fromkeys(name for shape in _shapes_of(text) for name in self._shapes.get(shape, ()))
+        return [name for name in near if name != text and _one_slip(text, name)]
+
+    def copy_paste(self) -> Iterator[Edit]:
+        """A name that stayed as in a line above of the same shape, where all else of its kind was changed."""
+        starts = [0, *(match.end() for match in re.finditer("\n", self.text))]
+        lines = [self.text[a:b] for a, b in zip(starts, [*starts[1:], len(self.text)], strict=True)]
+        words = {index: [*_WORDS.finditer(line)] for index, line in enumerate(lines) if line.strip()}
+        ink = [*words]
+        code = {name.start for name in self.names}
+        for place, below in enumerate(ink):
+            new = words[below]
+            if len(new) < 5 or not self._within(starts[below] + new[0].start(), starts[below] + new[-1].end()):
+                continue
+            for above in ink[max(0, place - LINES_ABOVE) : place]:
+                old = words[above]
+                if len(old) == len(new):
+                    pairs = [(a[0], b[0], starts[below] + b.start()) for a, b in zip(old, new, strict=True)]
+                    yield from _left_over(pairs, code)
+
+    def by_node(self) -> Iterator[Edit]:
+        """Operators, literals, arguments, and words that may be missing."""
+        for node in self._nodes(()):
+            kind, parent = node.type, node.parent
+            if kind in OPERATORS and parent is not None and parent.type in _OPERATIONS:
+                for other in OPERATORS[kind]:
+                    yield self._edit(node, other, "wrong-operator")
+            elif kind in _INTEGERS or kind in ("true", "false", "boolean_literal"):
+                for other in self._literals(self.tree.part(node)):
+                    yield self._edit(node, other, "wrong-literal")
+            elif kind in _OPERATIONS:
+                yield from self._off_by_one(node)
+            elif kind in _ARGUMENT_LISTS:
+                yield from self._swapped(node)
+            elif kind in _CONDITIONED:
+                yield from self._negated(node)
+            if kind in _AWAITS:
+                yield from self._awaited(node)
+            elif kind == "expression_statement":
+                yield from self._returned(node)
+
+    def _literals(self, text: str) -> Iterator[str]:
+        if text in _OPPOSITE:
+            yield _OPPOSITE[text]
+        elif text.isdecimal() and int(text) <= _LARGEST_LITERAL:
+            yield str(int(text) + 1)
+            if int(text) > 0:
+                yield str(int(text) - 1)
+
+    def _off_by_one(self, node: tree_sitter.Node) -> Iterator[Edit]:
+        """`x - 1` -> `x`."""
+        left, right = node.child_by_field_name("left"), node.child_by_field_name("right")
+        operator = node.child_by_field_name("operator")
+        if left is None or right is None or operator is None or operator.type not in ("+", "-"):
+            return
+        if self.tree.part(right) == "1":
+            yield self._edit(node, self.tree.part(left), "wrong-literal")
+
+    def _swapped(self, node: tree_sitter.Node) -> Iterator[Edit]:
+        arguments = node.named_children
+        for one, other in zip(arguments, arguments[1:], strict=False):
+            first, second = self.tree.part(one), self.tree.part(other)
+            if one.type in _SIMPLE and other.type in _SIMPLE and len(first) + len(second) < _LONGEST_ARGUMENT:
+                if first != second:
+                    start, middle = self.tree.span(one)
+                    last, end = self.tree.span(other)
+                    yield Edit(start, end, second + self.text[middle:last] + first, "swapped-arguments")
+
+    def _negated(self, node: tree_sitter.Node) -> Iterator[Edit]:
+        condition = node.child_by_field_name("condition")
+        if condition is None and node.type == "assert_statement" and node.named_children:
+            condition = node.named_children[0]
+        while condition is not None and condition.type == "parenthesized_expression" and condition.named_children:
+            condition = condition.named_children[0]
+        if condition is not None and condition.type in _NEGATABLE:
+            word = "not " if self.python else "!"
+            yield self._edit(condition, word + self.tree.part(condition), "missing-not")
+
+    def _awaited(self, node: tree_sitter.Node) -> Iterator[Edit]:
+        """A call within an async function of what is awaited elsewhere, or is a coroutine by its definition."""
+        callee, parent = node.child_by_field_name("function"), node.parent
+        if callee is None or parent is None or parent.type == _AWAITS[node.type]:
+            return
+        if self.tree.part(callee).rsplit(".", 1)[-1] not in self.survey.awaited:
+            return
+        start, end = self.tree.span(node)
+        function = self.survey.function_at(start, end)
+        if function >= 0 and self.survey.functions[function].is_async:
+            yield Edit(start, end, "await " + self.text[start:end], "missing-await")
+
+    def _returned(self, node: tree_sitter.Node) -> Iterator[Edit]:
+        """The last statement of a Python function, or of a branch of it, where it is an expression."""
+        body = node.parent
+        if not self.python or body is None or body.type != "block" or body.named_children[-1] != node:
+            return
+        expression = node.named_children[0] if node.named_children else None
+        if expression is None or expression.type in ("assignment", "augmented_assignment", "yield", "string", "await"):
+            return
+        start, end = self.tree.span(node)
+        if self.survey.function_at(start, end) >= 0:
+            yield Edit(start, end, "return " + self.text[start:end], "missing-return")
+
+    def _edit(self, node: tree_sitter.Node, replacement: str, code: str) -> Edit:
+        start, end = self.tree.span(node)
+        return Edit(start, end, replacement, code)
+
+    def _nodes(self, kinds: Sequence[str], everywhere: bool = False) -> Iterator[tree_sitter.Node]:
+        """The nodes of these kinds, of all where none is named, that lie within the ranges; none within strings."""
+        bounds = [(0, len(self.text))] if everywhere else self.ranges
+        windows = [(self.tree.byte(start), self.tree.byte(end)) for start, end in bounds]
+        pending = [self.tree.root]
+        while pending:
+            node = pending.pop()
+            if not any(start < node.end_byte and node.start_byte < end for start, end in windows):
+                continue
+            if (not kinds or node.type in kinds) and any(
+                start <= node.start_byte and node.end_byte <= end for start, end in windows
+            ):
+                yield node
+            if node.type not in self.tree.language.comments:
+                pending.extend(reversed(node.children))
+
+
+def _left_over(pairs: Sequence[tuple[str, str, int]], code: Set[int]) -> Iterator[Edit]:
+    """pairs: words of two lines of one shape and where the second stands; code: where names stand."""
+    changed = {was: became for was, became, _ in pairs if was != became}
+    for word, same, start in pairs:
+        if word != same or start not in code:
+            continue
+        for was, became in changed.items():
+            if _IDENTIFIER.match(was) and _IDENTIFIER.match(became):
+                replacement = _renamed(word, was, became, changed)
+                if replacement and replacement != word:
+                    yield Edit(start, start + len(word), replacement, "copy-paste")
+
+
+def _shapes_of(name: str) -> set[str]:
+    return {name, *(name[:index] + name[index + 1 :] for index in range(len(name)))}
+
+
+def _one_slip(one: str, other: str) -> bool:
+    """Whether one letter more, fewer, or different, or two neighbours exchanged, lead from one name to the other.
+
+    Names that differ in their first letter, in a digit, in capitals, or in an `s` at the end are meant as they are.
+    """
+    if one[0] != other[0] or one.lower() == other.lower() or one + "s" == other or other + "s" == one:
+        return False
+    first = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    a, b = one[first:], other[first:]
+    if any(character.isdigit() for character in a[:1] + b[:1]):
+        return False
+    swapped = len(a) > 1 and a[:2] == b[:2][::-1] and a[2:] == b[2:]
+    return swapped or a[1:] == b[1:] or a[1:] == b or a == b[1:]
+
+
+def _renamed(name: str, was: str, became: str, changed: dict[str, str]) -> str | None:
+    """`name` changed by the part in which `was` and `became` differ: (x_min, x_max -> y_max) makes y_min."""
+    if name == was:
+        return became
+    start = next((i for i, (a, b) in enumerate(zip(was, became, strict=False)) if a != b), None)
+    if start is None or name in changed:
+        return None
+    stop = 0
+    while stop < min(len(was), len(became)) - start and was[-1 - stop] == became[-1 - stop]:
+        stop += 1
+    part, other = was[start : len(was) - stop], became[start : len(became) - stop]
+    shared = was[:start] or was[len(was) - stop :]
+    if not part or not other or len(shared) < 2 or not (name.startswith(part + shared[:2]) or part in name.split("_")):
+        return None
+    return name.replace(part, other, 1)

@@ -1,0 +1,114 @@
+"""What speaks for an edit, and the bars that it must clear: a logistic model for each kind, learnt with the model.
+
+`lint.json` beside the model's weights holds them (bench/lint_bars.py writes it). Must not know how evidence is
+gathered.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from engine.errors import ModelError
+from infill.lint_kinds import KINDS
+
+FILE = "lint.json"
+MOST = 12.0
+
+
+@dataclass(frozen=True)
+class LintEvidence:
+    """Of an edit.
+
+    In nats: own, what the replacement gains over what stands there, by the text before and far below; after, what the
+    text behind it gains; surprise, how unlikely what stands there is; hidden, what the replacement gains where the
+    denoiser sees neither. longer: tokens.
+    By counting (0 or 1 unless said otherwise): unused, the variable put in is read nowhere else; orphan, the variable
+    it replaces is read nowhere else; lonely, what stands there stands nowhere else in the file; defined, that has
+    its origin in the file; commoner, by how much (log) the replacement is more frequent in the file; again,
+    the replacement stands in the line already; twice, so does what it replaces; habit, how much oftener (log) the file
+    has the replacement between such neighbours.
+    """
+
+    own: float = 0.0
+    after: float = 0.0
+    surprise: float = 0.0
+    hidden: float = 0.0
+    unused: float = 0.0
+    orphan: float = 0.0
+    lonely: float = 0.0
+    defined: float = 0.0
+    commoner: float = 0.0
+    again: float = 0.0
+    twice: float = 0.0
+    habit: float = 0.0
+    longer: float = 0.0
+
+    def values(self) -> dict[str, float]:
+        """Every field by name, none beyond MOST either way: one rare name must not outweigh all else."""
+        return {name: max(-MOST, min(MOST, value)) for name, value in asdict(self).items()}
+
+    @property
+    def gain(self) -> float:
+        """By how much the whole is likelier with the edit, in nats."""
+        return self.own + self.after
+
+
+@dataclass(frozen=True)
+class Bar:
+    """For one kind: log-odds = intercept + weights * evidence; findings are shown from `least` on, where `shown`."""
+
+    weights: Mapping[str, float]
+    intercept: float
+    least: float
+    shown: bool = True
+
+    def odds(self, evidence: LintEvidence) -> float:
+        """Log-odds that the edit mends a bug, on the scale of the data that the bar was learnt from."""
+        values = evidence.values()
+        return self.intercept + sum(weight * values[name] for name, weight in self.weights.items())
+
+
+@dataclass(frozen=True)
+class Bars:
+    """bars: by the code of the kind. languages: where they were measured; elsewhere nothing is shown."""
+
+    bars: Mapping[str, Bar]
+    languages: frozenset[str]
+
+    @staticmethod
+    def read(folder: Path) -> Bars | None:
+        """The bars of the model in `folder`; None where it has none, ModelError where they cannot be read."""
+        file = folder / FILE
+        if not file.is_file():
+            return None
+        try:
+            content = json.loads(file.read_text("utf-8"))
+            bars = {
+                code: Bar(dict(one["weights"]), float(one["intercept"]), float(one["least"]), bool(one["shown"]))
+                for code, one in content["kinds"].items()
+                if code in KINDS
+            }
+            return Bars(bars, frozenset(content["languages"]))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ModelError(
+                f"{file} cannot be read ({error}); fetch the model again with `gesso model pull`."
+            ) from error
+
+    def write(self, folder: Path, measured: Mapping[str, object]) -> Path:
+        """Stores them with the figures that they were measured with."""
+        kinds = {
+            code: {
+                "shown": bar.shown,
+                "least": round(bar.least, 4),
+                "intercept": round(bar.intercept, 4),
+                "weights": {name: round(weight, 4) for name, weight in bar.weights.items()},
+            }
+            for code, bar in self.bars.items()
+        }
+        content = {"languages": sorted(self.languages), "kinds": kinds, "measured": measured}
+        file = folder / FILE
+        file.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+        return file

@@ -1,0 +1,139 @@
+"""`gesso lint`, with a linter that needs no model."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from infill import cli_lint
+from infill.cli import app
+from infill.findings import Finding, LintRequest
+
+CODE = "def f(left, right):\n    return left + left\n"
+
+
+class FakeLinter:
+    """Finds every `+ left` that is asked about."""
+
+    can_lint = True
+
+    def __init__(self) -> None:
+        self.requests: list[LintRequest] = []
+
+    def lint(self, request: LintRequest) -> list[Finding]:
+        self.requests.append(request)
+        at = request.text.find("+ left") + 2
+        asked = any(start <= at < end for start, end in request.ranges or ((0, len(request.text)),))
+        if at < 2 or not asked or "wrong-name" in request.off:
+            return []
+        return [Finding(at, at + 4, "wrong-name", "`left` looks wrong; `right` fits better.", "right", 4.0)]
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeLinter:
+    linter = FakeLinter()
+    monkeypatch.setattr(cli_lint, "_linter", lambda model: linter)
+    monkeypatch.chdir(tmp_path)
+    return linter
+
+
+def gesso(*arguments: str, given: str | None = None) -> Result:
+    return CliRunner().invoke(app, ["lint", *arguments], input=given)
+
+
+def test_help_teaches() -> None:
+    words = ["--diff", "--json", "--sarif", "--github", "--fix", "gesso: ignore", "Exit codes"]
+    shown = gesso("--help").stdout
+    assert [word for word in words if word not in shown] == []
+
+
+def test_findings_are_printed_and_the_exit_code_tells(fake: FakeLinter) -> None:
+    Path("app.py").write_text(CODE)
+    Path("fine.py").write_text("x = 1\n")
+    result = gesso()
+    assert result.exit_code == 1
+    assert result.stdout.startswith("app.py:2:19: wrong-name: ") and result.stdout.endswith("^^^^\n")
+    assert "1 finding in 2 files" in result.stderr
+    assert [request.language for request in fake.requests] == ["python", "python"]
+    clean = gesso("fine.py")
+    assert clean.exit_code == 0 and clean.stdout == ""
+
+
+def test_forms_for_programs(fake: FakeLinter) -> None:
+    Path("app.py").write_text(CODE)
+    (row,) = json.loads(gesso("--json").stdout)
+    assert (row["path"], row["code"], row["replacement"], row["score"]) == ("app.py", "wrong-name", "right", 4.0)
+    assert json.loads(gesso("--sarif").stdout)["runs"][0]["results"][0]["ruleId"] == "wrong-name"
+    assert gesso("--github").stdout.startswith("::notice file=app.py,line=2,")
+    Path("app.py").write_text("x = 1\n")
+    assert json.loads(gesso("--json").stdout) == []
+
+
+def test_fixes_are_shown_first_and_written_when_wanted(fake: FakeLinter) -> None:
+    Path("app.py").write_bytes(b"\xef\xbb\xbf" + CODE.replace("\n", "\r\n").encode())
+    no = gesso("--fix", given="n\n")
+    assert no.exit_code == 1 and "+    return left + right" in no.stderr and "Nothing was written" in no.stderr
+    assert b"left + left" in Path("app.py").read_bytes()
+    yes = gesso("--fix", given="y\n")
+    assert yes.exit_code == 1 and "Wrote 1 fix in 1 file" in yes.stderr
+    assert Path("app.py").read_bytes() == b"\xef\xbb\xbfdef f(left, right):\r\n    return left + right\r\n"
+    assert gesso("--fix", "--yes").exit_code == 0
+
+
+def test_without_an_answer_nothing_is_written(fake: FakeLinter) -> None:
+    Path("app.py").write_text(CODE)
+    gesso("--fix", given="")
+    assert Path("app.py").read_text() == CODE
+    gesso("--fix", "--yes")
+    assert Path("app.py").read_text() == CODE.replace("+ left", "+ right")
+
+
+def test_kinds_can_be_switched_off(fake: FakeLinter) -> None:
+    Path("app.py").write_text(CODE)
+    assert gesso("--off", "wrong-name").exit_code == 0
+    unknown = gesso("--off", "wrong-nam")
+    assert unknown.exit_code == 2 and "known are" in unknown.stderr
+
+
+def test_only_changed_lines(fake: FakeLinter, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("app.py").write_text(CODE + "y = 1\n")
+    Path("other.py").write_text(CODE)
+    changed = {Path("app.py").resolve(): [range(3, 4)]}
+    monkeypatch.setattr("infill.lint_files.changed_lines", lambda revision, paths: changed)
+    assert gesso("--diff", "main").exit_code == 0
+    assert [request.ranges for request in fake.requests] == [((len(CODE), len(CODE) + 6),)]
+    changed[Path("app.py").resolve()] = [range(2, 3)]
+    assert gesso("--diff", "main").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--json", "--sarif"], "exclude each other"),
+        (["--yes"], "add --fix"),
+        (["--diff", "main"], "no git repository"),
+    ],
+)
+def test_wrong_use(fake: FakeLinter, arguments: list[str], words: str) -> None:
+    result = gesso(*arguments)
+    assert result.exit_code == 2 and words in result.stderr
+
+
+def test_files_that_cannot_be_read(fake: FakeLinter) -> None:
+    Path("bad.py").write_bytes(b"\xff\xfe")
+    Path("app.py").write_text(CODE)
+    assert gesso("no-such-file.py").exit_code == 3
+    assert gesso("bad.py").exit_code == 3
+    passed_over = gesso(".")
+    assert passed_over.exit_code == 1 and "not UTF-8" in passed_over.stderr
+
+
+def test_a_model_that_cannot_lint_is_named_in_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("app.py").write_text(CODE)
+    monkeypatch.setattr("infill.cli_support.load_completer", lambda settings: None)
+    monkeypatch.setattr("infill.lint.Linter", lambda completer: type("Mute", (), {"can_lint": False})())
+    result = gesso("--model", "26b")
+    assert result.exit_code == 2 and result.stdout == ""
+    assert result.stderr.count("\n") == 1 and "26b cannot lint" in result.stderr

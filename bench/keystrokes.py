@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import random
 import statistics
 import sys
@@ -274,6 +275,7 @@ def _language(file: Path) -> str:
 
 async def measure(scenarios: list[Scenario], settings: dict[str, Any], seed: int, pace: float) -> dict[str, Any]:
     """Plays the scenarios one after another with one server; its figures."""
+    logging.getLogger("pygls").setLevel(logging.CRITICAL)  # answers to requests that were given up are no news
     client, tally = LanguageClient("keystrokes", "1"), Tally()
     ready = asyncio.Event()
 
@@ -386,6 +388,7 @@ def main(
     threads: Annotated[int, typer.Option(help="CPU threads of the engine.")] = 2,
     seed: Annotated[int, typer.Option(help="Of the typist's gaps and mistakes.")] = 0,
     pace: Annotated[float, typer.Option(help="Times the usual gaps between keys.")] = 1.0,
+    lint: Annotated[bool, typer.Option(help="Look for slips too, as the server does by itself.")] = True,
     out: Annotated[Path, typer.Option(help="Where the figures go.")] = RESULT,
     baseline: Annotated[Path | None, typer.Option(help="Figures to set beside these.")] = None,
 ) -> None:
@@ -398,7 +401,7 @@ def main(
     if cut_file:
         return
     before = json.loads(baseline.read_text()) if baseline else None
-    settings = {"eagerness": eagerness, "threads": threads, "statistics": False}
+    settings = {"eagerness": eagerness, "threads": threads, "statistics": False, **({} if lint else {"lint": False})}
     found = asyncio.run(measure(read_scenarios(), settings, seed, pace))
     console.print(table_of(found, before))
     out.write_text(json.dumps({"conditions": conditions(), "settings": settings, **found}, indent=1) + "\n")

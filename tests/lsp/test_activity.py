@@ -127,6 +127,7 @@ def changed_settings() -> dict[str, Any]:
     secrets = {
         "languages": {SECRET: False},
         "disabled_paths": (f"{SECRET}/**",),
+        "lint_ignore": (SECRET,),
         "model": f"/home/me/{SECRET}",
         "device": SECRET,
     }

@@ -163,6 +163,9 @@ def main(
     ] = 0.7,
     seed: Annotated[int, typer.Option(help="Choice of files and bugs.")] = 7,
     threads: Annotated[int, typer.Option(min=1, help="Most CPU threads.")] = 8,
+    unasked: Annotated[
+        bool, typer.Option("--unasked", help="The findings are good enough to be shown to those who did not ask.")
+    ] = False,
     dry: Annotated[bool, typer.Option("--dry", help="Show what would be stored.")] = False,
 ) -> None:
     """Fit the bars of a model's lint, and store them with it."""
@@ -171,7 +174,7 @@ def main(
     linter = Linter(load_completer(Settings(model=model, threads=threads)))
     clean = judge_clean(linter, files, lines, seed)
     seeded = judge_seeded(linter, files, count, seed)
-    bars = Bars(learn(clean, seeded, false_alarms), frozenset(languages))
+    bars = Bars(learn(clean, seeded, false_alarms), frozenset(languages), unasked)
     measured = {"projects": len({file.project for file in files}), "false_alarms": false_alarms, "seed": seed}
     measured |= in_figures(bars, clean, seeded)
     Console(highlight=False).print_json(json.dumps(measured))

@@ -53,6 +53,11 @@ class Linter:
         return self.bars is not None
 
     @property
+    def unasked(self) -> bool:
+        """Whether findings are good enough to be shown to those who did not ask for them."""
+        return self.bars is not None and self.bars.unasked
+
+    @property
     def shown(self) -> frozenset[str]:
         """The codes of the kinds that are shown unless a request switches them off."""
         return frozenset(code for code, bar in self.bars.bars.items() if bar.shown) if self.bars else frozenset()

@@ -106,14 +106,18 @@ class _Finder:
                 yield Edit(name.start, name.end, other, "wrong-attribute")
 
     def missing_self(self) -> Iterator[Edit]:
-        """A name that is a member of `self` or `this` too; also one that a line gives a value."""
+        """A name that is no variable here but a member of `self` or `this`; also one that a line gives a value."""
         for owner in ("self", "this"):
             members = {text for text, _ in self.survey.members[owner]}
             members |= self.survey.declared if members else set()
             for name in self.names:
                 if name.text not in members or name.function < 0:
                     continue
-                if name.role in ("use", "call") or (name.role == "bound" and self._begins_assignment(name)):
+                visible = self.survey.visible(name.function, len(self.text))
+                if owner == "self" and owner not in visible:
+                    continue
+                unknown = name.role in ("use", "call") and name.text not in visible
+                if unknown or (name.role == "bound" and self._begins_assignment(name)):
                     yield Edit(name.start, name.end, f"{owner}.{name.text}", "missing-self")
 
     def _begins_assignment(self, name: Name) -> bool:

@@ -73,10 +73,14 @@ class Bar:
 
 @dataclass(frozen=True)
 class Bars:
-    """bars: by the code of the kind. languages: where they were measured; elsewhere nothing is shown."""
+    """bars: by the code of the kind. languages: where they were measured; elsewhere nothing is shown.
+
+    unasked: whether what they let through is good enough to be shown to people who did not ask for it.
+    """
 
     bars: Mapping[str, Bar]
     languages: frozenset[str]
+    unasked: bool = False
 
     @staticmethod
     def read(folder: Path) -> Bars | None:
@@ -91,7 +95,7 @@ class Bars:
                 for code, one in content["kinds"].items()
                 if code in KINDS
             }
-            return Bars(bars, frozenset(content["languages"]))
+            return Bars(bars, frozenset(content["languages"]), bool(content.get("unasked", False)))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(
                 f"{file} cannot be read ({error}); fetch the model again with `gesso model pull`."
@@ -108,7 +112,7 @@ class Bars:
             }
             for code, bar in self.bars.items()
         }
-        content = {"languages": sorted(self.languages), "kinds": kinds, "measured": measured}
+        content = {"languages": sorted(self.languages), "unasked": self.unasked, "kinds": kinds, "measured": measured}
         file = folder / FILE
         file.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
         return file

@@ -67,7 +67,7 @@ class Worker:
         except Exception as error:  # whoever waits is told
             self.outbox.send(Ready(str(_told(error, f"The model {settings.model} could not be loaded"))))
             return None
-        self.outbox.send(Ready(None, _can_lint(completer)))
+        self.outbox.send(Ready(None, _lints_unasked(completer)))
         return completer
 
     def serve(self, completer: Completer) -> None:
@@ -172,10 +172,10 @@ def _linter(completer: Completer) -> Linter:
     return Linter(completer)
 
 
-def _can_lint(completer: Completer) -> bool:
+def _lints_unasked(completer: Completer) -> bool:
     """Whether the model can tell what looks wrong; where it cannot, it completes all the same."""
     try:
-        return _linter(completer).can_lint
+        return _linter(completer).unasked
     except Exception as error:
         logger.warning("%s", _told(error, "The model cannot be used for findings"))
         return False

@@ -42,8 +42,8 @@ class Loading:
 
 @dataclass(frozen=True)
 class Ready:
-    """The model is loaded, or `failure` says in a sentence why not; the worker ends then. lints: whether the model is
-    calibrated for findings."""
+    """The model is loaded, or `failure` says in a sentence why not; the worker ends then. lints: whether the
+    model's findings are good enough to be shown to those who did not ask for them."""
 
     failure: str | None
     lints: bool = False

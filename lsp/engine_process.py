@@ -35,7 +35,7 @@ END_S = 0.5  # until a process that was told to end is killed
 class EngineState:
     """done, total: bytes of the weights while loading, total 0 while not known. message: what went wrong.
 
-    lints: whether the model that is ready is calibrated for findings.
+    lints: whether the findings of the model that is ready are good enough to be shown unasked.
     """
 
     kind: Literal["stopped", "loading", "ready", "failed"]

@@ -127,7 +127,8 @@ class LspSettings:
         "lint",
         None,
         "boolean",
-        "Mark what looks wrong to the model while you type. null: if the model was calibrated for it.",
+        "Mark what looks wrong to the model while you type. null: only if its findings are good enough to be shown "
+        "unasked, and those of the pocket model are not yet.",
         optional=True,
     )
     lint_severity: Severity = _setting(

@@ -70,7 +70,7 @@ class Linter:
         self.completer = completer
 
     @property
-    def can_lint(self) -> bool:
+    def unasked(self) -> bool:
         return self.completer.model != "no lint"
 
     def lint(self, request: LintRequest, stop: Stop) -> list[Finding]:

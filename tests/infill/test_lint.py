@@ -1,5 +1,7 @@
 """From code to findings: with a model that knows nothing and low bars, and with the pocket model."""
 
+from pathlib import Path
+
 import pytest
 from fakes import tiny_completer
 
@@ -105,6 +107,14 @@ def test_one_rare_name_does_not_outweigh_all_else() -> None:
     assert bar.odds(LintEvidence(own=1000.0, after=-1.0)) == pytest.approx(0.5 + 12 - 1)
 
 
+@pytest.mark.parametrize("unasked", [True, False])
+def test_bars_are_written_and_read(tmp_path: Path, unasked: bool) -> None:
+    bars = Bars({"wrong-name": Bar({"own": 1.5}, -2.0, 0.25, False)}, frozenset({"python", "go"}), unasked)
+    bars.write(tmp_path, {"lines": 3})
+    assert Bars.read(tmp_path) == bars
+    assert Linter(tiny_completer(), bars).unasked is unasked
+
+
 @pytest.fixture(scope="module")
 def pocket() -> Linter:
     return Linter(Completer.load(Settings(threads=1)))
@@ -115,7 +125,7 @@ def test_the_pocket_model_sees_a_slip_of_the_pen(pocket: Linter) -> None:
         "class Cart:\n    def __init__(self):\n        self.items = []\n\n    def add(self, item):\n"
         "        self.items.append(item)\n\n    def total(self):\n        return sum(one.price for one in self.itmes)\n"
     )
-    assert pocket.can_lint
+    assert pocket.can_lint and not pocket.unasked
     (found,) = pocket.lint(LintRequest(text, "python"))
     assert (found.code, text[found.start : found.end], found.replacement) == ("misspelled", "itmes", "items")
     assert pocket.lint(LintRequest(text.replace("itmes", "items"), "python")) == []

@@ -72,7 +72,7 @@ class Gated:
 class GatedLinter:
     """Takes steps as its completer does, and keeps the same notes."""
 
-    can_lint = True
+    unasked = True
 
     def __init__(self, completer: Gated) -> None:
         self.completer = completer
@@ -221,7 +221,7 @@ def test_with_the_model_it_is_told_whether_it_is_calibrated_for_lint(
     def broken(_: object) -> GatedLinter:
         raise ModelError("The bars cannot be read; fetch them again.")
 
-    monkeypatch.setattr(GatedLinter, "can_lint", lints)
+    monkeypatch.setattr(GatedLinter, "unasked", lints)
     if lints is None:
         linter.Linter = broken  # type: ignore[attr-defined]
     completion = ModuleType("infill.completion")

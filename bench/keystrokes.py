@@ -388,7 +388,9 @@ def main(
     threads: Annotated[int, typer.Option(help="CPU threads of the engine.")] = 2,
     seed: Annotated[int, typer.Option(help="Of the typist's gaps and mistakes.")] = 0,
     pace: Annotated[float, typer.Option(help="Times the usual gaps between keys.")] = 1.0,
-    lint: Annotated[bool, typer.Option(help="Look for slips too, as the server does by itself.")] = True,
+    lint: Annotated[
+        bool | None, typer.Option(help="Look for slips too; as the server does by itself without it.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Where the figures go.")] = RESULT,
     baseline: Annotated[Path | None, typer.Option(help="Figures to set beside these.")] = None,
 ) -> None:
@@ -401,7 +403,12 @@ def main(
     if cut_file:
         return
     before = json.loads(baseline.read_text()) if baseline else None
-    settings = {"eagerness": eagerness, "threads": threads, "statistics": False, **({} if lint else {"lint": False})}
+    settings = {
+        "eagerness": eagerness,
+        "threads": threads,
+        "statistics": False,
+        **({} if lint is None else {"lint": lint}),
+    }
     found = asyncio.run(measure(read_scenarios(), settings, seed, pace))
     console.print(table_of(found, before))
     out.write_text(json.dumps({"conditions": conditions(), "settings": settings, **found}, indent=1) + "\n")

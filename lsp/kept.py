@@ -19,6 +19,7 @@ class _Accepted:
     """The spans of the text, in characters of the newest version, that are left of an accepted suggestion."""
 
     id: str
+    language: str | None
     spans: list[tuple[int, int]]
     characters: int
     at: float
@@ -45,6 +46,7 @@ class Settled:
     """share: of the accepted characters, 0 to 1."""
 
     id: str
+    language: str | None
     share: float
 
 
@@ -55,9 +57,9 @@ class Kept:
         self._clock = clock
         self._followed: dict[str, list[_Accepted]] = {}
 
-    def accepted(self, identifier: str, uri: str, start: int, text: str) -> None:
+    def accepted(self, identifier: str, uri: str, language: str | None, start: int, text: str) -> None:
         """`text` stands at character `start` of the document's newest version."""
-        one = _Accepted(identifier, [(start, start + len(text))], len(text), self._clock())
+        one = _Accepted(identifier, language, [(start, start + len(text))], len(text), self._clock())
         self._followed.setdefault(uri, []).append(one)
 
     def changed(self, uri: str, edits: Sequence[Edit]) -> None:
@@ -83,7 +85,7 @@ class Kept:
 
 
 def _settled(one: _Accepted) -> Settled:
-    return Settled(one.id, sum(last - first for first, last in one.spans) / max(1, one.characters))
+    return Settled(one.id, one.language, sum(last - first for first, last in one.spans) / max(1, one.characters))
 
 
 def _changed(edit: Edit) -> tuple[int, int]:

@@ -33,6 +33,7 @@ class Offer:
     language: str | None
     rung: Rung | None
     seen_at: float
+    taken: int = 0  # characters of the suggestion, accepted in part
 
 
 class Offers:
@@ -82,11 +83,11 @@ class Offers:
             return
         start = len(offer.before)
         if snapshot.text.startswith(suggestion.text, start):
-            session.kept.accepted(identifier, offer.uri, start, suggestion.text)
+            session.kept.accepted(identifier, offer.uri, offer.language, start, suggestion.text)
         self.inline.ask_ahead(snapshot, offer.before + suggestion.text, offer.after[len(suggestion.swallow) :])
 
     def partly_accepted(self, identifier: str, length: int) -> None:
-        """The user took the first `length` UTF-16 units of what the editor was given."""
+        """The user took the first `length` UTF-16 units of what the editor was given, with what was taken before."""
         offer = self.by_id.get(identifier)
         if offer is None:
             return
@@ -94,10 +95,11 @@ class Offers:
         taken = column_to_index(text, length, "utf-16") - len(offer.lead)
         if taken >= len(offer.suggestion.text):
             self.accepted(identifier)
-        elif taken > 0:
+        elif taken > offer.taken:
             self.session.pace.accepted()
             self.session.ladder.partly_accepted(identifier, taken)
-            self._count("partly", offer.language, offer.rung, taken)
+            self._count("partly", offer.language, offer.rung, taken - offer.taken)
+            offer.taken = taken
 
     def rejected(self, identifier: str) -> None:
         """The user dismissed it."""
@@ -147,7 +149,7 @@ class Offers:
         self._count("rejected", offer.language, offer.rung, len(offer.suggestion.text))
 
     def _note_kept(self, settled: Settled) -> None:
-        self._count("kept", None, None, 0, settled.share)
+        self._count("kept", settled.language, None, 0, settled.share)
 
     def _count(
         self, event: Event, language: str | None, rung: Rung | None, characters: int, value: float | None = None

@@ -1,8 +1,9 @@
 """How long to wait after a key before the model is asked: from how fast the user types and the model answers.
 
 To wait as long as an answer takes wastes little, whether the next key comes or not; to wait longer than a burst of keys
-leaves between two of them gains nothing, because the burst is over. Ideas: Tabby (typing speed), Cody (response time),
-Copilot (after refusals). Must not know the protocol.
+leaves between two of them gains nothing, because the burst is over. And what is read while one types must come soon:
+where wait and answer together would take longer than `SOON_S`, the wait gives way, down to a part of the answer's time.
+Ideas: Tabby (typing speed), Cody (response time), Copilot (after refusals). Must not know the protocol.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ LEAST_GAPS = 3  # to go by
 USUAL_GAP_S, USUAL_ANSWER_S = 0.15, 0.06  # until something was measured
 PAUSE_GAPS = 2.0  # a gap so many times the usual one is a pause
 LONGEST_S = 0.4
+SOON_S = 0.2  # from the key to the suggestion, unless calm
+LEAST_SHARE = 0.3  # of an answer, which the wait keeps however slow the answers are
 SHARE: dict[Eagerness, float] = {"calm": 1.0, "balanced": 0.6, "eager": 0.3}
 REFUSED_FACTOR, TAKEN_FACTOR = 1.3, 0.7
 LEAST_FACTOR, MOST_FACTOR = 0.5, 2.5
@@ -61,4 +64,5 @@ class Pace:
             return 0.0
         gap = statistics.median(self._gaps) if len(self._gaps) >= LEAST_GAPS else USUAL_GAP_S
         answer = statistics.median(self._answers) if self._answers else USUAL_ANSWER_S
-        return min(LONGEST_S, SHARE[eagerness] * self._factor * min(answer, PAUSE_GAPS * gap))
+        delay = min(LONGEST_S, SHARE[eagerness] * self._factor * min(answer, PAUSE_GAPS * gap))
+        return delay if eagerness == "calm" else min(delay, max(SOON_S - answer, LEAST_SHARE * answer))

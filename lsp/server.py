@@ -113,9 +113,15 @@ def _converter() -> Any:
     return converters.get_converter()
 
 
+def _says_something(record: logging.LogRecord) -> bool:
+    """Clients cancel what was answered a moment ago; pygls warns of each, a hundred times an hour of typing."""
+    return not record.getMessage().startswith("Cancel notification for unknown message id")
+
+
 def create_server() -> GessoServer:
     """A server with everything registered; `start_io` or `start_tcp` runs it."""
     logging.getLogger("pygls").setLevel(logging.WARNING)  # at lower levels it logs the messages, code and all
+    logging.getLogger("pygls.protocol.json_rpc").addFilter(_says_something)
     server = GessoServer()
     _register_lifecycle(server)
     _register_documents(server)

@@ -29,7 +29,7 @@ def clock() -> Clock:
 @pytest.fixture
 def kept(clock: Clock) -> Kept:
     kept = Kept(clock)
-    kept.accepted("1", URI, START, TEXT)
+    kept.accepted("1", URI, "python", START, TEXT)
     return kept
 
 
@@ -68,7 +68,7 @@ def test_one_edit(kept: Kept, edit: Edit, left: str) -> None:
 def test_edits_of_one_message_count_one_after_the_other(kept: Kept) -> None:
     kept.changed(URI, [Edit(0, "", "x"), Edit(START + 1, "sum", "")])
     assert share(kept) == 8 / 11
-    kept.accepted("2", URI, 0, TEXT)
+    kept.accepted("2", URI, "python", 0, TEXT)
     kept.changed(URI, [Edit(0, "sum", "")])
     kept.changed(URI, [Edit(0, "(", "")])
     assert share(kept) == 7 / 11
@@ -81,36 +81,36 @@ def test_what_was_typed_into_it_is_not_it(kept: Kept) -> None:
 
 
 def test_other_documents_are_others(kept: Kept) -> None:
-    kept.accepted("2", OTHER, 0, "x = 1")
+    kept.accepted("2", OTHER, "python", 0, "x = 1")
     kept.changed(OTHER, [Edit(0, "x = 1", "")])
-    assert kept.closed(OTHER) == [Settled("2", 0.0)]
-    assert kept.closed(URI) == [Settled("1", 1.0)]
+    assert kept.closed(OTHER) == [Settled("2", "python", 0.0)]
+    assert kept.closed(URI) == [Settled("1", "python", 1.0)]
 
 
 def test_it_is_told_once_when_the_text_has_settled(kept: Kept, clock: Clock) -> None:
     clock.now += SETTLED_S / 2
-    kept.accepted("2", URI, 0, "x")
+    kept.accepted("2", URI, "python", 0, "x")
     clock.now += SETTLED_S / 2 - 0.001
     assert kept.settled() == []
     kept.changed(URI, [Edit(START, TEXT, "")])
     clock.now += 0.001
-    assert kept.settled() == [Settled("1", 0.0)]
+    assert kept.settled() == [Settled("1", "python", 0.0)]
     assert kept.settled() == []
     clock.now += SETTLED_S
-    assert kept.settled() == [Settled("2", 1.0)]
+    assert kept.settled() == [Settled("2", "python", 1.0)]
     assert kept.settled() == kept.closed(URI) == []
 
 
 def test_a_closed_document_is_told_at_once_and_then_forgotten(kept: Kept, clock: Clock) -> None:
-    assert kept.closed(URI) == [Settled("1", 1.0)]
+    assert kept.closed(URI) == [Settled("1", "python", 1.0)]
     clock.now += SETTLED_S
     assert kept.closed(URI) == kept.settled() == []
     kept.changed(URI, [Edit(0, "", "x")])
 
 
 def test_empty_text_is_no_trouble(kept: Kept) -> None:
-    kept.accepted("2", OTHER, 0, "")
-    assert kept.closed(OTHER) == [Settled("2", 0.0)]
+    kept.accepted("2", OTHER, "python", 0, "")
+    assert kept.closed(OTHER) == [Settled("2", "python", 0.0)]
 
 
 PLACES = st.tuples(st.integers(0, 40), st.integers(0, 12), st.text("ABC", max_size=5))
@@ -124,7 +124,7 @@ def test_any_edits_against_marked_characters(accepted: tuple[int, int], places: 
         (character, begin <= index < begin + length) for index, character in enumerate("abcdefghijklmnopqrstuvwx")
     ]
     kept = Kept(Clock())
-    kept.accepted("1", URI, begin, "".join(character for character, mine in document if mine))
+    kept.accepted("1", URI, "python", begin, "".join(character for character, mine in document if mine))
     for start, removed, inserted in places:
         start = min(start, len(document))
         gone = "".join(character for character, _ in document[start : start + removed])
@@ -154,7 +154,7 @@ def test_an_edit_that_writes_more_than_it_changes(
         Edit(left, text[left:right], text[left:start] + inserted + text[end:right]),
     ):
         kept = Kept(Clock())
-        kept.accepted("1", URI, 6, text[6:18])
+        kept.accepted("1", URI, "python", 6, text[6:18])
         kept.changed(URI, [edit, Edit(0, "", "one more")])
         shares.append(share(kept))
     assert shares[0] == shares[1]

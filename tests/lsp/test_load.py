@@ -24,6 +24,9 @@ METHODS = (
     "textDocument/didPartiallyAcceptCompletion",
     "textDocument/didShowCompletion",
     "textDocument/didFocus",
+    "textDocument/codeAction",
+    "textDocument/diagnostic",
+    "textDocument/completion",
     "workspace/executeCommand",
     "workspace/didChangeConfiguration",
     "$/cancelRequest",
@@ -51,25 +54,24 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(WORDS, inner, max_size=5),
     max_leaves=12,
 )
+POSITIONS = st.fixed_dictionaries({"line": st.integers(0, 40), "character": st.integers(0, 40)})
 NEAR_MISSES = st.fixed_dictionaries(
     {
         "textDocument": st.fixed_dictionaries({"uri": st.just("file:///fuzz.py"), "version": st.integers(-1, 9)}),
         "position": st.fixed_dictionaries({"line": st.integers(0, 2**31), "character": st.integers(0, 2**31)}),
-        "context": st.fixed_dictionaries({"triggerKind": st.integers(0, 4)}),
+        "context": st.fixed_dictionaries(
+            {"triggerKind": st.integers(0, 4), "diagnostics": st.lists(VALUES, max_size=2)}
+        ),
         "contentChanges": st.lists(
             st.fixed_dictionaries(
                 {
                     "text": st.text(max_size=9),
-                    "range": st.fixed_dictionaries(
-                        {
-                            end: st.fixed_dictionaries({"line": st.integers(0, 40), "character": st.integers(0, 40)})
-                            for end in ("start", "end")
-                        }
-                    ),
+                    "range": st.fixed_dictionaries({"start": POSITIONS, "end": POSITIONS}),
                 }
             ),
             max_size=3,
         ),
+        "range": st.fixed_dictionaries({"start": POSITIONS, "end": POSITIONS}),
         "settings": st.dictionaries(st.sampled_from(["gesso", "delayMs", "languages"]), VALUES, max_size=2),
     }
 )

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from infill.statistics import read
 from tests.lsp.client import Client
 from tests.lsp.test_server import CODE, CURSOR, LAST
 
@@ -39,6 +40,29 @@ def test_a_part_that_was_accepted_leaves_the_rest_on_the_screen(shared: Client, 
     rest = shared.inline(uri, LAST, CURSOR + 2)
     assert [one["insertText"] for one in rest] == [text[2:]]
     assert identifier(rest[0]) == identifier(item)
+
+
+def test_what_was_taken_in_parts_is_counted_once_and_by_language(environment: dict[str, str], tmp_path: Path) -> None:
+    """The lengths that editors tell grow; what stands when the document is closed was kept."""
+    client = Client({**environment, "XDG_DATA_HOME": str(tmp_path / "data")})
+    client.initialize(settings={"delayMs": 0, "minConfidence": 0, "eagerness": "eager"})
+    client.wait_until_ready()
+    for name in ("parts.py", "whole.py"):
+        uri = (tmp_path / name).as_uri()
+        item = offered(client, uri)
+        text = item["insertText"]
+        assert len(text) > 3
+        client.type(uri, LAST, CURSOR, text)
+        if name == "parts.py":
+            for length in (1, 3, 3):
+                client.notify("textDocument/didPartiallyAcceptCompletion", {"item": item, "acceptedLength": length})
+        else:
+            client.command("gesso.accepted", identifier(item))
+        client.notify("textDocument/didClose", {"textDocument": {"uri": uri}})
+    assert client.close() == 0
+    rows = read(tmp_path / "data" / "gesso" / "statistics.sqlite")
+    assert [row.characters for row in rows if row.event == "partly"] == [1, 2]
+    assert [(row.language, row.value) for row in rows if row.event == "kept"] == [("python", 1.0)]
 
 
 def test_what_was_rejected_is_not_offered_there_again_but_can_be_had_by_hand(shared: Client, uri: str) -> None:

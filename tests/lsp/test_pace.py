@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lsp.pace import LONGEST_S, Pace
+from lsp.pace import LONGEST_S, SOON_S, Pace
 
 
 class Clock:
@@ -50,7 +50,8 @@ def test_a_quick_model_is_asked_sooner() -> None:
 
 
 def test_with_a_slow_model_a_quick_typist_is_asked_about_sooner() -> None:
-    assert delay(paced(0.08, 500)) < delay(paced(0.16, 500)) < delay(paced(0.24, 500))
+    assert delay(paced(0.08, 500)) < delay(paced(0.12, 500)) < delay(paced(0.16, 500))
+    assert delay(paced(0.08, 500), "calm") < delay(paced(0.16, 500), "calm") < delay(paced(0.24, 500), "calm")
 
 
 def test_never_longer_than_a_pause_nor_than_the_longest() -> None:
@@ -60,6 +61,19 @@ def test_never_longer_than_a_pause_nor_than_the_longest() -> None:
     for _ in range(50):
         slow.rejected()
     assert delay(slow, "calm") == LONGEST_S
+
+
+@pytest.mark.parametrize("answer_ms", [60, 120, 150])
+def test_after_refusals_a_suggestion_still_comes_soon_unless_calm(answer_ms: float) -> None:
+    pace = paced(0.3, answer_ms)
+    for _ in range(50):
+        pace.rejected()
+    assert delay(pace) + answer_ms / 1000 <= SOON_S + 1e-9 < delay(pace, "calm") + answer_ms / 1000
+
+
+def test_a_slow_model_is_never_asked_at_every_key() -> None:
+    for answer_ms in (180, 200, 220, 800):
+        assert delay(paced(0.3, answer_ms)) >= 0.25 * answer_ms / 1000
 
 
 def test_the_eager_wait_less_than_the_calm() -> None:

@@ -223,7 +223,7 @@ def _descendants(pid: int) -> list[int]:
 
 @pytest.mark.slow
 def test_an_engine_that_is_killed_comes_back(bare: Client, tmp_path: Path) -> None:
-    bare.initialize(settings={"delayMs": 0})
+    bare.initialize(settings={"delayMs": 0, "engine": "own"})
     bare.wait_until_ready()
     uri = (tmp_path / "killed.py").as_uri()
     bare.open(uri, CODE)
@@ -234,8 +234,8 @@ def test_an_engine_that_is_killed_comes_back(bare: Client, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_the_engine_ends_with_the_server(bare: Client) -> None:
-    bare.initialize()
+def test_an_engine_of_its_own_ends_with_the_server(bare: Client) -> None:
+    bare.initialize(settings={"engine": "own"})
     bare.wait_until_ready()
     engine = _descendants(bare.process.pid)[0]
     bare.kill()
@@ -264,6 +264,18 @@ BAD: list[Any] = [
     b'{"jsonrpc":"2.0","method":"unknown/thing","params":{"jsonrpc":"2.0"}}',
     b"\xff\xfe",
 ]
+
+
+def test_cancelling_what_was_answered_is_not_worth_a_line_in_the_log(shared: Client) -> None:
+    shared.log.clear()
+    for identifier in ("-17", 12345):
+        shared.notify("$/cancelRequest", {"id": identifier})
+    shared.notify("textDocument/didOpen", {"textDocument": {}})
+    deadline = time.monotonic() + 30
+    while not any("textDocument/didOpen cannot be read" in line for line in list(shared.log)):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert not [line for line in shared.log if "unknown message id" in line]
 
 
 @pytest.mark.parametrize("body", BAD)

@@ -405,6 +405,7 @@ def main(
     before = json.loads(baseline.read_text()) if baseline else None
     settings = {
         "eagerness": eagerness,
+        "engine": "own",  # so that all that it uses is counted
         "threads": threads,
         "statistics": False,
         **({} if lint is None else {"lint": lint}),

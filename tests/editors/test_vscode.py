@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 
 import psutil
@@ -344,3 +345,9 @@ def test_the_servers_commands_have_other_names_than_the_extensions() -> None:
     package = json.loads((EXTENSION / "package.json").read_text())
     extensions = {contributed["command"] for contributed in package["contributes"]["commands"]}
     assert extensions.isdisjoint(create_server().protocol.fm.commands)
+
+
+def test_the_extension_installs_the_torch_that_gesso_needs() -> None:
+    needed = tomllib.loads((EXTENSION.parents[1] / "pyproject.toml").read_text())["project"]["dependencies"]
+    (torch,) = [one for one in needed if one.startswith("torch")]
+    assert f"const TORCH = '{torch}';" in (EXTENSION / "src" / "install.ts").read_text()

@@ -8,6 +8,7 @@ import { findPython, hasGesso } from './python';
 import { privateEnvironment } from './server';
 
 const CPU_BUILDS = 'https://download.pytorch.org/whl/cpu';
+const TORCH = 'torch>=2.11,<2.14'; // as in pyproject.toml
 
 /** Asks, installs, and answers whether the server is there now. The log gets what pip prints. */
 export async function installServer(context: vscode.ExtensionContext, log: vscode.LogOutputChannel): Promise<boolean> {
@@ -54,8 +55,12 @@ async function install(python: string, folder: string, wheel: string, watch: Wat
     await fs.mkdir(path.dirname(folder), { recursive: true });
     const own = inEnvironment(folder, 'python');
     let ended = await run(python, ['-m', 'venv', folder], watch);
+    if (ended.code === 0 && !watch.signal.aborted && wantsCpuBuild()) {
+        // where that index cannot be reached, the next step takes what PyPI has
+        await run(own, pip('--index-url', CPU_BUILDS, '--timeout', '15', '--retries', '1', TORCH), watch);
+    }
     if (ended.code === 0 && !watch.signal.aborted) {
-        ended = await run(own, pipArguments(wheel), watch);
+        ended = await run(own, pip(wheel), watch);
     }
     if (ended.code === 0 && !watch.signal.aborted && (await hasGesso(own))) {
         return undefined;
@@ -64,11 +69,13 @@ async function install(python: string, folder: string, wheel: string, watch: Wat
     return watch.signal.aborted ? '' : lastLine(ended);
 }
 
-/** On Linux without an NVIDIA GPU the builds of PyTorch for the CPU, which spare gigabytes of CUDA. */
-function pipArguments(wheel: string): string[] {
-    const cpuOnly = process.platform === 'linux' && onPath('nvidia-smi') === undefined;
-    const index = cpuOnly ? ['--extra-index-url', CPU_BUILDS] : [];
-    return ['-m', 'pip', 'install', '--disable-pip-version-check', '--no-input', ...index, wheel];
+/** On Linux without an NVIDIA GPU PyTorch's builds for the CPU spare gigabytes of CUDA. */
+function wantsCpuBuild(): boolean {
+    return process.platform === 'linux' && onPath('nvidia-smi') === undefined;
+}
+
+function pip(...what: string[]): string[] {
+    return ['-m', 'pip', 'install', '--disable-pip-version-check', '--no-input', ...what];
 }
 
 /** The wheel of Gesso in this extension: the version that fits, and not whatever goes by that name elsewhere. */

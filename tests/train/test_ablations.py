@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from small_recipe import MODEL
 
 from engine.errors import InputError
 from train import ablations
@@ -15,22 +16,9 @@ from train.ablations import Variant, read_variants, recipe_text, results_table, 
 from train.recipe import read_recipe
 
 ROOT = Path(__file__).parents[2]
-BASE = """
+BASE = f"""
 [base.model]
-hidden_size = 16
-intermediate_size = 24
-num_hidden_layers = 2
-num_attention_heads = 2
-num_key_value_heads = 1
-head_dim = 8
-full_every = 2
-sliding_window = 32
-num_experts = 1
-top_k_experts = 1
-moe_intermediate_size = 8
-noise = "hybrid"
-uniform_share = 0.1
-
+{MODEL}
 [base.layout]
 prompt = 48
 kind_shares = [0.2, 0.2, 0.2, 0.2, 0.2]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from prepared import TOKENIZER, write_prepared
+from small_recipe import MODEL
 from typer.testing import CliRunner
 
 from engine.checkpoint import load_model
@@ -20,22 +21,9 @@ from train.gpu import app, records, running
 from train.pack import pack
 
 ROOT = Path(__file__).parents[2]
-RECIPE = """
+RECIPE = f"""
 [model]
-hidden_size = 16
-intermediate_size = 24
-num_hidden_layers = 2
-num_attention_heads = 2
-num_key_value_heads = 1
-head_dim = 8
-full_every = 2
-sliding_window = 32
-num_experts = 1
-top_k_experts = 1
-moe_intermediate_size = 8
-noise = "hybrid"
-uniform_share = 0.1
-
+{MODEL}
 [layout]
 prompt = 112
 canvas = 32

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small_recipe import MODEL
 from tokenizers import Tokenizer
 from windows import PYTHON, SMALL, batch_of, source
 
@@ -33,22 +34,9 @@ ROOT = Path(__file__).parents[2]
 TOKENIZER = ROOT / "infill" / "models" / "pocket" / "tokenizer.json"
 VOCAB = 1536  # more than the tokens used here
 WINDOW = 4 * 80  # positions of a step
-RECIPE = """
+RECIPE = f"""
 [model]
-hidden_size = 16
-intermediate_size = 24
-num_hidden_layers = 2
-num_attention_heads = 2
-num_key_value_heads = 1
-head_dim = 8
-full_every = 2
-sliding_window = 32
-num_experts = 1
-top_k_experts = 1
-moe_intermediate_size = 8
-noise = "hybrid"
-uniform_share = 0.1
-
+{MODEL}
 [layout]
 prompt = 48
 canvas = 32

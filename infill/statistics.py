@@ -26,6 +26,7 @@ from infill.model_store import ALIASES, POCKET, hub_id
 
 logger = logging.getLogger(__name__)
 KEPT_DAYS = 90
+RETRY_S = 0.05  # until a locked file is tried again
 BUSY_S = 2.0  # how long to wait for another program that writes
 CLOSE_S = 3.0
 BATCH, GATHER_S = 200, 0.5  # rows written at once, and how long the first of them waits for more
@@ -121,17 +122,27 @@ class Statistics:
         return rows, False
 
     def _write(self, rows: list[Row]) -> None:
-        marks = ", ".join("?" * len(COLUMNS))
-        try:
-            with closing(_connect(self.path)) as database, database:
-                database.execute("delete from events where at < ?", (time.time() - 86_400 * KEPT_DAYS,))
-                database.executemany(
-                    f"insert into events ({', '.join(COLUMNS)}) values ({marks})", [astuple(row) for row in rows]
-                )
-        except (sqlite3.Error, OSError) as error:
-            if not self._told:
-                logger.warning("Statistics cannot be written to %s: %s", self.path, error)
-            self._told = True
+        deadline = time.monotonic() + BUSY_S
+        while True:
+            try:
+                return _append(self.path, rows)
+            except (sqlite3.Error, OSError) as error:
+                # while another server makes the file, SQLite says "locked" at once, whatever the timeout
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    if not self._told:
+                        logger.warning("Statistics cannot be written to %s: %s", self.path, error)
+                    self._told = True
+                    return None
+            time.sleep(RETRY_S)
+
+
+def _append(path: Path, rows: list[Row]) -> None:
+    marks = ", ".join("?" * len(COLUMNS))
+    with closing(_connect(path)) as database, database:
+        database.execute("delete from events where at < ?", (time.time() - 86_400 * KEPT_DAYS,))
+        database.executemany(
+            f"insert into events ({', '.join(COLUMNS)}) values ({marks})", [astuple(row) for row in rows]
+        )
 
 
 def read(path: Path | None = None, since: date | None = None) -> list[Row]:

@@ -69,6 +69,19 @@ def test_several_servers_write_at_once(path: Path) -> None:
     assert sorted(row.characters for row in read(path)) == list(range(160))
 
 
+def test_a_file_that_another_server_is_making_is_waited_for(path: Path) -> None:
+    """Not yet in write-ahead mode, it says "locked" at once to whoever wants it to be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("create table made (a)")
+        other.execute("begin immediate")
+        timer = threading.Timer(0.3, lambda: other.execute("commit"))
+        timer.start()
+        write(path, shown(7))
+        timer.join()
+    assert [row.characters for row in read(path)] == [7]
+
+
 def test_writing_happens_beside_the_caller(path: Path) -> None:
     path.parent.mkdir(parents=True)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:

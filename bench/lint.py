@@ -18,7 +18,8 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from bench.lint_samples import CleanSample, SeededSample, judge_clean, judge_seeded
+from bench.lint_bars import scores
+from bench.lint_samples import CleanSample, SeededSample, judge, kinds_of
 from bench.quality import weights_digests
 from bench.quality_holes import for_judging, is_for_calibration, read_held_out
 from bench.report import RESULTS, Report, Spread, conditions
@@ -132,6 +133,33 @@ def baseline(
     return Baseline(name, found, right, len(seeded), alarms)
 
 
+def easier_for(linter: Linter, clean: Sequence[CleanSample], alarms: int) -> float:
+    """By how many log-odds all bars can be lowered for at most `alarms` on the clean code, to a twentieth."""
+
+    def raised(easier: float) -> int:
+        return sum(len(linter.select(_request(sample), sample.judged, easier)) for sample in clean)
+
+    low, high = EASIER[0], 2 * EASIER[-1]
+    while high - low > 0.05:
+        middle = (low + high) / 2
+        low, high = (middle, high) if raised(middle) <= alarms else (low, middle)
+    return low
+
+
+def alone(
+    linter: Linter, clean: Sequence[CleanSample], seeded: Sequence[SeededSample], alarms: int
+) -> dict[str, float]:
+    """Share of the bugs of each shown kind that it would rightly mend, were it given all the `alarms`, and its bar
+    chosen on this very code."""
+    assert linter.bars is not None
+    found = {}
+    for code in sorted(linter.shown):
+        ranked = scores(linter.bars.bars[code], code, clean, seeded)
+        least = ranked.alarms[alarms] + 1e-3 if alarms < len(ranked.alarms) else -math.inf
+        found[code] = ranked.recall(least)
+    return found
+
+
 def _best_of_places(rated: Rated) -> dict[tuple[int, int], float]:
     best: dict[tuple[int, int], float] = {}
     for score, edit in rated:
@@ -230,9 +258,13 @@ def judged_report(
     if masked:
         rankings["The denoiser alone with the place hidden"] = by_masking(linter, shown)
     ours = rows["all"]
+    alarms = max(ours.alarms, ours.lines // 1000)
+    easier = easier_for(linter, clean, alarms)
+    eased = measure(linter, clean, seeded, easier)["all"]
+    kinds = alone(linter, clean, seeded, ours.lines // 1000)
     console = Console(stderr=True)
     plain = [
-        baseline(name, clean, bugs, ours.alarms, rate)
+        baseline(name, clean, bugs, alarms, rate)
         for name, rate in track(rankings.items(), "baselines", console=console, transient=True)
     ]
     total = sum(one.seconds for one in clean)
@@ -242,10 +274,11 @@ def judged_report(
         "of these, it made the code what it was. precision: of what is shown, touching a bug, where one function in a "
         "hundred has one, all kinds alike.",
         _curve_words(curve),
-        f"The same bugs with as many alarms, the bar chosen on this very code: ours {ours.recall:.0%} found, "
-        f"{ours.right / max(1, ours.bugs):.0%} rightly mended. " + " ".join(_baseline_words(one) for one in plain),
-        f"Time: {1000 * total / max(1, ours.lines) * 1000:,.0f} ms per 1,000 lines, {functions} ms a function "
-        f"(all kinds, also those that are not shown).",
+        f"With {alarms} alarms, bars chosen on this very code: ours {eased.recall:.0%} found, "
+        f"{eased.right / max(1, eased.bugs):.0%} rightly mended. " + " ".join(_baseline_words(one) for one in plain),
+        f"Rightly mended by a kind that is given one alarm in 1,000 lines for itself: "
+        f"{', '.join(f'{code} {share:.0%}' for code, share in kinds.items())}.",
+        f"Time: {1000 * total / max(1, ours.lines) * 1000:,.0f} ms per 1,000 lines, {functions} ms a function.",
     ]
     conditions_of_all = {
         **known,
@@ -259,11 +292,15 @@ def judged_report(
     figures = {
         "kinds": {code: {**vars(one), "shown": code in shown or code == "all"} for code, one in rows.items()},
         "curve": {str(easier): vars(one) for easier, one in curve.items()},
+        "eased": {"easier": easier, **vars(eased)},
         "baselines": [vars(one) for one in plain],
+        "alone": kinds,
         "seconds_per_1000_lines": 1000 * total / max(1, ours.lines),
         "function_ms": functions.to_json() | {"samples": len(seeded)},
     }
-    table = [_row(code, code in shown, rows[code]) for code in KINDS] + [_row("all shown", True, ours)]
+    table = [_row(code, code in shown, rows[code]) for code in KINDS if rows[code].bugs] + [
+        _row("all shown", True, ours)
+    ]
     content = json.loads(json.dumps(figures))
     return Report("Lint of held-out projects", conditions_of_all, HEADER, table, notes, content)
 
@@ -275,6 +312,10 @@ def main(
     language: Annotated[str, typer.Option(help="Language of the held-out files.")] = "python",
     lines: Annotated[int, typer.Option(min=100, help="Lines of clean code.")] = 10_000,
     count: Annotated[int, typer.Option(min=1, help="Bugs of each kind.")] = 60,
+    kind: Annotated[list[str] | None, typer.Option(help="A kind to look for; may be repeated; all by default.")] = None,
+    samples: Annotated[
+        Path | None, typer.Option(help="A file of your own where what was judged is kept, and taken from again.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Choice of files and bugs.")] = 1,
     masked: Annotated[bool, typer.Option(help="Compare with the denoiser alone; slow.")] = False,
     threads: Annotated[int, typer.Option(min=1, help="Most CPU threads.")] = 8,
@@ -285,8 +326,8 @@ def main(
     linter = Linter(load_completer(Settings(model=model, threads=threads)))
     if not linter.can_lint:
         raise InputError(f"The model {model} has no bars to judge; learn some with `python -m bench.lint_bars`.")
-    clean = judge_clean(linter, files, lines, seed)
-    seeded = judge_seeded(linter, files, count, seed)
+    judged = judge(linter, files, lines, count, seed, kinds_of(kind), samples)
+    clean, seeded = judged.clean, judged.seeded
     report = judged_report(linter, clean, seeded, {"model": model, "language": language, "seed": seed}, masked)
     report.show()
     if write:

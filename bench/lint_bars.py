@@ -20,7 +20,7 @@ import typer
 from rich.console import Console
 from torch.nn import functional as F
 
-from bench.lint_samples import CleanSample, SeededSample, judge_clean, judge_seeded
+from bench.lint_samples import CleanSample, SeededSample, judge, kinds_of
 from bench.quality_holes import is_for_calibration, read_held_out
 from engine.export import write_checksums
 from infill.cli_support import errors_to_exit_codes, load_completer
@@ -32,15 +32,25 @@ from infill.settings import Settings
 
 NAMES = tuple(field.name for field in fields(LintEvidence))
 LEAST_RIGHT = 8  # bugs that were looked at, without which a kind cannot be learnt
+LEAST_WRONG = 50  # edits of clean code, with fewer of which those of other kinds are taken too
+SURE = 0.95  # share of what is found that a bar keeps where clean code sets none
 LEAST_RECALL = 0.05  # share of the seeded bugs that a kind must find to be shown
 NEVER = 99.0  # log-odds that no edit reaches
 
 
-def fit(right: Sequence[LintEvidence], wrong: Sequence[LintEvidence], penalty: float = 2.0) -> Bar:
-    """Logistic regression by LBFGS over standardized evidence, L2 penalty; both classes weigh the same."""
-    x = torch.tensor([[one.values()[name] for name in NAMES] for one in (*right, *wrong)], dtype=torch.float64)
-    y = torch.tensor([1.0] * len(right) + [0.0] * len(wrong), dtype=torch.float64)
-    weight = torch.where(y > 0, 0.5 / max(1, len(right)), 0.5 / max(1, len(wrong))) * 2 * len(right)
+def fit(
+    right: Sequence[LintEvidence],
+    wrong: Sequence[LintEvidence],
+    borrowed: Sequence[LintEvidence] = (),
+    penalty: float = 2.0,
+) -> Bar:
+    """Logistic regression by LBFGS over standardized evidence, L2 penalty; both classes weigh the same, and so do what
+    is wrong of its own kind and what is `borrowed` from others."""
+    groups = [group for group in (wrong, borrowed) if group]
+    x = torch.tensor([[*one.values().values()] for group in (right, *groups) for one in group], dtype=torch.float64)
+    y = torch.tensor([1.0] * len(right) + [0.0] * sum(map(len, groups)), dtype=torch.float64)
+    shares = [len(right) / len(groups) / len(group) for group in groups for _ in group]
+    weight = torch.tensor([1.0] * len(right) + shares, dtype=torch.float64)
     mean, scale = x.mean(0), x.std(0).clamp(min=1e-6)
     standard = (x - mean) / scale
     weights = torch.zeros(len(NAMES) + 1, dtype=torch.float64, requires_grad=True)
@@ -113,10 +123,12 @@ def set_bars(ranked: Mapping[str, Scores], alarms: int) -> dict[str, float]:
 
 
 def _least(own: Scores, expected: int) -> float:
-    """The bar that `expected` places of new clean code will clear, with a little room."""
-    if expected == 0:
+    """The bar that `expected` places of new clean code will clear, with a little room; never so low that it lets
+    through the most doubtful of what is found."""
+    if expected == 0 or not own.found:
         return NEVER
-    return own.alarms[expected - 1] + 1e-3 if expected <= len(own.alarms) else min(own.found, default=NEVER)
+    sure = sorted(own.found)[int((1 - SURE) * len(own.found))]
+    return max(own.alarms[expected - 1] + 1e-3, sure) if expected <= len(own.alarms) else sure
 
 
 def learn(clean: Sequence[CleanSample], seeded: Sequence[SeededSample], per_thousand: float) -> dict[str, Bar]:
@@ -124,17 +136,45 @@ def learn(clean: Sequence[CleanSample], seeded: Sequence[SeededSample], per_thou
     ranked: dict[str, Scores] = {}
     bars: dict[str, Bar] = {}
     for code in KINDS:
-        own = [sample for sample in seeded if sample.bug.code == code]
-        right = [one.evidence for bug in own for one in bug.judged if one.edit.code == code and bug.is_right(one)]
-        wrong = [one.evidence for sample in clean for one in _of(sample.judged, code)]
-        if len(right) >= LEAST_RIGHT:
-            bars[code] = fit(right, wrong)
-            ranked[code] = scores(bars[code], code, clean, seeded)
+        bar = _fitted(code, clean, seeded)
+        if bar is not None:
+            bars[code] = bar
+            ranked[code] = unseen_scores(bar, code, clean, seeded)
     alarms = int(per_thousand * sum(sample.lines for sample in clean) / 1000)
     for code, least in set_bars(ranked, alarms).items():
         useful = ranked[code].recall(least) >= LEAST_RECALL
         bars[code] = Bar(bars[code].weights, bars[code].intercept, least, useful)
     return bars
+
+
+def _fitted(code: str, clean: Sequence[CleanSample], seeded: Sequence[SeededSample]) -> Bar | None:
+    """None where too few bugs were looked at. Where clean code has hardly an edit of the kind, those of the
+    others stand for what is wrong too."""
+    own = [sample for sample in seeded if sample.bug.code == code]
+    right = [one.evidence for bug in own for one in _of(bug.judged, code) if bug.is_right(one)]
+    wrong = [one.evidence for sample in clean for one in _of(sample.judged, code)]
+    others: list[LintEvidence] = []
+    if len(wrong) < LEAST_WRONG:
+        others = [one.evidence for sample in clean for one in sample.judged if one.edit.code != code]
+    return fit(right, wrong, others) if len(right) >= LEAST_RIGHT else None
+
+
+def unseen_scores(bar: Bar, code: str, clean: Sequence[CleanSample], seeded: Sequence[SeededSample]) -> Scores:
+    """How edits are ranked by bars that did not see their project: each project by a fit of all others. `bar` ranks
+    where that leaves too few bugs to fit."""
+    projects = {one.file.project for one in clean} | {one.file.project for one in seeded}
+    parts = []
+    for project in sorted(projects):
+        fitted = _fitted(
+            code,
+            [one for one in clean if one.file.project != project],
+            [one for one in seeded if one.file.project != project],
+        )
+        own_clean = [one for one in clean if one.file.project == project]
+        own_seeded = [one for one in seeded if one.file.project == project]
+        parts.append(scores(fitted or bar, code, own_clean, own_seeded))
+    alarms = sorted((alarm for part in parts for alarm in part.alarms), reverse=True)
+    return Scores(alarms, [found for part in parts for found in part.found], sum(part.bugs for part in parts))
 
 
 def in_figures(bars: Bars, clean: Sequence[CleanSample], seeded: Sequence[SeededSample]) -> dict[str, Any]:
@@ -160,7 +200,11 @@ def main(
     count: Annotated[int, typer.Option(min=LEAST_RIGHT, help="Bugs of each kind.")] = 120,
     false_alarms: Annotated[
         float, typer.Option(help="Most in 1,000 lines of clean code, expected of all kinds together.")
-    ] = 0.7,
+    ] = 0.5,
+    kind: Annotated[list[str] | None, typer.Option(help="A kind to look for; may be repeated; all by default.")] = None,
+    samples: Annotated[
+        Path | None, typer.Option(help="A file of your own where what was judged is kept, and taken from again.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Choice of files and bugs.")] = 7,
     threads: Annotated[int, typer.Option(min=1, help="Most CPU threads.")] = 8,
     unasked: Annotated[
@@ -172,8 +216,8 @@ def main(
     languages = language or ["python"]
     files = [file for file in read_held_out(corpus, languages) if is_for_calibration(file.project)]
     linter = Linter(load_completer(Settings(model=model, threads=threads)))
-    clean = judge_clean(linter, files, lines, seed)
-    seeded = judge_seeded(linter, files, count, seed)
+    judged = judge(linter, files, lines, count, seed, kinds_of(kind), samples)
+    clean, seeded = judged.clean, judged.seeded
     bars = Bars(learn(clean, seeded, false_alarms), frozenset(languages), unasked)
     measured = {"projects": len({file.project for file in files}), "false_alarms": false_alarms, "seed": seed}
     measured |= in_figures(bars, clean, seeded)

@@ -1,32 +1,36 @@
 """Does lint see what people mended? One-line changes between two releases of a package, before and after.
 
-`python -m bench.lint_releases OLD NEW [OLD NEW …]`, each a folder or an archive (.tar.gz, .zip, .whl). Whether a change
-mends a bug or only changes a behaviour cannot be told from the text: all small ones are counted, and all are listed.
+`python -m bench.lint_releases OLD NEW [OLD NEW …]`, each a folder or an archive (.tar.gz, .zip, .whl). Of all small
+changes those are judged that one edit of a kind makes: another name of the file, another operator, exchanged arguments.
+Whether they mend a bug or only change a behaviour cannot be told from the text; all of them are listed.
 """
 
 from __future__ import annotations
 
 import difflib
 import io
-import json
 import tarfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import track
 
+from bench.report import RESULTS, Report, conditions
 from engine.errors import InputError, UsageError
 from infill.cli_support import errors_to_exit_codes, load_completer
 from infill.findings import LintRequest
 from infill.languages import detect
 from infill.lint import Linter
+from infill.lint_edits import find_edits
 from infill.lint_files import character_ranges
+from infill.lint_kinds import Edit
 from infill.lint_quiet import why_quiet
+from infill.lint_survey import Survey
 from infill.settings import Settings
 from infill.syntax import SyntaxTree, parse
 
@@ -53,12 +57,14 @@ class Change:
 
 @dataclass(frozen=True)
 class Outcome:
-    """near: codes of what was shown on the line before; right: it proposed the new line; after: codes shown on the new
-    line; others: how much else was shown within AROUND lines. reached: the new line was among what the model read."""
+    """codes: kinds with an edit that makes the change. near: codes of what was shown on the line before; right: it
+    proposed the new line; after: codes shown on the new line; others: how much else was shown within AROUND lines,
+    before and after. reached: the new line was among what the model read."""
 
     path: str
     before: str
     now: str
+    codes: list[str]
     near: list[str]
     right: bool
     after: list[str]
@@ -140,13 +146,25 @@ def _differing(one: list[str], other: list[str]) -> int:
     return sum(max(b - a, d - c) for tag, a, b, c, d in matcher.get_opcodes() if tag != "equal")
 
 
-def judge(linter: Linter, change: Change) -> Outcome:
-    """What lint says of the code before and after."""
+def kinds_that_make(change: Change) -> list[str]:
+    """The codes of kinds with an edit in the old text that makes the new line."""
+    tree = parse(change.old, change.language)
+    if tree is None:
+        return []
+    start, end = _line(change.old, change.number)
+    found = find_edits(tree, Survey(tree), ((start, end),))
+    line = change.old[start:end]
+    made = {edit.code for edit in found if _made(line, start, edit) == change.lines[1]}
+    return sorted(made)
+
+
+def judge(linter: Linter, change: Change, codes: Sequence[str]) -> Outcome:
+    """What lint says of the code before and after. codes: of the kinds that make the change."""
     path, language = change.path, change.language
     shown, others, right, reached = _near(linter, path, language, change.old, change.number, change.lines[1])
     after, more, _, _ = _near(linter, path, language, change.new, change.new_number, "")
     before, now = change.lines
-    return Outcome(change.path, before.strip(), now.strip(), shown, right, after, others + more, reached)
+    return Outcome(change.path, before.strip(), now.strip(), [*codes], shown, right, after, others + more, reached)
 
 
 def _near(
@@ -154,32 +172,64 @@ def _near(
 ) -> tuple[list[str], int, bool, bool]:
     """(codes shown on the line, findings around it, one of them makes it `wanted`, so did an edit that was read)."""
     around = character_ranges(text, [range(max(1, number - AROUND), number + AROUND)])
-    ((start, end),) = character_ranges(text, [range(number, number + 1)]) or ((0, 0),)
+    start, end = _line(text, number)
     request = LintRequest(text, language, path, around)
-    judged = linter.judge(request)
-    line = text[start:end].rstrip("\n")
-
-    def makes(first: int, last: int, replacement: str) -> bool:
-        return line[: first - start] + replacement + line[last - start :] == wanted
-
+    judged = linter.judge(request, linter.shown)
+    line = text[start:end]
     shown = linter.select(request, judged)
     near = [one.edit for one in shown if start <= one.edit.start and one.edit.end <= end]
     read = [one.edit for one in judged if start <= one.edit.start and one.edit.end <= end]
     return (
         [edit.code for edit in near],
         len(shown) - len(near),
-        any(makes(edit.start, edit.end, edit.replacement) for edit in near),
-        any(makes(edit.start, edit.end, edit.replacement) for edit in read),
+        any(_made(line, start, edit) == wanted for edit in near),
+        any(_made(line, start, edit) == wanted for edit in read),
     )
+
+
+def _line(text: str, number: int) -> tuple[int, int]:
+    """[start, end) of line `number` (from 1), without its end."""
+    ((start, end),) = character_ranges(text, [range(number, number + 1)]) or ((0, 0),)
+    return start, end - text[start:end].endswith("\n")
+
+
+def _made(line: str, start: int, edit: Edit) -> str:
+    """The line, which starts at `start`, with the edit."""
+    return line[: max(0, edit.start - start)] + edit.replacement + line[max(0, edit.end - start) :]
+
+
+def releases_report(changes: int, outcomes: Sequence[Outcome], shown: Set[str], known: Mapping[str, Any]) -> Report:
+    """changes: how many small ones there were; outcomes: of those that an edit makes."""
+    rows = []
+    for code in [*sorted(shown), "all"]:
+        own = [one for one in outcomes if code == "all" or code in one.codes]
+        near = [one for one in own if (one.near if code == "all" else code in one.near)]
+        rows.append([code, str(len(own)), *(str(sum(map(bool, column))) for column in _columns(own, near))])
+    others = sum(one.others for one in outcomes)
+    notes = [
+        f"{changes} one-line changes of at most {MOST_CHANGED} tokens; {len(outcomes)} of them are what one edit of a "
+        f"kind that is shown makes. {others} findings elsewhere within {AROUND} lines of these, before and after.",
+        *(
+            f"{'right' if one.right else 'near' if one.near else 'after' if one.after else 'quiet'}: {one.path}: "
+            f"`{one.before}` -> `{one.now}`"
+            for one in outcomes
+        ),
+    ]
+    header = ("kind", "changes", "read", "shown before", "of these right", "shown after")
+    figures = {"changes": changes, "outcomes": [asdict(one) for one in outcomes]}
+    return Report("Lint of one-line changes between releases", {**known, **conditions()}, header, rows, notes, figures)
+
+
+def _columns(own: Sequence[Outcome], near: Sequence[Outcome]) -> list[list[object]]:
+    return [[one.reached for one in own], [*near], [one.right for one in near], [one.after for one in own]]
 
 
 @errors_to_exit_codes
 def main(
     releases: Annotated[list[Path], typer.Argument(metavar="OLD NEW…", help="Folders or archives, in pairs.")],
     model: Annotated[str, typer.Option(help="Model to judge: a name, a hub id or a folder.")] = "pocket",
-    most: Annotated[int, typer.Option(min=1, help="Most changes of each pair.")] = 100,
     threads: Annotated[int, typer.Option(min=1, help="Most CPU threads.")] = 8,
-    output: Annotated[Path | None, typer.Option(help="JSON: every change and what was said of it.")] = None,
+    write: Annotated[bool, typer.Option(help="Write bench/results/lint_releases.json and .md.")] = False,
 ) -> None:
     """Lint one-line changes between releases."""
     if len(releases) % 2:
@@ -187,25 +237,21 @@ def main(
     linter = Linter(load_completer(Settings(model=model, threads=threads)))
     if not linter.can_lint:
         raise InputError(f"The model {model} has no bars to judge; learn some with `python -m bench.lint_bars`.")
-    changes: list[Change] = []
-    for old, new in zip(releases[::2], releases[1::2], strict=True):
-        found = list(one_line_changes(read_package(old), read_package(new)))
-        changes += [one for one in found if one.language in linter.languages][:most]
+    pairs = [*zip(releases[::2], releases[1::2], strict=True)]
     console = Console(stderr=True)
-    outcomes = [judge(linter, one) for one in track(changes, "changes", console=console, transient=True)]
-    near = [one for one in outcomes if one.near]
-    console = Console(highlight=False)
-    console.print(
-        f"{len(outcomes)} one-line changes, {sum(one.reached for one in outcomes)} of them an edit that was read; "
-        f"{len(near)} had a finding before, of which {sum(one.right for one in near)} proposed the change; "
-        f"{sum(bool(one.after) for one in outcomes)} have one after; {sum(one.others for one in outcomes)} findings "
-        f"elsewhere within {AROUND} lines of them, before and after."
-    )
-    for one in near:
-        console.print(f"  {'right' if one.right else 'near '} {one.path}: {one.before}  ->  {one.now}", markup=False)
-    if output is not None:
-        rows = [asdict(one) for one in outcomes]
-        output.write_text(json.dumps({"changes": rows}, indent=1) + "\n", "utf-8")
+    changes: list[Change] = []
+    for old, new in track(pairs, "releases", console=console, transient=True):
+        found = one_line_changes(read_package(old), read_package(new))
+        changes += [one for one in found if one.language in linter.languages]
+    made = [(one, codes) for one in changes if (codes := [*linter.shown.intersection(kinds_that_make(one))])]
+    outcomes = [
+        judge(linter, one, sorted(codes)) for one, codes in track(made, "changes", console=console, transient=True)
+    ]
+    known = {"model": model, "releases": [f"{old.name} {new.name}" for old, new in pairs]}
+    report = releases_report(len(changes), outcomes, linter.shown, known)
+    report.show()
+    if write:
+        report.write("lint_releases", RESULTS)
 
 
 if __name__ == "__main__":

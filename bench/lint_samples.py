@@ -5,18 +5,21 @@ bench.lint_bars learns from such samples, bench.lint judges by them; of differen
 
 from __future__ import annotations
 
+import pickle
 import random
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import track
 
 from bench.quality_holes import HeldOutFile
 from bench.seeded_bugs import SeededBug, seed_bug
+from engine.errors import InputError
 from infill.findings import LintRequest
 from infill.lint import Judged, Linter
 from infill.lint_kinds import KINDS
@@ -66,8 +69,53 @@ def in_turns(files: Sequence[HeldOutFile], seed: int) -> list[HeldOutFile]:
     return [file for turn in zip_longest(*turns) for file in turn if file is not None]
 
 
-def judge_clean(linter: Linter, files: Sequence[HeldOutFile], lines: int, seed: int) -> list[CleanSample]:
-    """About `lines` lines of whole files, with every kind."""
+@dataclass(frozen=True)
+class Samples:
+    """What one run judged, and by which choice."""
+
+    clean: list[CleanSample]
+    seeded: list[SeededSample]
+    choice: dict[str, int | list[str]]
+
+
+def judge(
+    linter: Linter,
+    files: Sequence[HeldOutFile],
+    lines: int,
+    count: int,
+    seed: int,
+    kinds: Sequence[str] = tuple(KINDS),
+    kept: Path | None = None,
+) -> Samples:
+    """About `lines` lines of clean code, and at most `count` bugs of each of `kinds`.
+
+    kept: a file of samples that were judged by the same choice before, which are taken from there (it must be one's
+    own: it is unpickled); where there is none, or of another choice, it is written.
+    """
+    choice: dict[str, int | list[str]] = {"lines": lines, "count": count, "seed": seed, "kinds": list(kinds)}
+    if kept is not None and kept.is_file():
+        samples = pickle.loads(kept.read_bytes())
+        if isinstance(samples, Samples) and samples.choice == choice:
+            return samples
+    clean = judge_clean(linter, files, lines, seed, kinds)
+    samples = Samples(clean, judge_seeded(linter, files, count, seed, kinds), choice)
+    if kept is not None:
+        kept.write_bytes(pickle.dumps(samples))
+    return samples
+
+
+def kinds_of(named: Sequence[str] | None) -> tuple[str, ...]:
+    """All kinds where none is named. InputError for one that there is not."""
+    for code in named or ():
+        if code not in KINDS:
+            raise InputError(f"There is no kind {code!r}; known are {', '.join(KINDS)}.")
+    return tuple(named or KINDS)
+
+
+def judge_clean(
+    linter: Linter, files: Sequence[HeldOutFile], lines: int, seed: int, kinds: Iterable[str] = KINDS
+) -> list[CleanSample]:
+    """About `lines` lines of whole files."""
     chosen, total = [], 0
     for file in in_turns(files, seed):
         if total >= lines:
@@ -77,18 +125,20 @@ def judge_clean(linter: Linter, files: Sequence[HeldOutFile], lines: int, seed: 
     found = []
     for file in track(chosen, "clean", console=Console(stderr=True), transient=True):
         started = time.perf_counter()
-        judged = linter.judge(_request(file, file.text))
+        judged = linter.judge(_request(file, file.text), kinds)
         seconds = time.perf_counter() - started
         found.append(CleanSample(file, file.text.count("\n"), _functions(file), seconds, judged))
     return found
 
 
-def judge_seeded(linter: Linter, files: Sequence[HeldOutFile], count: int, seed: int) -> list[SeededSample]:
+def judge_seeded(
+    linter: Linter, files: Sequence[HeldOutFile], count: int, seed: int, kinds: Sequence[str] = tuple(KINDS)
+) -> list[SeededSample]:
     """At most `count` bugs of every kind, at most one of a kind in a file."""
     rng = random.Random(seed)
     order = in_turns(files, seed + 1)
     bugs: list[tuple[HeldOutFile, SeededBug]] = []
-    for code in KINDS:
+    for code in kinds:
         own: list[tuple[HeldOutFile, SeededBug]] = []
         for file in order:
             if len(own) == count:
@@ -100,7 +150,7 @@ def judge_seeded(linter: Linter, files: Sequence[HeldOutFile], count: int, seed:
     found = []
     for file, bug in track(bugs, "seeded", console=Console(stderr=True), transient=True):
         started = time.perf_counter()
-        judged = linter.judge(_request(file, bug.text, (_around(bug),)))
+        judged = linter.judge(_request(file, bug.text, (_around(bug),)), kinds)
         found.append(SeededSample(file, bug, time.perf_counter() - started, judged))
     return found
 

@@ -2,7 +2,8 @@
 
 Run `python -m bench.load`. Each client asks, waits for the answer, and asks again. The same requests go to a service
 that steps canvases together and to one that does not, in turns, so that load on the machine hits both. What the service
-adds is measured with one client beside the same model in this process. Must not judge what is written.
+adds is measured with one client beside the same model in this process; what it needs while nobody asks, and how long it
+takes to be there, with one of its own. Must not judge what is written.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import psutil
 import typer
 
 from bench.pocket_speed import ROOT, percentile, sources, typings
@@ -26,10 +28,11 @@ from infill import client
 from infill.client import Client
 from infill.completion import Completer
 from infill.request import InfillRequest, InfillResult
-from infill.service_place import Place, place_at
+from infill.service_place import Place, holder, place_at
 from infill.settings import Settings
 
 CLIENTS = (1, 2, 4, 8, 16, 32, 64)
+IDLE_S = 10.0
 SHARES = (0.5, 0.95, 0.99)
 Ask = Callable[[str, InfillRequest], InfillResult]
 
@@ -110,6 +113,42 @@ def overhead(place: Place, completer: Completer, requests: Sequence[InfillReques
     }
 
 
+def life(folder: Path, model: str, request: InfillRequest, idle_s: float = IDLE_S) -> dict[str, float]:
+    """Of a service of its own: seconds from its start to its first word, to a model that is ready and to an answer.
+
+    Then milliseconds of CPU and wake-ups a second while nobody asks, and its memory in MiB.
+    """
+    place = place_at(folder / "life" / "gesso.sock")
+    started = time.perf_counter()
+    found = client.start(place, ["--model", model, "--idle-minutes", "60"])
+    answers_s = time.perf_counter() - started
+    found.wait_until_ready()
+    ready_s = time.perf_counter() - started
+    found.complete(request)
+    first_s = time.perf_counter() - started
+    process = psutil.Process(holder(place))
+    try:
+        time.sleep(1.0)  # what the answer left to be done
+        cpu, wakes = sum(process.cpu_times()[:2]), sum(process.num_ctx_switches())
+        time.sleep(idle_s)
+        cpu, wakes = sum(process.cpu_times()[:2]) - cpu, sum(process.num_ctx_switches()) - wakes
+        return {
+            "answers_s": answers_s,
+            "ready_s": ready_s,
+            "first_answer_s": first_s,
+            "idle_cpu_ms_per_s": 1000 * cpu / idle_s,
+            "idle_wakes_per_s": wakes / idle_s,
+            "memory_mib": process.memory_info().rss / 2**20,
+        }
+    finally:
+        client.stop(place)
+
+
+def memory_mib(place: Place) -> float:
+    """What the service at `place` holds now."""
+    return float(psutil.Process(holder(place)).memory_info().rss / 2**20)
+
+
 def _never() -> bool:
     return False
 
@@ -130,15 +169,23 @@ def main(
         service(Path(folder), "one", model, 1) as alone,
         service(Path(folder), "many", model, None) as batched,
     ):
-        figures = measure({"alone": asks(alone), "batched": asks(batched)}, requests, counts, each, rounds)
+        taken = life(Path(folder), model, requests[0])
+        ways = {"alone": asks(alone), "batched": asks(batched)}
+        figures = measure(ways, requests, counts, each, rounds, partial(memory_mib, batched))
         added = overhead(batched, Completer.load(Settings(model=model)), requests[:8])
-    report(figures, added, model, each, rounds, write)
+    report(figures, added, taken, model, each, rounds, write)
 
 
 def measure(
-    ways: dict[str, Ask], requests: Sequence[InfillRequest], counts: Sequence[int], each: int, rounds: int
+    ways: dict[str, Ask],
+    requests: Sequence[InfillRequest],
+    counts: Sequence[int],
+    each: int,
+    rounds: int,
+    memory: Callable[[], float] | None = None,
 ) -> list[dict[str, Any]]:
-    """For every number of clients the figures of every way, over all rounds, in which the ways take turns."""
+    """For every number of clients the figures of every way, over all rounds, in which the ways take turns, and the
+    `memory` afterwards."""
     for ask in ways.values():
         ask("warm", requests[0])
     rows = []
@@ -151,25 +198,50 @@ def measure(
         for name, taken in runs.items():
             milliseconds = tuple(spent for run in taken for spent in run.milliseconds)
             row[name] = Run(milliseconds, sum(run.seconds for run in taken)).figures()
+        if memory is not None:
+            row["memory_mib"] = memory()
         rows.append(row)
     return rows
 
 
 def report(
-    figures: Sequence[dict[str, Any]], added: dict[str, Any], model: str, each: int, rounds: int, write: str | None
+    figures: Sequence[dict[str, Any]],
+    added: dict[str, Any],
+    taken: dict[str, float],
+    model: str,
+    each: int,
+    rounds: int,
+    write: str | None,
 ) -> None:
     """Prints the table, and writes it where `write` names a file."""
     header = ["clients"]
     for name in ("alone", "batched"):
         header += [f"{name} p50 ms", "p95", "p99", "answers/s"]
-    rows = [[str(row["clients"]), *_cells(row["alone"]), *_cells(row["batched"])] for row in figures]
+    header.append("MiB")
+    rows = [
+        [str(row["clients"]), *_cells(row["alone"]), *_cells(row["batched"]), f"{row.get('memory_mib', 0):.0f}"]
+        for row in figures
+    ]
+    one, most = figures[0]["alone"]["throughput"], max(row["batched"]["throughput"] for row in figures)
     notes = [
         f"model {model}, one service a column, {each} requests of each client, {rounds} rounds in turns",
         "alone: a canvas a step; batched: canvases of several requests in a step",
         f"one client: the service adds {added['added_ms']['median']:.1f} ms at the median to "
         f"{added['engine_ms']['median']:.1f} ms of the engine in this process",
+        f"most answers a second, batched: {most / one:.1f} times those of {figures[0]['clients']} client alone",
+        f"from its start {taken['answers_s']:.1f} s to its first word, {taken['ready_s']:.1f} s to a model that is "
+        f"ready, {taken['first_answer_s']:.1f} s to an answer",
+        f"while nobody asks {taken['idle_cpu_ms_per_s']:.2f} ms of CPU and {taken['idle_wakes_per_s']:.1f} wake-ups a "
+        f"second; {taken['memory_mib']:.0f} MiB; MiB in the table: the batched service after its round",
     ]
-    made = Report("A service under load", conditions(), header, rows, notes, {"load": list(figures), "overhead": added})
+    made = Report(
+        "A service under load",
+        conditions(),
+        header,
+        rows,
+        notes,
+        {"load": list(figures), "overhead": added, "life": taken},
+    )
     made.show()
     if write:
         made.write(write)

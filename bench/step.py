@@ -2,8 +2,8 @@
 
 Run `python -m bench.step` on a machine with a GPU; nothing is downloaded. Each format, canvas and context gives a row:
 a step run eagerly and as a CUDA graph, the least bytes over the copy bandwidth measured in the same run, their ratio,
-memory; and with `--profile` where the time goes by kernel. `--theirs` times transformers' own implementation on weights
-of the same shapes. Results are written after every row, so a run may be interrupted.
+memory; and with `--profile` where the time goes by kernel. Results are written after every row, so a run may be
+interrupted. `bench.step_beside` is the comparison with transformers.
 
 `TRITON_INTERPRET=1 python -m bench.step --tiny` is a dry run on a CPU; its times mean nothing.
 """
@@ -23,15 +23,17 @@ import typer
 
 from bench.report import RESULTS, Report, Spread, conditions
 from bench.step_shapes import BUILDS, TINY, TRUE_26B, random_keys, random_model, step_bytes
-from engine.config import ModelConfig
+from engine.config import ModelConfig, SamplingConfig
 from engine.errors import InputError
+from engine.fixed_step import MOST_STEPS, Bucket, FixedStep, KeyRoom, Row
 from engine.kernels.model import FusedModel
-from engine.key_values import CanvasMemory, KeyValues
-from engine.sampler import accept
+from engine.key_values import KeyValues
+from engine.model import DiffusionGemma
+from engine.readout import TOP, few
+from engine.recorded_steps import CudaGraphs
 
-TOP = 32  # tokens that self-conditioning looks at
 COPIED_BYTES = 2**31
-BOUND = 0.1  # nats, as released
+NEVER = -1.0  # nats: no canvas is ever so sure
 HEADER = (
     "format",
     "canvas",
@@ -45,31 +47,21 @@ HEADER = (
 )
 
 
-class Step:
-    """One denoise step over a canvas that is all hole, on static tensors, so that a CUDA graph can hold it.
-
-    Denoising, the pass over the vocabulary with sampling, acceptance, renoising and the next step's belief.
-    """
-
-    def __init__(self, model: FusedModel, kv: KeyValues, canvas: int) -> None:
-        device, config = kv.device, model.config
-        self.model, self.memory, self.vocab = model, CanvasMemory(kv, canvas), config.vocab_size
-        self.tokens = torch.randint(0, self.vocab, (1, canvas), device=device)
-        self.belief = torch.zeros(1, canvas, config.hidden_size, device=device, dtype=kv.dtype)
-        self.temperature = torch.full((canvas,), 0.6, device=device)
-        self.seeds = torch.arange(canvas, device=device, dtype=torch.int32)
-        self.present = torch.ones(1, canvas, dtype=torch.bool, device=device)
-        self.bounds = torch.full((1,), BOUND, device=device)
-
-    def __call__(self) -> None:
-        memory = self.memory
-        hidden = self.model.denoise(self.tokens, self.belief, memory.positions(), memory.masks(), memory)
-        seen = self.model.read_out(hidden[0], self.temperature, TOP, self.seeds)
-        accepted = accept(seen.entropy[None], self.present, self.bounds)
-        noise = torch.randint(0, self.vocab, self.tokens.shape, device=self.tokens.device)
-        self.tokens.copy_(torch.where(accepted, seen.sample, noise))
-        self.belief.copy_(self.model.embed_few(seen.top_tokens, seen.top_probabilities)[None])
-        self.seeds += len(self.seeds)
+def engine_step(model: DiffusionGemma, kv: KeyValues, canvas: int) -> FixedStep:
+    """The engine's own step for one canvas that is all hole, behind the prompt of `kv`, ready to be made many times."""
+    config, device = model.config, kv.device
+    bucket = Bucket(1, canvas, canvas, kv.length, "none")
+    step = FixedStep(model, bucket, KeyRoom(config, bucket, device, kv.dtype), few)
+    tokens = torch.randint(0, config.vocab_size, (canvas,), device=device)
+    nothing = torch.zeros_like(model.embed(tokens))
+    row = Row(
+        kv=kv, sampling=SamplingConfig(max_steps=MOST_STEPS, confidence_threshold=NEVER), canvas=tokens,
+        columns=torch.arange(canvas, device=device), known_belief=nothing, tokens=tokens, argmax=tokens, belief=nothing,
+        noise=torch.randint(0, config.vocab_size, (MOST_STEPS, canvas), device=device),
+        uniform=torch.rand(MOST_STEPS, canvas, device=device), bias=None, steps=0, unchanged=0,
+    )  # fmt: skip
+    step.load([row])
+    return step
 
 
 def timed(work: Callable[[], object], device: torch.device, repeats: int, warm_up: int = 3) -> Spread:
@@ -90,22 +82,6 @@ def timed(work: Callable[[], object], device: torch.device, repeats: int, warm_u
         end.synchronize()
         samples.append(start.elapsed_time(end))
     return Spread.of(samples)
-
-
-def captured(work: Callable[[], object], device: torch.device) -> Callable[[], object] | None:
-    """`work` as a CUDA graph; None on a CPU."""
-    if device.type != "cuda":
-        return None
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            work()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        work()
-    return graph.replay
 
 
 def copy_bandwidth(device: torch.device, size: int) -> float:
@@ -132,11 +108,11 @@ def measure(
 ) -> dict[str, Any]:
     """The figures of one row."""
     device = kv.device
-    step = Step(model, kv, canvas)
+    step = engine_step(model, kv, canvas)
     read = step_bytes(model, kv, canvas)
     eager = timed(step, device, repeats)
     assert bool(step.belief.isfinite().all()), "a step gave numbers that are not finite"
-    replay = captured(step, device)
+    replay = CudaGraphs()(step) if device.type == "cuda" else None
     figures: dict[str, Any] = {
         "bytes": asdict(read) | {"total": read.total},
         "floor_ms": 1000 * read.total / bandwidth,
@@ -181,20 +157,12 @@ def choose_place(tiny: bool) -> tuple[torch.device, torch.dtype]:
     return torch.device("cpu"), torch.float32
 
 
-def their_step(config_json: dict[str, Any], canvas: int, context: int, compiled: bool, steps: int) -> Spread:
-    """Milliseconds per step of transformers' generate with random weights of the same shapes."""
-    from bench.step_theirs import steps_of_generate
-
-    return Spread.of(steps_of_generate(config_json, canvas, context, compiled, steps))
-
-
 @torch.inference_mode()
 def main(
     formats: Annotated[list[str] | None, typer.Option("--format", help=f"Of {', '.join(BUILDS)}; else all.")] = None,
     canvases: Annotated[list[int] | None, typer.Option("--canvas", help="Canvas columns.")] = None,
     contexts: Annotated[list[int] | None, typer.Option("--context", help="Prompt tokens.")] = None,
     repeats: Annotated[int, typer.Option(min=2, help="Measured steps of each row.")] = 30,
-    theirs: Annotated[str, typer.Option(help="transformers instead of this engine: none, eager or compiled.")] = "none",
     profile: Annotated[bool, typer.Option(help="Also list the time by kernel.")] = False,
     tiny: Annotated[bool, typer.Option(help="Small shapes, to try the program.")] = False,
     name: Annotated[str, typer.Option(help="Name of the result files.")] = "step",
@@ -214,16 +182,6 @@ def main(
         raise InputError(f"There is no format {sorted(unknown)[0]!r}; choose among {', '.join(BUILDS)}.")
     rows: list[list[str]] = []
     figures: dict[str, Any] = {"bandwidth": bandwidth, "rows": {}}
-    if theirs not in ("none", "eager", "compiled"):
-        raise InputError(f"--theirs is none, eager or compiled, not {theirs!r}.")
-    if theirs != "none":
-        for canvas in canvases:
-            for context in contexts:
-                spread = their_step(config_json, canvas, context, theirs == "compiled", repeats)
-                figures["rows"][f"transformers {theirs}, {canvas}, {context}"] = spread.to_json()
-                rows.append([f"transformers {theirs}", str(canvas), str(context), f"{spread.median:.2f}", *["–"] * 5])
-                _save(report, rows, figures, name, out)
-        return
     for kind in formats or BUILDS:
         model = random_model(config, BUILDS[kind], device, dtype)
         for canvas in canvases:

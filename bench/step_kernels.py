@@ -18,8 +18,9 @@ import typer
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.report import RESULTS, Report, conditions
+from bench.report import RESULTS, Report, Spread, conditions
 from bench.step import card, choose_place, timed
+from bench.step_libraries import flex, grouped, product, sdpa
 from bench.step_shapes import random_weight
 from engine.kernels.attention import attend
 from engine.kernels.linear import quantized_linear
@@ -87,7 +88,7 @@ def _mixtures(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> Iterato
 
             library = None
             if kind == "plain" and device.type == "cuda" and hasattr(torch, "_grouped_mm"):
-                library = _grouped(x, weights, indices, gate_up.numbers, down.numbers)
+                library = grouped(x, weights, indices, gate_up.numbers, down.numbers)
             inputs = x, weights, indices, gate_up, down
             ours, reference = partial(mixture, *inputs), partial(_mixture, *inputs)
             yield Case("mixture", f"{kind}, {what}", ours, reference, library, "torch._grouped_mm" if library else "–")
@@ -101,37 +102,13 @@ def _routing(sizes: Sizes, tokens: int, device: torch.device) -> Tensor:
     return torch.rand(tokens, sizes.experts, device=device).topk(sizes.top_k, dim=-1).indices
 
 
-def _grouped(x: Tensor, weights: Tensor, indices: Tensor, gate_up: Tensor, down: Tensor) -> Callable[[], Tensor]:
-    """The same with PyTorch's grouped product, sorted on the device too."""
-
-    def run() -> Tensor:
-        flat = indices.flatten()
-        order = flat.argsort(stable=True)
-        counts = torch.zeros(len(gate_up), dtype=torch.int32, device=x.device)
-        ends = counts.scatter_add(0, flat, torch.ones_like(flat, dtype=torch.int32)).cumsum(0, dtype=torch.int32)
-        rows = x[order // indices.shape[-1]]
-        gate, up = torch._grouped_mm(rows, gate_up.transpose(1, 2), offs=ends).chunk(2, dim=-1)
-        product = torch._grouped_mm(F.gelu(gate, approximate="tanh") * up, down.transpose(1, 2), offs=ends)
-        back = torch.empty_like(product).index_copy_(0, order, product)
-        return (back.view(*indices.shape, -1) * weights[..., None].to(x.dtype)).sum(1)
-
-    return run
-
-
 def _products(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
     x = torch.randn(sizes.tokens, sizes.hidden, device=device, dtype=dtype)
     like = torch.empty(3 * sizes.hidden, sizes.hidden, device="meta", dtype=dtype)
-    whole = random_weight(like, "plain", device).numbers
     for kind in FORMATS:
         weight = random_weight(like, kind, device)
-        yield Case(
-            "product",
-            kind,
-            partial(quantized_linear, x, weight),
-            partial(_product, x, weight),
-            partial(F.linear, x, whole),
-            "F.linear in bfloat16",
-        )
+        library, whose = product(x, 3 * sizes.hidden, kind)
+        yield Case("product", kind, partial(quantized_linear, x, weight), partial(_product, x, weight), library, whose)
 
 
 def _product(x: Tensor, weight: QuantizedWeight) -> Tensor:
@@ -139,26 +116,37 @@ def _product(x: Tensor, weight: QuantizedWeight) -> Tensor:
 
 
 def _attentions(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
+    """As prompts lie in a cache, as a recorded step holds them (masked where there is no prompt), and in fp8."""
     sliding = sizes.window - 1 + sizes.tokens
     shapes = [("sliding", 8, 256, sliding)] + [("full", 2, 512, n + sizes.tokens) for n in sizes.contexts]
     for what, kv_heads, dim, keys in shapes:
         query = torch.randn(1, 16, sizes.tokens, dim, device=device, dtype=dtype) / dim**0.5
         room = torch.randn(2, 1, kv_heads, keys + 100, dim, device=device, dtype=dtype)
         key, value = room[0, :, :, 50 : 50 + keys], room[1, :, :, 50 : 50 + keys]
-
+        mask = (torch.arange(keys, device=device) >= keys // 8)[None, None, None]
+        small = key.to(torch.float8_e4m3fn), value.to(torch.float8_e4m3fn)
+        name, inputs = f"{what}, {keys} keys", (query, key, value)
+        exact = partial(sdpa, *inputs, None, torch.float32)
+        ours = partial(attend, *inputs)
+        yield Case("attention", name, ours, exact, partial(sdpa, *inputs, None, dtype), "SDPA")
+        if device.type == "cuda":
+            yield Case("attention", name, ours, exact, flex(*inputs), "FlexAttention")
         yield Case(
             "attention",
-            f"{what}, {keys} keys",
-            partial(attend, query, key, value),
-            partial(_sdpa, query, key, value, torch.float32),
-            partial(_sdpa, query, key, value, dtype),
+            f"{name}, an eighth masked",
+            partial(attend, *inputs, mask),
+            partial(sdpa, *inputs, mask, torch.float32),
+            partial(sdpa, *inputs, mask, dtype),
             "SDPA",
         )
-
-
-def _sdpa(query: Tensor, key: Tensor, value: Tensor, dtype: torch.dtype) -> Tensor:
-    query, key, value = (part.to(dtype) for part in (query, key, value))
-    return F.scaled_dot_product_attention(query, key, value, scale=1.0, enable_gqa=True).transpose(1, 2).flatten(2)
+        yield Case(
+            "attention",
+            f"{name} in fp8",
+            partial(attend, query, *small),
+            partial(sdpa, query, *small, None, torch.float32),
+            partial(sdpa, query, *small, None, dtype),
+            "SDPA after conversion",
+        )
 
 
 def _vocabularies(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
@@ -209,6 +197,17 @@ def _told(seen: twin.Readout) -> Tensor:
     return torch.cat((seen.entropy, seen.log_probability, seen.top_probabilities.flatten()))
 
 
+def _library(case: Case, device: torch.device, repeats: int) -> tuple[Spread | None, str]:
+    """The time of the library's own, and whose it is; or that it fails here, and how."""
+    if case.library is None:
+        return None, case.library_name
+    try:
+        return timed(case.library, device, repeats), case.library_name
+    except Exception as trouble:  # a GPU it is not made for, a shape it does not take: each fails in its own class
+        reason = str(trouble).strip().partition("\n")[0][:80]
+        return None, f"{case.library_name} fails: {type(trouble).__name__}: {reason}"
+
+
 @torch.inference_mode()
 def main(
     repeats: Annotated[int, typer.Option(min=2, help="Measured runs of each.")] = 20,
@@ -230,14 +229,14 @@ def main(
         if not error < WORST:
             wrong.append(f"{case.kernel}, {case.what}")
         ours = timed(case.ours, device, repeats)
-        library = timed(case.library, device, repeats) if case.library else None
+        library, whose = _library(case, device, repeats)
         rows.append(
             [case.kernel, case.what, f"{error:.1e}", f"{ours.median:.3f}", f"{library.median:.3f}" if library else "–",
-             case.library_name]
+             whose]
         )  # fmt: skip
         figures.append(
             {"kernel": case.kernel, "what": case.what, "error": error, "ours": ours.to_json(),
-             "library": library.to_json() if library else None, "library_name": case.library_name}
+             "library": library.to_json() if library else None, "library_name": whose}
         )  # fmt: skip
         told = [
             f"Error: norm of the difference to the twin in float32 over its norm; above {WORST} a kernel is wrong.",

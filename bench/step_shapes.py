@@ -18,6 +18,7 @@ from engine.key_values import KeyValues
 from engine.model import DiffusionGemma, Layer
 from engine.quantization import GROUP
 from engine.quantized import NVFP4_GROUP, Format, QuantizedWeight
+from engine.quantized_model import QuantizedModel
 
 TRUE_26B: dict[str, Any] = {
     "model_type": "diffusion_gemma",
@@ -84,8 +85,23 @@ def random_model(config: ModelConfig, build: Build, device: torch.device, dtype:
     _make_small_parts(model, device)
     return FusedModel(
         model.eval().requires_grad_(False),
-        lambda name, weight: random_weight(weight, build.experts if ".experts." in name else build.dense, device),
+        lambda name, weight: random_weight(
+            cast(Tensor, weight), build.experts if ".experts." in name else build.dense, device
+        ),
     )
+
+
+def random_plain_model(config: ModelConfig, build: Build, device: torch.device, dtype: torch.dtype) -> DiffusionGemma:
+    """The same without kernels, for any device."""
+    with torch.device("meta"):
+        model = DiffusionGemma(config).to(dtype)
+    _make_small_parts(model, device)
+
+    def convert(name: str, weight: Tensor | QuantizedWeight) -> QuantizedWeight:
+        assert isinstance(weight, Tensor)
+        return random_weight(weight, build.experts if ".experts." in name else build.dense, device)
+
+    return QuantizedModel(model.eval().requires_grad_(False), convert)
 
 
 def random_weight(like: Tensor, kind: Format, device: torch.device) -> QuantizedWeight:
@@ -135,9 +151,8 @@ def step_bytes(model: FusedModel, kv: KeyValues, canvas: int) -> Bytes:
     config = model.config
     touched = 1 - (1 - config.experts_per_token / config.num_experts) ** canvas
     experts = sum(layer.experts_gate_up.bytes + layer.experts_down.bytes for layer in model.fused_layers)
-    dense = sum(
-        part.bytes for layer in model.fused_layers for part in (layer.qkv, layer.out, layer.gate_up, layer.down)
-    ) + sum(layer.router.nbytes for layer in model.fused_layers)
+    dense = sum(part.bytes for layer in model.fused_layers for part in layer.weights[:4])
+    dense += sum(layer.router.nbytes for layer in model.fused_layers)
     dense += sum(parameter.nbytes for parameter in model.self_conditioning.parameters())
     keys = 0
     for index, buffer in enumerate(kv.keys):

@@ -1,12 +1,10 @@
 """A denoise step of transformers' own DiffusionGemma at the true shapes, with random weights made on the device.
 
-Used by `bench.step --theirs`. A step is the difference between a run of many steps and a run of one, over the steps in
-between, so that reading the prompt counts for nothing.
+Used by `bench.step_beside`. Knows nothing of this engine.
 """
 
 from __future__ import annotations
 
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -19,47 +17,32 @@ from bench.parity_speed import NEVER, SMALL_VISION
 STEPS = 9  # of the long run
 
 
-def steps_of_generate(
-    config_json: dict[str, Any], canvas: int, context: int, compiled: bool, repeats: int
-) -> list[float]:
-    """Milliseconds per step, one figure for each of `repeats` pairs of runs.
+def generate(model: Any, prompt: torch.Tensor, canvas: int, steps: int, compiled: bool) -> None:
+    """transformers' generate over one canvas, waited for; prompt [1, length].
 
     compiled: with a static cache, for which transformers compiles its decoder with CUDA graphs; else eager.
     """
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = random_theirs(config_json, canvas, device)
-    prompt = torch.randint(3, 250, (1, context), device=device)
     more: dict[str, Any] = {"cache_implementation": "static"} if compiled else {}
-
-    def run(steps: int) -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        started = perf_counter()
-        model.generate(
-            prompt,
-            max_new_tokens=canvas,
-            max_denoising_steps=steps,
-            sampler_config=EntropyBoundSamplerConfig(0.1),
-            t_min=0.4,
-            t_max=0.8,
-            stability_threshold=1,
-            confidence_threshold=NEVER,
-            eos_token_id=None,
-            **more,
-        )
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return 1000 * (perf_counter() - started)
-
-    for steps in (1, STEPS, 1):
-        run(steps)
-    return [(run(STEPS) - run(1)) / (STEPS - 1) for _ in range(repeats)]
+    model.generate(
+        prompt,
+        max_new_tokens=canvas,
+        max_denoising_steps=steps,
+        sampler_config=EntropyBoundSamplerConfig(0.1),
+        t_min=0.4,
+        t_max=0.8,
+        stability_threshold=1,
+        confidence_threshold=NEVER,
+        eos_token_id=None,
+        **more,
+    )
+    if prompt.is_cuda:
+        torch.cuda.synchronize()
 
 
 def random_theirs(config_json: dict[str, Any], canvas: int, device: torch.device) -> Any:
     """transformers' model in bfloat16, its weights made on `device`; float32 on a CPU."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
     config = DiffusionGemmaConfig(
         text_config={"model_type": "diffusion_gemma_text", **config_json["text_config"]},
         vision_config=SMALL_VISION,

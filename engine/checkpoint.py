@@ -4,19 +4,17 @@ Everything is checked from the headers, and the memory too, before a byte is all
 stream, memory mapped, into the model's fused parameters. The vision tower and tied copies are skipped. Never
 pickle, never remote code, and no network: turning a name into a folder happens elsewhere.
 
-The quantized formats: a weight matrix stands as I8 or U8 under its usual name, next to a float tensor
+The quantized formats of its own: a weight matrix stands as I8 or U8 under its usual name, next to a float tensor
 `<name>.scale`; `engine.quantization` says what they mean, and the weight is computed while loading. The config.json
-of such a folder says `"quantization_config": {"quant_method": "gesso_int8"}`, or gesso_int4.
+of such a folder says `"quantization_config": {"quant_method": "gesso_int8"}`, or gesso_int4. Those of others, whose
+weights stay in few bits on a GPU, are read by `engine.formats.loading`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,44 +28,30 @@ from engine.errors import ModelError
 from engine.model import DiffusionGemma, FeedForward, Layer
 from engine.ops.norm import RMSNorm
 from engine.quantization import dequantize, stored_shapes
+from engine.ready import for_device
 from engine.weight_files import (
     FETCH_AGAIN,
     INDEX_FILE,
     SINGLE_FILE,
     StoredTensor,
     broken,
-    find_shards,
-    read_header,
     read_json,
     stored_tensors,
-    unreadable,
 )
 
 CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
 MODELOPT_FILE = "hf_quant_config.json"
-SUMS_FILE = "SHA256SUMS"
 METHODS = {"int8": "gesso_int8", "int4": "gesso_int4"}
+PUBLISHED_METHODS = ("modelopt", "compressed-tensors")
 SCALE_SUFFIX = ".scale"
 FLOATS = ("F64", "F32", "F16", "BF16")
 VISION = ("model.encoder.vision_tower.", "model.encoder.embed_vision.")
 TIED = ("lm_head.weight", "model.encoder.language_model.")
 ELEMENTS_AT_ONCE = 2**23
 RESERVE_BYTES = 2**28
-READ_BYTES = 2**24
-SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class FileCheck:
-    """What `verify` found out about one file; `problems` holds a sentence for each thing wrong with it."""
-
-    file: str
-    bytes: int
-    sha256: str | None
-    problems: tuple[str, ...]
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -102,31 +86,59 @@ def read_sampling(folder: Path) -> SamplingConfig:
 
 
 def load_model(
-    folder: Path, device: torch.device, dtype: torch.dtype, on_progress: Progress | None = None
+    folder: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    on_progress: Progress | None = None,
+    fp8_keys: bool = False,
 ) -> DiffusionGemma:
     """The model of `folder` on `device` with all weights in `dtype`, in eval mode and without gradients.
 
-    on_progress receives bytes done and bytes in all. Raises ModelError, before anything is allocated, where
-    the folder is incomplete, damaged or of another architecture, or memory is too small.
+    Weights of a published quantized checkpoint stay in few bits on a GPU (`engine.formats.loading`). There the kernels
+    of `engine.kernels` are taken, if they work. on_progress receives bytes done and bytes in all. fp8_keys: keeps keys
+    and values in half the memory. Raises ModelError, before anything is allocated, where the folder is incomplete,
+    damaged or of another architecture, or memory is too small.
     """
     config = read_config(folder)
+    if quantization_method(folder) in PUBLISHED_METHODS:
+        from engine.formats.loading import load_published
+
+        return for_device(load_published(folder, device, dtype, on_progress), fp8_keys)
     stored = stored_tensors(folder)
-    model = _empty_model(folder, config, dtype)
-    problems = list(_mismatches(folder, checkpoint_views(model), stored))
+    model = empty_model(folder, config, dtype)
+    refuse(mismatches(folder, model, stored))
+    _check_memory(folder, model, device, dtype)
+    with bringing(folder, device):
+        model = model.to_empty(device=device)
+        _fill(checkpoint_views(model), stored, on_progress or (lambda done, total: None))
+    return for_device(model.eval().requires_grad_(False), fp8_keys)
+
+
+def refuse(mismatches: Iterable[tuple[str, str]]) -> None:
+    """Raises ModelError with the first of these sentences, if there is one."""
+    problems = list(mismatches)
     if problems:
         others = f" ({len(problems) - 1} more tensors do not fit.)" if len(problems) > 1 else ""
         raise ModelError(problems[0][1] + others)
-    _check_memory(folder, model, device, dtype)
+
+
+@contextmanager
+def bringing(folder: Path, device: torch.device) -> Iterator[None]:
+    """Makes what may go wrong while weights are read and moved a ModelError."""
     try:
-        model = model.to_empty(device=device)
-        _fill(checkpoint_views(model), stored, on_progress or (lambda done, total: None))
+        yield
     except (SafetensorError, OSError, RuntimeError) as trouble:
         reason = str(trouble).strip().partition("\n")[0].rstrip(".")
         raise ModelError(
             f"The weights of {folder} could not be brought to {device} ({reason}); check the model with "
             "`gesso model verify` and the machine with `gesso doctor`."
         ) from trouble
-    return model.eval().requires_grad_(False)
+
+
+def quantization_method(folder: Path) -> str | None:
+    """By which method the checkpoint says that it is quantized; None where it is not."""
+    content = read_json(folder / CONFIG_FILE)
+    return _method(_quantization(folder, content))
 
 
 def checkpoint_views(model: DiffusionGemma) -> dict[str, Tensor]:
@@ -145,37 +157,6 @@ def checkpoint_views(model: DiffusionGemma) -> dict[str, Tensor]:
         views |= _layer_views(f"model.decoder.layers.{index}.", cast(Layer, layer))
         views[f"model.encoder.language_model.layers.{index}.layer_scalar"] = cast(Layer, layer).encoder_scalar
     return views
-
-
-def verify(folder: Path, on_progress: Progress | None = None) -> list[FileCheck]:
-    """Reads every byte of the model and tells for each file its size, its SHA-256 and what is wrong with it.
-
-    Sums are compared with the folder's `SHA256SUMS`, and with the name of the file that a hub cache links to.
-    on_progress receives bytes done and bytes in all. Raises ModelError only where there is no such folder.
-    """
-    if not folder.is_dir():
-        raise ModelError(f"There is no model folder {folder}; name a folder that exists, or {FETCH_AGAIN}.")
-    problems = _find_problems(folder)
-    sums: dict[str, str] = {}
-    with _noting(problems, SUMS_FILE):
-        sums = _read_sums(folder / SUMS_FILE)
-    files = [folder / name for name in sorted({*problems, *sums})]
-    sizes = [file.stat().st_size if file.is_file() else 0 for file in files]
-    checks = []
-    for number, (file, size) in enumerate(zip(files, sizes, strict=True)):
-        digest = None
-        found = problems.setdefault(file.name, [])
-        try:
-            digest = _sha256(file, sum(sizes[:number]), sum(sizes), on_progress)
-        except FileNotFoundError:
-            if not found:
-                found.append(f"The file {file} is missing; {FETCH_AGAIN}.")
-        except OSError as reason:
-            found.append(str(unreadable(file, reason)))
-        if digest and {sums.get(file.name), _sum_in_hub_cache(file)} - {None, digest}:
-            found.append(f"{file} is not what was published, its SHA-256 is {digest}; {FETCH_AGAIN}.")
-        checks.append(FileCheck(file.name, size, digest, tuple(found)))
-    return checks
 
 
 def _feed_forward_views(prefix: str, mlp: FeedForward) -> dict[str, Tensor]:
@@ -219,23 +200,36 @@ def _gain(norm: RMSNorm) -> Tensor:
     return cast(Tensor, norm.weight).detach()
 
 
-def _refuse_foreign_quantization(folder: Path, content: Mapping[str, Any]) -> None:
-    places = (content, content["text_config"])
-    quantization = next(filter(None, (place.get("quantization_config") for place in places)), None)
-    if not quantization and (folder / MODELOPT_FILE).is_file():
-        quantization = read_json(folder / MODELOPT_FILE).get("quantization") or {"quant_method": "modelopt"}
+def _quantization(folder: Path, content: Mapping[str, Any]) -> Any:
+    """What config.json, or ModelOpt's own file, says of quantization; None where it says nothing."""
+    places = (content, content.get("text_config") or {})
+    found = next(filter(None, (place.get("quantization_config") for place in places)), None)
+    if not found and (folder / MODELOPT_FILE).is_file():
+        found = read_json(folder / MODELOPT_FILE).get("quantization") or {}
+        found = {"quant_method": "modelopt", **(found if isinstance(found, dict) else {})}
+    return found
+
+
+def _method(quantization: Any) -> str | None:
     if not quantization:
+        return None
+    return str(quantization.get("quant_method") or "unknown") if isinstance(quantization, dict) else "unknown"
+
+
+def _refuse_foreign_quantization(folder: Path, content: Mapping[str, Any]) -> None:
+    quantization = _quantization(folder, content)
+    if not quantization or _method(quantization) in PUBLISHED_METHODS:
         return
     details = quantization if isinstance(quantization, dict) else {}
     known = [str(details[key]) for key in ("quant_method", "quant_algo", "format") if details.get(key)]
     if len(known) != 1 or known[0] not in METHODS.values():
         raise ModelError(
             f"The model in {folder} is quantized ({', '.join(known) or 'method unknown'}), which this build "
-            "does not read yet; choose its bfloat16 checkpoint or one that `gesso model list` names."
+            "does not read; choose its bfloat16 checkpoint, or a build in NVFP4 (ModelOpt) or FP8 (compressed-tensors)."
         )
 
 
-def _empty_model(folder: Path, config: ModelConfig, dtype: torch.dtype) -> DiffusionGemma:
+def empty_model(folder: Path, config: ModelConfig, dtype: torch.dtype) -> DiffusionGemma:
     """Shapes only: the model on the meta device."""
     try:
         with torch.device("meta"):
@@ -248,12 +242,10 @@ def _is_skipped(name: str) -> bool:
     return name.startswith(VISION) or (name.startswith(TIED) and not name.endswith(".layer_scalar"))
 
 
-def _mismatches(
-    folder: Path, views: Mapping[str, Tensor], stored: Mapping[str, StoredTensor]
-) -> Iterator[tuple[str, str]]:
+def mismatches(folder: Path, model: DiffusionGemma, stored: Mapping[str, StoredTensor]) -> Iterator[tuple[str, str]]:
     """File name and sentence for each tensor that is missing, unexpected, misshapen or of a type not read."""
-    expected = {name: tuple(view.shape) for name, view in views.items()}
-    for name in views.keys() & stored.keys():
+    expected = {name: tuple(view.shape) for name, view in checkpoint_views(model).items()}
+    for name in expected.keys() & stored.keys():
         if shapes := stored_shapes(stored[name].dtype, expected[name]):
             expected[name], expected[name + SCALE_SUFFIX] = shapes
     entry = SINGLE_FILE if (folder / SINGLE_FILE).is_file() else INDEX_FILE
@@ -313,65 +305,3 @@ def _read(wanted: Iterable[StoredTensor]) -> Iterator[tuple[str, Tensor]]:
         with safe_open(file, framework="pt") as reader:
             for tensor in sorted(by_file[file], key=lambda tensor: tensor.start):
                 yield tensor.name, reader.get_tensor(tensor.name)
-
-
-@contextmanager
-def _noting(problems: dict[str, list[str]], name: str) -> Iterator[None]:
-    """Files the ModelError of its block under `name`."""
-    try:
-        yield
-    except ModelError as error:
-        problems.setdefault(name, []).append(str(error))
-
-
-def _find_problems(folder: Path) -> dict[str, list[str]]:
-    """By name each file the model consists of, with what the loader would refuse in it."""
-    problems: dict[str, list[str]] = {CONFIG_FILE: []}
-    problems |= {name: [] for name in (GENERATION_FILE, INDEX_FILE) if (folder / name).is_file()}
-    config = stored = None
-    with _noting(problems, CONFIG_FILE):
-        config = read_config(folder)
-    with _noting(problems, GENERATION_FILE):
-        read_sampling(folder)
-    with _noting(problems, INDEX_FILE):
-        for shard in find_shards(folder)[0]:
-            problems[shard.name] = []
-            with _noting(problems, shard.name):
-                read_header(shard)
-        if not any(problems.values()):
-            stored = stored_tensors(folder)
-    if config is not None and stored is not None:
-        with _noting(problems, CONFIG_FILE):
-            views = checkpoint_views(_empty_model(folder, config, torch.float32))
-            for name, sentence in _mismatches(folder, views, stored):
-                problems[name].append(sentence)
-    return problems
-
-
-def _read_sums(file: Path) -> dict[str, str]:
-    """File name to SHA-256 as `sha256sum` writes them; empty where there is no such file."""
-    sums = {}
-    for line in file.read_text("utf-8", "replace").splitlines() if file.is_file() else []:
-        digest, _, name = line.partition(" ")
-        name = name.strip().removeprefix("*").removeprefix("./")
-        if not SHA256.fullmatch(digest) or not name or Path(name).name != name:
-            raise broken(f"{file} has a line that is no checksum ({line!r})")
-        sums[name] = digest.lower()
-    return sums
-
-
-def _sum_in_hub_cache(file: Path) -> str | None:
-    """A hub cache keeps large files under their SHA-256 and links to them."""
-    target = file.resolve()
-    return target.name if target.parent.name == "blobs" and SHA256.fullmatch(target.name) else None
-
-
-def _sha256(file: Path, done: int, total: int, on_progress: Progress | None) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(READ_BYTES):
-            digest.update(block)
-            done += len(block)
-            if on_progress is not None:
-                on_progress(done, total)
-    return digest.hexdigest()

@@ -7,25 +7,30 @@ nothing of text.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 from engine.canvas import Canvas, Hole
 from engine.config import SamplingConfig
-from engine.errors import Stop, leave_if
+from engine.errors import NotFiniteError, Stop, leave_if
 from engine.key_values import BatchedCanvasMemory, CanvasMemory
 from engine.model import DiffusionGemma
 from engine.prefix_cache import Lease, PrefixCache
+from engine.recorded_steps import CudaGraphs, RecordedSteps
 from engine.sampler import Draws, RowDraws, decide, is_confident
 
 Finish = Literal["stable", "steps", "deadline", "cancelled"]
+Answer = TypeVar("Answer")
 BANNED_LOGIT = -1e4
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -62,10 +67,17 @@ class CanvasRun:
     accepted: Tensor  # [holes] bool
     entropy: Tensor  # [holes]
     bias: Tensor | None  # [holes or 1, vocab], added to the logits
-    logits: Tensor | None = None  # [holes, vocab] of the last step
+    read_logits: Callable[[], Tensor] | None = None
+    log_probability: Tensor | None = None  # [holes] of `argmax` at temperature 1, where the step told it
+    ahead: tuple[int, Tensor, Tensor] | None = None  # see `engine.recorded_steps`: a step, and what is drawn from it on
     steps: int = 0
     unchanged: int = 0
     finished: Finish | None = None
+
+    @property
+    def logits(self) -> Tensor | None:
+        """[holes, vocab] of the last step, computed now where the step did not need them."""
+        return None if self.read_logits is None else self.read_logits()
 
     @property
     def remaining(self) -> int:
@@ -113,6 +125,9 @@ class Denoiser:
         self.device = model.embed_tokens.weight.device
         self.own_draws = RowDraws(model.config.noise, model.config.vocab_size, self.device)
         self.draws: Draws = draws if draws is not None else self.own_draws
+        self.recorded: RecordedSteps | None = None
+        if model.has_kernels and self.device.type == "cuda" and draws is None:
+            self.recorded = RecordedSteps(model, self.own_draws, CudaGraphs())
         self.timings = Timings()
         self._rows = count()
         self._memory: tuple[tuple[tuple[int, int], ...], CanvasMemory | BatchedCanvasMemory] | None = None
@@ -151,7 +166,7 @@ class Denoiser:
         drafted = canvas[columns] >= 0
         embedded = self.model.embed(canvas.clamp(min=0))
         bias = self._bias(request, columns)
-        lease = self.cache.acquire(request.prompt, request.stop)
+        lease = self._with_room(lambda: self.cache.acquire(request.prompt, request.stop))
         row = next(self._rows)
         self.own_draws.seed(row, request.seed)
         noise = self.draws.noise([row], torch.ones(1, len(columns), dtype=torch.bool, device=self.device))[0]
@@ -175,8 +190,23 @@ class Denoiser:
 
     @torch.inference_mode()
     def step(self, runs: Sequence[CanvasRun]) -> None:
-        """One denoising step for every run; those that are done get `finished`."""
+        """One denoising step for every run; those that are done get `finished`. Raises NotFiniteError.
+
+        Where the memory of a device runs out, what is kept for later is given up, and the step made once more.
+        """
         started = time.perf_counter()
+        if self.recorded is not None and self.recorded.takes(runs):
+            self._with_room(partial(self.recorded.step, runs))
+        else:
+            self._with_room(partial(self._step, runs))
+        now = time.monotonic()
+        for run in runs:
+            deadline = run.request.deadline
+            if run.finished is None and deadline is not None and now >= deadline:
+                run.finished = "deadline"
+        self.timings.denoise += 1000 * (time.perf_counter() - started)
+
+    def _step(self, runs: Sequence[CanvasRun]) -> None:
         batch = len(runs)
         memory = self._memory_for(runs)
         width, holes = max(len(run.canvas) for run in runs), max(len(run.columns) for run in runs)
@@ -201,9 +231,11 @@ class Denoiser:
             logits, present, [run.row for run in runs], configs, [run.remaining for run in runs], self.draws
         )
         thresholds = torch.tensor([config.confidence_threshold for config in configs], device=self.device)
-        confident = is_confident(decision.entropy, present, thresholds).tolist()
+        finite = (decision.entropy.isfinite() | ~present).all(dim=-1)
+        confident, finite = torch.stack((is_confident(decision.entropy, present, thresholds), finite)).tolist()
+        if not all(finite):
+            raise NotFiniteError
         beliefs = self.model.embed_mean(decision.probabilities)
-        now = time.monotonic()
         for index, run in enumerate(runs):
             size = len(run.columns)
             argmax = decision.argmax[index, :size]
@@ -212,20 +244,21 @@ class Denoiser:
             run.steps += 1
             run.tokens, run.argmax = decision.tokens[index, :size], argmax
             run.belief, run.accepted = beliefs[index, :size], decision.accepted[index, :size]
-            run.entropy, run.logits = decision.entropy[index, :size], logits[index, :size]
+            run.entropy, run.read_logits = decision.entropy[index, :size], partial(_itself, logits[index, :size])
+            run.log_probability = None
             if confident[index] and run.unchanged >= run.request.sampling.stability_threshold:
                 run.finished = "stable"
             elif run.remaining <= 0:
                 run.finished = "steps"
-            elif run.request.deadline is not None and now >= run.request.deadline:
-                run.finished = "deadline"
-        self.timings.denoise += 1000 * (time.perf_counter() - started)
 
     @torch.inference_mode()
     def result(self, run: CanvasRun) -> DenoiseResult:
         """The argmax canvas as it stands."""
-        assert run.logits is not None, "a result needs at least one step"
-        log_probabilities = torch.log_softmax(run.logits, dim=-1).gather(1, run.argmax[:, None]).squeeze(1)
+        log_probabilities = run.log_probability
+        if log_probabilities is None:
+            logits = run.logits
+            assert logits is not None, "a result needs at least one step"
+            log_probabilities = torch.log_softmax(logits, dim=-1).gather(1, run.argmax[:, None]).squeeze(1)
         return DenoiseResult(
             tokens=run.canvas.index_copy(0, run.columns, run.argmax).cpu(),
             columns=run.columns.cpu(),
@@ -240,6 +273,8 @@ class Denoiser:
     def close(self, run: CanvasRun) -> None:
         run.lease.release()
         self.own_draws.forget(run.row)
+        if self.recorded is not None:
+            self.recorded.leave(run)
         self._memory = None
 
     def generate(
@@ -267,6 +302,20 @@ class Denoiser:
                 break
         return tokens[len(prompt) :]
 
+    def _with_room(self, work: Callable[[], Answer]) -> Answer:
+        """What `work` returns; once more, with nothing kept for later, where other programs have taken the memory."""
+        try:
+            return work()
+        except torch.OutOfMemoryError as full:
+            log.warning("The memory of %s ran out; prompts kept for later are given up.", self.device)
+            full.__traceback__ = None  # whose frames hold what was computed so far
+        if self.recorded is not None:
+            self.recorded.clear()
+        self._memory = None
+        self.cache.clear()
+        torch.cuda.empty_cache()
+        return work()
+
     def _memory_for(self, runs: Sequence[CanvasRun]) -> CanvasMemory | BatchedCanvasMemory:
         """Kept from step to step, as long as the same runs are asked for."""
         key = tuple((run.row, run.lease.kv.length) for run in runs)
@@ -289,3 +338,7 @@ class Denoiser:
             allowed[ids.to(self.device)] = 0.0
             bias[index] = allowed
         return bias
+
+
+def _itself(logits: Tensor) -> Tensor:
+    return logits

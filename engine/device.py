@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from engine.errors import ModelError, UsageError
+from engine.kernels import why_not
 
 DTYPES = {"float32": torch.float32, "fp32": torch.float32, "bfloat16": torch.bfloat16, "bf16": torch.bfloat16}
 ROOT = Path("/")
@@ -114,6 +115,8 @@ def describe() -> dict[str, Any]:
         "memory_total": _total_memory(),
         "memory_available": available_memory(torch.device("cpu")),
         "gpus": _describe_gpus(),
+        "driver": nvidia_driver(),
+        "no_cuda": device_trouble("cuda"),
         "mps": isinstance(_mps(), torch.device),
         "torch": torch.__version__,
         "device": str(device),
@@ -121,10 +124,27 @@ def describe() -> dict[str, Any]:
     }
 
 
+def device_trouble(name: str) -> str | None:
+    """Why `cuda` or `mps` cannot be used, in a clause; None where it can."""
+    device = _mps() if name == "mps" else _cuda(0)
+    return device if isinstance(device, str) else None
+
+
+def nvidia_driver() -> str | None:
+    """The version of NVIDIA's driver on Linux, as it tells it; None where there is none."""
+    match = re.search(r"Kernel Module\D*([\d.]+)", _text("proc/driver/nvidia/version"))
+    return match[1] if match else None
+
+
 def _cuda(index: int) -> torch.device | str:
     """The device, or why there is none."""
     if not torch.backends.cuda.is_built():
         return "this PyTorch was built without CUDA"
+    if not torch.cuda.is_available() and (driver := nvidia_driver()):
+        return (
+            f"the NVIDIA driver {driver} does not serve this PyTorch, which needs one for CUDA {torch.version.cuda}; "
+            "update the driver, or install a PyTorch for its CUDA version"
+        )
     if not torch.cuda.is_available():
         return "no CUDA driver or GPU was found"
     if index >= torch.cuda.device_count():
@@ -162,6 +182,7 @@ def _describe_gpus() -> list[dict[str, Any]]:
                 "memory_total": properties.total_memory,
                 "memory_available": available_memory(device) if isinstance(device, torch.device) else 0,
                 "trouble": device if isinstance(device, str) else None,
+                "no_kernels": why_not((properties.major, properties.minor)),
             }
         )
     return gpus

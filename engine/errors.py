@@ -18,6 +18,16 @@ class ModelError(GessoError):
     """A model folder, its weights, the memory or the device cannot be used."""
 
 
+class NotFiniteError(ModelError):
+    """The model gave numbers that are none: there is no answer, rather than a wrong one."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The model gave numbers that are not finite, so there is no answer; check its weights with `gesso model "
+            "verify`, or try another device or number type."
+        )
+
+
 class InputError(GessoError):
     """A file or a request cannot be used."""
 
@@ -28,6 +38,11 @@ class UsageError(GessoError):
 
 class Cancelled(GessoError):
     """Whoever asked wants no answer any more."""
+
+
+def is_memory_error(error: BaseException) -> bool:
+    """Of the system or of a device; by name, since not everyone who asks has imported torch."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
 def leave_if(stop: Stop | None) -> None:

@@ -27,13 +27,12 @@ from engine.checkpoint import (
     GENERATION_FILE,
     METHODS,
     SCALE_SUFFIX,
-    SUMS_FILE,
     checkpoint_views,
 )
 from engine.errors import ModelError
 from engine.model import DiffusionGemma
 from engine.quantization import GROUP, Bits, can_group, quantize
-from engine.weight_files import INDEX_FILE, SINGLE_FILE
+from engine.weight_files import INDEX_FILE, SINGLE_FILE, SUMS_FILE
 
 ExportType = Literal["float32", "bfloat16", "int8", "int4"]
 HEADER_BYTES = 256  # what one tensor may take in a shard's header
@@ -112,7 +111,7 @@ def save_model(
 
 
 def write_checksums(folder: Path) -> None:
-    """Writes `SHA256SUMS` over all files of the folder, for `engine.checkpoint.verify` and `sha256sum -c`."""
+    """Writes `SHA256SUMS` over all files of the folder, for `engine.verification.verify` and `sha256sum -c`."""
     files = [file for file in sorted(folder.iterdir()) if file.is_file() and file.name != SUMS_FILE]
     lines = []
     for file in files:

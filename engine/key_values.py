@@ -15,10 +15,21 @@ from torch import Tensor
 from engine.config import ModelConfig
 from engine.model import Masks
 from engine.ops.attention import causal_mask
+from engine.quantized import E4M3_LARGEST
+
+
+def put(room: Tensor, new: Tensor) -> None:
+    """Writes keys or values where they are kept, in the type in which they are: E4M3 knows no infinity, and would make
+    a NaN of what is too large for it."""
+    room.copy_(new.clamp(-E4M3_LARGEST, E4M3_LARGEST) if room.dtype == torch.float8_e4m3fn else new)
 
 
 class KeyValues:
-    """One sequence: per layer keys and values [1, kv_heads, capacity, head_dim], `length` of it in use."""
+    """One sequence: per layer keys and values [1, kv_heads, capacity, head_dim], `length` of it in use.
+
+    dtype: of the model, or float8_e4m3fn, in which they take half the memory. Keys and values are normed, so they need
+    no scale of their own.
+    """
 
     def __init__(self, config: ModelConfig, device: torch.device, dtype: torch.dtype) -> None:
         self.config, self.device, self.dtype = config, device, dtype
@@ -80,8 +91,8 @@ class PromptMemory:
 
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         start, end = self.kv.length, self.kv.length + self.new
-        self.kv.keys[layer][:, :, start:end] = key
-        self.kv.values[layer][:, :, start:end] = value
+        put(self.kv.keys[layer][:, :, start:end], key)
+        put(self.kv.values[layer][:, :, start:end], value)
         first = 0
         if self.new == 1 and self.kv.config.layers[layer].is_sliding:
             first = max(0, end - self.kv.config.sliding_window)
@@ -115,8 +126,8 @@ class CanvasMemory:
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         start, end = self.kv.length, self.kv.length + self.width
         keys, values = self.kv.keys[layer], self.kv.values[layer]
-        keys[:, :, start:end] = key
-        values[:, :, start:end] = value
+        put(keys[:, :, start:end], key)
+        put(values[:, :, start:end], value)
         first = self.kv.visible_from(layer)
         return keys[:, :, first:end], values[:, :, first:end]
 
@@ -161,8 +172,8 @@ class BatchedCanvasMemory:
 
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         keys, values = self.buffers[layer]
-        keys[:, :, -self.width :] = key
-        values[:, :, -self.width :] = value
+        put(keys[:, :, -self.width :], key)
+        put(values[:, :, -self.width :], value)
         return keys, values
 
     def positions(self) -> Tensor:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from engine.config import LayerConfig, LayerKind, ModelConfig
 from engine.ops.attention import attend
-from engine.ops.experts import experts, gated_gelu, route
+from engine.ops.experts import experts, gated_gelu, matrix, route
 from engine.ops.norm import RMSNorm
 from engine.ops.rope import inverse_frequencies, rotate, rotation
 
@@ -145,7 +145,8 @@ class Layer(nn.Module):
     def _experts(self, residual: Tensor) -> Tensor:
         normed = self.pre_experts_norm(residual)
         if self.single_expert:
-            product = F.linear(gated_gelu(F.linear(normed, self.experts.gate_up_proj[0])), self.experts.down_proj[0])
+            gate_up, down = (matrix(w, 0, normed.dtype) for w in (self.experts.gate_up_proj, self.experts.down_proj))
+            product = F.linear(gated_gelu(F.linear(normed, gate_up)), down)
             return product * self.router.per_expert_scale.to(product.dtype)
         weights, indices = self.router(residual.flatten(0, 1))
         return experts(
@@ -169,6 +170,9 @@ class SelfConditioning(nn.Module):
 class DiffusionGemma(nn.Module):
     """Weights and both passes. Shapes: batch, length (prompt) or canvas, hidden, vocab."""
 
+    fp8_keys = False  # whether keys and values are kept in E4M3, in half the memory
+    has_kernels = False  # and so `read_out` and `embed_few` as well: see `engine.kernels.model`
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
@@ -182,6 +186,16 @@ class DiffusionGemma(nn.Module):
         self.embed_scale = config.hidden_size**0.5
         self._ropes = {layer.kind: (layer.rope, layer.head_dim) for layer in config.layers}
         self._frequencies: dict[tuple[LayerKind, torch.device], Tensor] = {}
+
+    @property
+    def kv_dtype(self) -> torch.dtype:
+        """The type in which keys and values are kept."""
+        return torch.float8_e4m3fn if self.fp8_keys else self.embed_tokens.weight.dtype
+
+    @property
+    def weight_bytes(self) -> int:
+        """What the weights take in memory."""
+        return sum(parameter.nbytes for parameter in self.parameters())
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Scaled embeddings of `tokens` [...]: [..., hidden]."""

@@ -20,16 +20,18 @@ from engine.ops.experts import experts
 from engine.ops.linear import GatedProduct, Product, pad_rows
 from engine.ops.norm import RMSNorm, UnitNorm
 from engine.ops.rope import rotate, rotation
+from engine.quantized_model import QuantizedModel
 
 COPIED_EMBEDDING_BYTES = 2**26  # an embedding up to this size is held in three layouts
 
 
 def pack(model: DiffusionGemma) -> DiffusionGemma:
-    """The packed twin of a `model` on a CPU; elsewhere the model itself. Takes the model's weights away layer by layer.
+    """The packed twin of a plain `model` on a CPU; of any other the model itself.
 
-    The model must not be used afterwards: what is packed replaces what was plain, so that memory holds one of them.
+    Takes the model's weights away layer by layer. The model must not be used afterwards: what is packed replaces what
+    was plain, so that memory holds one of them.
     """
-    if isinstance(model, PackedModel) or model.embed_tokens.weight.device.type != "cpu":
+    if isinstance(model, PackedModel | QuantizedModel) or model.embed_tokens.weight.device.type != "cpu":
         return model
     return PackedModel(model)
 
@@ -124,6 +126,7 @@ class PackedModel(DiffusionGemma):
     def __init__(self, model: DiffusionGemma) -> None:
         nn.Module.__init__(self)
         self.config, self.embed_tokens, self.embed_scale = model.config, model.embed_tokens, model.embed_scale
+        self.fp8_keys = model.fp8_keys
         self._ropes, self._frequencies = model._ropes, model._frequencies
         weight = model.embed_tokens.weight.detach()
         sizes = {model.config.hidden_size, *(layer.head_dim for layer in model.config.layers)}

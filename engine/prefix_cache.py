@@ -54,10 +54,11 @@ class PrefixCache:
 
     def __init__(self, model: DiffusionGemma, limit_bytes: int | None = None) -> None:
         weight = model.embed_tokens.weight
-        weights = sum(parameter.nbytes for parameter in model.parameters())
         self.model = model
-        self.limit_bytes = max(LEAST_LIMIT, int(LIMIT_SHARE * weights)) if limit_bytes is None else limit_bytes
-        self.device, self.dtype = weight.device, weight.dtype
+        self.limit_bytes = (
+            max(LEAST_LIMIT, int(LIMIT_SHARE * model.weight_bytes)) if limit_bytes is None else limit_bytes
+        )
+        self.device, self.dtype = weight.device, model.kv_dtype
         self.entries: list[CachedPrompt] = []
         self.encoded_tokens = 0
 

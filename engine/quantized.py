@@ -57,6 +57,20 @@ class QuantizedWeight:
     def bytes(self) -> int:
         return sum(part.nbytes for part in self._parts())
 
+    def __len__(self) -> int:
+        """How many matrices it has."""
+        return 1 if self.numbers.dim() == 2 else len(self.numbers)
+
+    def __getitem__(self, index: int) -> QuantizedWeight:
+        """One matrix of a stack."""
+        row, group = self.row_scales, self.group_scales
+        return replace(
+            self,
+            numbers=self.numbers[index],
+            row_scales=None if row is None else row[index],
+            group_scales=None if group is None else group[index],
+        )
+
     def to(self, device: torch.device) -> QuantizedWeight:
         """The same on another device."""
         row, group = self.row_scales, self.group_scales

@@ -56,9 +56,17 @@ class RowDraws:
         uniform = torch.zeros(present.shape)
         for index, (row, count) in enumerate(zip(rows, present.sum(dim=1).tolist(), strict=True)):
             uniform[index, :count] = torch.rand(count, generator=self.generators[row])
-        cumulative = probabilities.cumsum(dim=-1)
-        point = uniform.to(self.device)[..., None] * cumulative[..., -1:]
-        return torch.searchsorted(cumulative, point, right=True).squeeze(-1).clamp_(max=self.vocab - 1)
+        return choose(probabilities, uniform.to(self.device))
+
+    def ahead(self, row: int, count: int, steps: int, samples: bool) -> tuple[Tensor, Tensor]:
+        """What `choose` (where it `samples`) and `noise` would draw for a row in its next steps: uniform numbers and
+        noise tokens, each [steps, count], on the CPU."""
+        uniform, noise = torch.zeros(steps, count), torch.zeros(steps, count, dtype=torch.long)
+        for step in range(steps):
+            if samples:
+                uniform[step] = torch.rand(count, generator=self.generators[row])
+            noise[step] = self._noise_row(self.generators[row], count)
+        return uniform, noise
 
     def _noise_row(self, generator: torch.Generator, count: int) -> Tensor:
         config = self.noise_config
@@ -93,11 +101,9 @@ def decide(
 ) -> Decision:
     """logits [rows, holes, vocab]; for each row a config and the steps that remain, this one included."""
     device = logits.device
-    temperature = [
-        c.t_min + (c.t_max - c.t_min) * left / c.max_steps for c, left in zip(configs, remaining, strict=True)
-    ]
+    temperature = [_temperature(config, left) for config, left in zip(configs, remaining, strict=True)]
     scaled = logits / torch.tensor(temperature, device=device).clamp(min=1e-4)[:, None, None]
-    probabilities, entropy, argmax = _measured(scaled)
+    probabilities, entropy, argmax = measured(scaled)
     sampling = [index for index, config in enumerate(configs) if config.token_choice == "sample"]
     chosen = argmax
     if len(sampling) == len(rows):
@@ -112,7 +118,24 @@ def decide(
     return Decision(tokens, argmax, accepted, entropy, probabilities)
 
 
-def _measured(scaled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def choose(probabilities: Tensor, uniform: Tensor) -> Tensor:
+    """A token [...] from `probabilities` [..., vocab]: where they add up to more than `uniform` [...] of their sum."""
+    cumulative = probabilities.cumsum(dim=-1)
+    point = uniform[..., None] * cumulative[..., -1:]
+    found = torch.searchsorted(cumulative, point, right=True).squeeze(-1)
+    return found.clamp_(max=probabilities.shape[-1] - 1)
+
+
+def temperatures(config: SamplingConfig) -> Tensor:
+    """[max_steps]: of each step, the first one first."""
+    return torch.tensor([_temperature(config, left) for left in range(config.max_steps, 0, -1)])
+
+
+def _temperature(config: SamplingConfig, remaining: int) -> float:
+    return config.t_min + (config.t_max - config.t_min) * remaining / config.max_steps
+
+
+def measured(scaled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Probabilities [rows, holes, vocab], entropy and argmax [rows, holes] of scaled logits [rows, holes, vocab]."""
     if usable(scaled):
         from engine.kernels.vocabulary import read_out_logits

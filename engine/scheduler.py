@@ -25,13 +25,14 @@ from typing import Any, Generic, TypeVar, cast
 
 import torch
 
-from engine.denoiser import Denoiser
-from engine.errors import Cancelled, GessoError, Stop
+from engine.denoiser import CanvasRun, Denoiser
+from engine.errors import Cancelled, GessoError, Stop, is_memory_error
 from engine.scheduled_denoiser import Call, Canvases, ScheduledDenoiser, SharedPrompts, with_stop
 
 Answer = TypeVar("Answer")
 BATCH = 8  # canvases of a step
 RUNNING = 16  # requests of a priority that are at work, each with a thread and its share of the prompts
+STEPS_TO_GROW = 256  # after the memory ran out, until twice as many canvases are tried again
 MOST_RUNNING = 32  # the same with those whose client would have none at work otherwise
 
 
@@ -106,6 +107,7 @@ class Scheduler:
         self.denoiser, self.batch, self.clock = denoiser, batch, clock
         denoiser.cache = SharedPrompts(denoiser.model, denoiser.cache.limit_bytes)
         self.load = Load()
+        self._room, self._good_steps = batch, 0  # canvases that fit into a step now; steps since that was found
         self._numbers = count()
         self._tasks: list[_Task[Any]] = []
         self._had: dict[tuple[Priority, str], float] = {}
@@ -203,30 +205,46 @@ class Scheduler:
             wish = other.wish
             if other is task or other.order.priority is not task.order.priority:
                 continue
-            if isinstance(wish, Canvases) and wish.begun and rows + len(wish.active) <= self.batch:
+            if isinstance(wish, Canvases) and wish.begun and rows + len(wish.active) <= self._room:
                 together.append(other)
                 rows += len(wish.active)
         return together
 
     def _step(self, tasks: Sequence[_Task[Any]]) -> None:
-        started = time.perf_counter()
         wishes = [cast(Canvases, task.wish) for task in tasks]
-        runs = [run for wish in wishes for run in wish.active]
-        try:
-            self.denoiser.step(runs)
-        except Exception as error:
-            if len(tasks) == 1:
-                self._fail(tasks[0], error)
-            else:  # what is too much together may be possible alone
-                for task in tasks:
-                    self._step([task])
-            return
-        self.load.steps += 1
-        self.load.stepped += len(runs)
+        started = time.perf_counter()
+        trouble = self._stepped([run for wish in wishes for run in wish.active])
         spent = 1000 * (time.perf_counter() - started)
         for task, wish in zip(tasks, wishes, strict=True):
+            error = next((trouble[run.row] for run in wish.active if run.row in trouble), None)
+            if error is not None:
+                self._fail(task, error)
+                continue
             wish.timings.denoise += spent
             self._after_step(task, wish)
+
+    def _stepped(self, runs: Sequence[CanvasRun]) -> dict[int, Exception]:
+        """One step for all; the error of each (by its row) that fails alone. What is too much together may be possible
+        in halves, and where it was the memory, batches stay smaller for a while."""
+        half = len(runs) // 2
+        if not self._room < min(self.batch, len(runs)):
+            try:
+                self.denoiser.step(runs)
+                self._count_step(len(runs))
+                return {}
+            except Exception as error:
+                if not half:
+                    return {runs[0].row: error}
+                if is_memory_error(error):
+                    self._room, self._good_steps = min(self._room, half), 0
+        return self._stepped(runs[:half]) | self._stepped(runs[half:])
+
+    def _count_step(self, rows: int) -> None:
+        self.load.steps += 1
+        self.load.stepped += rows
+        self._good_steps += 1
+        if self._good_steps >= STEPS_TO_GROW and self._room < self.batch:
+            self._room, self._good_steps = min(self.batch, 2 * self._room), 0
 
     def _after_step(self, task: _Task[Any], wish: Canvases) -> None:
         try:

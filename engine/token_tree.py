@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.errors import Stop, leave_if
-from engine.key_values import KeyValues
+from engine.errors import NotFiniteError, Stop, leave_if
+from engine.key_values import KeyValues, put
 from engine.model import DiffusionGemma, Masks
 from engine.prefix_cache import WATCHED_CHUNK
 
@@ -71,8 +71,11 @@ class TokenTree:
         self.kv.length += end - first
         given = min(max(0, self._top - first), end - first)  # of the trunk before its last: nobody asks what follows
         logits = self.model.logits(hidden[given:])
+        normalizers = torch.logsumexp(logits, dim=-1)
+        if not bool(normalizers.isfinite().all()):
+            raise NotFiniteError
         self._logits += [*[None] * given, *logits.unbind()]
-        self._normalizers += [*[None] * given, *torch.logsumexp(logits, dim=-1).unbind()]
+        self._normalizers += [*[None] * given, *normalizers.unbind()]
 
     def has_read(self, branch: Sequence[int]) -> bool:
         """Whether asking what follows `branch` costs no pass."""
@@ -155,8 +158,8 @@ class _TreeMemory:
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         start, end = self.kv.length, self.kv.length + self.new
         keys, values = self.kv.keys[layer], self.kv.values[layer]
-        keys[:, :, start:end] = key
-        values[:, :, start:end] = value
+        put(keys[:, :, start:end], key)
+        put(values[:, :, start:end], value)
         first = self.first if self.kv.config.layers[layer].is_sliding else 0
         return keys[:, :, first:end], values[:, :, first:end]
 

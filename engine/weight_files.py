@@ -20,6 +20,7 @@ from engine.errors import ModelError
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+SUMS_FILE = "SHA256SUMS"
 FETCH_AGAIN = "fetch the model again with `gesso model pull`"
 MAX_HEADER_BYTES = 100_000_000
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")

@@ -79,7 +79,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Flag:
-    default: bool = False
+    default: bool | None = False
     required: bool = False
 
     def read(self, value: Any, place: str) -> bool:

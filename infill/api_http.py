@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Coroutine, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -18,6 +18,7 @@ from infill.api_fields import Object
 from infill.request import InfillResult, StepView
 from infill.service_engine import Asked, Busy, NotReady, ServiceEngine
 
+Answer = TypeVar("Answer")
 GONE = 499  # as nginx has it: the client closed the connection; nobody reads this
 STEPS_KEPT = 64  # views that wait for a slow reader; more are left out
 EVENTS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -50,8 +51,24 @@ def error_value(message: str, kind: str, status: int) -> dict[str, Any]:
 
 
 async def complete(request: Request, engine: ServiceEngine, asked: Asked) -> InfillResult:
-    """The result; raises ClientGone, and frees the engine, where the client hangs up first."""
-    return await _unless_gone(request, asked, engine.complete(asked))
+    """The result, unless the client hangs up first (`answered`)."""
+    return await answered(request, asked, engine.complete(asked))
+
+
+async def answered(request: Request, asked: Asked, work: Coroutine[Any, Any, Answer]) -> Answer:
+    """What the engine's `work` for `asked` returns; raises ClientGone, and frees the engine, where the client hangs up
+    first."""
+    task, watcher = asyncio.create_task(work), asyncio.create_task(_hung_up(request))
+    try:
+        await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGone
+        return task.result()
+    finally:
+        if not task.done():
+            asked.gone.set()
+            task.cancel()
+        watcher.cancel()
 
 
 async def steps_and_result(engine: ServiceEngine, asked: Asked) -> AsyncIterator[StepView | InfillResult]:
@@ -81,20 +98,6 @@ def event(data: Any, name: str | None = None) -> str:
 
 def stream(events: AsyncIterator[str] | Iterable[str]) -> StreamingResponse:
     return StreamingResponse(events, media_type="text/event-stream", headers=EVENTS)
-
-
-async def _unless_gone(request: Request, asked: Asked, work: Coroutine[Any, Any, InfillResult]) -> InfillResult:
-    task, watcher = asyncio.create_task(work), asyncio.create_task(_hung_up(request))
-    try:
-        await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientGone
-        return task.result()
-    finally:
-        if not task.done():
-            asked.gone.set()
-            task.cancel()
-        watcher.cancel()
 
 
 async def _hung_up(request: Request) -> None:

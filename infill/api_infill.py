@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from engine.errors import GessoError
 from infill.api_http import complete, error_value, event, read, steps_and_result, stream
-from infill.api_values import INFILL, request_from_json, result_to_json, step_to_json
+from infill.api_values import INFILL, request_from_json, result_to_json, settings_from_json, step_to_json
 from infill.request import StepView
 from infill.service_engine import Asked, ServiceEngine
 
@@ -21,9 +21,16 @@ from infill.service_engine import Asked, ServiceEngine
 async def infill(request: Request, engine: ServiceEngine) -> Response:
     """Answers one request."""
     fields = await read(request, INFILL)
-    asked = Asked(request_from_json(fields), fields["priority"], fields["client"])
+    asked = Asked(
+        request_from_json(fields),
+        fields["priority"],
+        fields["client"],
+        settings_from_json(fields),
+        fields["local"],
+        fields["any_model"],
+    )
     if fields["stream"]:
-        engine.check()
+        engine.check(asked)
         return stream(_events(engine, asked))
     return JSONResponse(result_to_json(await complete(request, engine, asked)))
 

@@ -41,10 +41,11 @@ INFILL = Object(
 async def infill(request: Request, engine: ServiceEngine) -> Response:
     """Answers one request. `n_predict` 0, which warms llama.cpp's cache, is answered at once."""
     fields = await read(request, INFILL)
-    engine.check()
+    asked = Asked(_request(fields), any_model=True)
+    engine.check(asked)
     if fields["n_predict"] == 0:
         return JSONResponse(_chosen(_answer(engine, "", "limit", None), fields["response_fields"]))
-    result = await complete(request, engine, Asked(_request(fields)))
+    result = await complete(request, engine, asked)
     best = result.completions[0]
     most = fields["n_predict"] if fields["n_predict"] > 0 else None
     text, finish = cut(engine, best.text if best.shown else "", fields["stop"], most)

@@ -67,7 +67,7 @@ async def _answer(request: Request, engine: ServiceEngine, chat: bool) -> Respon
         candidates=fields["n"],
         seed=fields["seed"] % 2**31,
     )
-    result = await complete(request, engine, Asked(wanted, client=fields["user"]))
+    result = await complete(request, engine, Asked(wanted, client=fields["user"], any_model=True))
     shown = [one for one in result.completions[0].candidates if one.shown]
     candidates = (shown + [NOTHING] * fields["n"])[: fields["n"]]
     choices = [_choice(engine, index, one, fields, result, chat) for index, one in enumerate(candidates)]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-from infill import api_infill, api_llama, api_openai
+from infill import api_infill, api_lint, api_llama, api_openai
 from infill.api_fields import Object
 
 POSTS: dict[str, tuple[str, Object]] = {
     "/v1/infill": ("Fill the holes of a text; with `stream` the canvas comes as it settles.", api_infill.INFILL),
+    "/v1/lint": ("Say what looks wrong in a text, and what should stand there.", api_lint.LINT),
     "/v1/completions": ("OpenAI's completions, with `suffix`.", api_openai.COMPLETION),
     "/v1/fim/completions": ("The same, answered as a chat message.", api_openai.COMPLETION),
     "/infill": ("llama.cpp's infill.", api_llama.INFILL),

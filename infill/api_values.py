@@ -1,18 +1,21 @@
-"""Requests and results of `/v1/infill` as JSON, both ways: the service reads and writes them, the client the reverse.
+"""Requests and results of `/v1/infill` and `/v1/lint` as JSON, both ways: for the service and for its clients.
 
 Imports nothing slow, since every command may be a client. Offsets are characters of the text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from engine.errors import InputError
 from infill.api_fields import Flag, ListOf, Number, Object, Text
 from infill.confidence import Evidence
+from infill.findings import Finding, LintRequest
 from infill.request import Candidate, Hole, HoleCompletion, InfillRequest, InfillResult, Neighbour, Piece, StepView
 
+NEIGHBOURS = ListOf(Object({"path": Text(most=4096, required=True), "text": Text(required=True)}), most=64)
 OFFSET = Number(least=0, whole=True, required=True)
 INFILL = Object(
     {
@@ -25,12 +28,32 @@ INFILL = Object(
         "steps": Number(least=1, most=1000, whole=True),
         "seed": Number(default=0, whole=True),
         "deadline_ms": Number(least=1, most=120_000),
-        "neighbours": ListOf(Object({"path": Text(most=4096, required=True), "text": Text(required=True)}), most=64),
+        "neighbours": NEIGHBOURS,
         "rejected": ListOf(Text(most=100_000), most=256),
         "caution": Number(default=1.0, least=0, most=100),
         "priority": Text(default="inline", choices=("inline", "lint", "batch")),
         "client": Text(most=256),
+        "local": Flag(),
+        "any_model": Flag(),
         "stream": Flag(),
+        "min_confidence": Number(least=0, most=1),
+        "copy_drafts": Flag(default=None),
+        "causal_draft": Flag(default=None),
+    }
+)
+OWN = ("min_confidence", "copy_drafts", "causal_draft")  # settings that a request may bring with it
+LINT = Object(
+    {
+        "text": Text(required=True),
+        "language": Text(default=None, most=64),
+        "path": Text(default=None, most=4096),
+        "ranges": ListOf(Object({"start": OFFSET, "end": OFFSET}), most=10_000),
+        "neighbours": NEIGHBOURS,
+        "off": ListOf(Text(most=64), most=64),
+        "priority": Text(default="lint", choices=("inline", "lint", "batch")),
+        "client": Text(most=256),
+        "local": Flag(),
+        "any_model": Flag(),
     }
 )
 
@@ -55,6 +78,11 @@ def request_from_json(fields: Mapping[str, Any]) -> InfillRequest:
         rejected=fields["rejected"],
         caution=fields["caution"],
     )
+
+
+def settings_from_json(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that the request brings with it."""
+    return {name: fields[name] for name in OWN if fields[name] is not None}
 
 
 def result_to_json(result: InfillResult) -> dict[str, Any]:
@@ -84,3 +112,27 @@ def step_to_json(view: StepView) -> dict[str, Any]:
 
 def step_from_json(value: Mapping[str, Any]) -> StepView:
     return StepView(value["step"], value["max_steps"], tuple(Piece(**piece) for piece in value["pieces"]))
+
+
+def lint_request_to_json(request: LintRequest) -> dict[str, Any]:
+    ranges = [{"start": start, "end": end} for start, end in request.ranges]
+    return {**asdict(request), "ranges": ranges, "off": sorted(request.off)}
+
+
+def lint_request_from_json(fields: Mapping[str, Any]) -> LintRequest:
+    """From fields as `LINT` reads them; raises InputError for a range that is none of the text."""
+    text = fields["text"]
+    ranges = tuple((one["start"], one["end"]) for one in fields["ranges"])
+    for start, end in ranges:
+        if not start <= end <= len(text):
+            raise InputError(f"The range {start}-{end} lies outside the text; send one of its {len(text)} characters.")
+    neighbours = tuple(Neighbour(**neighbour) for neighbour in fields["neighbours"])
+    return LintRequest(text, fields["language"], fields["path"], ranges, neighbours, frozenset(fields["off"]))
+
+
+def findings_to_json(findings: Sequence[Finding]) -> dict[str, Any]:
+    return {"findings": [asdict(one) for one in findings]}
+
+
+def findings_from_json(value: Mapping[str, Any]) -> tuple[Finding, ...]:
+    return tuple(Finding(**one) for one in value["findings"])

@@ -47,11 +47,17 @@ class Batch:
         self.total = sum(1 for _ in _lines(source))
         self.done = self._resume()
 
-    def run(self, completer: BatchCompleter, on_progress: Callable[[int], None] | None = None) -> None:
-        """Fills what is left; every batch is on disk before the next one starts."""
+    def run(
+        self,
+        completer: BatchCompleter,
+        on_progress: Callable[[int], None] | None = None,
+        batch_size: int | None = None,
+    ) -> None:
+        """Fills what is left; every batch is on disk before the next one starts. batch_size: if not as settings say."""
+        size = batch_size or self.settings.batch_size
         rows = islice(_rows(self.source, self.settings), self.done, None)
         with _opened(self.target, "ab") as sink:
-            while batch := list(islice(rows, self.settings.batch_size)):
+            while batch := list(islice(rows, size)):
                 for result in answers(completer, batch):
                     sink.write(_encoded(result))
                 sink.flush()

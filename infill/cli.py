@@ -16,6 +16,7 @@ from rich.table import Table
 
 from infill import cli_infill, cli_lint, cli_models, cli_serve, cli_stats, cli_support, settings
 from infill.batch import Batch
+from infill.cli_service import ROWS, SERVICE_HELP, service_for
 from infill.cli_support import INTERRUPTED, add_row, errors_to_exit_codes, say
 
 HELP = """Fill holes in code with a block-diffusion model, on this machine. Nothing you write leaves it.
@@ -92,6 +93,7 @@ def batch(
     steps: Annotated[int | None, typer.Option(metavar="N", help="Most denoising steps.")] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Same seed, same text.")] = None,
     model: Annotated[str | None, typer.Option(metavar="NAME", help="pocket, 26b, a hub id or a folder.")] = None,
+    service: Annotated[bool | None, typer.Option("--service/--no-service", help=SERVICE_HELP)] = None,
 ) -> None:
     flags = {
         "batch_size": batch_size,
@@ -109,20 +111,22 @@ def batch(
     if work.done:
         say(f"{target} has {work.done} of {work.total} rows; going on from there.")
     try:
-        _run_with_bar(work, wanted)
+        _run_with_bar(work, wanted, service)
     except KeyboardInterrupt as interrupt:
         say(f"Stopped with {work.done} of {work.total} rows done; the same command goes on from there.")
         raise typer.Exit(INTERRUPTED) from interrupt
     say(f"{target} has all {work.total} rows.")
 
 
-def _run_with_bar(work: Batch, wanted: settings.Settings) -> None:
-    completer = cli_support.load_completer(wanted)
+def _run_with_bar(work: Batch, wanted: settings.Settings, service: bool | None) -> None:
+    asked = service_for(wanted, service)
+    completer = asked or cli_support.load_completer(wanted)
     columns = (TextColumn("filling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = cli_support.errors_console()
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("rows", total=work.total, completed=work.done)
-        work.run(completer, lambda done: progress.update(task, completed=done))
+        size = ROWS if asked is not None and wanted.batch_size < ROWS else None
+        work.run(completer, lambda done: progress.update(task, completed=done), size)
 
 
 @app.command()

@@ -12,11 +12,11 @@ from typing import Annotated, Any
 import typer
 
 from engine.errors import UsageError
-from infill import cli_support, client, edit, holes, languages
+from infill import cli_support, edit, holes, languages
+from infill.cli_service import SERVICE_HELP, service_for
 from infill.cli_support import FILLED, NOTHING_TO_SHOW, errors_to_exit_codes, say
 from infill.live_view import SECONDS_A_STEP, LiveView, export_svg
 from infill.request import Hole, HoleCompletion, InfillRequest, InfillResult, Neighbour, OnStep, Piece
-from infill.service_place import place_at
 from infill.settings import Settings
 
 Complete = Callable[[InfillRequest, OnStep | None], InfillResult]
@@ -94,7 +94,7 @@ def infill(
     model: Annotated[str | None, typer.Option(metavar="NAME", help="pocket, 26b, a hub id or a folder.")] = None,
     service: Annotated[
         bool | None,
-        typer.Option("--service/--no-service", help="Ask `gesso serve`, started if need be; or load the model here."),
+        typer.Option("--service/--no-service", help=SERVICE_HELP),
     ] = None,
 ) -> None:
     output = Output(_form(whole, diff, as_json), in_place, any_, force)
@@ -194,15 +194,8 @@ def _short_name(path: Path) -> str:
 def _completes(settings: Settings, service: bool | None) -> Complete:
     """Where the request is answered: by the service where one runs with this model, started where `service` is True;
     otherwise, and where it is False, by the model loaded here."""
-    if service is not False:
-        place = place_at()
-        found = client.start(place, ("--model", settings.model)) if service else client.find(place)
-        if found is not None and (model := found.health().model) == settings.model:
-            found.wait_until_ready()
-            return found.complete
-        if service and found is not None:
-            raise UsageError(f"The service has the model {model}; use --model {model}, --no-service or end it.")
-    return cli_support.load_completer(settings).complete
+    found = service_for(settings, service)
+    return found.complete if found is not None else cli_support.load_completer(settings).complete
 
 
 def _complete(complete: Complete, request: InfillRequest, view: LiveView | None, picture: Path | None) -> InfillResult:

@@ -9,15 +9,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from engine.errors import InputError, UsageError
 from infill import cli_support, edit, languages, lint_files, lint_report
+from infill.cli_service import SERVICE_HELP, Service, service_for
 from infill.cli_support import BAD_USE, errors_to_exit_codes, say
-from infill.findings import LintRequest
+from infill.findings import Finding, LintRequest
 from infill.lint_kinds import KINDS
 from infill.lint_report import Place
 from infill.request import Hole
@@ -55,6 +56,7 @@ def lint(
     fix: Annotated[bool, typer.Option("--fix", help="Show a diff of all fixes, ask, and write.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --fix: do not ask.")] = False,
     model: Annotated[str | None, typer.Option(metavar="NAME", help="pocket, 26b, a hub id or a folder.")] = None,
+    service: Annotated[bool | None, typer.Option("--service/--no-service", help=SERVICE_HELP)] = None,
 ) -> None:
     if sum((as_json, sarif, github)) > 1:
         raise UsageError("--json, --sarif and --github exclude each other; choose one.")
@@ -65,10 +67,11 @@ def lint(
             raise UsageError(f"There is no kind {code!r}; known are {', '.join(KINDS)}.")
     named = paths or [Path()]
     files = lint_files.find_files(named)
+    several = lint_files.names_in_several(files)
     changed = lint_files.changed_lines(diff, named) if diff is not None else None
     if changed is not None:
         files = [file for file in files if file.resolve() in changed]
-    linter = _linter(model)
+    linter = _in_service(model, service) or _linter(model)
     found: list[Place] = []
     sources: dict[Path, edit.SourceFile] = {}
     for source, language in _sources(files, strict={path for path in named if not path.is_dir()}):
@@ -78,7 +81,8 @@ def lint(
             if not ranges:
                 continue
         request = LintRequest(source.text, language, str(source.path), ranges, off=frozenset(off or ()))
-        mine = lint_report.places(source.path, source.text, linter.lint(request))
+        findings = [one for one in linter.lint(request) if not _is_used_elsewhere(one, source.text, several)]
+        mine = lint_report.places(source.path, source.text, findings)
         if mine:
             sources[source.path] = source
             found += mine
@@ -90,6 +94,20 @@ def lint(
     raise typer.Exit(FOUND if found else CLEAN)
 
 
+def _is_used_elsewhere(finding: Finding, text: str, several: frozenset[str]) -> bool:
+    """Whether what seems to be misspelled stands in another file too, and is meant."""
+    return finding.code == "misspelled" and text[finding.start : finding.end] in several
+
+
+def _in_service(model: str | None, wanted: bool | None) -> Service | None:
+    """The service, where it is to be asked."""
+    settings = cli_support.read_settings(Path.cwd(), {"model": model}).settings
+    found = service_for(settings, wanted)
+    if found is not None and not found.can_lint:
+        _leave(settings.model)
+    return found
+
+
 def _linter(model: str | None) -> Linter:
     """Leaves with one sentence where the model cannot lint."""
     from infill.lint import Linter
@@ -97,9 +115,13 @@ def _linter(model: str | None) -> Linter:
     settings = cli_support.read_settings(Path.cwd(), {"model": model}).settings
     linter = Linter(cli_support.load_completer(settings))
     if not linter.can_lint:
-        say(f"The model {settings.model} cannot lint: no bars were learnt for it; use the pocket model.")
-        raise typer.Exit(BAD_USE)
+        _leave(settings.model)
     return linter
+
+
+def _leave(model: str) -> NoReturn:
+    say(f"The model {model} cannot lint: no bars were learnt for it; use the pocket model.")
+    raise typer.Exit(BAD_USE)
 
 
 def _sources(files: Sequence[Path], strict: set[Path]) -> Iterator[tuple[edit.SourceFile, str]]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+from enum import StrEnum
 from pathlib import Path
 
 import typer
 from rich.console import Console
+from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from infill import cli_support, model_store
 from infill.cli_support import add_row, errors_to_exit_codes
 
-app = typer.Typer(no_args_is_help=True, help="Models: list, fetch, check, find.")
+app = typer.Typer(no_args_is_help=True, help="Models: list, fetch, check, quantize, find.")
 
 NAME_HELP = "pocket, 26b, a hub id (owner/name) or a folder. Without it, the model of your settings."
 
@@ -49,7 +52,7 @@ def pull(name: str = typer.Argument(..., help="26b or a hub id (owner/name).")) 
 def verify(name: str | None = typer.Argument(None, help=NAME_HELP)) -> None:
     """Read every byte of a model and say for each file whether it is whole. Exit code 3 where it is not."""
     folder = model_store.resolve(_named(name))
-    from engine.checkpoint import verify as check_files
+    from engine.verification import verify as check_files
 
     with cli_support.byte_progress() as progress:
         task = progress.add_task(f"reading {folder.name}", total=None)
@@ -61,6 +64,42 @@ def verify(name: str | None = typer.Argument(None, help=NAME_HELP)) -> None:
     if any(check.problems for check in checks):
         cli_support.say(f"The model in {folder} is damaged; see above for what to do.")
         raise typer.Exit(cli_support.TROUBLE)
+
+
+class Few(StrEnum):
+    """The formats of `quantize`; see `engine.formats.quantizing`."""
+
+    int4 = "int4"
+    fp8 = "fp8"
+    nvfp4 = "nvfp4"
+
+
+@app.command()
+@errors_to_exit_codes
+def quantize(
+    source: str = typer.Argument(..., help="The model to read, in bfloat16 or float32: 26b, a hub id or a folder."),
+    target: Path = typer.Argument(..., metavar="DEST", help="The folder to write; new or empty."),
+    kind: Few = typer.Option(..., "--format", help="int4: 4.5 bits a weight; fp8: 8; nvfp4: 4.5."),
+) -> None:
+    """Write a model in few bits, for a GPU with less memory. Needs little memory itself.
+
+    A run that was cut off goes on where it stopped. Use the result with `--model DEST`. Of a mixture of experts, int4
+    and nvfp4 are for the experts, and the other projections are in fp8.
+    """
+    folder = model_store.resolve(source)
+    from engine.formats.quantizing import quantize_folder
+
+    with cli_support.byte_progress() as progress:
+        task = progress.add_task(f"quantizing {folder.name}", total=None)
+        report = functools.partial(_advance, progress, task)
+        quantize_folder(folder, target, kind.value, report)
+    size = sum(file.stat().st_size for file in target.iterdir())
+    cli_support.write_out(f"{target}\n")
+    cli_support.say(f"{target} has {_size(size)}; try it with `gesso infill … --model {target}`.")
+
+
+def _advance(progress: Progress, task: TaskID, done: int, total: int) -> None:
+    progress.update(task, completed=done, total=total)
 
 
 @app.command()

@@ -15,9 +15,11 @@ import typer
 from engine.errors import InputError, UsageError
 from infill import cli_support, client
 from infill.cli_support import FILLED, errors_to_exit_codes, say
+from infill.routes import read_routes
 from infill.service import IDLE_MINUTES, Network, ServiceOptions
 from infill.service import serve as run_service
-from infill.service_place import Place, holder, place_at
+from infill.service_place import Place, all_places, holder, place_at
+from infill.settings import user_file
 
 NOT_RUNNING = 1
 PORT = 8012
@@ -54,6 +56,9 @@ def serve(
     tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help="The port's certificate, PEM.")] = None,
     tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="The key of the certificate, PEM.")] = None,
     model: Annotated[str | None, typer.Option(metavar="NAME", help="pocket, 26b, a hub id or a folder.")] = None,
+    device: Annotated[str | None, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")] = None,
+    dtype: Annotated[str | None, typer.Option(metavar="TYPE", help="auto, float32 or bfloat16.")] = None,
+    threads: Annotated[int | None, typer.Option(metavar="N", help="Most CPU threads.")] = None,
     idle_minutes: Annotated[
         float, typer.Option(metavar="N", min=0, max=1e6, help="End after this long without a request; 0: never.")
     ] = IDLE_MINUTES,
@@ -62,10 +67,12 @@ def serve(
     if context.invoked_subcommand is not None:
         context.obj = socket
         return
-    settings = cli_support.read_settings(Path.cwd(), {"model": model}).settings
+    flags = {"model": model, "device": device, "dtype": dtype, "threads": threads}
+    settings = cli_support.read_settings(Path.cwd(), flags).settings
     network = _network(host, port, token_file, tls_cert, tls_key)
     place = place_at(socket)
-    if not run_service(ServiceOptions(place, settings, network, idle_minutes, batch)):
+    routes = read_routes(user_file())
+    if not run_service(ServiceOptions(place, settings, network, idle_minutes, batch, routes)):
         say(f"A service runs already at {place.socket}, process {holder(place)}; this one is not needed.")
 
 
@@ -74,22 +81,27 @@ def serve(
 def status(
     context: typer.Context,
     socket: Socket = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object for each.")] = False,
 ) -> None:
     """What runs. Exit code 0 where a service answers, else 1."""
-    place = _place(context, socket)
-    found = client.find(place)
-    if found is None:
-        process = holder(place)
+    places = _places(context, socket)
+    found = [one for place in places if (one := client.find(place)) is not None]
+    for one in found:
+        _print_health(one, as_json)
+    if not found:
         cli_support.write_out("{}\n") if as_json else None
-        say(f"No service runs at {place.socket}." if process is None else f"Process {process} does not answer.")
+        hung = [process for place in places if (process := holder(place)) is not None]
+        say(f"No service runs at {places[0].socket}." if not hung else f"Process {hung[0]} does not answer.")
         raise typer.Exit(NOT_RUNNING)
-    health = found.health()
+
+
+def _print_health(found: client.Client, as_json: bool) -> None:
+    health, socket = found.health(), found.place.socket
     if as_json:
-        cli_support.write_out(json.dumps(asdict(health) | {"socket": str(place.socket)}) + "\n")
+        cli_support.write_out(json.dumps(asdict(health) | {"socket": str(socket)}) + "\n")
         return
     state = {"ok": "ready", "loading": f"loading, {health.done} of {health.total} bytes"}.get(health.status, "failed")
-    text = f"model {health.model} ({state}), process {health.pid}, {health.pending} requests, {place.socket}\n"
+    text = f"model {health.model} ({state}), process {health.pid}, {health.pending} requests, {socket}\n"
     cli_support.write_out(text)
     if health.message:
         say(health.message)
@@ -99,8 +111,9 @@ def status(
 @errors_to_exit_codes
 def stop(context: typer.Context, socket: Socket = None) -> None:
     """End the service, and wait until it is gone."""
-    place = _place(context, socket)
-    say("The service has ended." if client.stop(place) else f"No service runs at {place.socket}.")
+    places = _places(context, socket)
+    ended = [place for place in places if client.stop(place)]
+    say("The service has ended." if ended else f"No service runs at {places[0].socket}.")
     raise typer.Exit(FILLED)
 
 
@@ -112,7 +125,7 @@ def logs(
     lines: Annotated[int, typer.Option(metavar="N", min=1, help="How many.")] = LOG_LINES,
 ) -> None:
     """The last lines of its log. Code is never in it."""
-    place = _place(context, socket)
+    place = _places(context, socket)[0]
     try:
         text = place.log.read_text("utf-8", "replace")
     except OSError as reason:
@@ -120,8 +133,10 @@ def logs(
     cli_support.write_out("".join(text.splitlines(keepends=True)[-lines:]))
 
 
-def _place(context: typer.Context, socket: Path | None) -> Place:
-    return place_at(socket if socket is not None else context.obj)
+def _places(context: typer.Context, socket: Path | None) -> list[Place]:
+    """The one that was named, else all of this user, the usual one first."""
+    named = socket if socket is not None else context.obj
+    return [place_at(named)] if named is not None else all_places()
 
 
 def _network(

@@ -1,7 +1,7 @@
 """The resident service from outside: found, started where there is none, asked. Standard library alone.
 
-A request is a connection of its own over the Unix socket, so hanging up is how one is cancelled. Must not know who
-asks; not for the event loop of a server, as every call blocks.
+A request is a connection of its own over the Unix socket, so hanging up is how one is cancelled (`Line`). Must not know
+who asks; not for the event loop of a server, as every call blocks.
 """
 
 from __future__ import annotations
@@ -14,23 +14,33 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from engine.errors import GessoError, InputError
-from infill.api_values import request_to_json, result_from_json, step_from_json
+from engine.errors import Cancelled, GessoError, InputError
+from infill.api_values import (
+    findings_from_json,
+    lint_request_to_json,
+    request_to_json,
+    result_from_json,
+    step_from_json,
+)
+from infill.findings import Finding, LintRequest
 from infill.request import InfillRequest, InfillResult, OnStep
-from infill.service_place import Place, holder, make_private
+from infill.service_place import Place, holder, installed_version, make_private
 
 COMMAND = (sys.executable, "-P", "-m", "infill", "serve")  # -P: nothing is imported from the folder of a project
 START_S = 30.0  # until a service that was started answers at all
-ANSWER_S = 130.0  # a little longer than the service gives any request
+ANSWER_S = 130.0  # a little longer than the service gives any infill
+LINT_ANSWER_S = 610.0  # and any lint
 QUICK_S = 5.0
-PAUSE_S = 0.03
+PAUSE_S, LONGEST_PAUSE_S = 0.03, 0.25  # between two questions whether it is ready
 END_S = 10.0
+ARENAS = "2"  # of glibc's allocator: its usual eight a core keep what threads that are long gone have freed
 Progress = Callable[[int, int], None]
 
 
@@ -39,12 +49,18 @@ class ServiceGone(GessoError):
 
 
 class ServiceRefused(GessoError):
-    """The service is loading, has too much to do, or failed at this request."""
+    """The service has too much to do, or failed at this request."""
+
+
+class ServiceNotReady(ServiceRefused):
+    """The service is loading its model, or could not load it."""
 
 
 @dataclass(frozen=True)
 class Health:
-    """status: "ok", "loading" or "failed". done, total: bytes of the weights while loading."""
+    """status: "ok", "loading" or "failed". done, total: bytes of the weights while loading. can_lint: whether
+    its model has findings; lints: whether those are good enough to be shown unasked. meanwhile: the smaller model
+    that answers those who take any, until this one is ready."""
 
     status: str
     model: str
@@ -54,6 +70,42 @@ class Health:
     pending: int
     pid: int
     version: str
+    can_lint: bool = False
+    lints: bool = False
+    meanwhile: str | None = None
+
+
+class Line:
+    """The connection of one request, which any thread may hang up; whoever waits for its answer gets Cancelled."""
+
+    def __init__(self) -> None:
+        self.hung_up = False
+        self._socket: socket.socket | None = None
+        self._turn = threading.Lock()
+
+    def hang_up(self) -> None:
+        with self._turn:
+            self.hung_up = True
+            if self._socket is not None:
+                with suppress(OSError):  # the other end was quicker
+                    self._socket.shutdown(socket.SHUT_RDWR)
+
+    @contextmanager
+    def on(self, connected: socket.socket) -> Iterator[None]:
+        """While `connected` is the line; Cancelled where it was hung up before."""
+        with self._turn:
+            self.leave_if_hung_up()
+            self._socket = connected
+        try:
+            yield
+        finally:
+            with self._turn:
+                self._socket = None
+
+    def leave_if_hung_up(self) -> None:
+        """Raises Cancelled."""
+        if self.hung_up:
+            raise Cancelled("The request was cancelled; ask again if it is still wanted.")
 
 
 class Client:
@@ -68,40 +120,75 @@ class Client:
         with self._asked("GET", "/health", None, QUICK_S) as response:
             value = _value(response)
         try:
-            return Health(**{name: value[name] for name in Health.__annotations__})
-        except (KeyError, TypeError) as wrong:
+            return Health(**{name: value[name] for name in Health.__annotations__ if name in value})
+        except TypeError as wrong:
             raise ServiceGone(f"What answers at {self.place.socket} is no Gesso service; remove the file.") from wrong
 
-    def complete(self, request: InfillRequest, on_step: OnStep | None = None, priority: str = "inline") -> InfillResult:
+    def complete(
+        self,
+        request: InfillRequest,
+        on_step: OnStep | None = None,
+        priority: str = "inline",
+        line: Line | None = None,
+        settings: Mapping[str, Any] | None = None,
+        any_model: bool = False,
+    ) -> InfillResult:
         """The result, from the same values as from a `Completer`; with `on_step` the canvas after each step.
 
-        Where `on_step` returns False the steps that follow are no longer told. Raises ServiceGone, ServiceRefused, or
-        InputError for a request that cannot be used.
+        Where `on_step` returns False the steps that follow are no longer told. settings: those of
+        `infill.api_values.OWN` that stand for this request. any_model: a smaller one may answer while that of the
+        service loads. Raises ServiceGone, ServiceRefused, InputError for a
+        request that cannot be used, or Cancelled where `line` was hung up.
         """
         body = request_to_json(request) | {"priority": priority, "client": self.name, "stream": on_step is not None}
-        with self._asked("POST", "/v1/infill", body, ANSWER_S) as response:
+        body["any_model"] = any_model
+        with self._asked("POST", "/v1/infill", {**body, **(settings or {})}, ANSWER_S, line) as response:
             if response.status != 200:
                 raise _error(_value(response), response.status)
             return result_from_json(_value(response) if on_step is None else _followed(response, on_step))
 
-    def wait_until_ready(self, on_progress: Progress | None = None) -> Health:
-        """Returns when the model is loaded. Raises ServiceRefused where it cannot be, ServiceGone without a service."""
-        while (health := self.health()).status == "loading":
+    def lint(
+        self, request: LintRequest, priority: str = "lint", line: Line | None = None, any_model: bool = False
+    ) -> tuple[Finding, ...]:
+        """What looks wrong, from the same values as from a `Linter`; otherwise as `complete`."""
+        body = lint_request_to_json(request) | {"priority": priority, "client": self.name, "any_model": any_model}
+        with self._asked("POST", "/v1/lint", body, LINT_ANSWER_S, line) as response:
+            value = _value(response)
+        if response.status != 200:
+            raise _error(value, response.status)
+        return findings_from_json(value)
+
+    def wait_until_ready(self, on_progress: Progress | None = None, any_model: bool = False) -> Health:
+        """Returns when the model is loaded; with `any_model` as soon as a smaller one answers meanwhile.
+
+        Raises ServiceNotReady where it cannot be, ServiceGone without a service.
+        """
+        pause_s = PAUSE_S
+        while (health := self.health()).status == "loading" and not (any_model and health.meanwhile):
             if on_progress is not None:
                 on_progress(health.done, health.total)
-            time.sleep(PAUSE_S)
-        if health.status == "failed":
-            raise ServiceRefused(health.message or "The model of the service could not be loaded; see its log.")
+            time.sleep(pause_s)
+            pause_s = min(LONGEST_PAUSE_S, 1.5 * pause_s)
+        if health.status == "failed" and not (any_model and health.meanwhile):
+            raise ServiceNotReady(health.message or "The model of the service could not be loaded; see its log.")
         return health
 
     @contextmanager
-    def _asked(self, method: str, path: str, body: Any, timeout_s: float) -> Iterator[http.client.HTTPResponse]:
+    def _asked(
+        self, method: str, path: str, body: Any, timeout_s: float, line: Line | None = None
+    ) -> Iterator[http.client.HTTPResponse]:
+        line = line or Line()
         connection = _Connection(str(self.place.socket), timeout_s)
         content = None if body is None else json.dumps(body).encode()
         try:
-            connection.request(method, path, content, {"Content-Type": "application/json"} if content else {})
-            yield connection.getresponse()
-        except (OSError, http.client.HTTPException) as reason:
+            connection.connect()
+            with line.on(connection.sock):
+                connection.request(method, path, content, {"Content-Type": "application/json"} if content else {})
+                yield connection.getresponse()
+        except (OSError, http.client.HTTPException, ServiceGone) as reason:
+            line.leave_if_hung_up()
+            if isinstance(reason, ServiceGone):
+                raise
             raise ServiceGone(
                 f"The service at {self.place.socket} does not answer; ask again to restart it."
             ) from reason
@@ -128,11 +215,49 @@ def start(place: Place, arguments: Sequence[str] = (), command: Sequence[str] = 
     make_private(place.socket.parent)
     if (found := find(place)) is not None:
         return found
-    with _alone(place):
-        if (found := find(place)) is not None:
-            return found
-        process = _spawn(place, [*command, "--socket", str(place.socket), *arguments])
-        return _first_answer(place, process)
+    try:
+        with _alone(place):
+            if (found := find(place)) is not None:
+                return found
+            process = _spawn(place, [*command, "--socket", str(place.socket), *arguments])
+            return _first_answer(place, process)
+    except OSError as reason:
+        raise ServiceGone(f"The service cannot be started ({reason.strerror}); try `gesso serve`.") from reason
+
+
+def find_with(place: Place, model: str) -> Client | None:
+    """The service with this model and of this version, loading, ready or failed; at `place` or beside it."""
+    for at in _places(place, model):
+        found = Client(at)
+        with suppress(ServiceGone):
+            if _suits(found.health(), model):
+                return found
+    return None
+
+
+def start_with(place: Place, model: str, arguments: Sequence[str] = ()) -> Client:
+    """As `start`, a service with this model and of this version: where one with another has the place, one beside it.
+
+    One that could not load its model is replaced, as what was missing may be there now.
+    """
+    if (found := find_with(place, model)) is not None:
+        with suppress(ServiceGone):
+            if found.health().status != "failed" or found.health().meanwhile:
+                return found
+        stop(found.place)
+    for at in _places(place, model):
+        started = start(at, ("--model", model, *arguments))
+        if _suits(started.health(), model):
+            return started
+    raise ServiceGone(f"Another service took the place of the one for {model}; ask again.")
+
+
+def _places(place: Place, model: str) -> tuple[Place, Place]:
+    return place, place.beside(f"{model} {installed_version()}")
+
+
+def _suits(health: Health, model: str) -> bool:
+    return (health.model, health.version) == (model, installed_version())
 
 
 def complete(
@@ -152,7 +277,7 @@ def complete(
 
 def stop(place: Place) -> bool:
     """Ends the service, at once where it does not end by itself; False where none runs. Returns when it is gone."""
-    if (process := holder(place)) is None:
+    if (process := _process(place)) is None:
         return False
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
@@ -161,10 +286,20 @@ def stop(place: Place) -> bool:
             return True
         until = time.monotonic() + END_S
         while time.monotonic() < until:
-            if holder(place) != process:
+            if _process(place) != process:
                 return True
             time.sleep(PAUSE_S)
     raise ServiceGone(f"The service, process {process}, does not end; see `ps -p {process}`.")
+
+
+def _process(place: Place) -> int | None:
+    """Of the service: who holds the lock, by its own word where the lock could not be signed."""
+    if (process := holder(place)) is not None:
+        return process
+    try:
+        return Client(place).health().pid
+    except ServiceGone:
+        return None
 
 
 class _Connection(http.client.HTTPConnection):
@@ -203,10 +338,8 @@ def _spawn(place: Place, command: Sequence[str]) -> subprocess.Popen[bytes]:
             stderr=log,
             start_new_session=True,
             cwd=place.socket.parent,
-            env={**os.environ, "PYTHONPATH": path},
+            env={"MALLOC_ARENA_MAX": ARENAS, **os.environ, "PYTHONPATH": path},
         )
-    except OSError as reason:
-        raise ServiceGone(f"The service cannot be started ({reason.strerror}); try `gesso serve`.") from reason
     finally:
         os.close(log)
 
@@ -248,4 +381,5 @@ def _value(response: http.client.HTTPResponse) -> dict[str, Any]:
 
 def _error(value: dict[str, Any], status: int) -> GessoError:
     message = str((value.get("error") or {}).get("message") or f"The service answered with status {status}.")
-    return InputError(message) if status == 400 else ServiceRefused(message)
+    kinds = {400: InputError, 503: ServiceNotReady}
+    return kinds.get(status, ServiceRefused)(message)

@@ -64,7 +64,8 @@ class Completer:
         folder = resolve(settings.model)
         device = choose_device(settings.device)
         set_threads(device, settings.threads)
-        weights = pack(load_model(folder, device, choose_dtype(device, settings.dtype), on_progress))
+        dtype = choose_dtype(device, settings.dtype)
+        weights = pack(load_model(folder, device, dtype, on_progress, fp8_keys=settings.keys == "fp8"))
         calibration, min_confidence = _stored_calibration(folder)
         if settings.min_confidence is None:
             settings = replace(settings, min_confidence=min_confidence)

@@ -6,7 +6,7 @@ Reports, and changes nothing. Must not load a model.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
@@ -20,13 +20,26 @@ from infill.model_store import POCKET, POCKET_FOLDER
 
 GIB = 2**30
 BYTES_A_WEIGHT = {"float32": 4, "bfloat16": 2}
-LARGE_BYTES = {"bfloat16": 50.5e9, "float32": 101e9, "fp8": 25.3e9, "nvfp4": 18.8e9, "int4": 16e9}
-READ_BY_THIS_VERSION = ("float32", "bfloat16")  # see engine/checkpoint.py
+# Of the 26B without its vision tower, from its shapes and the formats of engine/formats/quantizing.py; nvfp4 as NVIDIA
+# publishes it, with everything but the experts in bfloat16.
+LARGE_BYTES = {"bfloat16": 50.5e9, "float32": 101.0e9, "fp8": 26.1e9, "nvfp4": 17.8e9, "int4": 16.1e9}
+FEW_BITS = ("fp8", "nvfp4", "int4")
+CONTEXT = 8192 + 256  # tokens of a prompt and a canvas
+KEY_BYTES = {"float32": 450_560, "bfloat16": 225_280}  # a token, over all layers
+WORKING_BYTES = GIB  # activations of a pass, logits, the keys that a recorded step looks at
+HOW = {
+    "bfloat16": "gesso model pull 26b",
+    "float32": "gesso model pull 26b",
+    "fp8": "gesso model quantize 26b DEST --format fp8",
+    "nvfp4": "NVIDIA's NVFP4 build, by `gesso model pull OWNER/NAME`",
+    "int4": "gesso model quantize 26b DEST --format int4",
+}
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A model in one number type. bytes: weights and working room; runs: this version can read and hold it here."""
+    """A model in one number type. bytes: weights and working room, of the 26B with 8k of context too; runs: it fits,
+    and is fast enough here to be of use."""
 
     model: str
     dtype: str
@@ -61,9 +74,15 @@ def examine(machine: Mapping[str, Any] | None = None) -> Report:
 
 def _free_memory(machine: Mapping[str, Any]) -> int:
     """Bytes free on the device that would be chosen."""
-    if machine["device"].startswith("cuda"):
-        return max(gpu["memory_available"] for gpu in machine["gpus"])
-    return int(machine["memory_available"])
+    gpu = _gpu(machine)
+    return int(machine["memory_available"] if gpu is None else gpu["memory_available"])
+
+
+def _gpu(machine: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The NVIDIA GPU that would be chosen."""
+    if not machine["device"].startswith("cuda"):
+        return None
+    return machine["gpus"][int(machine["device"].partition(":")[2] or 0)]
 
 
 def _pocket(machine: Mapping[str, Any], free: int) -> Fit:
@@ -78,33 +97,34 @@ def _pocket(machine: Mapping[str, Any], free: int) -> Fit:
 
 
 def _large(machine: Mapping[str, Any], free: int) -> list[Fit]:
-    """The released model in every build, the one this machine would load first."""
-    native = machine["dtype"]
-    builds = [native, *(name for name in LARGE_BYTES if name not in (native, *READ_BY_THIS_VERSION))]
+    """The released model in every build, with 8k of context; the one in the machine's own number type first."""
+    gpu, native = _gpu(machine), machine["dtype"]
     found = []
-    for build in builds:
-        size = int(LARGE_BYTES[build]) + RESERVE_BYTES
-        readable = build in READ_BY_THIS_VERSION
-        note = "gesso model pull 26b" if readable else "this version does not read it yet"
-        fits = size <= free
-        found.append(Fit("26b", build, size, machine["device"], fits, fits and readable, note))
+    for build in (native, *FEW_BITS):
+        size = int(LARGE_BYTES[build]) + CONTEXT * KEY_BYTES[native] + WORKING_BYTES
+        fits, note, runs = size <= free, HOW[build], True
+        if build in FEW_BITS and gpu is None:
+            note, runs = "needs an NVIDIA GPU to be of use", False
+        elif build in FEW_BITS and gpu is not None and gpu.get("no_kernels"):
+            note = f"slow here: {gpu['no_kernels']}"
+        found.append(Fit("26b", build, size, machine["device"], fits, fits and runs, note))
     return found
 
 
 def _advice(machine: Mapping[str, Any], models: tuple[Fit, ...], languages: Mapping[str, bool]) -> list[str]:
-    advice = [f"{gpu['name']} cannot be used: {gpu['trouble']}." for gpu in machine["gpus"] if gpu["trouble"]]
-    pocket, large = models[0], models[1]
+    advice = list(_gpu_advice(machine))
+    pocket, large = models[0], models[1:]
     if not pocket.runs:
         lack = f"it needs {pocket.bytes / GIB:.1f} GiB of free memory; close other programs."
         advice.append(f"The pocket model cannot be loaded: {lack if pocket.bytes else pocket.note}")
-    if large.runs:
+    best = next((fit for fit in large if fit.runs), None)
+    if best is not None:
         speed = "" if machine["device"] != "cpu" else ", slowly on this CPU"
-        advice.append(f"The 26B model fits{speed}: `gesso model pull 26b`, then `gesso infill … --model 26b`.")
-    elif pocket.runs:
-        advice.append(
-            f"Use the pocket model: the 26B model needs {large.bytes / GIB:.0f} GiB in {large.dtype}, and "
-            f"{_free_memory(machine) / GIB:.0f} GiB are free."
-        )
+        way = f"`{best.note}`" if best.note.startswith("gesso ") else best.note
+        use = "`gesso infill … --model 26b`" if best.dtype not in FEW_BITS else "`gesso infill … --model DEST`"
+        advice.append(f"The 26B model fits in {best.dtype} with 8k of context{speed}: {way}, then {use}.")
+    else:
+        advice += _why_not_large(machine, large, pocket.runs)
     if pocket.runs:
         advice.append("Try it: `gesso infill FILE --at LINE:COL --watch`.")
     absent = [name for name, present in languages.items() if not present]
@@ -114,3 +134,36 @@ def _advice(machine: Mapping[str, Any], models: tuple[Fit, ...], languages: Mapp
             "install their tree-sitter grammars (`pip install --upgrade gesso`)."
         )
     return advice
+
+
+def _gpu_advice(machine: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the GPUs, and what to do."""
+    for gpu in machine["gpus"]:
+        if gpu["trouble"]:
+            yield f"{gpu['name']} cannot be used: {gpu['trouble']}."
+        elif reason := gpu.get("no_kernels"):
+            yield f"{gpu['name']} runs without Gesso's kernels, slower: {reason}."
+    if not machine["gpus"] and machine.get("driver"):
+        yield f"No GPU can be used: {machine['no_cuda']}."
+    gpu = _gpu(machine)
+    if gpu is not None and machine["dtype"] == "float32":
+        old = f"{gpu['name']} (compute capability {gpu['compute_capability']}) is too old for bfloat16"
+        yield f"{old}, so weights take twice the memory."
+
+
+def _why_not_large(machine: Mapping[str, Any], large: Sequence[Fit], has_pocket: bool) -> list[str]:
+    """The smallest build that this machine could run, and whether other programs are in its way."""
+    gpu, free = _gpu(machine), _free_memory(machine)
+    smallest = min(large if gpu is not None else large[:1], key=lambda fit: fit.bytes)
+    if gpu is not None and smallest.bytes <= gpu["memory_total"]:
+        taken = (gpu["memory_total"] - free) / GIB
+        return [
+            f"Other programs hold {taken:.1f} GiB of {gpu['name']}; close them, and the 26B model fits in "
+            f"{smallest.dtype}, which needs {smallest.bytes / GIB:.1f} GiB."
+        ]
+    if not has_pocket:
+        return []
+    return [
+        f"Use the pocket model: the 26B model needs {smallest.bytes / GIB:.0f} GiB in {smallest.dtype} with 8k of "
+        f"context, and {free / GIB:.0f} GiB are free."
+    ]

@@ -6,8 +6,9 @@ or files on disk other than the model's own.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 
 from engine.errors import Stop, leave_if
@@ -19,14 +20,17 @@ from infill.lint_habits import Habits
 from infill.lint_hidden import Hidden
 from infill.lint_kinds import KINDS, Edit
 from infill.lint_likelihood import Gain, Likelihood, stretches
+from infill.lint_names import KnownNames
 from infill.lint_quiet import Quiet, why_quiet
+from infill.lint_slots import Slots
 from infill.lint_survey import Survey
 from infill.model_store import resolve
 from infill.syntax import SyntaxTree, error_score, parse
 
-HIDDEN = ("wrong-name", "wrong-operator")  # kinds where the denoiser is asked too; for the others it changed nothing
-MOST_HIDDEN = 2  # edits of a stretch and such a kind that it is asked about
+HIDDEN = ("wrong-name", "wrong-operator", "swapped-arguments")  # kinds where the denoiser is asked too
+MOST_HIDDEN = 3  # edits of a stretch and such a kind that it is asked about
 LEAST_GAIN = 1.0  # nats that they must bring by the causal encoder
+_NAME = re.compile(r"[^\W\d]\w*")
 
 
 @dataclass(frozen=True)
@@ -40,12 +44,14 @@ class Judged:
 class Linter:
     """Finds what looks wrong in code with the model of a completer. One caller at a time.
 
-    bars: those that are stored with the model where none are given.
+    bars: those that are stored with the model where none are given; so is the list of names that many projects use.
     """
 
     def __init__(self, completer: Completer, bars: Bars | None = None) -> None:
         self.completer = completer
-        self.bars = bars if bars is not None else Bars.read(resolve(completer.settings.model))
+        folder = resolve(completer.settings.model)
+        self.bars = bars if bars is not None else Bars.read(folder)
+        self.known = KnownNames.read(folder)
 
     @property
     def can_lint(self) -> bool:
@@ -117,8 +123,13 @@ class Linter:
         leave_if(stop)
         ranges = request.ranges or ((0, len(request.text)),)
         survey = Survey(tree)
-        quiet, habits = Quiet(tree), Habits(survey)
-        edits = [edit for edit in find_edits(tree, survey, ranges) if edit.code in codes and quiet.allows(edit)]
+        quiet, habits, slots = Quiet(tree), Habits(survey), Slots(survey, self.known)
+        elsewhere = frozenset(name for other in request.neighbours for name in _NAME.findall(other.text))
+        edits = [
+            edit
+            for edit in find_edits(tree, survey, ranges)
+            if edit.code in codes and quiet.allows(edit) and not _is_known(request.text, edit, elsewhere)
+        ]
         likelihood = Likelihood(self.completer.denoiser, self.completer.family, stop)
         hidden = Hidden(self.completer.denoiser, self.completer.family, self.completer.sampling, stop)
         found: list[Judged] = []
@@ -128,14 +139,26 @@ class Linter:
             best = [edit for code in HIDDEN for edit in _best(gains, code)]
             unseen = dict(zip(best, hidden.gains(request, best), strict=True))
             for edit, gain in gains.items():
-                facts = {**asdict(gain), **asdict(habits.of(edit))}
-                found.append(Judged(edit, LintEvidence(**facts, hidden=unseen.get(edit, 0.0))))
+                facts = {**asdict(gain), **asdict(habits.of(edit)), **asdict(slots.of(edit))}
+                familiar = self._familiarity(request.text[edit.start : edit.end], edit)
+                evidence = LintEvidence(**facts, hidden=unseen.get(edit, 0.0), familiar=familiar)
+                found.append(Judged(edit, evidence))
         return found
+
+    def _familiarity(self, old: str, edit: Edit) -> float:
+        """How known the name is that would go; 0 for all else."""
+        names = old.isidentifier() and edit.replacement.isidentifier() and self.known is not None
+        return self.known.familiarity(old, edit.replacement) if names and self.known is not None else 0.0
 
 
 def _best(gains: Mapping[Edit, Gain], code: str) -> list[Edit]:
     promising = [edit for edit in gains if edit.code == code and gains[edit].whole >= LEAST_GAIN]
     return sorted(promising, key=lambda edit: -gains[edit].whole)[:MOST_HIDDEN]
+
+
+def _is_known(text: str, edit: Edit, elsewhere: Set[str]) -> bool:
+    """Whether what may be misspelled stands in another file too."""
+    return edit.code == "misspelled" and text[edit.start : edit.end] in elsewhere
 
 
 def _parses(tree: SyntaxTree, edit: Edit) -> bool:

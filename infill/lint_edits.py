@@ -6,15 +6,17 @@ proposed than are ever right; the model chooses. Must not know the model.
 
 from __future__ import annotations
 
+import builtins
 import re
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 
 import tree_sitter
 
 from infill.findings import Range
+from infill.lint_copies import left_over
 from infill.lint_kinds import Edit
-from infill.lint_survey import Name, Survey
+from infill.lint_survey import PARAMETERS, Name, Survey
 from infill.syntax import SyntaxTree
 
 OPERATORS = {
@@ -32,17 +34,16 @@ _SIMPLE = frozenset(
     "number string true false none call call_expression unary_operator binary_operator".split()
 )
 _LONGEST_ARGUMENT = 60
+_SYMMETRIC = frozenset("min max print zip union intersection gcd hypot allclose isclose array_equal".split())
 _CONDITIONED = frozenset("if_statement elif_clause while_statement if_expression assert_statement do_statement".split())
 _NEGATABLE = frozenset(
     "identifier attribute call member_expression call_expression selector_expression field_expression subscript "
     "method_invocation field_access subscript_expression index_expression".split()
 )
+_BUILTINS = frozenset(dir(builtins))
 _AWAITS = {"call": "await", "call_expression": "await_expression"}
 MOST_ALTERNATIVES = 12
-LINES_ABOVE = 3  # of the same shape, that a line may be copied from
 LEAST_SPELLED = 4  # characters of a name that may be misspelled
-_WORDS = re.compile(r"\w+|[^\w\s]")
-_IDENTIFIER = re.compile(r"[^\W\d]\w*\Z")
 _ASSIGNED = re.compile(r"[ \t]*(?::[^=\n]*)?=(?!=)")
 _KEY = re.compile(r"[\"']([^\W\d]\w*)[\"']\Z")
 
@@ -106,7 +107,8 @@ class _Finder:
                 yield Edit(name.start, name.end, other, "wrong-attribute")
 
     def missing_self(self) -> Iterator[Edit]:
-        """A name that is no variable here but a member of `self` or `this`; also one that a line gives a value."""
+        """A member of `self` or `this` where nothing else of that name can be meant: a name without an origin, or one
+        that a line gives a value which no other line reads, where the function goes on."""
         for owner in ("self", "this"):
             members = {text for text, _ in self.survey.members[owner]}
             members |= self.survey.declared if members else set()
@@ -114,11 +116,41 @@ class _Finder:
                 if name.text not in members or name.function < 0:
                     continue
                 visible = self.survey.visible(name.function, len(self.text))
-                if owner == "self" and owner not in visible:
+                if (owner == "self" and owner not in visible) or self._is_shared(name.text) or not self._in_body(name):
                     continue
                 unknown = name.role in ("use", "call") and name.text not in visible
-                if unknown or (name.role == "bound" and self._begins_assignment(name)):
+                if unknown or (name.role == "bound" and self._begins_assignment(name) and self._is_lost(name)):
                     yield Edit(name.start, name.end, f"{owner}.{name.text}", "missing-self")
+
+    def _is_shared(self, text: str) -> bool:
+        """Whether the whole file knows the name, or may know it."""
+        known = text in self.survey.shared or (self.python and text in _BUILTINS)
+        return known or self.survey.is_open
+
+    def _in_body(self, name: Name) -> bool:
+        """Whether the name stands in the body of its function: not among the parameters, nor in a class within."""
+        node = self.tree.root.descendant_for_byte_range(self.tree.byte(name.start), self.tree.byte(name.end))
+        scopes = self.tree.language.scopes
+        while node is not None and scopes.get(node.type) not in ("function", "method"):
+            if node.type in PARAMETERS or scopes.get(node.type) == "class":
+                return False
+            node = node.parent
+        return True
+
+    def _is_lost(self, name: Name) -> bool:
+        """Whether the function goes on below the line of `name`, and reads no variable of this name in another line.
+
+        What stands last may still be in the making."""
+        first, last = self.text.rfind("\n", 0, name.start) + 1, self.text.find("\n", name.end)
+        last = last if last >= 0 else len(self.text)
+        function = self.survey.functions[name.function]
+        others = [
+            other
+            for other in self.survey.names
+            if function.start <= other.start < function.end and not first <= other.start < last
+        ]
+        read = any(other.text == name.text and other.role in ("use", "call", "written") for other in others)
+        return not read and any(other.start >= last for other in others)
 
     def _begins_assignment(self, name: Name) -> bool:
         line = self.text.rfind("\n", 0, name.start) + 1
@@ -173,20 +205,10 @@ class _Finder:
 
     def copy_paste(self) -> Iterator[Edit]:
         """A name that stayed as in a line above of the same shape, where all else of its kind was changed."""
-        starts = [0, *(match.end() for match in re.finditer("\n", self.text))]
-        lines = [self.text[a:b] for a, b in zip(starts, [*starts[1:], len(self.text)], strict=True)]
-        words = {index: [*_WORDS.finditer(line)] for index, line in enumerate(lines) if line.strip()}
-        ink = [*words]
-        code = {name.start for name in self.names}
-        for place, below in enumerate(ink):
-            new = words[below]
-            if len(new) < 5 or not self._within(starts[below] + new[0].start(), starts[below] + new[-1].end()):
-                continue
-            for above in ink[max(0, place - LINES_ABOVE) : place]:
-                old = words[above]
-                if len(old) == len(new):
-                    pairs = [(a[0], b[0], starts[below] + b.start()) for a, b in zip(old, new, strict=True)]
-                    yield from _left_over(pairs, code)
+        code = {name.start for name in self.survey.names}
+        for start, end, replacement in left_over(self.text):
+            if start in code and self._within(start, end):
+                yield Edit(start, end, replacement, "copy-paste")
 
     def by_node(self) -> Iterator[Edit]:
         """Operators, literals, arguments, and words that may be missing."""
@@ -228,6 +250,8 @@ class _Finder:
 
     def _swapped(self, node: tree_sitter.Node) -> Iterator[Edit]:
         arguments = node.named_children
+        if self._in_any_order(node, arguments):
+            return
         for one, other in zip(arguments, arguments[1:], strict=False):
             first, second = self.tree.part(one), self.tree.part(other)
             if one.type in _SIMPLE and other.type in _SIMPLE and len(first) + len(second) < _LONGEST_ARGUMENT:
@@ -235,6 +259,13 @@ class _Finder:
                     start, middle = self.tree.span(one)
                     last, end = self.tree.span(other)
                     yield Edit(start, end, second + self.text[middle:last] + first, "swapped-arguments")
+
+    def _in_any_order(self, node: tree_sitter.Node, arguments: Sequence[tree_sitter.Node]) -> bool:
+        """Whether order means nothing to what is called (`min`), or follows a format that is not read."""
+        callee = node.parent.child_by_field_name("function") if node.parent is not None else None
+        called = self.tree.part(callee).rsplit(".", 1)[-1] if callee is not None else ""
+        formats = bool(arguments) and "%" in self.tree.part(arguments[0]) and arguments[0].type == "string"
+        return called in _SYMMETRIC or formats
 
     def _negated(self, node: tree_sitter.Node) -> Iterator[Edit]:
         condition = node.child_by_field_name("condition")
@@ -291,19 +322,6 @@ class _Finder:
                 pending.extend(reversed(node.children))
 
 
-def _left_over(pairs: Sequence[tuple[str, str, int]], code: Set[int]) -> Iterator[Edit]:
-    """pairs: words of two lines of one shape and where the second stands; code: where names stand."""
-    changed = {was: became for was, became, _ in pairs if was != became}
-    for word, same, start in pairs:
-        if word != same or start not in code:
-            continue
-        for was, became in changed.items():
-            if _IDENTIFIER.match(was) and _IDENTIFIER.match(became):
-                replacement = _renamed(word, was, became, changed)
-                if replacement and replacement != word:
-                    yield Edit(start, start + len(word), replacement, "copy-paste")
-
-
 def _shapes_of(name: str) -> set[str]:
     return {name, *(name[:index] + name[index + 1 :] for index in range(len(name)))}
 
@@ -321,20 +339,3 @@ def _one_slip(one: str, other: str) -> bool:
         return False
     swapped = len(a) > 1 and a[:2] == b[:2][::-1] and a[2:] == b[2:]
     return swapped or a[1:] == b[1:] or a[1:] == b or a == b[1:]
-
-
-def _renamed(name: str, was: str, became: str, changed: dict[str, str]) -> str | None:
-    """`name` changed by the part in which `was` and `became` differ: (x_min, x_max -> y_max) makes y_min."""
-    if name == was:
-        return became
-    start = next((i for i, (a, b) in enumerate(zip(was, became, strict=False)) if a != b), None)
-    if start is None or name in changed:
-        return None
-    stop = 0
-    while stop < min(len(was), len(became)) - start and was[-1 - stop] == became[-1 - stop]:
-        stop += 1
-    part, other = was[start : len(was) - stop], became[start : len(became) - stop]
-    shared = was[:start] or was[len(was) - stop :]
-    if not part or not other or len(shared) < 2 or not (name.startswith(part + shared[:2]) or part in name.split("_")):
-        return None
-    return name.replace(part, other, 1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from engine.errors import ModelError
@@ -29,7 +29,17 @@ class LintEvidence:
     it replaces is read nowhere else; lonely, what stands there stands nowhere else in the file; defined, that has
     its origin in the file; commoner, by how much (log) the replacement is more frequent in the file; again,
     the replacement stands in the line already; twice, so does what it replaces; habit, how much oftener (log) the file
-    has the replacement between such neighbours.
+    has the replacement between such neighbours. Of two variables: dropped, as unused, for one that is no parameter;
+    given, whether the replacement is a parameter less whether the other is; update, what it replaces gets a new value
+    from itself; reads, how much oftener (log) the replacement is read; nearer, by how much (log lines) closer it got
+    its value.
+    By the names of many projects: familiar, how known what stands there is, 0 to 3 (infill/lint_names.py).
+    By places (infill/lint_slots.py): fits, how much oftener (log) the replacement stands in such a place; named, by how
+    much more it is called what is wanted there, -1 to 1; akin, whether it stands elsewhere as a member where this is
+    one, and of the same object, 0 to 2; crossed, by how much more exchanged arguments are called what their parameters
+    are, -2 to 2; turned, how much oftener (log) other calls have them the other way round; unlike, whether one
+    is written out and the other is not, 2 for both; strange, whether neither this file nor many projects know what is
+    called.
     """
 
     own: float = 0.0
@@ -45,15 +55,31 @@ class LintEvidence:
     twice: float = 0.0
     habit: float = 0.0
     longer: float = 0.0
+    familiar: float = 0.0
+    fits: float = 0.0
+    named: float = 0.0
+    akin: float = 0.0
+    crossed: float = 0.0
+    turned: float = 0.0
+    unlike: float = 0.0
+    strange: float = 0.0
+    dropped: float = 0.0
+    given: float = 0.0
+    update: float = 0.0
+    reads: float = 0.0
+    nearer: float = 0.0
 
     def values(self) -> dict[str, float]:
         """Every field by name, none beyond MOST either way: one rare name must not outweigh all else."""
-        return {name: max(-MOST, min(MOST, value)) for name, value in asdict(self).items()}
+        return {name: max(-MOST, min(MOST, getattr(self, name))) for name in _FIELDS}
 
     @property
     def gain(self) -> float:
         """By how much the whole is likelier with the edit, in nats."""
         return self.own + self.after
+
+
+_FIELDS = tuple(field.name for field in fields(LintEvidence))
 
 
 @dataclass(frozen=True)

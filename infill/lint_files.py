@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from infill import languages
 
 Lines = range  # numbers from 1, the last one excluded
 
+_NAME = re.compile(r"[^\W\d]\w*")
 _HUNK = re.compile(r"^@@ -\S+ \+(\d+)(?:,(\d+))? @@")
 
 
@@ -33,6 +34,17 @@ def find_files(paths: Sequence[Path]) -> list[Path]:
         else:
             raise InputError(f"There is no file or folder {path}; check the name.")
     return [*found]
+
+
+def names_in_several(files: Iterable[Path]) -> frozenset[str]:
+    """The names that stand in more than one of the files; those that cannot be read are passed over."""
+    counts: Counter[str] = Counter()
+    for file in files:
+        try:
+            counts.update(set(_NAME.findall(file.read_text("utf-8"))))
+        except (OSError, UnicodeDecodeError):
+            continue
+    return frozenset(name for name, count in counts.items() if count > 1)
 
 
 def _repository(folder: Path) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from infill.lint_kinds import Edit
-from infill.lint_survey import Survey
+from infill.lint_survey import Function, Survey
 
 _BUILTINS = frozenset(dir(builtins))
 _WORD = re.compile(r"\w+|[^\w\s]+")
@@ -32,6 +32,11 @@ class Habit:
     again: float
     twice: float
     habit: float
+    dropped: float
+    given: float
+    update: float
+    reads: float
+    nearer: float
 
 
 class Habits:
@@ -66,7 +71,37 @@ class Habits:
             again=float(new in before),
             twice=float(before.count(old) > 1),
             habit=self._habit(before, after),
+            **self._variables(index, edit, old, new),
         )
+
+    def _variables(self, index: int, edit: Edit, old: str, new: str) -> dict[str, float]:
+        """What a function does with the two variables; zeros where they are none."""
+        was, now = self._holder(index, old), self._holder(index, new)
+        if was is None or now is None:
+            return dict.fromkeys(("dropped", "given", "update", "reads", "nearer"), 0.0)
+        line = self.text[self.text.rfind("\n", 0, edit.start) + 1 : edit.start]
+        distances = [
+            math.log1p(self._lines_between(at.bound[name], edit.start)) for at, name in ((was, old), (now, new))
+        ]
+        return {
+            "dropped": float(now.reads[new] == 0 and new not in now.parameters),
+            "given": float(new in now.parameters) - float(old in was.parameters),
+            "update": float(bool(re.match(rf"\s*{re.escape(old)}\s*=(?!=)", line))),
+            "reads": math.log1p(now.reads[new]) - math.log1p(max(0, was.reads[old] - 1)),
+            "nearer": distances[0] - distances[1],
+        }
+
+    def _lines_between(self, start: int, end: int) -> int:
+        return self.text.count("\n", min(start, end), end)
+
+    def _holder(self, function: int, name: str) -> Function | None:
+        """The function whose variable it is."""
+        while function >= 0:
+            own = self.survey.functions[function]
+            if name in own.bound:
+                return own
+            function = own.outer
+        return None
 
     def _defined(self, edit: Edit, old: str, visible: Mapping[str, int]) -> bool:
         """Whether what stands there has its origin in the file: a variable of the function, or of the whole file."""
@@ -76,12 +111,8 @@ class Habits:
         return old in self.survey.bound
 
     def _reads(self, function: int, name: str) -> int:
-        while function >= 0:
-            own = self.survey.functions[function]
-            if name in own.bound:
-                return own.reads[name]
-            function = own.outer
-        return 0
+        holder = self._holder(function, name)
+        return holder.reads[name] if holder is not None else 0
 
     def _habit(self, before: list[str], after: list[str]) -> float:
         """By how much commoner in this file, in logarithms, the pairs of words are that come than those that go."""

@@ -26,8 +26,8 @@ from infill.text_tokens import TextTokens
 
 STRETCH = 1000  # characters, at most, that are read together where lines allow
 TAIL = 16  # tokens behind an edit that are read with it
-FIRST_LOOK = -2.5  # nats: least gain of an edit's first token
-MOST_READ = 6  # edits of a stretch and kind that are read, so that no kind stands in the way of another
+FIRST_LOOK = -4.0  # nats: least gain of an edit's first token
+MOST_READ = 10  # edits of a stretch and kind that are read, so that no kind stands in the way of another
 MOST_ALIKE = 3  # edits of one place and kind that are read
 _PIECE = re.compile(r"\n+[^\n]*|[^\n]+")
 

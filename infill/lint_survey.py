@@ -70,9 +70,13 @@ _NAMED_DEFINITIONS = frozenset(
     "generator_function_declaration function_item struct_item enum_item constructor_declaration interface_declaration "
     "enum_declaration type_spec keyword_argument pair labeled_statement".split()
 )
+_IMPORTED_AS = ("aliased_import", "alias")
 _OTHER_PARENTS = frozenset(
     "type dotted_name decorator import_specifier namespace_import global_statement nonlocal_statement "
     "macro_invocation scoped_identifier goto_statement".split()
+)
+PARAMETERS = frozenset(
+    ("parameters", "lambda_parameters", "formal_parameters", "inferred_parameters", "closure_parameters")
 )
 _OBJECTS = ("object", "operand", "argument", "value")
 
@@ -94,7 +98,8 @@ class Name:
 
 @dataclass
 class Function:
-    """[start, end) characters; bound: where each name gets its first value; reads: how often each is used."""
+    """[start, end) characters; bound: where each name gets its first value; reads: how often each is used; parameters:
+    those of the bound that are."""
 
     start: int
     end: int
@@ -102,6 +107,7 @@ class Function:
     is_async: bool
     bound: dict[str, int] = field(default_factory=dict)
     reads: Counter[str] = field(default_factory=Counter)
+    parameters: set[str] = field(default_factory=set)
 
 
 class Survey:
@@ -219,6 +225,8 @@ class Survey:
             self.bound.add(text)
             if function >= 0:
                 self.functions[function].bound.setdefault(text, self._bound_from(node, path))
+                if any(outer.type in PARAMETERS for outer, _, _ in path[-4:]):
+                    self.functions[function].parameters.add(text)
         elif role == "other":
             self.bound.add(text)
         self.names.append(Name(start, end, text, role, function, owner))
@@ -266,7 +274,8 @@ def _role(node: tree_sitter.Node, field_name: str | None, parent: tree_sitter.No
         return "call"
     if parent.type == "keyword_argument" and field_name == "name":
         return "keyword"
-    if parent.type in _OTHER_PARENTS or (parent.type in _NAMED_DEFINITIONS and field_name in ("name", "key")):
+    named = parent.type in _NAMED_DEFINITIONS and field_name in ("name", "key")
+    if named or edge == _IMPORTED_AS or parent.type in _OTHER_PARENTS:
         return "other"
     if edge in _WRITES:
         return "written"

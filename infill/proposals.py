@@ -58,7 +58,7 @@ class Proposals:
 
     def __init__(self, denoiser: Denoiser, canvases: Canvases, family: Family, settings: Settings) -> None:
         self.denoiser, self.canvases, self.family, self.settings = denoiser, canvases, family, settings
-        self._written = ""  # the text up to the hole that was drafted for last, and all that the draft said
+        self.written = ""  # the text up to the hole that was drafted for last, and all that the draft said
 
     def find(self, work: Work, index: int, filled: Sequence[Filled]) -> list[tuple[Proposal, Evidence]]:
         """All distinct texts for hole `index`, the denoiser's own first."""
@@ -116,7 +116,7 @@ class Proposals:
     def _as_before(self, work: Work) -> str:
         """What is left of the last draft, where the user has typed what it said."""
         before = work.before(0)
-        return self._written[len(before) :] if self._written.startswith(before) else ""
+        return self.written[len(before) :] if self.written.startswith(before) else ""
 
     def _denoised(self, work: Work, index: int, filled: Filled, hole: HoleText, again: bool) -> Proposal:
         """again: whether to denoise a little more where the text makes the parse worse."""
@@ -153,7 +153,7 @@ class Proposals:
         """The draft, cut back where it breaks the parse, and whether it says something that parses."""
         before, after = work.near(0)
         draft = causal_draft(tree, self.family, prompt, work.kinds[0], before, after, work.deadline)
-        self._written = work.before(0) + draft.written
+        self.written = work.before(0) + draft.written
         leave_if(work.stop)
         text, sound = draft.text, bool(draft.text.strip())
         if sound and parse_worse(self._context(work, 0, text)):

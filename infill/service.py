@@ -13,17 +13,19 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import UsageError
+from infill.routes import NONE, Routes
 from infill.service_place import Place, bind, make_private, sign, take
 from infill.settings import Settings
 
 if TYPE_CHECKING:
+    from infill.router import Member
     from infill.service_engine import ServiceEngine
     from infill.service_guard import Activity
 
@@ -70,6 +72,7 @@ class ServiceOptions:
     network: Network | None = None
     idle_minutes: float = IDLE_MINUTES
     batch: int | None = None
+    routes: Routes = NONE
 
 
 def serve(options: ServiceOptions) -> bool:
@@ -83,7 +86,8 @@ def serve(options: ServiceOptions) -> bool:
     lock = take(options.place.lock)
     if lock is None:
         return False
-    sign(lock)
+    with suppress(OSError):  # a full disk: the service itself says which process it is
+        sign(lock)
     with _logging(options.place.log):
         try:
             asyncio.run(_serve(options))
@@ -97,11 +101,18 @@ async def _serve(options: ServiceOptions) -> None:
     import uvicorn
 
     from infill.service_app import make_app
-    from infill.service_engine import ServiceEngine
     from infill.service_guard import Activity, Guard
+    from infill.service_routes import RoutedEngine
+
+    ended = asyncio.Event()
 
     class Server(uvicorn.Server):
-        """Leaves signals to the one who runs several."""
+        """Leaves signals to the one who runs several, and sleeps while nobody asks, where uvicorn wakes up ten times a
+        second."""
+
+        async def main_loop(self) -> None:
+            await self.on_tick(0)
+            await ended.wait()
 
         @contextmanager
         def capture_signals(self) -> Iterator[None]:
@@ -109,10 +120,12 @@ async def _serve(options: ServiceOptions) -> None:
 
     def config(app: object, **more: object) -> uvicorn.Config:
         limits = {"limit_concurrency": CONNECTIONS, "timeout_keep_alive": 30, "timeout_graceful_shutdown": DRAIN_S}
-        quiet = {"log_config": None, "access_log": False, "server_header": False, "lifespan": "off"}
-        return uvicorn.Config(app, loop="asyncio", http="h11", ws="none", **limits, **quiet, **more)  # type: ignore
+        quiet = {"log_config": None, "access_log": False, "server_header": False, "date_header": False}
+        own = {"loop": "asyncio", "http": "h11", "ws": "none", "lifespan": "off"}
+        return uvicorn.Config(app, **own, **limits, **quiet, **more)  # type: ignore[arg-type]
 
-    engine, activity = ServiceEngine(options.settings, options.batch), Activity()
+    engine = RoutedEngine(options.settings, options.batch, options.routes, _members(options.routes))
+    activity = Activity()
     app = make_app(engine)
     servers = [Server(config(Guard(app, activity)))]
     sockets = [[bind(options.place)]]
@@ -130,19 +143,33 @@ async def _serve(options: ServiceOptions) -> None:
     def end() -> None:
         for server in servers:
             server.should_exit = True
+        ended.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, end)
     logger.warning("started, process %d, model %s", os.getpid(), options.settings.model)
     threading.Thread(target=_load, args=(engine,), name="load", daemon=True).start()
-    watcher = asyncio.create_task(_end_when_idle(engine, activity, 60 * options.idle_minutes, end))
+    watchers = [
+        asyncio.create_task(_end_when_idle(engine, activity, 60 * options.idle_minutes, end)),
+        asyncio.create_task(engine.watch_memory()),
+    ]
     try:
         await asyncio.gather(*(server.serve(own) for server, own in zip(servers, sockets, strict=True)))
     finally:
-        watcher.cancel()
+        for watcher in watchers:
+            watcher.cancel()
         logger.warning("ended")
         # the model's thread may be in the middle of a load or a pass; nothing of it has to be kept
         engine.close()
+
+
+def _members(routes: Routes) -> dict[str, Member]:
+    """The backends, whose modules are only imported where there are some."""
+    if not routes.backends:
+        return {}
+    from infill.backends.build import members
+
+    return members(routes)
 
 
 def _load(engine: ServiceEngine) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Awaitable, Callable
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from starlette.applications import Starlette
@@ -18,14 +17,16 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from engine.errors import GessoError
-from infill import api_infill, api_llama, api_openai, api_schema
+from infill import api_infill, api_lint, api_llama, api_openai, api_schema
 from infill.api_http import ClientGone, error_response, error_value
 from infill.service_engine import ServiceEngine
 from infill.service_metrics import CONTENT_TYPE, metrics
+from infill.service_place import installed_version
 
 Answer = Callable[[Request, ServiceEngine], Awaitable[Response]]
 POSTS: dict[str, Answer] = {
     "/v1/infill": api_infill.infill,
+    "/v1/lint": api_lint.lint,
     "/v1/completions": api_openai.completions,
     "/v1/fim/completions": api_openai.fim_completions,
     "/infill": api_llama.infill,
@@ -39,8 +40,8 @@ def make_app(engine: ServiceEngine) -> Starlette:
         "/v1/models": lambda: api_openai.models(engine, started),
         "/health": lambda: _health(engine),
         "/metrics": lambda: PlainTextResponse(metrics(engine, time.monotonic() - began), media_type=CONTENT_TYPE),
-        "/openapi.json": lambda: JSONResponse(api_schema.description(_version())),
-        "/docs": lambda: HTMLResponse(api_schema.page(_version())),
+        "/openapi.json": lambda: JSONResponse(api_schema.description(installed_version())),
+        "/docs": lambda: HTMLResponse(api_schema.page(installed_version())),
     }
     routes = [Route(path, _posted(answer, engine), methods=["POST"]) for path, answer in POSTS.items()]
     routes += [Route(path, _got(answer), methods=["GET"]) for path, answer in gets.items()]
@@ -66,16 +67,19 @@ def _got(answer: Callable[[], Response]) -> Callable[[Request], Awaitable[Respon
 
 
 def _health(engine: ServiceEngine) -> Response:
-    state = engine.state
+    state = engine.told_state
     value = {
         "status": "ok" if state.kind == "ready" else state.kind,
         "model": state.model,
         "done": state.done,
         "total": state.total,
         "message": state.message,
+        "can_lint": state.can_lint,
+        "lints": state.lints,
+        "meanwhile": state.meanwhile,
         "pending": engine.pending,
         "pid": os.getpid(),
-        "version": _version(),
+        "version": installed_version(),
     }
     return JSONResponse(value, 200 if state.kind == "ready" else 503)
 
@@ -83,10 +87,3 @@ def _health(engine: ServiceEngine) -> Response:
 async def _http_error(request: Request, error: HTTPException) -> Response:
     value = error_value(str(error.detail), "invalid_request_error", error.status_code)
     return JSONResponse(value, error.status_code, error.headers)
-
-
-def _version() -> str:
-    try:
-        return version("gesso")
-    except PackageNotFoundError:
-        return "0"

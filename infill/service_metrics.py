@@ -19,6 +19,10 @@ def _lines(engine: ServiceEngine, uptime_s: float) -> Iterator[str]:
     yield from _head("requests_total", "counter", "Requests by priority and by what became of them.")
     for (priority, outcome), number in sorted(counts.outcomes.items()):
         yield f'gesso_requests_total{{priority="{priority}",outcome="{outcome}"}} {number}'
+    if counts.backends:
+        yield from _head("backend_requests_total", "counter", "Requests by backend and by what became of them there.")
+    for (backend, outcome), number in sorted(counts.backends.items()):
+        yield f'gesso_backend_requests_total{{backend="{backend}",outcome="{outcome}"}} {number}'
     yield from _head("request_seconds", "histogram", "From a request to its answer, waiting included.")
     for bucket in (*BUCKETS_S, float("inf")):
         label = "+Inf" if bucket == float("inf") else f"{bucket:g}"

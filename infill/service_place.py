@@ -6,12 +6,15 @@ One folder that nobody else can enter. Must not import anything slow: every comm
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import socket
 import stat
 import sys
 import tempfile
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from engine.errors import GessoError, InputError
@@ -42,6 +45,11 @@ class Place:
     def log(self) -> Path:
         return self.socket.with_suffix(".log")
 
+    def beside(self, what: str) -> Place:
+        """The place in the same folder of a service that differs from the usual one in `what`."""
+        mark = hashlib.sha256(what.encode()).hexdigest()[:8]
+        return place_at(self.socket.with_stem(f"{self.socket.stem}-{mark}"))
+
 
 def place_at(path: Path | None = None) -> Place:
     """The place with this socket, or the user's usual one; raises InputError for a path that no socket can have."""
@@ -51,6 +59,22 @@ def place_at(path: Path | None = None) -> Place:
     if chosen.suffix in (".lock", ".start", ".log"):
         raise InputError(f"The path {chosen} cannot be a socket's; let it end in .sock.")
     return Place(chosen)
+
+
+def all_places() -> list[Place]:
+    """The user's usual place, and those beside it where a service is or was."""
+    usual = place_at()
+    others = sorted(usual.socket.parent.glob(f"{usual.socket.stem}-*.lock"))
+    return [usual, *(Place(lock.with_suffix(usual.socket.suffix)) for lock in others)]
+
+
+@cache
+def installed_version() -> str:
+    """Of Gesso; services and clients of different versions keep apart."""
+    try:
+        return version("gesso")
+    except PackageNotFoundError:
+        return "0"
 
 
 def make_private(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Settings, and where each came from: defaults < the user's file < the project's file < environment < flags.
 
 The table of settings is the dataclass itself; a new one is one new field. Must not know what a setting does,
-and names no address: nothing is sent anywhere by what is set here.
+and names no address: nothing is sent anywhere by what is set here (`infill.routes` has the servers that a user names).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import platformdirs
 
 from engine.errors import InputError, UsageError
 from infill.request import Lines
+from infill.routes import TABLES
 
 PROJECT_FILE, PYTHON_PROJECT_FILE = "gesso.toml", "pyproject.toml"
 ENVIRONMENT_PREFIX = "GESSO_"
@@ -60,8 +61,12 @@ class Settings:
     """Everything that can be set. None means: left to the model or the machine."""
 
     model: str = _setting("pocket", str, "name, hub id or folder of the model")
+    meanwhile: str | None = _setting(
+        "pocket", str, "what the service answers with while a larger model loads or has no memory", empty=True
+    )
     device: str = _setting("auto", str, "auto, cpu, cuda, cuda:N or mps")
     dtype: str = _setting("auto", str, "number type of the weights", choices=("auto", "float32", "bfloat16"))
+    keys: str = _setting("auto", str, "number type of keys and values; fp8 halves them", choices=("auto", "fp8"))
     threads: int = _setting(8, int, "most CPU threads to use", least=1, most=1024)
     steps: int | None = _setting(None, int, "most denoising steps", least=1, most=1000, empty=True)
     seed: int = _setting(0, int, "seed of the noise", least=0, most=2**63 - 1)
@@ -137,7 +142,7 @@ def _files(start: Path) -> list[tuple[Path, Mapping[str, Any]]]:
     found: list[tuple[Path, Mapping[str, Any]]] = []
     own = user_file()
     if own.is_file():
-        found.append((own, _read(own)))
+        found.append((own, {name: value for name, value in _read(own).items() if name not in TABLES}))
     project = project_file(start.resolve())
     if project is not None and project != own:
         content = _read(project)
@@ -173,6 +178,8 @@ def _read(file: Path) -> Mapping[str, Any]:
 
 def _from_file(file: Path, name: str, value: Any) -> Any:
     """A model written as ./folder or ../folder is meant from where the file stands."""
+    if name in TABLES:
+        raise InputError(f"{file}: [{name}] says where code is sent, so only your own file {user_file()} may hold it.")
     if name not in RULES:
         raise InputError(f"{file}: there is no setting {name!r}; `gesso config` lists them all.")
     value = _checked(name, None if value == "" and _may_be_empty(name) else value, f"{file}: {name}", InputError)

@@ -17,7 +17,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
-from engine.errors import Cancelled, GessoError
+from engine.errors import Cancelled, GessoError, is_memory_error
 from infill.findings import Finding, LintRequest
 from infill.request import InfillRequest, InfillResult
 from infill.settings import Settings
@@ -86,7 +86,7 @@ class Worker:
                 self._put_back(ask)
                 continue
             except Exception as reason:  # one request must not end the service of all others
-                if _is_memory_error(reason):
+                if is_memory_error(reason):
                     completer.denoiser.cache.clear()
                 error = _told(reason, "The engine failed on this request")
             self.outbox.send(Answer(ask.number, result, error))
@@ -197,17 +197,12 @@ def _told(error: Exception, trouble: str) -> GessoError:
     if isinstance(error, GessoError):
         return error
     logger.error("%s:", trouble, exc_info=error)
-    if _is_memory_error(error):
+    if is_memory_error(error):
         return GessoError(
             f"{trouble}, as the memory ran out; close other programs, or choose a smaller model (`gesso doctor` tells "
             "which fits)."
         )
     return GessoError(f"{trouble} ({type(error).__name__}); this is a fault in Gesso, please report it with the log.")
-
-
-def _is_memory_error(error: Exception) -> bool:
-    """Of the system or of a device; by name, since this module must not import torch before its first report."""
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
 if __name__ == "__main__":

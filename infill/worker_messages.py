@@ -43,10 +43,12 @@ class Loading:
 @dataclass(frozen=True)
 class Ready:
     """The model is loaded, or `failure` says in a sentence why not; the worker ends then. lints: whether the
-    model's findings are good enough to be shown to those who did not ask for them."""
+    model's findings are good enough to be shown to those who did not ask for them. note: what the user should know
+    all the same, such as that a smaller model answers."""
 
     failure: str | None
     lints: bool = False
+    note: str | None = None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""The engine in a process of its own, seen from the event loop: asked, cancelled, restarted when it dies.
+"""The engine in another process, seen from the event loop: asked, cancelled, restarted when it dies.
+
+That process is the resident service, which other editors share, or a worker of this server alone; both speak the
+messages of `infill.worker_messages`.
 
 The server itself never imports the model's libraries, so it starts at once and no step of the model can hold its loop.
 `Engine` is what the rest of the server knows; another one may stand behind it. Must not know editors.
@@ -14,6 +17,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from multiprocessing.connection import Connection
@@ -22,6 +26,7 @@ from typing import Literal, Protocol, cast
 from engine.errors import GessoError
 from infill.findings import Finding, LintRequest
 from infill.request import InfillRequest, InfillResult
+from infill.service_link import ServiceLink
 from infill.settings import Settings
 from infill.worker_messages import Answer, Ask, Cancel, FromWorker, Loading, Ready, Start
 
@@ -33,7 +38,8 @@ END_S = 0.5  # until a process that was told to end is killed
 
 @dataclass(frozen=True)
 class EngineState:
-    """done, total: bytes of the weights while loading, total 0 while not known. message: what went wrong.
+    """done, total: bytes of the weights while loading, total 0 while not known. message: what went wrong, also where
+    something else answers in place of it.
 
     lints: whether the findings of the model that is ready are good enough to be shown unasked.
     """
@@ -66,10 +72,10 @@ class Engine(Protocol):
         """Changes are told to whoever made the engine."""
         ...
 
-    async def start(self, settings: Settings) -> None:
+    async def start(self, settings: Settings, shared: bool = False) -> None:
         """With these settings from now on; what runs is put away first. After a failure it tries again.
 
-        Returns when loading has begun.
+        shared: in the resident service, else for this server alone. Returns when loading has begun.
         """
         ...
 
@@ -89,8 +95,23 @@ class Engine(Protocol):
         ...
 
 
+class Host(Protocol):
+    """Where the engine is, and the threads between it and the event loop. `start` and `end` block, the rest returns
+    at once; after `close` or `end` nothing that it tells counts."""
+
+    def start(self) -> None:
+        """Raises OSError where there is nothing to be started."""
+        ...
+
+    def send(self, message: Start | Ask | Cancel) -> None: ...
+
+    def close(self) -> None: ...
+
+    def end(self) -> None: ...
+
+
 class EngineProcess:
-    """An `Engine` in one worker process at a time; everything but the pipes' ends lives on the event loop.
+    """An `Engine` in one host at a time; everything but the threads of that lives on the event loop.
 
     on_state: called with every change. command: what is run as a worker.
     """
@@ -98,18 +119,18 @@ class EngineProcess:
     def __init__(self, on_state: Callable[[EngineState], None], command: Sequence[str] = COMMAND) -> None:
         self.on_state, self.command = on_state, command
         self.state = EngineState("stopped")
-        self._settings = Settings()
+        self._settings, self._shared = Settings(), False
         self._numbers = count(1)
         self._pending: dict[int, asyncio.Future[InfillResult | tuple[Finding, ...]]] = {}
-        self._worker: _Worker | None = None
+        self._host: Host | None = None
         self._deaths = 0  # since the last answer
         self._restart: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()  # of `start` and `stop`
 
-    async def start(self, settings: Settings) -> None:
+    async def start(self, settings: Settings, shared: bool = False) -> None:
         async with self._turn:
             await self._put_away()
-            self._settings, self._deaths = settings, 0
+            self._settings, self._shared, self._deaths = settings, shared, 0
             await self._spawn()
 
     async def stop(self) -> None:
@@ -123,19 +144,19 @@ class EngineProcess:
         return cast("tuple[Finding, ...]", await self._asked(request))
 
     async def _asked(self, request: InfillRequest | LintRequest) -> InfillResult | tuple[Finding, ...]:
-        worker = self._worker
+        host = self._host
         if self.state.kind == "loading":
             raise EngineLoading(self.state)
-        if self.state.kind != "ready" or worker is None:
+        if self.state.kind != "ready" or host is None:
             raise EngineGone(self.state.message or "The engine does not run; start it by the command of your editor.")
         number = next(self._numbers)
         answer: asyncio.Future[InfillResult | tuple[Finding, ...]] = asyncio.get_running_loop().create_future()
         self._pending[number] = answer
-        worker.send(Ask(number, request))
+        host.send(Ask(number, request))
         try:
             return await answer
         except asyncio.CancelledError:
-            worker.send(Cancel(number))
+            host.send(Cancel(number))
             raise
         finally:
             del self._pending[number]
@@ -144,39 +165,47 @@ class EngineProcess:
         if self._restart is not None:
             self._restart.cancel()
             self._restart = None
-        worker, self._worker = self._worker, None
+        host, self._host = self._host, None
         if self.state.kind != "stopped":
             self._change(EngineState("stopped", self._settings.model))
         self._fail_pending("The engine was stopped.")
-        if worker is not None:
-            await asyncio.to_thread(worker.end)
+        if host is not None:
+            await asyncio.to_thread(host.end)
 
     async def _spawn(self) -> None:
         self._change(EngineState("loading", self._settings.model))
-        worker = self._worker = _Worker(asyncio.get_running_loop(), self._take)
-        worker.send(Start(self._settings))
+        host = self._host = self._new_host(asyncio.get_running_loop())
+        host.send(Start(self._settings))
         try:
-            await asyncio.to_thread(worker.start, self.command)
+            await asyncio.to_thread(host.start)
         except OSError as reason:
             logger.error("The engine cannot be started: %s", reason)
             self._died()
+
+    def _new_host(self, loop: asyncio.AbstractEventLoop) -> Host:
+        def tell(message: FromWorker | None) -> None:
+            with suppress(RuntimeError):  # the loop is closed: nobody is there to be told
+                loop.call_soon_threadsafe(self._take, host, message)
+
+        host: Host = ServiceLink(tell) if self._shared else _Worker(self.command, tell)
+        return host
 
     async def _respawn(self, delay_s: float) -> None:
         await asyncio.sleep(delay_s)
         await self._spawn()
 
-    def _take(self, worker: _Worker, message: FromWorker | None) -> None:
-        """A message of the worker; None when it is gone."""
-        if worker is not self._worker:
+    def _take(self, host: Host, message: FromWorker | None) -> None:
+        """A message of the host; None when it is gone."""
+        if host is not self._host:
             return
         model = self._settings.model
         if isinstance(message, Loading):
             self._change(EngineState("loading", model, message.done, message.total))
         elif isinstance(message, Ready) and message.failure is None:
-            self._change(EngineState("ready", model, lints=message.lints))
+            self._change(EngineState("ready", model, message=message.note, lints=message.lints))
         elif isinstance(message, Ready):
-            self._worker = None
-            worker.close()
+            self._host = None
+            host.close()
             self._change(EngineState("failed", model, message=message.failure))
         elif isinstance(message, Answer):
             self._deaths = 0
@@ -194,7 +223,7 @@ class EngineProcess:
             waiting.set_result(message.result)
 
     def _died(self) -> None:
-        self._worker = None
+        self._host = None
         model = self._settings.model
         if self._deaths < len(DELAYS_S):
             delay = DELAYS_S[self._deaths]
@@ -221,28 +250,26 @@ class EngineProcess:
 
 
 class _Worker:
-    """A process and the threads at its pipes. `start` and `end` block, the rest returns at once.
+    """A process of ours and the threads at its pipes; a `Host`.
 
-    on_message: called on the loop with each message, and with None when the process is gone.
+    tell: called by one of them with each message, and with None when the process is gone.
     """
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, on_message: Callable[[_Worker, FromWorker | None], None]
-    ) -> None:
-        self._loop, self._on_message = loop, on_message
+    def __init__(self, command: Sequence[str], tell: Callable[[FromWorker | None], None]) -> None:
+        self._command, self._tell = command, tell
         self._to_send: queue.SimpleQueue[Start | Ask | Cancel | None] = queue.SimpleQueue()
         self._process: subprocess.Popen[bytes] | None = None
         self._ended = False
         self._turn = threading.Lock()  # of `start` and `end`
 
-    def start(self, command: Sequence[str]) -> None:
+    def start(self) -> None:
         """Starts the process, unless `end` came first; it finds modules where this one does. Raises OSError."""
         with self._turn:
             if self._ended:
                 return
             path = os.pathsep.join(filter(None, sys.path))
             process = self._process = subprocess.Popen(
-                command,
+                self._command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -294,12 +321,6 @@ class _Worker:
             self.close()
             _reap(process)
             self._tell(None)
-
-    def _tell(self, message: FromWorker | None) -> None:
-        try:
-            self._loop.call_soon_threadsafe(self._on_message, self, message)
-        except RuntimeError:
-            return  # the loop is closed: nobody is there to be told
 
 
 def _reap(process: subprocess.Popen[bytes]) -> None:

@@ -85,14 +85,15 @@ class Session:
         if not self.settings.enabled:
             return
         try:
-            wanted = self.settings.engine_settings(self.folders[0] if self.folders else Path.cwd())
+            settings = self.settings.engine_settings(self.folders[0] if self.folders else Path.cwd())
         except GessoError as error:
             self.client.warn(str(error))
             return
+        wanted = settings, self.settings.engine == "service"
         if wanted == self._engine_settings and not again:
             return
         self._engine_settings = wanted
-        await self.engine.start(wanted)
+        await self.engine.start(*wanted)
 
     async def close(self) -> None:
         await self.engine.stop()
@@ -159,6 +160,6 @@ class Session:
             self.latency_ms = record.total_ms
 
     def _engine_changed(self, state: EngineState) -> None:
-        if state.kind == "failed" and state.message:
+        if state.kind in ("failed", "ready") and state.message:
             self.client.warn(state.message)
         self.client.show_state(state)

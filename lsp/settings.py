@@ -127,8 +127,7 @@ class LspSettings:
         "lint",
         None,
         "boolean",
-        "Mark what looks wrong to the model while you type. null: only if its findings are good enough to be shown "
-        "unasked, and those of the pocket model are not yet.",
+        "Mark what looks wrong to the model while you type. null: if its findings are good enough to be shown unasked.",
         optional=True,
     )
     lint_severity: Severity = _setting(
@@ -146,6 +145,13 @@ class LspSettings:
     )
     model: str | None = _setting(
         "model", None, "string", "Name, hub id or folder of the model. null: as `gesso config` says.", optional=True
+    )
+    engine: Literal["service", "own"] = _setting(
+        "engine",
+        "service",
+        "string",
+        "Where the model is: in the service that all windows and tools share, or in a process of this window's own.",
+        choices=("service", "own"),
     )
     device: str | None = _setting(
         "device", None, "string", "auto, cpu, cuda, cuda:N or mps. null: as `gesso config` says.", optional=True
@@ -223,7 +229,7 @@ def schema() -> dict[str, dict[str, Any]]:
             "type": [rule.type, "null"] if rule.optional else rule.type,
             "default": list(value) if isinstance(value, tuple) else value,
             "markdownDescription": rule.help,
-            "scope": "machine-overridable" if name in ("model", "device", "threads") else "resource",
+            "scope": "machine-overridable" if name in ("model", "engine", "device", "threads") else "resource",
         }
         if rule.choices:
             entry["enum"] = list(rule.choices)

@@ -24,12 +24,19 @@ def usable(x: Tensor) -> bool:
 
     GESSO_KERNELS=off switches them off.
     """
-    return x.is_cuda and not torch.is_grad_enabled() and _works_on(x.device.index or 0)
+    return x.is_cuda and not torch.is_grad_enabled() and work_on(x.device)
+
+
+def work_on(device: torch.device) -> bool:
+    """Whether the kernels run on `device` and give what they should; why not is told once in the log."""
+    return device.type == "cuda" and _works_on(device.index or 0)
 
 
 @cache
 def _works_on(index: int) -> bool:
-    reason = _why_not(torch.cuda.get_device_capability(index))
+    reason = why_not(torch.cuda.get_device_capability(index))
+    if index:  # Triton launches on a thread's current GPU, and every thread begins with the first
+        reason = reason or "they run on the first GPU alone; choose one by CUDA_VISIBLE_DEVICES"
     if reason:
         log.warning("Plain PyTorch instead of Triton kernels: %s.", reason)
         return False
@@ -41,7 +48,7 @@ def _works_on(index: int) -> bool:
     return failure is None
 
 
-def _why_not(capability: tuple[int, int]) -> str | None:
+def why_not(capability: tuple[int, int]) -> str | None:
     """Why there are no kernels for a GPU of this compute capability here; None where there are."""
     if os.environ.get("GESSO_KERNELS", "").strip().lower() == "off":
         return "GESSO_KERNELS is off"

@@ -41,6 +41,15 @@ TIGHT = {256: Cut(32, 32, 4, 2), 512: Cut(32, 32, 8, 1)}
 
 
 @triton.jit
+def _as(x, dtype: tl.constexpr):
+    """Keys or values in the type of the queries; E4M3 by way of float32, as straight to bfloat16 is slow."""
+    if x.dtype == tl.float8e4nv:
+        return x.to(tl.float32).to(dtype)
+    else:
+        return x.to(dtype)
+
+
+@triton.jit
 def _attend(
     query, key, value, mask, parts, sums, out,
     q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, mask_batch,
@@ -72,14 +81,14 @@ def _attend(
         k = tl.load(key + place[:, None] * k_row + dim[None, :], mask=seen[:, None], other=0.0)
         if HAS_MASK:
             seen = seen & (tl.load(mask + batch * mask_batch + place, mask=seen, other=0) != 0)
-        scores = tl.dot(q, tl.trans(k), input_precision="ieee") * LOG2_E
+        scores = tl.dot(q, tl.trans(_as(k, q.dtype)), input_precision="ieee") * LOG2_E
         scores = tl.where(seen[None, :], scores, LOWEST)
         raised = tl.maximum(largest, tl.max(scores, axis=1))
         shrink = tl.exp2(largest - raised)
         share = tl.where(seen[None, :], tl.exp2(scores - raised[:, None]), 0.0)
         total = total * shrink + tl.sum(share, axis=1)
         v = tl.load(value + place[:, None] * v_row + dim[None, :], mask=(place < end)[:, None], other=0.0)
-        mean = tl.dot(share.to(v.dtype), v, mean * shrink[:, None], input_precision="ieee")
+        mean = tl.dot(share.to(q.dtype), _as(v, q.dtype), mean * shrink[:, None], input_precision="ieee")
         largest = raised
     if SPLITS == 1:
         heads = kv_heads * GROUPS
@@ -114,7 +123,8 @@ def attend(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, cut: Cut | None = None, splits: int = 0
 ) -> Tensor:
     """query [batch, heads, length, head_dim], key and value [batch, kv_heads, keys, head_dim], each contiguous in its
-    last dimension only; mask bool [batch, 1, 1, keys], or None. Returns [batch, length, heads * head_dim].
+    last dimension only, keys and values of the queries' type or in E4M3; mask bool [batch, 1, 1, keys], or None.
+    Returns [batch, length, heads * head_dim].
 
     head_dim must be a power of two. splits: a power of two, 0 for as many as fill the GPU. A query that sees no key
     gives zeros.

@@ -6,7 +6,6 @@ in the tests. Not for training, nor for export. Knows nothing of sampling, of pi
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import cast
 
 from torch import Tensor, nn
@@ -25,17 +24,22 @@ from engine.ops.experts import gated_gelu
 from engine.ops.norm import RMSNorm
 from engine.ops.vocabulary import Readout
 from engine.quantized import Format, QuantizedWeight, plain, quantize_weight
+from engine.quantized_model import Convert, layer_weights
 
 FUSED_HEAD_ROWS = 64  # up to this many rows the head is multiplied inside the pass over the vocabulary
 
-Convert = Callable[[str, Tensor], QuantizedWeight]  # of the weight's name in `engine.model` and its values
 Angles = tuple[Tensor, Tensor]
 
 
 def fuse(model: DiffusionGemma, experts: Format = "plain", dense: Format = "plain") -> FusedModel:
-    """The fused twin of `model`, whose weights it takes away layer by layer, with its experts and its other projections
-    in these formats. Router, norms and embedding stay as they are. The model must not be used afterwards."""
-    return FusedModel(model, lambda name, weight: quantize_weight(weight, experts if ".experts." in name else dense))
+    """The fused twin of `model`, whose weights it shares: quantized ones as they are, plain ones in these formats."""
+
+    def convert(name: str, weight: Tensor | QuantizedWeight) -> QuantizedWeight:
+        if isinstance(weight, QuantizedWeight):
+            return weight
+        return quantize_weight(weight.detach(), experts if ".experts." in name else dense)
+
+    return FusedModel(model, convert)
 
 
 class FusedLayer:
@@ -46,13 +50,11 @@ class FusedLayer:
         self.kind, part = layer.kind, layer.attention
         self.heads, self.kv_heads, self.head_dim = part.heads, part.kv_heads, part.head_dim
         self.eps = layer.input_norm.eps
-        self.qkv = convert(prefix + "attention.qkv_proj", part.qkv_proj.weight)
-        self.out = convert(prefix + "attention.o_proj", part.o_proj.weight)
+        made = {name: convert(prefix + name, weight) for name, weight in layer_weights(layer)}
+        self.qkv, self.out = made["attention.qkv_proj"], made["attention.o_proj"]
+        self.gate_up, self.down = made["mlp.gate_up_proj"], made["mlp.down_proj"]
+        self.experts_gate_up, self.experts_down = made["experts.gate_up_proj"], made["experts.down_proj"]
         self.q_gain, self.k_gain = _gain(part.q_norm), _gain(part.k_norm)
-        self.gate_up = convert(prefix + "mlp.gate_up_proj", layer.mlp.gate_up_proj.weight)
-        self.down = convert(prefix + "mlp.down_proj", layer.mlp.down_proj.weight)
-        self.experts_gate_up = convert(prefix + "experts.gate_up_proj", layer.experts.gate_up_proj)
-        self.experts_down = convert(prefix + "experts.down_proj", layer.experts.down_proj)
         router = layer.router
         self.top_k, self.router = router.top_k, router.proj.weight.detach()
         self.expert_scale = router.per_expert_scale.detach().float()
@@ -65,6 +67,11 @@ class FusedLayer:
             _gain(layer.post_feedforward_norm),
         )
         self.encoder_scalar, self.decoder_scalar = layer.encoder_scalar, layer.decoder_scalar
+
+    @property
+    def weights(self) -> tuple[QuantizedWeight, ...]:
+        """All that it multiplies with, but for the router."""
+        return self.qkv, self.out, self.gate_up, self.down, self.experts_gate_up, self.experts_down
 
     def __call__(
         self, x: Tensor, normed: Tensor, angles: Angles, mask: Tensor | None, memory: Memory, index: int,
@@ -95,7 +102,12 @@ class FusedLayer:
 
 
 class FusedModel(DiffusionGemma):
-    """See `engine.model.DiffusionGemma`. convert: makes the weights of the layers that are multiplied with."""
+    """See `engine.model.DiffusionGemma`. Shares the parts of `model`, which stays as it is.
+
+    convert: makes the weights of the layers that are multiplied with.
+    """
+
+    has_kernels = True
 
     def __init__(self, model: DiffusionGemma, convert: Convert) -> None:
         nn.Module.__init__(self)
@@ -105,11 +117,14 @@ class FusedModel(DiffusionGemma):
         self.fused_layers = []
         for index, module in enumerate(model.layers):
             self.fused_layers.append(FusedLayer(cast(Layer, module), f"layers.{index}.", convert))
-            model.layers[index] = nn.Identity()
         gains = [layer.input_gain for layer in self.fused_layers[1:]]
         self.next_gains = [*gains, _gain(model.norm)]
         self.head = plain(model.embed_tokens.weight)
         self._angles: tuple[Tensor, dict[LayerKind, Angles]] | None = None
+
+    @property
+    def weight_bytes(self) -> int:
+        return super().weight_bytes + sum(weight.bytes for layer in self.fused_layers for weight in layer.weights)
 
     def read_out(
         self, hidden: Tensor, temperature: Tensor, top: int, seeds: Tensor | None = None, bias: Tensor | None = None

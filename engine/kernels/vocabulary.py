@@ -42,7 +42,7 @@ def gumbel(seed, token):
 
 @triton.jit
 def _note_block(
-    logits, rows, row_mask, tokens, block, blocks, bias, bias_stride, temperature, seeds, numbers, candidates, ids,
+    logits, rows, row_mask, tokens, block, blocks, bias, rows_a_bias, temperature, seeds, numbers, candidates, ids,
     CAP: tl.constexpr, V: tl.constexpr, HAS_BIAS: tl.constexpr, SAMPLE: tl.constexpr, KEPT: tl.constexpr,
 ):  # fmt: skip
     """What is kept of the uncapped `logits` [tokens, rows] of one block."""
@@ -50,7 +50,7 @@ def _note_block(
     if CAP > 0:
         logits = softcapped(logits, CAP)
     if HAS_BIAS:
-        where = rows.to(tl.int64)[None, :] * bias_stride + tokens[:, None]
+        where = (rows // rows_a_bias).to(tl.int64)[None, :] * V + tokens[:, None]
         logits += tl.load(bias + where, mask=present & row_mask[None, :], other=0.0).to(tl.float32)
     warmth = tl.load(temperature + rows, mask=row_mask, other=1.0)
     scaled = tl.where(present, logits / warmth[None, :], LOWEST)
@@ -79,7 +79,7 @@ def _note_block(
 
 @triton.jit
 def _from_hidden(
-    hidden, weights, group_scales, row_scales, bias, bias_stride, temperature, seeds, numbers, candidates, ids,
+    hidden, weights, group_scales, row_scales, bias, rows_a_bias, temperature, seeds, numbers, candidates, ids,
     count, blocks,
     K: tl.constexpr, V: tl.constexpr, CAP: tl.constexpr, FORMAT: tl.constexpr, GROUP: tl.constexpr,
     GROUPS: tl.constexpr, HAS_ROW_SCALES: tl.constexpr, HAS_BIAS: tl.constexpr, SAMPLE: tl.constexpr,
@@ -99,14 +99,14 @@ def _from_hidden(
     if HAS_ROW_SCALES:
         logits *= tl.load(row_scales + tokens, mask=tokens < V, other=0.0)[:, None]
     _note_block(
-        logits, rows, row_mask, tokens, block, blocks, bias, bias_stride, temperature, seeds, numbers, candidates, ids,
+        logits, rows, row_mask, tokens, block, blocks, bias, rows_a_bias, temperature, seeds, numbers, candidates, ids,
         CAP, V, HAS_BIAS, SAMPLE, KEPT,
     )  # fmt: skip
 
 
 @triton.jit
 def _from_logits(
-    logits, bias, bias_stride, temperature, seeds, numbers, candidates, ids, count, blocks,
+    logits, bias, rows_a_bias, temperature, seeds, numbers, candidates, ids, count, blocks,
     V: tl.constexpr, CAP: tl.constexpr, HAS_BIAS: tl.constexpr, SAMPLE: tl.constexpr, KEPT: tl.constexpr,
     TOKENS: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
@@ -117,7 +117,7 @@ def _from_logits(
     mask = (tokens < V)[:, None] & row_mask[None, :]
     tile = tl.load(logits + rows.to(tl.int64)[None, :] * V + tokens[:, None], mask=mask, other=0.0).to(tl.float32)
     _note_block(
-        tile, rows, row_mask, tokens, block, blocks, bias, bias_stride, temperature, seeds, numbers, candidates, ids,
+        tile, rows, row_mask, tokens, block, blocks, bias, rows_a_bias, temperature, seeds, numbers, candidates, ids,
         CAP, V, HAS_BIAS, SAMPLE, KEPT,
     )  # fmt: skip
 
@@ -190,9 +190,10 @@ def read_out_hidden(
     """`read_out` of the logits of normed `hidden` states [rows, hidden] with the head [vocab, hidden].
 
     cap: of the soft cap. temperature [rows] float32. seeds [rows] int32: of the noise; None samples nothing and gives
-    the argmax. bias [rows or 1, vocab] is added to the capped logits. rows, columns: of a tile.
+    the argmax. bias [n, vocab] is added to the capped logits, each of its rows to rows / n of theirs. rows, columns:
+    of a tile.
     """
-    count, vocab = len(hidden), head.rows
+    count, vocab, temperature = len(hidden), head.rows, temperature.contiguous()
     notes = _Notes(count, vocab, hidden.device)
     rows = min(rows, max(16, triton.next_power_of_2(count)))
     packed = halves_needed(head)
@@ -209,7 +210,7 @@ def read_out_logits(
     logits: Tensor, cap: float, temperature: Tensor, top: int, seeds: Tensor | None = None, bias: Tensor | None = None
 ) -> Readout:
     """The same of `logits` [rows, vocab] that stand written; cap 0 where they are capped already."""
-    count, vocab = logits.shape
+    (count, vocab), temperature = logits.shape, temperature.contiguous()
     notes = _Notes(count, vocab, logits.device)
     _from_logits[(notes.blocks, triton.cdiv(count, 16))](
         logits.contiguous(), *_extras(bias, temperature, seeds), *notes.buffers, count, notes.blocks,
@@ -259,6 +260,8 @@ class _Notes:
 
 
 def _extras(bias: Tensor | None, temperature: Tensor, seeds: Tensor | None) -> tuple[Tensor, int, Tensor, Tensor]:
-    """Bias and the step between its rows, temperature, seeds; the temperature stands in for what there is not."""
-    stride = 0 if bias is None or len(bias) == 1 else bias.shape[1]
-    return temperature if bias is None else bias, stride, temperature, temperature if seeds is None else seeds
+    """Bias and how many rows one of its rows serves, temperature, seeds; the temperature stands in for what there is
+    not."""
+    repeat = 1 if bias is None else len(temperature) // len(bias)
+    seeds = temperature if seeds is None else seeds.contiguous()
+    return temperature if bias is None else bias.contiguous(), repeat, temperature, seeds

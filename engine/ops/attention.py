@@ -19,14 +19,16 @@ CAUSAL = torch.empty(0, dtype=torch.bool)
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     """query [batch, heads, length, head_dim], key and value [batch, kv_heads, keys, head_dim].
 
-    mask: bool, broadcastable to [batch, heads, length, keys], or None for all, or CAUSAL for as many keys as queries.
-    Returns [batch, length, heads * head_dim].
+    Keys and values may be in E4M3. mask: bool, broadcastable to [batch, heads, length, keys], or None for all, or
+    CAUSAL for as many keys as queries. Returns [batch, length, heads * head_dim].
     """
     if _library_is_slow(query, mask) and query.dtype in FAST_TYPES and usable(query):
         from engine.kernels import attention
 
         if attention.takes(query, mask):
             return attention.attend(query, key, value, mask)
+    if key.dtype == torch.float8_e4m3fn:
+        key, value = key.to(query.dtype), value.to(query.dtype)
     causal, groups = mask is CAUSAL, query.shape[1] // key.shape[1]
     if causal:
         mask = None

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from engine.kernels import FAST_TYPES, usable
-from engine.quantized import plain
+from engine.quantized import QuantizedWeight, plain
 
 
 def gated_gelu(gate_up: Tensor) -> Tensor:
@@ -30,23 +30,31 @@ def route(scores: Tensor, per_expert_scale: Tensor, top_k: int) -> tuple[Tensor,
     return weights * per_expert_scale[indices], indices
 
 
-def experts(x: Tensor, weights: Tensor, indices: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+def experts(
+    x: Tensor, weights: Tensor, indices: Tensor, gate_up: Tensor | QuantizedWeight, down: Tensor | QuantizedWeight
+) -> Tensor:
     """Sum over each token's experts of weight * down(gelu(gate x) * up x).
 
     x [tokens, hidden], weights and indices [tokens, top_k], gate_up [experts, 2 * size, hidden],
-    down [experts, hidden, size]; returns [tokens, hidden].
+    down [experts, hidden, size]; returns [tokens, hidden]. Of quantized weights one expert at a time becomes numbers.
     """
     if x.dtype in FAST_TYPES and usable(x):
         from engine.kernels.mixture import mixture
 
-        return mixture(x, weights, indices, plain(gate_up), plain(down))
+        return mixture(x, weights, indices, *(plain(w) if isinstance(w, Tensor) else w for w in (gate_up, down)))
     top_k = indices.shape[-1]
     order = indices.flatten().argsort(stable=True)
-    counts = torch.bincount(indices.flatten(), minlength=gate_up.shape[0]).tolist()
+    counts = torch.bincount(indices.flatten(), minlength=len(gate_up)).tolist()
     tokens = order // top_k
     outputs = []
     for expert, group in enumerate(tokens.split(counts)):
         if len(group):
-            outputs.append(F.linear(gated_gelu(F.linear(x[group], gate_up[expert])), down[expert]))
+            inner = gated_gelu(F.linear(x[group], matrix(gate_up, expert, x.dtype)))
+            outputs.append(F.linear(inner, matrix(down, expert, x.dtype)))
     by_token = torch.cat(outputs)[order.argsort()].unflatten(0, (-1, top_k))
     return (by_token * weights[..., None].to(x.dtype)).sum(dim=1)
+
+
+def matrix(weights: Tensor | QuantizedWeight, expert: int, dtype: torch.dtype) -> Tensor:
+    """The matrix of one expert: as it is, or in `dtype` where it is quantized."""
+    return weights[expert] if isinstance(weights, Tensor) else weights[expert].dequantize(dtype)

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from bench import load as bench
-from bench.load import Run, asks, load, measure, overhead, service
+from bench.load import Run, asks, life, load, measure, overhead, service
 from infill.completion import Completer
 from infill.request import Hole, InfillRequest, InfillResult
 from infill.settings import Settings
@@ -53,8 +53,16 @@ def test_the_report_is_written_with_its_conditions(tmp_path: Path, monkeypatch: 
     ways = {"alone": lambda name, request: ANSWER, "batched": lambda name, request: ANSWER}
     rows = measure(ways, REQUESTS, [2], each=1, rounds=1)
     added = {"added_ms": {"median": 2.0}, "engine_ms": {"median": 80.0}}
-    bench.report(rows, added, "pocket", 1, 1, "load")
+    taken = {
+        "answers_s": 1.0,
+        "ready_s": 2.0,
+        "first_answer_s": 2.5,
+        "idle_cpu_ms_per_s": 0.25,
+        "idle_wakes_per_s": 0.1,
+    }
+    bench.report(rows, added, taken | {"memory_mib": 333.0}, "pocket", 1, 1, "load")
     text = (tmp_path / "load.md").read_text()
+    assert "2.5 s to an answer" in text and "0.25 ms of CPU" in text and "333 MiB" in text
     assert "adds 2.0 ms" in text and "| 2 |" in text and "cores" in text
     assert (tmp_path / "load.json").is_file()
 
@@ -65,5 +73,7 @@ def test_a_real_service_is_measured(tmp_path: Path) -> None:
     with service(tmp_path, "s", "pocket", 1) as place:
         (row,) = measure({"alone": asks(place)}, REQUESTS, [2], each=1, rounds=1)
         added = overhead(place, completer, REQUESTS[:1])
+    taken = life(tmp_path, "pocket", REQUESTS[0], idle_s=0.5)
+    assert 0 < taken["answers_s"] < taken["ready_s"] < taken["first_answer_s"] and taken["memory_mib"] > 50
     assert row["alone"]["requests"] == 2 and row["alone"]["p50_ms"] > 0
     assert len(added["engine_ms"]["samples"]) == len(added["service_ms"]["samples"]) == 3

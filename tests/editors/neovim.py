@@ -118,11 +118,12 @@ def version(nvim: str | None) -> tuple[int, int]:
 
 
 def server_options(home: Path, **settings: Any) -> dict[str, Any]:
-    """Options of `setup()` that start this checkout's server and let it offer all it finds, at once."""
+    """Options of `setup()` that start this checkout's server, with an engine that ends with it, and let it offer all
+    it finds, at once."""
     return {
         "cmd": [sys.executable, "-m", "lsp"],
         "cmd_env": {"PYTHONPATH": str(ROOT), "HOME": str(home), "GESSO_THREADS": "2"},
-        "settings": {"delayMs": 0, "minConfidence": 0, "eagerness": "eager", **settings},
+        "settings": {"delayMs": 0, "minConfidence": 0, "eagerness": "eager", "engine": "own", **settings},
     }
 
 

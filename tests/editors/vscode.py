@@ -218,8 +218,8 @@ class VSCode:
 
     def configure(self, settings: Mapping[str, Any]) -> None:
         """Other settings for the machine, in place of those that it has."""
-        self.settings = settings
-        (self.user / "Machine" / "settings.json").write_text(json.dumps(dict(settings)))
+        self.settings = {"gesso.engine": "own", **settings}
+        (self.user / "Machine" / "settings.json").write_text(json.dumps(self.settings))
 
 
 @contextmanager
@@ -232,6 +232,7 @@ def vscode(tools: Tools, place: Path, settings: Mapping[str, Any]) -> Iterator[V
     """
     folder, user, extensions = place / "project", place / "user", place / "extensions"
     folder.mkdir(parents=True)
+    settings = {"gesso.engine": "own", **settings}  # so that nothing outlives the test
     for kind, values in (("User", SETTINGS), ("Machine", settings)):
         (user / kind).mkdir(parents=True)
         (user / kind / "settings.json").write_text(json.dumps(dict(values)))

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from transformers import DiffusionGemmaConfig, DiffusionGemmaForBlockDiffusion
 
 from engine import checkpoint
-from engine.checkpoint import checkpoint_views, load_model, read_config, read_sampling, verify
+from engine.checkpoint import checkpoint_views, load_model, read_config, read_sampling
 from engine.config import SamplingConfig
 from engine.errors import ModelError
 from engine.model import DiffusionGemma
+from engine.verification import verify
 
 CPU = torch.device("cpu")
 DOWN = "model.decoder.layers.0.mlp.down_proj.weight"
@@ -307,13 +308,17 @@ BAD_CONFIGS = {
         lambda config: config.update(
             quantization_config={"quant_method": "compressed-tensors", "format": "float-quantized"}
         ),
-        ["compressed-tensors", "float-quantized", "does not read yet"],
+        ["compressed-tensors", "in a layout that is known", "choose another build"],
     ),
     "modelopt": (
         lambda config: config["text_config"].update(
             quantization_config={"quant_method": "modelopt", "quant_algo": "NVFP4"}
         ),
-        ["modelopt", "NVFP4"],
+        ["modelopt", "in a layout that is known"],
+    ),
+    "bitsandbytes": (
+        lambda config: config.update(quantization_config={"quant_method": "bitsandbytes", "format": "nf4"}),
+        ["bitsandbytes", "nf4", "does not read", "NVFP4"],
     ),
 }
 
@@ -332,7 +337,7 @@ def test_configs_that_cannot_run(
 
 def test_modelopt_by_its_own_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "hf_quant_config.json").write_text('{"quantization": {"quant_algo": "NVFP4"}}')
-    assert "NVFP4" in refusal(folder, monkeypatch)
+    assert "(modelopt) cannot be read" in refusal(folder, monkeypatch)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"model_type": 1, "model_type": 2}', "[" * 100_000])

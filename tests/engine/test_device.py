@@ -281,6 +281,7 @@ def test_description_of_gpus(machine: Path, pretend, monkeypatch: pytest.MonkeyP
         name, major, minor, total_memory = "Pretended GPU", 9, 0, 2**36
 
     pretend(cuda=1, broken=("cuda",))
+    monkeypatch.setenv("GESSO_KERNELS", "off")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: Properties)
     assert describe()["gpus"] == [
         {
@@ -289,8 +290,25 @@ def test_description_of_gpus(machine: Path, pretend, monkeypatch: pytest.MonkeyP
             "memory_total": 2**36,
             "memory_available": 0,
             "trouble": "no kernel image",
+            "no_kernels": "GESSO_KERNELS is off",
         }
     ]
+
+
+def test_a_driver_that_does_not_fit_is_named(machine: Path, pretend, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend()
+    assert devices.nvidia_driver() is None and describe()["driver"] is None
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
+    assert devices.device_trouble("cuda") == "no CUDA driver or GPU was found"
+    write(
+        machine / "proc/driver/nvidia/version",
+        "NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.82.01  Wed Oct 27\nGCC version: 12",
+    )
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    found = str(devices.device_trouble("cuda"))
+    assert "driver 470.82.01" in found and "CUDA 13.0" in found and "update the driver" in found
+    with pytest.raises(ModelError, match="470.82.01"):
+        devices.choose_device("cuda")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -15,13 +15,14 @@ from tiny import VISION
 from transformers import DiffusionGemmaForBlockDiffusion
 
 from engine import export
-from engine.checkpoint import checkpoint_views, load_model, read_config, read_sampling, verify
+from engine.checkpoint import checkpoint_views, load_model, read_config, read_sampling
 from engine.config import ModelConfig
 from engine.errors import ModelError
 from engine.export import ExportType, save_model, write_checksums
 from engine.key_values import CanvasMemory, KeyValues, PromptMemory
 from engine.model import DiffusionGemma
 from engine.quantization import quantize_rows, row_scales
+from engine.verification import verify
 
 CPU = torch.device("cpu")
 CONFIG: dict[str, Any] = {

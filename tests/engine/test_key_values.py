@@ -158,3 +158,23 @@ def test_a_batch_leaves_the_prompts_alone(config: ModelConfig) -> None:
     memory.extend(1, new(config, 1, 5, 9.0, 2), new(config, 1, 5, 9.0, 2))
     assert [kv.length for kv in rows] == [4, 12]
     assert rows[1].keys[1][0, 0, :, 0].tolist() == list(range(12))
+
+
+FP8 = torch.float8_e4m3fn
+
+
+def test_keys_in_fp8_take_a_quarter_of_fp32_and_are_near(config: ModelConfig) -> None:
+    small, large = (KeyValues(config, torch.device("cpu"), dtype) for dtype in (FP8, torch.float32))
+    torch.manual_seed(0)
+    key = torch.randn(1, config.layers[0].num_kv_heads, 6, config.layers[0].head_dim)
+    for kv in (small, large):
+        memory = PromptMemory(kv, 6)
+        keys, _ = memory.extend(0, key, 1000 * key)
+        memory.commit()
+        assert keys.dtype == kv.dtype and (keys.float() - key).norm() < 0.05 * key.norm()
+    assert 4 * small.bytes == large.bytes
+    assert small.values[0].float().abs().max() == 448, "what is too large is cut off"
+    batch = BatchedCanvasMemory([small, small], [3, 2])
+    seen, _ = batch.extend(0, new(config, 0, 3, 2.0, 2), new(config, 0, 3, 1.0, 2))
+    assert seen.dtype == FP8 and torch.equal(seen[:, :, :6].float()[0], small.keys[0][0, :, :6].float())
+    assert CanvasMemory(small, 4).extend(1, new(config, 1, 4, 3.0), new(config, 1, 4, 1.0))[0][0, 0, -1, 0] == 3.0

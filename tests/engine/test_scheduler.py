@@ -226,6 +226,50 @@ def test_what_is_too_much_together_is_stepped_alone(
         assert_identical(one, future.result(10)[0])
 
 
+def test_where_the_memory_ran_out_batches_are_halved_and_grow_again(
+    scheduler: Scheduler, model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.scheduler.STEPS_TO_GROW", 6)
+    alone = [Denoiser(model).run([request_of(n)])[0] for n in range(8)]
+    step, tried = scheduler.denoiser.step, list[int]()
+
+    def short_of_memory(runs: Sequence[CanvasRun]) -> None:
+        tried.append(len(runs))
+        if len(runs) > 3:
+            raise torch.OutOfMemoryError
+        step(runs)
+
+    monkeypatch.setattr(scheduler.denoiser, "step", short_of_memory)
+    with held(scheduler):
+        futures = [scheduler.submit(denoising(request_of(n)), Order(client=str(n))) for n in range(8)]
+    for one, future in zip(alone, futures, strict=True):
+        together = future.result(10)[0]
+        assert torch.equal(one.tokens, together.tokens) and one.steps == together.steps
+    assert tried[:4] == [8, 4, 2, 2], "halves are tried at once, and nothing is lost"
+    refused = [at for at, size in enumerate(tried) if size > 3]
+    assert refused[:2] == [0, 1] and len(refused) < len(tried) / 4
+    assert all(size <= 2 for size in tried[2:8]) and 4 in tried[8:], "later twice as many are tried again"
+
+
+def test_one_canvas_of_a_request_that_fails_is_told_to_that_request_alone(
+    scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = scheduler.denoiser.step
+
+    def broken(runs: Sequence[CanvasRun]) -> None:
+        if any(run.request.seed == 2 for run in runs):
+            raise ValueError("a number that is none")
+        step(runs)
+
+    monkeypatch.setattr(scheduler.denoiser, "step", broken)
+    with held(scheduler):
+        pair = scheduler.submit(denoising(request_of(1), request_of(2)), Order(client="pair"))
+        other = scheduler.submit(denoising(request_of(3)), Order(client="other"))
+    with pytest.raises(ValueError, match="none"):
+        pair.result(10)
+    assert other.result(10)[0].steps == 8
+
+
 def test_trees_behind_the_same_prompt_do_not_meet(scheduler: Scheduler, model: DiffusionGemma) -> None:
     """Two requests score and denoise behind one prompt, taking turns; each finds what it would find alone."""
     cache = Denoiser(model).cache

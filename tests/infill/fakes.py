@@ -41,9 +41,8 @@ def pocket() -> PocketPrompt:
     return PocketPrompt(pocket_tokens())
 
 
-@cache
-def tiny_model(seed: int = 0, vocab: int = 8192) -> DiffusionGemma:
-    """Two layers, random weights, the noise of the pocket model."""
+def tiny_config(vocab: int = 8192) -> dict[str, Any]:
+    """The config.json of `tiny_model`."""
     text = {
         "vocab_size": vocab,
         "hidden_size": 16,
@@ -63,7 +62,13 @@ def tiny_model(seed: int = 0, vocab: int = 8192) -> DiffusionGemma:
     }
     noise = {"kind": "hybrid", "mask_token_id": MASK, "uniform_share": 0.1}
     config = {"model_type": "diffusion_gemma", "text_config": text, "canvas_length": 128}
-    model = DiffusionGemma(ModelConfig.from_json({**config, "gesso": {"family": "pocket", "noise": noise}}))
+    return {**config, "gesso": {"family": "pocket", "noise": noise}}
+
+
+@cache
+def tiny_model(seed: int = 0, vocab: int = 8192) -> DiffusionGemma:
+    """Two layers, random weights, the noise of the pocket model."""
+    model = DiffusionGemma(ModelConfig.from_json(tiny_config(vocab)))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():

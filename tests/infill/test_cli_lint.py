@@ -48,6 +48,15 @@ def test_help_teaches() -> None:
     assert [word for word in words if word not in shown] == []
 
 
+def test_what_another_file_has_too_is_not_misspelled(fake: FakeLinter, monkeypatch: pytest.MonkeyPatch) -> None:
+    slip = Finding(0, 4, "misspelled", "`lfet` may be a slip of `left`.", "left", 4.0)
+    monkeypatch.setattr(fake, "lint", lambda request: [slip] if request.text.startswith("lfet") else [])
+    Path("app.py").write_text("lfet = 1\n")
+    assert gesso().exit_code == 1
+    Path("other.py").write_text("import lfet\n")
+    assert gesso().exit_code == 0
+
+
 def test_findings_are_printed_and_the_exit_code_tells(fake: FakeLinter) -> None:
     Path("app.py").write_text(CODE)
     Path("fine.py").write_text("x = 1\n")

@@ -18,6 +18,8 @@ LAPTOP = {
     "memory_total": 16 * GIB,
     "memory_available": 8 * GIB,
     "gpus": [],
+    "driver": None,
+    "no_cuda": "no CUDA driver or GPU was found",
     "mps": False,
     "torch": "2.13.0",
     "device": "cpu",
@@ -25,13 +27,14 @@ LAPTOP = {
 }
 
 
-def gpu(free: float, trouble: str | None = None) -> dict[str, Any]:
+def gpu(free: float, trouble: str | None = None, total: float = 140) -> dict[str, Any]:
     return {
         "name": "Some GPU",
         "compute_capability": "9.0",
-        "memory_total": 140 * GIB,
+        "memory_total": int(total * GIB),
         "memory_available": int(free * GIB),
         "trouble": trouble,
+        "no_kernels": None,
     }
 
 
@@ -44,10 +47,11 @@ def test_a_small_machine_is_sent_to_the_pocket_model() -> None:
     models = by_build(report.models)
     assert models["pocket", "float32"].runs
     assert not models["26b", "float32"].fits and ("26b", "bfloat16") not in models
-    assert "Use the pocket model: the 26B model needs 94 GiB in float32, and 8 GiB are free." in report.advice
+    wanted = "Use the pocket model: the 26B model needs 99 GiB in float32 with 8k of context, and 8 GiB are free."
+    assert wanted in report.advice
 
 
-@pytest.mark.parametrize(("free", "fits"), [(47, False), (48, True)])
+@pytest.mark.parametrize(("free", "fits"), [(49, False), (50, True)])
 def test_a_large_gpu_runs_the_large_model(free: float, fits: bool) -> None:
     report = examine({**LAPTOP, "gpus": [gpu(free)], "device": "cuda:0", "dtype": "bfloat16"})
     large = by_build(report.models)["26b", "bfloat16"]
@@ -55,10 +59,53 @@ def test_a_large_gpu_runs_the_large_model(free: float, fits: bool) -> None:
     assert any("`gesso model pull 26b`" in sentence for sentence in report.advice) == fits
 
 
-def test_a_quantized_build_that_fits_is_not_said_to_run() -> None:
-    report = examine({**LAPTOP, "memory_available": 20 * GIB})
+@pytest.mark.parametrize(
+    ("free", "best", "way"),
+    [
+        (27.2, "fp8", "quantize 26b DEST --format fp8"),
+        (23.5, "nvfp4", "NVIDIA's NVFP4 build"),
+        (18.0, "int4", "quantize 26b DEST --format int4"),
+    ],
+)
+def test_a_smaller_gpu_is_told_which_build_fits(free: float, best: str, way: str) -> None:
+    report = examine({**LAPTOP, "gpus": [gpu(free)], "device": "cuda:0", "dtype": "bfloat16"})
+    told = next(sentence for sentence in report.advice if "The 26B model fits" in sentence)
+    assert f"fits in {best} with 8k of context" in told and way in told
+    models = by_build(report.models)
+    assert models["26b", best].runs and not models["26b", "bfloat16"].fits
+    assert models["26b", "int4"].bytes <= 18 * GIB
+
+
+def test_memory_that_others_hold_is_told() -> None:
+    report = examine({**LAPTOP, "gpus": [gpu(10, total=24)], "device": "cuda:0", "dtype": "bfloat16"})
+    told = report.advice[0]
+    assert told.startswith("Other programs hold 14.0 GiB of Some GPU; close them, and the 26B model fits in int4")
+    small = examine({**LAPTOP, "gpus": [gpu(10, total=12)], "device": "cuda:0", "dtype": "bfloat16"})
+    assert "Use the pocket model: the 26B model needs 18 GiB in int4" in small.advice[0]
+
+
+def test_an_old_gpu_is_told_what_it_lacks() -> None:
+    old = {
+        **gpu(23),
+        "compute_capability": "7.5",
+        "no_kernels": "the GPU has compute capability 7.5, and they need 8.9",
+    }
+    report = examine({**LAPTOP, "gpus": [old], "device": "cuda:0", "dtype": "float32"})
+    assert report.advice[0].startswith("Some GPU runs without Gesso's kernels, slower: the GPU has")
+    assert "(compute capability 7.5) is too old for bfloat16" in report.advice[1]
+    assert by_build(report.models)["26b", "int4"].note.startswith("slow here: the GPU has compute")
+
+
+def test_a_driver_without_a_gpu_is_told() -> None:
+    reason = "the NVIDIA driver 470.82.01 does not serve this PyTorch"
+    report = examine({**LAPTOP, "driver": "470.82.01", "no_cuda": reason})
+    assert report.advice[0] == f"No GPU can be used: {reason}."
+
+
+def test_few_bits_are_of_no_use_on_a_cpu() -> None:
+    report = examine({**LAPTOP, "memory_available": 30 * GIB})
     build = by_build(report.models)["26b", "nvfp4"]
-    assert build.fits and not build.runs and "does not read it yet" in build.note
+    assert build.fits and not build.runs and "needs an NVIDIA GPU" in build.note
 
 
 def test_a_gpu_that_cannot_be_used_is_named_with_its_trouble() -> None:

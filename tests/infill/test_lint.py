@@ -1,5 +1,6 @@
 """From code to findings: with a model that knows nothing and low bars, and with the pocket model."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from infill.findings import Finding, LintRequest
 from infill.lint import Linter
 from infill.lint_evidence import Bar, Bars, LintEvidence
 from infill.lint_kinds import KINDS
-from infill.request import Hole
+from infill.request import Hole, Neighbour
 from infill.settings import Settings
 from infill.syntax import parse
 
@@ -82,6 +83,14 @@ def test_ignored_lines_and_generated_files_stay_quiet() -> None:
     assert linter().lint(LintRequest(CODE, "python", "site-packages/x.py")) == []
 
 
+def test_a_name_that_another_file_knows_is_no_slip() -> None:
+    text = "def f(items, count):\n    print(items, items, itmes)\n"
+    request = LintRequest(text, "python")
+    beside = replace(request, neighbours=(Neighbour("b.py", "itmes = 1\n"),))
+    codes = [{one.edit.code for one in linter().judge(asked, ["misspelled"])} for asked in (request, beside)]
+    assert codes == [{"misspelled"}, set()]
+
+
 def test_a_wish_to_stop_is_heard() -> None:
     with pytest.raises(Cancelled):
         linter().lint(LintRequest(CODE, "python"), stop=lambda: True)
@@ -125,7 +134,7 @@ def test_the_pocket_model_sees_a_slip_of_the_pen(pocket: Linter) -> None:
         "class Cart:\n    def __init__(self):\n        self.items = []\n\n    def add(self, item):\n"
         "        self.items.append(item)\n\n    def total(self):\n        return sum(one.price for one in self.itmes)\n"
     )
-    assert pocket.can_lint and not pocket.unasked
+    assert pocket.can_lint and pocket.unasked
     (found,) = pocket.lint(LintRequest(text, "python"))
     assert (found.code, text[found.start : found.end], found.replacement) == ("misspelled", "itmes", "items")
     assert pocket.lint(LintRequest(text.replace("itmes", "items"), "python")) == []

@@ -82,6 +82,36 @@ def test_what_a_method_imports_is_no_member() -> None:
     assert edits(text, code="missing-self") == {("size", "self.size"), ("f", "self.f")}
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        "size = 1\n        return size",  # a variable of its own
+        "while go():\n            use(size)\n            size = 1",
+        "return Size",  # imported
+        "return [size for size in 1]",
+        "def inner(size=size):\n            pass",
+        "class B:\n            size = 1",
+    ],
+)
+def test_what_can_mean_something_else_is_no_lost_member(body: str) -> None:
+    members = "class A:\n    size: int\n    Size: int\n\n"
+    text = f"from m import a as Size\n\n\n{members}    def f(self):\n        self.x = 1\n        {body}\n"
+    assert not edits(text, code="missing-self")
+
+
+def test_a_value_that_nothing_reads_may_be_a_lost_member() -> None:
+    below = "\n    def f(self):\n        return self.size\n"
+    text = "class A:\n    def __init__(self, size, unit):\n        size = size\n        self.unit = unit\n" + below
+    assert edits(text, code="missing-self") == {("size", "self.size")}
+    in_the_making = text.replace("        self.unit = unit\n", "")
+    assert not edits(in_the_making, code="missing-self")
+
+
+@pytest.mark.parametrize("call", ["min(a, b)", "log.info('%s: %s', a, b)", "print(a, b)"])
+def test_arguments_whose_order_means_nothing_are_not_swapped(call: str) -> None:
+    assert not edits(f"def f(a, b):\n    {call}\n", code="swapped-arguments")
+
+
 def test_a_call_that_is_awaited_needs_no_await() -> None:
     assert not edits("async def go():\n    await go()\n", code="missing-await")
 
@@ -100,7 +130,24 @@ def test_names_that_differ_on_purpose_are_no_slips(pair: tuple[str, str]) -> Non
 
 def test_a_name_left_over_from_the_line_above() -> None:
     text = "def f(box):\n    x_min = box.x_min + x_pad\n    y_min = box.y_min + x_pad\n"
-    assert ("x_pad", "y_pad") in edits(text, code="copy-paste")
+    assert edits(text, code="copy-paste") == {("x_pad", "y_pad")}
+    assert edits("width = get('a', width)\nheight = get('a', width)\n", code="copy-paste") == {("width", "height")}
+    assert edits("a.maxItem = maxSize(a, 1)\na.minItem = maxSize(a, 1)\n", code="copy-paste") == {
+        ("maxSize", "minSize")
+    }
+
+
+@pytest.mark.parametrize(
+    ("above", "below"),
+    [
+        ("from a.b import c, d", "from a.c import c, d"),  # imports
+        ("self.fn = wrap(fn, 1)", "self.base_fn = wrap(fn, 1)"),  # one name holds the other
+        ("x = get(a, b, x, y)", "z = get(b, a, x, y)"),  # more than one exchange
+        ("x = get(x, x, a, y)", "z = get(x, x, a, y)"),  # kept in several places
+    ],
+)
+def test_lines_that_differ_on_purpose_are_no_copies(above: str, below: str) -> None:
+    assert not edits(f"{above}\n{below}\n", code="copy-paste")
 
 
 def test_comments_strings_and_names_of_definitions_are_left_alone() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import InputError, UsageError
-from infill.lint_files import changed_lines, character_ranges, find_files
+from infill.lint_files import changed_lines, character_ranges, find_files, names_in_several
 
 
 def git(folder: Path, *arguments: str) -> None:
@@ -78,3 +78,10 @@ def test_wrong_revisions_are_named(repository: Path, tmp_path_factory: pytest.Te
         changed_lines("--output=x", [repository])
     with pytest.raises(UsageError, match="no git repository"):
         changed_lines("HEAD", [tmp_path_factory.mktemp("plain")])
+
+
+def test_names_that_stand_in_several_files(tmp_path: Path) -> None:
+    for name, text in (("a.py", "once = once + both"), ("b.py", "both"), ("c.py", "")):
+        (tmp_path / name).write_text(text)
+    (tmp_path / "d.py").write_bytes(b"once \xff")
+    assert names_in_several([*tmp_path.iterdir(), tmp_path / "none.py"]) == {"both"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -14,17 +15,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
-from fakes import request
+from fakes import POCKET, request, tiny_config, tiny_model
 from typer.testing import CliRunner
 
-from engine.errors import InputError, UsageError
+from engine.errors import Cancelled, InputError, UsageError
+from engine.export import save_model
 from infill import client
 from infill.api_values import request_to_json
 from infill.cli import app
-from infill.client import Client, ServiceGone
+from infill.client import Client, Line, ServiceGone
 from infill.completion import Completer
 from infill.request import InfillRequest, StepView
 from infill.service import Network
@@ -32,6 +37,7 @@ from infill.service_place import LONGEST, NotPrivate, Place, bind, holder, make_
 from infill.settings import Settings
 
 ROOT = Path(__file__).parents[2]
+EACH = 50  # requests between two looks at the memory
 OPTIONS = ("--idle-minutes", "5")
 NAMES = ("total", "count", "width", "height", "left", "right", "first", "second")
 
@@ -289,6 +295,68 @@ def test_clients_that_never_read_do_not_keep_others_waiting(service: Place) -> N
         for raw in deaf:
             raw.close()
     assert Client(service).health().status == "ok"
+
+
+@pytest.mark.slow
+def test_a_full_disk_does_not_keep_it_from_answering(place: Place) -> None:
+    """No byte can be written to any file: not the lock's holder, not the log."""
+    full = ["bash", "-c", 'ulimit -f 0; exec "$@"', "-", *client.COMMAND]
+    own = client.start(place, OPTIONS, full)
+    own.wait_until_ready()
+    assert place.log.stat().st_size == place.lock.stat().st_size == 0
+    assert own.complete(function("total")).completions[0].candidates
+    assert client.start(place, OPTIONS).health().pid == own.health().pid
+    assert CliRunner().invoke(app, ["serve", "status", "--socket", str(place.socket)]).exit_code == 0
+    assert client.stop(place) and client.find(place) is None
+
+
+@pytest.mark.slow
+def test_it_sleeps_while_nobody_asks(service: Place) -> None:
+    process = psutil.Process(holder(service))
+    Client(service).complete(function("total"))
+    time.sleep(1.0)
+    before = process.num_ctx_switches()
+    time.sleep(2.0)
+    after = process.num_ctx_switches()
+    assert sum(after) - sum(before) <= 4, "it wakes up by itself"
+
+
+@pytest.mark.slow
+def test_after_many_requests_it_needs_no_more_memory(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of four clients at once, some of which hang up; few enough prompts for all to be kept soon."""
+    monkeypatch.setenv("GESSO_MEANWHILE", "")
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8")  # else it keeps kernels for a thousand shapes
+    _tiny_folder(tmp_path / "tiny")
+    client.start(place, ("--model", str(tmp_path / "tiny"), *OPTIONS)).wait_until_ready()
+    process = psutil.Process(holder(place))
+
+    def ask(number: int) -> None:
+        one, line, prompt = Client(place, f"client-{number % 4}"), Line(), number % 40
+        asked = function(f"total_{prompt}")
+        asked = replace(asked, text=asked.text + "#" * prompt, seed=number, candidates=1, steps=2)
+        if number % 10 == 0:
+            threading.Timer(0.005, line.hang_up).start()
+        with suppress(Cancelled):
+            one.complete(asked, line=line, settings={"causal_draft": number % 3 == 0})
+
+    taken = []
+    with ThreadPoolExecutor(4) as threads:
+        for part in range(8):
+            list(threads.map(ask, range(EACH * part, EACH * (part + 1))))
+            taken.append(process.memory_info().rss / 2**20)
+    until(lambda: Client(place).health().pending == 0)
+    assert process.num_threads() < 100 and len(process.net_connections("unix")) < 20
+    grown = min(taken[5:]) - max(taken[1:5])  # the allocator's own ups and downs are some tens of MiB
+    assert grown < 48, f"MiB, every {EACH} requests: {taken}"
+
+
+def _tiny_folder(folder: Path) -> None:
+    """The tiny random model with the pocket model's tokenizer."""
+    generation = json.loads((POCKET / "generation_config.json").read_text())
+    save_model(tiny_model(), tiny_config(), generation, folder, "float32")
+    shutil.copy(POCKET / "tokenizer.json", folder)
 
 
 def _metrics(place: Place) -> str:

@@ -21,9 +21,19 @@ from starlette.testclient import TestClient
 
 from engine.scheduler import Order, Scheduler
 from infill.api_schema import POSTS
-from infill.api_values import result_from_json
+from infill.api_values import (
+    LINT,
+    findings_from_json,
+    lint_request_from_json,
+    lint_request_to_json,
+    result_from_json,
+)
+from infill.findings import LintRequest
+from infill.lint import Linter
+from infill.lint_evidence import Bar, Bars
+from infill.request import Neighbour
 from infill.service_app import make_app
-from infill.service_engine import ServiceEngine, State
+from infill.service_engine import CLIENTS, ServiceEngine, State
 from infill.service_guard import LARGEST, Activity, Guard
 from infill.settings import Settings
 
@@ -144,6 +154,74 @@ def test_a_field_that_is_wrong_is_named(api: TestClient, change: dict[str, Any],
 def test_what_is_no_json_object_is_refused(api: TestClient, content: bytes) -> None:
     response = api.post("/v1/infill", content=content, headers={"Content-Type": "application/json"})
     assert response.status_code == 400 and "JSON" in response.json()["error"]["message"]
+
+
+# lint
+
+
+@pytest.fixture
+def barred(engine: ReadyEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that takes every misspelled word for wrong."""
+    bars = {"misspelled": Bar({}, intercept=1.0, least=0.0)}
+    monkeypatch.setattr(engine, "_bars", Bars(bars, frozenset({"python"})))
+    monkeypatch.setattr("infill.lint_likelihood.FIRST_LOOK", -1e9)
+
+
+def test_findings_are_those_of_a_linter(engine: ReadyEngine, api: TestClient, barred: None) -> None:
+    text = "first = 1\nsecond = frist + 1\nprint(first, second)\n"
+    (mine,) = Linter(tiny_completer(), engine._bars).lint(LintRequest(text, "python"))
+    assert mine.replacement == "first"
+    body = {"text": text, "language": "python"}
+    assert findings_from_json(api.post("/v1/lint", json=body).json()) == (mine,)
+    for range_, found in (({"start": 10, "end": 29}, 1), ({"start": 30, "end": 40}, 0)):
+        assert len(api.post("/v1/lint", json=body | {"ranges": [range_]}).json()["findings"]) == found
+    assert api.post("/v1/lint", json=body | {"off": ["misspelled"]}).json() == {"findings": []}
+
+
+def test_a_lint_that_cannot_be_used_is_refused(api: TestClient, barred: None) -> None:
+    for change in ({"ranges": [{"start": 0, "end": 99}]}, {"ranges": [{"start": 2, "end": 1}]}, {"text": None}):
+        answer = api.post("/v1/lint", json={"text": "x = 1\n", "language": "python"} | change)
+        assert answer.status_code == 400, answer.text
+
+
+def test_a_lint_request_is_the_same_on_the_other_side() -> None:
+    asked = LintRequest("x\n", "go", "x.go", ((0, 1),), (Neighbour("y.go", "y"),), frozenset({"b", "a"}))
+    sent = json.loads(json.dumps(lint_request_to_json(asked)))
+    assert lint_request_from_json(LINT.read(sent, "The request")) == asked
+
+
+def test_a_lint_that_takes_too_long_says_so(api: TestClient, barred: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infill.service_engine.LONGEST_LINT_S", 0.0)
+    answer = api.post("/v1/lint", json={"text": "count = 1\nprint(cuont)\n", "language": "python"})
+    assert answer.status_code == 429
+
+
+def test_who_types_what_a_draft_said_gets_the_rest_with_fewer_passes(engine: ReadyEngine, api: TestClient) -> None:
+    """Each request has a completer of its own; what the client's last draft said goes from one to the next."""
+    assert engine.scheduler is not None
+
+    def calls(client: str) -> int:
+        assert engine.scheduler is not None
+        before = engine.scheduler.load.calls
+        api.post("/v1/infill", json=infill_body(client=client, copy_drafts=False, seed=5))
+        return engine.scheduler.load.calls - before
+
+    first = calls("typist")
+    assert calls("typist") < first and calls("another") == first
+    engine._written.clear()
+    for number in range(CLIENTS + 3):
+        engine._remember(str(number), "x")
+    assert len(engine._written) == CLIENTS and "2" not in engine._written and "3" in engine._written
+
+
+def test_settings_that_come_with_a_request_stand_for_it_alone(api: TestClient) -> None:
+    body = infill_body(caution=1)
+    (sure,) = api.post("/v1/infill", json=body | {"min_confidence": 1.0}).json()["completions"]
+    assert not sure["shown"]
+    plain = api.post("/v1/infill", json=body | {"copy_drafts": False, "causal_draft": False}).json()
+    assert {one["source"] for one in plain["completions"][0]["candidates"]} == {"model"}
+    other = api.post("/v1/infill", json=body).json()
+    assert {one["source"] for one in other["completions"][0]["candidates"]} > {"model"}
 
 
 # OpenAI

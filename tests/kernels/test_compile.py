@@ -69,11 +69,13 @@ def test_grouped_products(code: int, capability: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("capability", SHARED)
+@pytest.mark.parametrize("keys", ["*bf16", "*fp8e4nv"])
 @pytest.mark.parametrize(("dim", "groups"), [(256, 2), (512, 8)])
-def test_attention(dim: int, groups: int, capability: int) -> None:
+def test_attention(dim: int, groups: int, keys: str, capability: int) -> None:
+    types = {**POINTERS, "key": keys, "value": keys}
     cut = (attention.ROOMY if capability in ROOMY else attention.TIGHT)[dim]
     used = shared_bytes(
-        attention._attend, capability, cut.warps, cut.stages, POINTERS, GROUPS=groups, D=dim, HAS_MASK=True,
+        attention._attend, capability, cut.warps, cut.stages, types, GROUPS=groups, D=dim, HAS_MASK=True,
         SPLITS=2, QUERIES=cut.queries, KEYS=cut.keys,
     )  # fmt: skip
     assert used <= SHARED[capability]
@@ -83,6 +85,7 @@ def test_attention(dim: int, groups: int, capability: int) -> None:
 def test_small_kernels(capability: int) -> None:
     scores = {"scores": "*bf16", "scale": "*fp32", "weights": "*fp32", "indices": "*i32"}
     assert shared_bytes(routing._choose, capability, 1, 3, scores, E=128, K=8, WIDTH=128) <= 4096
+    assert shared_bytes(routing._choose, capability, 1, 3, scores, E=1, K=1, WIDTH=1) <= 4096
     plan = {"indices": "*i32", "order": "*i32", "blocks": "*i32"}
     sizes = {"E": 128, "WIDTH": 256, "BLOCK": 16, "CHUNK": 1024, "BLOCKS_WIDTH": 256}
     assert shared_bytes(routing._schedule, capability, 4, 3, plan, **sizes) <= 32_768
@@ -93,3 +96,16 @@ def test_small_kernels(capability: int) -> None:
     types |= {"ids": "*i32", "argmax": "*i64", "sample": "*i64", "top_tokens": "*i32", "top_probabilities": "*fp32"}
     merge = {"SAMPLE": True, "KEPT": 4, "TOP": 32, "WIDTH": 2048}
     assert shared_bytes(vocabulary._merge, capability, 8, 3, types, **merge) <= 32_768
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", SHARED)
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_vocabulary(has_bias: bool, capability: int) -> None:
+    types = {name: "*fp32" for name in ("numbers", "candidates", "temperature")}
+    types |= {"logits": "*bf16", "bias": "*bf16", "seeds": "*i32", "ids": "*i32"}
+    used = shared_bytes(
+        vocabulary._from_logits, capability, 4, 3, types, V=262_144, CAP=30.0, HAS_BIAS=has_bias, SAMPLE=True,
+        KEPT=vocabulary.PER_BLOCK, TOKENS=vocabulary.VOCAB, ROWS=16,
+    )  # fmt: skip
+    assert used <= SHARED[capability]

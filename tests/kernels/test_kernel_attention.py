@@ -51,3 +51,13 @@ def test_large_scores_neither_overflow_nor_vanish() -> None:
     query, key, value = 40 * torch.randn(1, 2, 4, 16), torch.randn(1, 2, 48, 16), torch.randn(1, 2, 48, 16)
     wanted = twin.attend(query, key, value, None)
     torch.testing.assert_close(attend(query, key, value, None, CUT, 4), wanted, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("splits", [1, 2])
+def test_keys_and_values_may_be_in_fp8(splits: int) -> None:
+    torch.manual_seed(3)
+    query, key, value = torch.randn(1, 4, 5, 32) / 6, torch.randn(1, 2, 40, 32), torch.randn(1, 2, 40, 32)
+    key, value = key.to(torch.float8_e4m3fn), value.to(torch.float8_e4m3fn)
+    wanted = twin.attend(query, key.float(), value.float(), None)
+    torch.testing.assert_close(twin.attend(query, key, value, None), wanted)
+    torch.testing.assert_close(attend(query, key, value, None, CUT, splits), wanted, atol=1e-5, rtol=1e-4)

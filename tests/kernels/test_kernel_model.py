@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
+from engine import ready
 from engine.config import ModelConfig
+from engine.kernels import trial
 from engine.kernels.linear import quantized_linear
 from engine.kernels.mixture import Tiling, tokens_a_block
-from engine.kernels.model import fuse
+from engine.kernels.model import FusedModel, fuse
+from engine.kernels.trial import model_fails
 from engine.key_values import BatchedCanvasMemory, CanvasMemory, KeyValues, PromptMemory
 from engine.model import DiffusionGemma
-from engine.quantized import FORMATS, quantize_weight
+from engine.quantized import FORMATS, Format, quantize_weight
+from engine.quantized_model import QuantizedModel
 
-CONFIG = {
+WIDER = {"hidden_size": 64, "intermediate_size": 32, "moe_intermediate_size": 32}  # which int4 can group
+CONFIG: dict[str, Any] = {
     "model_type": "diffusion_gemma",
     "canvas_length": 8,
     "text_config": {
@@ -36,9 +44,9 @@ CONFIG = {
 }
 
 
-def random_model() -> DiffusionGemma:
+def random_model(config: Mapping[str, Any] = CONFIG) -> DiffusionGemma:
     torch.manual_seed(0)
-    model = DiffusionGemma(ModelConfig.from_json(CONFIG)).requires_grad_(False)
+    model = DiffusionGemma(ModelConfig.from_json(config)).requires_grad_(False)
     for parameter in model.parameters():
         if parameter.dim() == 1:
             parameter.uniform_(0.5, 1.5)
@@ -63,7 +71,7 @@ def both_passes(model: DiffusionGemma, prompts: list[list[int]], widths: list[in
     canvas = CanvasMemory(rows[0], widths[0]) if single else BatchedCanvasMemory(rows, widths)
     torch.manual_seed(4)
     tokens = torch.randint(0, 150, (len(rows), max(widths)))
-    belief = torch.randn(*tokens.shape, 48)
+    belief = torch.randn(*tokens.shape, model.config.hidden_size)
     return model.denoise(tokens, belief, canvas.positions(), canvas.masks(), canvas)
 
 
@@ -78,6 +86,14 @@ def test_both_passes_are_those_of_the_plain_model(prompts: list[list[int]], widt
 
 
 @torch.inference_mode()
+def test_a_model_without_a_mixture_is_one_of_one_expert() -> None:
+    config = {**CONFIG, "text_config": {**CONFIG["text_config"], "num_experts": 1, "top_k_experts": 1}}
+    prompts, widths = [list(range(3, 14))], [7]
+    wanted = both_passes(random_model(config), prompts, widths)
+    torch.testing.assert_close(both_passes(fuse(random_model(config)), prompts, widths), wanted, atol=2e-4, rtol=2e-4)
+
+
+@torch.inference_mode()
 def test_a_quantized_model_is_the_plain_one_with_dequantized_weights() -> None:
     plain = random_model()
     for layer in plain.layers:
@@ -86,6 +102,40 @@ def test_a_quantized_model_is_the_plain_one_with_dequantized_weights() -> None:
     wanted = both_passes(plain, [[3, 4, 5]], [5])
     found = both_passes(fuse(random_model(), experts="fp8"), [[3, 4, 5]], [5])
     torch.testing.assert_close(found, wanted, atol=5e-4, rtol=5e-4)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("kind", ["fp8", "int4"])
+def test_a_model_in_few_bits_is_fused_as_it_is(kind: Format, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(1)
+    config = {**CONFIG, "text_config": {**CONFIG["text_config"], **WIDER}}
+    plain = QuantizedModel(random_model(config), lambda name, weight: quantize_weight(weight, kind))  # type: ignore[arg-type]
+    fused = fuse(plain)
+    monkeypatch.setattr(trial, "COMPARED", 4)
+    monkeypatch.setattr(trial, "WIDEST", 6)
+    assert fused.fused_layers[1].down is plain.layers[1].mlp.down_proj.quantized  # type: ignore[union-attr]
+    assert 0.9 * plain.weight_bytes < fused.weight_bytes <= plain.weight_bytes  # norms and routers do not count
+    prompts = [[3, 4, 5]]
+    torch.testing.assert_close(both_passes(fused, prompts, [5]), both_passes(plain, prompts, [5]), atol=2e-3, rtol=2e-3)
+    assert model_fails(fused, plain) is None
+
+
+@torch.inference_mode()
+def test_a_model_whose_kernels_fail_or_err_is_not_taken(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(trial, "COMPARED", 4)
+    monkeypatch.setattr(trial, "WIDEST", 6)
+    plain = random_model()
+    assert isinstance(ready.fused_or_plain(plain), FusedModel)
+    monkeypatch.setattr("engine.kernels.model.add_normed", lambda x, product, *rest: (x, [x, x, x]))
+    assert ready.fused_or_plain(plain) is plain and "its results are wrong" in caplog.text
+
+    def no_room(*arguments: object) -> None:
+        raise RuntimeError("out of resource: shared memory")
+
+    monkeypatch.setattr("engine.kernels.model.by_slot", no_room)
+    assert ready.fused_or_plain(plain) is plain and "shared memory" in caplog.text
 
 
 @torch.inference_mode()

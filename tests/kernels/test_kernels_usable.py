@@ -20,15 +20,15 @@ def test_a_gpu_that_is_too_old_is_told(
     capability: tuple[int, int], told: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kernels, "find_spec", lambda name: object())
-    reason = kernels._why_not(capability)
+    reason = kernels.why_not(capability)
     assert reason is None if told is None else told in str(reason)
 
 
 def test_triton_may_be_absent_and_kernels_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "find_spec", lambda name: None)
-    assert "not installed" in str(kernels._why_not((9, 0)))
+    assert "not installed" in str(kernels.why_not((9, 0)))
     monkeypatch.setenv("GESSO_KERNELS", "OFF")
-    assert kernels._why_not((9, 0)) == "GESSO_KERNELS is off"
+    assert kernels.why_not((9, 0)) == "GESSO_KERNELS is off"
 
 
 def test_a_failing_trial_is_told_and_remembered(
@@ -41,6 +41,7 @@ def test_a_failing_trial_is_told_and_remembered(
     kernels._works_on.cache_clear()
     try:
         assert not kernels._works_on(0) and not kernels._works_on(0)
+        assert not kernels._works_on(1) and "CUDA_VISIBLE_DEVICES" in caplog.text
     finally:
         kernels._works_on.cache_clear()
     assert len(asked) == 1 and "no compiler" in caplog.text

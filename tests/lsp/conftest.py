@@ -8,15 +8,22 @@ from pathlib import Path
 
 import pytest
 
+from infill.client import stop
+from infill.service_place import all_places
 from tests.lsp.client import Client, Gone
 
 
 @pytest.fixture(scope="session")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment of a server: settings and statistics of nobody."""
-    home = tmp_path_factory.mktemp("home")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment of a server: settings and statistics of nobody; the service that it starts is ended."""
+    home, run = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("run")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("GESSO_", "XDG_"))}
-    return {**kept, "HOME": str(home), "GESSO_THREADS": "2", "PYTHONUNBUFFERED": "1"}
+    own = {"HOME": str(home), "XDG_RUNTIME_DIR": str(run), "GESSO_THREADS": "2", "PYTHONUNBUFFERED": "1"}
+    yield {**kept, **own}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(run))
+        for place in all_places():
+            stop(place)
 
 
 @pytest.fixture

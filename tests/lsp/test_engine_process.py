@@ -374,7 +374,7 @@ async def main(model, text, at, *command):
             await asyncio.sleep(0.01)
         result = await engine.complete(InfillRequest(text, (Hole(int(at), int(at)),), "python"))
     said = {
-        "worker": engine._worker._process.pid,
+        "worker": engine._host._process.pid,
         "heavy": sorted({"torch", "numpy", "transformers"} & {*sys.modules}),
         "text": result and result.completions[0].text,
     }

@@ -218,8 +218,8 @@ class VSCode:
 
     def configure(self, settings: Mapping[str, Any]) -> None:
         """Other settings for the machine, in place of those that it has."""
-        self.settings = {"gesso.engine": "own", **settings}
-        (self.user / "Machine" / "settings.json").write_text(json.dumps(self.settings))
+        self.settings = settings
+        _write_settings(self.user / "Machine", settings)
 
 
 @contextmanager
@@ -232,10 +232,8 @@ def vscode(tools: Tools, place: Path, settings: Mapping[str, Any]) -> Iterator[V
     """
     folder, user, extensions = place / "project", place / "user", place / "extensions"
     folder.mkdir(parents=True)
-    settings = {"gesso.engine": "own", **settings}  # so that nothing outlives the test
-    for kind, values in (("User", SETTINGS), ("Machine", settings)):
-        (user / kind).mkdir(parents=True)
-        (user / kind / "settings.json").write_text(json.dumps(dict(values)))
+    _write_settings(user / "User", SETTINGS)
+    _write_settings(user / "Machine", settings)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("GESSO_", "VSCODE_"))}
     environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     folders = os.environ["PATH"].split(os.pathsep)
@@ -260,6 +258,13 @@ def vscode(tools: Tools, place: Path, settings: Mapping[str, Any]) -> Iterator[V
     finally:
         browser.close()
         _end(psutil.Process(process.pid))
+
+
+def _write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """With an engine that ends with its window, so that nothing outlives the test."""
+    folder.mkdir(parents=True, exist_ok=True)
+    own = {"gesso.engine": "own"} if folder.name == "Machine" else {}
+    (folder / "settings.json").write_text(json.dumps({**own, **settings}))
 
 
 def _end(process: psutil.Process) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 import tomllib
@@ -201,7 +202,7 @@ def test_why_nothing_gives_the_reason_and_the_times(code: VSCode) -> None:
     code.type("x")
     time.sleep(SETTLED_S)
     newest, *older = reasons(code)
-    assert "line 6" in newest and "middle of a line" in newest and "0 ms in all" in newest
+    assert "line 6" in newest and "middle of a line" in newest and re.search("[0-9]+ ms in all", newest)
     assert any("Shown: " in one and " · denoise " in one for one in older)
     code.press("Enter")
     page = eventually(lambda: [one for one in code.lines() if "| 6 | " in one], "the whole as a document")

@@ -19,8 +19,8 @@ import typer
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
-from torch.nn import functional as F
 
+from bench.logistic import fit_logistic
 from bench.quality_holes import KINDS, HeldOutHole, Neighbourhood, cut_holes, is_for_calibration, read_held_out
 from engine.errors import GessoError, InputError
 from engine.export import write_checksums
@@ -76,22 +76,8 @@ def fit(judged: Sequence[Judged], penalty: float = 1.0) -> Calibration:
         raise InputError(f"Fewer than {LEAST_RIGHT} candidates were right, too few to learn from; take more holes.")
     x = torch.tensor([[*one.evidence.values().values()] for one in judged], dtype=torch.float64)
     y = torch.tensor([one.exact for one in judged], dtype=torch.float64)
-    mean, scale = x.mean(0), x.std(0).clamp(min=1e-6)
-    standard = (x - mean) / scale
-    weights = torch.zeros(len(NAMES) + 1, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
-
-    def closure() -> torch.Tensor:
-        optimizer.zero_grad()
-        score = standard @ weights[1:] + weights[0]
-        loss = F.binary_cross_entropy_with_logits(score, y, reduction="sum") + penalty * (weights[1:] ** 2).sum()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    found = weights.detach()
-    raw = found[1:] / scale
-    return Calibration(dict(zip(NAMES, raw.tolist(), strict=True)), float(found[0] - (raw * mean).sum()))
+    weights, intercept = fit_logistic(x, y, penalty)
+    return Calibration(dict(zip(NAMES, weights, strict=True)), intercept)
 
 
 def best_of_each_hole(judged: Sequence[Judged], calibration: Calibration) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -18,9 +18,9 @@ from typing import Annotated, Any
 import torch
 import typer
 from rich.console import Console
-from torch.nn import functional as F
 
 from bench.lint_samples import CleanSample, SeededSample, judge, kinds_of
+from bench.logistic import fit_logistic
 from bench.quality_holes import is_for_calibration, read_held_out
 from engine.export import write_checksums
 from infill.cli_support import errors_to_exit_codes, load_completer
@@ -51,23 +51,8 @@ def fit(
     y = torch.tensor([1.0] * len(right) + [0.0] * sum(map(len, groups)), dtype=torch.float64)
     shares = [len(right) / len(groups) / len(group) for group in groups for _ in group]
     weight = torch.tensor([1.0] * len(right) + shares, dtype=torch.float64)
-    mean, scale = x.mean(0), x.std(0).clamp(min=1e-6)
-    standard = (x - mean) / scale
-    weights = torch.zeros(len(NAMES) + 1, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
-
-    def closure() -> torch.Tensor:
-        optimizer.zero_grad()
-        score = standard @ weights[1:] + weights[0]
-        loss = F.binary_cross_entropy_with_logits(score, y, weight=weight, reduction="sum")
-        loss = loss + penalty * (weights[1:] ** 2).sum()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    found = weights.detach()
-    raw = torch.where(x.std(0) > 1e-6, found[1:] / scale, torch.zeros_like(scale))
-    return Bar(dict(zip(NAMES, raw.tolist(), strict=True)), float(found[0] - (raw * mean).sum()), NEVER, False)
+    weights, intercept = fit_logistic(x, y, penalty, weight)
+    return Bar(dict(zip(NAMES, weights, strict=True)), intercept, NEVER, False)
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,20 @@ SMALL_VISION = {
 }
 
 
+def whole_runs(canvas: int, steps: int) -> dict[str, Any]:
+    """What makes transformers' generate take all its steps over one canvas of this many tokens."""
+    return {
+        "max_new_tokens": canvas,
+        "max_denoising_steps": steps,
+        "sampler_config": EntropyBoundSamplerConfig(0.1),
+        "t_min": 0.4,
+        "t_max": 0.8,
+        "stability_threshold": 1,
+        "confidence_threshold": NEVER,
+        "eos_token_id": None,
+    }
+
+
 def random_config(hidden: int, layers: int, intermediate: int, experts: int, top_k: int, size: int) -> dict[str, Any]:
     """A config.json in the manner of train/pocket.toml: heads of 64, every third layer and the last full."""
     kinds = ["full_attention" if i % 3 == 2 or i == layers - 1 else "sliding_attention" for i in range(layers)]
@@ -148,18 +162,7 @@ class Theirs:
         self._generate(self.prompt[:, -1:], steps, past_key_values=copy.deepcopy(self.kept))
 
     def _generate(self, tokens: torch.Tensor, steps: int, **more: Any) -> Any:
-        return self.model.generate(
-            tokens,
-            max_new_tokens=self.task.canvas,
-            max_denoising_steps=steps,
-            sampler_config=EntropyBoundSamplerConfig(0.1),
-            t_min=0.4,
-            t_max=0.8,
-            stability_threshold=1,
-            confidence_threshold=NEVER,
-            eos_token_id=None,
-            **more,
-        )
+        return self.model.generate(tokens, **whole_runs(self.task.canvas, steps), **more)
 
 
 def measure(folder: Path, dtype: torch.dtype, task: Task, repeats: int, warm_up: int) -> dict[str, Any]:

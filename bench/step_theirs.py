@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 from transformers import DiffusionGemmaConfig, DiffusionGemmaForBlockDiffusion
-from transformers.models.diffusion_gemma.generation_diffusion_gemma import EntropyBoundSamplerConfig
 from transformers.utils import logging as transformers_logging
 
-from bench.parity_speed import NEVER, SMALL_VISION
+from bench.parity_speed import SMALL_VISION, whole_runs
 
 STEPS = 9  # of the long run
 
@@ -23,18 +22,7 @@ def generate(model: Any, prompt: torch.Tensor, canvas: int, steps: int, compiled
     compiled: with a static cache, for which transformers compiles its decoder with CUDA graphs; else eager.
     """
     more: dict[str, Any] = {"cache_implementation": "static"} if compiled else {}
-    model.generate(
-        prompt,
-        max_new_tokens=canvas,
-        max_denoising_steps=steps,
-        sampler_config=EntropyBoundSamplerConfig(0.1),
-        t_min=0.4,
-        t_max=0.8,
-        stability_threshold=1,
-        confidence_threshold=NEVER,
-        eos_token_id=None,
-        **more,
-    )
+    model.generate(prompt, **whole_runs(canvas, steps), **more)
     if prompt.is_cuda:
         torch.cuda.synchronize()
 

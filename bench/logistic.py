@@ -1,0 +1,36 @@
+"""Logistic regression, by which evidence is weighed: the same for candidates and for findings.
+
+Must not know what the evidence is of.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def fit_logistic(x: Tensor, y: Tensor, penalty: float, weight: Tensor | None = None) -> tuple[list[float], float]:
+    """The weights of the evidence as it comes, and the intercept; by LBFGS over standardized evidence.
+
+    x: [rows, evidence] and y: [rows] of 0 and 1, in float64; weight: [rows], how much each counts, 1 if None. penalty:
+    of the squares of the standardized weights, against a summed loss. Evidence that never varies weighs nothing.
+    """
+    spread, mean = x.std(0), x.mean(0)
+    scale = spread.clamp(min=1e-6)
+    standard = (x - mean) / scale
+    weights = torch.zeros(x.shape[1] + 1, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        score = standard @ weights[1:] + weights[0]
+        loss = F.binary_cross_entropy_with_logits(score, y, weight=weight, reduction="sum")
+        loss = loss + penalty * (weights[1:] ** 2).sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    found = weights.detach()
+    raw = torch.where(spread > 1e-6, found[1:] / scale, torch.zeros_like(scale))
+    return raw.tolist(), float(found[0] - (raw * mean).sum())

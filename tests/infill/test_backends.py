@@ -284,7 +284,7 @@ def test_one_that_is_not_there_or_late_is_down() -> None:
         with pytest.raises(BackendDown, match="cannot be reached"):
             ask(backend, request(FUNCTION))
         taken.listen()
-        with pytest.raises(BackendDown, match="did not answer within 0.2 s"):
+        with pytest.raises(BackendDown, match=r"did not answer within 0\.\d+ s"):
             ask(backend, request(FUNCTION), timeout_s=0.2)
 
 

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from engine.errors import InputError
 from train.layout import FileTokens, LayoutConfig, Row, causal_row, diffusion_rows
 from train.objective import DiffusionBatch
+from train.slips import Slips
 
 COMMON_TOKENS = 2048  # the first merges: single letters, white space, keywords
 NEIGHBOUR_TRIES = 4
@@ -58,7 +59,9 @@ class TokenFiles:
             self.project_of[members] = project
         spans = np.load(folder / f"spans-{split}.npy")
         self.spans = np.stack([spans[name].astype(np.int64) for name in ("start", "end", "kind")], axis=1)
-        self.begins_line = line_starts(Tokenizer.from_file(str(tokenizer)))
+        opened = Tokenizer.from_file(str(tokenizer))
+        self.begins_line = line_starts(opened)
+        self.slips = Slips(opened)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return TokenFiles, self.opened_by
@@ -113,6 +116,7 @@ def diffusion_batch(rows: list[Row], config: LayoutConfig) -> DiffusionBatch:
     leading = rows[:: config.canvases]
     prompt = torch.zeros(len(leading), config.prompt_beside_canvas, dtype=torch.long)
     canvas = torch.zeros(count, config.canvas, dtype=torch.long)
+    shown = torch.zeros(count, config.canvas, dtype=torch.long)
     hole = torch.zeros(count, config.canvas, dtype=torch.bool)
     targets = torch.zeros(count, config.supervised, dtype=torch.long)
     weight = torch.zeros(count, config.supervised)
@@ -120,6 +124,7 @@ def diffusion_batch(rows: list[Row], config: LayoutConfig) -> DiffusionBatch:
         prompt[index, : len(row.prompt)] = torch.from_numpy(row.prompt)
     for index, row in enumerate(rows):
         canvas[index, : len(row.canvas)] = torch.from_numpy(row.canvas)
+        shown[index, : len(row.canvas)] = torch.from_numpy(row.shown)
         hole[index, : len(row.canvas)] = torch.from_numpy(row.hole)
         hole[index, len(row.canvas) :] = bool(row.hole.all())
         columns = np.flatnonzero((row.weight > 0) & row.hole)[: config.supervised]
@@ -127,13 +132,13 @@ def diffusion_batch(rows: list[Row], config: LayoutConfig) -> DiffusionBatch:
         weight[index, : len(columns)] = torch.from_numpy(row.weight[columns])
     prompt_length = torch.tensor([len(row.prompt) for row in leading])
     canvas_length = torch.tensor([len(row.canvas) for row in rows])
-    return DiffusionBatch(prompt, prompt_length, canvas, canvas_length, hole, targets, weight)
+    return DiffusionBatch(prompt, prompt_length, canvas, shown, canvas_length, hole, targets, weight)
 
 
 def make_diffusion_batch(
     files: TokenFiles, size: int, config: LayoutConfig, rng: np.random.Generator
 ) -> DiffusionBatch:
-    windows = [diffusion_rows(files.random_file(rng, config), config, rng) for _ in range(size)]
+    windows = [diffusion_rows(files.random_file(rng, config), config, rng, files.slips) for _ in range(size)]
     return diffusion_batch([row for window in windows for row in window], config)
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from train.slips import Slips
+
 Tokens = NDArray[np.int64]
 
 PAD, BOS, NULL, MASK, SUFFIX, PREFIX = 0, 2, 3, 4, 6, 7
@@ -27,7 +29,8 @@ class LayoutConfig:
     `canvases` canvases that share it. `supervised`: most positions of one canvas that carry a loss. `header`: what
     stands before a cut prefix, the file's first lines or, in `neighbour_share` of the windows, lines of another file of
     the project. `kind_shares` follow HOLE_KINDS. `exact_share`: holes without a null slot; `slack`: how soon the
-    smallest preset that holds a hole is taken, 1 for always (else the next ones, by a geometric law).
+    smallest preset that holds a hole is taken, 1 for always (else the next ones, by a geometric law). `slip_share`: of
+    the canvases, those that are hole throughout and show slips (train/slips.py) instead of noise.
     """
 
     prompt: int = 320
@@ -38,6 +41,7 @@ class LayoutConfig:
     max_holes: int = 3
     kind_shares: tuple[float, ...] = (0.2, 0.3, 0.25, 0.15, 0.1)
     whole_canvas_share: float = 0.05
+    slip_share: float = 0.0
     neighbour_share: float = 0.0
     exact_share: float = 0.15
     slack: float = 0.5
@@ -69,12 +73,14 @@ class FileTokens:
 
 @dataclass(frozen=True)
 class Row:
-    """One window. Positions with `hole` are the model's to write; `weight` is 0 where there is no loss."""
+    """One window. Positions with `hole` are the model's to write; `weight` is 0 where there is no loss; `shown` is the
+    canvas with slips, or as it is."""
 
     prompt: Tokens
     canvas: Tokens
     hole: NDArray[np.bool_]
     weight: NDArray[np.float32]
+    shown: Tokens
 
 
 def prompt_tokens(far_prefix: Tokens, far_suffix: Tokens, language: int) -> Tokens:
@@ -140,7 +146,9 @@ def slots_for(length: int, config: LayoutConfig, rng: np.random.Generator) -> in
     return presets[min(int(rng.geometric(config.slack)) - 1, len(presets) - 1)] if presets else length
 
 
-def diffusion_rows(file: FileTokens, config: LayoutConfig, rng: np.random.Generator) -> list[Row]:
+def diffusion_rows(
+    file: FileTokens, config: LayoutConfig, rng: np.random.Generator, slips: Slips | None = None
+) -> list[Row]:
     """A random place of the file: `canvases` rows with one prompt in common, each with holes of its own.
 
     Null slots push text off a canvas's end; the far suffix begins where the canvas that shows most text ends, so that
@@ -151,13 +159,19 @@ def diffusion_rows(file: FileTokens, config: LayoutConfig, rng: np.random.Genera
     end = min(total, start + width)
     canvases, consumed = [], start
     for _ in range(config.canvases):
-        holes = [] if rng.random() < config.whole_canvas_share else _choose_holes(file, start, end, config, rng)
+        sort = rng.random()
+        slipping = slips is not None and sort >= 1.0 - config.slip_share
+        whole = slipping or sort < config.whole_canvas_share
+        holes = [] if whole else _choose_holes(file, start, end, config, rng)
         canvas, hole, weight = _lay_out(file.tokens[start:end], [(a - start, b - start, s) for a, b, s in holes], width)
+        shown = slips.slipped(canvas, rng) if slips is not None and slipping else canvas
         if not holes:
-            weight[rng.permutation(len(canvas))[: config.supervised]] = 1.0
+            chosen = rng.permutation(len(canvas))
+            chosen = chosen[np.argsort(shown[chosen] == canvas[chosen], kind="stable")]  # slips first
+            weight[chosen[: config.supervised]] = 1.0
             hole[:] = True
         consumed = max(consumed, start + len(canvas) - int((canvas == NULL).sum()))
-        canvases.append((canvas, hole, weight))
+        canvases.append((canvas, hole, weight, shown))
     far_suffix = file.tokens[consumed : consumed + int(rng.integers(0, config.far_suffix + 1))]
     room = config.prompt_beside_canvas - 4 - len(far_suffix)
     if rng.random() < 0.2:

@@ -21,12 +21,13 @@ from train.head_loss import head_loss
 @dataclass
 class DiffusionBatch:
     """prompt [windows, prompt] padded right, prompt_length [windows]; of `rows` canvases, as many in a row for each
-    prompt: canvas [rows, canvas] clean and padded right, canvas_length [rows], hole [rows, canvas] bool, targets
-    [rows, supervised] canvas columns, weight [rows, supervised]."""
+    prompt: canvas [rows, canvas] clean and padded right, shown [rows, canvas] the same with slips, canvas_length
+    [rows], hole [rows, canvas] bool, targets [rows, supervised] canvas columns, weight [rows, supervised]."""
 
     prompt: Tensor
     prompt_length: Tensor
     canvas: Tensor
+    shown: Tensor
     canvas_length: Tensor
     hole: Tensor
     targets: Tensor
@@ -123,7 +124,7 @@ def add_noise(
 ) -> tuple[Tensor, Tensor]:
     """The canvas with its holes noised, and which positions were. One t a row: 1 in three tenths of the rows (the first
     step of every infill), uniform in the others, or `fixed_level`; rows that are hole throughout get a light uniform
-    noise."""
+    noise, and those with slips nothing but these."""
     device, shape = batch.canvas.device, batch.canvas.shape
 
     def uniform(*size: int) -> Tensor:
@@ -133,14 +134,16 @@ def add_noise(
     if fixed_level is not None:
         level = torch.full_like(level, fixed_level)
     whole = batch.hole.all(dim=1, keepdim=True)
+    slipped = batch.shown != batch.canvas
     level = torch.where(whole, 0.15 * level, level)
+    level = torch.where(slipped.any(dim=1, keepdim=True), 0.0, level)
     noised = batch.hole & (uniform(*shape) < level)
     drawn = torch.randint(vocab, shape, device=device, generator=generator)
     if noise.kind != "uniform":
         share = 0.0 if noise.kind == "mask" else noise.uniform_share
         masked = (uniform(*shape) >= share) & ~whole
         drawn = torch.where(masked, torch.full_like(drawn, noise.mask_token_id or 0), drawn)
-    return torch.where(noised, drawn, batch.canvas), noised
+    return torch.where(noised, drawn, batch.shown), noised | slipped
 
 
 def diffusion_loss(

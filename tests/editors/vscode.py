@@ -37,6 +37,7 @@ SETTINGS: dict[str, Any] = {
     "update.mode": "none",
     "window.commandCenter": False,
     "workbench.colorTheme": "Default Dark Modern",
+    "workbench.hover.delay": 600_000,  # or what the mouse rests on is hidden by its own explanation
     "workbench.secondarySideBar.defaultVisibility": "hidden",
     "workbench.startupEditor": "none",
     "workbench.tips.enabled": False,

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from engine.canvas import Canvas, Hole
 from engine.config import SamplingConfig
-from engine.errors import NotFiniteError, Stop, leave_if
+from engine.errors import NotFiniteError, Stop, is_memory_error, leave_if
 from engine.key_values import BatchedCanvasMemory, CanvasMemory
 from engine.model import DiffusionGemma
 from engine.prefix_cache import Lease, PrefixCache
@@ -160,18 +160,27 @@ class Denoiser:
     def start(self, request: DenoiseRequest) -> CanvasRun:
         """Encodes the prompt and lays out the canvas with noise in its holes. Call `close` in the end."""
         started = time.perf_counter()
+        lease = self.with_room(lambda: self.cache.acquire(request.prompt, request.stop))
+        try:
+            run = self._laid_out(request, lease)
+        except BaseException:
+            lease.release()
+            raise
+        self.timings.encode += 1000 * (time.perf_counter() - started)
+        return run
+
+    def _laid_out(self, request: DenoiseRequest, lease: Lease) -> CanvasRun:
         canvas = request.canvas.tokens.to(self.device)
         pinned = request.canvas.pinned.to(self.device)
         columns = request.canvas.hole_columns.to(self.device)
         drafted = canvas[columns] >= 0
         embedded = self.model.embed(canvas.clamp(min=0))
         bias = self._bias(request, columns)
-        lease = self._with_room(lambda: self.cache.acquire(request.prompt, request.stop))
         row = next(self._rows)
         self.own_draws.seed(row, request.seed)
         noise = self.draws.noise([row], torch.ones(1, len(columns), dtype=torch.bool, device=self.device))[0]
         tokens = torch.where(drafted, canvas[columns], noise)
-        run = CanvasRun(
+        return CanvasRun(
             request=request,
             lease=lease,
             row=row,
@@ -185,20 +194,18 @@ class Denoiser:
             entropy=torch.zeros(len(columns), device=self.device),
             bias=bias,
         )
-        self.timings.encode += 1000 * (time.perf_counter() - started)
-        return run
 
     @torch.inference_mode()
     def step(self, runs: Sequence[CanvasRun]) -> None:
         """One denoising step for every run; those that are done get `finished`. Raises NotFiniteError.
 
-        Where the memory of a device runs out, what is kept for later is given up, and the step made once more.
+        Where the memory runs out, what is kept for later is given up, and the step made once more.
         """
         started = time.perf_counter()
         if self.recorded is not None and self.recorded.takes(runs):
-            self._with_room(partial(self.recorded.step, runs))
+            self.with_room(partial(self.recorded.step, runs))
         else:
-            self._with_room(partial(self._step, runs))
+            self.with_room(partial(self._step, runs))
         now = time.monotonic()
         for run in runs:
             deadline = run.request.deadline
@@ -302,19 +309,25 @@ class Denoiser:
                 break
         return tokens[len(prompt) :]
 
-    def _with_room(self, work: Callable[[], Answer]) -> Answer:
-        """What `work` returns; once more, with nothing kept for later, where other programs have taken the memory."""
+    def with_room(self, work: Callable[[], Answer]) -> Answer:
+        """What `work` returns; done once more, with nothing kept for later, where the memory ran out."""
         try:
             return work()
-        except torch.OutOfMemoryError as full:
+        except Exception as full:
+            if not is_memory_error(full):
+                raise
             log.warning("The memory of %s ran out; prompts kept for later are given up.", self.device)
             full.__traceback__ = None  # whose frames hold what was computed so far
         if self.recorded is not None:
             self.recorded.clear()
+        self.forget()
+        return work()
+
+    def forget(self) -> None:
+        """Gives up the prompts that are kept for later, and their memory back to the device."""
         self._memory = None
         self.cache.clear()
         torch.cuda.empty_cache()
-        return work()
 
     def _memory_for(self, runs: Sequence[CanvasRun]) -> CanvasMemory | BatchedCanvasMemory:
         """Kept from step to step, as long as the same runs are asked for."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 Stop = Callable[[], bool]
+_OUT_OF_MEMORY = ("can't allocate memory", "backend out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 class GessoError(Exception):
@@ -41,8 +42,11 @@ class Cancelled(GessoError):
 
 
 def is_memory_error(error: BaseException) -> bool:
-    """Of the system or of a device; by name, since not everyone who asks has imported torch."""
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    """Of the system or of a device; by name, since not everyone who asks has imported torch, and by its words, since
+    PyTorch's allocator for a CPU, MPS and cuBLAS have no class of their own for it."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 def leave_if(stop: Stop | None) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from engine.config import ModelConfig
 from engine.model import Masks
-from engine.ops.attention import causal_mask
+from engine.ops.attention import COMPILED_ROWS, KEY_BLOCK, causal_mask, comes_in_blocks
 from engine.quantized import E4M3_LARGEST
 
 
@@ -33,24 +33,25 @@ class KeyValues:
 
     def __init__(self, config: ModelConfig, device: torch.device, dtype: torch.dtype) -> None:
         self.config, self.device, self.dtype = config, device, dtype
-        self.length = 0
+        self.length = self.capacity = 0
         self.keys = [self._empty(index, 0) for index in range(len(config.layers))]
         self.values = [self._empty(index, 0) for index in range(len(config.layers))]
-
-    @property
-    def capacity(self) -> int:
-        return self.keys[0].shape[2]
 
     @property
     def bytes(self) -> int:
         return sum(buffer.nbytes for buffer in (*self.keys, *self.values))
 
     def reserve(self, new: int) -> None:
-        """Makes room for `new` positions behind the ones in use; grows by half at least."""
+        """Makes room for `new` positions behind the ones in use; grows by half at least.
+
+        Layer by layer, so that little is held twice; where the memory runs out on the way, nothing is lost.
+        """
         if self.length + new > self.capacity:
             capacity = max(self.length + new, self.capacity + self.capacity // 2)
-            self.keys = self._grown(self.keys, capacity)
-            self.values = self._grown(self.values, capacity)
+            for index in range(len(self.keys)):
+                self.keys[index] = self._grown(index, self.keys[index], capacity)
+                self.values[index] = self._grown(index, self.values[index], capacity)
+            self.capacity = capacity
 
     def truncate(self, length: int) -> None:
         self.length = min(self.length, length)
@@ -58,7 +59,7 @@ class KeyValues:
     def copy(self, length: int) -> KeyValues:
         """A copy of the first `length` positions."""
         other = KeyValues(self.config, self.device, self.dtype)
-        other.length = length
+        other.length = other.capacity = length
         other.keys = [buffer[:, :, :length].clone() for buffer in self.keys]
         other.values = [buffer[:, :, :length].clone() for buffer in self.values]
         return other
@@ -73,13 +74,10 @@ class KeyValues:
         shape = self.config.layers[layer]
         return torch.empty(1, shape.num_kv_heads, capacity, shape.head_dim, device=self.device, dtype=self.dtype)
 
-    def _grown(self, buffers: list[Tensor], capacity: int) -> list[Tensor]:
-        grown = []
-        for index, old in enumerate(buffers):
-            new = self._empty(index, capacity)
-            new[:, :, : self.length] = old[:, :, : self.length]
-            grown.append(new)
-        return grown
+    def _grown(self, layer: int, old: Tensor, capacity: int) -> Tensor:
+        new = self._empty(layer, capacity)
+        new[:, :, : self.length] = old[:, :, : self.length]
+        return new
 
 
 class PromptMemory:
@@ -116,26 +114,40 @@ class PromptMemory:
 
 
 class CanvasMemory:
-    """Memory of denoiser passes over one canvas, written into the free room behind the prompt of `kv`."""
+    """Memory of denoiser passes over one canvas, written into the free room behind the prompt of `kv`.
+
+    Where keys had better come in blocks, some of that room is handed out with them, and masked away.
+    """
 
     def __init__(self, kv: KeyValues, width: int) -> None:
-        kv.reserve(width)
-        self.kv, self.width = kv, width
-        self._positions = torch.arange(kv.length, kv.length + width, device=kv.device)[None]
+        block = KEY_BLOCK if width >= COMPILED_ROWS and comes_in_blocks(kv.keys[0]) else 1
+        kv.reserve(width + block - 1)
+        self.kv, self.width, end = kv, width, kv.length + width
+        self._positions = torch.arange(kv.length, end, device=kv.device)[None]
+        self._ends: list[int] = []
+        self._masks: Masks = {"full_attention": None, "sliding_attention": None}
+        for index, layer in enumerate(kv.config.layers):
+            first = kv.visible_from(index)
+            more = (first - end) % block
+            self._ends.append(end + more)
+            if more:
+                for buffer in (kv.keys[index], kv.values[index]):
+                    buffer[:, :, end : end + more] = 0
+                self._masks[layer.kind] = (torch.arange(end + more - first) < end - first)[None]
 
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         start, end = self.kv.length, self.kv.length + self.width
         keys, values = self.kv.keys[layer], self.kv.values[layer]
         put(keys[:, :, start:end], key)
         put(values[:, :, start:end], value)
-        first = self.kv.visible_from(layer)
-        return keys[:, :, first:end], values[:, :, first:end]
+        first, last = self.kv.visible_from(layer), self._ends[layer]
+        return keys[:, :, first:last], values[:, :, first:last]
 
     def positions(self) -> Tensor:
         return self._positions
 
     def masks(self) -> Masks:
-        return {"full_attention": None, "sliding_attention": None}
+        return self._masks
 
 
 class BatchedCanvasMemory:
@@ -157,6 +169,8 @@ class BatchedCanvasMemory:
         for index, layer in enumerate(first.config.layers):
             visible = [kv.length - kv.visible_from(index) for kv in rows]
             longest = max(visible)
+            if comes_in_blocks(first.keys[0]):
+                longest += -(longest + self.width) % KEY_BLOCK
             shape = (len(rows), layer.num_kv_heads, longest + self.width, layer.head_dim)
             keys = torch.zeros(shape, device=first.device, dtype=first.dtype)
             values = torch.zeros_like(keys)

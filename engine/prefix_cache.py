@@ -1,6 +1,7 @@
 """Keys and values of prompts, kept between requests: a prompt that shares a prefix encodes only the rest.
 
-Bounded in bytes; the least recently used entry goes first. Knows nothing of canvases.
+Bounded in bytes; the least recently used entry goes first, and all that nobody uses where the memory runs out. Knows
+nothing of canvases.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from engine.errors import InputError, Stop, leave_if
+from engine.errors import InputError, Stop, is_memory_error, leave_if
 from engine.key_values import KeyValues, PromptMemory
 from engine.model import DiffusionGemma
 
 ENCODE_CHUNK = 1024  # tokens of a pass
 WATCHED_CHUNK = 256  # the same where a caller may ask to stop: some 20 ms of the pocket model on one core
+LEAST_CHUNK = 16  # the same where the memory does not suffice for more
 LIMIT_SHARE, LEAST_LIMIT = 1 / 8, 128 << 20  # bytes
 KEEP_SHARE = 0.9  # an entry is cut back in place only if this share of it stays in use; else its front is copied
 
@@ -98,16 +100,18 @@ class PrefixCache:
             lease.release()
 
     def clear(self) -> None:
+        """Gives up all prompts that nobody uses."""
         self.entries = [entry for entry in self.entries if entry.users]
 
     def _entry_for(self, wanted: np.ndarray) -> CachedPrompt:
-        """An entry that holds a prefix of `wanted` and nothing else."""
-        shared, _, best = max(
+        """An entry that holds a prefix of `wanted` and nothing else; of those that share as much, one that need not be
+        cut back or copied."""
+        shared, *_, best = max(
             (
-                (_common_prefix(entry.tokens, wanted), not entry.users, index)
+                (shared := _common_prefix(entry.tokens, wanted), not entry.users, shared == len(entry.tokens), index)
                 for index, entry in enumerate(self.entries)
             ),
-            default=(0, True, -1),
+            default=(0, True, True, -1),
         )
         if shared == 0:
             return self._add(CachedPrompt(wanted[:0], KeyValues(self.model.config, self.device, self.dtype)))
@@ -127,14 +131,25 @@ class PrefixCache:
     @torch.inference_mode()
     def _encode(self, entry: CachedPrompt, wanted: np.ndarray, stop: Stop | None) -> None:
         size = ENCODE_CHUNK if stop is None else min(ENCODE_CHUNK, WATCHED_CHUNK)
-        for start in range(entry.kv.length, len(wanted), size):
+        while entry.kv.length < len(wanted):
             leave_if(stop)
-            chunk = torch.from_numpy(wanted[start : start + size])[None].to(self.device)
-            memory = PromptMemory(entry.kv, chunk.shape[1])
-            self.model.encode(chunk, memory.positions(), memory.masks(), memory)
-            memory.commit()
-            entry.tokens = wanted[: entry.kv.length]
-            self.encoded_tokens += chunk.shape[1]
+            try:
+                self._encode_chunk(entry, wanted[: entry.kv.length + size])
+            except Exception as error:
+                size = min(size, len(wanted) - entry.kv.length)
+                if size <= LEAST_CHUNK or not is_memory_error(error):
+                    raise
+                size //= 2
+                self.clear()
+
+    def _encode_chunk(self, entry: CachedPrompt, wanted: np.ndarray) -> None:
+        """In one pass."""
+        chunk = torch.from_numpy(wanted[entry.kv.length :])[None].to(self.device)
+        memory = PromptMemory(entry.kv, chunk.shape[1])
+        self.model.encode(chunk, memory.positions(), memory.masks(), memory)
+        memory.commit()
+        entry.tokens = wanted
+        self.encoded_tokens += chunk.shape[1]
 
     def _evict(self) -> None:
         self.entries = [entry for entry in self.entries if entry.users or len(entry.tokens)]

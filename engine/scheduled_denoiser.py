@@ -23,10 +23,14 @@ Answer = TypeVar("Answer")
 
 @dataclass
 class Call:
-    """Work for the engine thread; it may raise Cancelled where the stop that it is handed answers True."""
+    """Work for the engine thread; it may raise Cancelled where the stop that it is handed answers True.
+
+    divisible: where the memory does not suffice for it, whoever asked does it in parts.
+    """
 
     work: Callable[[Stop], Any]
     at_once: bool = False
+    divisible: bool = False
 
 
 @dataclass
@@ -81,22 +85,22 @@ class ScheduledDenoiser(Denoiser):
     def _call(self, work: Callable[[Stop], Answer]) -> Answer:
         return self._ask(Call(work))
 
-    def _now(self, work: Callable[[], Answer], at_once: bool) -> Answer:
-        return self._ask(Call(lambda _: work(), at_once))
+    def _now(self, work: Callable[[], Answer], at_once: bool, divisible: bool) -> Answer:
+        return self._ask(Call(lambda _: work(), at_once, divisible))
 
 
 class _Passes:
     """The model's causal passes, each a turn of its own; the head belongs to the pass before it."""
 
-    def __init__(self, model: DiffusionGemma, now: Callable[[Callable[[], Any], bool], Any]) -> None:
+    def __init__(self, model: DiffusionGemma, now: Callable[[Callable[[], Any], bool, bool], Any]) -> None:
         self._model, self._now = model, now
         self.config = model.config
 
-    def encode(self, *arguments: Any) -> Tensor:
-        return self._now(lambda: self._model.encode(*arguments), False)
+    def encode(self, tokens: Tensor, *arguments: Any) -> Tensor:
+        return self._now(lambda: self._model.encode(tokens, *arguments), False, tokens.shape[1] > 1)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        return self._now(lambda: self._model.logits(hidden), True)
+        return self._now(lambda: self._model.logits(hidden), True, len(hidden) > 1)
 
 
 class SharedPrompts(PrefixCache):

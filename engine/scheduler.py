@@ -8,6 +8,9 @@ Must not know what requests are for, nor who sends them.
 Within a priority the client goes first that had least of the engine so far (start-time fair queueing, Goyal et al.,
 SIGCOMM 1996), of one client's requests the one with the nearest deadline. Canvases join and leave between steps
 (iteration-level scheduling, Orca, OSDI 2022).
+
+Where the memory runs out, prompts that nobody uses are given up first, then batches and passes are halved, then the
+request waits until others have ended, and those that wait go one by one. It fails when that was of no use either.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ BATCH = 8  # canvases of a step
 RUNNING = 16  # requests of a priority that are at work, each with a thread and its share of the prompts
 STEPS_TO_GROW = 256  # after the memory ran out, until twice as many canvases are tried again
 MOST_RUNNING = 32  # the same with those whose client would have none at work otherwise
+TRIES = 3  # of what the memory does not suffice for: beside others, alone, and alone once the others have tried
 
 
 class Priority(IntEnum):
@@ -80,7 +84,8 @@ class Load:
 
 @dataclass
 class _Task(Generic[Answer]):
-    """A request. wish: what it waits for, None while it waits for nothing but its turn."""
+    """A request. wish: what it waits for, None while it waits for nothing but its turn. short: how often there was
+    not enough memory for it since others gave some back."""
 
     order: Order
     number: int
@@ -88,6 +93,7 @@ class _Task(Generic[Answer]):
     future: Future[Answer]
     begun: bool = False
     ended: bool = False
+    short: int = 0
     wish: Call | Canvases | None = None
     answer: Any = None
     error: BaseException | None = None
@@ -95,6 +101,9 @@ class _Task(Generic[Answer]):
 
     def is_unwanted(self) -> bool:
         return self.order.stop is not None and self.order.stop()
+
+    def is_late(self) -> bool:
+        return self.order.deadline is not None and time.monotonic() >= self.order.deadline
 
 
 class Scheduler:
@@ -154,10 +163,12 @@ class Scheduler:
             for task in tasks:
                 if task.is_unwanted():
                     self._end(task, Cancelled("The request was cancelled; ask again if it is still wanted."))
-                elif not task.begun and task.order.deadline is not None and time.monotonic() >= task.order.deadline:
+                elif not task.begun and task.is_late():
                     self._end(task, TooLate("The engine was busy until the deadline; allow more time."))
             if ready := [task for task in tasks if not task.ended and self._may_go(task, tasks)]:
                 self._advance(min(ready, key=self._place), ready)
+            if any(task.ended for task in tasks):
+                self._memory_is_back()
             with self._news:
                 self._tasks = [task for task in self._tasks if not task.ended]
                 self.load.waiting = sum(not task.begun for task in self._tasks)
@@ -166,7 +177,9 @@ class Scheduler:
     def _may_go(self, task: _Task[Any], tasks: Sequence[_Task[Any]]) -> bool:
         """Whether it is under way or there is room for one more, or its client has none under way."""
         if task.begun:
-            return True
+            return not self._waits_for_memory(task, tasks)
+        if any(one.short and one.order.priority <= task.order.priority for one in tasks):
+            return False
         running = [one for one in tasks if one.begun and not one.ended and one.order.priority is task.order.priority]
         its_first = all(one.order.client != task.order.client for one in running)
         return len(running) < (MOST_RUNNING if its_first else RUNNING)
@@ -218,16 +231,16 @@ class Scheduler:
         for task, wish in zip(tasks, wishes, strict=True):
             error = next((trouble[run.row] for run in wish.active if run.row in trouble), None)
             if error is not None:
-                self._fail(task, error)
+                self._fail_or_wait(task, error)
                 continue
             wish.timings.denoise += spent
             self._after_step(task, wish)
 
     def _stepped(self, runs: Sequence[CanvasRun]) -> dict[int, Exception]:
-        """One step for all; the error of each (by its row) that fails alone. What is too much together may be possible
-        in halves, and where it was the memory, batches stay smaller for a while."""
+        """One step for all; the error of each (by its row) that fails alone. What is too many or too much together is
+        done in halves, and where it was the memory, batches stay smaller for a while."""
         half = len(runs) // 2
-        if not self._room < min(self.batch, len(runs)):
+        if len(runs) <= max(1, self._room):
             try:
                 self.denoiser.step(runs)
                 self._count_step(len(runs))
@@ -254,6 +267,7 @@ class Scheduler:
             if not wish.active:
                 task.answer = [self.denoiser.result(run) for run in wish.runs], wish.timings
                 self._close_runs(wish)
+                self._memory_is_back()
                 task.wish = None
         except Exception as error:
             self._fail(task, error)
@@ -270,7 +284,7 @@ class Scheduler:
                 return
             self._fail(task, Cancelled("The request was cancelled; ask again if it is still wanted."))
         except Exception as error:
-            self._fail(task, error)
+            self._fail_or_wait(task, error)
         else:
             run.request = request
             wish.runs.append(run)
@@ -283,30 +297,29 @@ class Scheduler:
                 return
         while True:
             self._resume(task)
-            if not (isinstance(task.wish, Call) and task.wish.at_once):
+            if not (isinstance(task.wish, Call) and task.wish.at_once and self._answered(task, task.wish)):
                 return
-            self._answered(task, task.wish)
 
     def _answered(self, task: _Task[Any], call: Call) -> bool:
-        """False where it made way for what is more urgent."""
+        """False where it made way for what is more urgent, or waits for memory."""
         self.load.calls += 1
         try:
-            task.answer = call.work(self._watch(task))
+            task.answer = self.denoiser.with_room(partial(call.work, self._watch(task)))
         except Cancelled as error:
-            if not task.is_unwanted():
-                return False
-            task.error = error
+            if task.is_unwanted():
+                self._fail(task, error)
         except Exception as error:
-            task.error = error
-        task.wish = None
-        return True
+            self._fail(task, error) if call.divisible else self._fail_or_wait(task, error)
+        else:
+            task.wish = None
+        return task.wish is None
 
     def _watch(self, task: _Task[Any]) -> Stop:
         """Whether to leave what is done for `task`: it is unwanted, or something more urgent has come."""
 
         def stop() -> bool:
-            urgent = any(one.order.priority < task.order.priority for one in list(self._tasks))
-            return urgent or task.is_unwanted()
+            tasks, mine = list(self._tasks), task.order.priority
+            return any(one.order.priority < mine and self._may_go(one, tasks) for one in tasks) or task.is_unwanted()
 
         return stop
 
@@ -342,6 +355,28 @@ class Scheduler:
         if error is not None:
             raise error
         return answer
+
+    def _fail_or_wait(self, task: _Task[Any], error: Exception) -> None:
+        """Where its wish was too much for the memory that others have left, it will be tried again from its beginning,
+        and nothing is held for it until then."""
+        others = any(one.begun and not one.ended and one is not task for one in self._tasks)
+        if not is_memory_error(error) or not others or task.short + 1 == TRIES:
+            self._fail(task, error)
+            return
+        task.short += 1
+        if isinstance(task.wish, Canvases):
+            self._close_runs(task.wish)
+
+    def _waits_for_memory(self, task: _Task[Any], tasks: Sequence[_Task[Any]]) -> bool:
+        """Whether there is one that goes before it: first those that lack none, then one by one."""
+        if not task.short or task.is_late():
+            return False
+        mine = task.short, task.number
+        return any((one.short, one.number) < mine for one in tasks if one.begun and not one.ended)
+
+    def _memory_is_back(self) -> None:
+        for task in self._tasks:
+            task.short = 0
 
     def _fail(self, task: _Task[Any], error: BaseException) -> None:
         """It will be told at its next turn."""

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.errors import NotFiniteError, Stop, leave_if
+from engine.errors import NotFiniteError, Stop, is_memory_error, leave_if
 from engine.key_values import KeyValues, put
 from engine.model import DiffusionGemma, Masks
 from engine.prefix_cache import WATCHED_CHUNK
@@ -63,7 +63,19 @@ class TokenTree:
             self._read(first, min(end, first + size))
 
     def _read(self, first: int, end: int) -> None:
-        """The nodes from `first` up to `end`, whose ancestors are read or among them."""
+        """The nodes from `first` up to `end`, whose ancestors are read or among them; in halves where the memory does
+        not suffice."""
+        before, middle = self.kv.length, (first + end) // 2
+        try:
+            return self._pass(first, end)
+        except Exception as error:
+            if middle == first or not is_memory_error(error):
+                raise
+        self.kv.truncate(before)
+        self._read(first, middle)
+        self._read(middle, end)
+
+    def _pass(self, first: int, end: int) -> None:
         device = self.kv.device
         entry = torch.tensor([self._tokens[first:end]], device=device)
         memory = _TreeMemory(self.kv, self.past, np.asarray(self._depths[:end]), self._sees[:end, :end])

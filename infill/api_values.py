@@ -41,6 +41,18 @@ INFILL = Object(
         "causal_draft": Flag(default=None),
     }
 )
+FINDING = Object(
+    {
+        "start": OFFSET,
+        "end": OFFSET,
+        "code": Text(most=64, required=True),
+        "message": Text(most=4096),
+        "replacement": Text(most=100_000, required=True),
+        "score": Number(default=0.0, least=-1e9, most=1e9),
+        "also": ListOf(ListOf(OFFSET, least=2, most=2), most=10_000),
+        "explanation": Text(default=None, most=4096),
+    }
+)
 OWN = ("min_confidence", "copy_drafts", "causal_draft")  # settings that a request may bring with it
 LINT = Object(
     {
@@ -50,6 +62,9 @@ LINT = Object(
         "ranges": ListOf(Object({"start": OFFSET, "end": OFFSET}), most=10_000),
         "neighbours": NEIGHBOURS,
         "off": ListOf(Text(most=64), most=64),
+        "on": ListOf(Text(most=64), most=64),
+        "findings": ListOf(FINDING, most=1_000),
+        "explain": Flag(),
         "priority": Text(default="lint", choices=("inline", "lint", "batch")),
         "client": Text(most=256),
         "local": Flag(),
@@ -116,18 +131,21 @@ def step_from_json(value: Mapping[str, Any]) -> StepView:
 
 def lint_request_to_json(request: LintRequest) -> dict[str, Any]:
     ranges = [{"start": start, "end": end} for start, end in request.ranges]
-    return {**asdict(request), "ranges": ranges, "off": sorted(request.off)}
+    return {**asdict(request), "ranges": ranges, "off": sorted(request.off), "on": sorted(request.on)}
 
 
 def lint_request_from_json(fields: Mapping[str, Any]) -> LintRequest:
-    """From fields as `LINT` reads them; raises InputError for a range that is none of the text."""
+    """From fields as `LINT` reads them; raises InputError for a range or a finding that is none of the text."""
     text = fields["text"]
     ranges = tuple((one["start"], one["end"]) for one in fields["ranges"])
-    for start, end in ranges:
+    findings = tuple(Finding(**one) for one in fields["findings"])
+    for start, end in (*ranges, *(place for one in findings for place in one.places)):
         if not start <= end <= len(text):
             raise InputError(f"The range {start}-{end} lies outside the text; send one of its {len(text)} characters.")
     neighbours = tuple(Neighbour(**neighbour) for neighbour in fields["neighbours"])
-    return LintRequest(text, fields["language"], fields["path"], ranges, neighbours, frozenset(fields["off"]))
+    off, on = frozenset(fields["off"]), frozenset(fields["on"])
+    explain = fields["explain"]
+    return LintRequest(text, fields["language"], fields["path"], ranges, neighbours, off, on, findings, explain)
 
 
 def findings_to_json(findings: Sequence[Finding]) -> dict[str, Any]:
@@ -135,4 +153,7 @@ def findings_to_json(findings: Sequence[Finding]) -> dict[str, Any]:
 
 
 def findings_from_json(value: Mapping[str, Any]) -> tuple[Finding, ...]:
-    return tuple(Finding(**one) for one in value["findings"])
+    return tuple(
+        Finding(**{**one, "also": tuple((start, end) for start, end in one.get("also", ()))})
+        for one in value["findings"]
+    )

@@ -12,7 +12,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from infill.context import ContextBudget, ShownContext
-from infill.prompt import CausalPrompt, Layout, TextHole, anchor, build_canvas, cut_front, split_suffix, suffix_texts
+from infill.prompt import (
+    CausalPrompt,
+    Layout,
+    Question,
+    TextHole,
+    anchor,
+    build_canvas,
+    cut_front,
+    split_suffix,
+    suffix_texts,
+)
 from infill.text_tokens import TextTokens
 
 PROMPT, FAR_SUFFIX = 6144, 2048
@@ -62,10 +72,7 @@ class ChatPrompt:
             *far_suffix,
             *self.tokens.encode(f"\n{FENCE}\nThe code before it:\n{FENCE}{language}\n"),
         ]
-        tail = [*self.tokens.encode(f"\n{FENCE}"), self.turn_end, *self.tokens.encode("\n"), self.turn]
-        tail += self.tokens.encode("model\n")
-        if self.empty_thought:
-            tail += [self.channel, *self.tokens.encode("thought\n"), self.channel_end]
+        tail = [*self.tokens.encode(f"\n{FENCE}"), *self._models_turn()]
         far_prefix = cut_front(prefix[:start], PROMPT - len(head) - len(tail), self.line_breaks)
         prompt = [*head, *far_prefix, *tail]
         banned = tuple(self.tokens.specials)
@@ -75,6 +82,20 @@ class ChatPrompt:
 
     def causal_prompt(self, context: ShownContext, hole: TextHole) -> CausalPrompt | None:
         return None
+
+    def question(self, text: str) -> Question | None:
+        """A user's turn, cut to PROMPT tokens; the model answers in a turn of its own."""
+        asked = self.tokens.encode(f"user\n{text}")[:PROMPT]
+        ends = (self.turn_end, self.tokens.special("<eos>"), self.tokens.special("<pad>"))
+        banned = tuple(token for token in self.tokens.specials if token not in ends)
+        return Question([self.bos, self.turn, *asked, *self._models_turn()], ends, banned)
+
+    def _models_turn(self) -> list[int]:
+        """The end of the user's turn, and the head of the model's."""
+        head = [self.turn_end, *self.tokens.encode("\n"), self.turn, *self.tokens.encode("model\n")]
+        if self.empty_thought:
+            head += [self.channel, *self.tokens.encode("thought\n"), self.channel_end]
+        return head
 
     def _instruction(self, context: ShownContext) -> str:
         name = f" {context.path}" if context.path else ""

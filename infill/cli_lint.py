@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -19,8 +20,10 @@ from infill import cli_support, edit, languages, lint_files, lint_report
 from infill.cli_service import SERVICE_HELP, Service, service_for
 from infill.cli_support import BAD_USE, errors_to_exit_codes, say
 from infill.findings import Finding, LintRequest
-from infill.lint_kinds import KINDS
+from infill.instructions import cannot_explain, follows_instructions
+from infill.lint_kinds import ALL_KINDS, STYLE
 from infill.lint_report import Place
+from infill.model_store import POCKET, resolve
 from infill.request import Hole
 
 if TYPE_CHECKING:
@@ -34,6 +37,8 @@ gesso lint                      all of this folder
 gesso lint src app.py           a folder and a file
 gesso lint --diff main          only lines that differ from main
 gesso lint --fix                show a diff of all fixes, then ask
+gesso lint --on style-naming    style, too, against a file's own habits
+gesso lint --explain            why, in a sentence, by a large model
 gesso lint --json               for programs; --sarif, --github too
 
 Folders are searched for files in known languages; what git ignores,
@@ -50,6 +55,8 @@ def lint(
     paths: Annotated[list[Path] | None, typer.Argument(metavar="PATH…", help="Files and folders; . if none.")] = None,
     diff: Annotated[str | None, typer.Option(metavar="REV", help="Only lines changed since this revision.")] = None,
     off: Annotated[list[str] | None, typer.Option(metavar="CODE", help="A kind not to look for; repeatable.")] = None,
+    on: Annotated[list[str] | None, typer.Option(metavar="CODE", help="A kind of style to look for, too.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Say why, where the model follows instructions.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
     sarif: Annotated[bool, typer.Option("--sarif", help="Print SARIF 2.1.0.")] = False,
     github: Annotated[bool, typer.Option("--github", help="Print annotations for GitHub.")] = False,
@@ -62,16 +69,15 @@ def lint(
         raise UsageError("--json, --sarif and --github exclude each other; choose one.")
     if yes and not fix:
         raise UsageError("--yes answers what --fix asks; add --fix.")
-    for code in off or ():
-        if code not in KINDS:
-            raise UsageError(f"There is no kind {code!r}; known are {', '.join(KINDS)}.")
+    _check_kinds(on or (), off or ())
     named = paths or [Path()]
     files = lint_files.find_files(named)
     several = lint_files.names_in_several(files)
     changed = lint_files.changed_lines(diff, named) if diff is not None else None
     if changed is not None:
         files = [file for file in files if file.resolve() in changed]
-    linter = _in_service(model, service) or _linter(model)
+    explainer = _explainer(model, service) if explain else None
+    linter = _finder(explainer) if explainer is not None else _in_service(model, service) or _linter(model)
     found: list[Place] = []
     sources: dict[Path, edit.SourceFile] = {}
     for source, language in _sources(files, strict={path for path in named if not path.is_dir()}):
@@ -80,8 +86,12 @@ def lint(
             ranges = lint_files.character_ranges(source.text, changed[source.path.resolve()])
             if not ranges:
                 continue
-        request = LintRequest(source.text, language, str(source.path), ranges, off=frozenset(off or ()))
+        request = LintRequest(
+            source.text, language, str(source.path), ranges, off=frozenset(off or ()), on=frozenset(on or ())
+        )
         findings = [one for one in linter.lint(request) if not _is_used_elsewhere(one, source.text, several)]
+        if explainer is not None and findings:
+            findings = list(explainer.lint(replace(request, findings=tuple(findings), explain=True)))
         mine = lint_report.places(source.path, source.text, findings)
         if mine:
             sources[source.path] = source
@@ -94,9 +104,21 @@ def lint(
     raise typer.Exit(FOUND if found else CLEAN)
 
 
+def _check_kinds(on: Sequence[str], off: Sequence[str]) -> None:
+    """UsageError for a kind that there is not, or that cannot be switched on."""
+    for code in (*on, *off):
+        if code not in ALL_KINDS:
+            raise UsageError(f"There is no kind {code!r}; known are {', '.join(ALL_KINDS)}.")
+    for code in on:
+        if code not in STYLE:
+            raise UsageError(
+                f"{code} cannot be switched on: a model shows it where it is good enough at it; {', '.join(STYLE)} can."
+            )
+
+
 def _is_used_elsewhere(finding: Finding, text: str, several: frozenset[str]) -> bool:
-    """Whether what seems to be misspelled stands in another file too, and is meant."""
-    return finding.code == "misspelled" and text[finding.start : finding.end] in several
+    """Whether a name that seems to be misspelled, or unusual, stands in another file too, and is meant."""
+    return finding.code in ("misspelled", "style-naming") and text[finding.start : finding.end] in several
 
 
 def _in_service(model: str | None, wanted: bool | None) -> Service | None:
@@ -117,6 +139,22 @@ def _linter(model: str | None) -> Linter:
     if not linter.can_lint:
         _leave(settings.model)
     return linter
+
+
+def _explainer(model: str | None, service: bool | None) -> Linter | Service:
+    """What explains findings. UsageError for a model that follows no instructions."""
+    from infill.lint import Linter
+
+    settings = cli_support.read_settings(Path.cwd(), {"model": model}).settings
+    resolve(settings.model)
+    if not follows_instructions(settings.model):
+        raise UsageError(cannot_explain(settings.model))
+    return service_for(settings, service) or Linter(cli_support.load_completer(settings))
+
+
+def _finder(explainer: Linter | Service) -> Linter | Service:
+    """What finds for it: itself, or the smaller model where it has no bars."""
+    return explainer if explainer.can_lint else _linter(POCKET)
 
 
 def _leave(model: str) -> NoReturn:
@@ -155,7 +193,8 @@ def _fix(sources: dict[Path, edit.SourceFile], found: Sequence[Place], yes: bool
     texts: dict[Path, str] = {}
     for path, source in sources.items():
         mine = [one.finding for one in found if one.path == path]
-        texts[path] = edit.apply(source.text, [(Hole(one.start, one.end), one.replacement) for one in mine])
+        changes = [(Hole(*place), one.replacement) for one in mine for place in one.places]
+        texts[path] = edit.apply(source.text, changes)
         sys.stderr.write(edit.unified_diff(source.text, texts[path], path.as_posix()))
     sys.stderr.flush()
     what = f"{_counted(len(found), 'fix', 'fixes')} in {_counted(len(texts), 'file')}"

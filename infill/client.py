@@ -40,7 +40,6 @@ LINT_ANSWER_S = 610.0  # and any lint
 QUICK_S = 5.0
 PAUSE_S, LONGEST_PAUSE_S = 0.03, 0.25  # between two questions whether it is ready
 END_S = 10.0
-ARENAS = "2"  # of glibc's allocator: its usual eight a core keep what threads that are long gone have freed
 Progress = Callable[[int, int], None]
 
 
@@ -157,6 +156,11 @@ class Client:
         if response.status != 200:
             raise _error(value, response.status)
         return findings_from_json(value)
+
+    def metrics(self) -> str:
+        """The service's counts, as Prometheus reads them. Raises ServiceGone where nothing answers."""
+        with self._asked("GET", "/metrics", None, QUICK_S) as response:
+            return response.read().decode()
 
     def wait_until_ready(self, on_progress: Progress | None = None, any_model: bool = False) -> Health:
         """Returns when the model is loaded; with `any_model` as soon as a smaller one answers meanwhile.
@@ -338,7 +342,7 @@ def _spawn(place: Place, command: Sequence[str]) -> subprocess.Popen[bytes]:
             stderr=log,
             start_new_session=True,
             cwd=place.socket.parent,
-            env={"MALLOC_ARENA_MAX": ARENAS, **os.environ, "PYTHONPATH": path},
+            env={**os.environ, "PYTHONPATH": path},
         )
     finally:
         os.close(log)

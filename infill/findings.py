@@ -17,7 +17,10 @@ _IGNORE = re.compile(r"gesso:\s*ignore(?:\[([\w\-, ]*)\])?(?!\w)")
 
 @dataclass(frozen=True)
 class LintRequest:
-    """ranges: of `text`, those that are asked about; without any the whole. off: codes that are not wanted."""
+    """ranges: of `text`, those that are asked about; without any the whole. off: codes that are not wanted; on: those
+    of style that are. findings: where there are any, nothing is looked for, and these are what was found. explain:
+    whether each gets a sentence that says why.
+    """
 
     text: str
     language: str | None = None
@@ -25,11 +28,18 @@ class LintRequest:
     ranges: tuple[Range, ...] = ()
     neighbours: tuple[Neighbour, ...] = ()
     off: frozenset[str] = frozenset()
+    on: frozenset[str] = frozenset()
+    findings: tuple[Finding, ...] = ()
+    explain: bool = False
 
 
 @dataclass(frozen=True)
 class Finding:
-    """[start, end) of the text should read `replacement`. score: by how much that is likelier, in nats."""
+    """[start, end) of the text should read `replacement`. score: by how much that is likelier, in nats.
+
+    also: further places that must then read it too, as where a name is used. explanation: a sentence, where one was
+    asked for and the model had one.
+    """
 
     start: int
     end: int
@@ -37,6 +47,13 @@ class Finding:
     message: str
     replacement: str
     score: float
+    also: tuple[Range, ...] = ()
+    explanation: str | None = None
+
+    @property
+    def places(self) -> tuple[Range, ...]:
+        """All that should read `replacement`, in text order."""
+        return tuple(sorted(((self.start, self.end), *self.also)))
 
 
 def ignores(line: str, code: str) -> bool:

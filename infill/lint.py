@@ -16,13 +16,15 @@ from infill.completion import Completer
 from infill.findings import Finding, LintRequest, Range
 from infill.lint_edits import find_edits
 from infill.lint_evidence import Bars, LintEvidence
+from infill.lint_explain import Explainer
 from infill.lint_habits import Habits
 from infill.lint_hidden import Hidden
-from infill.lint_kinds import KINDS, Edit
+from infill.lint_kinds import KINDS, STYLE, Edit, StyleEdit
 from infill.lint_likelihood import Gain, Likelihood, stretches
 from infill.lint_names import KnownNames
 from infill.lint_quiet import Quiet, why_quiet
 from infill.lint_slots import Slots
+from infill.lint_style import STYLE_GAIN, find_style, parses, style_gains
 from infill.lint_survey import Survey
 from infill.model_store import resolve
 from infill.syntax import SyntaxTree, error_score, parse
@@ -76,17 +78,47 @@ class Linter:
     def lint(self, request: LintRequest, stop: Stop | None = None) -> list[Finding]:
         """What clears its bar, parses, and is not ignored, in text order and without overlaps.
 
-        Empty where the model has no bars, or none for the language. stop: asked between passes of the model; once it
-        answers True, Cancelled is raised.
+        Slips only in languages that the model has bars for; style that is asked for in every one. Where findings are
+        given, nothing is looked for. Where they are to be explained, InputError is raised for a model that cannot.
+        stop: asked between passes of the model; once it answers True, Cancelled is raised.
         """
-        if request.language not in self.languages:
+        explainer = Explainer(self.completer) if request.explain else None
+        found = list(request.findings) or self._found(request, stop)
+        return explainer.explained(request, found, stop) if explainer is not None else found
+
+    def _found(self, request: LintRequest, stop: Stop | None) -> list[Finding]:
+        codes = self.shown - request.off if request.language in self.languages else frozenset()
+        style = request.on & STYLE.keys() - request.off
+        if not codes and not style:
             return []
         plain, back = _plain(request)
         tree = parse(plain.text, plain.language)
         if tree is None:
             return []
-        judged = self._judge(plain, tree, self.shown - request.off, stop)
-        return [back.finding(one, plain.text) for one in self._selected(tree, judged, 0.0)]
+        slips = self._selected(tree, self._judge(plain, tree, codes, stop), 0.0)
+        found = [back.finding(one.edit, one.evidence.gain, plain.text) for one in slips]
+        taken = [(one.edit.start, one.edit.end) for one in slips]
+        for one, gain in self.judge_style(plain, style, stop).items() if style else ():
+            if gain >= STYLE_GAIN and _is_apart(one.places, taken) and parses(tree, one):
+                taken += one.places
+                found.append(back.finding(one.edit, gain, plain.text, one.also))
+        return sorted(found, key=lambda one: one.start)
+
+    def judge_style(self, request: LintRequest, codes: Set[str], stop: Stop | None = None) -> dict[StyleEdit, float]:
+        """What is against the file's habits, by the kinds `codes`, with what the whole gains in nats; best first.
+
+        The text must have "\n" line ends.
+        """
+        tree = parse(request.text, request.language)
+        if tree is None or why_quiet(request.path, request.text) is not None:
+            return {}
+        ranges = request.ranges or ((0, len(request.text)),)
+        quiet = Quiet(tree)
+        edits = find_style(tree, Survey(tree), codes, ranges, _names(request))
+        edits = [one for one in edits if quiet.allows(one.edit)]
+        likelihood = Likelihood(self.completer.denoiser, self.completer.family, stop)
+        gains = style_gains(likelihood, request, ranges, edits)
+        return dict(sorted(gains.items(), key=lambda pair: -pair[1]))
 
     def select(self, request: LintRequest, judged: Sequence[Judged], easier: float = 0.0) -> list[Judged]:
         """Those of `judged` (of this request) that are shown where all bars lie lower by `easier` (log-odds)."""
@@ -124,7 +156,7 @@ class Linter:
         ranges = request.ranges or ((0, len(request.text)),)
         survey = Survey(tree)
         quiet, habits, slots = Quiet(tree), Habits(survey), Slots(survey, self.known)
-        elsewhere = frozenset(name for other in request.neighbours for name in _NAME.findall(other.text))
+        elsewhere = _names(request)
         edits = [
             edit
             for edit in find_edits(tree, survey, ranges)
@@ -151,6 +183,15 @@ class Linter:
         return self.known.familiarity(old, edit.replacement) if names and self.known is not None else 0.0
 
 
+def _names(request: LintRequest) -> frozenset[str]:
+    """What other files have."""
+    return frozenset(name for other in request.neighbours for name in _NAME.findall(other.text))
+
+
+def _is_apart(places: Sequence[Range], taken: Sequence[Range]) -> bool:
+    return all(end <= other[0] or other[1] <= start for start, end in places for other in taken)
+
+
 def _best(gains: Mapping[Edit, Gain], code: str) -> list[Edit]:
     promising = [edit for edit in gains if edit.code == code and gains[edit].whole >= LEAST_GAIN]
     return sorted(promising, key=lambda edit: -gains[edit].whole)[:MOST_HIDDEN]
@@ -175,11 +216,11 @@ class _Back:
     def offset(self, plain: int) -> int:
         return plain + bisect_right(self.cuts, plain - 1)
 
-    def finding(self, judged: Judged, text: str) -> Finding:
-        edit = judged.edit
+    def finding(self, edit: Edit, gain: float, text: str, also: Sequence[Range] = ()) -> Finding:
         new = edit.replacement.replace("\n", "\r\n") if self.cuts else edit.replacement
         start, end = self.offset(edit.start), self.offset(edit.end)
-        return Finding(start, end, edit.code, edit.message(text), new, round(judged.evidence.gain, 3))
+        more = tuple((self.offset(first), self.offset(last)) for first, last in also)
+        return Finding(start, end, edit.code, edit.message(text), new, round(gain, 3), more)
 
 
 def _plain(request: LintRequest) -> tuple[LintRequest, _Back]:

@@ -104,6 +104,24 @@ class Likelihood:
             before = tree.log_probabilities(read.tokens)
             return {edit: _gain(tree, read.tokens, before, tokens, first, stop) for edit, tokens, first, stop in chosen}
 
+    @torch.inference_mode()
+    def of(self, request: LintRequest, stretch: Range) -> float | None:
+        """log p of all that stands in `stretch`, in nats; None where the model reads no such prompts."""
+        leave_if(self.stop)
+        prompt = self._prompt(request, stretch)
+        if prompt is None or len(prompt.tokens) < 2:
+            return None
+        read = _Stretch(self.family.tokens, prompt.typed, request.text, stretch)
+        if not read.tokens:
+            return None
+        known, trunk = prompt.tokens[:-1], prompt.tokens[-1:]
+        with (
+            self.denoiser.cache.encoded(known, self.stop) as lease,
+            TokenTree(self.denoiser.model, lease.kv, trunk, self.stop) as tree,
+        ):
+            tree.read([read.tokens])
+            return float(tree.log_probabilities(read.tokens).sum())
+
     def _prompt(self, request: LintRequest, stretch: Range) -> CausalPrompt | None:
         shown = show_context(request.text, *stretch, request.language, request.path, request.neighbours, self.budget)
         return self.family.causal_prompt(shown, TextHole(one_line=False, whole_lines=True))

@@ -15,6 +15,7 @@ from infill.context import ContextBudget, ShownContext
 from infill.prompt import (
     CausalPrompt,
     Layout,
+    Question,
     TextHole,
     anchor,
     build_canvas,
@@ -90,6 +91,9 @@ class PocketPrompt:
         room = self.window.prompt + self.window.canvas - CONTINUATION
         prompt = self._prompt(context, known, suffix, room)
         return CausalPrompt(prompt, typed, first, (*self.unwanted, self.null_token))
+
+    def question(self, text: str) -> Question | None:
+        return None
 
     def _prompt(self, context: ShownContext, prefix: list[int], suffix: list[int], room: int) -> list[int]:
         """At most `room` tokens; the front of the prefix is what gives way."""

@@ -57,6 +57,16 @@ class CausalPrompt:
     banned: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Question:
+    """What a model that follows instructions is asked in words. The answer goes on behind `prompt` up to one of the
+    tokens `ends`; `banned` token ids it may not write."""
+
+    prompt: list[int]
+    ends: tuple[int, ...]
+    banned: tuple[int, ...]
+
+
 class Family(Protocol):
     """The ways of one kind of model.
 
@@ -85,6 +95,10 @@ class Family(Protocol):
 
     def causal_prompt(self, context: ShownContext, hole: TextHole) -> CausalPrompt | None:
         """For filling a single hole token by token; None where the encoder has not learnt to."""
+        ...
+
+    def question(self, text: str) -> Question | None:
+        """For asking something in words; None where the model follows no instructions."""
         ...
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from engine.errors import UsageError
 from infill.routes import NONE, Routes
+from infill.service_memory import be_sparing
 from infill.service_place import Place, bind, make_private, sign, take
 from infill.settings import Settings
 
@@ -86,6 +87,7 @@ def serve(options: ServiceOptions) -> bool:
     lock = take(options.place.lock)
     if lock is None:
         return False
+    be_sparing()
     with suppress(OSError):  # a full disk: the service itself says which process it is
         sign(lock)
     with _logging(options.place.log):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from engine.errors import Cancelled, GessoError, is_memory_error, leave_if
 from infill.findings import Finding, LintRequest
 from infill.request import InfillRequest, InfillResult, OnStep
+from infill.service_memory import Quiet
 from infill.settings import Settings
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ class ServiceEngine:
         self.scheduler: Scheduler | None = None
         self._completer: Completer | None = None
         self._bars: Bars | None = None
+        self._quiet = Quiet(self.forget)
         self._written: dict[str, str] = {}  # the last draft of each client: who types what it says asks for the rest
 
     def load(self) -> None:
@@ -145,6 +147,14 @@ class ServiceEngine:
     def close(self) -> None:
         if self.scheduler is not None:
             self.scheduler.close()
+
+    def forget(self) -> None:
+        """Gives up the prompts that are kept, in a turn of its own: nothing of the model may be touched meanwhile."""
+        from engine.scheduler import Order
+
+        scheduler = self.scheduler
+        if scheduler is not None:
+            scheduler.submit(lambda _: scheduler.denoiser.forget(), Order())
 
     async def complete(self, asked: Asked, on_step: OnStep | None = None) -> InfillResult:
         """The result. Raises NotReady, Busy, or the engine's own GessoError for this request.
@@ -213,10 +223,13 @@ class ServiceEngine:
         try:
             self.check()
             self.pending += 1
+            self._quiet.ends()
             try:
                 answer = await self._scheduled(asked, work, deadline)
             finally:
                 self.pending -= 1
+                if not self.pending:
+                    self._quiet.begins()
             outcome = "shown" if shows(answer) else "quiet"
             return answer
         except (asyncio.CancelledError, Cancelled):

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from infill.findings import Finding
+from infill.findings import Finding, LintRequest
 from infill.request import InfillResult, OnStep
 from infill.service_engine import Asked, ServiceEngine, State
 from infill.settings import Settings
@@ -81,8 +81,10 @@ class LadderEngine(ServiceEngine):
     @property
     def told_state(self) -> State:
         below = self.below
-        if self.state.kind == "ready" or below is None or below.state.kind != "ready":
+        if below is None or below.state.kind != "ready":
             return self.state
+        if self.state.kind == "ready":
+            return self.state if self.state.can_lint else replace(self.state, lints=below.state.lints)
         return replace(self.state, meanwhile=below.settings.model, can_lint=below.state.can_lint)
 
     def check(self, asked: Asked | None = None) -> None:
@@ -100,9 +102,18 @@ class LadderEngine(ServiceEngine):
         return await super().complete(asked, on_step)
 
     async def lint(self, asked: Asked) -> tuple[Finding, ...]:
-        if self.below is not None and self._goes_below(asked):
-            return await self.below.lint(asked)
-        return await super().lint(asked)
+        """Where the model has no bars, the smaller one looks for those who take any, and the model explains."""
+        below, request = self.below, asked.request
+        assert isinstance(request, LintRequest)
+        if below is not None and self._goes_below(asked):
+            return await below.lint(asked)
+        looks = asked.any_model and self.state.kind == "ready" and not self.state.can_lint and not request.findings
+        if below is None or not looks or not below.state.can_lint:
+            return await super().lint(asked)
+        found = await below.lint(replace(asked, request=replace(request, explain=False)))
+        if not request.explain or not found:
+            return found
+        return await super().lint(replace(asked, request=replace(request, findings=found)))
 
     async def watch_memory(self) -> None:
         """For as long as the service runs; only wakes up where memory can run short and a smaller model is there."""
@@ -118,7 +129,7 @@ class LadderEngine(ServiceEngine):
             return "stay"  # it is loading
         step = self._squeeze.look(free, is_in)
         if step == "shrink":
-            self._shrink()
+            self.forget()
         elif step == "move out":
             logger.warning("the memory is short: model %s is put out", self.settings.model)
             await asyncio.to_thread(self._move_out)
@@ -146,25 +157,12 @@ class LadderEngine(ServiceEngine):
             elif self.free_memory is not None:
                 self._squeeze.need = max(self._squeeze.need, before - self.free_memory())
 
-    def _shrink(self) -> None:
-        """In a turn of its own: nothing of the model may be touched meanwhile."""
-        from engine.scheduler import Order
-
-        scheduler = self.scheduler
-        if scheduler is not None:
-            scheduler.submit(lambda _: _give_up(scheduler.denoiser), Order())
-
     def _move_out(self) -> None:
         with self._moving:
             self._is_out = True
             self.unload()
             gc.collect()
             _empty_device_cache()
-
-
-def _give_up(denoiser: object) -> None:
-    denoiser.cache.clear()  # type: ignore[attr-defined]
-    _empty_device_cache()
 
 
 def _empty_device_cache() -> None:

@@ -1,4 +1,4 @@
-"""What a user can do about a mark: take the replacement, have it ignored here or everywhere, or dismiss it.
+"""What a user can do about a mark: take the replacement, ask why, have it ignored here or everywhere, or dismiss it.
 
 LSP 3.17, Code Action Request. Must not know how marks come about.
 """
@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 from lsprotocol import types
 
-from infill.findings import IGNORE
+from infill.findings import IGNORE, Range
+from infill.lint_renames import CODE as NAMING
+from infill.lint_renames import rename_places
 from infill.syntax import SyntaxTree, in_comment
 from lsp.diagnostics import SOURCE, TREE_S
 from lsp.documents import Snapshot
@@ -42,6 +44,8 @@ async def code_actions(server: GessoServer, params: types.CodeActionParams) -> l
         return []
     tree = await server.session.trees.tree(snapshot, TREE_S)
     comments = await asyncio.to_thread(_comments, snapshot, tree, marks) if tree is not None else {}
+    places = await asyncio.to_thread(_places, tree, marks)
+    explains = await server.diagnostics.can_explain()
     if server.session.documents.get(uri) is not snapshot:
         return []
     actions = []
@@ -49,7 +53,7 @@ async def code_actions(server: GessoServer, params: types.CodeActionParams) -> l
         diagnostic = server.diagnostics.diagnostic(snapshot, mark)
         given = [one for one in params.context.diagnostics if _is_of(one, mark)] or [diagnostic]
         target = _Target(snapshot, mark, given, _is_versioned(capabilities))
-        actions += _actions(target, comments.get(mark))
+        actions += _actions(target, places[mark], comments.get(mark), explains)
     return actions
 
 
@@ -62,14 +66,14 @@ class _Target:
     diagnostics: list[types.Diagnostic]
     versioned: bool
 
-    def edit(self, title: str, start: int, end: int, text: str) -> types.CodeAction:
-        """To put `text` in the place of [start, end)."""
-        edit = types.TextEdit(self.snapshot.range(start, end), text)
+    def edit(self, title: str, places: Sequence[Range], text: str) -> types.CodeAction:
+        """To put `text` in each of the places [start, end)."""
+        edits = [types.TextEdit(self.snapshot.range(start, end), text) for start, end in places]
         if self.versioned:
             document = types.OptionalVersionedTextDocumentIdentifier(self.snapshot.uri, self.snapshot.version)
-            change = types.WorkspaceEdit(document_changes=[types.TextDocumentEdit(document, [edit])])
+            change = types.WorkspaceEdit(document_changes=[types.TextDocumentEdit(document, [*edits])])
         else:
-            change = types.WorkspaceEdit(changes={self.snapshot.uri: [edit]})
+            change = types.WorkspaceEdit(changes={self.snapshot.uri: edits})
         return types.CodeAction(title, types.CodeActionKind.QuickFix, self.diagnostics, edit=change)
 
     def command(self, title: str, name: str, *arguments: str | int) -> types.CodeAction:
@@ -77,15 +81,23 @@ class _Target:
         return types.CodeAction(title, types.CodeActionKind.QuickFix, self.diagnostics, command=command)
 
 
-def _actions(target: _Target, comment: tuple[int, str] | None) -> list[types.CodeAction]:
-    """comment: where it would stand, and what it would say, where one can."""
+def _actions(
+    target: _Target, places: Sequence[Range], comment: tuple[int, str] | None, explains: bool
+) -> list[types.CodeAction]:
+    """places: those that the fix changes, none where it cannot be made. comment: where it would stand, and what it
+    would say, where one can. explains: whether the model can be asked why."""
     mark, uri = target.mark, target.snapshot.uri
-    fix = target.edit(f"Change to `{_short(mark.replacement)}`", mark.start, mark.end, mark.replacement)
-    fix.is_preferred = True
-    actions = [fix]
+    actions = []
+    if places:
+        times = f" in {len(places)} places" if len(places) > 1 else ""
+        fix = target.edit(f"Change to `{_short(mark.replacement)}`{times}", places, mark.replacement)
+        fix.is_preferred = True
+        actions.append(fix)
+    if explains:
+        actions.append(target.command("Explain", "gesso.lint.explain", uri, mark.number))
     if comment is not None:
         at, text = comment
-        actions.append(target.edit("Ignore here", at, at, text))
+        actions.append(target.edit("Ignore here", [(at, at)], text))
     actions.append(target.command(f"Ignore this kind ({mark.code})", "gesso.ignoreKind", mark.code))
     actions.append(target.command("Dismiss", "gesso.dismiss", uri, mark.number))
     return actions
@@ -140,6 +152,17 @@ def _comments(snapshot: Snapshot, tree: SyntaxTree, marks: Iterable[Mark]) -> di
             if not bare.endswith("\\") and in_comment(tree.replaced(at, at, comment), at + len(comment)):
                 found[mark] = at, comment
                 break
+    return found
+
+
+def _places(tree: SyntaxTree | None, marks: Iterable[Mark]) -> dict[Mark, Sequence[Range]]:
+    """For each mark what changes with it: of a name in another convention every place of it. Not for the event loop."""
+    found: dict[Mark, Sequence[Range]] = {}
+    for mark in marks:
+        if mark.code != NAMING:
+            found[mark] = [(mark.start, mark.end)]
+        else:
+            found[mark] = (rename_places(tree, mark.start, mark.replacement) or []) if tree is not None else []
     return found
 
 

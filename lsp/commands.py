@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+from engine.errors import GessoError
+
 if TYPE_CHECKING:
     from lsp.server import GessoServer
 
@@ -40,6 +42,18 @@ def register_commands(server: GessoServer) -> None:
     def dismiss(uri: str, number: int) -> None:
         """Hides this finding, however the text around it changes; number: from the data of its diagnostic."""
         diagnostics.dismiss(uri, number)
+
+    @server.command("gesso.lint.explain")
+    async def explain(uri: str, number: int) -> str | None:
+        """Why this finding may be right, in a sentence of the model, which is shown too; number: from the data of its
+        diagnostic."""
+        try:
+            sentence = await diagnostics.explain(uri, number)
+        except GessoError as error:
+            server.warn(str(error))
+            return None
+        server.inform(sentence or "The model has nothing to say about this finding.")
+        return sentence
 
     @server.command("gesso.whyNothing")
     def why_nothing() -> list[dict[str, Any]]:

@@ -11,13 +11,15 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 from lsprotocol import types
 
 from engine.errors import GessoError
 from infill.findings import Finding, LintRequest, ignores
+from infill.instructions import follows_instructions
+from infill.lint_kinds import ALL_KINDS, STYLE, link
 from lsp.dismissals import Dismissals
 from lsp.documents import Snapshot
 from lsp.engine_process import EngineGone, EngineLoading, EngineState
@@ -76,7 +78,8 @@ class Diagnostics:
         self._watched: dict[str, _Watched] = {}
         self._numbers = count(1)
         self._lints = False  # as the engine said when it was last ready
-        self._off: frozenset[str] = frozenset()
+        self._off = self._kinds_off()
+        self._explains: tuple[EngineState, bool] | None = None
         self._severity = session.settings.lint_severity
 
     def opened(self, snapshot: Snapshot) -> None:
@@ -171,9 +174,36 @@ class Diagnostics:
             message=mark.message,
             severity=SEVERITIES[self.session.settings.lint_severity],
             code=mark.code,
+            code_description=types.CodeDescription(link(mark.code)) if mark.code in ALL_KINDS else None,
             source=SOURCE,
             data={"number": mark.number, "replacement": mark.replacement},
         )
+
+    async def can_explain(self) -> bool:
+        """Whether the model that is ready follows instructions; asked of its folder once."""
+        state = self.session.engine.state
+        if state.kind != "ready":
+            return False
+        if self._explains is None or self._explains[0] is not state:
+            self._explains = state, await asyncio.to_thread(follows_instructions, state.model)
+        return self._explains[1]
+
+    async def explain(self, uri: str, number: int) -> str | None:
+        """Why this mark may be right, in a sentence of the model; None where it has none, or there is no such mark.
+
+        Raises EngineLoading, EngineGone, or InputError where the model cannot explain.
+        """
+        watched = self._watched.get(uri)
+        mark = next((one for one in watched.marks if one.number == number), None) if watched else None
+        if watched is None or mark is None:
+            return None
+        snapshot = watched.snapshot
+        if await self.session.why_private(snapshot):
+            return None
+        finding = Finding(mark.start, mark.end, mark.code, mark.message, mark.replacement, 0.0)
+        request = LintRequest(snapshot.text, snapshot.language, snapshot.path, findings=(finding,), explain=True)
+        (explained,) = await self.session.engine.lint(request)
+        return explained.explanation
 
     async def settled(self, uri: str) -> bool:
         """Waits for the run on its way in a document, where there is one; whether it came to its end."""
@@ -189,6 +219,10 @@ class Diagnostics:
             _cancel(watched)
 
     def _kinds_off(self) -> frozenset[str]:
+        """What the user does not want, and of style all that was not asked for."""
+        return self._ignored() | (STYLE.keys() - set(self.session.settings.lint_include))
+
+    def _ignored(self) -> frozenset[str]:
         return frozenset(self.session.settings.lint_ignore) | self.ignored_kinds
 
     def _is_on(self, snapshot: Snapshot) -> bool:
@@ -275,7 +309,8 @@ class Diagnostics:
             path=snapshot.path,
             ranges=tuple((unit.start, unit.end) for unit in group),
             neighbours=self.session.neighbours(snapshot),
-            off=self._kinds_off(),
+            off=self._ignored(),
+            on=frozenset(self.session.settings.lint_include) & STYLE.keys(),
         )
         try:
             return await self.session.engine.lint(request)
@@ -328,9 +363,13 @@ def _groups(unknown: Iterable[Unit], at: int) -> list[list[Unit]]:
 
 
 def _within(unit: Unit, found: Iterable[Finding]) -> tuple[Finding, ...]:
-    """The findings in this part, with offsets from its start."""
+    """The findings in this part, with offsets from its start.
+
+    Without further places that change with them: those are looked for anew once the change is wanted, since other parts
+    may be edited meanwhile.
+    """
     return tuple(
-        Finding(one.start - unit.start, one.end - unit.start, one.code, one.message, one.replacement, one.score)
+        replace(one, start=one.start - unit.start, end=one.end - unit.start, also=())
         for one in found
         if unit.start <= one.start <= one.end <= unit.end
     )

@@ -140,6 +140,12 @@ class LspSettings:
     lint_ignore: Sequence[str] = _setting(
         "lintIgnore", (), "array", "Kinds of findings that are never shown, by their codes, such as wrong-name."
     )
+    lint_include: Sequence[str] = _setting(
+        "lintInclude",
+        (),
+        "array",
+        "Kinds of style against a file's own habits that are shown too, by their codes, such as style-naming.",
+    )
     statistics: bool = _setting(
         "statistics", True, "boolean", "Count on this machine what was shown and accepted (`gesso stats`). Never sent."
     )
@@ -215,8 +221,9 @@ def parse(value: Mapping[str, Any]) -> tuple[LspSettings, list[str]]:
             f"{pattern!r} in gesso.disabledPaths is no pattern of .gitignore; it is ignored." for pattern in wrong
         ]
         taken["disabled_paths"] = tuple(pattern for pattern in taken["disabled_paths"] if pattern not in wrong)
-    if "lint_ignore" in taken:
-        taken["lint_ignore"] = tuple(taken["lint_ignore"])
+    for name in ("lint_ignore", "lint_include"):
+        if name in taken:
+            taken[name] = tuple(taken[name])
     return LspSettings(**taken), problems
 
 

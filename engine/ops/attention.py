@@ -15,6 +15,11 @@ from engine.kernels import FAST_TYPES, usable
 # and on a GPU the fastest one takes no mask. Known by identity; it holds nothing.
 CAUSAL = torch.empty(0, dtype=torch.bool)
 
+# PyTorch's kernel for 16 bits on a CPU (2.11 to 2.13) compiles its products for every size of the last block of queries
+# (of 32 rows) and of keys, 0.1 ms and 0.1 MiB each, and keeps them for ever in every thread. So sizes are rounded up.
+COMPILED_ROWS = 64  # and as many keys, from which on it compiles
+ROW_BLOCK, KEY_BLOCK = 16, 64
+
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     """query [batch, heads, length, head_dim], key and value [batch, kv_heads, keys, head_dim].
@@ -29,9 +34,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
             return attention.attend(query, key, value, mask)
     if key.dtype == torch.float8_e4m3fn:
         key, value = key.to(query.dtype), value.to(query.dtype)
-    causal, groups = mask is CAUSAL, query.shape[1] // key.shape[1]
+    causal, groups, rows = mask is CAUSAL, query.shape[1] // key.shape[1], query.shape[2]
     if causal:
         mask = None
+    elif comes_in_blocks(key) and min(rows, key.shape[2]) >= COMPILED_ROWS:
+        query, key, value, mask = _in_blocks(query, key, value, mask)
     if groups > 1 and mask is not None and query.is_cuda:
         # with groups and a mask only the kernel is left that keeps all scores in fp32
         key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
@@ -39,7 +46,29 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
     out = F.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, is_causal=causal, scale=1.0, enable_gqa=groups > 1
     )
-    return out.transpose(1, 2).flatten(2)
+    return out[:, :, :rows].transpose(1, 2).flatten(2)
+
+
+def comes_in_blocks(key: Tensor) -> bool:
+    """Whether keys had better come in a multiple of KEY_BLOCK, those behind the last one masked away."""
+    return key.device.type == "cpu" and key.dtype in FAST_TYPES
+
+
+def _in_blocks(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """With as many rows and keys more as are missing to whole blocks; what is added sees all and is not seen."""
+    rows, keys = query.shape[2], key.shape[2]
+    more_rows, more_keys = -rows % ROW_BLOCK, -keys % KEY_BLOCK
+    if more_keys:
+        key, value = (F.pad(x, (0, 0, 0, more_keys)) for x in (key, value))
+        seen = torch.ones(1, keys, dtype=torch.bool) if mask is None else mask
+        mask = F.pad(seen, (0, more_keys))
+    if more_rows:
+        query = F.pad(query, (0, 0, 0, more_rows))
+        if mask is not None and mask.shape[-2] == rows:
+            mask = F.pad(mask, (0, 0, 0, more_rows), value=True)
+    return query, key, value, mask
 
 
 def _library_is_slow(query: Tensor, mask: Tensor | None) -> bool:

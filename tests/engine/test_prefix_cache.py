@@ -239,6 +239,54 @@ def test_a_failure_while_reading_leaves_the_entry_right(
     assert read(cache, PROMPT) == 10
 
 
+def test_where_the_memory_runs_out_less_is_read_at_once_and_idle_prompts_go(
+    model: DiffusionGemma, cache: PrefixCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    idle, tokens = prompts_apart(1)[0], [n % 113 for n in range(200)]
+    read(cache, idle)
+    encode, tried = model.encode, list[int]()
+
+    def short_of_memory(tokens: Tensor, *rest: Any) -> Tensor:
+        tried.append(tokens.shape[1])
+        if tokens.shape[1] > 60:
+            raise torch.OutOfMemoryError
+        return encode(tokens, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "encode", short_of_memory)
+        lease = cache.acquire(tokens)
+    assert tried == [200, 100, 50, 50, 50, 50] and lease.encoded == 200
+    assert [entry.tokens.tolist() for entry in cache.entries] == [tokens]
+    assert_holds(cache, lease.kv, tokens)
+
+
+def test_buffers_that_could_not_all_grow_grow_later(
+    model: DiffusionGemma, cache: PrefixCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read(cache, PROMPT[:20])
+    grow, grown = KeyValues._grown, list[int]()
+
+    def short_of_memory(kv: KeyValues, layer: int, *rest: Any) -> Tensor:
+        grown.append(layer)
+        if len(grown) == 4:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 64 bytes.")
+        return grow(kv, layer, *rest)
+
+    monkeypatch.setattr(KeyValues, "_grown", short_of_memory)
+    lease = cache.acquire(PROMPT)
+    assert grown[:4] == [0, 0, 1, 1] and len(grown) > 8
+    assert_holds(cache, lease.kv, PROMPT)
+
+
+def test_a_prompt_that_is_kept_is_taken_rather_than_a_longer_one_cut(cache: PrefixCache) -> None:
+    """What two prompts of one request need again and again is copied once."""
+    for _ in range(3):
+        read(cache, PROMPT[:20])
+        read(cache, [*PROMPT[:20], *PROMPT])
+        assert len(cache.entries) == 2 if cache.encoded_tokens > 60 else len(cache.entries) <= 2
+    assert cache.encoded_tokens == 60
+
+
 @pytest.mark.parametrize("length", [0, 513])
 def test_a_prompt_that_is_empty_or_too_long_is_refused(cache: PrefixCache, length: int) -> None:
     with pytest.raises(InputError, match=f"{length} tokens; the model takes 1 to 512"):
@@ -246,7 +294,7 @@ def test_a_prompt_that_is_empty_or_too_long_is_refused(cache: PrefixCache, lengt
     assert cache.entries == []
 
 
-def test_no_lease_stays_behind_a_run(model: DiffusionGemma) -> None:
+def test_no_lease_stays_behind_a_run(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> None:
     denoiser = Denoiser(model)
     good = DenoiseRequest(PROMPT, Canvas.of(Hole(4)), SamplingConfig(2))
     denoiser.run([good, good])
@@ -256,4 +304,8 @@ def test_no_lease_stays_behind_a_run(model: DiffusionGemma) -> None:
         denoiser.run([good, DenoiseRequest(PROMPT, Canvas.of(Hole(4)), banned=torch.tensor([120]))])
     with pytest.raises(ZeroDivisionError):
         denoiser.run([good], lambda runs: bool(1 / 0))
+    with monkeypatch.context() as patch:
+        patch.setattr(denoiser.own_draws, "noise", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            denoiser.run([good])
     assert [entry.users for entry in denoiser.cache.entries] == [0]

@@ -251,6 +251,22 @@ def test_where_the_memory_ran_out_batches_are_halved_and_grow_again(
     assert all(size <= 2 for size in tried[2:8]) and 4 in tried[8:], "later twice as many are tried again"
 
 
+def test_a_request_of_many_canvases_is_stepped_in_batches_too(
+    scheduler: Scheduler, model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = [Denoiser(model).run([request_of(n, steps=2)])[0] for n in range(20)]
+    step, sizes = scheduler.denoiser.step, list[int]()
+
+    def noted(runs: Sequence[CanvasRun]) -> None:
+        sizes.append(len(runs))
+        step(runs)
+
+    monkeypatch.setattr(scheduler.denoiser, "step", noted)
+    found = scheduler.submit(denoising(*(request_of(n, steps=2) for n in range(20))), Order()).result(10)
+    assert all(torch.equal(one.tokens, other.tokens) for one, other in zip(alone, found, strict=True))
+    assert sum(sizes) == 40 and max(sizes) <= scheduler.batch
+
+
 def test_one_canvas_of_a_request_that_fails_is_told_to_that_request_alone(
     scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import re
 import sys
 import time
 import types
+from dataclasses import replace
 from typing import Any
 
 from engine.errors import InputError, ModelError, Stop, leave_if
@@ -55,7 +56,7 @@ class Completer:
         return InfillResult((), self.begun, len(request.text), 0, 0, 0, {"total": 0.0}, "scripted", request.seed)
 
 
-WRONG = {"wrnog": ("wrong-name", "wrong"), "plsu": ("misspelled", "plus")}
+WRONG = {"wrnog": ("wrong-name", "wrong"), "plsu": ("misspelled", "plus"), "plsUm": ("style-naming", "pls_um")}
 
 
 class Linter:
@@ -77,7 +78,12 @@ class Linter:
         if path := os.environ.get("SCRIPTED_LINT_LOG"):
             asked = [request.text[start:end] for start, end in request.ranges]
             with open(path, "a") as file:
-                print(json.dumps({"path": request.path, "asked": asked, "off": sorted(request.off)}), file=file)
+                off, on = sorted(request.off), sorted(request.on)
+                print(json.dumps({"path": request.path, "asked": asked, "off": off, "on": on}), file=file)
+        if request.explain and "mute" in request.text:
+            raise InputError("The model is mute; choose another.")
+        if request.explain:
+            return [replace(one, explanation=f"Since `{one.replacement}` it is.") for one in request.findings]
         found = []
         for start, end in request.ranges or ((0, len(request.text)),):
             while "endless" in request.text[start:end]:
@@ -87,6 +93,8 @@ class Linter:
                 raise InputError("The request is no good; ask otherwise.")
             for match in re.compile("|".join(WRONG)).finditer(request.text, start, end):
                 code, replacement = WRONG[match[0]]
+                if code.startswith("style-") and (code not in request.on or "plsUm" in request.text[: match.start()]):
+                    continue
                 if code not in request.off and "gesso: ignore" not in request.text[match.end() :].split("\n")[0]:
                     message = f"`{match[0]}` looks wrong."
                     found.append(Finding(match.start(), match.end(), code, message, replacement, 5.0))

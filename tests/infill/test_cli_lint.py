@@ -1,6 +1,7 @@
 """`gesso lint`, with a linter that needs no model."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,7 @@ def gesso(*arguments: str, given: str | None = None) -> Result:
 
 
 def test_help_teaches() -> None:
-    words = ["--diff", "--json", "--sarif", "--github", "--fix", "gesso: ignore", "Exit codes"]
+    words = ["--diff", "--on", "--explain", "--json", "--sarif", "--github", "--fix", "gesso: ignore", "Exit codes"]
     shown = gesso("--help").stdout
     assert [word for word in words if word not in shown] == []
 
@@ -103,6 +104,83 @@ def test_kinds_can_be_switched_off(fake: FakeLinter) -> None:
     assert gesso("--off", "wrong-name").exit_code == 0
     unknown = gesso("--off", "wrong-nam")
     assert unknown.exit_code == 2 and "known are" in unknown.stderr
+
+
+def test_kinds_of_style_can_be_switched_on(fake: FakeLinter) -> None:
+    Path("app.py").write_text(CODE)
+    gesso("--on", "style-naming", "--on", "style-quotes")
+    assert fake.requests[-1].on == {"style-naming", "style-quotes"}
+    gesso()
+    assert fake.requests[-1].on == frozenset()
+    assert gesso("--off", "style-naming").exit_code == 1
+    for code, words in (("style-nam", "known are"), ("wrong-operator", "cannot be switched on")):
+        wrong = gesso("--on", code)
+        assert wrong.exit_code == 2 and words in wrong.stderr
+
+
+def test_a_name_is_changed_in_all_of_its_places_and_not_where_another_file_has_it(
+    fake: FakeLinter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "def f(rows):\n    rowCount = 1\n    return rowCount\n"
+    first, last = text.index("rowCount"), text.rindex("rowCount")
+    found = Finding(first, first + 8, "style-naming", "Not so.", "row_count", 1.0, ((last, last + 8),))
+    monkeypatch.setattr(fake, "lint", lambda request: [found] if request.text == text else [])
+    Path("app.py").write_text(text)
+    (row,) = json.loads(gesso("--json").stdout)
+    assert row["also"] == [{"start": {"line": 3, "column": 12}, "end": {"line": 3, "column": 20}}]
+    assert "explanation" not in row
+    (result,) = json.loads(gesso("--sarif").stdout)["runs"][0]["results"]
+    assert len(result["fixes"][0]["artifactChanges"][0]["replacements"]) == 2
+    gesso("--fix", "--yes")
+    assert Path("app.py").read_text() == text.replace("rowCount", "row_count")
+    Path("app.py").write_text(text)
+    Path("other.py").write_text("rowCount = 2\n")
+    assert gesso().exit_code == 0
+
+
+class FakeExplainer(FakeLinter):
+    """Explains what it is handed; has bars only where it is told so."""
+
+    def __init__(self, can_lint: bool) -> None:
+        super().__init__()
+        self.can_lint = can_lint
+
+    def lint(self, request: LintRequest) -> list[Finding]:
+        if not request.explain:
+            assert self.can_lint
+            return super().lint(request)
+        self.requests.append(request)
+        return [replace(one, explanation="It is on the other side.") for one in request.findings]
+
+
+@pytest.mark.parametrize("has_bars", [True, False])
+def test_a_model_explains_what_it_or_the_small_one_found(
+    fake: FakeLinter, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, has_bars: bool
+) -> None:
+    (tmp_path / "large").mkdir()
+    (tmp_path / "large" / "config.json").write_text("{}")
+    explainer = FakeExplainer(has_bars)
+    monkeypatch.setattr("infill.cli_support.load_completer", lambda settings: None)
+    monkeypatch.setattr("infill.lint.Linter", lambda completer: explainer)
+    Path("app.py").write_text(CODE)
+    Path("fine.py").write_text("x = 1\n")
+    told = gesso("--explain", "--model", str(tmp_path / "large"))
+    assert told.exit_code == 1 and told.stdout.endswith("^^^^\n    It is on the other side.\n")
+    assert bool(fake.requests) is not has_bars
+    assert [len(one.findings) for one in explainer.requests if one.explain] == [1], "nothing is asked about no findings"
+    (row,) = json.loads(gesso("--explain", "--model", str(tmp_path / "large"), "--json").stdout)
+    assert row["explanation"] == "It is on the other side."
+    assert "fits better. It is on" in gesso("--explain", "--model", str(tmp_path / "large"), "--github").stdout
+
+
+def test_a_model_that_cannot_explain_says_so_before_anything_is_loaded(
+    fake: FakeLinter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infill.cli_support.load_completer", lambda settings: pytest.fail("loaded"))
+    Path("app.py").write_text(CODE)
+    told = gesso("--explain")
+    assert told.exit_code == 2 and told.stdout == ""
+    assert told.stderr.count("\n") == 1 and "pocket follows no instructions" in told.stderr
 
 
 def test_only_changed_lines(fake: FakeLinter, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from infill.findings import Finding
+from infill.lint_kinds import ALL_KINDS
 from infill.lint_report import as_github, as_json, as_sarif, as_text, places
 
 TEXT = "def f(a, b):\r\n\treturn a\r\nx = g(1,\r\n  2)\r\n"
@@ -54,6 +55,26 @@ def test_sarif_results_point_to_their_rule_and_carry_the_fix() -> None:
     change = run["results"][1]["fixes"][0]["artifactChanges"][0]["replacements"][0]
     assert change["insertedContent"]["text"] == "2,\r\n  1"
     assert change["deletedRegion"] == {"startLine": 3, "startColumn": 7, "endLine": 4, "endColumn": 4}
+
+
+def test_every_kind_is_a_rule_with_its_help() -> None:
+    rules = {one["id"]: one for one in json.loads(as_sarif([], "1.2"))["runs"][0]["tool"]["driver"]["rules"]}
+    assert set(rules) == set(ALL_KINDS)
+    for code, rule in rules.items():
+        assert rule["helpUri"].endswith(f"#{code}") and "```" in rule["help"]["markdown"]
+        assert rule["defaultConfiguration"]["enabled"] is not code.startswith("style-")
+
+
+def test_further_places_and_the_explanation_are_told() -> None:
+    (one,) = places(Path("a.py"), TEXT, [Finding(0, 3, "style-naming", "So.", "x", 1.0, ((4, 5), (6, 7)), "As it is.")])
+    assert [(more.line, more.column) for more in one.also] == [(1, 5), (1, 7)]
+    (result,) = json.loads(as_sarif([one], "1.2"))["runs"][0]["results"]
+    changes = result["fixes"][0]["artifactChanges"][0]["replacements"]
+    assert [change["deletedRegion"]["startColumn"] for change in changes] == [1, 5, 7]
+    assert result["message"]["text"] == "So. As it is." and result["properties"]["explanation"] == "As it is."
+    assert as_text([one]).endswith("^^^\n    As it is.\n") and as_github([one]).endswith("::So. As it is.\n")
+    (row,) = json.loads(as_json([one]))
+    assert row["explanation"] == "As it is." and len(row["also"]) == 2
 
 
 def test_annotations_escape_what_would_end_them() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -576,3 +577,78 @@ def test_a_pull_that_the_client_cancels_is_answered_so_and_the_next_one_works(he
 )
 def test_commands_about_what_is_not_there_are_no_errors(pushed: Client, command: str, arguments: list[Any]) -> None:
     assert pushed.command(command, *arguments) is None
+
+
+def test_a_finding_links_to_the_page_about_its_kind(doc: Linted) -> None:
+    doc.open()
+    doc.wait(["wrong-name 2:11"])
+    link = doc.published()[-1]["diagnostics"][0]["codeDescription"]["href"]
+    page = Path(unquote(urlsplit(link).path))
+    assert urlsplit(link).fragment == "wrong-name" and "\n## wrong-name\n" in page.read_text("utf-8")
+
+
+CAMEL = "def f(first_name, last_name, other_value, next_item, total_count):\n    plsUm = 1\n    return plsUm\n"
+
+
+def test_style_is_asked_for_where_a_setting_includes_it(
+    start: Callable[..., Client], tmp_path: Path, log: Path
+) -> None:
+    doc = Linted(start(PUSH, lintInclude=["style-naming", "wrong-name"]), _uri(tmp_path), log)
+    doc.open(CAMEL)
+    doc.wait(["style-naming 1:4"])
+    assert doc.notes()[-1]["on"] == ["style-naming"] and doc.notes()[-1]["off"] == []
+    fix = doc.actions(1, 5)[0]
+    assert fix["title"] == "Change to `pls_um` in 2 places"
+    doc.client.type(doc.uri, 2, 0, "    print(plsUm)\n")
+    doc.wait_until_asked(lambda asked: any("print" in one for one in asked))
+    doc.apply(doc.action("Change", 1, 5))
+    doc.wait([])
+    doc.wait_until_asked(
+        lambda asked: (
+            asked[-1]
+            == CAMEL.replace("plsUm", "pls_um").replace("    return", "    print(pls_um)\n    return").rstrip()
+        )
+    )
+    doc.client.notify("workspace/didChangeConfiguration", {"settings": {"gesso": {"lintInclude": []}}})
+    doc.client.change(doc.uri, {"text": CAMEL})
+    doc.rest()
+    assert doc.marked() == [], "what is known of style is not shown any more"
+
+
+def test_no_fix_where_a_name_cannot_be_changed_safely_any_more(
+    start: Callable[..., Client], tmp_path: Path, log: Path
+) -> None:
+    doc = Linted(start(PUSH, lintInclude=["style-naming"]), _uri(tmp_path), log)
+    doc.open(CAMEL + "\n\ndef g():\n    return 1\n")
+    doc.wait(["style-naming 1:4"])
+    doc.client.type(doc.uri, 6, 11, "plsUm + ")
+    assert [one["title"] for one in doc.actions(1, 5)][0] == "Ignore here"
+
+
+def _chatty(tmp_path: Path) -> str:
+    """A model's folder that says it is of a family that follows instructions."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    return str(tmp_path / "model")
+
+
+def test_a_finding_is_explained_where_the_model_can(start: Callable[..., Client], tmp_path: Path, log: Path) -> None:
+    doc = Linted(start(PUSH, model=_chatty(tmp_path)), _uri(tmp_path), log)
+    doc.open()
+    doc.wait(["wrong-name 2:11"])
+    action = doc.action("Explain", 2, 13)
+    assert action["command"]["command"] == "gesso.lint.explain"
+    assert doc.client.command("gesso.lint.explain", *action["command"]["arguments"]) == "Since `wrong` it is."
+    told = [one["params"] for one in doc.client.received if one["method"] == "window/showMessage"]
+    assert told[-1] == {"type": 3, "message": "Since `wrong` it is."}
+    assert doc.client.command("gesso.lint.explain", doc.uri, 999) is None
+
+
+def test_an_explanation_that_cannot_be_had_is_told_in_a_sentence(doc: Linted) -> None:
+    doc.open("def f():\n    return wrnog, 'mute'\n")
+    doc.wait(["wrong-name 1:11"])
+    number = doc.published()[-1]["diagnostics"][0]["data"]["number"]
+    assert not any(one["title"] == "Explain" for one in doc.actions(1, 12))
+    assert doc.client.command("gesso.lint.explain", doc.uri, number) is None
+    told = [one["params"] for one in doc.client.received if one["method"] == "window/showMessage"]
+    assert told[-1] == {"type": 2, "message": "The model is mute; choose another."}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
+PATIENCE_S = 90.0
 MODERN: dict[str, Any] = {
     "general": {"positionEncodings": ["utf-16"]},
     "textDocument": {"inlineCompletion": {"dynamicRegistration": False}},
@@ -80,18 +81,18 @@ class Client:
         self.send({"id": self.number, "method": method, "params": params})
         return self.number
 
-    def request(self, method: str, params: Any = None, timeout: float = 30) -> Any:
+    def request(self, method: str, params: Any = None, timeout: float = PATIENCE_S) -> Any:
         """The result; an error of the server is a LookupError with its code."""
         return self.result(self.start_request(method, params), timeout)
 
-    def result(self, identifier: int, timeout: float = 30) -> Any:
+    def result(self, identifier: int, timeout: float = PATIENCE_S) -> Any:
         self.wait(lambda: identifier in self.answers, timeout)
         answer = self.answers.pop(identifier)
         if "error" in answer:
             raise LookupError(answer["error"]["code"], answer["error"]["message"])
         return answer["result"]
 
-    def wait(self, until: Callable[[], bool], timeout: float = 30) -> None:
+    def wait(self, until: Callable[[], bool], timeout: float = PATIENCE_S) -> None:
         """Takes in messages until the condition holds."""
         deadline = time.monotonic() + timeout
         while not until():
@@ -130,7 +131,7 @@ class Client:
         states = [m["params"]["state"] for m in self.received if m["method"] == "didChangeStatus"]
         return states[-1] if states else None
 
-    def wait_until_ready(self, timeout: float = 90) -> None:
+    def wait_until_ready(self, timeout: float = PATIENCE_S) -> None:
         self.wait(lambda: self.state() in ("ready", "failed"), timeout)
         assert self.state() == "ready", self.received[-1]
 

@@ -23,9 +23,8 @@ from infill.request import Hole, InfillRequest
 from infill.service_place import Place, all_places, holder, place_at
 from infill.settings import Settings
 from lsp.engine_process import EngineLoading, EngineProcess, EngineState
-from tests.lsp.client import Client
+from tests.lsp.client import PATIENCE_S, Client
 
-PATIENCE_S = 90.0
 CODE = "def add(one, other):\n    total = one + other\n    return \n\n\nprint(add(1, 2))\n"
 POCKET = Path(__file__).parents[2] / "infill" / "models" / "pocket"
 
@@ -311,7 +310,7 @@ def test_twenty_servers_that_start_at_once_share_one_service(
         kill(place)
         uri = (tmp_path / "after.py").as_uri()
         clients[7].open(uri, CODE)
-        clients[7].request("textDocument/inlineCompletion", _inline(uri), timeout=PATIENCE_S)
+        clients[7].request("textDocument/inlineCompletion", _inline(uri))
         clients[7].wait_until_ready()
         assert len([place for place in all_places() if holder(place)]) == 1
 

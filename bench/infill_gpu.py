@@ -19,7 +19,7 @@ import torch
 import typer
 
 from bench.report import RESULTS, Report, Spread, conditions
-from bench.step import card
+from bench.step import NEVER, card
 from bench.step_shapes import BUILDS, TINY, TRUE_26B, random_model, random_plain_model
 from engine.canvas import Canvas, Hole, Known
 from engine.config import ModelConfig, SamplingConfig
@@ -28,7 +28,6 @@ from engine.errors import InputError
 from engine.model import DiffusionGemma
 from engine.prefix_cache import PrefixCache
 
-NEVER = -1.0  # nats: no canvas is ever so sure
 KNOWN = 24, 40  # columns of the canvas before and behind the hole
 HEADER = ("format", "request", "steps", "p50, ms", "p95, ms", "prompt, ms", "steps, ms", "memory, GiB")
 
@@ -100,9 +99,9 @@ class Typist:
         return torch.randint(3, self.vocab, (count,), generator=self._generator).tolist()
 
 
-def measure(model: DiffusionGemma, shape: Shape, repeats: int, warm_up: int) -> dict[str, Times]:
+def measure(typist: Typist, repeats: int, warm_up: int) -> dict[str, Times]:
     """First requests and next keystrokes in turns, after a warm-up that compiles and records."""
-    typist = Typist(model, shape)
+    shape = typist.shape
     times = {"first": Times([], [], []), "next keystroke": Times([], [], [])}
     result: DenoiseResult | None = None
     for turn in range(warm_up + repeats):
@@ -181,17 +180,21 @@ def main(
         model = made(kind, config, device)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        times = measure(model, shape, repeats, warm_up)
+        typist = Typist(model, shape)
+        times = measure(typist, repeats, warm_up)
+        is_recorded = typist.denoiser.recorded is not None and typist.denoiser.recorded.are_recorded
         memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
         for request, taken in times.items():
-            found = taken.to_json() | {"memory_bytes": memory}
+            found = taken.to_json() | {"memory_bytes": memory, "recorded": is_recorded}
             figures[f"{kind}, {request}"] = found
             count = shape.steps if request == "first" else shape.warm_steps
             rows.append(row(kind, request, count, found, memory))
             print(" | ".join(rows[-1]), flush=True)
         told = notes(shape, repeats, tiny)
         Report("An infill of the 26B", {**conditions(), **card(device)}, HEADER, rows, told, figures).write(name, out)
-        del model
+        if device.type == "cuda" and not is_recorded:
+            print(f"{kind}: steps ran WITHOUT CUDA graphs.", flush=True)
+        del model, typist
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()

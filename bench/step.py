@@ -112,7 +112,6 @@ def measure(
     read = step_bytes(model, kv, canvas)
     eager = timed(step, device, repeats)
     assert bool(step.belief.isfinite().all()), "a step gave numbers that are not finite"
-    replay = CudaGraphs()(step) if device.type == "cuda" else None
     figures: dict[str, Any] = {
         "bytes": asdict(read) | {"total": read.total},
         "floor_ms": 1000 * read.total / bandwidth,
@@ -120,13 +119,24 @@ def measure(
         "memory_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
     }
     best = eager
-    if replay is not None:
-        best = timed(replay, device, repeats)
-        figures["graph_ms"] = best.to_json()
+    if device.type == "cuda":
+        try:
+            best = timed(CudaGraphs()(step), device, repeats)
+            figures["graph_ms"] = best.to_json()
+        except Exception as trouble:  # a driver's own kind: the eager step is a result too
+            print(f"No CUDA graph: {reason(trouble)}", flush=True)
     figures["over_floor"] = best.median / figures["floor_ms"]
     if profile and device.type == "cuda":
-        figures["kernels"] = by_kernel(step)
+        try:
+            figures["kernels"] = by_kernel(step)
+        except RuntimeError as trouble:  # where the machine does not let itself be profiled
+            print(f"No profile: {reason(trouble)}", flush=True)
     return figures
+
+
+def reason(trouble: Exception) -> str:
+    """What went wrong, in a line."""
+    return f"{type(trouble).__name__}: {str(trouble).strip().partition(chr(10))[0][:120]}"
 
 
 def row(name: str, canvas: int, context: int, figures: dict[str, Any]) -> list[str]:

@@ -1,8 +1,9 @@
 """A denoise step beside transformers' own: the same weights, prompt and canvas width, in one process, in turns.
 
-Run `python -m bench.step_beside` on a GPU that holds the experts once and all else twice (some 60 GiB); nothing is
-downloaded. Both sides run whole: a step is the difference between a run of many steps and a run of one, over the steps
-in between, so that reading the prompt counts for nothing. Before that the likeliest tokens of both are compared.
+Run `python -m bench.step_beside` on a GPU that holds the experts once and all else twice (some 60 GiB, and 100 while
+transformers builds its model); nothing is downloaded. Both sides run whole: a step is the difference between a run of
+many steps and a run of one, over the steps in between, so that reading the prompt counts for nothing. Before that the
+likeliest tokens of both are compared.
 `--tiny` is a dry run at small shapes, on a CPU too; its times mean nothing.
 """
 
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from bench.report import RESULTS, Report, Spread, conditions, ratios
-from bench.step import card
+from bench.step import NEVER, card
 from bench.step_shapes import TINY, TRUE_26B
 from bench.step_theirs import STEPS, generate, random_theirs
 from engine.canvas import Canvas, Hole
@@ -32,7 +33,6 @@ from engine.model import DiffusionGemma
 from engine.prefix_cache import PrefixCache
 from engine.ready import for_device
 
-NEVER = -1.0  # nats
 HEADER = ("canvas", "context", "this engine, ms", "transformers, ms", "ratio", "same likeliest token")
 
 
@@ -57,6 +57,7 @@ def sharing(theirs: Any, config: ModelConfig, device: torch.device) -> Diffusion
     return model.eval().requires_grad_(False)
 
 
+@torch.inference_mode()
 def likeliest(ours: DiffusionGemma, theirs: Any, prompt: Tensor, canvas: Tensor) -> float:
     """The share of columns whose likeliest token is the same on both sides, in a first step."""
     cache = DynamicCache(config=theirs.config.text_config)
@@ -84,7 +85,7 @@ def per_step(run: Callable[[int], object]) -> Callable[[], float]:
     return measure
 
 
-@torch.inference_mode()
+@torch.no_grad()  # a compiler may not take tensors of inference mode, in which this engine's own steps run
 def main(
     compiled: Annotated[bool, typer.Option(help="transformers with a static cache, which it compiles.")] = False,
     canvas: Annotated[int, typer.Option(min=1, help="Canvas columns, all hole.")] = 256,

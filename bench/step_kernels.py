@@ -2,7 +2,7 @@
 
 Run `python -m bench.step_kernels` on a machine with a GPU. The reference is the plain twin in float32, inputs are fresh
 random numbers; results are held to it by the norm of the difference over the norm of the reference. Ends with exit code
-1 where a kernel is wrong. `TRITON_INTERPRET=1 python -m bench.step_kernels --tiny` is a dry run on a CPU.
+1 where a kernel is wrong or fails. `TRITON_INTERPRET=1 python -m bench.step_kernels --tiny` is a dry run on a CPU.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.report import RESULTS, Report, Spread, conditions
-from bench.step import card, choose_place, timed
+from bench.step import card, choose_place, reason, timed
 from bench.step_libraries import flex, grouped, product, sdpa
 from bench.step_shapes import random_weight
 from engine.kernels.attention import attend
@@ -65,11 +65,12 @@ class Case:
     library_name: str = "–"
 
 
-def cases(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
-    yield from _mixtures(sizes, device, dtype)
-    yield from _products(sizes, device, dtype)
-    yield from _attentions(sizes, device, dtype)
-    yield from _vocabularies(sizes, device, dtype)
+def cases(sizes: Sizes, device: torch.device, dtype: torch.dtype, only: str = "") -> Iterator[Case]:
+    """Of the kernels whose name contains `only`."""
+    kinds = {"mixture": _mixtures, "product": _products, "attention": _attentions, "vocabulary": _vocabularies}
+    for name, made in kinds.items():
+        if only in name:
+            yield from made(sizes, device, dtype)
 
 
 def _mixtures(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
@@ -204,8 +205,13 @@ def _library(case: Case, device: torch.device, repeats: int) -> tuple[Spread | N
     try:
         return timed(case.library, device, repeats), case.library_name
     except Exception as trouble:  # a GPU it is not made for, a shape it does not take: each fails in its own class
-        reason = str(trouble).strip().partition("\n")[0][:80]
-        return None, f"{case.library_name} fails: {type(trouble).__name__}: {reason}"
+        return None, f"{case.library_name} fails: {reason(trouble)}"
+
+
+def _error(case: Case) -> float:
+    """Norm of the difference to the reference over its norm."""
+    wanted, found = case.reference().float(), case.ours().float()
+    return float((found - wanted).norm() / wanted.norm())
 
 
 @torch.inference_mode()
@@ -213,6 +219,7 @@ def main(
     repeats: Annotated[int, typer.Option(min=2, help="Measured runs of each.")] = 20,
     only: Annotated[str, typer.Option(help="Only kernels whose name contains this.")] = "",
     tiny: Annotated[bool, typer.Option(help="Small shapes, to try the program.")] = False,
+    name: Annotated[str, typer.Option(help="Name of the result files.")] = "step_kernels",
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
 ) -> None:
     """Checks and times the kernels at the true shapes of the 26B."""
@@ -220,15 +227,21 @@ def main(
     rows: list[list[str]] = []
     figures: list[dict[str, Any]] = []
     wrong = []
-    for case in cases(TINY_SIZES if tiny else Sizes(), device, dtype):
-        if only not in case.kernel:
+    where = {**conditions(), **card(device)}
+    told = [
+        f"Error: norm of the difference to the twin in float32 over its norm; above {WORST} a kernel is wrong.",
+        f"Medians of {repeats} calls after warm-up, launches included; what fits the cache may stay in it.",
+    ]
+    for case in cases(TINY_SIZES if tiny else Sizes(), device, dtype, only):
+        try:
+            error = _error(case)
+            ours = timed(case.ours, device, repeats)
+        except Exception as trouble:  # a compiler's or driver's own kind: the other kernels are still to be looked at
+            print(f"{case.kernel} | {case.what} | FAILS: {reason(trouble)}", flush=True)
+            wrong.append(f"{case.kernel}, {case.what}")
             continue
-        wanted, found = case.reference().float(), case.ours().float()
-        error = float((found - wanted).norm() / wanted.norm())
-        del wanted, found
         if not error < WORST:
             wrong.append(f"{case.kernel}, {case.what}")
-        ours = timed(case.ours, device, repeats)
         library, whose = _library(case, device, repeats)
         rows.append(
             [case.kernel, case.what, f"{error:.1e}", f"{ours.median:.3f}", f"{library.median:.3f}" if library else "–",
@@ -238,12 +251,8 @@ def main(
             {"kernel": case.kernel, "what": case.what, "error": error, "ours": ours.to_json(),
              "library": library.to_json() if library else None, "library_name": whose}
         )  # fmt: skip
-        told = [
-            f"Error: norm of the difference to the twin in float32 over its norm; above {WORST} a kernel is wrong.",
-            f"Medians of {repeats} calls after warm-up, launches included; what fits the cache may stay in it.",
-        ]
-        report = Report("Kernels at true sizes", {**conditions(), **card(device)}, HEADER, rows, told, figures)
-        report.write("step_kernels", out)
+        report = Report("Kernels at true sizes", where, HEADER, rows, told, figures)
+        report.write(name, out)
         print(" | ".join(rows[-1]), flush=True)
     if wrong:
         print(f"WRONG: {'; '.join(wrong)}")

@@ -18,7 +18,7 @@ from engine.key_values import KeyValues
 from engine.model import DiffusionGemma, Layer
 from engine.quantization import GROUP
 from engine.quantized import NVFP4_GROUP, Format, QuantizedWeight
-from engine.quantized_model import QuantizedModel
+from engine.quantized_model import Convert, QuantizedModel
 
 TRUE_26B: dict[str, Any] = {
     "model_type": "diffusion_gemma",
@@ -80,28 +80,34 @@ BUILDS = {
 
 def random_model(config: ModelConfig, build: Build, device: torch.device, dtype: torch.dtype) -> FusedModel:
     """A fused model with random weights, of which only one matrix at a time is ever held in another format."""
-    with torch.device("meta"):
-        model = DiffusionGemma(config).to(dtype)
-    _make_small_parts(model, device)
-    return FusedModel(
-        model.eval().requires_grad_(False),
-        lambda name, weight: random_weight(
-            cast(Tensor, weight), build.experts if ".experts." in name else build.dense, device
-        ),
-    )
+    return fused(shapes_of(config, dtype), build, device)
 
 
 def random_plain_model(config: ModelConfig, build: Build, device: torch.device, dtype: torch.dtype) -> DiffusionGemma:
     """The same without kernels, for any device."""
+    model = shapes_of(config, dtype)
+    _make_small_parts(model, device)
+    return QuantizedModel(model, _random_weights(build, device))
+
+
+def shapes_of(config: ModelConfig, dtype: torch.dtype) -> DiffusionGemma:
+    """A model without numbers, on "meta"."""
     with torch.device("meta"):
         model = DiffusionGemma(config).to(dtype)
+    return model.eval().requires_grad_(False)
+
+
+def fused(model: DiffusionGemma, build: Build, device: torch.device) -> FusedModel:
+    """A fused model with random weights of the shapes of `model`, which must not be used afterwards."""
     _make_small_parts(model, device)
+    return FusedModel(model, _random_weights(build, device))
 
-    def convert(name: str, weight: Tensor | QuantizedWeight) -> QuantizedWeight:
-        assert isinstance(weight, Tensor)
-        return random_weight(weight, build.experts if ".experts." in name else build.dense, device)
 
-    return QuantizedModel(model.eval().requires_grad_(False), convert)
+def _random_weights(build: Build, device: torch.device) -> Convert:
+    def made(name: str, weight: Tensor | QuantizedWeight) -> QuantizedWeight:
+        return random_weight(cast(Tensor, weight), build.experts if ".experts." in name else build.dense, device)
+
+    return made
 
 
 def random_weight(like: Tensor, kind: Format, device: torch.device) -> QuantizedWeight:
@@ -116,7 +122,7 @@ def random_weight(like: Tensor, kind: Format, device: torch.device) -> Quantized
     group = GROUP if kind == "int4" else NVFP4_GROUP
     scales = torch.ones(*shape[:-1], shape[-1] // group, device=device)
     if kind == "int4":
-        return QuantizedWeight("int4", codes, None, (scales * (spread / STEPS_OF_INT4)).half(), group)
+        return QuantizedWeight("int4", codes, None, (scales * (spread / STEPS_OF_INT4)).bfloat16(), group)
     rows = torch.full(shape[:-1], spread / E2M1_SPREAD, device=device)
     return QuantizedWeight("nvfp4", codes, rows, scales.to(torch.float8_e4m3fn), group)
 

@@ -47,6 +47,8 @@ def random_theirs(config_json: dict[str, Any], canvas: int, device: torch.device
     for name, parameter in model.named_parameters():
         if parameter.dim() > 1:
             parameter.normal_(0, parameter.shape[-1] ** -0.5)
+        elif name.endswith(("q_norm.weight", "k_norm.weight")):  # scores of about one, as nothing else scales them
+            parameter.fill_(parameter.shape[-1] ** -0.25)
         elif "norm" in name:
             parameter.fill_(1.0)
     return model.eval().requires_grad_(False)

@@ -149,6 +149,8 @@ class RecordedSteps:
         if slot.replay is None and slot.is_warm and self._record is not None:
             try:
                 slot.replay = self._record(slot.step)
+            except torch.OutOfMemoryError:
+                raise  # with less kept for later there may be room
             except Exception as trouble:  # a driver's own kind: whatever it is, the step runs without
                 reason = str(trouble).strip().partition("\n")[0] or type(trouble).__name__
                 log.warning("Steps run without CUDA graphs, which cannot be recorded here: %s.", reason)
@@ -198,9 +200,15 @@ class CudaGraphs:
     def __call__(self, work: Callable[[], None]) -> Callable[[], None]:
         if not self._graphs:  # PyTorch takes no pool again whose graphs are all gone
             self._pool = torch.cuda.graph_pool_handle()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            work()
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        try:
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                work()
+        except Exception as trouble:
+            torch.cuda.set_stream(stream)  # a recording that cannot be ended leaves its own one current
+            if isinstance(trouble.__context__, torch.OutOfMemoryError):  # which ending it then failed over
+                raise trouble.__context__ from None
+            raise
         self._graphs.add(graph)
         return graph.replay
 

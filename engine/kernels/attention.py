@@ -3,7 +3,8 @@
 The queries of all heads that share a key head stand below each other, so that each key is read once for them all. Keys
 and values are taken with their strides: a slice of the cache, never a copy. Where queries are few and keys many, the
 keys are split among programs and a second kernel merges the parts (Flash-Decoding). No causal mask: a canvas looks both
-ways, and what a sliding layer may see is a slice that the caller cuts. A mask says which keys there are, row by row.
+ways, and what a sliding layer may see is a slice that the caller cuts. A mask says which keys there are, row by row;
+what lies before the first of them and behind the last is not read, and the splits share what is left.
 """
 
 # mypy: allow-untyped-defs
@@ -21,6 +22,7 @@ from torch import Tensor
 from engine.kernels.tiles import is_roomy
 
 LEAST_KEYS = 256  # that are worth a program of their own
+MASK_AT_ONCE = 1024
 LOG2_E = tl.constexpr(1.4426950408889634)
 LOWEST = tl.constexpr(-1.0e30)
 
@@ -50,12 +52,24 @@ def _as(x, dtype: tl.constexpr):
 
 
 @triton.jit
+def _seen_span(mask, keys, CHUNK: tl.constexpr):
+    """The first place that the mask [keys] shows, and the one behind the last; not above the first if it shows none."""
+    first, end = tl.zeros((), tl.int32) + keys, tl.zeros((), tl.int32)
+    for start in range(0, keys, CHUNK):
+        place = start + tl.arange(0, CHUNK)
+        seen = tl.load(mask + place, mask=place < keys, other=0) != 0
+        first = tl.minimum(first, tl.min(tl.where(seen, place, keys), axis=0))
+        end = tl.maximum(end, tl.max(tl.where(seen, place + 1, 0), axis=0))
+    return first, end
+
+
+@triton.jit(do_not_specialize=["rows", "keys", "kv_heads"])
 def _attend(
     query, key, value, mask, parts, sums, out,
     q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, mask_batch,
-    rows, keys, keys_a_split, kv_heads,
+    rows, keys, kv_heads,
     GROUPS: tl.constexpr, D: tl.constexpr, HAS_MASK: tl.constexpr, SPLITS: tl.constexpr,
-    QUERIES: tl.constexpr, KEYS: tl.constexpr,
+    QUERIES: tl.constexpr, KEYS: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     """rows: queries times GROUPS. parts [batch, kv_heads, rows, SPLITS, D] and sums [..., SPLITS, 2] in float32, or out
     [batch, queries, heads, D] where there is one split."""
@@ -73,8 +87,13 @@ def _attend(
     largest = tl.full((QUERIES,), LOWEST, dtype=tl.float32)
     total = tl.zeros((QUERIES,), dtype=tl.float32)
     mean = tl.zeros((QUERIES, D), dtype=tl.float32)
-    first = split * keys_a_split
-    end = tl.minimum(first + keys_a_split, keys)
+    first, last = 0, keys
+    if HAS_MASK:
+        first, last = _seen_span(mask + batch * mask_batch, keys, CHUNK)
+        first = first // KEYS * KEYS
+    share_of_keys = tl.cdiv(tl.cdiv(last - first, SPLITS), KEYS) * KEYS
+    first += split * share_of_keys
+    end = tl.minimum(first + share_of_keys, last)
     for start in range(first, end, KEYS):
         place = start + tl.arange(0, KEYS)
         seen = place < end
@@ -102,7 +121,7 @@ def _attend(
         tl.store(sums + place * 2 + 1, total, mask=row_mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "kv_heads"])
 def _merge(parts, sums, out, rows, kv_heads, GROUPS: tl.constexpr, D: tl.constexpr, SPLITS: tl.constexpr):
     row = tl.program_id(0)
     batch = (tl.program_id(1) // kv_heads).to(tl.int64)
@@ -135,7 +154,6 @@ def attend(
     rows = length * (heads // kv_heads)
     row_blocks = triton.cdiv(rows, cut.queries)
     splits = splits or best_splits(query.device, row_blocks * batch * kv_heads, keys)
-    keys_a_split = triton.cdiv(triton.cdiv(keys, splits), cut.keys) * cut.keys
     out = torch.empty(batch, length, heads, dim, dtype=query.dtype, device=query.device)
     parts = sums = out
     if splits > 1:
@@ -146,9 +164,9 @@ def attend(
         query, key, value, query if mask is None else mask.view(torch.uint8), parts, sums, out,
         *query.stride()[:3], *key.stride()[:3], *value.stride()[:3],
         0 if mask is None or len(mask) == 1 else mask.stride(0),
-        rows, keys, keys_a_split, kv_heads,
+        rows, keys, kv_heads,
         **shared, HAS_MASK=mask is not None, QUERIES=cut.queries, KEYS=cut.keys,
-        num_warps=cut.warps, num_stages=cut.stages,
+        CHUNK=MASK_AT_ONCE, num_warps=cut.warps, num_stages=cut.stages,
     )  # fmt: skip
     if splits > 1:
         _merge[(rows, batch * kv_heads)](parts, sums, out, rows, kv_heads, **shared)

@@ -15,32 +15,32 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from engine.kernels.mixture import Tiling, constants, parts
-from engine.kernels.tiles import add_product, halves_needed, in_halves, load_input
+from engine.kernels.tiles import in_quarters, product, quarters_needed
 from engine.quantized import QuantizedWeight
 
-FEW = Tiling(tokens=16)
-MANY = Tiling(tokens=64, columns=64)
-MANY_TOKENS = 48
+FEW, FEW_PACKED = Tiling(tokens=16), Tiling(tokens=16, columns=32)
+MANY, MANY_PACKED = Tiling(tokens=64, columns=64), Tiling(tokens=64, columns=16)
+MOST, MOST_PACKED = Tiling(tokens=128, columns=64), Tiling(tokens=128, columns=16)
+MANY_TOKENS, MOST_TOKENS = 48, 192
+ENOUGH_PROGRAMS = 128  # about as many as there are multiprocessors
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])
 def _linear(
-    x, numbers, group_scales, row_scales, out, tokens,
-    K: tl.constexpr, N: tl.constexpr, FORMAT: tl.constexpr, GROUP: tl.constexpr, GROUPS: tl.constexpr,
+    x, numbers, group_scales, row_scales, out, tokens, size,
+    K: tl.constexpr, FORMAT: tl.constexpr, GROUP: tl.constexpr, GROUPS: tl.constexpr,
     HAS_ROW_SCALES: tl.constexpr, TOKENS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
+    """out [tokens, size] = x [tokens, K] times the weight [size, K], transposed."""
     token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
     present = token < tokens
     rows = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
-    row_mask = rows < N
-    WIDTH: tl.constexpr = K // 2 if FORMAT >= 2 else K
-    total = tl.zeros((ROWS, TOKENS), dtype=tl.float32)
-    for k in range(0, WIDTH, BLOCK):
-        first, second = load_input(x, token, present, k, K, FORMAT >= 2, BLOCK)
-        total = add_product(total, numbers, group_scales, rows, row_mask, k, first, second, K, FORMAT, GROUP, BLOCK)
-    if HAS_ROW_SCALES:
-        total *= tl.load(row_scales + rows, mask=row_mask, other=0.0)[:, None]
-    pointers = out + token.to(tl.int64)[None, :] * N + rows[:, None]
+    row_mask = rows < size
+    total = product(
+        x, token, present, numbers, group_scales, row_scales, rows, row_mask, K, FORMAT, GROUP, HAS_ROW_SCALES,
+        TOKENS, ROWS, BLOCK,
+    )  # fmt: skip
+    pointers = out + token.to(tl.int64)[None, :] * size + rows[:, None]
     tl.store(pointers, total.to(out.dtype.element_ty), mask=row_mask[:, None] & present[None, :])
 
 
@@ -54,14 +54,24 @@ def linear(x: Tensor, weight: QuantizedWeight) -> Tensor:
 def quantized_linear(x: Tensor, weight: QuantizedWeight, tiling: Tiling | None = None) -> Tensor:
     """The same by the kernel, whatever the format."""
     flat = x.reshape(-1, x.shape[-1])
-    flat = in_halves(flat) if halves_needed(weight) else flat.contiguous()
+    flat = in_quarters(flat) if quarters_needed(weight) else flat.contiguous()
     tokens = len(flat)
-    tiling = tiling or (MANY if tokens >= MANY_TOKENS else FEW)
+    tiling = tiling or best_tiling(weight, tokens)
     out = torch.empty(tokens, weight.rows, dtype=x.dtype, device=x.device)
     _linear[(triton.cdiv(tokens, tiling.tokens), triton.cdiv(weight.rows, tiling.rows))](
-        flat, *parts(weight), out, tokens,
-        K=weight.columns, N=weight.rows, **constants(weight),
+        flat, *parts(weight), out, tokens, weight.rows,
+        K=weight.columns, **constants(weight),
         TOKENS=tiling.tokens, ROWS=tiling.rows, BLOCK=tiling.columns,
         num_warps=tiling.warps, num_stages=tiling.stages,
     )  # fmt: skip
     return out.view(*x.shape[:-1], weight.rows)
+
+
+def best_tiling(weight: QuantizedWeight, tokens: int) -> Tiling:
+    """For so many tokens and a weight in this format: bits become numbers once a tile, so tiles of many tokens are best
+    as long as there are programs enough."""
+    few, many, most = (FEW_PACKED, MANY_PACKED, MOST_PACKED) if quarters_needed(weight) else (FEW, MANY, MOST)
+    programs = triton.cdiv(tokens, most.tokens) * triton.cdiv(weight.rows, most.rows)
+    if tokens >= MOST_TOKENS and programs >= ENOUGH_PROGRAMS:
+        return most
+    return many if tokens >= MANY_TOKENS else few

@@ -18,7 +18,20 @@ import triton.language as tl
 from torch import Tensor
 
 from engine.kernels.routing import Schedule, schedule
-from engine.kernels.tiles import CODES, add_product, gelu_tanh, halves_needed, in_halves, is_roomy, load_input
+from engine.kernels.tiles import (
+    CODES,
+    INT4,
+    PER_WORD,
+    add_product,
+    finished,
+    gelu_tanh,
+    in_quarters,
+    is_roomy,
+    load_input,
+    place_in_quarters,
+    product,
+    quarters_needed,
+)
 from engine.quantized import QuantizedWeight
 
 TOKEN_BLOCKS = (16, 32, 64)
@@ -26,8 +39,8 @@ TOKEN_BLOCKS = (16, 32, 64)
 
 @dataclass(frozen=True)
 class Tiling:
-    """How a product is cut: tokens (a schedule has its own), rows and stored columns of a tile, warps, stages of the
-    pipeline."""
+    """How a product is cut: tokens (a schedule has its own), rows and stored numbers of a tile (of packed formats words
+    of eight columns), warps, stages of the pipeline."""
 
     tokens: int = 16
     rows: int = 64
@@ -36,47 +49,56 @@ class Tiling:
     stages: int = 3
 
 
-ROOMY = Tiling(), Tiling(columns=64)  # of gate_up and of down
+# of gate_up and of down; chosen by what the compiler reports, not yet by time
+ROOMY = Tiling(), Tiling(rows=128, columns=64)
 TIGHT = Tiling(stages=2), Tiling(columns=64)
+ROOMY_PACKED = Tiling(columns=32), Tiling(rows=128, columns=16)
+TIGHT_PACKED = Tiling(columns=32, stages=2), Tiling(rows=128, columns=16)
+TIGHT_PACKED_MANY = Tiling(columns=16, stages=2), Tiling(columns=16)  # for blocks of 64 tokens
+
+
+@triton.jit
+def _my_slots(blocks, TOKENS: tl.constexpr):
+    """Of the program's block: its expert, -1 where there is nothing to do; its places in the order of slots, and which
+    of them there are."""
+    block = blocks + tl.program_id(0) * 3
+    place = tl.load(block + 1) + tl.arange(0, TOKENS)
+    return tl.load(block), place, place < tl.load(block + 2)
 
 
 @triton.jit
 def _gate_up(
     x, numbers, group_scales, row_scales, order, blocks, out,
     K: tl.constexpr, SIZE: tl.constexpr, TOP_K: tl.constexpr, FORMAT: tl.constexpr, GROUP: tl.constexpr,
-    GROUPS: tl.constexpr, HAS_ROW_SCALES: tl.constexpr, OUT_IN_HALVES: tl.constexpr,
+    GROUPS: tl.constexpr, HAS_ROW_SCALES: tl.constexpr, OUT_IN_QUARTERS: tl.constexpr,
     TOKENS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """out [slots in order, SIZE] = gelu(gate x) * up x, for the weight [experts, 2 * SIZE, K]."""
-    block = blocks + tl.program_id(0) * 3
-    expert = tl.load(block)
+    expert, place, present = _my_slots(blocks, TOKENS)
     if expert < 0:
         return
-    place = tl.load(block + 1) + tl.arange(0, TOKENS)
-    present = place < tl.load(block + 2)
     tokens = tl.load(order + place, mask=present, other=0) // TOP_K
     gate_rows = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     row_mask = gate_rows < SIZE
     up_rows = gate_rows + SIZE
-    WIDTH: tl.constexpr = K // 2 if FORMAT >= 2 else K
+    STORED: tl.constexpr = K // PER_WORD if FORMAT >= INT4 else K
     matrix = expert.to(tl.int64)
-    numbers += matrix * (2 * SIZE * WIDTH)
+    numbers += matrix * (2 * SIZE * STORED)
     group_scales += matrix * (2 * SIZE * GROUPS)
+    row_scales += matrix * (2 * SIZE)
     gate = tl.zeros((ROWS, TOKENS), dtype=tl.float32)
     up = tl.zeros((ROWS, TOKENS), dtype=tl.float32)
-    for k in range(0, WIDTH, BLOCK):
-        first, second = load_input(x, tokens, present, k, K, FORMAT >= 2, BLOCK)
-        gate = add_product(gate, numbers, group_scales, gate_rows, row_mask, k, first, second, K, FORMAT, GROUP, BLOCK)
-        up = add_product(up, numbers, group_scales, up_rows, row_mask, k, first, second, K, FORMAT, GROUP, BLOCK)
-    if HAS_ROW_SCALES:
-        row_scales += matrix * (2 * SIZE)
-        gate *= tl.load(row_scales + gate_rows, mask=row_mask, other=0.0)[:, None]
-        up *= tl.load(row_scales + up_rows, mask=row_mask, other=0.0)[:, None]
-    result = gelu_tanh(gate) * up
-    column = gate_rows
-    if OUT_IN_HALVES:
-        column = (gate_rows % 2) * (SIZE // 2) + gate_rows // 2
+    for k in range(0, STORED, BLOCK):
+        x_0, x_1, x_2, x_3 = load_input(x, tokens, present, k, K, FORMAT, BLOCK)
+        gate = add_product(
+            gate, numbers, group_scales, gate_rows, row_mask, k, x_0, x_1, x_2, x_3, K, FORMAT, GROUP, BLOCK
+        )
+        up = add_product(up, numbers, group_scales, up_rows, row_mask, k, x_0, x_1, x_2, x_3, K, FORMAT, GROUP, BLOCK)
+    gate = finished(gate, row_scales, gate_rows, row_mask, FORMAT, HAS_ROW_SCALES)
+    up = finished(up, row_scales, up_rows, row_mask, FORMAT, HAS_ROW_SCALES)
+    column = place_in_quarters(gate_rows, SIZE) if OUT_IN_QUARTERS else gate_rows
     pointers = out + place.to(tl.int64)[None, :] * SIZE + column[:, None]
+    result = gelu_tanh(gate) * up
     tl.store(pointers, result.to(out.dtype.element_ty), mask=row_mask[:, None] & present[None, :])
 
 
@@ -88,25 +110,18 @@ def _down(
     TOKENS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """out [slots, HIDDEN] = routing weight * down x, for x [slots in order, K] and the weight [experts, HIDDEN, K]."""
-    block = blocks + tl.program_id(0) * 3
-    expert = tl.load(block)
+    expert, place, present = _my_slots(blocks, TOKENS)
     if expert < 0:
         return
-    place = tl.load(block + 1) + tl.arange(0, TOKENS)
-    present = place < tl.load(block + 2)
     slots = tl.load(order + place, mask=present, other=0)
     rows = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     row_mask = rows < HIDDEN
-    WIDTH: tl.constexpr = K // 2 if FORMAT >= 2 else K
+    STORED: tl.constexpr = K // PER_WORD if FORMAT >= INT4 else K
     matrix = expert.to(tl.int64)
-    numbers += matrix * (HIDDEN * WIDTH)
-    group_scales += matrix * (HIDDEN * GROUPS)
-    total = tl.zeros((ROWS, TOKENS), dtype=tl.float32)
-    for k in range(0, WIDTH, BLOCK):
-        first, second = load_input(x, place, present, k, K, FORMAT >= 2, BLOCK)
-        total = add_product(total, numbers, group_scales, rows, row_mask, k, first, second, K, FORMAT, GROUP, BLOCK)
-    if HAS_ROW_SCALES:
-        total *= tl.load(row_scales + matrix * HIDDEN + rows, mask=row_mask, other=0.0)[:, None]
+    total = product(
+        x, place, present, numbers + matrix * (HIDDEN * STORED), group_scales + matrix * (HIDDEN * GROUPS),
+        row_scales + matrix * HIDDEN, rows, row_mask, K, FORMAT, GROUP, HAS_ROW_SCALES, TOKENS, ROWS, BLOCK,
+    )  # fmt: skip
     total *= tl.load(weights + slots, mask=present, other=0.0).to(tl.float32)[None, :]
     pointers = out + slots.to(tl.int64)[None, :] * HIDDEN + rows[:, None]
     tl.store(pointers, total.to(out.dtype.element_ty), mask=row_mask[:, None] & present[None, :])
@@ -121,14 +136,14 @@ def by_slot(
     x [tokens, hidden], weights [tokens, top_k] in float32, `plan` the schedule of their indices; gate_up [experts,
     2 * size, hidden], down [experts, hidden, size].
     """
-    first, second = tilings or (ROOMY if is_roomy(x.device) else TIGHT)
+    first, second = tilings or (best_tilings(x.device, part, plan.block)[i] for i, part in enumerate((gate_up, down)))
     slots, (tokens, hidden), size = weights.numel(), x.shape, gate_up.rows // 2
-    x = in_halves(x) if halves_needed(gate_up) else x.contiguous()
+    x = in_quarters(x) if quarters_needed(gate_up) else x.contiguous()
     inner = torch.empty(slots, size, dtype=x.dtype, device=x.device)
     out = torch.empty(tokens, weights.shape[-1], hidden, dtype=x.dtype, device=x.device)
     _gate_up[(len(plan.blocks), triton.cdiv(size, first.rows))](
         x, *parts(gate_up), plan.order, plan.blocks, inner,
-        K=hidden, SIZE=size, TOP_K=weights.shape[-1], **constants(gate_up), OUT_IN_HALVES=halves_needed(down),
+        K=hidden, SIZE=size, TOP_K=weights.shape[-1], **constants(gate_up), OUT_IN_QUARTERS=quarters_needed(down),
         TOKENS=plan.block, ROWS=first.rows, BLOCK=first.columns, num_warps=first.warps, num_stages=first.stages,
     )  # fmt: skip
     _down[(len(plan.blocks), triton.cdiv(hidden, second.rows))](
@@ -137,6 +152,15 @@ def by_slot(
         TOKENS=plan.block, ROWS=second.rows, BLOCK=second.columns, num_warps=second.warps, num_stages=second.stages,
     )  # fmt: skip
     return out
+
+
+def best_tilings(device: torch.device, weight: QuantizedWeight, tokens: int) -> tuple[Tiling, Tiling]:
+    """Of gate_up and of down, for a weight in this format on this GPU and so many tokens a block."""
+    if not quarters_needed(weight):
+        return ROOMY if is_roomy(device) else TIGHT
+    if is_roomy(device):
+        return ROOMY_PACKED
+    return TIGHT_PACKED if tokens < TOKEN_BLOCKS[-1] else TIGHT_PACKED_MANY
 
 
 def tokens_a_block(slots: int, experts: int) -> int:
@@ -152,8 +176,9 @@ def mixture(x: Tensor, weights: Tensor, indices: Tensor, gate_up: QuantizedWeigh
 
 
 def parts(weight: QuantizedWeight) -> tuple[Tensor, Tensor, Tensor]:
-    """Numbers, group scales and row scales for a kernel; the numbers stand in for scales that there are not."""
-    numbers = weight.numbers
+    """Numbers (packed ones as words of eight columns), group scales and row scales for a kernel; the numbers stand in
+    for scales that there are not."""
+    numbers = weight.numbers.view(torch.int32) if quarters_needed(weight) else weight.numbers
     group, row = weight.group_scales, weight.row_scales
     return numbers, numbers if group is None else group, numbers if row is None else row
 

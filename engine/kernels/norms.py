@@ -78,7 +78,7 @@ def _join_branches(
     _store_scaled(unit, column, mask, row, gain_0, gain_0, gain_0, out_0, out_0, out_0, SIZE, 1)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length"])
 def _heads(
     projected, cos, sin, q_gain, k_gain, query, key, value,
     q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, length,

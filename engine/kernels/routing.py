@@ -48,7 +48,7 @@ def _choose(scores, scale, weights, indices, E: tl.constexpr, K: tl.constexpr, W
     tl.store(weights + token * K + choices, masses / tl.sum(masses, axis=0) * factor)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["slots", "most_blocks"])
 def _schedule(
     indices, order, blocks, slots, most_blocks,
     E: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr, BLOCKS_WIDTH: tl.constexpr,

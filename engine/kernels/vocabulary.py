@@ -19,7 +19,7 @@ import triton.language as tl
 from torch import Tensor
 
 from engine.kernels.mixture import constants, parts
-from engine.kernels.tiles import add_product, halves_needed, in_halves, load_input, softcapped
+from engine.kernels.tiles import in_quarters, product, quarters_needed, softcapped
 from engine.ops.vocabulary import Readout
 from engine.quantized import QuantizedWeight
 
@@ -70,14 +70,14 @@ def _note_block(
         tl.store(out + 4, tl.max(noisy, axis=0), mask=row_mask)
         tl.store(out + 5, (block * tokens.shape[0] + tl.argmax(noisy, axis=0)).to(tl.float32), mask=row_mask)
     index = tl.arange(0, tokens.shape[0])
-    for number in tl.static_range(KEPT):
+    for number in range(KEPT):
         best = tl.argmax(scaled, axis=0)
         tl.store(candidates + place * KEPT + number, tl.max(scaled, axis=0), mask=row_mask)
         tl.store(ids + place * KEPT + number, (block * tokens.shape[0] + best).to(tl.int32), mask=row_mask)
         scaled = tl.where(index[:, None] == best[None, :], LOWEST, scaled)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows_a_bias", "count"])
 def _from_hidden(
     hidden, weights, group_scales, row_scales, bias, rows_a_bias, temperature, seeds, numbers, candidates, ids,
     count, blocks,
@@ -89,22 +89,17 @@ def _from_hidden(
     row_mask = rows < count
     block = tl.program_id(1)
     tokens = block * TOKENS + tl.arange(0, TOKENS)
-    WIDTH: tl.constexpr = K // 2 if FORMAT >= 2 else K
-    logits = tl.zeros((TOKENS, ROWS), dtype=tl.float32)
-    for k in range(0, WIDTH, BLOCK):
-        first, second = load_input(hidden, rows, row_mask, k, K, FORMAT >= 2, BLOCK)
-        logits = add_product(
-            logits, weights, group_scales, tokens, tokens < V, k, first, second, K, FORMAT, GROUP, BLOCK
-        )
-    if HAS_ROW_SCALES:
-        logits *= tl.load(row_scales + tokens, mask=tokens < V, other=0.0)[:, None]
+    logits = product(
+        hidden, rows, row_mask, weights, group_scales, row_scales, tokens, tokens < V, K, FORMAT, GROUP, HAS_ROW_SCALES,
+        ROWS, TOKENS, BLOCK,
+    )  # fmt: skip
     _note_block(
         logits, rows, row_mask, tokens, block, blocks, bias, rows_a_bias, temperature, seeds, numbers, candidates, ids,
         CAP, V, HAS_BIAS, SAMPLE, KEPT,
     )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows_a_bias", "count"])
 def _from_logits(
     logits, bias, rows_a_bias, temperature, seeds, numbers, candidates, ids, count, blocks,
     V: tl.constexpr, CAP: tl.constexpr, HAS_BIAS: tl.constexpr, SAMPLE: tl.constexpr, KEPT: tl.constexpr,
@@ -196,12 +191,13 @@ def read_out_hidden(
     count, vocab, temperature = len(hidden), head.rows, temperature.contiguous()
     notes = _Notes(count, vocab, hidden.device)
     rows = min(rows, max(16, triton.next_power_of_2(count)))
-    packed = halves_needed(head)
+    packed = quarters_needed(head)
     _from_hidden[(triton.cdiv(count, rows), notes.blocks)](
-        in_halves(hidden) if packed else hidden.contiguous(), *parts(head),
+        in_quarters(hidden) if packed else hidden.contiguous(), *parts(head),
         *_extras(bias, temperature, seeds), *notes.buffers, count, notes.blocks,
         K=hidden.shape[-1], V=vocab, CAP=cap, **constants(head), HAS_BIAS=bias is not None,
-        SAMPLE=seeds is not None, KEPT=PER_BLOCK, TOKENS=VOCAB, ROWS=rows, BLOCK=columns, num_warps=8, num_stages=3,
+        SAMPLE=seeds is not None, KEPT=PER_BLOCK, TOKENS=VOCAB, ROWS=rows,
+        BLOCK=columns // 4 if packed else columns, num_warps=8, num_stages=3,
     )  # fmt: skip
     return notes.merged(top, temperature, seeds is not None)
 

@@ -40,7 +40,7 @@ def test_a_first_request_reads_its_prompt_and_the_next_key_goes_on_from_the_answ
 
 
 def test_warm_up_does_not_count() -> None:
-    times = measure(model(), SHAPE, repeats=3, warm_up=2)
+    times = measure(Typist(model(), SHAPE), repeats=3, warm_up=2)
     assert {name: len(one.whole) for name, one in times.items()} == {"first": 3, "next keystroke": 3}
     assert times["first"].to_json()["p50_ms"] > 0
 

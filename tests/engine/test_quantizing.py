@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,11 @@ def write(folder: Path, experts: int = 2, shard: int = 10**9) -> DiffusionGemma:
 
 
 def quantized(weight: Tensor, kind: Kind) -> Tensor:
-    return quantize_weight(weight, kind).dequantize()
+    made = quantize_weight(weight, kind)
+    if kind == "int4":
+        assert made.group_scales is not None
+        made = replace(made, group_scales=made.group_scales.bfloat16())
+    return made.dequantize()
 
 
 @pytest.mark.parametrize("experts", [1, 2])

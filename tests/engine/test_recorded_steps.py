@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -17,7 +18,7 @@ from engine.denoiser import Denoiser, DenoiseRequest, DenoiseResult
 from engine.errors import NotFiniteError
 from engine.fixed_step import FixedStep
 from engine.model import DiffusionGemma
-from engine.recorded_steps import Record, RecordedSteps, bucket_for
+from engine.recorded_steps import CudaGraphs, Record, RecordedSteps, bucket_for
 
 SLOW = SamplingConfig(max_steps=9, confidence_threshold=-1.0)
 EASY = SamplingConfig(max_steps=20, confidence_threshold=100.0, stability_threshold=0)
@@ -150,6 +151,52 @@ def test_where_recording_fails_steps_run_and_the_log_tells(
     same(denoiser.run([request()]), Denoiser(model).run([request()]))
     denoiser.run([request(SHORT)])
     assert len(tried) == 1 and "without CUDA graphs" in caplog.text and "not permitted" in caplog.text
+
+
+def test_memory_that_runs_out_while_recording_is_made_free(
+    model: DiffusionGemma, caplog: pytest.LogCaptureFixture
+) -> None:
+    tried: list[FixedStep] = []
+
+    def record(work: Callable[[], None]) -> Callable[[], None]:
+        assert isinstance(work, FixedStep)
+        tried.append(work)
+        if len(tried) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return work
+
+    denoiser = recorded(model, record)
+    same(denoiser.run([request()]), Denoiser(model).run([request()]))
+    assert len(tried) == 2 and tried[0] is not tried[1]
+    assert "given up" in caplog.text and "without CUDA graphs" not in caplog.text
+    assert denoiser.recorded is not None and denoiser.recorded.are_recorded
+
+
+@pytest.mark.parametrize("trouble", [torch.OutOfMemoryError, ValueError])
+def test_a_recording_that_cannot_be_ended_leaves_the_stream_as_it_was(
+    trouble: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current = ["own"]
+
+    @contextmanager
+    def graph(*arguments: object, **named: object) -> Iterator[None]:
+        current.append("recording")
+        try:
+            yield
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    def work() -> None:
+        raise trouble("in the middle")
+
+    for name, value in (
+        ("graph", graph), ("CUDAGraph", object), ("graph_pool_handle", object),
+        ("current_stream", lambda: current[-1]), ("set_stream", current.append),
+    ):  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, value)
+    with pytest.raises(torch.OutOfMemoryError if trouble is torch.OutOfMemoryError else RuntimeError):
+        CudaGraphs()(work)
+    assert current == ["own", "recording", "own"]
 
 
 def test_deadlines_and_callbacks_act_between_steps(model: DiffusionGemma) -> None:

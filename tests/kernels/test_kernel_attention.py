@@ -46,6 +46,20 @@ def test_masked_keys_count_for_nothing(splits: int) -> None:
     torch.testing.assert_close(attend(query, changed, value, mask, CUT, splits), wanted, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("splits", [1, 4])
+@pytest.mark.parametrize("spans", [[(17, 37), (60, 61)], [(0, 20), (50, 67)], [(5, 5), (66, 67)]], ids=str)
+def test_keys_before_the_first_and_behind_the_last_are_not_read(spans: list[tuple[int, int]], splits: int) -> None:
+    torch.manual_seed(4)
+    query, key, value = torch.randn(2, 4, 3, 32), torch.randn(2, 2, 67, 32), torch.randn(2, 2, 67, 32)
+    mask = torch.zeros(2, 1, 1, 67, dtype=torch.bool)
+    for row, (first, end) in enumerate(spans):
+        mask[row, ..., first:end] = True
+        value[row, :, : first // CUT.keys * CUT.keys] = torch.nan
+        value[row, :, end:] = torch.nan
+    wanted = twin.attend(query, key, value.nan_to_num(), mask).nan_to_num()
+    torch.testing.assert_close(attend(query, key, value, mask, CUT, splits), wanted, atol=1e-5, rtol=1e-4)
+
+
 def test_large_scores_neither_overflow_nor_vanish() -> None:
     torch.manual_seed(2)
     query, key, value = 40 * torch.randn(1, 2, 4, 16), torch.randn(1, 2, 48, 16), torch.randn(1, 2, 48, 16)

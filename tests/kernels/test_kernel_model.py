@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from test_kernel_mixture import multiplied
 from torch import Tensor
 
 from engine import ready
@@ -15,10 +16,10 @@ from engine.kernels import trial
 from engine.kernels.linear import quantized_linear
 from engine.kernels.mixture import Tiling, tokens_a_block
 from engine.kernels.model import FusedModel, fuse
-from engine.kernels.trial import model_fails
+from engine.kernels.tiles import in_quarters
 from engine.key_values import BatchedCanvasMemory, CanvasMemory, KeyValues, PromptMemory
 from engine.model import DiffusionGemma
-from engine.quantized import FORMATS, Format, quantize_weight
+from engine.quantized import FORMATS, Format, QuantizedWeight, pack_bytes, quantize_weight
 from engine.quantized_model import QuantizedModel
 
 WIDER = {"hidden_size": 64, "intermediate_size": 32, "moe_intermediate_size": 32}  # which int4 can group
@@ -106,18 +107,16 @@ def test_a_quantized_model_is_the_plain_one_with_dequantized_weights() -> None:
 
 @torch.inference_mode()
 @pytest.mark.parametrize("kind", ["fp8", "int4"])
-def test_a_model_in_few_bits_is_fused_as_it_is(kind: Format, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_in_few_bits_is_fused_as_it_is(kind: Format) -> None:
     torch.manual_seed(1)
     config = {**CONFIG, "text_config": {**CONFIG["text_config"], **WIDER}}
     plain = QuantizedModel(random_model(config), lambda name, weight: quantize_weight(weight, kind))  # type: ignore[arg-type]
     fused = fuse(plain)
-    monkeypatch.setattr(trial, "COMPARED", 4)
-    monkeypatch.setattr(trial, "WIDEST", 6)
     assert fused.fused_layers[1].down is plain.layers[1].mlp.down_proj.quantized  # type: ignore[union-attr]
     assert 0.9 * plain.weight_bytes < fused.weight_bytes <= plain.weight_bytes  # norms and routers do not count
     prompts = [[3, 4, 5]]
-    torch.testing.assert_close(both_passes(fused, prompts, [5]), both_passes(plain, prompts, [5]), atol=2e-3, rtol=2e-3)
-    assert model_fails(fused, plain) is None
+    found, wanted = both_passes(fused, prompts, [5]), both_passes(plain, prompts, [5])
+    assert (found - wanted).norm() < 1e-2 * wanted.norm()  # of packed formats the kernels make bfloat16
 
 
 @torch.inference_mode()
@@ -154,15 +153,38 @@ def test_the_readout_of_a_few_rows_is_that_of_many(monkeypatch: pytest.MonkeyPat
     assert torch.equal(inside.argmax, logits.argmax(-1))
 
 
+@pytest.mark.parametrize("tiling", [None, Tiling(tokens=16, rows=32, columns=8)])
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_product_with_a_quantized_weight(kind: str) -> None:
+def test_a_product_with_a_quantized_weight(kind: Format, tiling: Tiling | None) -> None:
     torch.manual_seed(3)
-    weight, x = torch.randn(70, 96), torch.randn(2, 9, 96).half()
-    quantized = quantize_weight(weight.half() if kind == "plain" else weight, kind)  # type: ignore[arg-type]
-    wanted = x.float() @ quantized.dequantize().T
-    for tiling in (None, Tiling(tokens=16, rows=32, columns=32)):
-        found = quantized_linear(x, quantized, tiling).float()
-        assert (found - wanted).norm() < 2e-3 * wanted.norm()
+    weight, x = torch.randn(70, 96), torch.randn(2, 9, 96)
+    quantized = quantize_weight(weight.half() if kind == "plain" else weight, kind)
+    found = quantized_linear(x, quantized, tiling)
+    torch.testing.assert_close(found, x @ multiplied(quantized, x.dtype).T, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("group", "dtype"), [(32, torch.float16), (64, torch.bfloat16), (128, torch.float16)])
+def test_every_code_of_int4_with_scales_of_any_size(group: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(4)
+    codes = torch.stack([torch.randperm(256)[:128] for _ in range(6)]).to(torch.uint8)
+    scales = (torch.randn(6, 256 // group) * 10.0 ** torch.randint(-4, 4, (6, 256 // group))).to(dtype)
+    quantized = QuantizedWeight("int4", codes, None, scales, group)
+    found = quantized_linear(torch.eye(256), quantized)
+    assert torch.equal(found.T, quantized.product_weight(torch.bfloat16).float()), "each product is a weight"
+
+
+def test_every_product_of_nvfp4_is_exact() -> None:
+    scales = torch.arange(126, dtype=torch.uint8).view(torch.float8_e4m3fn)[:, None]
+    codes = pack_bytes(torch.arange(16).to(torch.uint8)).repeat(126, 1)
+    quantized = QuantizedWeight("nvfp4", codes, None, scales, 16)
+    assert torch.equal(quantized_linear(torch.eye(16), quantized).T, quantized.dequantize())
+
+
+def test_an_input_in_quarters_lies_as_words_are_read() -> None:
+    column = torch.arange(16)
+    found = in_quarters(column[None])[0].tolist()
+    assert found == [0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15]
+    assert [found.index(one) for one in range(16)] == (column % 4 * 4 + column // 8 * 2 + column // 4 % 2).tolist()
 
 
 def test_blocks_grow_with_what_an_expert_gets() -> None:

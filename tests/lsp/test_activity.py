@@ -128,6 +128,7 @@ def changed_settings() -> dict[str, Any]:
         "languages": {SECRET: False},
         "disabled_paths": (f"{SECRET}/**",),
         "lint_ignore": (SECRET,),
+        "lint_include": (SECRET,),
         "model": f"/home/me/{SECRET}",
         "device": SECRET,
     }

@@ -1,9 +1,10 @@
 """Who has the engine next: requests of many clients, unit by unit on one thread, their canvases stepped together.
 
-A request is ordinary code that is handed a `Denoiser`. It has a thread of its own to stand on, but only one thread runs
-at a time: it asks the engine thread for what it wants of the model, and waits for its next turn. So no lock is held,
-nothing of the model is ever touched twice at once, and Python code never takes the interpreter from a running pass.
-Must not know what requests are for, nor who sends them.
+A request is ordinary code that is handed a `Denoiser`. The first one stands on the engine's own thread: while it waits
+for its turn, the engine serves others from there. So one request alone never waits for another thread to wake up. Each
+of the others has a thread to stand on, but only one runs at a time: it asks the engine thread for what it wants of the
+model, and waits for its next turn. No lock is held, nothing of the model is ever touched twice at once, and Python code
+never takes the interpreter from a running pass. Must not know what requests are for, nor who sends them.
 
 Within a priority the client goes first that had least of the engine so far (start-time fair queueing, Goyal et al.,
 SIGCOMM 1996), of one client's requests the one with the nearest deadline. Canvases join and leave between steps
@@ -20,17 +21,16 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from enum import IntEnum
 from functools import partial
 from itertools import count
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 
 from engine.denoiser import CanvasRun, Denoiser
 from engine.errors import Cancelled, GessoError, Stop, is_memory_error
 from engine.scheduled_denoiser import Call, Canvases, ScheduledDenoiser, SharedPrompts, with_stop
+from engine.scheduled_request import Closed, Load, Order, Priority, Task, TooLate
 
 Answer = TypeVar("Answer")
 BATCH = 8  # canvases of a step
@@ -38,72 +38,6 @@ RUNNING = 16  # requests of a priority that are at work, each with a thread and 
 STEPS_TO_GROW = 256  # after the memory ran out, until twice as many canvases are tried again
 MOST_RUNNING = 32  # the same with those whose client would have none at work otherwise
 TRIES = 3  # of what the memory does not suffice for: beside others, alone, and alone once the others have tried
-
-
-class Priority(IntEnum):
-    """The lower one goes first, always."""
-
-    INLINE = 0
-    LINT = 1
-    BATCH = 2
-
-
-class TooLate(GessoError):
-    """The deadline passed before there was a turn."""
-
-
-class Closed(GessoError):
-    """The scheduler takes no requests any more."""
-
-
-@dataclass(frozen=True)
-class Order:
-    """How a request stands in line. client: any name; those of one name share one share of the engine.
-
-    deadline: time.monotonic() after which it need not begin. stop: asked before every unit of work, so it must be
-    cheap; once it answers True the request ends with Cancelled.
-    """
-
-    priority: Priority = Priority.INLINE
-    client: str = ""
-    deadline: float | None = None
-    stop: Stop | None = None
-
-
-@dataclass
-class Load:
-    """What stands in line now, and what was done since the start. steps: passes over canvases; stepped: canvases in
-    them; calls: all other work of the model."""
-
-    waiting: int = 0
-    running: int = 0
-    steps: int = 0
-    stepped: int = 0
-    calls: int = 0
-
-
-@dataclass
-class _Task(Generic[Answer]):
-    """A request. wish: what it waits for, None while it waits for nothing but its turn. short: how often there was
-    not enough memory for it since others gave some back."""
-
-    order: Order
-    number: int
-    body: Callable[[Denoiser], Answer]
-    future: Future[Answer]
-    begun: bool = False
-    ended: bool = False
-    short: int = 0
-    wish: Call | Canvases | None = None
-    answer: Any = None
-    error: BaseException | None = None
-    go: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
-
-    def is_unwanted(self) -> bool:
-        return self.order.stop is not None and self.order.stop()
-
-    def is_late(self) -> bool:
-        return self.order.deadline is not None and time.monotonic() >= self.order.deadline
 
 
 class Scheduler:
@@ -118,7 +52,9 @@ class Scheduler:
         self.load = Load()
         self._room, self._good_steps = batch, 0  # canvases that fit into a step now; steps since that was found
         self._numbers = count()
-        self._tasks: list[_Task[Any]] = []
+        self._tasks: list[Task[Any]] = []
+        self._here: Task[Any] | None = None  # the request on the engine's own thread
+        self._resumed_at = 0.0  # when it was
         self._had: dict[tuple[Priority, str], float] = {}
         self._now: dict[Priority, float] = dict.fromkeys(Priority, 0.0)
         self._news = threading.Condition()
@@ -129,7 +65,7 @@ class Scheduler:
         self._engine.start()
 
     def submit(self, body: Callable[[Denoiser], Answer], order: Order) -> Future[Answer]:
-        """What `body` returns, which is called with a denoiser of its own on a thread of its own.
+        """What `body` returns, which is called with a denoiser of its own on a thread of the scheduler.
 
         The future fails with what `body` raises, or with Cancelled, TooLate or Closed.
         """
@@ -138,7 +74,7 @@ class Scheduler:
         with self._news:
             if self._closed:
                 raise Closed("The engine has been closed; start the service again.")
-            self._tasks.append(_Task(order, next(self._numbers), body, future))
+            self._tasks.append(Task(order, next(self._numbers), body, future))
             self._news.notify()
         return future
 
@@ -152,29 +88,31 @@ class Scheduler:
 
     @torch.inference_mode()
     def _serve(self) -> None:
-        while True:
-            with self._news:
-                self._news.wait_for(lambda: self._tasks or self._closed)
-                tasks = list(self._tasks)
-            if self._closed:
-                for task in tasks:
-                    self._end(task, Closed("The engine was closed before it answered; start the service again."))
-                return
-            for task in tasks:
-                if task.is_unwanted():
-                    self._end(task, Cancelled("The request was cancelled; ask again if it is still wanted."))
-                elif not task.begun and task.is_late():
-                    self._end(task, TooLate("The engine was busy until the deadline; allow more time."))
-            if ready := [task for task in tasks if not task.ended and self._may_go(task, tasks)]:
-                self._advance(min(ready, key=self._place), ready)
-            if any(task.ended for task in tasks):
-                self._memory_is_back()
-            with self._news:
-                self._tasks = [task for task in self._tasks if not task.ended]
-                self.load.waiting = sum(not task.begun for task in self._tasks)
-                self.load.running = len(self._tasks) - self.load.waiting
+        while not self._closed:
+            self._serve_once()
+        for task in list(self._tasks):
+            self._end(task, _closed())
 
-    def _may_go(self, task: _Task[Any], tasks: Sequence[_Task[Any]]) -> bool:
+    def _serve_once(self) -> None:
+        """One unit of work, for whoever is next; waits until there is one."""
+        with self._news:
+            self._news.wait_for(lambda: self._tasks or self._closed)
+            tasks = [task for task in self._tasks if not task.ended]
+        for task in tasks:
+            if task.is_unwanted():
+                self._end(task, Cancelled("The request was cancelled; ask again if it is still wanted."))
+            elif not task.begun and task.is_late():
+                self._end(task, TooLate("The engine was busy until the deadline; allow more time."))
+        if ready := [task for task in tasks if not task.ended and self._may_go(task, tasks)]:
+            self._advance(min(ready, key=self._place), ready)
+        if any(task.ended for task in tasks):
+            self._memory_is_back()
+        with self._news:
+            self._tasks = [task for task in self._tasks if not task.ended]
+            self.load.waiting = sum(not task.begun for task in self._tasks)
+            self.load.running = len(self._tasks) - self.load.waiting
+
+    def _may_go(self, task: Task[Any], tasks: Sequence[Task[Any]]) -> bool:
         """Whether it is under way or there is room for one more, or its client has none under way."""
         if task.begun:
             return not self._waits_for_memory(task, tasks)
@@ -184,15 +122,18 @@ class Scheduler:
         its_first = all(one.order.client != task.order.client for one in running)
         return len(running) < (MOST_RUNNING if its_first else RUNNING)
 
-    def _place(self, task: _Task[Any]) -> tuple[int, float, float, int]:
+    def _place(self, task: Task[Any]) -> tuple[int, float, float, int]:
         """In line; the least goes first."""
         priority, deadline = task.order.priority, task.order.deadline
         had = max(self._now[priority], self._had.get((priority, task.order.client), 0.0))
         return priority, had, math.inf if deadline is None else deadline, task.number
 
-    def _advance(self, task: _Task[Any], ready: Sequence[_Task[Any]]) -> None:
+    def _advance(self, task: Task[Any], ready: Sequence[Task[Any]]) -> None:
         """One unit of work for `task`, and the same step for others of its priority that have come as far."""
         self._now[task.order.priority] = self._place(task)[1]
+        if not task.begun and self._here is None:
+            self._live_here(task)
+            return
         started, together = self.clock(), [task]
         if isinstance(task.wish, Canvases) and task.wish.begun:
             together = self._stepped_with(task, ready)
@@ -205,14 +146,14 @@ class Scheduler:
         for one in together:
             self._charge(one, spent)
 
-    def _charge(self, task: _Task[Any], spent: float) -> None:
+    def _charge(self, task: Task[Any], spent: float) -> None:
         priority = task.order.priority
         key, now = (priority, task.order.client), self._now[priority]
         self._had[key] = max(now, self._had.get(key, 0.0)) + spent
         if len(self._had) > 1024:  # clients that are behind stand at `now` anyway
             self._had = {key: had for key, had in self._had.items() if had > self._now[key[0]]}
 
-    def _stepped_with(self, task: _Task[Any], ready: Sequence[_Task[Any]]) -> list[_Task[Any]]:
+    def _stepped_with(self, task: Task[Any], ready: Sequence[Task[Any]]) -> list[Task[Any]]:
         together, rows = [task], len(cast(Canvases, task.wish).active)
         for other in sorted(ready, key=self._place):
             wish = other.wish
@@ -223,7 +164,7 @@ class Scheduler:
                 rows += len(wish.active)
         return together
 
-    def _step(self, tasks: Sequence[_Task[Any]]) -> None:
+    def _step(self, tasks: Sequence[Task[Any]]) -> None:
         wishes = [cast(Canvases, task.wish) for task in tasks]
         started = time.perf_counter()
         trouble = self._stepped([run for wish in wishes for run in wish.active])
@@ -259,7 +200,7 @@ class Scheduler:
         if self._good_steps >= STEPS_TO_GROW and self._room < self.batch:
             self._room, self._good_steps = min(self.batch, 2 * self._room), 0
 
-    def _after_step(self, task: _Task[Any], wish: Canvases) -> None:
+    def _after_step(self, task: Task[Any], wish: Canvases) -> None:
         try:
             if wish.on_step is not None and wish.on_step(wish.runs) is False:
                 for run in wish.active:
@@ -272,7 +213,7 @@ class Scheduler:
         except Exception as error:
             self._fail(task, error)
 
-    def _start_next(self, task: _Task[Any], wish: Canvases) -> None:
+    def _start_next(self, task: Task[Any], wish: Canvases) -> None:
         """Reads the prompt of its next canvas; may be left for what is more urgent, and goes on from there."""
         request = wish.requests[len(wish.runs)]
         started = time.perf_counter()
@@ -290,7 +231,7 @@ class Scheduler:
             wish.runs.append(run)
             wish.timings.encode += 1000 * (time.perf_counter() - started)
 
-    def _go_on(self, task: _Task[Any]) -> None:
+    def _go_on(self, task: Task[Any]) -> None:
         """Does what it wishes, if anything, and lets it run until its next wish."""
         if isinstance(task.wish, Call):
             if not self._answered(task, task.wish):
@@ -300,7 +241,7 @@ class Scheduler:
             if not (isinstance(task.wish, Call) and task.wish.at_once and self._answered(task, task.wish)):
                 return
 
-    def _answered(self, task: _Task[Any], call: Call) -> bool:
+    def _answered(self, task: Task[Any], call: Call) -> bool:
         """False where it made way for what is more urgent, or waits for memory."""
         self.load.calls += 1
         try:
@@ -314,7 +255,7 @@ class Scheduler:
             task.wish = None
         return task.wish is None
 
-    def _watch(self, task: _Task[Any]) -> Stop:
+    def _watch(self, task: Task[Any]) -> Stop:
         """Whether to leave what is done for `task`: it is unwanted, or something more urgent has come."""
 
         def stop() -> bool:
@@ -323,40 +264,66 @@ class Scheduler:
 
         return stop
 
-    def _resume(self, task: _Task[Any]) -> None:
-        """Its thread runs, this one waits."""
+    def _resume(self, task: Task[Any]) -> None:
+        """Its thread runs, this one waits; one that stands on this thread goes on when `_ask` returns."""
+        if task is self._here:
+            task.has_turn = True
+            return
         if task.begun:
             task.go.release()
         else:
             task.begun = True
-            self._threads.submit(self._live, task)
+            self._threads.submit(self._live, task, partial(self._ask, task), self._handed_back.release)
         self._handed_back.acquire()
 
-    def _live(self, task: _Task[Any]) -> None:
-        """A request from its beginning to its end, on its thread."""
+    def _live(self, task: Task[Any], ask: Callable[[Call | Canvases], Any], give_back: Callable[[], object]) -> None:
+        """A request from its beginning to its end."""
         try:
-            answer = task.body(ScheduledDenoiser(self.denoiser, partial(self._ask, task)))
+            answer = task.body(ScheduledDenoiser(self.denoiser, ask))
         except BaseException as error:
             task.ended = True
-            self._handed_back.release()
+            give_back()
             task.future.set_exception(error)
         else:
             task.ended = True
-            self._handed_back.release()
+            give_back()
             task.future.set_result(answer)
 
-    def _ask(self, task: _Task[Any], wish: Call | Canvases) -> Any:
+    def _live_here(self, task: Task[Any]) -> None:
+        """The same on this thread, from where others are served meanwhile."""
+        task.begun, self._here, self._resumed_at = True, task, self.clock()
+        with torch.inference_mode(False):
+            self._live(task, partial(self._ask_here, task), self._leave_here)
+
+    def _leave_here(self) -> None:
+        assert self._here is not None
+        self._charge(self._here, self.clock() - self._resumed_at)
+        self._here = None
+
+    def _ask(self, task: Task[Any], wish: Call | Canvases) -> Any:
         """On the thread of `task`, which has its turn: gives it back until the wish is fulfilled."""
         task.wish = wish
         self._handed_back.release()
         task.go.acquire()
-        error, answer = task.error, task.answer
-        task.error = task.answer = None
-        if error is not None:
-            raise error
-        return answer
+        return task.take()
 
-    def _fail_or_wait(self, task: _Task[Any], error: Exception) -> None:
+    @torch.inference_mode()
+    def _ask_here(self, task: Task[Any], wish: Call | Canvases) -> Any:
+        """The same on the engine's thread: serves whoever is next until the wish of `task` is fulfilled."""
+        now = self.clock()
+        self._charge(task, now - self._resumed_at)
+        task.wish, task.has_turn, self._resumed_at = wish, False, now
+        if isinstance(wish, Call) and wish.at_once and self._answered(task, wish):
+            return task.take()
+        while not task.has_turn:
+            if self._closed:
+                self._end(task, _closed())
+            else:
+                self._serve_once()
+        self._resumed_at = self.clock()
+        return task.take()
+
+    def _fail_or_wait(self, task: Task[Any], error: Exception) -> None:
         """Where its wish was too much for the memory that others have left, it will be tried again from its beginning,
         and nothing is held for it until then."""
         others = any(one.begun and not one.ended and one is not task for one in self._tasks)
@@ -367,7 +334,7 @@ class Scheduler:
         if isinstance(task.wish, Canvases):
             self._close_runs(task.wish)
 
-    def _waits_for_memory(self, task: _Task[Any], tasks: Sequence[_Task[Any]]) -> bool:
+    def _waits_for_memory(self, task: Task[Any], tasks: Sequence[Task[Any]]) -> bool:
         """Whether there is one that goes before it: first those that lack none, then one by one."""
         if not task.short or task.is_late():
             return False
@@ -378,13 +345,13 @@ class Scheduler:
         for task in self._tasks:
             task.short = 0
 
-    def _fail(self, task: _Task[Any], error: BaseException) -> None:
+    def _fail(self, task: Task[Any], error: BaseException) -> None:
         """It will be told at its next turn."""
         if isinstance(task.wish, Canvases):
             self._close_runs(task.wish)
         task.wish, task.error = None, error
 
-    def _end(self, task: _Task[Any], error: GessoError) -> None:
+    def _end(self, task: Task[Any], error: GessoError) -> None:
         if not task.begun:
             task.ended = True
             task.future.set_exception(error)
@@ -392,8 +359,14 @@ class Scheduler:
         while not task.ended:
             self._fail(task, error)
             self._resume(task)
+            if task is self._here:
+                return
 
     def _close_runs(self, wish: Canvases) -> None:
         for run in wish.runs:
             self.denoiser.close(run)
         wish.runs = []
+
+
+def _closed() -> Closed:
+    return Closed("The engine was closed before it answered; start the service again.")

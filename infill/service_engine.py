@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from engine.errors import Cancelled, GessoError, is_memory_error, leave_if
 from infill.findings import Finding, LintRequest
 from infill.request import InfillRequest, InfillResult, OnStep
-from infill.service_memory import Quiet
+from infill.service_memory import Housekeeping
 from infill.settings import Settings
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class ServiceEngine:
         self.scheduler: Scheduler | None = None
         self._completer: Completer | None = None
         self._bars: Bars | None = None
-        self._quiet = Quiet(self.forget)
+        self._housekeeping = Housekeeping(self.forget)
         self._written: dict[str, str] = {}  # the last draft of each client: who types what it says asks for the rest
 
     def load(self) -> None:
@@ -150,7 +150,7 @@ class ServiceEngine:
 
     def forget(self) -> None:
         """Gives up the prompts that are kept, in a turn of its own: nothing of the model may be touched meanwhile."""
-        from engine.scheduler import Order
+        from engine.scheduled_request import Order
 
         scheduler = self.scheduler
         if scheduler is not None:
@@ -223,13 +223,12 @@ class ServiceEngine:
         try:
             self.check()
             self.pending += 1
-            self._quiet.ends()
+            self._housekeeping.asked()
             try:
                 answer = await self._scheduled(asked, work, deadline)
             finally:
                 self.pending -= 1
-                if not self.pending:
-                    self._quiet.begins()
+                self._housekeeping.answered(self.pending)
             outcome = "shown" if shows(answer) else "quiet"
             return answer
         except (asyncio.CancelledError, Cancelled):
@@ -247,7 +246,7 @@ class ServiceEngine:
 
     async def _scheduled(self, asked: Asked, work: Work[Answer], deadline: float) -> Answer:
         """What `work` makes of it with a completer of its own, in its turns."""
-        from engine.scheduler import Order, Priority, TooLate
+        from engine.scheduled_request import Order, Priority, TooLate
 
         if self.scheduler is None:
             raise NotReady(f"The model {self.state.model} is not loaded just now; ask again in a moment.")

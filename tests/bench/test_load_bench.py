@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from bench import load as bench
-from bench.load import Run, asks, life, load, measure, overhead, service
+from bench.load import Found, Run, asks, life, load, measure, overhead, report, rows, service
+from bench.pocket_speed import Source, Typing
 from infill.completion import Completer
-from infill.request import Hole, InfillRequest, InfillResult
+from infill.request import InfillRequest, InfillResult
 from infill.settings import Settings
 
-REQUESTS = [InfillRequest(f"x{number} = \n", (Hole(5, 5),), "python", lines="one") for number in range(6)]
+LINE = "value = compute(first, second, third)\n"
+PLACES = [Typing(Source(f"{n}.py", f"# {n}\n{LINE}", "python"), 4, 4 + len(LINE) - 1, 8) for n in range(6)]
 ANSWER = InfillResult((), 1, 1, 1, 1, 1, {}, "none", 0)
 
 
@@ -23,57 +26,99 @@ class Asker:
 
     def __init__(self, clients: int) -> None:
         self.barrier = threading.Barrier(clients)
-        self.asked: list[tuple[str, str]] = []
+        self.asked: list[tuple[str, InfillRequest]] = []
 
     def __call__(self, name: str, request: InfillRequest) -> InfillResult:
-        self.asked.append((name, request.text))
+        self.asked.append((name, request))
         self.barrier.wait(10)
         return ANSWER
 
 
-def test_all_clients_ask_at_once_and_each_its_own_requests() -> None:
+def never_waits(name: str, request: InfillRequest) -> InfillResult:
+    return ANSWER
+
+
+def test_all_clients_ask_at_once_and_each_types_on_at_its_own_place() -> None:
     asker = Asker(3)
-    run = load(asker, REQUESTS, 3, 2)
+    run = load(asker, PLACES, 3, 6)
     assert len(run.milliseconds) == 6 and run.throughput == pytest.approx(6 / run.seconds)
-    assert sorted(asker.asked) == sorted((f"client-{n // 2}", REQUESTS[n].text) for n in range(6))
+    for number in range(3):
+        asked = [request for name, request in asker.asked if name == f"client-{number}"]
+        assert asked == [PLACES[number].request(more) for more in range(3)]
+
+
+@pytest.mark.parametrize(("clients", "total", "answers"), [(1, 5, 5), (4, 6, 6), (6, 2, 6)])
+def test_every_number_of_clients_has_as_many_requests_and_each_client_one(
+    clients: int, total: int, answers: int
+) -> None:
+    assert len(load(never_waits, PLACES, clients, total).milliseconds) == answers
+
+
+def test_a_client_that_gets_no_answer_ends_the_run_with_the_reason() -> None:
+    def refuses(name: str, request: InfillRequest) -> InfillResult:
+        if name == "client-1":
+            raise ValueError("too much to do")
+        return ANSWER
+
+    with pytest.raises((ValueError, threading.BrokenBarrierError)):
+        load(refuses, PLACES, 3, 3)
 
 
 def test_figures_are_of_all_rounds() -> None:
     figures = Run(tuple(float(number) for number in range(1, 101)), 4.0).figures()
     assert figures == {"p50_ms": 50, "p95_ms": 95, "p99_ms": 99, "throughput": 25, "requests": 100}
-    ways = {"alone": lambda name, request: ANSWER, "batched": lambda name, request: ANSWER}
-    rows = measure(ways, REQUESTS, [1, 4], each=2, rounds=3)
-    assert [row["clients"] for row in rows] == [1, 4]
-    assert [row["batched"]["requests"] for row in rows] == [6, 24]
+    taken = measure({"alone": never_waits, "batched": never_waits}, PLACES, 4, 8, rounds=3)
+    assert [figures["requests"] for figures in taken.values()] == [24, 24]
 
 
-def test_the_report_is_written_with_its_conditions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def found() -> Found:
+    spread = {"samples": [1.0, 2.0, 3.0], "median": 2.0}
+    taken = measure({"alone": never_waits, "batched": never_waits}, PLACES, 2, 2, rounds=1)
+    return Found(
+        life={
+            "answers_s": 1.0,
+            "ready_s": 2.0,
+            "first_answer_s": 2.5,
+            "idle_cpu_s_per_minute": 0.25,
+            "idle_wakes_per_minute": 3.0,
+            "memory_mib": 333.0,
+        },
+        overhead={"added_ms": spread, "engine_ms": spread},
+        rows={"in_flight": spread, "one_by_one": spread, "ratio": {"median": 1.5}},
+        load=[{"clients": 2, **taken, "memory_mib": 444.0, "machine_load": 1.5}],
+    )
+
+
+def test_the_report_is_written_with_its_conditions(tmp_path: Path) -> None:
+    report(found(), "pocket", 1, 1).write("load", tmp_path)
+    text = (tmp_path / "load.md").read_text()
+    assert "2.5 s to an answer" in text and "0.250 s of CPU" in text and "333 MiB" in text and "1.50 times" in text
+    assert "adds 2.0 (1.5–2.5) ms" in text and "| 2 |" in text and "| 444 | 1.5 |" in text and "cores" in text
+    assert (tmp_path / "load.json").is_file()
+
+
+def test_what_was_measured_is_kept_where_it_is_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(so_far: Found, *_: Any) -> None:
+        so_far.load = found().load
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench, "_measure_all", interrupted)
     monkeypatch.setattr(bench.Report.write, "__defaults__", (tmp_path,))
     monkeypatch.setattr("bench.report.Console", lambda: Console(width=200, quiet=True))
-    ways = {"alone": lambda name, request: ANSWER, "batched": lambda name, request: ANSWER}
-    rows = measure(ways, REQUESTS, [2], each=1, rounds=1)
-    added = {"added_ms": {"median": 2.0}, "engine_ms": {"median": 80.0}}
-    taken = {
-        "answers_s": 1.0,
-        "ready_s": 2.0,
-        "first_answer_s": 2.5,
-        "idle_cpu_ms_per_s": 0.25,
-        "idle_wakes_per_s": 0.1,
-    }
-    bench.report(rows, added, taken | {"memory_mib": 333.0}, "pocket", 1, 1, "load")
+    bench.main(corpus=None, model="pocket", clients=[2], requests=2, rounds=1, write="load")
     text = (tmp_path / "load.md").read_text()
-    assert "2.5 s to an answer" in text and "0.25 ms of CPU" in text and "333 MiB" in text
-    assert "adds 2.0 ms" in text and "| 2 |" in text and "cores" in text
-    assert (tmp_path / "load.json").is_file()
+    assert "| 2 |" in text and "to an answer" not in text
 
 
 @pytest.mark.slow
 def test_a_real_service_is_measured(tmp_path: Path) -> None:
     completer = Completer.load(Settings(threads=1))
     with service(tmp_path, "s", "pocket", 1) as place:
-        (row,) = measure({"alone": asks(place)}, REQUESTS, [2], each=1, rounds=1)
-        added = overhead(place, completer, REQUESTS[:1])
-    taken = life(tmp_path, "pocket", REQUESTS[0], idle_s=0.5)
+        figures = measure({"alone": asks(place)}, PLACES, 2, 2, rounds=1)["alone"]
+        added = overhead(place, completer, [PLACES[0].request(0)], 3)
+        batch = rows(place, PLACES, 3, 1)
+    taken = life(tmp_path, "pocket", PLACES[0].request(0), idle_s=0.5)
     assert 0 < taken["answers_s"] < taken["ready_s"] < taken["first_answer_s"] and taken["memory_mib"] > 50
-    assert row["alone"]["requests"] == 2 and row["alone"]["p50_ms"] > 0
+    assert figures["requests"] == 2 and figures["p50_ms"] > 0
     assert len(added["engine_ms"]["samples"]) == len(added["service_ms"]["samples"]) == 3
+    assert batch["one_by_one"]["median"] > 0 and batch["ratio"]["median"] > 0

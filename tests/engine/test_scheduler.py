@@ -17,7 +17,8 @@ from tiny import ours, reference
 from engine.denoiser import CanvasRun, Denoiser, DenoiseRequest, DenoiseResult
 from engine.errors import Cancelled, InputError
 from engine.model import DiffusionGemma
-from engine.scheduler import MOST_RUNNING, RUNNING, Closed, Order, Priority, Scheduler, TooLate
+from engine.scheduled_request import Closed, Order, Priority, TooLate
+from engine.scheduler import MOST_RUNNING, RUNNING, Scheduler
 from engine.scorer import causal_log_probabilities
 from engine.token_tree import TokenTree
 
@@ -194,9 +195,57 @@ def test_what_is_cancelled_in_line_never_begins(scheduler: Scheduler) -> None:
     begun: list[str] = []
     with held(scheduler):
         unwanted = scheduler.submit(_noting(begun, "unwanted", denoising(request_of(0))), Order(stop=lambda: True))
+        other = scheduler.submit(_noting(begun, "other", denoising(request_of(1))), Order())
     with pytest.raises(Cancelled):
         unwanted.result(10)
-    assert begun == []
+    assert other.result(10)[0].steps == 8 and begun == ["other"]
+
+
+def test_one_request_alone_changes_no_thread_and_others_are_served_from_there(scheduler: Scheduler) -> None:
+    threads: dict[str, set[str]] = {"first": set(), "second": set()}
+    later = []
+
+    def watched(name: str) -> Body:
+        def body(denoiser: Denoiser) -> list[DenoiseResult]:
+            threads[name].add(threading.current_thread().name)
+            results = denoiser.run([request_of(0)], lambda runs: threads[name].add(threading.current_thread().name))
+            if name == "first":
+                later.append(scheduler.submit(watched("second"), Order(client="second")))
+                results += denoiser.run([request_of(1)])
+            threads[name].add(threading.current_thread().name)
+            return results
+
+        return body
+
+    scheduler.submit(watched("first"), Order(client="first")).result(10)
+    later[0].result(10)
+    assert threads["first"] == {"engine"}
+    assert threads["second"] > {"engine"}, "a thread of its own, but its steps are made by the engine"
+
+
+def test_what_stands_on_the_engines_thread_is_charged_for_all_that_it_does(model: DiffusionGemma) -> None:
+    """And not for what others do meanwhile."""
+    now = [0.0]
+    scheduler = Scheduler(Denoiser(model), clock=lambda: now[0])
+    later = []
+
+    def busy(seconds: float) -> Callable[[Denoiser], None]:
+        def body(denoiser: Denoiser) -> None:
+            for _ in range(2):
+                now[0] += seconds
+                denoiser.model.logits(torch.zeros(1, model.config.hidden_size))
+            if not later:
+                later.append(scheduler.submit(busy(50.0), Order(client="other")))
+                for _ in range(4):
+                    denoiser.run([request_of(0)])
+
+        return body
+
+    scheduler.submit(busy(1.0), Order(client="first")).result(10)
+    later[0].result(10)
+    scheduler.close()
+    assert scheduler._had[Priority.INLINE, "first"] == 2.0
+    assert scheduler._had[Priority.INLINE, "other"] >= 100.0
 
 
 def test_an_error_of_one_request_is_its_own(scheduler: Scheduler) -> None:

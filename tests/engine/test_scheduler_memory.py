@@ -19,7 +19,8 @@ from engine.denoiser import CanvasRun, Denoiser, DenoiseResult
 from engine.errors import Cancelled, is_memory_error
 from engine.model import DiffusionGemma
 from engine.prefix_cache import PrefixCache
-from engine.scheduler import Order, Priority, Scheduler
+from engine.scheduled_request import Order, Priority
+from engine.scheduler import Scheduler
 from engine.scorer import causal_log_probabilities
 
 LONG = 40

@@ -351,7 +351,7 @@ def test_after_many_requests_it_needs_no_more_memory(
 
     taken = [quiet_after(range(MANY * part, MANY * (part + 1))) for part in range(3)]
     assert process.num_threads() < 100 and len(process.net_connections("unix")) < 20
-    assert taken[2] - taken[1] < 16, f"MiB, every {MANY} requests: {taken}"
+    assert taken[2] - taken[1] < 32, f"MiB, every {MANY} requests: {taken}"
 
 
 def tiny_folder(folder: Path) -> None:

@@ -22,6 +22,7 @@ from infill.languages import Language, get
 MAX_PARSE_CHARS = 2_000_000
 _CHUNK = 1024
 _PIECE = 65_536  # bytes
+_AT_ONCE = 16_384  # bytes that are parsed in some 5 ms
 _CONTINUATION_BYTES = bytes(range(0x80, 0xC0))
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _HEADER_PARENTS = frozenset(
@@ -139,6 +140,8 @@ def _parsed(language: Language, data: bytes, old: tree_sitter.Tree | None = None
     if grammar is None:
         raise LookupError(f"no grammar is installed for {language.id}")
     parser = tree_sitter.Parser(grammar)
+    if len(data) <= _AT_ONCE:  # the parser never gives back what it was handed piece by piece
+        return parser.parse(data) if old is None else parser.parse(data, old)
 
     def piece(byte: int, _: tree_sitter.Point) -> bytes:
         return data[byte : byte + _PIECE]

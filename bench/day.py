@@ -41,13 +41,15 @@ QUIET_S = TRIM_S + 2
 
 @dataclass(frozen=True)
 class Moment:
-    """After `requests` in all: MiB of the process and of the prompts that it keeps, and its threads."""
+    """After `requests` in all: MiB of the process and of the prompts that it keeps, and its threads. busy_mib: of the
+    process before it was quiet."""
 
     requests: int
     seconds: float
     memory_mib: float
     kept_mib: float
     threads: int
+    busy_mib: float = 0.0
 
 
 def ask(client: Client, places: Sequence[Typing], number: int, steps: int | None) -> None:
@@ -84,9 +86,10 @@ def day(
     seen: list[Moment],
     say: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Asks all `requests`, and appends to `seen`: before, after `every` of them, and at the end after some quiet."""
+    """Asks all `requests`, and appends to `seen`: before, and after `every` of them and some quiet."""
     started = time.monotonic()
     seen.append(look(place, 0, started))
+    seen[0] = replace(seen[0], busy_mib=seen[0].memory_mib)
     clients = [Client(place, f"client-{number}") for number in range(CLIENTS)]
     ended = threading.Event()
 
@@ -101,12 +104,12 @@ def day(
                 last = min(first + every, requests)
                 for running in [threads.submit(typed, client, first, last) for client in range(CLIENTS)]:
                     running.result()
-                seen.append(look(place, last, started))
+                busy_mib = look(place, last, started).memory_mib
+                time.sleep(QUIET_S)
+                seen.append(replace(look(place, last, started), busy_mib=busy_mib))
                 say(str(seen[-1]))
         finally:
             ended.set()
-    time.sleep(QUIET_S)
-    seen.append(look(place, requests, started))
 
 
 def main(
@@ -135,7 +138,11 @@ def main(
 
 def report(seen: Sequence[Moment], model: str, steps: int) -> Report:
     rows = [
-        [f"{one.requests}", f"{one.seconds:.0f}", f"{one.memory_mib:.0f}", f"{one.kept_mib:.0f}", f"{one.threads}"]
+        [
+            f"{one.requests}",
+            f"{one.seconds:.0f}",
+            *(f"{mib:.0f}" for mib in (one.busy_mib, one.memory_mib, one.kept_mib)),
+        ]
         for one in seen
     ]
     taken = f"{steps} steps a canvas at most" if steps else "as many steps as ever"
@@ -143,11 +150,17 @@ def report(seen: Sequence[Moment], model: str, steps: int) -> Report:
         f"model {model}, {CLIENTS} clients at once, {KEYS} requests at each place, {taken}",
         f"every {HANG_UP_EVERY}th request hangs up after {1000 * HANG_UP_S:.0f} ms, every {LINT_EVERY}th asks for "
         "findings too",
-        f"the last row: {QUIET_S:.0f} s after the last request; the machine's load then {os.getloadavg()[0]:.1f}",
+        f"MiB quiet: of the process {QUIET_S:.0f} s later; the machine's load at the end {os.getloadavg()[0]:.1f}; "
+        f"threads at most {max(one.threads for one in seen)}",
     ]
     figures = [vars(one) for one in seen]
     return Report(
-        "A day of requests", conditions(), ["requests", "s", "MiB", "MiB of prompts", "threads"], rows, notes, figures
+        "A day of requests",
+        conditions(),
+        ["requests", "s", "MiB busy", "MiB quiet", "of these prompts"],
+        rows,
+        notes,
+        figures,
     )
 
 

@@ -8,7 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 Stop = Callable[[], bool]
-_OUT_OF_MEMORY = ("can't allocate memory", "backend out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+_OUT_OF_MEMORY = (
+    "can't allocate memory",  # PyTorch's allocator for a CPU
+    "could not create a primitive",  # oneDNN
+    "backend out of memory",  # MPS
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
 
 
 class GessoError(Exception):
@@ -43,7 +48,7 @@ class Cancelled(GessoError):
 
 def is_memory_error(error: BaseException) -> bool:
     """Of the system or of a device; by name, since not everyone who asks has imported torch, and by its words, since
-    PyTorch's allocator for a CPU, MPS and cuBLAS have no class of their own for it."""
+    not every library has a class of its own for it."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)

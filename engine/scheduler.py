@@ -342,8 +342,9 @@ class Scheduler:
         return any((one.short, one.number) < mine for one in tasks if one.begun and not one.ended)
 
     def _memory_is_back(self) -> None:
-        for task in self._tasks:
-            task.short = 0
+        """One of those that lacked it may go on; if all did at once, they would lack it again."""
+        if waiting := [task for task in self._tasks if task.short and not task.ended]:
+            min(waiting, key=self._place).short = 0
 
     def _fail(self, task: Task[Any], error: BaseException) -> None:
         """It will be told at its next turn."""

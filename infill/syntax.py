@@ -21,7 +21,6 @@ from infill.languages import Language, get
 
 MAX_PARSE_CHARS = 2_000_000
 _CHUNK = 1024
-_PIECE = 65_536  # bytes
 _AT_ONCE = 16_384  # bytes that are parsed in some 5 ms
 _CONTINUATION_BYTES = bytes(range(0x80, 0xC0))
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -135,23 +134,32 @@ def _point(data: bytes, byte: int) -> tuple[int, int]:
 
 
 def _parsed(language: Language, data: bytes, old: tree_sitter.Tree | None = None) -> tree_sitter.Tree:
-    """Calls back while it parses: a parser that is handed the bytes lets no other thread run until it is done."""
+    """A long text through a callback, since a parser that is handed the bytes lets no other thread run until it is
+    done. py-tree-sitter 0.26 never lets go of what it was called back with (`parser_read_wrapper`): views, which can be
+    emptied."""
     grammar = language.grammar()
     if grammar is None:
         raise LookupError(f"no grammar is installed for {language.id}")
-    parser = tree_sitter.Parser(grammar)
-    if len(data) <= _AT_ONCE:  # the parser never gives back what it was handed piece by piece
+    parser, views = tree_sitter.Parser(grammar), list[memoryview]()
+    if len(data) <= _AT_ONCE:
         return parser.parse(data) if old is None else parser.parse(data, old)
 
-    def piece(byte: int, _: tree_sitter.Point) -> bytes:
-        return data[byte : byte + _PIECE]
+    def rest(byte: int, _: tree_sitter.Point) -> memoryview | bytes:
+        if byte >= len(data):
+            return b""
+        views.append(memoryview(data)[byte:])
+        return views[-1]
 
     def stop(*_: object) -> bool:
         return False
 
-    if old is None:
-        return parser.parse(piece, progress_callback=stop)
-    return parser.parse(piece, old, progress_callback=stop)
+    try:
+        if old is None:
+            return parser.parse(rest, progress_callback=stop)
+        return parser.parse(rest, old, progress_callback=stop)
+    finally:
+        for view in views:
+            view.release()
 
 
 def parse(text: str, language_id: str | None) -> SyntaxTree | None:

@@ -244,3 +244,16 @@ def test_memory_comes_back_with_every_canvas_not_only_at_the_end_of_a_request(
     waiting[0].result(10)
     last[0].result(10)
     assert len(seen) > 9 and all(names == ["waiting"] for names in seen) and begun == ["waiting", "last"]
+
+
+def test_those_that_wait_for_memory_do_not_all_ask_for_it_again_at_once(
+    scheduler: Scheduler, model: DiffusionGemma, memory_of: Callable[[int], Memory]
+) -> None:
+    """Eight, of which one fits: each is refused when it comes, and then seldom."""
+    expected = [alone(model, number) for number in range(8)]
+    memory = memory_of(LONG + 30)
+    with held(scheduler):
+        bodies = [denoising(request_of(number, prompt(number))) for number in range(8)]
+        asked = [scheduler.submit(body, Order(client=str(number))) for number, body in enumerate(bodies)]
+    assert all(same(future.result(10)[0], one) for future, one in zip(asked, expected, strict=True))
+    assert len(memory.refused) < 150  # of 92; 300 when all ask again whenever one has ended

@@ -3,6 +3,7 @@
 import sys
 import threading
 import time
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -104,6 +105,27 @@ def test_after_edits_every_node_has_its_place():
 def test_the_text_of_a_node():
     tree = parse("x = 'é😀'\nclass Ünit: pass\n", "python")
     assert [tree.part(node) for node in tree.root.children] == ["x = 'é😀'", "class Ünit: pass"]
+
+
+@pytest.mark.parametrize("lines", [100, 10_000])
+def test_what_was_parsed_is_let_go(lines: int) -> None:
+    text = "value = compute(first, second)\n" * lines
+    tree = parse(text, "python")
+    assert tree
+
+    def parses() -> None:
+        for number in range(10):
+            parse(f"{text}{number}\n", "python")
+            tree.replaced(0, 5, f"value_{number}")
+
+    tracemalloc.start()
+    try:
+        parses()
+        before = tracemalloc.get_traced_memory()[0]
+        parses()
+        assert tracemalloc.get_traced_memory()[0] - before < 20_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_other_threads_run_while_a_long_text_is_parsed():

@@ -27,7 +27,7 @@ import typer
 from rich.console import Console
 
 from bench.pocket_speed import ROOT, Typing, percentile, sources, typings
-from bench.report import Report, Spread, conditions, interleaved, ratios
+from bench.report import Report, Spread, conditions, ratios
 from infill import client
 from infill.cli_service import IN_FLIGHT
 from infill.client import Client
@@ -160,22 +160,36 @@ def rows(place: Place, places: Sequence[Typing], count: int, rounds: int) -> dic
 
 
 def overhead(place: Place, completer: Completer, requests: Sequence[InfillRequest], repeats: int) -> dict[str, Any]:
-    """Of the same requests, by the service and in this process in turns: ms each, their ratio, and what is added."""
+    """Of the same requests, by the service and in this process in turns: ms each, their ratio, and what is added.
+
+    outside_ms: added to what is no stage of the work, context, prompt, steps or checks. The stages take the same time
+    here and there but for the load on the machine, which is many times what a service adds.
+    """
     times: dict[str, list[float]] = {"engine": [], "service": []}
+    outside: dict[str, list[float]] = {"engine": [], "service": []}
+
+    def asked(name: str, ask: Callable[[InfillRequest], InfillResult], request: InfillRequest) -> None:
+        started = time.perf_counter()
+        stages = ask(request).timings_ms
+        taken = 1000 * (time.perf_counter() - started)
+        times[name].append(taken)
+        outside[name].append(taken - sum(spent for stage, spent in stages.items() if stage != "total"))
+
+    asking = partial(asks(place), "one")
+    in_process = partial(completer.complete, stop=_never)
     for request in requests:
-        ways: dict[str, Callable[[], object]] = {
-            "engine": partial(completer.complete, request, stop=_never),
-            "service": partial(asks(place), "one", request),
-        }
-        for way in ways.values():  # both read the prompt before it is timed
-            way()
-        for name, taken in interleaved(ways, repeats).items():
-            times[name] += taken
+        for way in (in_process, asking):  # both read the prompt before it is timed
+            way(request)
+        for _ in range(repeats):
+            asked("engine", in_process, request)
+            asked("service", asking, request)
     added = [one - other for one, other in zip(times["service"], times["engine"], strict=True)]
+    outer = [one - other for one, other in zip(outside["service"], outside["engine"], strict=True)]
     return {
         "engine_ms": Spread.of(times["engine"]).to_json(),
         "service_ms": Spread.of(times["service"]).to_json(),
         "added_ms": Spread.of(added).to_json(),
+        "outside_ms": Spread.of(outer).to_json(),
         "ratio": ratios(times["service"], times["engine"]).to_json(),
     }
 
@@ -254,7 +268,7 @@ def _measure_all(
             completer = Completer.load(Settings(model=model))
             found.overhead = overhead(batched, completer, [place.request(0) for place in places[:8]], 8)
             del completer
-            say(f"added: {Spread.of(found.overhead['added_ms']['samples'])} ms")
+            say(f"added: {_spread(found.overhead['outside_ms'])} ms, all in all {_spread(found.overhead['added_ms'])}")
             found.rows = rows(batched, places[:16], max(16, requests), rounds)
             say(f"rows: {found.rows['ratio']['median']:.2f} times as many with {IN_FLIGHT} under way")
             ways = {"alone": asks(alone), "batched": asks(batched)}
@@ -300,8 +314,9 @@ def _notes(found: Found) -> Iterator[str]:
         yield f"most answers a second, batched: {ratio:.2f} times those of {first['clients']} client alone"
     if added := found.overhead:
         yield (
-            f"one client: the service adds {_spread(added['added_ms'])} ms to {_spread(added['engine_ms'])} ms of the "
-            "engine in this process, median and quartiles of pairs"
+            f"one client: the service adds {_spread(added['outside_ms'])} ms to what is not context, prompt, steps or "
+            f"checks; with these, which other programs lengthen too, {_spread(added['added_ms'])} ms to "
+            f"{_spread(added['engine_ms'])} ms of the engine in this process; median and quartiles of pairs"
         )
     if batch := found.rows:
         yield (

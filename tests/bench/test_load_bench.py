@@ -83,7 +83,7 @@ def found() -> Found:
             "idle_wakes_per_minute": 3.0,
             "memory_mib": 333.0,
         },
-        overhead={"added_ms": spread, "engine_ms": spread},
+        overhead={"added_ms": spread, "engine_ms": spread, "outside_ms": {"samples": [0.5]}},
         rows={"in_flight": spread, "one_by_one": spread, "ratio": {"median": 1.5}},
         load=[{"clients": 2, **taken, "memory_mib": 444.0, "machine_load": 1.5}],
     )
@@ -93,7 +93,8 @@ def test_the_report_is_written_with_its_conditions(tmp_path: Path) -> None:
     report(found(), "pocket", 1, 1).write("load", tmp_path)
     text = (tmp_path / "load.md").read_text()
     assert "2.5 s to an answer" in text and "0.250 s of CPU" in text and "333 MiB" in text and "1.50 times" in text
-    assert "adds 2.0 (1.5–2.5) ms" in text and "| 2 |" in text and "| 444 | 1.5 |" in text and "cores" in text
+    assert "adds 0.5 (0.5–0.5) ms" in text and "2.0 (1.5–2.5) ms to 2.0" in text
+    assert "| 2 |" in text and "| 444 | 1.5 |" in text and "cores" in text
     assert (tmp_path / "load.json").is_file()
 
 
@@ -121,4 +122,5 @@ def test_a_real_service_is_measured(tmp_path: Path) -> None:
     assert 0 < taken["answers_s"] < taken["ready_s"] < taken["first_answer_s"] and taken["memory_mib"] > 50
     assert figures["requests"] == 2 and figures["p50_ms"] > 0
     assert len(added["engine_ms"]["samples"]) == len(added["service_ms"]["samples"]) == 3
+    assert added["outside_ms"]["median"] < added["service_ms"]["median"]
     assert batch["one_by_one"]["median"] > 0 and batch["ratio"]["median"] > 0

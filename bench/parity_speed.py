@@ -271,7 +271,7 @@ def main(
     """Measures this engine beside transformers on the same weights."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    set_threads(CPU)
+    set_threads()
     task = Task(prompt, canvas, min(hole, canvas), steps)
     dtypes = [choose_dtype(CPU, name) for name in dtype or dict.fromkeys(("float32", "auto"))]
     figures: dict[str, Any] = {}

@@ -70,7 +70,7 @@ def cpu_has_bfloat16() -> bool:
     return any(capabilities.get(key) for key in (*x86, *arm))
 
 
-def set_threads(device: torch.device, most: int = 8) -> int:
+def set_threads(most: int = 8) -> int:
     """Sets PyTorch's threads to the physical cores this process may use, at most `most`, and returns them.
 
     The variable GESSO_THREADS overrules all; where OMP_NUM_THREADS is set, PyTorch's own choice stands.
@@ -80,9 +80,14 @@ def set_threads(device: torch.device, most: int = 8) -> int:
         raise UsageError(f"GESSO_THREADS is {wanted!r}; set it to a whole number from 1, or unset it.")
     if wanted:
         torch.set_num_threads(int(wanted))
-    elif not os.environ.get("OMP_NUM_THREADS", "").strip():
+    elif not threads_are_given():
         torch.set_num_threads(max(1, min(usable_cores(), most)))
     return torch.get_num_threads()
+
+
+def threads_are_given() -> bool:
+    """Whether the user has said how many threads there are to be, and not only how many at most."""
+    return any(os.environ.get(name, "").strip() for name in ("GESSO_THREADS", "OMP_NUM_THREADS"))
 
 
 def usable_cores() -> int:

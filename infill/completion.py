@@ -22,6 +22,7 @@ from engine.device import choose_device, choose_dtype, set_threads
 from engine.errors import GessoError, Stop, leave_if
 from engine.packed import pack
 from engine.prefix_cache import PrefixCache
+from engine.threads import settle_threads
 from infill.canvas_text import step_view
 from infill.check_context import CheckContext
 from infill.checks import first_refusal
@@ -63,9 +64,10 @@ class Completer:
         settings = settings or Settings()
         folder = resolve(settings.model)
         device = choose_device(settings.device)
-        set_threads(device, settings.threads)
+        set_threads(settings.threads)
         dtype = choose_dtype(device, settings.dtype)
         weights = pack(load_model(folder, device, dtype, on_progress, fp8_keys=settings.keys == "fp8"))
+        settle_threads(weights)
         calibration, min_confidence = _stored_calibration(folder)
         if settings.min_confidence is None:
             settings = replace(settings, min_confidence=min_confidence)

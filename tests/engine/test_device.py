@@ -192,19 +192,19 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_threads(machine: Path, monkeypatch: pytest.MonkeyPatch, threads: list[int]) -> None:
-    assert set_threads(CPU) == 8
-    assert set_threads(CPU, most=3) == 3
+    assert set_threads() == 8
+    assert set_threads(most=3) == 3
     monkeypatch.setenv("OMP_NUM_THREADS", "6")
-    assert set_threads(CPU, most=2) == 3 and threads == [5, 8, 3]
+    assert set_threads(most=2) == 3 and threads == [5, 8, 3]
     monkeypatch.setenv("GESSO_THREADS", "12")
-    assert set_threads(CPU) == 12
+    assert set_threads() == 12
 
 
 @pytest.mark.parametrize("value", ["0", "many", "-2", "1.5"])
 def test_bad_threads_setting(monkeypatch: pytest.MonkeyPatch, threads: list[int], value: str) -> None:
     monkeypatch.setenv("GESSO_THREADS", value)
     with pytest.raises(UsageError, match="GESSO_THREADS"):
-        set_threads(CPU)
+        set_threads()
     assert threads == [5]
 
 

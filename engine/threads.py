@@ -9,6 +9,7 @@ cores pay. Knows nothing of who asks, nor for what.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterator
 
@@ -23,7 +24,7 @@ from engine.model import DiffusionGemma
 GAIN = 1.25  # times as fast, at least, for twice the threads
 LARGE_BYTES = 2**30  # weights from which on all threads are taken: products are long, and so would be the measurement
 PROMPT, CANVAS = 128, 48  # tokens
-WARM_UP, TRIES = 2, 4  # steps
+TRIES = 3  # steps, after one that warms up
 log = logging.getLogger(__name__)
 
 
@@ -40,7 +41,7 @@ def settle_threads(model: DiffusionGemma) -> int:
     denoiser = Denoiser(model)
     best, best_s = 1, _seconds(denoiser, 1)
     for count in _doubled(most):
-        taken_s = _seconds(denoiser, count)
+        taken_s = _seconds(denoiser, count, enough=best_s)
         if best_s < GAIN * taken_s:
             break
         best, best_s = count, taken_s
@@ -58,14 +59,18 @@ def _doubled(most: int) -> Iterator[int]:
     yield most
 
 
-def _seconds(denoiser: Denoiser, threads: int) -> float:
-    """The least that a step takes on so many: what else the machine does only makes it longer."""
+def _seconds(denoiser: Denoiser, threads: int, enough: float = 0.0) -> float:
+    """The least that a step takes on so many: what else the machine does only makes it longer. Given up after two tries
+    that took `enough` or more."""
     torch.set_num_threads(threads)
-    config, taken = denoiser.model.config, []
+    config, least = denoiser.model.config, math.inf
     prompt, canvas = [1] * min(PROMPT, config.max_positions // 2), Canvas.of(Hole(min(CANVAS, config.canvas_length)))
     request = DenoiseRequest(prompt, canvas, SamplingConfig(max_steps=1))
-    for _ in range(WARM_UP + TRIES):
+    denoiser.run([request])
+    for turn in range(TRIES):
         started = time.perf_counter()
         denoiser.run([request])
-        taken.append(time.perf_counter() - started)
-    return min(taken[WARM_UP:])
+        least = min(least, time.perf_counter() - started)
+        if turn and enough and least >= enough:
+            break
+    return least

@@ -83,4 +83,4 @@ def test_it_is_measured_on_the_model_itself(model: DiffusionGemma, monkeypatch: 
         assert settle_threads(model) == torch.get_num_threads() in (1, 2)
     finally:
         torch.set_num_threads(before)
-    assert steps == [1] * 6 + [2] * 6
+    assert steps[:5] == [1] * 4 + [2] and set(steps[5:]) == {2}

@@ -122,7 +122,7 @@ def server_options(home: Path, **settings: Any) -> dict[str, Any]:
     it finds, at once."""
     return {
         "cmd": [sys.executable, "-m", "lsp"],
-        "cmd_env": {"PYTHONPATH": str(ROOT), "HOME": str(home), "GESSO_THREADS": "2"},
+        "cmd_env": {"PYTHONPATH": str(ROOT), "HOME": str(home), "GESSO_THREADS": "1"},
         "settings": {"delayMs": 0, "minConfidence": 0, "eagerness": "eager", "engine": "own", **settings},
     }
 

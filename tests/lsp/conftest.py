@@ -18,7 +18,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
     """The environment of a server: settings and statistics of nobody; the service that it starts is ended."""
     home, run = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("run")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("GESSO_", "XDG_"))}
-    own = {"HOME": str(home), "XDG_RUNTIME_DIR": str(run), "GESSO_THREADS": "2", "PYTHONUNBUFFERED": "1"}
+    own = {"HOME": str(home), "XDG_RUNTIME_DIR": str(run), "GESSO_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     yield {**kept, **own}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", str(run))

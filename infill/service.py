@@ -122,7 +122,13 @@ async def _serve(options: ServiceOptions) -> None:
 
     def config(app: object, **more: object) -> uvicorn.Config:
         limits = {"limit_concurrency": CONNECTIONS, "timeout_keep_alive": 30, "timeout_graceful_shutdown": DRAIN_S}
-        quiet = {"log_config": None, "access_log": False, "server_header": False, "date_header": False, "proxy_headers": False}
+        quiet = {
+            "log_config": None,
+            "access_log": False,
+            "server_header": False,
+            "date_header": False,
+            "proxy_headers": False,
+        }
         own = {"loop": "asyncio", "http": "h11", "ws": "none", "lifespan": "off"}
         return uvicorn.Config(app, **own, **limits, **quiet, **more)  # type: ignore[arg-type]
 

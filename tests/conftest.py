@@ -1,4 +1,5 @@
-"""Every test is shielded from the settings of the person who runs it."""
+"""Every test is shielded from the settings of the person who runs it; what it starts has one thread, which gives the
+same answers everywhere."""
 
 import os
 
@@ -16,3 +17,4 @@ def no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path_factor
     monkeypatch.setattr("infill.settings.user_file", lambda: folder / "config.toml")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(folder))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")

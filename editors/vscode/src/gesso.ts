@@ -91,8 +91,6 @@ export class Gesso implements vscode.Disposable {
         );
         client.onNotification('didChangeStatus', (status: ServerStatus) => this.status.showServer(status));
         client.onDidChangeState(({ newState }) => {
-            // the first step of the walkthrough is done then, however the server came to be there
-            void vscode.commands.executeCommand('setContext', 'gesso.running', newState === ClientState.Running);
             if (newState === ClientState.Starting) {
                 this.status.show('starting');
             } else if (newState !== ClientState.Running) {

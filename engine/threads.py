@@ -38,14 +38,22 @@ def settle_threads(model: DiffusionGemma) -> int:
     on_cpu = model.embed_tokens.weight.device.type == "cpu"
     if most == 1 or not on_cpu or model.weight_bytes > LARGE_BYTES or threads_are_given():
         return most
-    denoiser = Denoiser(model)
+    best = 1
+    try:
+        best = _fastest(Denoiser(model), most)
+    except Exception as trouble:  # a model that can make no step says so at the first request
+        log.warning("The threads could not be measured (%s); one is taken.", type(trouble).__name__)
+    torch.set_num_threads(best)
+    return best
+
+
+def _fastest(denoiser: Denoiser, most: int) -> int:
     best, best_s = 1, _seconds(denoiser, 1)
     for count in _doubled(most):
         taken_s = _seconds(denoiser, count, enough=best_s)
         if best_s < GAIN * taken_s:
             break
         best, best_s = count, taken_s
-    torch.set_num_threads(best)
     log.info("%d threads of %d: a step takes %.1f ms.", best, most, 1000 * best_s)
     return best
 

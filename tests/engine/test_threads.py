@@ -9,6 +9,7 @@ import torch
 from tiny import ours, reference
 
 from engine import threads
+from engine.errors import NotFiniteError
 from engine.model import DiffusionGemma
 from engine.threads import settle_threads
 
@@ -64,6 +65,16 @@ def test_nothing_is_measured_where_there_is_no_choice(
     monkeypatch.delenv("GESSO_THREADS")
     monkeypatch.setattr(threads, "LARGE_BYTES", 1000)
     assert settled(4, {}) == []
+
+
+def test_a_model_that_can_make_no_step_is_loaded_all_the_same(
+    settled: Callable[..., list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> float:
+        raise NotFiniteError
+
+    monkeypatch.setattr(threads, "_seconds", fails)
+    assert settled(4, {}) == [1]
 
 
 def test_it_is_measured_on_the_model_itself(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> None:

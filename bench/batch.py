@@ -9,7 +9,6 @@ Ctrl-C ends it with what was measured so far. Must not judge what is written.
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,8 +19,9 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from bench.infill_gpu import KNOWN
 from bench.report import RESULTS, Report, Spread, conditions, interleaved, ratios
-from bench.step import NEVER, card
+from bench.step import NEVER, card, chosen, give_back
 from bench.step_shapes import BUILDS, TRUE_26B, random_model
 from engine.canvas import Canvas, Hole, Known
 from engine.config import ModelConfig, SamplingConfig
@@ -30,7 +30,6 @@ from engine.errors import InputError
 from engine.prefix_cache import PrefixCache
 
 BATCHES = (1, 2, 4, 8)
-KNOWN = 24, 40  # columns of a canvas before and behind the hole
 PROMPTS_BYTES = 2**34
 HEADER = ("model", "at once", "a step, ms", "of it a canvas, ms", "steps of a canvas a second", "times one by one")
 
@@ -70,25 +69,22 @@ def measure(denoiser: Denoiser, shape: Shape, batches: Sequence[int], repeats: i
     """Milliseconds of a step by the number of canvases, and of the reading of a prompt."""
     denoiser.cache = PrefixCache(denoiser.model, PROMPTS_BYTES)
     requests = requests_of(denoiser.model.config.vocab_size, max(batches), shape)
-    ways: dict[int, Callable[[], object]] = {count: partial(filled, denoiser, requests, count) for count in batches}
+    ways: dict[str, Callable[[], object]] = {
+        str(count): partial(filled, denoiser, requests, count) for count in batches
+    }
     reading = []
     for request in requests:
         denoiser.run([request])
         reading.append(denoiser.timings.encode)
     for way in ways.values():
         way()
-    times = interleaved({str(count): way for count, way in ways.items()}, repeats)
-    steps = {count: shape.steps * len(requests) / count for count in batches}  # of a round
-    return {
-        "prompt_ms": median(reading),
-        "steps": {
-            str(count): {
-                "step_ms": Spread.of([taken / steps[count] for taken in times[str(count)]]).to_json(),
-                "gain": ratios(times[str(batches[0])], times[str(count)]).to_json(),
-            }
-            for count in batches
-        },
-    }
+    times = interleaved(ways, repeats)
+    one_by_one = times[str(batches[0])]
+    steps = {}
+    for count, rounds in times.items():
+        step_ms = [taken * int(count) / (shape.steps * len(requests)) for taken in rounds]
+        steps[count] = {"step_ms": Spread.of(step_ms).to_json(), "gain": ratios(one_by_one, rounds).to_json()}
+    return {"prompt_ms": median(reading), "steps": steps}
 
 
 def rows(name: str, found: dict[str, Any]) -> list[list[str]]:
@@ -126,16 +122,14 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
 ) -> None:
     """Measures batches of canvases in the engine alone."""
-    shape, found, table = Shape(context, hole, steps), dict[str, Any](), list[list[str]]()
+    shape, found = Shape(context, hole, steps), dict[str, Any]()
     try:
         for label, make in _models(formats, model):
             found[label] = measure(make(), shape, sorted({1, *(batches or BATCHES)}), repeats)
-            table += rows(label, found[label])
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            give_back()
     except KeyboardInterrupt:
         print("interrupted; what was measured so far:")
+    table = [row for label, figures in found.items() for row in rows(label, figures)]
     made = Report("Canvases stepped together", _conditions(), HEADER, table, notes(shape, repeats, found), found)
     made.show()
     if name:
@@ -143,8 +137,7 @@ def main(
 
 
 def _models(formats: Sequence[str] | None, model: str | None) -> list[tuple[str, Callable[[], Denoiser]]]:
-    if unknown := set(formats or ()) - BUILDS.keys():
-        raise InputError(f"There is no format {sorted(unknown)[0]!r}; choose among {', '.join(BUILDS)}.")
+    kinds = chosen(formats)
     if model is not None or not torch.cuda.is_available():
         if formats:
             raise InputError("A format is chosen for the 26B's shapes on a GPU; leave out --format here.")
@@ -154,7 +147,7 @@ def _models(formats: Sequence[str] | None, model: str | None) -> list[tuple[str,
     def random(kind: str) -> Denoiser:
         return Denoiser(random_model(config, BUILDS[kind], device, torch.bfloat16))
 
-    return [(kind, partial(random, kind)) for kind in formats or BUILDS]
+    return [(kind, partial(random, kind)) for kind in kinds]
 
 
 def _shipped(model: str) -> Denoiser:

@@ -23,7 +23,7 @@ import psutil
 import typer
 from rich.console import Console
 
-from bench.load import service
+from bench.load import memory_mib, service
 from bench.pocket_speed import Typing, sources, typings
 from bench.report import Report, conditions
 from engine.errors import Cancelled
@@ -49,7 +49,7 @@ class Moment:
     memory_mib: float
     kept_mib: float
     threads: int
-    busy_mib: float = 0.0
+    busy_mib: float
 
 
 def ask(client: Client, places: Sequence[Typing], number: int, steps: int | None) -> None:
@@ -68,13 +68,15 @@ def ask(client: Client, places: Sequence[Typing], number: int, steps: int | None
     timer.cancel()
 
 
-def look(place: Place, requests: int, started: float) -> Moment:
-    process, kept = psutil.Process(holder(place)), 0.0
+def look(place: Place, requests: int, started: float, quiet_s: float) -> Moment:
+    """Before and after some quiet."""
+    busy_mib, kept = memory_mib(place), 0.0
+    time.sleep(quiet_s)
     for line in Client(place).metrics().splitlines():
         if line.startswith("gesso_prompt_cache_bytes "):
             kept = float(line.rpartition(" ")[2]) / 2**20
-    memory = process.memory_info().rss / 2**20
-    return Moment(requests, time.monotonic() - started, memory, kept, process.num_threads())
+    threads = psutil.Process(holder(place)).num_threads()
+    return Moment(requests, time.monotonic() - started, memory_mib(place), kept, threads, busy_mib)
 
 
 def day(
@@ -88,8 +90,7 @@ def day(
 ) -> None:
     """Asks all `requests`, and appends to `seen`: before, and after `every` of them and some quiet."""
     started = time.monotonic()
-    seen.append(look(place, 0, started))
-    seen[0] = replace(seen[0], busy_mib=seen[0].memory_mib)
+    seen.append(look(place, 0, started, 0.0))
     clients = [Client(place, f"client-{number}") for number in range(CLIENTS)]
     ended = threading.Event()
 
@@ -104,9 +105,7 @@ def day(
                 last = min(first + every, requests)
                 for running in [threads.submit(typed, client, first, last) for client in range(CLIENTS)]:
                     running.result()
-                busy_mib = look(place, last, started).memory_mib
-                time.sleep(QUIET_S)
-                seen.append(replace(look(place, last, started), busy_mib=busy_mib))
+                seen.append(look(place, last, started, QUIET_S))
                 say(str(seen[-1]))
         finally:
             ended.set()

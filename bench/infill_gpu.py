@@ -8,7 +8,6 @@ number of steps takes, nothing of how many a real model needs. So the steps are 
 
 from __future__ import annotations
 
-import gc
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import quantiles
@@ -19,7 +18,7 @@ import torch
 import typer
 
 from bench.report import RESULTS, Report, Spread, conditions
-from bench.step import NEVER, card
+from bench.step import NEVER, card, chosen, give_back
 from bench.step_shapes import BUILDS, TINY, TRUE_26B, random_model, random_plain_model
 from engine.canvas import Canvas, Hole, Known
 from engine.config import ModelConfig, SamplingConfig
@@ -169,14 +168,12 @@ def main(
     if not (tiny or torch.cuda.is_available()):
         raise InputError("There is no GPU here; for a dry run on the CPU run `python -m bench.infill_gpu --tiny`.")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    unknown = set(formats or ()) - BUILDS.keys()
-    if unknown:
-        raise InputError(f"There is no format {sorted(unknown)[0]!r}; choose among {', '.join(BUILDS)}.")
+    kinds = chosen(formats)
     shape = Shape(20, 6, 3, 2) if tiny else Shape(context, hole, steps, warm_steps)
     config = ModelConfig.from_json(TINY if tiny else TRUE_26B)
     rows: list[list[str]] = []
     figures: dict[str, Any] = {}
-    for kind in formats or BUILDS:
+    for kind in kinds:
         model = made(kind, config, device)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
@@ -195,9 +192,7 @@ def main(
         if device.type == "cuda" and not is_recorded:
             print(f"{kind}: steps ran WITHOUT CUDA graphs.", flush=True)
         del model, typist
-        gc.collect()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        give_back()
 
 
 if __name__ == "__main__":

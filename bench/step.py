@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import gc
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
@@ -187,12 +187,10 @@ def main(
     bandwidth = copy_bandwidth(device, 2**20 if tiny else COPIED_BYTES)
     told = notes(bandwidth, repeats, tiny)
     report = Report("A denoise step of the 26B", {**conditions(), **card(device)}, HEADER, [], told, {})
-    unknown = set(formats or ()) - BUILDS.keys()
-    if unknown:
-        raise InputError(f"There is no format {sorted(unknown)[0]!r}; choose among {', '.join(BUILDS)}.")
+    kinds = chosen(formats)
     rows: list[list[str]] = []
     figures: dict[str, Any] = {"bandwidth": bandwidth, "rows": {}}
-    for kind in formats or BUILDS:
+    for kind in kinds:
         model = random_model(config, BUILDS[kind], device, dtype)
         for canvas in canvases:
             for context in contexts:
@@ -204,9 +202,21 @@ def main(
                 rows.append(row(kind, canvas, context, found))
                 _save(report, rows, figures, name, out)
         del model, kv
-        gc.collect()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        give_back()
+
+
+def chosen(formats: Sequence[str] | None) -> list[str]:
+    """The formats of a bench, all without a choice; raises InputError for one that there is not."""
+    if unknown := set(formats or ()) - BUILDS.keys():
+        raise InputError(f"There is no format {sorted(unknown)[0]!r}; choose among {', '.join(BUILDS)}.")
+    return list(formats or BUILDS)
+
+
+def give_back() -> None:
+    """The memory of a model that nobody holds any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def card(device: torch.device) -> dict[str, Any]:

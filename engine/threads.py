@@ -67,7 +67,7 @@ def _doubled(most: int) -> Iterator[int]:
     yield most
 
 
-def _seconds(denoiser: Denoiser, threads: int, enough: float = 0.0) -> float:
+def _seconds(denoiser: Denoiser, threads: int, enough: float = math.inf) -> float:
     """The least that a step takes on so many: what else the machine does only makes it longer. Given up after two tries
     that took `enough` or more."""
     torch.set_num_threads(threads)
@@ -79,6 +79,6 @@ def _seconds(denoiser: Denoiser, threads: int, enough: float = 0.0) -> float:
         started = time.perf_counter()
         denoiser.run([request])
         least = min(least, time.perf_counter() - started)
-        if turn and enough and least >= enough:
+        if turn and least >= enough:
             break
     return least

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from engine.errors import InputError
 from engine.key_values import KeyValues
-from engine.model import DiffusionGemma
+from engine.models.diffusion_gemma import DiffusionGemma
 from engine.prefix_cache import PrefixCache
 from engine.token_tree import TokenTree
 

@@ -21,10 +21,10 @@ from torch import Tensor
 from engine.canvas import Canvas, Hole
 from engine.config import SamplingConfig
 from engine.errors import NotFiniteError, Stop, is_memory_error, leave_if
+from engine.graphs.recorded_steps import CudaGraphs, RecordedSteps
 from engine.key_values import BatchedCanvasMemory, CanvasMemory
-from engine.model import DiffusionGemma
+from engine.models.diffusion_gemma import DiffusionGemma
 from engine.prefix_cache import Lease, PrefixCache
-from engine.recorded_steps import CudaGraphs, RecordedSteps
 from engine.sampler import Draws, RowDraws, decide, is_confident
 
 Finish = Literal["stable", "steps", "deadline", "cancelled"]
@@ -69,7 +69,9 @@ class CanvasRun:
     bias: Tensor | None  # [holes or 1, vocab], added to the logits
     read_logits: Callable[[], Tensor] | None = None
     log_probability: Tensor | None = None  # [holes] of `argmax` at temperature 1, where the step told it
-    ahead: tuple[int, Tensor, Tensor] | None = None  # see `engine.recorded_steps`: a step, and what is drawn from it on
+    ahead: tuple[int, Tensor, Tensor] | None = (
+        None  # see `engine.graphs.recorded_steps`: a step, and what is drawn from it on
+    )
     steps: int = 0
     unchanged: int = 0
     finished: Finish | None = None

@@ -16,7 +16,7 @@ import torch
 
 from engine.errors import InputError, Stop, is_memory_error, leave_if
 from engine.key_values import KeyValues, PromptMemory
-from engine.model import DiffusionGemma
+from engine.models.diffusion_gemma import DiffusionGemma
 
 ENCODE_CHUNK = 1024  # tokens of a pass
 WATCHED_CHUNK = 256  # the same where a caller may ask to stop: some 20 ms of the pocket model on one core

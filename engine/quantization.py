@@ -1,7 +1,7 @@
 """Weights in few bits for storage: int8 with a scale a row, int4 with a scale a group of columns.
 
 What the numbers of a stored tensor mean, both ways. Loading turns them into the type that is computed with
-(`engine.checkpoint`), so they save disk and download, not memory. Must not know names of tensors nor files.
+(`engine.checkpoints.checkpoint`), so they save disk and download, not memory. Must not know names of tensors nor files.
 
 int8: a step is worth largest / 127 of its row. int4: GROUP columns share a scale in float16; two neighbouring columns
 lie in one byte, the first in its low half, each as its number of steps + 8 (the layout of ggml's Q4_0, save that the

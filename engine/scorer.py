@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import Stop
-from engine.model import DiffusionGemma
+from engine.models.diffusion_gemma import DiffusionGemma
 from engine.prefix_cache import PrefixCache
 from engine.token_tree import TokenTree
 

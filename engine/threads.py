@@ -19,7 +19,7 @@ from engine.canvas import Canvas, Hole
 from engine.config import SamplingConfig
 from engine.denoiser import Denoiser, DenoiseRequest
 from engine.device import threads_are_given
-from engine.model import DiffusionGemma
+from engine.models.diffusion_gemma import DiffusionGemma
 
 GAIN = 1.25  # times as fast, at least, for twice the threads
 LARGE_BYTES = 2**30  # weights from which on all threads are taken: products are long, and so would be the measurement

@@ -1,5 +1,5 @@
 """`python -m infill` is `gesso`."""
 
-from infill.cli import main
+from infill.cli.main import main
 
 main()

@@ -11,16 +11,16 @@ from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
 
-from engine.checkpoint import RESERVE_BYTES
+from engine.checkpoints.checkpoint import RESERVE_BYTES
+from engine.checkpoints.weight_files import stored_tensors
 from engine.device import describe
 from engine.errors import ModelError
-from engine.weight_files import stored_tensors
-from infill.languages import LANGUAGES
+from infill.code.languages import LANGUAGES
 from infill.model_store import POCKET, POCKET_FOLDER
 
 GIB = 2**30
 BYTES_A_WEIGHT = {"float32": 4, "bfloat16": 2}
-# Of the 26B without its vision tower, from its shapes and the formats of engine/formats/quantizing.py; nvfp4 as NVIDIA
+# Of the 26B without its vision tower, from its shapes and the formats of engine/checkpoints/quantizing.py; nvfp4 as NVIDIA
 # publishes it, with everything but the experts in bfloat16.
 LARGE_BYTES = {"bfloat16": 50.5e9, "float32": 101.0e9, "fp8": 26.1e9, "nvfp4": 17.8e9, "int4": 16.1e9}
 FEW_BITS = ("fp8", "nvfp4", "int4")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from infill.confidence import Evidence
+from infill.complete.confidence import Evidence
 
 Lines = Literal["one", "block", "auto"]
 Source = Literal["model", "causal", "copy"]
@@ -34,7 +34,7 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class InfillRequest:
-    """language: an id of `infill.languages`, None for text without a tree. lines: how much is asked for.
+    """language: an id of `infill.code.languages`, None for text without a tree. lines: how much is asked for.
 
     steps, seed: of the denoiser. deadline_ms counts from the call; the best so far is returned then. rejected: texts
     that the user refused here. caution: times the confidence that the settings ask for; 0: whatever passes the checks.

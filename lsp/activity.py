@@ -28,7 +28,7 @@ _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 class Record:
     """at: seconds of the epoch; document: a running number; line from 1; times in milliseconds.
 
-    language: an id of `infill.languages`. rule: the name of the rule that was quiet; sentence: for the user alone.
+    language: an id of `infill.code.languages`. rule: the name of the rule that was quiet; sentence: for the user alone.
     """
 
     at: float

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from lsprotocol import types
 
+from infill.code.syntax import SyntaxTree, in_comment
 from infill.findings import IGNORE, Range
-from infill.lint_renames import CODE as NAMING
-from infill.lint_renames import rename_places
-from infill.syntax import SyntaxTree, in_comment
+from infill.lint.renames import CODE as NAMING
+from infill.lint.renames import rename_places
 from lsp.diagnostics import SOURCE, TREE_S
 from lsp.documents import Snapshot
 from lsp.marks import Mark

@@ -19,7 +19,7 @@ from lsprotocol import types
 from engine.errors import GessoError
 from infill.findings import Finding, LintRequest, ignores
 from infill.instructions import follows_instructions
-from infill.lint_kinds import ALL_KINDS, STYLE, link
+from infill.lint.kinds import ALL_KINDS, STYLE, link
 from lsp.dismissals import Dismissals
 from lsp.documents import Snapshot
 from lsp.engine_process import EngineGone, EngineLoading, EngineState

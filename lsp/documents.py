@@ -18,7 +18,7 @@ from itertools import accumulate
 from lsprotocol import types
 from pygls.uris import to_fs_path
 
-from infill.languages import detect, get
+from infill.code.languages import detect, get
 from lsp.positions import Encoding, column_to_index, index_to_column
 
 logger = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class Snapshot:
 
     @cached_property
     def language(self) -> str | None:
-        """The id in `infill.languages`: what the editor says, else by the file's name or the first line."""
+        """The id in `infill.code.languages`: what the editor says, else by the file's name or the first line."""
         name = _EDITOR_NAMES.get(self.language_id, self.language_id)
         if get(name) is not None:
             return name

@@ -1,7 +1,7 @@
 """The engine in another process, seen from the event loop: asked, cancelled, restarted when it dies.
 
 That process is the resident service, which other editors share, or a worker of this server alone; both speak the
-messages of `infill.worker_messages`.
+messages of `infill.service.worker_messages`.
 
 The server itself never imports the model's libraries, so it starts at once and no step of the model can hold its loop.
 `Engine` is what the rest of the server knows; another one may stand behind it. Must not know editors.
@@ -26,12 +26,17 @@ from typing import Literal, Protocol, cast
 from engine.errors import GessoError
 from infill.findings import Finding, LintRequest
 from infill.request import InfillRequest, InfillResult
-from infill.service_link import ServiceLink
+from infill.service.link import ServiceLink
+from infill.service.worker_messages import Answer, Ask, Cancel, FromWorker, Loading, Ready, Start
 from infill.settings import Settings
-from infill.worker_messages import Answer, Ask, Cancel, FromWorker, Loading, Ready, Start
 
 logger = logging.getLogger(__name__)
-COMMAND = (sys.executable, "-P", "-m", "infill.worker")  # -P: nothing is imported from the folder of the user's project
+COMMAND = (
+    sys.executable,
+    "-P",
+    "-m",
+    "infill.service.worker",
+)  # -P: nothing is imported from the folder of the user's project
 DELAYS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # before each restart in a row
 END_S = 0.5  # until a process that was told to end is killed
 

@@ -14,9 +14,9 @@ from itertools import count
 from typing import Literal
 
 from engine.errors import GessoError
-from infill.indentation import indentation_at
+from infill.code.indentation import indentation_at
+from infill.code.syntax import in_comment, in_string
 from infill.request import Candidate, Hole, InfillRequest, InfillResult
-from infill.syntax import in_comment, in_string
 from lsp.activity import Record, Rung
 from lsp.documents import Snapshot
 from lsp.engine_process import EngineLoading

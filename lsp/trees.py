@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from infill.syntax import MAX_PARSE_CHARS, SyntaxTree, parse
+from infill.code.syntax import MAX_PARSE_CHARS, SyntaxTree, parse
 from lsp.documents import Edit, Snapshot
 
 logger = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from infill.indentation import expects_block, is_python_header
-from infill.languages import get
+from infill.code.indentation import expects_block, is_python_header
+from infill.code.languages import get
 from lsp.documents import Edit
 from lsp.settings import Eagerness
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import tree_sitter
 
-from infill.syntax import SyntaxTree
+from infill.code.syntax import SyntaxTree
 
 LONG = 3_000  # bytes, beyond which the members of a definition are parts of their own
 LONGEST = 20_000  # characters; what is longer holds data

@@ -1,7 +1,7 @@
 """The model card: what the pocket model is, what it was trained on, how good it is. Written from the run's own files.
 
 `python -m train.card --run RUN --out infill/models/pocket`. Figures come from the log and from
-what `bench.quality --markdown` wrote; nothing is typed in by hand.
+what `bench.quality.run --markdown` wrote; nothing is typed in by hand.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import torch
 import typer
 from rich.console import Console
 
-from engine.checkpoint import read_config
+from engine.checkpoints.checkpoint import read_config
 from engine.errors import GessoError, InputError
-from engine.model import DiffusionGemma
+from engine.models.diffusion_gemma import DiffusionGemma
 
 console = Console(highlight=False)
 
@@ -86,7 +86,7 @@ def write_card(runs: Sequence[Path], manifest: Path, quality: Path, recipe: Path
     lines = [
         INTRODUCTION.format(millions=millions, minutes=minutes, tokens=tokens),
         "## Quality\n",
-        "On projects kept out of training, by `python -m bench.quality`; docs/training.md says what columns mean.\n",
+        "On projects kept out of training, by `python -m bench.quality.run`; docs/training.md says what columns mean.\n",
         quality.read_text().strip(),
         "\n## Training\n",
         "Losses in nats a token, on held-out projects. Tokens count padding too.\n",
@@ -109,7 +109,7 @@ def write_card(runs: Sequence[Path], manifest: Path, quality: Path, recipe: Path
 
 def main(
     run: Annotated[list[Path], typer.Option(help="Folder of the training run; several in their order.")],
-    quality: Annotated[Path, typer.Option(help="The tables that `bench.quality --markdown` wrote.")],
+    quality: Annotated[Path, typer.Option(help="The tables that `bench.quality.run --markdown` wrote.")],
     out: Annotated[Path, typer.Option(help="The model folder.")],
     manifest: Annotated[Path, typer.Option(help="Manifest of the corpus.")] = Path("train/manifest.json"),
     recipe: Annotated[Path, typer.Option(help="Recipe of the run.")] = Path("train/pocket.toml"),

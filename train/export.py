@@ -14,10 +14,10 @@ import torch
 import typer
 from rich.console import Console
 
+from engine.checkpoints.export import save_model, write_checksums
 from engine.config import ModelConfig
 from engine.errors import GessoError, InputError
-from engine.export import save_model, write_checksums
-from engine.model import DiffusionGemma
+from engine.models.diffusion_gemma import DiffusionGemma
 
 console = Console(highlight=False)
 SHARD_BYTES = 14 << 20

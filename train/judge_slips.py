@@ -2,7 +2,7 @@
 
 `python -m train.judge_slips --data DIR/tokens --tokenizer DIR/tokenizer.json RUN…` reads every canvas once as it is and
 once with one name in another one's place, nothing hidden, and asks where the denoiser would rather have another name of
-the same canvas. Must not know how lint asks (infill/lint.py): this judges weights, on tokens alone.
+the same canvas. Must not know how lint asks (infill/lint/linter.py): this judges weights, on tokens alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rich.table import Table
 
 from engine.config import ModelConfig
 from engine.errors import GessoError, InputError
-from engine.model import DiffusionGemma
+from engine.models.diffusion_gemma import DiffusionGemma
 from train.data import TokenFiles, diffusion_batch
 from train.layout import LayoutConfig, Row, Tokens, diffusion_rows
 from train.objective import DecoderMemory, decoder_masks, encode

@@ -1,6 +1,6 @@
 """How a training window is laid out: prompt, canvas, holes, null slots. Numbers only: tokens in, arrays out.
 
-The layout is the pocket model's native one (infill/prompt.py builds the same from text): prompt = <bos>
+The layout is the pocket model's native one (infill/prompts/prompt.py builds the same from text): prompt = <bos>
 <language> <|suffix|> far suffix <|prefix|> far prefix, canvas = near prefix, hole, near suffix, all without a
 gap. A hole is followed by <|null|> slots, which the model learns to leave empty. Must not know of files.
 """

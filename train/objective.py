@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.config import NoiseConfig
-from engine.model import DiffusionGemma, Masks
+from engine.models.diffusion_gemma import DiffusionGemma, Masks
 from engine.ops.attention import CAUSAL, causal_mask
 from train.head_loss import head_loss
 

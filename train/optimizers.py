@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from engine.model import DiffusionGemma
+from engine.models.diffusion_gemma import DiffusionGemma
 from train.recipe import RunConfig
 
 MOMENTUM = 0.95

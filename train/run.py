@@ -25,7 +25,7 @@ from rich.console import Console
 from torch import Tensor
 
 from engine.errors import GessoError, InputError
-from engine.model import DiffusionGemma
+from engine.models.diffusion_gemma import DiffusionGemma
 from train.data import BatchMaker, TokenFiles, in_background
 from train.layout import LayoutConfig
 from train.objective import add_noise, causal_loss, diffusion_loss

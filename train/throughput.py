@@ -10,7 +10,7 @@ import time
 import torch
 
 from engine.config import ModelConfig
-from engine.model import DiffusionGemma
+from engine.models.diffusion_gemma import DiffusionGemma
 from train.layout import LayoutConfig
 
 

@@ -40,7 +40,7 @@ def _works_on(index: int) -> bool:
     if reason:
         log.warning("Plain PyTorch instead of Triton kernels: %s.", reason)
         return False
-    from engine.kernels.trial import fails
+    from engine.self_check import fails
 
     failure = fails(torch.device("cuda", index))
     if failure:

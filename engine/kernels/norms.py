@@ -1,6 +1,6 @@
 """What stands between the products of a layer, each in one pass: norms, residual sums, rotation.
 
-Twins of `engine.ops.norm` and `engine.ops.rope` as `engine.model.Layer` combines them. A row is read once, kept in fp32
+Twins of `engine.ops.norm` and `engine.ops.rope` as `engine.models.diffusion_gemma.Layer` combines them. A row is read once, kept in fp32
 in registers, and written once in every form that the next products need. Knows nothing of weights in few bits.
 """
 

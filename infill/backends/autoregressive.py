@@ -15,12 +15,12 @@ from typing import Any
 from infill.backends.backend import BackendRefused
 from infill.backends.judged import Spent, Written, judged
 from infill.backends.remote import Remote
-from infill.causal_draft import block_end, without_what_follows
-from infill.client import Line
-from infill.context import ContextBudget
+from infill.code.context import ContextBudget
+from infill.complete.causal_draft import block_end, without_what_follows
+from infill.complete.work import Work, make_ready, one_by_one
 from infill.findings import Finding, LintRequest
 from infill.request import HoleCompletion, InfillRequest, InfillResult
-from infill.work import Work, make_ready, one_by_one
+from infill.service.client import Line
 
 BUDGET = ContextBudget(prefix=8_000, suffix=3_000, header=0)  # characters; some 3,000 tokens
 LINE_TOKENS, BLOCK_TOKENS = 48, 256

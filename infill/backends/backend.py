@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Protocol
 
 from engine.errors import GessoError
-from infill.client import Line
 from infill.findings import Finding, LintRequest
 from infill.request import InfillRequest, InfillResult
+from infill.service.client import Line
 
 
 class BackendDown(GessoError):

@@ -10,10 +10,10 @@ from infill.backends.autoregressive import Asking, AutoregressiveBackend
 from infill.backends.backend import Backend
 from infill.backends.gesso import GessoBackend
 from infill.backends.remote import Address, Remote
+from infill.backends.router import Member
 from infill.backends.vllm import Served, VllmBackend
 from infill.model_store import resolve
-from infill.prompt import Family
-from infill.router import Member
+from infill.prompts.prompt import Family
 from infill.routes import BackendSettings, Routes
 
 
@@ -42,7 +42,7 @@ def _backend(name: str, settings: BackendSettings) -> Backend:
 
 
 def _family(tokenizer: str) -> Family:
-    from infill.prompt import load_family
+    from infill.prompts.prompt import load_family
 
     return load_family("chat", resolve(str(Path(tokenizer).expanduser()) if tokenizer.startswith("~") else tokenizer))
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import socket
 
-from infill.api_values import findings_from_json, lint_request_to_json, request_to_json, result_from_json
+from infill.api.values import findings_from_json, lint_request_to_json, request_to_json, result_from_json
 from infill.backends.backend import BackendRefused
 from infill.backends.remote import Remote
-from infill.client import Line
 from infill.findings import Finding, LintRequest
 from infill.request import InfillRequest, InfillResult
+from infill.service.client import Line
 
 
 class GessoBackend:

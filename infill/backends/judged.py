@@ -9,11 +9,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from infill.check_context import CheckContext
-from infill.checks import first_refusal
-from infill.parse_check import cut_back, parse_worse
+from infill.checks.checks import first_refusal
+from infill.checks.context import CheckContext
+from infill.checks.parse import cut_back, parse_worse
+from infill.complete.work import Work
 from infill.request import Candidate, HoleCompletion, InfillResult
-from infill.work import Work
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from engine.errors import InputError
 from infill.backends.backend import BackendDown, BackendRefused
-from infill.client import Line
+from infill.service.client import Line
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LARGEST = 32 << 20  # bytes of an answer

@@ -23,13 +23,13 @@ from engine.errors import InputError
 from infill.backends.backend import BackendRefused
 from infill.backends.judged import Spent, Written, judged
 from infill.backends.remote import Remote
-from infill.canvas_text import filled_text
-from infill.client import Line
+from infill.complete.canvas_text import filled_text
+from infill.complete.hole_length import Canvases, Filled, FillTask, Probing
+from infill.complete.work import Work, make_ready
 from infill.findings import Finding, LintRequest
-from infill.hole_length import Canvases, Filled, FillTask, Probing
-from infill.prompt import Family, Layout
+from infill.prompts.prompt import Family, Layout
 from infill.request import InfillRequest, InfillResult
-from infill.work import Work, make_ready
+from infill.service.client import Line
 
 LONGEST = {True: 128, False: 160}  # slots, for a line and for a block; one canvas must hold them with the code around
 PROBE_LENGTHS = (4, 8, 16, 32, 64)

@@ -266,9 +266,9 @@ def test_the_server_comes_back_after_it_was_killed_and_when_told_to(code: VSCode
 @needs_vscode
 def test_while_the_model_loads_it_is_said_and_typing_goes_on(code: VSCode) -> None:
     code.open("loading.py", STACK, line=9)
-    (worker,) = code.processes("infill.worker")
+    (worker,) = code.processes("infill.service.worker")
     worker.kill()
-    worker = another_process(code, "infill.worker", worker.pid)
+    worker = another_process(code, "infill.service.worker", worker.pid)
     worker.suspend()  # a model that takes its time
     try:
         eventually(lambda: "The model is loading." in code.state(), "loading is said")

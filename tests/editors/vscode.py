@@ -207,7 +207,7 @@ class VSCode:
         assert written == text
 
     def processes(self, module: str) -> list[psutil.Process]:
-        """What this VS Code runs of Gesso: `lsp`, the server, and `infill.worker`, which holds the model."""
+        """What this VS Code runs of Gesso: `lsp`, the server, and `infill.service.worker`, which holds the model."""
         found = []
         for process in self.server.children(recursive=True):
             try:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.model import DiffusionGemma
+from engine.models.diffusion_gemma import DiffusionGemma
 
 
 class Recorder:

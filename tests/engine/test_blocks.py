@@ -8,15 +8,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from scripted import Recorder
-from tiny import ours, reference
 
 from engine.blocks import denoise_in_blocks
 from engine.canvas import Canvas, Hole, Known
 from engine.config import SamplingConfig
 from engine.denoiser import CanvasRun, Denoiser, DenoiseRequest
 from engine.errors import InputError
-from engine.model import DiffusionGemma
+from engine.models.diffusion_gemma import DiffusionGemma
+from tests.engine.scripted import Recorder
+from tests.engine.tiny import ours, reference
 
 VOCAB = 120
 PROMPT = [7 * n % 113 for n in range(21)]

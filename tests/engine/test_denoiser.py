@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from scripted import Recorder, script, two_way
-from tiny import ours, reference
 from torch import Tensor
 from transformers.models.diffusion_gemma.generation_diffusion_gemma import StableAndConfidentStoppingCriteria
 
@@ -18,7 +16,9 @@ from engine.canvas import Canvas, Hole, Known
 from engine.config import NoiseConfig, SamplingConfig
 from engine.denoiser import CanvasRun, Denoiser, DenoiseRequest, DenoiseResult
 from engine.errors import Cancelled
-from engine.model import DiffusionGemma
+from engine.models.diffusion_gemma import DiffusionGemma
+from tests.engine.scripted import Recorder, script, two_way
+from tests.engine.tiny import ours, reference
 
 VOCAB = 120
 PROMPT = [7 * n % 113 for n in range(21)]

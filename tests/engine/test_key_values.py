@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import ours, reference
 
 from engine.config import ModelConfig
 from engine.key_values import BatchedCanvasMemory, CanvasMemory, KeyValues, PromptMemory
+from tests.engine.tiny import ours, reference
 
 WINDOW = 8  # of the sliding layers 0 and 2
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from scripted import Recorder, script, two_way
-from tiny import ours, reference
 from torch import Tensor
 
 from engine.canvas import Canvas, Hole, Known
 from engine.config import SamplingConfig
 from engine.denoiser import CanvasRun, Denoiser, DenoiseRequest
-from engine.model import DiffusionGemma
+from engine.models.diffusion_gemma import DiffusionGemma
+from tests.engine.scripted import Recorder, script, two_way
+from tests.engine.tiny import ours, reference
 
 VOCAB = 120
 PROMPT = list(range(30, 47))

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import ours, reference
 from torch import Tensor
 
 from engine import prefix_cache
@@ -16,8 +15,9 @@ from engine.config import SamplingConfig
 from engine.denoiser import Denoiser, DenoiseRequest
 from engine.errors import Cancelled, InputError
 from engine.key_values import KeyValues
-from engine.model import DiffusionGemma
+from engine.models.diffusion_gemma import DiffusionGemma
 from engine.prefix_cache import PrefixCache
+from tests.engine.tiny import ours, reference
 
 PROMPT = [7 * n % 113 for n in range(40)]
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from tiny import ours, reference
 
 from engine.key_values import KeyValues, PromptMemory
-from engine.model import DiffusionGemma
+from engine.models.diffusion_gemma import DiffusionGemma
 from engine.prefix_cache import PrefixCache
 from engine.scorer import causal_log_probabilities
+from tests.engine.tiny import ours, reference
 
 PROMPT = [5, 17, 9, 40, 3, 22, 8, 31, 12, 6, 25, 14]
 CONTINUATIONS = [[7, 9, 11, 30, 2], [7], [50, 51, 52], []]

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tiny import ours, reference
 
 from engine import threads
 from engine.errors import NotFiniteError
-from engine.model import DiffusionGemma
+from engine.models.diffusion_gemma import DiffusionGemma
 from engine.threads import settle_threads
+from tests.engine.tiny import ours, reference
 
 
 @pytest.fixture(scope="module")

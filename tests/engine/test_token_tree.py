@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import ours, reference
 
 from engine.errors import Cancelled
 from engine.key_values import KeyValues, PromptMemory
-from engine.model import DiffusionGemma
-from engine.packed import pack
+from engine.models.diffusion_gemma import DiffusionGemma
+from engine.models.packed import pack
 from engine.prefix_cache import PrefixCache
 from engine.token_tree import TokenTree
+from tests.engine.tiny import ours, reference
 
 PROMPT = [5, 17, 9, 40, 3, 22, 8, 31, 12, 6, 25, 14]  # longer than the window of the sliding layers
 TRUNK = [33, 4, 18]

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from transformers import DiffusionGemmaConfig, DiffusionGemmaForBlockDiffusion
 
-from engine.checkpoint import checkpoint_views
+from engine.checkpoints.checkpoint import checkpoint_views
 from engine.config import ModelConfig
-from engine.model import DiffusionGemma
+from engine.models.diffusion_gemma import DiffusionGemma
 
 TEXT: dict[str, Any] = {
     "model_type": "diffusion_gemma_text",

@@ -15,14 +15,14 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from engine.canvas import Canvas
 from engine.config import ModelConfig, SamplingConfig
 from engine.denoiser import Denoiser, DenoiseRequest, DenoiseResult, StepCallback, Timings
-from engine.model import DiffusionGemma
-from infill.completion import Completer
-from infill.edit import apply
-from infill.pocket_prompt import PocketPrompt
-from infill.prompt import Layout
+from engine.models.diffusion_gemma import DiffusionGemma
+from infill.cli.text_edits import apply
+from infill.complete.completion import Completer
+from infill.prompts.pocket import PocketPrompt
+from infill.prompts.prompt import Layout
+from infill.prompts.text_tokens import TextTokens
 from infill.request import Hole, InfillRequest, InfillResult, Lines
 from infill.settings import Settings
-from infill.text_tokens import TextTokens
 
 POCKET = Path(__file__).parents[2] / "infill" / "models" / "pocket"
 NULL, MASK = 3, 4

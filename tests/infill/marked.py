@@ -2,7 +2,7 @@
 
 import re
 
-from infill.check_context import CheckContext
+from infill.checks.context import CheckContext
 
 
 def at(marked: str) -> tuple[str, int]:

@@ -18,14 +18,13 @@ import torch
 
 triton = pytest.importorskip("triton")
 
-from fake_gpu import Launch, Recording, fake_gpu  # noqa: E402
-
-from bench.step_shapes import BUILDS, TRUE_26B, fused, shapes_of  # noqa: E402
+from bench.gpu.step_shapes import BUILDS, TRUE_26B, fused, shapes_of  # noqa: E402
 from engine.config import ModelConfig  # noqa: E402
-from engine.fixed_step import Bucket, FixedStep, KeyRoom  # noqa: E402
-from engine.kernels.model import FusedModel  # noqa: E402
+from engine.graphs.fixed_step import Bucket, FixedStep, KeyRoom  # noqa: E402
+from engine.graphs.step_stats import few  # noqa: E402
 from engine.key_values import KeyValues, PromptMemory  # noqa: E402
-from engine.readout import few  # noqa: E402
+from engine.models.fused import FusedModel  # noqa: E402
+from tests.kernels.fake_gpu import Launch, Recording, fake_gpu  # noqa: E402
 
 SHARED = {89: 101_376, 90: 232_448, 100: 232_448, 120: 101_376}  # bytes a block may take; CUDA's programming guide
 CUDA, KINDS = torch.device("cuda", 0), ["sliding_attention", "full_attention"]

@@ -7,20 +7,20 @@ from typing import Any
 
 import pytest
 import torch
-from test_kernel_mixture import multiplied
 from torch import Tensor
 
-from engine import ready
+from engine import device_setup as ready
+from engine import self_check as trial
 from engine.config import ModelConfig
-from engine.kernels import trial
 from engine.kernels.linear import quantized_linear
 from engine.kernels.mixture import Tiling, tokens_a_block
-from engine.kernels.model import FusedModel, fuse
 from engine.kernels.tiles import in_quarters
 from engine.key_values import BatchedCanvasMemory, CanvasMemory, KeyValues, PromptMemory
-from engine.model import DiffusionGemma
+from engine.models.diffusion_gemma import DiffusionGemma
+from engine.models.fused import FusedModel, fuse
+from engine.models.quantized import QuantizedModel
 from engine.quantized import FORMATS, Format, QuantizedWeight, pack_bytes, quantize_weight
-from engine.quantized_model import QuantizedModel
+from tests.kernels.test_kernel_mixture import multiplied
 
 WIDER = {"hidden_size": 64, "intermediate_size": 32, "moe_intermediate_size": 32}  # which int4 can group
 CONFIG: dict[str, Any] = {
@@ -127,13 +127,13 @@ def test_a_model_whose_kernels_fail_or_err_is_not_taken(
     monkeypatch.setattr(trial, "WIDEST", 6)
     plain = random_model()
     assert isinstance(ready.fused_or_plain(plain), FusedModel)
-    monkeypatch.setattr("engine.kernels.model.add_normed", lambda x, product, *rest: (x, [x, x, x]))
+    monkeypatch.setattr("engine.models.fused.add_normed", lambda x, product, *rest: (x, [x, x, x]))
     assert ready.fused_or_plain(plain) is plain and "its results are wrong" in caplog.text
 
     def no_room(*arguments: object) -> None:
         raise RuntimeError("out of resource: shared memory")
 
-    monkeypatch.setattr("engine.kernels.model.by_slot", no_room)
+    monkeypatch.setattr("engine.models.fused.by_slot", no_room)
     assert ready.fused_or_plain(plain) is plain and "shared memory" in caplog.text
 
 
@@ -142,7 +142,7 @@ def test_the_readout_of_a_few_rows_is_that_of_many(monkeypatch: pytest.MonkeyPat
     model = fuse(random_model())
     hidden, temperature = torch.randn(5, 48), torch.full((5,), 0.5)
     inside = model.read_out(hidden, temperature, 4)
-    monkeypatch.setattr("engine.kernels.model.FUSED_HEAD_ROWS", 0)
+    monkeypatch.setattr("engine.models.fused.FUSED_HEAD_ROWS", 0)
     outside = model.read_out(hidden, temperature, 4)
     assert torch.equal(inside.top_tokens, outside.top_tokens)
     torch.testing.assert_close(inside.entropy, outside.entropy, atol=1e-4, rtol=1e-4)

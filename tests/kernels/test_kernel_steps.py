@@ -6,16 +6,16 @@ from typing import cast
 
 import pytest
 import torch
-from test_kernel_model import random_model
 
-from engine import recorded_steps
 from engine.canvas import Canvas, Hole, Known
 from engine.config import SamplingConfig
 from engine.denoiser import Denoiser, DenoiseRequest
 from engine.errors import NotFiniteError
-from engine.kernels.model import fuse
-from engine.model import DiffusionGemma
-from engine.recorded_steps import RecordedSteps
+from engine.graphs import recorded_steps
+from engine.graphs.recorded_steps import RecordedSteps
+from engine.models.diffusion_gemma import DiffusionGemma
+from engine.models.fused import fuse
+from tests.kernels.test_kernel_model import random_model
 
 SAMPLING = SamplingConfig(max_steps=2, confidence_threshold=-1.0, token_choice="argmax", entropy_bound=6.0)
 

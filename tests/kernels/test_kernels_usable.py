@@ -37,7 +37,7 @@ def test_a_failing_trial_is_told_and_remembered(
     pytest.importorskip("triton")
     asked = []
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (9, 0))
-    monkeypatch.setattr("engine.kernels.trial.fails", lambda device: asked.append(device) or "no compiler")
+    monkeypatch.setattr("engine.self_check.fails", lambda device: asked.append(device) or "no compiler")
     kernels._works_on.cache_clear()
     try:
         assert not kernels._works_on(0) and not kernels._works_on(0)
@@ -49,7 +49,7 @@ def test_a_failing_trial_is_told_and_remembered(
 
 def test_a_trial_without_a_gpu_fails_in_words() -> None:
     pytest.importorskip("triton")
-    from engine.kernels.trial import fails
+    from engine.self_check import fails
 
     if not torch.cuda.is_available():
         assert fails(torch.device("cpu"))

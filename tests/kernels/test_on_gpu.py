@@ -15,17 +15,17 @@ import torch
 pytest.importorskip("triton")
 
 from engine.canvas import Canvas, Hole, Known  # noqa: E402
-from engine.checkpoint import load_model  # noqa: E402
+from engine.checkpoints.checkpoint import load_model  # noqa: E402
+from engine.checkpoints.export import save_model  # noqa: E402
+from engine.checkpoints.quantizing import KINDS, Kind, quantize_folder  # noqa: E402
 from engine.config import ModelConfig, SamplingConfig  # noqa: E402
 from engine.denoiser import Denoiser, DenoiseRequest  # noqa: E402
+from engine.device_setup import for_device  # noqa: E402
 from engine.errors import NotFiniteError  # noqa: E402
-from engine.export import save_model  # noqa: E402
-from engine.formats.quantizing import KINDS, Kind, quantize_folder  # noqa: E402
+from engine.graphs.recorded_steps import RecordedSteps  # noqa: E402
 from engine.kernels import work_on  # noqa: E402
-from engine.kernels.model import FusedModel  # noqa: E402
-from engine.model import DiffusionGemma  # noqa: E402
-from engine.ready import for_device  # noqa: E402
-from engine.recorded_steps import RecordedSteps  # noqa: E402
+from engine.models.diffusion_gemma import DiffusionGemma  # noqa: E402
+from engine.models.fused import FusedModel  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 CUDA = torch.device("cuda", 0)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from infill.client import stop
-from infill.service_place import all_places
+from infill.service.client import stop
+from infill.service.location import all_places
 from tests.lsp.client import Client, Gone
 
 

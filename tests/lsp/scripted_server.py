@@ -8,7 +8,7 @@ from lsp import diagnostics, session
 from lsp.__main__ import main
 from lsp.engine_process import EngineProcess
 
-WORKER = Path(__file__).parents[1] / "infill" / "scripted_worker.py"
+WORKER = Path(__file__).parents[1] / "infill" / "service" / "scripted_worker.py"
 
 
 class ScriptedEngine(EngineProcess):

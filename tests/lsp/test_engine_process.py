@@ -29,7 +29,7 @@ from lsp import engine_process
 from lsp.engine_process import COMMAND, Engine, EngineGone, EngineLoading, EngineProcess, EngineState
 
 ROOT = Path(__file__).parents[2]
-SCRIPTED = (sys.executable, str(ROOT / "tests" / "infill" / "scripted_worker.py"))
+SCRIPTED = (sys.executable, str(ROOT / "tests" / "infill" / "service" / "scripted_worker.py"))
 PATIENCE_S = 60.0
 CODE = "def add(one, other):\n    total = one + other\n    return \n\n\nprint(add(1, 2))\n"
 

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from engine.errors import InputError
-from infill import client as service
 from infill.findings import LintRequest
 from infill.request import Hole, InfillRequest
-from infill.service_place import Place, all_places, holder, place_at
+from infill.service import client as service
+from infill.service.location import Place, all_places, holder, place_at
 from infill.settings import Settings
 from lsp.engine_process import EngineLoading, EngineProcess, EngineState
 from tests.lsp.client import PATIENCE_S, Client

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lsprotocol import types
 
+from infill.code.syntax import parse
 from infill.findings import ignores
-from infill.syntax import parse
 from lsp import units as units_module
 from lsp.dismissals import Dismissals
 from lsp.documents import Documents, Edit, Snapshot

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lsprotocol import types
 
-from infill import syntax
-from infill.syntax import SyntaxTree, parse
+from infill.code import syntax
+from infill.code.syntax import SyntaxTree, parse
 from lsp import trees as trees_module
 from lsp.documents import Documents, Snapshot
 from lsp.trees import MANY, Trees
@@ -283,7 +283,7 @@ def test_a_text_that_grows_too_long_has_no_tree_until_it_shrinks(edit, monkeypat
 def test_an_error_of_the_parser_is_told_and_then_the_whole_is_parsed(edit, monkeypatch, caplog):
     edit.tree()
     with monkeypatch.context() as patch:
-        patch.setattr("infill.syntax.SyntaxTree.edited", lambda *_: 1 / 0)
+        patch.setattr("infill.code.syntax.SyntaxTree.edited", lambda *_: 1 / 0)
         edit.change((0, 0, "x\n"))
         assert edit.tree() is None
         assert "ZeroDivisionError" in caplog.text

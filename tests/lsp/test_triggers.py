@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import pytest
 
-from infill.syntax import in_comment, in_string, parse
+from infill.code.syntax import in_comment, in_string, parse
 from lsp.documents import Edit
 from lsp.settings import Eagerness
 from lsp.triggers import RULES, Kind, Situation, lines_wanted, why_quiet
@@ -284,7 +284,7 @@ def shares(text: str) -> dict[str, float]:
     return {level: count / keys for level, count in asked.items()}
 
 
-@pytest.mark.parametrize("name", ["holes.py", "confidence.py", "bracket_check.py"])
+@pytest.mark.parametrize("name", ["cli/holes.py", "complete/confidence.py", "checks/brackets.py"])
 def test_levels_of_eagerness_differ_on_real_code(name: str) -> None:
     share = shares((SOURCES / name).read_text("utf-8"))
     assert share["calm"] < 0.85 * share["balanced"]

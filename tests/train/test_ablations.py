@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from small_recipe import MODEL
 
 from engine.errors import InputError
+from tests.train.small_recipe import MODEL
 from train import ablations
 from train.ablations import Variant, read_variants, recipe_text, results_table, train_variant
 from train.recipe import read_recipe

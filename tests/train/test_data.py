@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from prepared import TOKENIZER, write_prepared
-from windows import SMALL
 
 from engine.errors import InputError
+from tests.train.prepared import TOKENIZER, write_prepared
+from tests.train.windows import SMALL
 from train.data import BatchMaker, TokenFiles, in_background, pinned
 from train.layout import LayoutConfig
 from train.objective import DiffusionBatch

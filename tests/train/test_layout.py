@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from windows import NEWLINE, PYTHON, SMALL, batch_of, source
 
 from engine.config import NoiseConfig
+from tests.train.windows import NEWLINE, PYTHON, SMALL, batch_of, source
 from train.data import diffusion_batch
 from train.head_loss import head_loss
 from train.layout import (

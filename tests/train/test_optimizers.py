@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from engine.config import ModelConfig
-from engine.model import DiffusionGemma
+from engine.models.diffusion_gemma import DiffusionGemma
 from train.layout import LayoutConfig
 from train.optimizers import Muon, Optimizers, initialise, orthogonalised
 from train.recipe import RunConfig, _config_json

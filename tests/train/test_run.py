@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_recipe import MODEL
 from tokenizers import Tokenizer
-from windows import PYTHON, SMALL, batch_of, source
 
 from engine.config import NoiseConfig
 from engine.errors import InputError
-from engine.model import DiffusionGemma
+from engine.models.diffusion_gemma import DiffusionGemma
 from engine.ops.attention import CAUSAL, causal_mask
+from tests.train.small_recipe import MODEL
+from tests.train.windows import PYTHON, SMALL, batch_of, source
 from train.data import TokenFiles, diffusion_batch, make_causal_batch, make_diffusion_batch
 from train.layout import MASK, LayoutConfig, diffusion_rows
 from train.objective import EncoderMemory, add_noise, diffusion_loss, encode, encoder_masks

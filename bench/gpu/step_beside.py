@@ -1,0 +1,144 @@
+"""A denoise step beside transformers' own: the same weights, prompt and canvas width, in one process, in turns.
+
+Run `python -m bench.gpu.step_beside` on a GPU that holds the experts once and all else twice (some 60 GiB, and 100 while
+transformers builds its model); nothing is downloaded. Both sides run whole: a step is the difference between a run of
+many steps and a run of one, over the steps in between, so that reading the prompt counts for nothing. Before that the
+likeliest tokens of both are compared.
+`--tiny` is a dry run at small shapes, on a CPU too; its times mean nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated, Any
+
+import torch
+import typer
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from bench.gpu.step import NEVER, card
+from bench.gpu.step_shapes import TINY, TRUE_26B
+from bench.gpu.step_theirs import STEPS, generate, random_theirs
+from bench.report import RESULTS, Report, Spread, conditions, ratios
+from engine.canvas import Canvas, Hole
+from engine.checkpoints.checkpoint import checkpoint_views
+from engine.config import ModelConfig, SamplingConfig
+from engine.denoiser import Denoiser, DenoiseRequest
+from engine.device_setup import for_device
+from engine.errors import InputError
+from engine.key_values import CanvasMemory
+from engine.models.diffusion_gemma import DiffusionGemma
+from engine.prefix_cache import PrefixCache
+
+HEADER = ("canvas", "context", "this engine, ms", "transformers, ms", "ratio", "same likeliest token")
+
+
+def sharing(theirs: Any, config: ModelConfig, device: torch.device) -> DiffusionGemma:
+    """This engine's model with the weights of `theirs`, whose experts it shares."""
+    state: dict[str, Tensor] = theirs.state_dict()
+    with torch.device("meta"):
+        model = DiffusionGemma(config).to(theirs.dtype)
+    for index, layer in enumerate(model.layers):
+        for name in ("gate_up_proj", "down_proj"):
+            shared = state[f"model.decoder.layers.{index}.experts.{name}"]
+            setattr(layer.experts, name, nn.Parameter(shared, requires_grad=False))
+    for module in model.modules():
+        for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+            if tensor.is_meta:
+                made = torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
+                is_weight = isinstance(tensor, nn.Parameter)
+                setattr(module, name, nn.Parameter(made, requires_grad=False) if is_weight else made)
+    for name, view in checkpoint_views(model).items():
+        if ".experts." not in name:
+            view.copy_(state[name])
+    return model.eval().requires_grad_(False)
+
+
+@torch.inference_mode()
+def likeliest(ours: DiffusionGemma, theirs: Any, prompt: Tensor, canvas: Tensor) -> float:
+    """The share of columns whose likeliest token is the same on both sides, in a first step."""
+    cache = DynamicCache(config=theirs.config.text_config)
+    expected = theirs(input_ids=prompt[None], decoder_input_ids=canvas[None], past_key_values=cache).logits[0]
+    with PrefixCache(ours).encoded(prompt.tolist()) as lease:
+        memory = CanvasMemory(lease.kv, len(canvas))
+        belief = torch.zeros_like(ours.embed(canvas[None]))
+        hidden = ours.denoise(canvas[None], belief, memory.positions(), memory.masks(), memory)
+        found = ours.logits(hidden)[0]
+    return float((found.argmax(-1) == expected.argmax(-1)).float().mean())
+
+
+def per_step(run: Callable[[int], object]) -> Callable[[], float]:
+    """Milliseconds per step of `run`, which takes a number of steps and waits for its answer."""
+
+    def timed(steps: int) -> float:
+        started = perf_counter()
+        run(steps)
+        return 1000 * (perf_counter() - started)
+
+    def measure() -> float:
+        many = timed(STEPS)
+        return (many - timed(1)) / (STEPS - 1)
+
+    return measure
+
+
+@torch.no_grad()  # a compiler may not take tensors of inference mode, in which this engine's own steps run
+def main(
+    compiled: Annotated[bool, typer.Option(help="transformers with a static cache, which it compiles.")] = False,
+    canvas: Annotated[int, typer.Option(min=1, help="Canvas columns, all hole.")] = 256,
+    context: Annotated[int, typer.Option(min=1, help="Prompt tokens.")] = 2048,
+    repeats: Annotated[int, typer.Option(min=2, help="Measured pairs.")] = 10,
+    tiny: Annotated[bool, typer.Option(help="Small shapes, to try the program.")] = False,
+    name: Annotated[str, typer.Option(help="Name of the result files.")] = "step_beside",
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
+) -> None:
+    """Measures both sides in turns."""
+    if not (tiny or torch.cuda.is_available()):
+        raise InputError("There is no GPU here; for a dry run on the CPU run `python -m bench.gpu.step_beside --tiny`.")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    canvas, context = (8, 20) if tiny else (canvas, context)
+    config_json = TINY if tiny else TRUE_26B
+    theirs = random_theirs(config_json, canvas, device)
+    ours = for_device(sharing(theirs, ModelConfig.from_json(config_json), device))
+    denoiser = Denoiser(ours)
+    generator = torch.Generator().manual_seed(0)
+    prompt = torch.randint(3, 250, (context,), generator=generator).to(device)
+    noise = torch.randint(3, 250, (canvas,), generator=generator).to(device)
+    same = likeliest(ours, theirs, prompt, noise)
+
+    def run_ours(steps: int) -> None:
+        sampling = SamplingConfig(max_steps=steps, confidence_threshold=NEVER)
+        denoiser.run([DenoiseRequest(prompt.tolist(), Canvas.of(Hole(canvas)), sampling)])
+
+    mine, others = per_step(run_ours), per_step(lambda steps: generate(theirs, prompt[None], canvas, steps, compiled))
+    for side in (mine, others):
+        side()
+    pairs = [(mine(), others()) for _ in range(repeats)]
+    fast, slow = [one for one, _ in pairs], [one for _, one in pairs]
+    spreads = Spread.of(fast), Spread.of(slow), ratios(slow, fast)
+    rows = [[str(canvas), str(context), f"{spreads[0]}", f"{spreads[1]}", f"{spreads[2]}", f"{same:.1%}"]]
+    figures = {
+        "ours_ms": spreads[0].to_json(), "theirs_ms": spreads[1].to_json(), "ratio": spreads[2].to_json(),
+        "same_likeliest_token": same, "compiled": compiled, "kernels": ours.has_kernels,
+        "recorded": denoiser.recorded is not None and denoiser.recorded.are_recorded,
+    }  # fmt: skip
+    how = "compiled with a static cache" if compiled else "eager with its usual cache"
+    told = [
+        f"Medians and quartiles of {repeats} pairs. Random weights of the true shapes, the same on both sides, in "
+        f"{str(theirs.dtype).removeprefix('torch.')}; the whole canvas a hole; transformers {how}.",
+        f"This engine {'by kernels' if ours.has_kernels else 'in plain PyTorch'}, "
+        f"{'as CUDA graphs' if figures['recorded'] else 'without CUDA graphs'}; its self-conditioning takes the "
+        "likeliest 32 tokens where it runs by kernels, transformers' takes all.",
+        "Same likeliest token: share of columns of a first step. Random weights make near ties likely.",
+    ]
+    told += ["A dry run at tiny shapes: the times mean nothing."] if tiny else []
+    report = Report("A step beside transformers", {**conditions(), **card(device)}, HEADER, rows, told, figures)
+    report.write(name, out)
+    report.show()
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,258 @@
+"""Does lint see what people mended? One-line changes between two releases of a package, before and after.
+
+`python -m bench.lint.releases OLD NEW [OLD NEW …]`, each a folder or an archive (.tar.gz, .zip, .whl). Of all small
+changes those are judged that one edit of a kind makes: another name of the file, another operator, exchanged arguments.
+Whether they mend a bug or only change a behaviour cannot be told from the text; all of them are listed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import io
+import tarfile
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import track
+
+from bench.report import RESULTS, Report, conditions
+from engine.errors import InputError, UsageError
+from infill.cli.support import errors_to_exit_codes, load_completer
+from infill.code.languages import detect
+from infill.code.syntax import SyntaxTree, parse
+from infill.findings import LintRequest
+from infill.lint.edits import find_edits
+from infill.lint.files import character_ranges
+from infill.lint.kinds import Edit
+from infill.lint.linter import Linter
+from infill.lint.quiet import why_quiet
+from infill.lint.survey import Survey
+from infill.settings import Settings
+
+LARGEST = 200_000  # characters of a file
+MOST_CHANGED = 4  # tokens of the line that come or go, at most
+AROUND = 30  # lines that are linted on either side of a change
+
+
+@dataclass(frozen=True)
+class Change:
+    """Line `number` (from 1) of `old` reads otherwise in `new`, and nothing else near it changed."""
+
+    path: str
+    language: str
+    old: str
+    new: str
+    number: int
+    new_number: int
+
+    @property
+    def lines(self) -> tuple[str, str]:
+        return self.old.split("\n")[self.number - 1], self.new.split("\n")[self.new_number - 1]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """codes: kinds with an edit that makes the change. near: codes of what was shown on the line before; right: it
+    proposed the new line; after: codes shown on the new line; others: how much else was shown within AROUND lines,
+    before and after. reached: the new line was among what the model read."""
+
+    path: str
+    before: str
+    now: str
+    codes: list[str]
+    near: list[str]
+    right: bool
+    after: list[str]
+    others: int
+    reached: bool
+
+
+def read_package(source: Path) -> dict[str, str]:
+    """Text by path below the top folder, of the files in known languages. InputError where it cannot be read."""
+    try:
+        if source.is_dir():
+            parts = {file.relative_to(source).as_posix(): file.read_bytes() for file in _files(source)}
+        elif zipfile.is_zipfile(source):
+            with zipfile.ZipFile(source) as archive:
+                parts = {name: archive.read(name) for name in archive.namelist() if detect(name)}
+        else:
+            with tarfile.open(fileobj=io.BytesIO(source.read_bytes())) as tar:
+                members = [one for one in tar.getmembers() if one.isfile() and detect(one.name)]
+                parts = {one.name: content.read() for one in members if (content := tar.extractfile(one)) is not None}
+    except (OSError, tarfile.TarError, zipfile.BadZipFile) as error:
+        raise InputError(f"{source} is no folder or archive that can be read ({error}); name an sdist.") from error
+    found = {}
+    for name, data in parts.items():
+        try:
+            found[_below_top(name, source)] = data.decode("utf-8").replace("\r\n", "\n")
+        except UnicodeDecodeError:
+            continue
+    return found
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (file for file in sorted(folder.rglob("*")) if file.is_file() and detect(file.name))
+
+
+def _below_top(name: str, source: Path) -> str:
+    """Archives of sources have a top folder named after their version."""
+    parts = PurePosixPath(name).parts
+    return "/".join(parts[1:]) if not source.is_dir() and source.suffix != ".whl" and len(parts) > 1 else name
+
+
+def one_line_changes(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[Change]:
+    """Single lines in which at most MOST_CHANGED tokens of code differ; comments, strings and layout do not count."""
+    for path in sorted({*old} & {*new}):
+        before, after = old[path], new[path]
+        if before == after or max(len(before), len(after)) > LARGEST or why_quiet(path, before) is not None:
+            continue
+        language = detect(path) or ""
+        trees = parse(before, language), parse(after, language)
+        if trees[0] is None or trees[1] is None:
+            continue
+        matcher = difflib.SequenceMatcher(None, before.split("\n"), after.split("\n"), autojunk=False)
+        for tag, first, last, new_first, new_last in matcher.get_opcodes():
+            if tag == "replace" and last - first == new_last - new_first == 1:
+                change = Change(path, language, before, after, first + 1, new_first + 1)
+                if 0 < _differing(_tokens(trees[0], first + 1), _tokens(trees[1], new_first + 1)) <= MOST_CHANGED:
+                    yield change
+
+
+def _tokens(tree: SyntaxTree, number: int) -> list[str]:
+    """The leaves of the tree on a line, without comments; a string's inside counts as one of them, but always alike."""
+    (span,) = character_ranges(tree.text, [range(number, number + 1)]) or ((0, 0),)
+    start, end = tree.byte(span[0]), tree.byte(span[1])
+    found, pending = [], [tree.root]
+    while pending:
+        node = pending.pop()
+        if node.end_byte <= start or node.start_byte >= end or node.type in tree.language.comments:
+            continue
+        if node.type in tree.language.strings:
+            found.append("string")
+        elif not node.child_count:
+            found.append(tree.part(node))
+        else:
+            pending.extend(reversed(node.children))
+    return found
+
+
+def _differing(one: list[str], other: list[str]) -> int:
+    matcher = difflib.SequenceMatcher(None, one, other, autojunk=False)
+    return sum(max(b - a, d - c) for tag, a, b, c, d in matcher.get_opcodes() if tag != "equal")
+
+
+def kinds_that_make(change: Change) -> list[str]:
+    """The codes of kinds with an edit in the old text that makes the new line."""
+    tree = parse(change.old, change.language)
+    if tree is None:
+        return []
+    start, end = _line(change.old, change.number)
+    found = find_edits(tree, Survey(tree), ((start, end),))
+    line = change.old[start:end]
+    made = {edit.code for edit in found if _made(line, start, edit) == change.lines[1]}
+    return sorted(made)
+
+
+def judge(linter: Linter, change: Change, codes: Sequence[str]) -> Outcome:
+    """What lint says of the code before and after. codes: of the kinds that make the change."""
+    path, language = change.path, change.language
+    shown, others, right, reached = _near(linter, path, language, change.old, change.number, change.lines[1])
+    after, more, _, _ = _near(linter, path, language, change.new, change.new_number, "")
+    before, now = change.lines
+    return Outcome(change.path, before.strip(), now.strip(), [*codes], shown, right, after, others + more, reached)
+
+
+def _near(
+    linter: Linter, path: str, language: str, text: str, number: int, wanted: str
+) -> tuple[list[str], int, bool, bool]:
+    """(codes shown on the line, findings around it, one of them makes it `wanted`, so did an edit that was read)."""
+    around = character_ranges(text, [range(max(1, number - AROUND), number + AROUND)])
+    start, end = _line(text, number)
+    request = LintRequest(text, language, path, around)
+    judged = linter.judge(request, linter.shown)
+    line = text[start:end]
+    shown = linter.select(request, judged)
+    near = [one.edit for one in shown if start <= one.edit.start and one.edit.end <= end]
+    read = [one.edit for one in judged if start <= one.edit.start and one.edit.end <= end]
+    return (
+        [edit.code for edit in near],
+        len(shown) - len(near),
+        any(_made(line, start, edit) == wanted for edit in near),
+        any(_made(line, start, edit) == wanted for edit in read),
+    )
+
+
+def _line(text: str, number: int) -> tuple[int, int]:
+    """[start, end) of line `number` (from 1), without its end."""
+    ((start, end),) = character_ranges(text, [range(number, number + 1)]) or ((0, 0),)
+    return start, end - text[start:end].endswith("\n")
+
+
+def _made(line: str, start: int, edit: Edit) -> str:
+    """The line, which starts at `start`, with the edit."""
+    return line[: max(0, edit.start - start)] + edit.replacement + line[max(0, edit.end - start) :]
+
+
+def releases_report(changes: int, outcomes: Sequence[Outcome], shown: Set[str], known: Mapping[str, Any]) -> Report:
+    """changes: how many small ones there were; outcomes: of those that an edit makes."""
+    rows = []
+    for code in [*sorted(shown), "all"]:
+        own = [one for one in outcomes if code == "all" or code in one.codes]
+        near = [one for one in own if (one.near if code == "all" else code in one.near)]
+        rows.append([code, str(len(own)), *(str(sum(map(bool, column))) for column in _columns(own, near))])
+    others = sum(one.others for one in outcomes)
+    notes = [
+        f"{changes} one-line changes of at most {MOST_CHANGED} tokens; {len(outcomes)} of them are what one edit of a "
+        f"kind that is shown makes. {others} findings elsewhere within {AROUND} lines of these, before and after.",
+        *(
+            f"{'right' if one.right else 'near' if one.near else 'after' if one.after else 'quiet'}: {one.path}: "
+            f"`{one.before}` -> `{one.now}`"
+            for one in outcomes
+        ),
+    ]
+    header = ("kind", "changes", "read", "shown before", "of these right", "shown after")
+    figures = {"changes": changes, "outcomes": [asdict(one) for one in outcomes]}
+    return Report("Lint of one-line changes between releases", {**known, **conditions()}, header, rows, notes, figures)
+
+
+def _columns(own: Sequence[Outcome], near: Sequence[Outcome]) -> list[list[object]]:
+    return [[one.reached for one in own], [*near], [one.right for one in near], [one.after for one in own]]
+
+
+@errors_to_exit_codes
+def main(
+    releases: Annotated[list[Path], typer.Argument(metavar="OLD NEW…", help="Folders or archives, in pairs.")],
+    model: Annotated[str, typer.Option(help="Model to judge: a name, a hub id or a folder.")] = "pocket",
+    threads: Annotated[int, typer.Option(min=1, help="Most CPU threads.")] = 8,
+    write: Annotated[bool, typer.Option(help="Write bench/results/lint_releases.json and .md.")] = False,
+) -> None:
+    """Lint one-line changes between releases."""
+    if len(releases) % 2:
+        raise UsageError("Releases come in pairs, the older one first; add the one that is missing.")
+    linter = Linter(load_completer(Settings(model=model, threads=threads)))
+    if not linter.can_lint:
+        raise InputError(f"The model {model} has no bars to judge; learn some with `python -m train.lint.thresholds`.")
+    pairs = [*zip(releases[::2], releases[1::2], strict=True)]
+    console = Console(stderr=True)
+    changes: list[Change] = []
+    for old, new in track(pairs, "releases", console=console, transient=True):
+        found = one_line_changes(read_package(old), read_package(new))
+        changes += [one for one in found if one.language in linter.languages]
+    made = [(one, codes) for one in changes if (codes := [*linter.shown.intersection(kinds_that_make(one))])]
+    outcomes = [
+        judge(linter, one, sorted(codes)) for one, codes in track(made, "changes", console=console, transient=True)
+    ]
+    known = {"model": model, "releases": [f"{old.name} {new.name}" for old, new in pairs]}
+    report = releases_report(len(changes), outcomes, linter.shown, known)
+    report.show()
+    if write:
+        report.write("lint_releases", RESULTS)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,265 @@
+"""Is an answer right, how nearly, and what do many of them say together? Outcomes, rows of a table, calibration.
+
+Knows texts and numbers; must not know how an answer was made, or how a table is shown.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from os.path import commonprefix
+
+import numpy as np
+
+from bench.quality.baselines import Answer
+from infill.code.syntax import error_score, parse
+from infill.prompts.text_tokens import TextTokens
+from train.held_out import ONE_LINE, HeldOutHole
+
+ALL = "all"
+Z = 1.96  # standard normal, 95 %
+SHARES = tuple(share / 10 for share in range(1, 10))
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One answer to one hole. offset: of the hole, in characters; similarity: difflib's ratio; parses: with no more
+    errors than with the truth; tokens, true_tokens: of the model, in the answer and in the truth; kept: the share of
+    the truth's characters that one would keep of what is shown. passing: confidence and exactness of what would be
+    shown if the bar were 0, None where the other checks refuse everything or there is no confidence."""
+
+    method: str
+    language: str
+    kind: str
+    project: str
+    path: str
+    offset: int
+    exact: bool
+    similarity: float
+    parses: bool
+    tokens: int
+    true_tokens: int
+    steps: int
+    ms: float
+    shown: bool
+    reason: str | None
+    confidence: float | None
+    source: str
+    kept: float
+    passing: tuple[float, bool] | None
+    text: str
+    truth: str
+
+
+def judge(method: str, hole: HeldOutHole, answer: Answer, tokens: TextTokens) -> Outcome:
+    """White space at the end does not count, nor at the start where the hole is within one line."""
+    text, truth = _trimmed(answer.text, hole), _trimmed(hole.truth, hole)
+    errors = _errors(hole.before + answer.text + hole.after, hole.language)
+    passing = answer.best_passing
+    return Outcome(
+        method=method,
+        language=hole.language,
+        kind=hole.kind,
+        project=hole.project,
+        path=hole.path,
+        offset=len(hole.before),
+        exact=text == truth,
+        similarity=difflib.SequenceMatcher(None, text, truth, autojunk=False).ratio(),
+        parses=errors <= _errors(hole.before + hole.truth + hole.after, hole.language),
+        tokens=len(tokens.encode(answer.text.rstrip("\n"))),
+        true_tokens=len(tokens.encode(hole.truth)),
+        steps=answer.steps,
+        ms=answer.ms,
+        shown=answer.shown,
+        reason=answer.reason,
+        confidence=answer.confidence,
+        source=answer.source,
+        kept=len(commonprefix([text, truth])) / len(truth) if answer.shown else 0.0,
+        passing=(passing[0], _trimmed(passing[1], hole) == truth) if passing else None,
+        text=answer.text,
+        truth=hole.truth,
+    )
+
+
+def _trimmed(text: str, hole: HeldOutHole) -> str:
+    return text.strip() if hole.one_line else text.rstrip()
+
+
+@lru_cache(maxsize=64)
+def _errors(text: str, language: str) -> int:
+    tree = parse(text, language)
+    return error_score(tree).errors if tree else 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a group of outcomes says. interval: 95 %, of `exact`; length_ratio: mean of the answer's over the truth's
+    tokens; within_one: share of answers at most one token longer or shorter than the truth; copied, drafted: shares
+    of answers that come from the context, and from the causal encoder; exact_of_shown: None where nothing is shown."""
+
+    language: str
+    kind: str
+    method: str
+    holes: int
+    exact: float
+    interval: Interval
+    similarity: float
+    parses: float
+    length_ratio: float
+    within_one: float
+    shown: float
+    exact_of_shown: float | None
+    kept: float
+    copied: float
+    drafted: float
+    steps: float
+    ms: float
+
+
+def rows(outcomes: Sequence[Outcome]) -> list[Row]:
+    """By language, kind and method in the order in which they came; then each kind over all languages."""
+    groups: dict[tuple[str, str, str], list[Outcome]] = defaultdict(list)
+    languages = [*dict.fromkeys(one.language for one in outcomes)]
+    for one in outcomes:
+        for language in (one.language, ALL)[: 1 + (len(languages) > 1)]:
+            for kind in (one.kind, ALL):
+                groups[language, kind, one.method].append(one)
+    orders = [[*dict.fromkeys(getattr(one, name) for one in outcomes), ALL] for name in ("language", "kind", "method")]
+    ordered = sorted(groups, key=lambda key: [order.index(part) for order, part in zip(orders, key, strict=True)])
+    return [_row(*key, groups[key]) for key in ordered]
+
+
+def _row(language: str, kind: str, method: str, group: Sequence[Outcome]) -> Row:
+    right = sum(one.exact for one in group)
+    shown = [one.exact for one in group if one.shown]
+    return Row(
+        language=language,
+        kind=kind,
+        method=method,
+        holes=len(group),
+        exact=right / len(group),
+        interval=wilson(right, len(group)),
+        similarity=_mean([one.similarity for one in group]),
+        parses=_mean([one.parses for one in group]),
+        length_ratio=_mean([one.tokens / max(one.true_tokens, 1) for one in group]),
+        within_one=_mean([abs(one.tokens - one.true_tokens) <= 1 for one in group]),
+        shown=len(shown) / len(group),
+        exact_of_shown=_mean(shown) if shown else None,
+        kept=_mean([one.kept for one in group]),
+        copied=_mean([one.source == "copy" for one in group]),
+        drafted=_mean([one.source == "causal" for one in group]),
+        steps=_mean([one.steps for one in group]),
+        ms=_mean([one.ms for one in group]),
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def wilson(successes: int, trials: int) -> Interval:
+    """The 95 % score interval of a share (Wilson 1927); 0 to 1 without trials."""
+    if not trials:
+        return 0.0, 1.0
+    share, spread = successes / trials, Z * Z / trials
+    middle = (share + spread / 2) / (1 + spread)
+    reach = Z * math.sqrt(share * (1 - share) / trials + spread / (4 * trials)) / (1 + spread)
+    return max(0.0, middle - reach), min(1.0, middle + reach)
+
+
+@dataclass(frozen=True)
+class BarPoint:
+    """What a bar of `threshold` shows: a share of all holes, and how many of them are right. interval: 95 %, of
+    `precision`, which is None where nothing is shown."""
+
+    threshold: float
+    shown: float
+    count: int
+    right: int
+    precision: float | None
+    interval: Interval
+
+
+class BarCurve:
+    """How well confidence tells right from wrong, over what passes the other checks. `holes`: all that were asked."""
+
+    def __init__(self, outcomes: Sequence[Outcome]) -> None:
+        passing = sorted((one.passing for one in outcomes if one.passing), key=lambda pair: -pair[0])
+        self.holes = len(outcomes)
+        self.confidence = np.array([confidence for confidence, _ in passing], dtype=np.float64)
+        self.exact = np.array([exact for _, exact in passing], dtype=bool)
+
+    def at(self, threshold: float) -> BarPoint:
+        """`threshold` itself passes, as in infill.checks.checks."""
+        count = int((self.confidence >= threshold).sum())
+        right = int(self.exact[:count].sum())
+        precision = right / count if count else None
+        return BarPoint(threshold, count / max(self.holes, 1), count, right, precision, wilson(right, count))
+
+    def at_shares(self) -> list[BarPoint]:
+        """The thresholds that show about SHARES of the holes, as far as the other checks let so many pass."""
+        counts = [max(1, round(share * self.holes)) for share in SHARES]
+        thresholds = [float(self.confidence[count - 1]) for count in counts if count <= len(self.confidence)]
+        return [self.at(threshold) for threshold in dict.fromkeys(thresholds)]
+
+    def curve(self) -> list[BarPoint]:
+        """A point for each confidence that occurs, the highest first."""
+        return [self.at(float(threshold)) for threshold in np.unique(self.confidence)[::-1]]
+
+    def lowest(self, precision: float) -> BarPoint | None:
+        """The lowest confidence at which at least that share of what is shown is right; None where there is none."""
+        good = [point for point in self.curve() if point.precision is not None and point.precision >= precision]
+        return good[-1] if good else None
+
+    def area(self) -> float | None:
+        """Under the ROC: how often a right answer has the higher confidence than a wrong one, ties count half
+        (Mann and Whitney 1947). None where all are right or all are wrong."""
+        right, wrong = self.confidence[self.exact], self.confidence[~self.exact]
+        if not len(right) or not len(wrong):
+            return None
+        ordered = np.sort(wrong)
+        below = np.searchsorted(ordered, right, "left") + np.searchsorted(ordered, right, "right")
+        return float(below.sum() / (2 * len(right) * len(wrong)))
+
+    def roc(self) -> tuple[list[float], list[float]]:
+        """The shares of the wrong and of the right answers that are shown, from the highest bar to none."""
+        wrong, right = [0.0], [0.0]
+        for point in self.curve():
+            wrong.append((point.count - point.right) / max(int((~self.exact).sum()), 1))
+            right.append(point.right / max(int(self.exact.sum()), 1))
+        return wrong, right
+
+
+@dataclass(frozen=True)
+class LengthGap:
+    """On the one-line holes: exact match and similarity with a fixed length, with null slots, with the true length;
+    and the share of the way from the first to the last that null slots go, None where there is no way."""
+
+    holes: int
+    exact: tuple[float, float, float]
+    similarity: tuple[float, float, float]
+    exact_closed: float | None
+    similarity_closed: float | None
+
+
+def length_gap(outcomes: Sequence[Outcome], methods: tuple[str, str, str]) -> LengthGap | None:
+    """`methods`: the names of fixed length, null slots and true length; None where one of them is missing."""
+    groups = [[one for one in outcomes if one.method == method and one.kind in ONE_LINE] for method in methods]
+    if not all(groups):
+        return None
+
+    def means(measure: str) -> tuple[float, float, float]:
+        low, middle, high = (_mean([getattr(one, measure) for one in group]) for group in groups)
+        return low, middle, high
+
+    exact, similarity = means("exact"), means("similarity")
+    return LengthGap(len(groups[0]), exact, similarity, _closed(*exact), _closed(*similarity))
+
+
+def _closed(low: float, middle: float, high: float) -> float | None:
+    return (middle - low) / (high - low) if high > low else None

@@ -1,0 +1,272 @@
+"""What bench.quality.run found, for people and for programs: tables on a console, Markdown, JSON, a picture.
+
+Knows outcomes and conditions; must not know a model or how holes are filled.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bench.quality.judge import BarCurve, BarPoint, LengthGap, Outcome, Row, length_gap, rows
+from engine.errors import InputError
+
+LEAST_WIDTH = 110
+PICTURES = (".svg", ".png", ".pdf")
+NAMES = ("language", "hole", "method")
+WRITTEN = ("holes", "exact", "95 %", "similar", "parses", "length", "±1", "steps", "ms")
+SHOWN = ("copied", "drafted", "shown", "right", "kept")
+BAR_HEADER = ("bar", "shown", "holes", "right", "95 %")
+BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#666666"
+_CHECKSUM = re.compile("[0-9a-f]{64}")
+STYLE = {
+    "font.size": 9,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "gesso",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "legend.frameon": False,
+}
+
+
+@dataclass(frozen=True)
+class QualityReport:
+    """conditions: what the figures depend on. judged: the method whose confidence is calibrated; bar: the threshold
+    it ran with; wanted: the precision that a bar is sought for. gap: the methods of fixed length, null slots and
+    true length."""
+
+    conditions: Mapping[str, Any]
+    outcomes: Sequence[Outcome]
+    judged: str
+    bar: float
+    gap: tuple[str, str, str]
+    wanted: float | None = None
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        return rows(self.outcomes)
+
+    @cached_property
+    def calibration(self) -> BarCurve:
+        return BarCurve([one for one in self.outcomes if one.method == self.judged])
+
+    @cached_property
+    def length_gap(self) -> LengthGap | None:
+        return length_gap(self.outcomes, self.gap)
+
+    def tables(self) -> list[tuple[str, Sequence[str], list[list[str]]]]:
+        """Title, header and cells of each table."""
+        languages = {row.language for row in self.rows}
+        names = NAMES[len(languages) == 1 :]
+        heads = [[row.language, row.kind, row.method][-len(names) :] for row in self.rows]
+        place = f" ({', '.join(languages)})" if len(languages) == 1 else ""
+        bars = sorted([*self.calibration.at_shares(), self.calibration.at(self.bar)], key=lambda bar: -bar.threshold)
+        return [
+            (
+                f"What is written{place}",
+                (*names, *WRITTEN),
+                [[*head, *_written(row)] for head, row in zip(heads, self.rows, strict=True)],
+            ),
+            (
+                f"What is shown{place}",
+                (*names, *SHOWN),
+                [[*head, *_shown(row)] for head, row in zip(heads, self.rows, strict=True)],
+            ),
+            (f"The bar of confidence ({self.judged})", BAR_HEADER, [self._bar_row(bar) for bar in bars]),
+        ]
+
+    def show(self) -> None:
+        """On standard output, wide enough for the tables also where that is no terminal."""
+        console = Console()
+        console.width = max(console.width, LEAST_WIDTH)
+        for title, header, cells in self.tables():
+            console.print(_table(title, header, cells))
+        for note in self.notes():
+            console.print(f"- {note}", markup=False, highlight=False)
+
+    def markdown(self) -> str:
+        lines: list[str] = []
+        for title, header, cells in self.tables():
+            lines += [f"{title}:", "", *_markdown_table(header, cells), ""]
+        return "\n".join([*lines, *(f"- {note}" for note in self.notes())]) + "\n"
+
+    def to_json(self, texts: bool) -> dict[str, Any]:
+        """`texts`: with what was written and what stood there."""
+        outcomes = [asdict(one) for one in self.outcomes]
+        for outcome in [] if texts else outcomes:
+            del outcome["text"], outcome["truth"]
+        lowest = self.calibration.lowest(self.wanted) if self.wanted is not None else None
+        return {
+            "conditions": dict(self.conditions),
+            "table": [asdict(row) for row in self.rows],
+            "calibration": {
+                "method": self.judged,
+                "bar": asdict(self.calibration.at(self.bar)),
+                "area": self.calibration.area(),
+                "curve": [asdict(point) for point in self.calibration.curve()],
+                "wanted_precision": self.wanted,
+                "lowest_bar": asdict(lowest) if lowest else None,
+            },
+            "length_gap": asdict(self.length_gap) if self.length_gap else None,
+            "notes": self.notes(),
+            "outcomes": outcomes,
+        }
+
+    def notes(self) -> list[str]:
+        found = [
+            "; ".join(f"{name} {_in_words(value)}" for name, value in self.conditions.items()),
+            "exact: the truth but for white space at the end, within a line also at the start, with Wilson's interval; "
+            "similar: difflib's ratio; parses: with no more errors than with the truth; length: tokens written for "
+            "each that was missing; ±1: at most one too many or too few.",
+            "copied, drafted: taken from the context, written by the causal encoder; right: exact among shown; kept: "
+            "the share of the truth that one would keep of what is shown.",
+            f"ms: {self._times_in_words()}; copy and causal have no checks and work one hole at a time; a step of "
+            "causal is a token.",
+        ]
+        area = self.calibration.area()
+        if area is not None:
+            passing = len(self.calibration.confidence)
+            found.append(
+                f"Confidence tells right from wrong with an area under the ROC of {area:.2f} over the {passing} of "
+                f"{self.calibration.holes} holes that pass the other checks; the bar is {self.bar:g}."
+            )
+        if self.wanted is not None:
+            found.append(self._lowest_in_words(self.wanted))
+        if self.length_gap:
+            found.append(_gap_in_words(self.length_gap, self.gap))
+        return found
+
+    def _times_in_words(self) -> str:
+        batch = self.conditions["batch"]
+        return "one request at a time" if batch == 1 else f"a hole's part of a batch of at most {batch}"
+
+    def _lowest_in_words(self, wanted: float) -> str:
+        point = self.calibration.lowest(wanted)
+        if point is None:
+            return f"On these holes no bar makes {wanted:.0%} of what is shown right."
+        return (
+            f"The lowest bar with at least {wanted:.0%} right on these holes is {point.threshold:.4f}: it shows "
+            f"{point.shown:.1%}, of these {point.right} of {point.count} right ({_interval(point.interval)})."
+        )
+
+    def _bar_row(self, bar: BarPoint) -> list[str]:
+        threshold = f"{bar.threshold:.4f}" + (" (set)" if bar.threshold == self.bar else "")
+        return [threshold, _share(bar.shown), str(bar.count), _share(bar.precision), _interval(bar.interval)]
+
+    def plot(self, file: Path) -> None:
+        """What is right of what is shown, against how much is shown; and the ROC. `drawing_library` says beforehand
+        whether this can be drawn."""
+        matplotlib = drawing_library(file)
+        from matplotlib.figure import Figure
+
+        with matplotlib.rc_context(STYLE):
+            figure = Figure(figsize=(7.2, 3.4), layout="constrained", facecolor="white")
+            left, right = figure.subplots(1, 2)
+            self._draw_bars(left)
+            self._draw_roc(right)
+            figure.savefig(file, dpi=160, metadata={"Date": None} if file.suffix == ".svg" else None)
+
+    def _draw_bars(self, axes: Any) -> None:
+        bars, own = self.calibration.curve(), self.calibration.at(self.bar)
+        shown = [bar.shown for bar in bars]
+        low, high = ([bar.interval[side] for bar in bars] for side in (0, 1))
+        axes.fill_between(shown, low, high, color=BLUE, alpha=0.15, linewidth=0, label="95 %")
+        axes.plot(shown, [bar.precision for bar in bars], color=BLUE, linewidth=1.4, label="exact among shown")
+        if own.precision is not None:
+            axes.plot([own.shown], [own.precision], "o", color=ORANGE, label=f"bar {self.bar:g}")
+        axes.set(xlabel="share shown", ylabel="exact among shown", xlim=(0, 1), ylim=(0, 1))
+        axes.legend(loc="upper right")
+
+    def _draw_roc(self, axes: Any) -> None:
+        area = self.calibration.area()
+        axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
+        axes.plot(*self.calibration.roc(), color=BLUE, linewidth=1.4)
+        axes.set(xlabel="share of the wrong that is shown", ylabel="share of the right that is shown")
+        axes.set(xlim=(0, 1), ylim=(0, 1))
+        if area is not None:
+            axes.text(0.95, 0.05, f"area {area:.2f}", ha="right", va="bottom", color=GREY)
+
+
+def drawing_library(file: Path) -> Any:
+    """matplotlib. Raises InputError without it, and where it cannot write such a file."""
+    if file.suffix not in PICTURES:
+        raise InputError(f"The picture {file} must end in one of {', '.join(PICTURES)}.")
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise InputError("Drawing needs matplotlib; install it with `pip install matplotlib`.") from error
+    return matplotlib
+
+
+def _table(title: str, header: Sequence[str], cells: Sequence[Sequence[str]]) -> Table:
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for name in header:
+        table.add_column(name, justify="left" if name in NAMES else "right", no_wrap=True)
+    for row in cells:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _markdown_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *cells)]
+
+
+def _written(row: Row) -> list[str]:
+    return [
+        str(row.holes),
+        _share(row.exact),
+        _interval(row.interval),
+        f"{row.similarity:.2f}",
+        _share(row.parses),
+        f"{row.length_ratio:.2f}",
+        _share(row.within_one),
+        f"{row.steps:.1f}",
+        f"{row.ms:.0f}",
+    ]
+
+
+def _shown(row: Row) -> list[str]:
+    shares = (row.copied, row.drafted, row.shown, row.exact_of_shown)
+    return [*map(_share, shares), f"{row.kept:.2f}"]
+
+
+def _share(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"
+
+
+def _interval(interval: tuple[float, float]) -> str:
+    return f"{interval[0]:.1%}–{interval[1]:.1%}".replace("%–", "–")
+
+
+def _in_words(value: object) -> str:
+    """Checksums by their first digits."""
+    if isinstance(value, Mapping):
+        return " ".join(f"{name} {_in_words(part)}" for name, part in value.items()) or "unknown"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)[:12] if _CHECKSUM.fullmatch(str(value)) else str(value)
+
+
+def _gap_in_words(gap: LengthGap, methods: Sequence[str]) -> str:
+    parts = []
+    for name, (low, middle, high), closed in (
+        ("exact", gap.exact, gap.exact_closed),
+        ("similarity", gap.similarity, gap.similarity_closed),
+    ):
+        share = "no gap to close" if closed is None else f"{closed:.0%} of the gap closed"
+        parts.append(f"{name} {low:.3f}, {middle:.3f}, {high:.3f} ({share})")
+    return f"{', '.join(methods)} on {gap.holes} one-line holes: {'; '.join(parts)}."

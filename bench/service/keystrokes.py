@@ -1,0 +1,419 @@
+"""From keystroke to suggestion: real code typed anew, as people type, through the real server over stdio.
+
+Run `python -m bench.service.keystrokes`. Each scenario under bench/scenarios is a file and the regions of it that are typed
+again: with pauses, mistakes and deletions, accepting a suggestion that is right. `--cut FILE` makes a new one. The
+committed result is the baseline: `--baseline` compares with it. Must not know how the server finds a suggestion.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+import statistics
+import sys
+import time
+from collections import Counter, defaultdict
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import psutil
+import typer
+from lsprotocol import types
+from pygls.lsp.client import LanguageClient
+from rich.console import Console
+from rich.table import Table
+
+from bench.report import conditions
+from engine.errors import InputError
+
+SCENARIOS = Path(__file__).parents[1] / "scenarios"
+RESULT = Path(__file__).parents[1] / "results" / "keystrokes.json"
+GAP_S, WORD_GAP_S, LINE_GAP_S = 0.13, 0.22, 0.7  # medians: within a word, at its edge, at a new line
+SPREAD = 0.35  # of the logarithm of a gap
+MISTAKES = 0.03  # of the letters; each is taken back two letters later
+READING_S = 0.35  # from suggestion to acceptance
+LEAST_WORTH = 4  # characters that are worth an acceptance
+URI = "file:///scenario/"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A file; `typed`: [start, end) regions that are typed anew; `quiet`: offsets where nothing should be shown."""
+
+    path: str
+    language: str
+    text: str
+    typed: tuple[tuple[int, int], ...]
+    quiet: tuple[int, ...]
+
+
+@dataclass
+class Tally:
+    """What was seen at the keystrokes of one or several scenarios."""
+
+    keystrokes: int = 0
+    asked: int = 0
+    with_suggestion: int = 0
+    to_suggestion_ms: list[float] = field(default_factory=list)
+    by_rung_ms: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    rules: Counter[str] = field(default_factory=Counter)
+    echo_ms: list[float] = field(default_factory=list)
+    accepted: int = 0
+    accepted_characters: int = 0
+    written: int = 0
+    kept_on: int = 0
+    flickered: int = 0
+    quiet_places: int = 0
+    quiet: int = 0
+
+
+class Typist:
+    """One client that types; what stands in the document is `text`, the cursor at `cursor`."""
+
+    def __init__(self, client: LanguageClient, tally: Tally, seed: int, pace: float) -> None:
+        self.client, self.tally, self.random, self.pace = client, tally, random.Random(seed), pace
+        self.uri, self.text, self.cursor, self.version = "", "", 0, 0
+        self.pending: asyncio.Task[Any] | None = None
+        self.shown: tuple[str, str] | None = None  # the suggestion and its id
+        self.noted_at = 0.0
+
+    async def read_notes(self) -> None:
+        """The server's own notes since the last time: which rung answered in what time, which rule kept quiet."""
+        notes = await self.client.workspace_execute_command_async(types.ExecuteCommandParams("gesso.whyNothing"))
+        for note in reversed(notes or []):
+            if note["at"] <= self.noted_at:
+                continue
+            self.noted_at = note["at"]
+            if note["outcome"] == "shown":
+                self.tally.by_rung_ms[note["rung"]].append(note["total_ms"])
+            else:
+                self.tally.rules[note["rule"] or note["outcome"]] += 1
+
+    async def play(self, scenario: Scenario, index: int) -> None:
+        """Opens the file without its regions, types each, closes it."""
+        for number, (start, end) in enumerate(scenario.typed):
+            self.uri, self.version, self.shown = f"{URI}{index}/{number}/{Path(scenario.path).name}", 1, None
+            self.text, self.cursor = scenario.text[:start] + scenario.text[end:], start
+            item = types.TextDocumentItem(self.uri, scenario.language, 1, self.text)
+            self.client.text_document_did_open(types.DidOpenTextDocumentParams(item))
+            await self._type(scenario.text[start:end])
+            await self._leave()
+        for number, offset in enumerate(scenario.quiet):
+            await self._stay_quiet(scenario, f"{URI}{index}/quiet/{number}", offset)
+
+    async def _type(self, wanted: str) -> None:
+        self.tally.written += len(wanted)
+        done = 0
+        while done < len(wanted):
+            if taken := await self._accept(wanted[done:]):
+                done += taken
+                continue
+            if wanted[done].isalpha() and self.random.random() < MISTAKES:
+                letters = "qx"[: self.random.randint(1, 2)]
+                for letter in letters:
+                    await self._key(letter, 0, "a")
+                for _ in letters:
+                    await self._key("", 1, "a")
+            piece = wanted[done]
+            if piece == "\n":  # the editor writes the indentation
+                rest = wanted[done + 1 :]
+                piece += rest[: len(rest) - len(rest.lstrip(" \t"))]
+            await self._key(piece, 0, wanted[done - 1] if done else " ")
+            done += len(piece)
+
+    async def _key(self, inserted: str, deleted: int, before: str) -> None:
+        """One key: the edit, then the request for a suggestion, the older one cancelled; then the pause."""
+        begun = time.perf_counter()
+        self._edit(inserted, deleted)
+        self.tally.keystrokes += 1
+        if self.pending is not None and not self.pending.done():
+            self.pending.cancel()
+        if self.shown is not None:
+            text, identifier = self.shown
+            agrees = not deleted and text.startswith(inserted) and len(text) > len(inserted)
+            self.shown = (text[len(inserted) :], identifier) if agrees else None
+        self.pending = asyncio.ensure_future(self._ask(begun, self.version))
+        if self.tally.keystrokes % 50 == 0:
+            await self.read_notes()
+        echo = asyncio.ensure_future(self._echo())
+        await asyncio.sleep(self._gap(inserted, before))
+        await echo
+
+    def _gap(self, inserted: str, before: str) -> float:
+        edge = not (inserted.isalnum() and before.isalnum())
+        median = LINE_GAP_S if inserted.startswith("\n") else WORD_GAP_S if edge else GAP_S
+        return float(median * self.pace * self.random.lognormvariate(0, SPREAD))
+
+    async def _ask(self, begun: float, version: int) -> None:
+        self.tally.asked += 1
+        expected = self.shown
+        result = await self.client.text_document_inline_completion_async(self._params())
+        if version != self.version:
+            return
+        items = result.items if isinstance(result, types.InlineCompletionList) else result or []
+        if not items:
+            self.shown = None
+            return
+        self.tally.with_suggestion += 1
+        self.tally.to_suggestion_ms.append(1000 * (time.perf_counter() - begun))
+        text = str(items[0].insert_text)
+        if expected is not None:
+            self.tally.kept_on += 1
+            self.tally.flickered += expected[0] != text
+        arguments = items[0].command.arguments if items[0].command else None
+        self.shown = text, str(arguments[0]) if arguments else ""
+
+    async def _echo(self) -> None:
+        """How soon the server answers something trivial: whether it is held up by what it does for suggestions."""
+        begun = time.perf_counter()
+        await self.client.workspace_execute_command_async(types.ExecuteCommandParams("gesso.status"))
+        self.tally.echo_ms.append(1000 * (time.perf_counter() - begun))
+
+    async def _accept(self, rest: str) -> int:
+        """Waits to read what is shown, and takes it if it is what was to be typed; how many characters that were."""
+        if self.shown is None or not rest.startswith(self.shown[0]) or len(self.shown[0].strip()) < LEAST_WORTH:
+            return 0
+        text, identifier = self.shown
+        await asyncio.sleep(READING_S * self.pace)
+        self._edit(text, 0)
+        self.shown = None
+        params = types.ExecuteCommandParams("gesso.accepted", arguments=[identifier])
+        await self.client.workspace_execute_command_async(params)
+        self.tally.accepted += 1
+        self.tally.accepted_characters += len(text)
+        self.tally.keystrokes += 1
+        self.pending = asyncio.ensure_future(self._ask(time.perf_counter(), self.version))
+        await asyncio.sleep(GAP_S * self.pace)
+        return len(text)
+
+    def _edit(self, inserted: str, deleted: int) -> None:
+        end = _position(self.text, self.cursor)
+        start = _position(self.text, self.cursor - deleted)
+        self.text = self.text[: self.cursor - deleted] + inserted + self.text[self.cursor :]
+        self.cursor += len(inserted) - deleted
+        self.version += 1
+        change = types.TextDocumentContentChangePartial(range=types.Range(start, end), text=inserted)
+        document = types.VersionedTextDocumentIdentifier(uri=self.uri, version=self.version)
+        self.client.text_document_did_change(types.DidChangeTextDocumentParams(document, [change]))
+
+    def _params(self) -> types.InlineCompletionParams:
+        return types.InlineCompletionParams(
+            types.InlineCompletionContext(types.InlineCompletionTriggerKind.Automatic),
+            types.TextDocumentIdentifier(self.uri),
+            _position(self.text, self.cursor),
+        )
+
+    async def _leave(self) -> None:
+        if self.pending is not None:
+            self.pending.cancel()
+        await self.read_notes()
+        identifier = types.TextDocumentIdentifier(self.uri)
+        self.client.text_document_did_close(types.DidCloseTextDocumentParams(identifier))
+
+    async def _stay_quiet(self, scenario: Scenario, uri: str, offset: int) -> None:
+        """Asks at a place where an editor would ask by itself but nothing should be shown."""
+        self.uri, self.version, self.text, self.cursor = uri, 1, scenario.text, offset
+        item = types.TextDocumentItem(uri, scenario.language, 1, scenario.text)
+        self.client.text_document_did_open(types.DidOpenTextDocumentParams(item))
+        result = await self.client.text_document_inline_completion_async(self._params())
+        items = result.items if isinstance(result, types.InlineCompletionList) else result or []
+        self.tally.quiet_places += 1
+        self.tally.quiet += not items
+        await self._leave()
+
+
+def _position(text: str, offset: int) -> types.Position:
+    line_start = text.rfind("\n", 0, offset) + 1
+    return types.Position(text.count("\n", 0, offset), len(text[line_start:offset].encode("utf-16-le")) // 2)
+
+
+def read_scenarios(folder: Path = SCENARIOS) -> list[Scenario]:
+    """All scenarios of a folder, by name."""
+    found = []
+    for file in sorted(folder.glob("*.json")):
+        value = json.loads(file.read_text())
+        typed = tuple((int(start), int(end)) for start, end in value["typed"])
+        found.append(Scenario(value["path"], value["language"], value["text"], typed, tuple(value["quiet"])))
+    if not found:
+        raise InputError(f"There is no scenario in {folder}; make one with --cut FILE.")
+    return found
+
+
+def cut(file: Path, seed: int = 0, regions: int = 2, lines: int = 9, quiet: int = 12) -> Scenario:
+    """A scenario of a file: regions of whole lines that begin at some indentation, places inside words and strings."""
+    text = file.read_text()
+    chance = random.Random(f"{seed} {file.name}")
+    starts = [0]
+    for line in text.splitlines(keepends=True):
+        starts.append(starts[-1] + len(line))
+    middle = [n for n in range(len(starts) // 4, len(starts) - lines - 2) if text[starts[n] : starts[n] + 4] == "    "]
+    typed: list[tuple[int, int]] = []
+    for first in chance.sample(middle, len(middle)):
+        start, end = starts[first], starts[first + lines] - 1
+        start += len(text[start:end]) - len(text[start:end].lstrip(" "))
+        if all(end < other[0] or start > other[1] for other in typed):
+            typed.append((start, end))
+        if len(typed) == regions:
+            break
+    inside = [n for n in range(1, len(text) - 1) if text[n - 1].isalpha() and text[n].isalpha()]
+    ends = [n for n in range(1, len(text)) if text[n] == "\n" and text[n - 1] in ")]}" and text[n - 2] != "("]
+    places = chance.sample(inside, quiet // 2) + chance.sample(ends, min(len(ends), quiet - quiet // 2))
+    return Scenario(file.as_posix(), _language(file), text, tuple(sorted(typed)), tuple(sorted(places)))
+
+
+def _language(file: Path) -> str:
+    from infill.code.languages import detect
+
+    language = detect(file.name)
+    if language is None:
+        raise InputError(f"{file} is in no language that Gesso knows; choose another file.")
+    return language
+
+
+async def measure(scenarios: list[Scenario], settings: dict[str, Any], seed: int, pace: float) -> dict[str, Any]:
+    """Plays the scenarios one after another with one server; its figures."""
+    logging.getLogger("pygls").setLevel(logging.CRITICAL)  # answers to requests that were given up are no news
+    client, tally = LanguageClient("keystrokes", "1"), Tally()
+    ready = asyncio.Event()
+
+    @client.feature("didChangeStatus")
+    def status(params: Any) -> None:
+        if params.state == "ready":
+            ready.set()
+
+    @client.feature(types.WINDOW_SHOW_MESSAGE)
+    def message(params: types.ShowMessageParams) -> None:
+        print(params.message, file=sys.stderr)
+
+    await client.start_io(sys.executable, "-m", "lsp")
+    document = types.TextDocumentClientCapabilities(inline_completion=types.InlineCompletionClientCapabilities())
+    capabilities = types.ClientCapabilities(text_document=document)
+    await client.initialize_async(
+        types.InitializeParams(capabilities, process_id=None, initialization_options=settings)
+    )
+    client.initialized(types.InitializedParams())
+    await asyncio.wait_for(ready.wait(), 120)
+    server = _server_process()
+    processes = [server, *server.children(recursive=True)]
+    cpu, begun = _cpu_seconds(processes), time.perf_counter()
+    typist = Typist(client, tally, seed, pace)
+    for index, scenario in enumerate(scenarios):
+        await typist.play(scenario, index)
+    seconds = time.perf_counter() - begun
+    used = _cpu_seconds(processes) - cpu
+    memory = sum(process.memory_info().rss for process in processes) / 2**20
+    await client.shutdown_async(None)
+    client.exit(None)
+    await client.stop()
+    return figures(tally, seconds, used, memory)
+
+
+def _server_process() -> psutil.Process:
+    return next(one for one in psutil.Process().children() if "lsp" in one.cmdline())
+
+
+def _cpu_seconds(processes: list[psutil.Process]) -> float:
+    return sum(sum(process.cpu_times()[:2]) for process in processes)
+
+
+def figures(tally: Tally, seconds: float, cpu_s: float, memory_mib: float) -> dict[str, Any]:
+    """What is reported: milliseconds, shares from 0 to 1, megabytes."""
+    answered = max(1, tally.with_suggestion)
+    served = sum(len(times) for times in tally.by_rung_ms.values())
+    saved = tally.accepted_characters - tally.accepted
+    return {
+        "keystrokes": tally.keystrokes,
+        "characters": tally.written,
+        "to_suggestion_ms": _percentiles(tally.to_suggestion_ms),
+        "by_rung": {
+            rung: {"share": len(times) / max(1, served), **_percentiles(times)}
+            for rung, times in sorted(tally.by_rung_ms.items())
+        },
+        "with_suggestion": tally.with_suggestion / max(1, tally.keystrokes),
+        "saved": saved / max(1, tally.written),
+        "accepted": tally.accepted,
+        "flicker": tally.flickered / max(1, tally.kept_on),
+        "quiet_rate": tally.quiet / max(1, tally.quiet_places),
+        "echo_ms": _percentiles(tally.echo_ms),
+        "rules": dict(tally.rules.most_common()),
+        "cpu_share": cpu_s / seconds,
+        "memory_mib": memory_mib,
+        "suggestions_seen": answered,
+    }
+
+
+def _percentiles(values: list[float]) -> dict[str, float]:
+    if len(values) < 2:
+        return {f"p{share}": values[0] if values else 0.0 for share in (50, 95, 99)}
+    cuts = statistics.quantiles(values, n=100, method="inclusive")
+    return {f"p{share}": round(cuts[share - 1], 2) for share in (50, 95, 99)}
+
+
+def table_of(found: dict[str, Any], baseline: dict[str, Any] | None) -> Table:
+    """The figures, beside those of the baseline where there is one."""
+    table = Table("figure", "now", *(["baseline"] if baseline else []))
+
+    def row(name: str, read: Any) -> None:
+        table.add_row(name, read(found), *([read(baseline)] if baseline else []))
+
+    def times(key: str) -> Any:
+        return lambda one: " / ".join(f"{one[key][p]:.0f}" for p in ("p50", "p95", "p99"))
+
+    def share(key: str) -> Any:
+        return lambda one: f"{one[key]:.1%}"
+
+    row("keystroke to suggestion, ms (p50 / p95 / p99)", times("to_suggestion_ms"))
+    for rung in ("typed", "cache", "running", "remainder", "model"):
+        row(f"  from rung {rung}: share, p50 / p95 ms", lambda one, rung=rung: _rung(one["by_rung"].get(rung)))
+    row("keystrokes with a suggestion", share("with_suggestion"))
+    row("keystrokes saved", share("saved"))
+    row("flicker", share("flicker"))
+    row("quiet where nothing should be shown", share("quiet_rate"))
+    row("answer to something trivial, ms (p50 / p95 / p99)", times("echo_ms"))
+    row("CPU, cores", lambda one: f"{one['cpu_share']:.2f}")
+    row("memory of server and engine, MiB", lambda one: f"{one['memory_mib']:.0f}")
+    return table
+
+
+def _rung(one: dict[str, float] | None) -> str:
+    return f"{one['share']:.1%}, {one['p50']:.0f} / {one['p95']:.0f}" if one else "–"
+
+
+def main(
+    cut_file: Annotated[list[Path] | None, typer.Option("--cut", help="Make a scenario of this file.")] = None,
+    eagerness: Annotated[str, typer.Option(help="calm, balanced or eager.")] = "balanced",
+    threads: Annotated[int, typer.Option(help="CPU threads of the engine.")] = 2,
+    seed: Annotated[int, typer.Option(help="Of the typist's gaps and mistakes.")] = 0,
+    pace: Annotated[float, typer.Option(help="Times the usual gaps between keys.")] = 1.0,
+    lint: Annotated[
+        bool | None, typer.Option(help="Look for slips too; as the server does by itself without it.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where the figures go.")] = RESULT,
+    baseline: Annotated[Path | None, typer.Option(help="Figures to set beside these.")] = None,
+) -> None:
+    """Type the scenarios with the real server and report what a user would have seen."""
+    console = Console()
+    for file in cut_file or ():
+        SCENARIOS.mkdir(exist_ok=True)
+        scenario = cut(file)
+        (SCENARIOS / f"{file.stem}.json").write_text(json.dumps(asdict(scenario), indent=1) + "\n")
+    if cut_file:
+        return
+    before = json.loads(baseline.read_text()) if baseline else None
+    settings = {
+        "eagerness": eagerness,
+        "engine": "own",  # so that all that it uses is counted
+        "threads": threads,
+        "statistics": False,
+        **({} if lint is None else {"lint": lint}),
+    }
+    found = asyncio.run(measure(read_scenarios(), settings, seed, pace))
+    console.print(table_of(found, before))
+    out.write_text(json.dumps({"conditions": conditions(), "settings": settings, **found}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)

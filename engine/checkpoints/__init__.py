@@ -1,0 +1,1 @@
+"""Model folders: reading, checking and writing them, in full precision and quantized."""

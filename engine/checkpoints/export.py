@@ -1,0 +1,183 @@
+"""A `DiffusionGemma` written as a model folder that transformers, or this engine, loads again.
+
+The inverse of `engine.checkpoints.checkpoint`, whose names and quantized formats it writes. A reader never meets a half-written
+file, nor old and new weights mixed: files get their names when they are complete, the index last. Must not
+know where a model comes from or what it is for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from engine.checkpoints.checkpoint import (
+    CONFIG_FILE,
+    GENERATION_FILE,
+    METHODS,
+    SCALE_SUFFIX,
+    checkpoint_views,
+)
+from engine.checkpoints.weight_files import INDEX_FILE, SINGLE_FILE, SUMS_FILE
+from engine.errors import ModelError
+from engine.models.diffusion_gemma import DiffusionGemma
+from engine.quantization import GROUP, Bits, can_group, quantize
+
+ExportType = Literal["float32", "bfloat16", "int8", "int4"]
+HEADER_BYTES = 256  # what one tensor may take in a shard's header
+PARTIAL = ".partial-"
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """One stored tensor to be: from which view it is made, and how. bits: None where it is not quantized."""
+
+    name: str
+    source: Tensor
+    dtype: torch.dtype
+    bits: Bits | None = None
+    is_scale: bool = False
+
+    @property
+    def bytes(self) -> int:
+        count = self.source.numel()
+        if self.is_scale:
+            count //= GROUP if self.bits == 4 else self.source.shape[-1]
+        elif self.bits == 4:
+            count //= 2
+        return count * self.dtype.itemsize + HEADER_BYTES
+
+    def tensor(self) -> Tensor:
+        if self.bits is not None:
+            return quantize(self.source, self.bits)[self.is_scale]
+        return self.source.to(device="cpu", dtype=self.dtype, copy=True).contiguous()
+
+
+def save_model(
+    model: DiffusionGemma,
+    config_json: Mapping[str, Any],
+    generation_json: Mapping[str, Any],
+    folder: Path,
+    dtype: ExportType,
+    max_shard_bytes: int = 5 * 10**9,
+) -> None:
+    """Writes config.json, generation_config.json and the weights, in shards with an index where need be.
+
+    config_json: as transformers lays it out; `dtype` and `quantization_config` are set to what is written.
+    dtype: `int8` quantizes projections, experts and embedding by row, `int4` projections and experts by groups of
+    columns and the embedding by row; norms, router and scalars stay float32. Such a folder is for this engine alone:
+    transformers would read it without the scales.
+    max_shard_bytes: size of a file, headers included; a single larger tensor gets a file of its own.
+    Replaces an older model in `folder` (and its SHA256SUMS) and leaves other files alone.
+    Raises ModelError where a weight is not finite or the disk refuses.
+    """
+    pieces = _pieces(model, dtype)
+    shards = _split(pieces, max_shard_bytes)
+    names = [SINGLE_FILE] if len(shards) == 1 else [_shard_name(i, len(shards)) for i in range(len(shards))]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_json(folder / (PARTIAL + CONFIG_FILE), _config(config_json, dtype))
+        _write_json(folder / (PARTIAL + GENERATION_FILE), generation_json)
+        for name, shard in zip(names, shards, strict=True):
+            file = folder / (PARTIAL + name)
+            save_file({piece.name: piece.tensor() for piece in shard}, file, metadata={"format": "pt"})
+            shutil.copymode(folder / (PARTIAL + CONFIG_FILE), file)
+        if len(shards) > 1:
+            weight_map = {piece.name: name for name, shard in zip(names, shards, strict=True) for piece in shard}
+            total = sum(piece.bytes - HEADER_BYTES for piece in pieces)
+            index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+            _write_json(folder / (PARTIAL + INDEX_FILE), index)
+            names.append(INDEX_FILE)
+        _put_in_place(folder, [CONFIG_FILE, GENERATION_FILE, *names])
+    except (OSError, SafetensorError) as refusal:
+        raise ModelError(
+            f"The model cannot be written to {folder} ({refusal}); check its free space and permissions."
+        ) from refusal
+    finally:
+        for partial in folder.glob(PARTIAL + "*"):
+            with suppress(OSError):
+                partial.unlink()
+
+
+def write_checksums(folder: Path) -> None:
+    """Writes `SHA256SUMS` over all files of the folder, for `engine.checkpoints.verification.verify` and `sha256sum -c`."""
+    files = [file for file in sorted(folder.iterdir()) if file.is_file() and file.name != SUMS_FILE]
+    lines = []
+    for file in files:
+        with file.open("rb") as stream:
+            lines.append(f"{hashlib.file_digest(stream, 'sha256').hexdigest()}  {file.name}\n")
+    partial = folder / (PARTIAL + SUMS_FILE)
+    partial.write_text("".join(lines), "utf-8")
+    os.replace(partial, folder / SUMS_FILE)
+
+
+def _pieces(model: DiffusionGemma, dtype: ExportType) -> list[_Piece]:
+    pieces = []
+    for name, view in checkpoint_views(model).items():
+        if not bool(torch.isfinite(view).all()):
+            raise ModelError(f"The tensor {name} holds a number that is not finite; export an earlier state.")
+        bits = _bits(name, view, dtype)
+        if bits is None:
+            kept = "float32" if dtype in METHODS else dtype
+            pieces.append(_Piece(name, view, getattr(torch, kept)))
+        else:
+            numbers, scales = (torch.uint8, torch.float16) if bits == 4 else (torch.int8, torch.float32)
+            pieces.append(_Piece(name, view, numbers, bits))
+            pieces.append(_Piece(name + SCALE_SUFFIX, view, scales, bits, is_scale=True))
+    return pieces
+
+
+def _bits(name: str, view: Tensor, dtype: ExportType) -> Bits | None:
+    """int4 keeps the embedding, and what cannot be grouped, in int8."""
+    if dtype not in METHODS or view.dim() < 2 or ".router." in name:
+        return None
+    return 4 if dtype == "int4" and ".embed_tokens." not in name and can_group(tuple(view.shape)) else 8
+
+
+def _split(pieces: list[_Piece], max_shard_bytes: int) -> list[list[_Piece]]:
+    shards: list[list[_Piece]] = [[]]
+    size = 0
+    for piece in pieces:
+        if shards[-1] and size + piece.bytes > max_shard_bytes:
+            shards.append([])
+            size = 0
+        shards[-1].append(piece)
+        size += piece.bytes
+    return shards
+
+
+def _shard_name(index: int, count: int) -> str:
+    return f"model-{index + 1:05}-of-{count:05}.safetensors"
+
+
+def _config(config_json: Mapping[str, Any], dtype: ExportType) -> dict[str, Any]:
+    config = {**config_json, "dtype": "float32" if dtype in METHODS else dtype}
+    config.pop("torch_dtype", None)
+    config.pop("quantization_config", None)
+    if dtype in METHODS:
+        config["quantization_config"] = {"quant_method": METHODS[dtype]}
+    return config
+
+
+def _write_json(file: Path, content: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", "utf-8")
+
+
+def _put_in_place(folder: Path, names: list[str]) -> None:
+    """Gives the complete files their names; a reader in between finds no model rather than a mixture."""
+    old = [folder / name for name in (SINGLE_FILE, INDEX_FILE, SUMS_FILE)]
+    for file in (*old, *folder.glob("model-*-of-*.safetensors")):
+        file.unlink(missing_ok=True)
+    for name in names:
+        os.replace(folder / (PARTIAL + name), folder / name)

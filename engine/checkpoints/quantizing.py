@@ -1,0 +1,302 @@
+"""A checkpoint in 16 or 32 bits becomes one in few bits, matrix by matrix, in a layout that `engine.checkpoints` reads.
+
+The layouts are those of compressed-tensors: see `engine.checkpoints.published`. Only one file of the result is held in
+memory at a time. It grows in a folder beside its place, file by file, so a run that was cut off goes on where it
+stopped, and gets its name when it is whole. Must not know where a model comes from.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from engine.checkpoints.checkpoint import (
+    CONFIG_FILE,
+    MODELOPT_FILE,
+    Progress,
+    empty_model,
+    mismatches,
+    quantization_method,
+    read_config,
+    refuse,
+)
+from engine.checkpoints.export import write_checksums
+from engine.checkpoints.published import Matrix
+from engine.checkpoints.tensor_names import matrices_of, plain_views
+from engine.checkpoints.weight_files import (
+    INDEX_FILE,
+    SINGLE_FILE,
+    SUMS_FILE,
+    StoredTensor,
+    read_header,
+    stored_tensors,
+)
+from engine.config import ModelConfig
+from engine.errors import InputError, ModelError, UsageError
+from engine.quantized import Format, QuantizedWeight, quantize_weight
+
+Kind = Literal["int4", "fp8", "nvfp4"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+PLAN_FILE = "plan.json"
+COPIED = ("*.json", "*.jinja", "LICENSE*", "*.md", "tokenizer.model")
+LAYOUTS = {"fp8": "float-quantized", "int4": "pack-quantized", "nvfp4": "nvfp4-pack-quantized"}
+SPARE_BYTES = 2**26  # of the disk, beyond the weights
+
+Part = tuple[str, Callable[[], "dict[str, Tensor]"], int]
+"""The name of what is to be written, how it is made, and how many bytes of the source are read for it."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The folder that is read: its architecture and the headers of its files."""
+
+    folder: Path
+    config: ModelConfig
+    stored: Mapping[str, StoredTensor]
+
+    @staticmethod
+    def open(folder: Path) -> Source:
+        """Raises ModelError where it is incomplete, of another architecture, or quantized already."""
+        config = read_config(folder)
+        if method := quantization_method(folder):
+            raise ModelError(
+                f"The model in {folder} is quantized already ({method}); choose its bfloat16 or float32 checkpoint."
+            )
+        stored = stored_tensors(folder)
+        refuse(mismatches(folder, empty_model(folder, config, torch.float32), stored))
+        return Source(folder, config, stored)
+
+
+def quantize_folder(source: Path, target: Path, kind: Kind, on_progress: Progress | None = None) -> None:
+    """Writes the model of the folder `source` to the new folder `target`, with SHA256SUMS.
+
+    fp8: all projections, a scale a row. int4 (groups of 32) and nvfp4 (groups of 16): the experts; other projections
+    are in fp8, but for a model without a mixture, whose projections are all alike. Router, norms, embedding and
+    self-conditioning stay as they are. on_progress receives bytes read and bytes in all.
+    Raises InputError where `target` is there already, ModelError where the source cannot be used or the disk refuses.
+    """
+    if kind not in KINDS:
+        raise UsageError(f"There is no format {kind!r}; choose {', '.join(KINDS)}.")
+    opened, target = Source.open(source), target.absolute()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"{target} is there already; name a folder that is new or empty.")
+    work = target.with_name(f".{target.name}.partial")
+    try:
+        _prepare(work, opened, kind)
+        _write_weights(work, opened, kind, on_progress or (lambda done, total: None))
+        _write_config(work, opened, kind)
+        (work / PLAN_FILE).unlink()
+        write_checksums(work)
+        if target.exists():
+            target.rmdir()
+        os.replace(work, target)
+    except (OSError, SafetensorError) as refusal:
+        raise ModelError(
+            f"The model cannot be written to {target} ({refusal}); check its free space and permissions, and run the "
+            "same command again: it goes on where it stopped."
+        ) from refusal
+
+
+def _prepare(work: Path, source: Source, kind: Kind) -> None:
+    """Makes the folder, or finds it half full of the same work; of other work nothing is left."""
+    files = {tensor.file for tensor in source.stored.values()}
+    states = {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(files)}
+    plan = {"source": str(source.folder.resolve()), "kind": kind, "files": states}
+    try:
+        if json.loads((work / PLAN_FILE).read_bytes()) == plan:
+            return
+    except (OSError, ValueError):
+        pass
+    shutil.rmtree(work, ignore_errors=True)
+    needed = sum(size for size, _ in states.values()) // (2 if kind == "fp8" else 3) + SPARE_BYTES
+    work.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(work.parent).free
+    if free < needed:
+        raise ModelError(
+            f"{work.parent} has {free / 2**30:.1f} GiB free, and the quantized model needs about "
+            f"{needed / 2**30:.1f} GiB; free some space or choose another disk."
+        )
+    work.mkdir()
+    (work / PLAN_FILE).write_text(json.dumps(plan), "utf-8")
+
+
+def _write_weights(work: Path, source: Source, kind: Kind, on_progress: Progress) -> None:
+    """One file a layer, and one of all else; those that are whole already are left as they are."""
+    with ExitStack() as stack:
+        shards = _shards(source, kind, _Reader(source.stored, stack))
+        total = sum(size for parts in shards for _, _, size in parts)
+        done, weight_map = 0, dict[str, str]()
+        for number, parts in enumerate(shards):
+            file = work / f"model-{number + 1:05}-of-{len(shards):05}.safetensors"
+            if not _is_whole(file):
+                tensors: dict[str, Tensor] = {}
+                read = done
+                for _, make, size in parts:
+                    tensors |= make()
+                    read += size
+                    on_progress(read, total)
+                partial = file.with_suffix(".writing")
+                save_file(tensors, partial, metadata={"format": "pt"})
+                shutil.copymode(work / PLAN_FILE, partial)
+                os.replace(partial, file)
+            done += sum(size for _, _, size in parts)
+            on_progress(done, total)
+            weight_map |= dict.fromkeys(read_header(file), file.name)
+    size = sum(file.stat().st_size for file in work.glob("*.safetensors"))
+    index = {"metadata": {"total_size": size}, "weight_map": weight_map}
+    (work / INDEX_FILE).write_text(json.dumps(index, indent=1, sort_keys=True) + "\n", "utf-8")
+
+
+def _shards(source: Source, kind: Kind, reader: _Reader) -> list[list[Part]]:
+    config = source.config
+    matrices = matrices_of(config)
+    plain = plain_views(empty_model(source.folder, config, torch.float32))
+    rest: list[Part] = [
+        (name, lambda name=name: {name: reader.whole(name)}, source.stored[name].bytes)  # type: ignore[misc]
+        for name in plain
+    ]
+    shards = [rest]
+    for layer in range(len(config.layers)):
+        own = [part for name, parts in matrices.items() if name.startswith(f"layers.{layer}.") for part in parts]
+        shards.append([_part(matrix, format_of(matrix.base, kind, config), reader) for matrix in own])
+    return shards
+
+
+def format_of(base: str, kind: Kind, config: ModelConfig) -> Kind:
+    """In which format the matrix `base` is written."""
+    return kind if ".experts." in base or config.num_experts == 1 else "fp8"
+
+
+def _part(matrix: Matrix, kind: Kind, reader: _Reader) -> Part:
+    def make() -> dict[str, Tensor]:
+        weight = reader.matrix(matrix)
+        if not bool(torch.isfinite(weight).all()):
+            raise ModelError(
+                f"The tensor {matrix.base} holds a number that is not finite; check the source with `gesso model "
+                "verify`."
+            )
+        return stored_parts(matrix.base, quantized(weight.float(), kind))
+
+    return matrix.base, make, matrix.rows * matrix.columns * reader.item_bytes(matrix)
+
+
+def quantized(weight: Tensor, kind: Kind) -> QuantizedWeight:
+    """`weight` in `kind`. The scales of int4 are in bfloat16, as kernels multiply with them: what float16 knows more is
+    a fiftieth of the error of four bits."""
+    made = quantize_weight(weight, kind)
+    if made.group_scales is None or kind != "int4":
+        return made
+    return replace(made, group_scales=made.group_scales.to(torch.bfloat16))
+
+
+def stored_parts(base: str, weight: QuantizedWeight) -> dict[str, Tensor]:
+    """The tensors that stand for a quantized matrix: the inverse of `Matrix.weight`."""
+    row, group, shape = weight.row_scales, weight.group_scales, torch.tensor([weight.rows, weight.columns])
+    if weight.format == "fp8":
+        assert row is not None
+        return {f"{base}.weight": weight.numbers, f"{base}.weight_scale": row[:, None].contiguous()}
+    assert group is not None
+    if weight.format == "int4":
+        packed = {"weight_packed": weight.numbers.view(torch.int32), "weight_scale": group, "weight_shape": shape}
+        return {f"{base}.{name}": part.contiguous() for name, part in packed.items()}
+    assert row is not None
+    nvfp4 = {"weight_packed": weight.numbers, "weight_scale": group, "weight_global_scale": 1 / row[:1]}
+    return {f"{base}.{name}": part.contiguous() for name, part in nvfp4.items()}
+
+
+class _Reader:
+    """Matrices of a plain checkpoint, of stacked experts one at a time; memory mapped."""
+
+    def __init__(self, stored: Mapping[str, StoredTensor], stack: ExitStack) -> None:
+        self.stored, self._stack = stored, stack
+        self._files: dict[Path, Any] = {}
+
+    def whole(self, name: str) -> Tensor:
+        return self._file(name).get_tensor(name)
+
+    def matrix(self, matrix: Matrix) -> Tensor:
+        name, expert, rows = self._place(matrix)
+        part = self._file(name).get_slice(name)
+        return part[:] if expert is None else part[expert, rows]
+
+    def item_bytes(self, matrix: Matrix) -> int:
+        stored = self.stored[self._place(matrix)[0]]
+        return stored.bytes // max(1, torch.Size(stored.shape).numel())
+
+    def _place(self, matrix: Matrix) -> tuple[str, int | None, slice]:
+        """Name in the source, number of the expert, rows."""
+        front, experts, behind = matrix.base.partition(".experts.")
+        if not experts:
+            return matrix.base + ".weight", None, slice(None)
+        number, _, kind = behind.partition(".")
+        if kind == "down_proj":
+            return f"{front}.experts.down_proj", int(number), slice(None)
+        rows = slice(0, matrix.rows) if kind == "gate_proj" else slice(matrix.rows, 2 * matrix.rows)
+        return f"{front}.experts.gate_up_proj", int(number), rows
+
+    def _file(self, name: str) -> Any:
+        file = self.stored[name].file
+        if file not in self._files:
+            self._files[file] = self._stack.enter_context(safe_open(file, framework="pt"))
+        return self._files[file]
+
+
+def _is_whole(file: Path) -> bool:
+    try:
+        return bool(read_header(file))
+    except ModelError:
+        return False
+
+
+def _write_config(work: Path, source: Source, kind: Kind) -> None:
+    """config.json says how the weights are stored; whatever else describes the model is copied."""
+    left_out = {CONFIG_FILE, INDEX_FILE, SINGLE_FILE, MODELOPT_FILE, SUMS_FILE, PLAN_FILE}
+    for file in _described(source.folder):
+        if file.name not in left_out:
+            shutil.copyfile(file, work / file.name)
+    content = json.loads((source.folder / CONFIG_FILE).read_bytes())
+    content["quantization_config"] = _quantization(kind, source.config)
+    (work / CONFIG_FILE).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", "utf-8")
+
+
+def _described(folder: Path) -> Iterator[Path]:
+    for pattern in COPIED:
+        yield from (file for file in sorted(folder.glob(pattern)) if file.is_file())
+
+
+def _quantization(kind: Kind, config: ModelConfig) -> dict[str, Any]:
+    """As compressed-tensors words it."""
+    weights: dict[Format, dict[str, Any]] = {
+        "fp8": {"num_bits": 8, "type": "float", "strategy": "channel"},
+        "int4": {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 32},
+        "nvfp4": {"num_bits": 4, "type": "float", "strategy": "tensor_group", "group_size": 16},
+    }
+    mixed = kind != "fp8" and config.num_experts > 1
+    targets = {kind: [r"re:.*\.experts\..*"], "fp8": [r"re:.*\.(self_attn|mlp)\..*"]} if mixed else {kind: ["Linear"]}
+    groups = {
+        f"group_{number}": {
+            "format": LAYOUTS[name],
+            "targets": target,
+            "weights": {**weights[name], "symmetric": True, "dynamic": False},
+            "input_activations": None,
+        }
+        for number, (name, target) in enumerate(targets.items())
+    }
+    return {
+        "quant_method": "compressed-tensors",
+        "format": "mixed-precision" if mixed else LAYOUTS[kind],
+        "quantization_status": "compressed",
+        "config_groups": groups,
+        "ignore": [r"re:.*embed_tokens", "lm_head", r"re:.*router.*", r"re:.*self_conditioning.*"],
+    }

@@ -1,0 +1,146 @@
+"""Is a model folder whole? Every byte is read, every header held against the architecture, every sum compared.
+
+Built on `engine.checkpoints.checkpoint`, whose refusals it collects rather than raises. Loads no weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from engine.checkpoints.checkpoint import (
+    CONFIG_FILE,
+    GENERATION_FILE,
+    PUBLISHED_METHODS,
+    Progress,
+    empty_model,
+    mismatches,
+    quantization_method,
+    read_config,
+    read_sampling,
+)
+from engine.checkpoints.quantized_loading import mismatches as published_mismatches
+from engine.checkpoints.weight_files import (
+    FETCH_AGAIN,
+    INDEX_FILE,
+    SUMS_FILE,
+    broken,
+    find_shards,
+    read_header,
+    stored_tensors,
+    unreadable,
+)
+from engine.errors import ModelError
+
+READ_BYTES = 2**24
+SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+
+
+@dataclass(frozen=True)
+class FileCheck:
+    """What `verify` found out about one file; `problems` holds a sentence for each thing wrong with it."""
+
+    file: str
+    bytes: int
+    sha256: str | None
+    problems: tuple[str, ...]
+
+
+def verify(folder: Path, on_progress: Progress | None = None) -> list[FileCheck]:
+    """Reads every byte of the model and tells for each file its size, its SHA-256 and what is wrong with it.
+
+    Sums are compared with the folder's `SHA256SUMS`, and with the name of the file that a hub cache links to.
+    on_progress receives bytes done and bytes in all. Raises ModelError only where there is no such folder.
+    """
+    if not folder.is_dir():
+        raise ModelError(f"There is no model folder {folder}; name a folder that exists, or {FETCH_AGAIN}.")
+    problems = _find_problems(folder)
+    sums: dict[str, str] = {}
+    with _noting(problems, SUMS_FILE):
+        sums = _read_sums(folder / SUMS_FILE)
+    files = [folder / name for name in sorted({*problems, *sums})]
+    sizes = [file.stat().st_size if file.is_file() else 0 for file in files]
+    checks = []
+    for number, (file, size) in enumerate(zip(files, sizes, strict=True)):
+        digest = None
+        found = problems.setdefault(file.name, [])
+        try:
+            digest = _sha256(file, sum(sizes[:number]), sum(sizes), on_progress)
+        except FileNotFoundError:
+            if not found:
+                found.append(f"The file {file} is missing; {FETCH_AGAIN}.")
+        except OSError as reason:
+            found.append(str(unreadable(file, reason)))
+        if digest and {sums.get(file.name), _sum_in_hub_cache(file)} - {None, digest}:
+            found.append(f"{file} is not what was published, its SHA-256 is {digest}; {FETCH_AGAIN}.")
+        checks.append(FileCheck(file.name, size, digest, tuple(found)))
+    return checks
+
+
+@contextmanager
+def _noting(problems: dict[str, list[str]], name: str) -> Iterator[None]:
+    """Files the ModelError of its block under `name`."""
+    try:
+        yield
+    except ModelError as error:
+        problems.setdefault(name, []).append(str(error))
+
+
+def _find_problems(folder: Path) -> dict[str, list[str]]:
+    """By name each file the model consists of, with what the loader would refuse in it."""
+    problems: dict[str, list[str]] = {CONFIG_FILE: []}
+    problems |= {name: [] for name in (GENERATION_FILE, INDEX_FILE) if (folder / name).is_file()}
+    config = stored = None
+    with _noting(problems, CONFIG_FILE):
+        config = read_config(folder)
+    with _noting(problems, GENERATION_FILE):
+        read_sampling(folder)
+    with _noting(problems, INDEX_FILE):
+        for shard in find_shards(folder)[0]:
+            problems[shard.name] = []
+            with _noting(problems, shard.name):
+                read_header(shard)
+        if not any(problems.values()):
+            stored = stored_tensors(folder)
+    if config is not None and stored is not None:
+        with _noting(problems, CONFIG_FILE):
+            model = empty_model(folder, config, torch.float32)
+            find = published_mismatches if quantization_method(folder) in PUBLISHED_METHODS else mismatches
+            for name, sentence in find(folder, model, stored):
+                problems[name].append(sentence)
+    return problems
+
+
+def _read_sums(file: Path) -> dict[str, str]:
+    """File name to SHA-256 as `sha256sum` writes them; empty where there is no such file."""
+    sums = {}
+    for line in file.read_text("utf-8", "replace").splitlines() if file.is_file() else []:
+        digest, _, name = line.partition(" ")
+        name = name.strip().removeprefix("*").removeprefix("./")
+        if not SHA256.fullmatch(digest) or not name or Path(name).name != name:
+            raise broken(f"{file} has a line that is no checksum ({line!r})")
+        sums[name] = digest.lower()
+    return sums
+
+
+def _sum_in_hub_cache(file: Path) -> str | None:
+    """A hub cache keeps large files under their SHA-256 and links to them."""
+    target = file.resolve()
+    return target.name if target.parent.name == "blobs" and SHA256.fullmatch(target.name) else None
+
+
+def _sha256(file: Path, done: int, total: int, on_progress: Progress | None) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(READ_BYTES):
+            digest.update(block)
+            done += len(block)
+            if on_progress is not None:
+                on_progress(done, total)
+    return digest.hexdigest()

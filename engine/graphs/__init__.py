@@ -1,0 +1,1 @@
+"""Denoising steps that a GPU records once and replays."""

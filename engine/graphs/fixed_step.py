@@ -1,0 +1,236 @@
+"""A denoise step over tensors that stay where they are: everything it decides, it decides on the device.
+
+So one recording of it (a CUDA graph) serves all its steps and all requests that fit its `Bucket`. Pins, sampling,
+acceptance, stopping and the next step's belief are within; randomness and temperatures stand in tables, by step, drawn
+beforehand. Computes what `engine.denoiser.Denoiser.step` computes. Must not know of graphs, nor who is stepped when.
+
+Shapes: batch, width (canvas columns), holes, hidden, vocab; rows, columns and holes that are not needed are masked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from engine.config import LayerConfig, ModelConfig, SamplingConfig
+from engine.graphs.step_stats import Read
+from engine.key_values import KeyValues, put
+from engine.models.diffusion_gemma import DiffusionGemma, Masks
+from engine.sampler import accept, is_confident, temperatures
+
+RUNNING, STABLE, OUT_OF_STEPS, NOT_FINITE = range(4)  # what `status` says of a row
+MOST_STEPS = 64
+Bias = Literal["none", "row", "hole"]
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """What fits: so many canvases, columns, holes, prompt tokens. bias: none, one a row, or one a hole."""
+
+    batch: int
+    width: int
+    holes: int
+    room: int
+    bias: Bias
+
+
+@dataclass(frozen=True)
+class Row:
+    """One canvas as a step takes it up. columns, tokens, argmax [holes]; canvas [width]; known_belief [width, hidden];
+    belief [holes, hidden]; noise, uniform [steps, holes]: of the steps from `steps` on; bias [1 or holes, vocab]."""
+
+    kv: KeyValues
+    sampling: SamplingConfig
+    canvas: Tensor
+    columns: Tensor
+    known_belief: Tensor
+    tokens: Tensor
+    argmax: Tensor
+    belief: Tensor
+    noise: Tensor
+    uniform: Tensor
+    bias: Tensor | None
+    steps: int
+    unchanged: int
+
+
+class KeyRoom:
+    """Memory for the keys and values of one bucket at a time; `holds` says whether it is large enough for another."""
+
+    def __init__(self, config: ModelConfig, bucket: Bucket, device: torch.device, dtype: torch.dtype) -> None:
+        self.config = config
+        sizes = (self._elements(layer, bucket) for layer in config.layers)
+        # zeros, as whatever stands where nobody looks must be a number
+        self.storage = [torch.zeros(2, size, device=device, dtype=dtype) for size in sizes]
+
+    def holds(self, bucket: Bucket) -> bool:
+        pairs = zip(self.config.layers, self.storage, strict=True)
+        return all(self._elements(layer, bucket) <= part.shape[1] for layer, part in pairs)
+
+    def view(self, index: int, bucket: Bucket) -> Tensor:
+        """[2, batch, kv_heads, prompt + width, head_dim] of a layer: keys, then values."""
+        layer = self.config.layers[index]
+        part = self.storage[index][:, : self._elements(layer, bucket)]
+        return part.view(2, bucket.batch, layer.num_kv_heads, -1, layer.head_dim)
+
+    def _elements(self, layer: LayerConfig, bucket: Bucket) -> int:
+        length = visible_room(self.config, layer, bucket.room) + bucket.width
+        return bucket.batch * layer.num_kv_heads * length * layer.head_dim
+
+
+def visible_room(config: ModelConfig, layer: LayerConfig, room: int) -> int:
+    """How many prompt tokens a canvas may see in such a layer."""
+    return min(room, config.sliding_window - 1) if layer.is_sliding else room
+
+
+class FixedMemory:
+    """See `engine.models.diffusion_gemma.Memory`: prompts flush right, the canvases behind them, what is not there masked."""
+
+    def __init__(self, config: ModelConfig, bucket: Bucket, keys: KeyRoom) -> None:
+        self.width = bucket.width
+        self.layers = [keys.view(index, bucket) for index in range(len(config.layers))]
+        device = self.layers[0].device
+        self.starts = torch.zeros(bucket.batch, 1, dtype=torch.long, device=device)
+        self.columns = torch.arange(bucket.width, device=device)
+        self._masks: Masks = {}
+        self.lengths = {layer.kind: part.shape[3] for layer, part in zip(config.layers, self.layers, strict=True)}
+        for kind, length in self.lengths.items():
+            self._masks[kind] = torch.zeros(bucket.batch, 1, 1, length, dtype=torch.bool, device=device)
+
+    def load(self, index: int, kv: KeyValues, width: int) -> None:
+        """Takes the prompt of a row, before a canvas of `width` columns."""
+        self.starts[index] = kv.length
+        for layer, part in enumerate(self.layers):
+            seen, end = kv.length - kv.visible_from(layer), part.shape[3] - self.width
+            span = slice(kv.length - seen, kv.length)
+            part[0, index, :, end - seen : end] = kv.keys[layer][0, :, span]
+            part[1, index, :, end - seen : end] = kv.values[layer][0, :, span]
+            mask = self._masks[kv.config.layers[layer].kind]
+            assert mask is not None
+            mask[index] = False
+            mask[index, :, :, end - seen : end + width] = True
+
+    def empty(self, index: int) -> None:
+        """A row that is not there looks at its own columns, so that it computes numbers."""
+        for mask in self._masks.values():
+            assert mask is not None
+            mask[index] = False
+            mask[index, :, :, -self.width :] = True
+
+    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        keys, values = self.layers[layer]
+        put(keys[:, :, -self.width :], key)
+        put(values[:, :, -self.width :], value)
+        return keys, values
+
+    def positions(self) -> Tensor:
+        """A new tensor each time: models keep what they compute of one."""
+        return self.starts + self.columns
+
+    def masks(self) -> Masks:
+        return self._masks
+
+
+class FixedStep:
+    """The tensors of a bucket; `load` fills them with rows, calling it makes one step of all that are `live`."""
+
+    def __init__(self, model: DiffusionGemma, bucket: Bucket, keys: KeyRoom, read: Read) -> None:
+        self.model, self.bucket, self.read, config = model, bucket, read, model.config
+        weight = model.embed_tokens.weight
+        batch, width, holes = bucket.batch, bucket.width, bucket.holes
+
+        def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.zeros(shape, dtype=dtype, device=weight.device)
+
+        belief_type = model.embed(zeros(1, dtype=torch.long)).dtype
+        self.memory = FixedMemory(config, bucket, keys)
+        # one column more than there is: where holes that are not there are written
+        self.known = zeros(batch, width + 1, dtype=torch.long)
+        self.known_belief = zeros(batch, width + 1, config.hidden_size, dtype=belief_type)
+        self.columns = zeros(batch, holes, dtype=torch.long)
+        self.present, self.live = zeros(batch, holes, dtype=torch.bool), zeros(batch, dtype=torch.bool)
+        self.temperature = zeros(batch, MOST_STEPS)
+        self.noise = zeros(batch, MOST_STEPS, holes, dtype=torch.long)
+        self.uniform = zeros(batch, MOST_STEPS, holes)
+        self.bounds, self.thresholds = zeros(batch), zeros(batch)
+        self.limit, self.stability = zeros(batch, dtype=torch.long), zeros(batch, dtype=torch.long)
+        self.samples = zeros(batch, 1, dtype=torch.bool)
+        rows = {"none": 0, "row": batch, "hole": batch * holes}[bucket.bias]
+        self.bias = zeros(rows, config.vocab_size, dtype=weight.dtype) if rows else None
+        # what a step changes
+        self.tokens, self.argmax = zeros(batch, holes, dtype=torch.long), zeros(batch, holes, dtype=torch.long)
+        self.belief = zeros(batch, holes, config.hidden_size, dtype=belief_type)
+        self.hidden = zeros(batch, holes, config.hidden_size, dtype=belief_type)
+        self.accepted = zeros(batch, holes, dtype=torch.bool)
+        self.entropy, self.log_probability = zeros(batch, holes), zeros(batch, holes)
+        self.steps, self.unchanged = zeros(batch, dtype=torch.long), zeros(batch, dtype=torch.long)
+        self.status = zeros(batch, dtype=torch.long)
+
+    def load(self, rows: Sequence[Row]) -> None:
+        """Takes up as many rows as the bucket holds at most; the others stay as they are, and still."""
+        self.live.zero_()
+        for index, row in enumerate(rows):
+            self._load(index, row)
+        for index in range(len(rows), self.bucket.batch):
+            self.memory.empty(index)
+
+    def _load(self, index: int, row: Row) -> None:
+        width, holes, ahead = len(row.canvas), len(row.columns), len(row.noise)
+        self.memory.load(index, row.kv, width)
+        self.known[index, :width], self.known_belief[index, :width] = row.canvas.clamp(min=0), row.known_belief
+        self.columns[index] = self.bucket.width
+        self.columns[index, :holes] = row.columns
+        self.present[index] = False
+        self.present[index, :holes] = True
+        self.live[index] = True
+        sampling, span = row.sampling, slice(row.steps, row.steps + ahead)
+        self.temperature[index, : sampling.max_steps] = temperatures(sampling).to(self.temperature.device)
+        self.noise[index, span, :holes], self.uniform[index, span, :holes] = row.noise, row.uniform
+        self.bounds[index], self.thresholds[index] = sampling.entropy_bound, sampling.confidence_threshold
+        self.limit[index], self.stability[index] = sampling.max_steps, sampling.stability_threshold
+        self.samples[index] = sampling.token_choice == "sample"
+        if self.bias is not None:
+            mine = self.bias.unflatten(0, (self.bucket.batch, -1))[index]
+            mine.zero_()
+            if row.bias is not None:
+                mine[: 1 if self.bucket.bias == "row" else holes] = row.bias.to(mine.dtype)
+        self.tokens[index, :holes], self.argmax[index, :holes] = row.tokens, row.argmax
+        self.belief[index, :holes] = row.belief
+        self.steps[index], self.unchanged[index], self.status[index] = row.steps, row.unchanged, RUNNING
+
+    def __call__(self) -> None:
+        """One step of every row that is live and still running."""
+        width, holes = self.bucket.width, self.bucket.holes
+        live = self.live & (self.status == RUNNING)
+        place = self.columns[..., None].expand_as(self.belief)
+        tokens = self.known.scatter(1, self.columns, self.tokens)[:, :width]
+        belief = self.known_belief.scatter(1, place, self.belief)[:, :width]
+        memory = self.memory
+        hidden = self.model.denoise(tokens, belief, memory.positions(), memory.masks(), memory)
+        hidden = hidden.gather(1, place.clamp(max=width - 1))
+        now = self.steps.clamp(max=MOST_STEPS - 1)[:, None]
+        noise, uniform = (x.gather(1, now[..., None].expand(-1, 1, holes))[:, 0] for x in (self.noise, self.uniform))
+        temperature = self.temperature.gather(1, now).clamp(min=1e-4).expand(-1, holes)
+        seen = self.read(self.model, hidden.flatten(0, 1), temperature.flatten(), uniform.flatten(), self.bias)
+        argmax, sample, entropy, log_probability = (
+            x.view(-1, holes) for x in (seen.argmax, seen.sample, seen.entropy, seen.log_probability)
+        )
+        accepted = accept(entropy, self.present, self.bounds)
+        chosen = torch.where(accepted, torch.where(self.samples, sample, argmax), noise)
+        same = ((argmax == self.argmax) | ~self.present).all(dim=1) & (self.steps > 0)
+        unchanged = torch.where(same, self.unchanged + 1, 0)
+        confident = is_confident(entropy, self.present, self.thresholds) & (unchanged >= self.stability)
+        status = torch.where(confident, STABLE, torch.where(self.steps + 1 >= self.limit, OUT_OF_STEPS, RUNNING))
+        finite = (entropy.isfinite() | ~self.present).all(dim=1)
+        changes = (
+            (self.tokens, chosen), (self.argmax, argmax), (self.belief, seen.belief.view_as(self.belief)),
+            (self.hidden, hidden), (self.accepted, accepted), (self.entropy, entropy),
+            (self.log_probability, log_probability), (self.unchanged, unchanged), (self.steps, self.steps + 1),
+            (self.status, torch.where(finite, status, NOT_FINITE)),
+        )  # fmt: skip
+        for state, new in changes:
+            state.copy_(torch.where(live.view(-1, *[1] * (state.dim() - 1)), new, state))

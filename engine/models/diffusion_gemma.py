@@ -1,0 +1,250 @@
+"""The text tower of DiffusionGemma: one set of weights, `encode` (causal) and `denoise` (bidirectional).
+
+Source: transformers, `models/diffusion_gemma/modeling_diffusion_gemma.py`, which it is held to in the tests.
+Knows nothing of sampling, of pinned tokens, of files. Where keys and values are kept is the affair of the
+`Memory` handed in.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from engine.config import LayerConfig, LayerKind, ModelConfig
+from engine.ops.attention import attend
+from engine.ops.experts import experts, gated_gelu, matrix, route
+from engine.ops.norm import RMSNorm
+from engine.ops.rope import inverse_frequencies, rotate, rotation
+
+Masks = dict[LayerKind, Tensor | None]
+Rotation = tuple[Tensor, Tensor]
+
+
+class Memory(Protocol):
+    """Where a pass puts its keys and values, and what it may look at."""
+
+    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Takes key and value [batch, kv_heads, new, head_dim]; returns all that this layer attends to."""
+        ...
+
+
+class Attention(nn.Module):
+    """Grouped-query attention with normed queries, keys and values; full layers take V from the raw K."""
+
+    def __init__(self, config: ModelConfig, layer: LayerConfig) -> None:
+        super().__init__()
+        self.head_dim = layer.head_dim
+        self.heads = config.num_heads
+        self.kv_heads = layer.num_kv_heads
+        self.has_value = layer.has_value_projection
+        projected = self.heads + self.kv_heads * (2 if self.has_value else 1)
+        self.qkv_proj = nn.Linear(config.hidden_size, projected * self.head_dim, bias=False)
+        self.o_proj = nn.Linear(self.heads * self.head_dim, config.hidden_size, bias=False)
+        self.q_norm = RMSNorm(self.head_dim, config.norm_eps)
+        self.k_norm = RMSNorm(self.head_dim, config.norm_eps)
+        self.v_norm = RMSNorm(self.head_dim, config.norm_eps, scaled=False)
+
+    def forward(self, x: Tensor, rope: Rotation) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, key and value of `x` [batch, length, hidden], each [batch, heads, length, head_dim]."""
+        projected = self.qkv_proj(x).unflatten(-1, (-1, self.head_dim))
+        query = rotate(self.q_norm(projected[:, :, : self.heads]), *rope)
+        raw_key = projected[:, :, self.heads : self.heads + self.kv_heads]
+        raw_value = projected[:, :, self.heads + self.kv_heads :] if self.has_value else raw_key
+        key = rotate(self.k_norm(raw_key), *rope)
+        value = self.v_norm(raw_value)
+        return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+
+
+class FeedForward(nn.Module):
+    """down(gelu(gate x) * up x)."""
+
+    def __init__(self, hidden: int, intermediate: int) -> None:
+        super().__init__()
+        self.gate_up_proj = nn.Linear(hidden, 2 * intermediate, bias=False)
+        self.down_proj = nn.Linear(intermediate, hidden, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(gated_gelu(self.gate_up_proj(x)))
+
+
+class Router(nn.Module):
+    """Chooses experts from the raw residual stream, not from the normed one."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.top_k = config.experts_per_token
+        self.root_size = config.hidden_size**-0.5
+        self.norm = RMSNorm(config.hidden_size, config.norm_eps, scaled=False)
+        self.proj = nn.Linear(config.hidden_size, config.num_experts, bias=False)
+        self.scale = nn.Parameter(torch.ones(config.hidden_size))
+        self.per_expert_scale = nn.Parameter(torch.ones(config.num_experts))
+
+    def forward(self, residual: Tensor) -> tuple[Tensor, Tensor]:
+        scores = self.proj(self.norm(residual) * self.scale * self.root_size)
+        return route(scores, self.per_expert_scale, self.top_k)
+
+
+class Experts(nn.Module):
+    """The weights of all experts: gate_up [experts, 2 * size, hidden], down [experts, hidden, size]."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        count, size = config.num_experts, config.expert_intermediate_size
+        self.gate_up_proj = nn.Parameter(torch.empty(count, 2 * size, config.hidden_size))
+        self.down_proj = nn.Parameter(torch.empty(count, config.hidden_size, size))
+
+
+class Layer(nn.Module):
+    """Attention, then a dense feed-forward in parallel with a mixture of experts.
+
+    In two halves, with memory and attention between them: the halves know neither a layer's place nor its kind, so that
+    a compiler makes them once for all layers.
+    """
+
+    encoder_scalar: Tensor
+    decoder_scalar: Tensor
+
+    def __init__(self, config: ModelConfig, layer: LayerConfig) -> None:
+        super().__init__()
+
+        def norm() -> RMSNorm:
+            return RMSNorm(config.hidden_size, config.norm_eps)
+
+        self.kind = layer.kind
+        self.single_expert = config.num_experts == 1
+        self.attention = Attention(config, layer)
+        self.mlp = FeedForward(config.hidden_size, config.intermediate_size)
+        self.router = Router(config)
+        self.experts = Experts(config)
+        self.input_norm, self.post_attention_norm = norm(), norm()
+        self.pre_mlp_norm, self.post_mlp_norm = norm(), norm()
+        self.pre_experts_norm, self.post_experts_norm = norm(), norm()
+        self.post_feedforward_norm = norm()
+        self.register_buffer("encoder_scalar", torch.ones(1))
+        self.register_buffer("decoder_scalar", torch.ones(1))
+
+    def forward(self, x: Tensor, rope: Rotation, mask: Tensor | None, memory: Memory, index: int) -> Tensor:
+        query, key, value = self.before_attention(x, rope)
+        keys, values = memory.extend(index, key, value)
+        return self.after_attention(x, attend(query, keys, values, mask))
+
+    def before_attention(self, x: Tensor, rope: Rotation) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, key and value, each [batch, heads, length, head_dim]."""
+        return self.attention(self.input_norm(x), rope)
+
+    def after_attention(self, x: Tensor, attended: Tensor) -> Tensor:
+        """The rest of the layer, for `x` [batch, length, hidden] and what `attend` returned."""
+        x = x + self.post_attention_norm(self.attention.o_proj(attended))
+        dense = self.post_mlp_norm(self.mlp(self.pre_mlp_norm(x)))
+        sparse = self.post_experts_norm(self._experts(x))
+        return x + self.post_feedforward_norm(dense + sparse)
+
+    def _experts(self, residual: Tensor) -> Tensor:
+        normed = self.pre_experts_norm(residual)
+        if self.single_expert:
+            gate_up, down = (matrix(w, 0, normed.dtype) for w in (self.experts.gate_up_proj, self.experts.down_proj))
+            product = F.linear(gated_gelu(F.linear(normed, gate_up)), down)
+            return product * self.router.per_expert_scale.to(product.dtype)
+        weights, indices = self.router(residual.flatten(0, 1))
+        return experts(
+            normed.flatten(0, 1), weights, indices, self.experts.gate_up_proj, self.experts.down_proj
+        ).view_as(residual)
+
+
+class SelfConditioning(nn.Module):
+    """Adds what the last step believed (a mean of embeddings) to the canvas embeddings."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.pre_norm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.mlp = FeedForward(config.hidden_size, config.intermediate_size)
+        self.post_norm = RMSNorm(config.hidden_size, config.norm_eps, scaled=False)
+
+    def forward(self, embedded: Tensor, belief: Tensor) -> Tensor:
+        return self.post_norm(embedded + self.mlp(self.pre_norm(belief)))
+
+
+class DiffusionGemma(nn.Module):
+    """Weights and both passes. Shapes: batch, length (prompt) or canvas, hidden, vocab."""
+
+    fp8_keys = False  # whether keys and values are kept in E4M3, in half the memory
+    has_kernels = False  # and so `read_out` and `embed_few` as well: see `engine.models.fused`
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        embedding = torch.empty(config.vocab_size, config.hidden_size)
+        self.embed_tokens = nn.Embedding.from_pretrained(embedding, freeze=False)
+        if not embedding.is_meta:  # there normal numbers import PyTorch's compiler, which takes longer than all loading
+            self.embed_tokens.reset_parameters()
+        self.layers = nn.ModuleList(Layer(config, layer) for layer in config.layers)
+        self.norm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.self_conditioning = SelfConditioning(config)
+        self.embed_scale = config.hidden_size**0.5
+        self._ropes = {layer.kind: (layer.rope, layer.head_dim) for layer in config.layers}
+        self._frequencies: dict[tuple[LayerKind, torch.device], Tensor] = {}
+
+    @property
+    def kv_dtype(self) -> torch.dtype:
+        """The type in which keys and values are kept."""
+        return torch.float8_e4m3fn if self.fp8_keys else self.embed_tokens.weight.dtype
+
+    @property
+    def weight_bytes(self) -> int:
+        """What the weights take in memory."""
+        return sum(parameter.nbytes for parameter in self.parameters())
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Scaled embeddings of `tokens` [...]: [..., hidden]."""
+        return self.embed_tokens(tokens) * self._scale()
+
+    def embed_mean(self, probabilities: Tensor) -> Tensor:
+        """Mean of the scaled embeddings under `probabilities` [..., vocab]: [..., hidden]."""
+        weight = self.embed_tokens.weight
+        return torch.matmul(probabilities.to(weight.dtype), weight) * self._scale()
+
+    def encode(self, tokens: Tensor, positions: Tensor, masks: Masks, memory: Memory) -> Tensor:
+        """The causal pass over `tokens` [batch, length]; its product is what `memory` receives.
+
+        positions [batch, length]; a mask per kind of layer, as `engine.ops.attention.attend` takes it.
+        Returns the normed hidden states [batch, length, hidden], which only training looks at.
+        """
+        return self._run(self.embed(tokens), positions, masks, memory, encoder=True)
+
+    def denoise(self, tokens: Tensor, belief: Tensor, positions: Tensor, masks: Masks, memory: Memory) -> Tensor:
+        """The bidirectional pass over a canvas `tokens` [batch, canvas].
+
+        belief [batch, canvas, hidden]: the self-conditioning signal, zeros where there is none.
+        Returns normed hidden states [batch, canvas, hidden], for `logits`.
+        """
+        x = self.self_conditioning(self.embed(tokens), belief)
+        return self._run(x, positions, masks, memory, encoder=False)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Soft-capped logits in fp32, [..., vocab], of normed hidden states [..., hidden]."""
+        cap = self.config.logit_softcap
+        logits = F.linear(hidden, self.embed_tokens.weight).float()
+        if torch.is_grad_enabled():
+            return torch.tanh(logits / cap) * cap
+        return logits.div_(cap).tanh_().mul_(cap)
+
+    def _run(self, x: Tensor, positions: Tensor, masks: Masks, memory: Memory, encoder: bool) -> Tensor:
+        ropes = {kind: rotation(positions, self._frequency(kind, x.device), x.dtype) for kind in self._ropes}
+        for index, module in enumerate(self.layers):
+            layer = cast(Layer, module)
+            x = layer(x, ropes[layer.kind], masks[layer.kind], memory, index)
+            x = x * (layer.encoder_scalar if encoder else layer.decoder_scalar).to(x.dtype)
+        return self.norm(x)
+
+    def _scale(self) -> Tensor:
+        """sqrt(hidden) rounded to the weights' type, as the model was trained with it; on the CPU, where a number that
+        a GPU multiplies with costs it no wait."""
+        return torch.tensor(self.embed_scale, dtype=self.embed_tokens.weight.dtype, device="cpu")
+
+    def _frequency(self, kind: LayerKind, device: torch.device) -> Tensor:
+        if (kind, device) not in self._frequencies:
+            self._frequencies[kind, device] = inverse_frequencies(*self._ropes[kind]).to(device)
+        return self._frequencies[kind, device]

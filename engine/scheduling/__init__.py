@@ -1,0 +1,1 @@
+"""Requests of many clients share the denoising steps of one model."""

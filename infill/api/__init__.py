@@ -1,0 +1,1 @@
+"""The service's HTTP APIs: Gesso's own, OpenAI's and llama.cpp's."""

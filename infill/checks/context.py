@@ -1,0 +1,57 @@
+"""A completion in its place: what every check looks at.
+
+It must not know the checks, or how the text came about.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from infill.code.syntax import SyntaxTree, parse
+
+
+@dataclass(frozen=True)
+class CheckContext:
+    """A completion `text` between `before` and `after` (the whole file), which took the place of `replaced`.
+
+    `confidence` and `min_confidence` are 0..1; `rejected` holds texts that the user refused at this place.
+    """
+
+    before: str
+    text: str
+    after: str
+    language: str | None = None
+    confidence: float = 1.0
+    min_confidence: float = 0.0
+    rejected: frozenset[str] = frozenset()
+    replaced: str = ""
+
+    @property
+    def tree_before(self) -> SyntaxTree | None:
+        """The file with the hole empty, parsed once for all completions of a hole."""
+        return _tree_without(self.before, self.after, self.language)
+
+    @property
+    def line_prefix(self) -> str:
+        return self.before[self.before.rfind("\n") + 1 :]
+
+    @property
+    def line_rest(self) -> str:
+        """The rest of the line after the hole; empty for a completion of whole lines."""
+        return "" if self.text.endswith("\n") else self.after.split("\n", 1)[0].rstrip("\r")
+
+
+@lru_cache(maxsize=4)
+def _tree_without(before: str, after: str, language: str | None) -> SyntaxTree | None:
+    return parse(before + after, language)
+
+
+def whole_lines(context: CheckContext) -> list[str]:
+    """The lines that the completion makes, with what stands before and after it on the same lines."""
+    joined = context.line_prefix + context.text + context.line_rest
+    return joined.replace("\r\n", "\n").split("\n")
+
+
+def indent_of(line: str) -> str:
+    return line[: len(line) - len(line.lstrip())]

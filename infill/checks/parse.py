@@ -1,0 +1,182 @@
+"""Does a completion make the parse worse, where, and how much of it can stay?
+
+Without a grammar no parse is worse, and `cut_back` minds brackets alone. It must not know the checks for
+repeated or misplaced text, the model, or how the text came about.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+
+from engine.errors import Stop, leave_if
+from infill.checks.brackets import AFTER_CHARS, unbalanced_brackets
+from infill.checks.context import CheckContext, indent_of, whole_lines
+from infill.code.brackets import CLOSERS, Bracket, scan
+from infill.code.languages import get
+from infill.code.syntax import ErrorScore, Span, SyntaxTree, error_nodes, error_score, parse
+
+_MAX_CUTS = 40
+_PIECE = re.compile(r"\s*(?:\w+|[^\w\s])")
+
+
+def parse_worse(context: CheckContext) -> str | None:
+    """The file parses worse with the completion in it than with the hole empty.
+
+    Where the place is clean, the completion may add no error node, and spread none over more of the text
+    outside the hole's lines unless its own lines parse. Where it is broken, as code is while it is typed (an
+    error touches the hole's line, or a filling mends one), the completion must do as well as the best simple
+    filling: nothing or one name, then the brackets that are still open and the end of a statement or header;
+    the completion is allowed these too. When no filling mends the file (a bracket left open far above spoils
+    all below it), a completion whose own lines parse is let pass.
+    """
+    if context.tree_before is None:
+        return None
+    filled = parse_score(context, context.text)
+    if not filled.errors:
+        return None
+    empty = parse_score(context, "")
+    best_filling = _best_filling(context.before, context.after, context.language)
+    if not _broken_here(context) and best_filling.errors == empty.errors:
+        spreads = filled.covered > empty.covered
+        if filled.errors <= empty.errors and (not spreads or _lines_parse(context)):
+            return None
+        return "the code would no longer parse"
+    for score in (filled, *_finished_scores(context, context.text)):
+        if score.errors <= best_filling.errors and score.covered <= best_filling.covered:
+            return None
+    if best_filling.errors and _lines_parse(context):
+        return None
+    return "the code would parse worse than before"
+
+
+def _tree_with(context: CheckContext, text: str) -> SyntaxTree | None:
+    tree = context.tree_before
+    return tree.replaced(len(context.before), len(context.before), text) if tree else None
+
+
+def _line_span(context: CheckContext, text: str) -> Span:
+    start = context.before.rfind("\n") + 1
+    rest = context.after.find("\n")
+    return Span(start, len(context.before) + len(text) + (rest if rest >= 0 else len(context.after)))
+
+
+def parse_score(context: CheckContext, text: str) -> ErrorScore:
+    """Errors of the whole file with `text` in the hole, and what they cover outside the hole's lines."""
+    tree = _tree_with(context, text)
+    return error_score(tree, _line_span(context, text)) if tree else ErrorScore(0, 0)
+
+
+def _broken_here(context: CheckContext) -> bool:
+    """Whether an error of the file, with the hole empty, touches the hole's line or ends just above it."""
+    tree, line = context.tree_before, _line_span(context, "")
+    spans = error_nodes(tree) if tree else ()
+    above = len(context.before[: line.start].rstrip())
+    return any(span.start <= line.end and above <= span.end for span in spans)
+
+
+@lru_cache(maxsize=4)
+def _best_filling(before: str, after: str, language: str | None) -> ErrorScore:
+    context = CheckContext(before, "", after, language)
+    scores = [parse_score(context, ""), parse_score(context, "x")]
+    for filling in ("", "x"):
+        scores.extend(_finished_scores(context, filling))
+    return min(scores)
+
+
+def _finished_scores(context: CheckContext, text: str) -> Iterator[ErrorScore]:
+    """The scores of `text` once what is still open is closed, with each way to end a statement or header."""
+    tree, language = context.tree_before, get(context.language)
+    if tree is None or language is None:
+        return
+    rest = context.after.split("\n", 1)[0]
+    at_hole, at_line_end = _missing_closers(context, text, len(rest))
+    endings = ("", ":") if language.indentation_sensitive else ("", ";", " {}")
+    complete = text.endswith("\n") or not (context.line_prefix + text).strip()
+    for ending in endings[:1] if complete else endings:
+        if at_hole or at_line_end or ending:
+            finished = f"{text}{at_hole}{rest}{at_line_end}{ending}"
+            start = len(context.before)
+            lines = Span(start - len(context.line_prefix), start + len(finished))
+            yield error_score(tree.replaced(start, start + len(rest), finished), lines)
+
+
+def _missing_closers(context: CheckContext, text: str, rest: int) -> tuple[str, str]:
+    """Closers for what the following text leaves open: those due right after `text`, those after its line."""
+    hole_end = len(context.before) + len(text)
+    line_end = hole_end + rest
+    whole = context.before + text + context.after[: rest + AFTER_CHARS]
+    here = scan(whole, context.language, hole_end)
+    if here.inside in ('"', "'", "`") and here.inside not in whole[hole_end:line_end]:
+        return here.inside + _closers(here.open), ""
+    line = scan(whole, context.language, line_end, here.resume, here.resume_open)
+    below = scan(whole, context.language, None, line.resume, line.resume_open)
+    passed = [opener for opener in line.skipped if opener.offset < hole_end]
+    left = [opener for opener in (*below.open, *below.skipped) if opener.offset < line_end]
+    return _closers(passed), _closers(left)
+
+
+def _closers(openers: list[Bracket] | tuple[Bracket, ...]) -> str:
+    inner_first = sorted(openers, key=lambda opener: -opener.offset)
+    return "".join(CLOSERS[opener.char] for opener in inner_first)
+
+
+def _lines_parse(context: CheckContext) -> bool:
+    """Whether the lines that the completion makes parse on their own."""
+    first, *others = whole_lines(context)
+    base = indent_of(first)
+    tree = parse("\n".join([first.lstrip(), *(line.removeprefix(base) for line in others)]), context.language)
+    return tree is not None and not tree.root.has_error
+
+
+def cut_back(before: str, text: str, after: str, language: str | None, stop: Stop | None = None) -> str:
+    """The longest leading part of `text` that keeps brackets balanced and the parse no worse, or "".
+
+    Whole lines are tried first, then the tokens of the first line. Whole lines are cut to whole lines. stop: asked
+    before each; where it answers True, Cancelled is raised.
+    """
+    for part in _parts(text):
+        leave_if(stop)
+        context = CheckContext(before, part, after, language)
+        if part.strip() and unbalanced_brackets(context) is None and parse_worse(context) is None:
+            return part
+    return ""
+
+
+def _parts(text: str) -> Iterator[str]:
+    lines = text.splitlines(keepends=True)
+    whole = text.endswith("\n")
+    for count in range(len(lines), max(0, len(lines) - _MAX_CUTS), -1):
+        part = "".join(lines[:count])
+        yield part if whole or count == len(lines) else part.rstrip("\r\n")
+    if lines:
+        pieces = [match[0] for match in _PIECE.finditer(lines[0])][:_MAX_CUTS]
+        for count in range(len(pieces) - 1, 0, -1):
+            yield "".join(pieces[:count]) + ("\n" if whole else "")
+
+
+def error_spans_within(before: str, text: str, after: str, language: str | None) -> tuple[Span, ...]:
+    """The parts of `text` (offsets into it) that lie under ERROR nodes with the text in its place.
+
+    A MISSING node stands for the token before it. A bracket that stays open counts even where the error shows
+    only further on. Without a grammar: nothing.
+    """
+    context = CheckContext(before, text, after, language)
+    tree = _tree_with(context, text)
+    if tree is None or not text:
+        return ()
+    start, end = len(before), len(before) + len(text)
+    found = []
+    for span in error_nodes(tree):
+        if span.start == span.end and start < span.start <= end:
+            word = re.search(r"(?:\w+|[^\w\s])\s*$", text[: span.start - start])
+            span = Span(start + word.start(), span.start) if word else span
+        if max(span.start, start) < min(span.end, end):
+            found.append(Span(max(span.start, start) - start, min(span.end, end) - start))
+    if tree.root.has_error:
+        reading = scan(tree.text[: end + AFTER_CHARS], language)
+        for opener in (*reading.open, *reading.skipped):
+            if start <= opener.offset < end:
+                found.append(Span(opener.offset - start, opener.offset - start + len(opener.char)))
+    return tuple(sorted(set(found)))

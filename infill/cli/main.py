@@ -1,0 +1,196 @@
+"""`gesso`: the commands, and what each prints. Text goes to standard output, everything else to standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from infill import settings
+from infill.cli import infill as cli_infill
+from infill.cli import lint as cli_lint
+from infill.cli import models as cli_models
+from infill.cli import serve as cli_serve
+from infill.cli import stats as cli_stats
+from infill.cli import support as cli_support
+from infill.cli.batch import Batch
+from infill.cli.service import ROWS, SERVICE_HELP, service_for
+from infill.cli.support import INTERRUPTED, add_row, errors_to_exit_codes, say
+
+HELP = """Fill holes in code with a block-diffusion model, on this machine. Nothing you write leaves it.
+
+\b
+gesso infill app.py --at 12:5 --watch   fill at a place and watch
+gesso infill --help                     all ways to say where
+gesso batch IN.jsonl OUT.jsonl          many holes
+gesso lint src                          slips in code that is written
+gesso serve                             one model for every editor and tool
+gesso doctor                            what this machine can run
+gesso stats                             what was suggested in your editor
+
+Exit codes: 0 filled, 1 nothing good enough to show, 2 wrong use, 3 trouble with the model or the input.
+"""
+BATCH_HELP = """Fill many holes: JSON rows in, JSON rows out, in the same order.
+
+\b
+in   {"id": 1, "language": "python", "prefix": "x = ", "suffix": "\\n"}
+out  {"id": 1, "text": "None", "shown": true, "reason": null,
+     "confidence": 0.9, "steps": 4, "elapsed_ms": 80.1}
+
+"path" and "lines" may be added to a row. "text" is the best candidate
+even where it is not good enough to show. A row that cannot be used is
+answered in its place, with "error". Stop with Ctrl-C; the same command
+goes on where it stopped.
+"""
+
+app = typer.Typer(
+    help=HELP,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("infill", help=cli_infill.HELP)(cli_infill.infill)
+app.command("lint", help=cli_lint.HELP)(cli_lint.lint)
+app.command()(cli_stats.stats)
+app.add_typer(cli_models.app, name="model")
+app.add_typer(cli_serve.app, name="serve")
+
+
+def main() -> None:
+    """The entry point of `gesso`."""
+    app(prog_name="gesso")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        try:
+            cli_support.write_out(f"gesso {version('gesso')}\n")
+        except PackageNotFoundError:
+            cli_support.write_out("gesso (not installed)\n")
+        raise typer.Exit
+
+
+@app.callback()
+def gesso(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(help=BATCH_HELP)
+@errors_to_exit_codes
+def batch(
+    source: Annotated[Path, typer.Argument(metavar="IN.jsonl", help="The rows to fill.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT.jsonl", help="The results; rows in it stay.")],
+    batch_size: Annotated[int | None, typer.Option(metavar="N", help="Rows to fill together.")] = None,
+    lines: Annotated[str | None, typer.Option(metavar="one|block|auto", help="For rows that do not say.")] = None,
+    candidates: Annotated[int | None, typer.Option(metavar="N", help="Suggestions to choose from.")] = None,
+    steps: Annotated[int | None, typer.Option(metavar="N", help="Most denoising steps.")] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Same seed, same text.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="pocket, 26b, a hub id or a folder.")] = None,
+    service: Annotated[bool | None, typer.Option("--service/--no-service", help=SERVICE_HELP)] = None,
+) -> None:
+    flags = {
+        "batch_size": batch_size,
+        "lines": lines,
+        "candidates": candidates,
+        "steps": steps,
+        "seed": seed,
+        "model": model,
+    }
+    wanted = cli_support.read_settings(Path.cwd(), flags).settings
+    work = Batch(source, target, wanted)
+    if work.done == work.total:
+        say(f"{target} has all {work.total} rows.")
+        return
+    if work.done:
+        say(f"{target} has {work.done} of {work.total} rows; going on from there.")
+    try:
+        _run_with_bar(work, wanted, service)
+    except KeyboardInterrupt as interrupt:
+        say(f"Stopped with {work.done} of {work.total} rows done; the same command goes on from there.")
+        raise typer.Exit(INTERRUPTED) from interrupt
+    say(f"{target} has all {work.total} rows.")
+
+
+def _run_with_bar(work: Batch, wanted: settings.Settings, service: bool | None) -> None:
+    asked = service_for(wanted, service)
+    completer = asked or cli_support.load_completer(wanted)
+    columns = (TextColumn("filling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = cli_support.errors_console()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("rows", total=work.total, completed=work.done)
+        size = ROWS if asked is not None and wanted.batch_size < ROWS else None
+        work.run(completer, lambda done: progress.update(task, completed=done), size)
+
+
+@app.command()
+@errors_to_exit_codes
+def config(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False) -> None:
+    """Print every setting, its value and where it came from.
+
+    The order: defaults, your own file, the project's gesso.toml (or [tool.gesso] in pyproject.toml, in this folder
+    or above), variables such as GESSO_MODEL, flags. The later one counts.
+    """
+    resolved = cli_support.read_settings(Path.cwd())
+    values = asdict(resolved.settings)
+    if as_json:
+        rows = {name: {"value": value, "from": resolved.origins[name]} for name, value in values.items()}
+        cli_support.write_out(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
+        return
+    table = Table("setting", "value", "from", "meaning", box=None, pad_edge=False)
+    for name, value in values.items():
+        shown = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+        add_row(table, name, shown, resolved.origins[name], settings.RULES[name].help)
+    Console().print(table)
+    say(f"your own file: {settings.user_file()}{'' if settings.user_file().is_file() else ' (not there)'}")
+    for variable in resolved.unknown_variables:
+        say(f"the variable {variable} is no setting and is ignored.")
+
+
+@app.command()
+@errors_to_exit_codes
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False) -> None:
+    """Tell what this machine has, which model fits its memory, and what to do next."""
+    from infill.doctor import GIB, examine
+
+    report = examine()
+    if as_json:
+        cli_support.write_out(report.to_json() + "\n")
+        return
+    machine, console = report.machine, Console(highlight=False)
+    facts = Table(show_header=False, box=None, pad_edge=False)
+    capability = f"{machine['capability']}, bfloat16 {'native' if machine['bfloat16'] else 'not native'}"
+    add_row(facts, "processor", f"{machine['cpu']} ({machine['usable_cores']} cores, {capability})")
+    add_row(facts, "memory", f"{_gib(machine['memory_available'])} free of {_gib(machine['memory_total'])}")
+    for gpu in machine["gpus"]:
+        free = gpu["trouble"] or f"{_gib(gpu['memory_available'])} free of {_gib(gpu['memory_total'])}"
+        add_row(facts, "GPU", f"{gpu['name']} ({free})")
+    add_row(facts, "runs on", f"{machine['device']}, {machine['dtype']} (torch {machine['torch']})")
+    console.print(facts)
+    models = Table("model", "type", "needs", "fits", "runs", "", box=None, pad_edge=False)
+    for fit in report.models:
+        need = f"{fit.bytes / GIB:.1f} GiB"
+        add_row(models, fit.model, fit.dtype, need, _yes(fit.fits), _yes(fit.runs), fit.note)
+    console.print("", models, "", sep="\n")
+    for sentence in report.advice:
+        console.print(f"- {sentence}", markup=False)
+
+
+def _gib(count: int) -> str:
+    return "unknown" if count >= sys.maxsize else f"{count / 2**30:.1f} GiB"
+
+
+def _yes(fact: bool) -> str:
+    return "yes" if fact else "no"

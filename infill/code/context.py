@@ -1,0 +1,117 @@
+"""What of a file the model is shown: the text around the holes, an outline of what does not fit, and other lines that
+share its names.
+
+Text in, text out; sizes are characters, since only a prompt family knows tokens. Where a window is cut moves
+by whole steps of lines, so that typing leaves the start of the prompt as it was and its cached keys stay
+good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from infill.code.outline import outline
+from infill.code.snippets import snippet
+from infill.code.syntax import Span
+from infill.request import Neighbour
+
+LINE_STEPS = (16, 4, 1)
+CHARACTER_STEP = 256
+NEAR_LINES = 8
+NEAR_CHARACTERS = 800
+
+
+@dataclass(frozen=True)
+class ContextBudget:
+    """Most characters of each part."""
+
+    prefix: int
+    suffix: int
+    header: int
+
+
+@dataclass(frozen=True)
+class ShownContext:
+    """header: outlines of neighbours, lines of them or of the rest of the file, an outline of the rest. prefix ends
+    where the first hole begins, suffix begins where the last one ends."""
+
+    header: str
+    prefix: str
+    suffix: str
+    language: str | None
+    path: str | None
+
+
+def show_context(
+    text: str,
+    first: int,
+    last: int,
+    language: str | None,
+    path: str | None,
+    neighbours: Sequence[Neighbour],
+    budget: ContextBudget,
+) -> ShownContext:
+    """The context of the region [first, last) of `text`, which the caller shows itself."""
+    start = window_start(text, first, budget.prefix)
+    end = window_end(text, last, budget.suffix)
+    sources = [neighbour.text for neighbour in neighbours]
+    other_lines = ""
+    if start > 0 or end < len(text) or sources:
+        near = _near(text, first, last)
+        other_lines = snippet(near, [text[:start], text[end:], *sources], budget.header // 2)
+    room = budget.header - len(other_lines)
+    rest = _outline_outside(text[:start], text[end:], language, room) if start > 0 or end < len(text) else ""
+    outlines = ""
+    for neighbour in neighbours:
+        room = budget.header - len(outlines) - len(other_lines) - len(rest)
+        if room > 80:
+            outlines = outline(neighbour.text, language, [], limit_chars=room) + outlines
+    return ShownContext(outlines + other_lines + rest, text[start:first], text[last:end], language, path)
+
+
+def _near(text: str, first: int, last: int) -> str:
+    """The text whose names say what the hole is about; typing on within NEAR_LINES leaves it as it is."""
+    line = text.count("\n", 0, first)
+    start = first
+    for _ in range(line % NEAR_LINES + 1):
+        start = text.rfind("\n", 0, max(start, 0))
+    return text[max(0, start - NEAR_CHARACTERS) : max(0, start)] + text[last : last + NEAR_CHARACTERS // 2]
+
+
+@lru_cache(maxsize=16)
+def _outline_outside(before: str, after: str, language: str | None, limit_chars: int) -> str:
+    """The outline of a file without the region that is shown as it is; so typing there neither changes it nor takes
+    time."""
+    return outline(before + after, language, [Span(len(before), len(before))], limit_chars=limit_chars)
+
+
+def window_start(text: str, end: int, room: int) -> int:
+    """Where to begin so that at most `room` characters, and at least half of that, stand before `end`.
+
+    The start of the file, or the first line there whose number is a multiple of LINE_STEPS[0], or else of the
+    next of LINE_STEPS; in a line that is too long for that, a multiple of CHARACTER_STEP.
+    """
+    if end <= room:
+        return 0
+    earliest, latest = end - room, end - room // 2
+    line, at = text.count("\n", 0, earliest), earliest
+    starts: list[tuple[int, int]] = []
+    while (newline := text.find("\n", at, latest)) != -1:
+        line, at = line + 1, newline + 1
+        starts.append((line, at))
+    for step in LINE_STEPS:
+        for number, start in starts:
+            if number % step == 0:
+                return start
+    snapped = -(-earliest // CHARACTER_STEP) * CHARACTER_STEP
+    return snapped if snapped <= latest else earliest
+
+
+def window_end(text: str, start: int, room: int) -> int:
+    """The last line end within `room` characters after `start`, or `room` itself in a longer line."""
+    if len(text) - start <= room:
+        return len(text)
+    newline = text.rfind("\n", start, start + room)
+    return newline + 1 if newline > start else start + room

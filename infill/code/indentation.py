@@ -1,0 +1,165 @@
+"""Indentation and blocks of a text, with or without a tree: what a new line at a place calls for.
+
+Text only, so it serves half-typed code. It must not know trees, models or completions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+from infill.code.brackets import scan
+from infill.code.languages import Language, get
+
+_PYTHON_HEADER = re.compile(r"(?:async\s+)?(?:def|class|if|elif|else|for|while|with|try|except|finally|match|case)\b")
+_NOT_A_BLOCK = re.compile(r"[=(,:?&|\[$]$|\breturn$")
+_NOT_A_BLOCK_IN_JAVASCRIPT = re.compile(r"\b(?:import|export|const|let|var|type)$")
+_CASE_LABEL = re.compile(r"\s*(?:case\b.*|default|public|private|protected)\s*:$")
+
+
+def indentation(text: str, offset: int) -> str:
+    """The white space at the start of the line that holds `offset`."""
+    start = text.rfind("\n", 0, offset) + 1
+    end = start
+    while end < len(text) and text[end] in " \t\f":
+        end += 1
+    return text[start:end]
+
+
+def column_width(white_space: str) -> int:
+    return len(white_space.replace("\f", "").expandtabs(8))
+
+
+def line_end(text: str, offset: int) -> int:
+    end = text.find("\n", offset)
+    return len(text) if end < 0 else end
+
+
+def lines_after(text: str, offset: int) -> Iterator[tuple[str, int]]:
+    """The whole lines after the one that holds `offset`, with their offsets."""
+    start = line_end(text, offset) + 1
+    while start <= len(text):
+        end = line_end(text, start)
+        yield text[start:end], start
+        start = end + 1
+
+
+def _code_end(text: str, offset: int, language: Language | None) -> int:
+    """The end of the last code before `offset`: white space and comments are passed over."""
+    end = offset
+    while True:
+        end = len(text[:end].rstrip())
+        if language is None or not end:
+            return end
+        if language.line_comment in text[text.rfind("\n", 0, end) + 1 : end]:
+            reading = scan(text, language.id, end)
+            if reading.inside == language.line_comment:
+                end = reading.resume
+                continue
+        if not language.indentation_sensitive and text.endswith("*/", 0, end):
+            end = max(0, text.rfind("/*", 0, end))
+            continue
+        return end
+
+
+def _logical_start(text: str, end: int, language_id: str | None) -> int:
+    """The start of the line where the statement ending at `end` begins: brackets and strings span lines."""
+    start = text.rfind("\n", 0, end) + 1
+    for opened, closed in reversed(scan(text, language_id, end).multiline):
+        if opened < start < closed:
+            start = text.rfind("\n", 0, opened) + 1
+    return start
+
+
+def expects_block(text: str, offset: int, language_id: str | None) -> bool:
+    """Whether the syntax at the place calls for a whole block: a header whose body is missing or empty.
+
+    In Python also after the docstring of an otherwise empty function or class.
+    """
+    language = get(language_id)
+    rest = text[offset : line_end(text, offset)].strip()
+    end = _code_end(text, offset, language)
+    if language and language.indentation_sensitive:
+        return not rest and _python_header_without_body(text, offset, end)
+    if not end or text[end - 1] != "{":
+        return False
+    before = text[text.rfind("\n", 0, end) + 1 : end - 1].rstrip()
+    if _NOT_A_BLOCK.search(before) and not _CASE_LABEL.match(before):
+        return False
+    if language and language.lexis == "javascript" and _NOT_A_BLOCK_IN_JAVASCRIPT.search(before):
+        return False
+    if rest:
+        return rest[0] == "}"
+    width = column_width(indentation(text, end - 1))
+    for line, start in lines_after(text, offset):
+        if line.strip():
+            return line.lstrip()[0] == "}" or column_width(indentation(text, start)) <= width
+    return True
+
+
+def _python_header_without_body(text: str, offset: int, end: int) -> bool:
+    start = _logical_start(text, end, "python")
+    if text.endswith(('"""', "'''"), 0, end) and text[start:end].lstrip("rRuU \t")[:1] in ("'", '"'):
+        end = _code_end(text, start, get("python"))
+        start = _logical_start(text, end, "python")
+        if not re.match(r"\s*(?:async\s+)?(?:def|class)\b", text[start:end]):
+            return False
+    if not is_python_header(text[start:end]):
+        return False
+    width = column_width(indentation(text, start))
+    for line, at in lines_after(text, offset):
+        if line.strip() and not line.lstrip().startswith("#"):
+            return column_width(indentation(text, at)) <= width
+    return True
+
+
+def is_python_header(statement: str) -> bool:
+    """Whether a Python statement (all of its lines) opens a block on the lines below it."""
+    if not _PYTHON_HEADER.match(statement.lstrip()):
+        return False
+    end = _code_end(statement, len(statement), get("python"))
+    return statement.endswith(":", 0, end) and not scan(statement, "python", end).open
+
+
+def indentation_at(text: str, offset: int, language_id: str | None) -> str:
+    """The white space a new line at the place should start with.
+
+    It is that of the statement before the place, plus one unit after a block header or an open bracket.
+    """
+    language = get(language_id)
+    last = len(text[:offset].rstrip())
+    if not last:
+        return ""
+    start = _logical_start(text, last, language_id)
+    base = indentation(text, start)
+    end = _code_end(text, last, language)
+    if end <= start:
+        return base
+    line_start = text.rfind("\n", 0, end) + 1
+    opened = any(bracket.offset >= line_start for bracket in scan(text, language_id, end).open)
+    line = text[start:end].strip()
+    if line.endswith(":"):
+        braces = language is not None and not language.indentation_sensitive
+        opened = opened or not braces or _CASE_LABEL.match(line) is not None
+    return base + indent_unit(text) if opened else base
+
+
+def indent_unit(text: str) -> str:
+    """One level of indentation as the file has it: a tab, or its most frequent step in spaces; else four."""
+    steps: Counter[str] = Counter()
+    previous = ""
+    for count, match in enumerate(re.finditer(r"^([ \t]*)(?=[^\s*])", text, re.MULTILINE)):
+        current = match[1]
+        if current.startswith(previous) and current != previous:
+            step = current[len(previous) :]
+            above = text[max(0, match.start() - 200) : match.start()].rstrip()
+            weight = 3 if above.endswith((":", "{", "(", "[")) else 1
+            if set(step) == {"\t"}:
+                steps["\t"] += weight
+            elif 2 <= len(step) <= 8 and "\t" not in step:
+                steps[step] += weight
+        previous = current
+        if count >= 3000:
+            break
+    return steps.most_common(1)[0][0] if steps else "    "

@@ -1,0 +1,101 @@
+"""What stands on a canvas, as text: the filling of a hole, and the view of a canvas that is still being
+denoised."""
+
+from __future__ import annotations
+
+import codecs
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from os.path import commonprefix
+
+from engine.denoiser import CanvasRun, DenoiseResult
+from infill.prompts.prompt import Family, Layout, TextHole
+from infill.request import Piece, PieceState, StepView
+
+
+@dataclass(frozen=True)
+class HoleText:
+    """The text for a hole. token_spans: for each slot the characters it wrote (empty for null slots and for
+    text that was already typed). log_probabilities: a slot."""
+
+    text: str
+    token_spans: tuple[tuple[int, int], ...]
+    log_probabilities: tuple[float, ...]
+
+    @property
+    def tokens(self) -> int:
+        return sum(start < end for start, end in self.token_spans)
+
+    @property
+    def confidence(self) -> float:
+        """Geometric mean of the probabilities of the tokens and of the first empty slot after them."""
+        written = [index for index, (start, end) in enumerate(self.token_spans) if start < end]
+        last = min(written[-1] + 2 if written else 1, len(self.log_probabilities))
+        return math.exp(sum(self.log_probabilities[:last]) / max(last, 1))
+
+    def cut(self, shorter: str) -> HoleText:
+        """Only the part of the text that `shorter` keeps of it; `shorter` may end in a line break of its
+        own."""
+        length = len(commonprefix([self.text, shorter]))
+        spans = tuple((min(start, length), min(end, length)) for start, end in self.token_spans)
+        return HoleText(shorter, spans, self.log_probabilities)
+
+
+def filled_text(family: Family, layout: Layout, result: DenoiseResult, index: int, kind: TextHole) -> HoleText:
+    """The text of hole `index`: null slots dropped, typed text taken off, a line's end put on between whole
+    lines.
+
+    Bytes that are no UTF-8 end the text, as a line break does in a hole of one line.
+    """
+    hole = layout.holes[index]
+    tokens = result.tokens[hole.start : hole.stop].tolist()
+    spans: list[tuple[int, int]] = []
+    text, decoder = "", codecs.getincrementaldecoder("utf-8")("replace")
+    for token in tokens:
+        start = len(text)
+        if token not in (family.null_token, -1):
+            text += decoder.decode(family.tokens.bytes_of[token])
+        spans.append((start, len(text)))
+    offset = len(hole.healed) if text.startswith(hole.healed) else 0
+    text = text[offset:].partition("\ufffd")[0]
+    if kind.one_line:
+        text = text.partition("\n")[0]
+    if kind.whole_lines:
+        text = text.rstrip(" \t") + "\n" if text.strip() else ""
+    spans = [(_within(start - offset, len(text)), _within(end - offset, len(text))) for start, end in spans]
+    by_column = dict(zip(result.columns.tolist(), result.log_probabilities.tolist(), strict=True))
+    return HoleText(text, tuple(spans), tuple(by_column[column] for column in range(hole.start, hole.stop)))
+
+
+def _within(position: int, length: int) -> int:
+    return min(max(0, position), length)
+
+
+def step_view(run: CanvasRun, family: Family) -> StepView:
+    """The canvas of a run as pieces: known text, settled tokens, guesses that are still noise, empty
+    slots."""
+    done = run.finished is not None
+    in_hole = {column: index for index, column in enumerate(run.columns.tolist())}
+    guesses, accepted = run.argmax.tolist(), run.accepted.tolist()
+    marked: list[tuple[PieceState, bytes]] = []
+    for column, token in enumerate(run.canvas.tolist()):
+        index = in_hole.get(column)
+        if index is None:
+            marked.append(("known", family.tokens.bytes_of[token]))
+        elif guesses[index] == family.null_token:
+            marked.append(("null", b""))
+        else:
+            state: PieceState = "settled" if done or accepted[index] else "noise"
+            marked.append((state, family.tokens.bytes_of[guesses[index]]))
+    return StepView(run.steps, run.request.sampling.max_steps, _merged(marked))
+
+
+def _merged(marked: Sequence[tuple[PieceState, bytes]]) -> tuple[Piece, ...]:
+    pieces = []
+    for state, group in groupby(marked, key=lambda entry: entry[0]):
+        content = [data for _, data in group]
+        text = "·" * len(content) if state == "null" else b"".join(content).decode("utf-8", "replace")
+        pieces.append(Piece(text, state))
+    return tuple(pieces)

@@ -1,0 +1,190 @@
+"""How long a hole is laid out: by null slots, where the model was trained to leave slots empty, or by
+probing.
+
+One interface (`HoleLengths.fill`) for both. Knows layouts, not text; whether a filling is good is for others
+to say. Null slots: DreamOn's delete token. Probing: after LR-DLLM, CAL and PILL, scores of several lengths
+after few steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from engine.blocks import denoise_in_blocks
+from engine.config import SamplingConfig
+from engine.denoiser import Denoiser, DenoiseRequest, DenoiseResult, StepCallback, Timings
+from engine.scorer import causal_log_probabilities
+from infill.prompts.prompt import Layout
+
+PROBE_LENGTHS = (4, 8, 16, 32, 64, 128)
+PROBE_STEPS = 2
+FINALISTS = 2
+
+
+@dataclass(frozen=True)
+class FillTask:
+    """One canvas to fill. lay_out: slots per hole to a layout; slots: where to begin, and the most that is
+    tried."""
+
+    lay_out: Callable[[Sequence[int]], Layout]
+    request: Callable[[Layout], DenoiseRequest]
+    slots: tuple[int, ...]
+    most: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A canvas that was denoised, how it had been laid out and asked for. steps: all that were spent on it."""
+
+    layout: Layout
+    request: DenoiseRequest
+    result: DenoiseResult
+    steps: int
+    encoded_tokens: int
+
+
+class HoleLengths(Protocol):
+    def fill(self, tasks: Sequence[FillTask], on_step: StepCallback | None = None) -> list[Filled]:
+        """Denoises each task's canvas with a length found on the way."""
+        ...
+
+
+class Canvases:
+    """Runs layouts as one batch; those wider than the family's canvas go block after block, one by one.
+
+    `timings`: spent in all runs since they were last set to a new `Timings`.
+    """
+
+    def __init__(self, denoiser: Denoiser, max_canvas: int) -> None:
+        self.denoiser, self.max_canvas = denoiser, max_canvas
+        self.timings = Timings()
+
+    def run(self, requests: Sequence[DenoiseRequest], on_step: StepCallback | None = None) -> list[DenoiseResult]:
+        narrow = [request for request in requests if request.canvas.width <= self.max_canvas]
+        together = self.denoiser.run(narrow, on_step) if narrow else []
+        if narrow:
+            self._add_timings()
+        results, at = [], 0
+        for request in requests:
+            if request.canvas.width <= self.max_canvas:
+                results.append(together[at])
+                at += 1
+            else:
+                results.append(denoise_in_blocks(self.denoiser, request, self.max_canvas, on_step))
+                self._add_timings()
+        return results
+
+    def _add_timings(self) -> None:
+        self.timings.encode += self.denoiser.timings.encode
+        self.timings.denoise += self.denoiser.timings.denoise
+
+
+class NullSlots:
+    """Lays out generously; a hole that comes back without an empty slot at its end was too short, and is
+    doubled.
+
+    A longer canvas that the deadline or the caller cuts off is dropped for the shorter one that was finished.
+    """
+
+    def __init__(self, canvases: Canvases, null_token: int) -> None:
+        self.canvases, self.null_token = canvases, null_token
+
+    def fill(self, tasks: Sequence[FillTask], on_step: StepCallback | None = None) -> list[Filled]:
+        layouts = [task.lay_out(task.slots) for task in tasks]
+        requests = [task.request(layout) for task, layout in zip(tasks, layouts, strict=True)]
+        results = self.canvases.run(requests, on_step)
+        return [
+            self._lengthened(task, Filled(layout, request, result, result.steps, result.encoded_tokens), on_step)
+            for task, layout, request, result in zip(tasks, layouts, requests, results, strict=True)
+        ]
+
+    def _lengthened(self, task: FillTask, filled: Filled, on_step: StepCallback | None) -> Filled:
+        slots = task.slots
+        while filled.result.finish not in ("deadline", "cancelled"):
+            full = self._full(filled)
+            wanted = tuple(
+                min(2 * size, most) if is_full else size
+                for size, most, is_full in zip(slots, task.most, full, strict=True)
+            )
+            if wanted == slots:
+                break
+            slots = wanted
+            layout = task.lay_out(slots)
+            request = task.request(layout)
+            result = self.canvases.run([request], on_step)[0]
+            steps, encoded = filled.steps + result.steps, filled.encoded_tokens + result.encoded_tokens
+            if result.finish in ("deadline", "cancelled"):
+                return replace(filled, steps=steps, encoded_tokens=encoded)
+            filled = Filled(layout, request, result, steps, encoded)
+        return filled
+
+    def _full(self, filled: Filled) -> list[bool]:
+        tokens = filled.result.tokens
+        return [int(tokens[hole.stop - 1]) != self.null_token for hole in filled.layout.holes]
+
+
+class Probing:
+    """Tries several lengths as one batch for a few steps, carries the best on, and lets the causal encoder
+    choose.
+
+    The score of a length is its mean negative entropy, less a line fitted over log length for this very hole:
+    longer holes are more certain at first whatever stands in them. With several holes all get the same
+    length. Lengths go up to twice the slots to begin with, as far as the canvas stays one.
+    """
+
+    def __init__(self, canvases: Canvases, lengths: Sequence[int] = PROBE_LENGTHS, steps: int = PROBE_STEPS) -> None:
+        self.canvases, self.lengths, self.steps = canvases, lengths, steps
+
+    def fill(self, tasks: Sequence[FillTask], on_step: StepCallback | None = None) -> list[Filled]:
+        return [self._fill(task, on_step) for task in tasks]
+
+    def _fill(self, task: FillTask, on_step: StepCallback | None) -> Filled:
+        longest = min(max(task.most), 2 * max(task.slots))
+        lengths: list[int] = []
+        layouts: list[Layout] = []
+        for length in sorted(self.lengths):
+            layout = task.lay_out([length] * len(task.slots))
+            if not lengths or (length <= longest and layout.canvas.width <= self.canvases.max_canvas):
+                lengths.append(length)
+                layouts.append(layout)
+        requests = [task.request(layout) for layout in layouts]
+        short = [replace(request, sampling=_first_steps(request, self.steps)) for request in requests]
+        probes = self.canvases.run(short)
+        scores = length_scores(lengths, [float(probe.entropy.mean()) for probe in probes])
+        best = sorted(range(len(lengths)), key=lambda index: -scores[index])[:FINALISTS]
+        results = self.canvases.run([requests[index] for index in best], on_step)
+        chosen = max(range(len(best)), key=lambda index: self._likelihood(requests[best[index]], results[index]))
+        steps = sum(probe.steps for probe in probes) + sum(result.steps for result in results)
+        encoded = sum(result.encoded_tokens for result in (*probes, *results))
+        return Filled(layouts[best[chosen]], requests[best[chosen]], results[chosen], steps, encoded)
+
+    def _likelihood(self, request: DenoiseRequest, result: DenoiseResult) -> float:
+        """Mean causal log-probability of everything from the first hole on; -inf where a hole was not
+        reached."""
+        first, denoiser = int(result.columns[0]), self.canvases.denoiser
+        tokens = result.tokens.tolist()
+        if min(tokens) < 0:
+            return -math.inf
+        scores = causal_log_probabilities(
+            denoiser.model, denoiser.cache, request.prompt, tokens[:first], [tokens[first:]]
+        )
+        return float(scores[0].mean())
+
+
+def length_scores(lengths: Sequence[int], entropies: Sequence[float]) -> list[float]:
+    """Negative entropy less its linear trend over log length (least squares over the lengths given)."""
+    negative = -np.asarray(entropies, dtype=float)
+    if len(lengths) < 3:
+        return negative.tolist()
+    x = np.log(np.asarray(lengths, dtype=float))
+    slope, intercept = np.polyfit(x, negative, 1)
+    return (negative - (slope * x + intercept)).tolist()
+
+
+def _first_steps(request: DenoiseRequest, steps: int) -> SamplingConfig:
+    return request.sampling.with_steps(min(steps, request.sampling.max_steps))

@@ -1,0 +1,1 @@
+"""Text to prompt tokens and canvas, one file per model family."""

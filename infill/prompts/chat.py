@@ -1,0 +1,106 @@
+"""The chat layout of the released DiffusionGemma-26B-A4B: a user turn shows the file, the reply's canvas is
+pinned.
+
+prompt = <bos><|turn>user instruction, far suffix, far prefix <turn|><|turn>model, thinking off by an empty
+channel in the prompt. canvas = code fence, near prefix, holes, near suffix. The far prefix comes last, so
+that typing extends the prompt instead of changing it. The wording is this project's own; the marks are those
+of the model's chat template.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from infill.code.context import ContextBudget, ShownContext
+from infill.prompts.prompt import (
+    CausalPrompt,
+    Layout,
+    Question,
+    TextHole,
+    anchor,
+    build_canvas,
+    cut_front,
+    split_suffix,
+    suffix_texts,
+)
+from infill.prompts.text_tokens import TextTokens
+
+PROMPT, FAR_SUFFIX = 6144, 2048
+NEAR_PREFIX, NEAR_SUFFIX = 72, 56
+FENCE = "```"
+
+
+class ChatPrompt:
+    """See `infill.prompts.prompt.Family`. empty_thought: close the thinking channel in the prompt."""
+
+    max_canvas = 256
+    slots = (32, 96)
+    budget = ContextBudget(prefix=14_000, suffix=6_000, header=3_000)
+
+    def __init__(self, tokens: TextTokens, empty_thought: bool = True) -> None:
+        self.tokens = tokens
+        self.null_token: int | None = None
+        self.empty_thought = empty_thought
+        self.bos = tokens.special("<bos>")
+        self.turn, self.turn_end = tokens.special("<|turn>"), tokens.special("<turn|>")
+        self.channel, self.channel_end = tokens.special("<|channel>"), tokens.special("<channel|>")
+        self.line_breaks = frozenset(tokens.line_breaks)
+
+    def lay_out(
+        self,
+        context: ShownContext,
+        holes: Sequence[TextHole],
+        between: Sequence[str],
+        slots: Sequence[int],
+        drafts: Sequence[Sequence[int | None]] | None = None,
+    ) -> Layout:
+        prefix = self.tokens.encode(context.prefix)
+        start = anchor(prefix, self.line_breaks, NEAR_PREFIX)
+        runs = [self.tokens.encode(text) for text in suffix_texts(holes, [*between, context.suffix])]
+        runs[-1], far_suffix = split_suffix(runs[-1], self.line_breaks, NEAR_SUFFIX, FAR_SUFFIX)
+        language = context.language or ""
+        if not far_suffix:
+            ends_line = context.suffix.endswith("\n") or (holes[-1].whole_lines and not context.suffix)
+            close = FENCE if ends_line else f"\n{FENCE}"
+            runs[-1] = [*runs[-1], *self.tokens.encode(close), self.turn_end]
+        lead = self.tokens.encode(f"{FENCE}{language}\n")
+        canvas, columns = build_canvas(self.tokens, lead, prefix[start:], holes, runs, slots, drafts)
+        head = [
+            self.bos,
+            self.turn,
+            *self.tokens.encode(f"user\n{self._instruction(context)}\n{FENCE}{language}\n"),
+            *far_suffix,
+            *self.tokens.encode(f"\n{FENCE}\nThe code before it:\n{FENCE}{language}\n"),
+        ]
+        tail = [*self.tokens.encode(f"\n{FENCE}"), *self._models_turn()]
+        far_prefix = cut_front(prefix[:start], PROMPT - len(head) - len(tail), self.line_breaks)
+        prompt = [*head, *far_prefix, *tail]
+        banned = tuple(self.tokens.specials)
+        if all(hole.one_line for hole in holes):
+            banned += tuple(self.line_breaks)
+        return Layout(prompt, canvas, columns, banned)
+
+    def causal_prompt(self, context: ShownContext, hole: TextHole) -> CausalPrompt | None:
+        return None
+
+    def question(self, text: str) -> Question | None:
+        """A user's turn, cut to PROMPT tokens; the model answers in a turn of its own."""
+        asked = self.tokens.encode(f"user\n{text}")[:PROMPT]
+        ends = (self.turn_end, self.tokens.special("<eos>"), self.tokens.special("<pad>"))
+        banned = tuple(token for token in self.tokens.specials if token not in ends)
+        return Question([self.bos, self.turn, *asked, *self._models_turn()], ends, banned)
+
+    def _models_turn(self) -> list[int]:
+        """The end of the user's turn, and the head of the model's."""
+        head = [self.turn_end, *self.tokens.encode("\n"), self.turn, *self.tokens.encode("model\n")]
+        if self.empty_thought:
+            head += [self.channel, *self.tokens.encode("thought\n"), self.channel_end]
+        return head
+
+    def _instruction(self, context: ShownContext) -> str:
+        name = f" {context.path}" if context.path else ""
+        outline = f"\nOutline of the rest:\n{FENCE}\n{context.header}\n{FENCE}" if context.header else ""
+        return (
+            f"Continue the file{name} from where the code before ends until the code after begins. "
+            f"Write only the code that belongs there.{outline}\nThe code after it:"
+        )

@@ -1,0 +1,76 @@
+"""Whole infills at small shapes: what is asked, what is counted, and the side-by-side run. No time is asserted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+from bench.gpu import infill as infill_gpu  # noqa: E402
+from bench.gpu import step_beside  # noqa: E402
+from bench.gpu.infill import Shape, Typist, measure, percentiles  # noqa: E402
+from bench.gpu.step_shapes import BUILDS, TINY, random_plain_model  # noqa: E402
+from bench.gpu.step_theirs import random_theirs  # noqa: E402
+from engine.checkpoints.checkpoint import checkpoint_views  # noqa: E402
+from engine.config import ModelConfig  # noqa: E402
+from engine.errors import InputError  # noqa: E402
+from engine.models.diffusion_gemma import DiffusionGemma  # noqa: E402
+
+CPU, SHAPE = torch.device("cpu"), Shape(20, 6, 3, 2)
+
+
+def model() -> DiffusionGemma:
+    torch.manual_seed(0)
+    return random_plain_model(ModelConfig.from_json(TINY), BUILDS["int4"], CPU, torch.float32)
+
+
+def test_a_first_request_reads_its_prompt_and_the_next_key_goes_on_from_the_answer() -> None:
+    typist = Typist(model(), SHAPE)
+    first = typist.first()
+    assert (first.encoded_tokens, first.steps, len(first.columns)) == (20, 3, 6)
+    assert first.tokens.tolist()[:24] == typist._known and len(first.tokens) == 24 + 6 + 40
+    typed = first.tokens[first.columns].tolist()
+    second = typist.next(first)
+    assert (second.encoded_tokens, second.steps) == (0, 2)
+    assert second.tokens.tolist()[23] == typed[0], "what was typed is known now"
+    assert typist.first().encoded_tokens == 20
+
+
+def test_warm_up_does_not_count() -> None:
+    times = measure(Typist(model(), SHAPE), repeats=3, warm_up=2)
+    assert {name: len(one.whole) for name, one in times.items()} == {"first": 3, "next keystroke": 3}
+    assert times["first"].to_json()["p50_ms"] > 0
+
+
+def test_percentiles_lie_between_the_samples() -> None:
+    assert percentiles([float(n) for n in range(1, 101)]) == pytest.approx((50.5, 95.05))
+
+
+def test_the_dry_run_writes_what_it_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    infill_gpu.main(["int4"], 1, 2, 1, 1, 2, 1, True, "dry", tmp_path)
+    figures = json.loads((tmp_path / "dry.json").read_text())["figures"]
+    assert set(figures) == {"int4, first", "int4, next keystroke"}
+    assert "the times mean nothing" in (tmp_path / "dry.md").read_text()
+    with pytest.raises(InputError, match="int5"):
+        infill_gpu.main(["int5"], 1, 2, 1, 1, 2, 1, True, "dry", tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="--tiny"):
+        infill_gpu.main(None, 1, 2, 1, 1, 2, 1, False, "dry", tmp_path)
+
+
+@torch.inference_mode()
+def test_both_sides_have_the_same_weights_and_see_the_same() -> None:
+    theirs = random_theirs(TINY, 8, CPU)
+    ours = step_beside.sharing(theirs, ModelConfig.from_json(TINY), CPU)
+    state = theirs.state_dict()
+    for name, view in checkpoint_views(ours).items():
+        assert torch.equal(view, state[name]), name
+    assert ours.layers[0].experts.down_proj.data_ptr() == state["model.decoder.layers.0.experts.down_proj"].data_ptr()  # type: ignore[union-attr, operator]
+    prompt, canvas = torch.arange(3, 20), torch.arange(30, 38)
+    assert step_beside.likeliest(ours, theirs, prompt, canvas) == 1.0
+    ours.embed_tokens.weight[:100] = 0
+    assert step_beside.likeliest(ours, theirs, prompt, canvas) < 1.0

@@ -1,0 +1,441 @@
+"""The APIs as clients meet them, in this process with a tiny model: shapes, limits, who is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+import torch
+from starlette.testclient import TestClient
+
+from engine.scheduling.request import Order
+from engine.scheduling.scheduler import Scheduler
+from infill.api.schema import POSTS
+from infill.api.values import (
+    LINT,
+    findings_from_json,
+    lint_request_from_json,
+    lint_request_to_json,
+    result_from_json,
+)
+from infill.findings import LintRequest
+from infill.lint.evidence import Bar, Bars
+from infill.lint.linter import Linter
+from infill.request import Neighbour
+from infill.service.app import make_app
+from infill.service.engine import CLIENTS, ServiceEngine, State
+from infill.service.guard import LARGEST, Activity, Guard
+from infill.settings import Settings
+from tests.infill.fakes import tiny_completer
+
+torch.set_num_threads(1)
+PREFIX, SUFFIX = "def add(one, other):\n    return ", "\n\n\nprint(add(1, 2))\n"
+LLAMA_VIM: dict[str, Any] = {
+    "id_slot": 0,
+    "input_prefix": "def add(one, other):\n",
+    "input_suffix": "\n",
+    "input_extra": [{"filename": "other.py", "text": "def sub(one, other):\n    return one - other\n", "time": [1, 2]}],
+    "prompt": "    return ",
+    "n_predict": 128,
+    "stop": [],
+    "n_indent": 4,
+    "top_k": 40,
+    "top_p": 0.99,
+    "samplers": ["top_k", "top_p", "infill"],
+    "stream": False,
+    "cache_prompt": True,
+    "t_max_prompt_ms": 60_000,
+    "t_max_predict_ms": 60_000,
+    "response_fields": ["content", "timings/prompt_n", "timings/predicted_ms", "truncated", "tokens_cached", "none"],
+}
+
+
+class ReadyEngine(ServiceEngine):
+    """One whose model is tiny and loaded."""
+
+    def __init__(self) -> None:
+        super().__init__(Settings(model="tiny"))
+        self._completer = tiny_completer()
+        self.scheduler = Scheduler(self._completer.denoiser)
+        self.state = State("ready", "tiny")
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[ReadyEngine]:
+    engine = ReadyEngine()
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def api(engine: ReadyEngine) -> TestClient:
+    return TestClient(Guard(make_app(engine), Activity()))
+
+
+def events(text: str) -> list[tuple[str, Any]]:
+    """Names and data of a stream."""
+    found = []
+    for block in text.strip().split("\n\n"):
+        lines = dict(line.split(": ", 1) for line in block.splitlines())
+        data = lines["data"]
+        found.append((lines.get("event", ""), data if data == "[DONE]" else json.loads(data)))
+    return found
+
+
+def infill_body(**more: Any) -> dict[str, Any]:
+    at = len(PREFIX)
+    return {"text": PREFIX + SUFFIX, "holes": [{"start": at, "end": at}], "language": "python", **more}
+
+
+# our own
+
+
+def test_an_infill_is_answered_with_all_that_is_known(api: TestClient) -> None:
+    response = api.post("/v1/infill", json=infill_body(candidates=2, caution=0))
+    assert response.status_code == 200
+    result = result_from_json(response.json())
+    assert result.completions[0].hole.start == len(PREFIX) and len(result.completions[0].candidates) >= 2
+    assert set(result.timings_ms) == {"context", "encode", "denoise", "checks", "total"}
+
+
+def test_a_stream_ends_with_the_same_result(api: TestClient) -> None:
+    whole = api.post("/v1/infill", json=infill_body()).json()
+    streamed = events(api.post("/v1/infill", json=infill_body(stream=True)).text)
+    assert [name for name, _ in streamed[:-1]] == ["step"] * (len(streamed) - 1) and len(streamed) > 1
+    assert streamed[-1][0] == "result"
+    assert streamed[-1][1]["completions"][0]["text"] == whole["completions"][0]["text"]
+    pieces = streamed[0][1]["pieces"]
+    assert "".join(piece["text"] for piece in pieces if piece["state"] == "known").startswith("def add")
+
+
+def test_an_error_in_a_stream_is_an_event(api: TestClient) -> None:
+    (name, value), *rest = events(api.post("/v1/infill", json=infill_body(stream=True) | {"text": "x"}).text)
+    assert name == "error" and "lies outside" in value["error"]["message"] and not rest
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"text": 3}, "text must be a text"),
+        ({"text": None}, "text is missing"),
+        ({"holes": []}, r"holes must be a list of 1 to 64"),
+        ({"holes": [{"start": 0}]}, r"holes\[0\].end is missing"),
+        ({"holes": [{"start": 0, "end": True}]}, "whole number"),
+        ({"lines": "two"}, "one of one, block, auto"),
+        ({"candidates": 33}, "from 1 to 32"),
+        ({"deadline_ms": float("nan")}, "deadline_ms must be a number"),
+        ({"neighbours": [{"path": "/etc/passwd"}]}, "text is missing"),
+        ({"text": "\ud800"}, "half a character"),
+    ],
+)
+def test_a_field_that_is_wrong_is_named(api: TestClient, change: dict[str, Any], word: str) -> None:
+    content = json.dumps(infill_body() | change)
+    response = api.post("/v1/infill", content=content, headers={"Content-Type": "application/json"})
+    assert response.status_code == 400
+    assert re.search(word, response.json()["error"]["message"])
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b"[" * 100_000, b'"text"'])
+def test_what_is_no_json_object_is_refused(api: TestClient, content: bytes) -> None:
+    response = api.post("/v1/infill", content=content, headers={"Content-Type": "application/json"})
+    assert response.status_code == 400 and "JSON" in response.json()["error"]["message"]
+
+
+# lint
+
+
+@pytest.fixture
+def barred(engine: ReadyEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that takes every misspelled word for wrong."""
+    bars = {"misspelled": Bar({}, intercept=1.0, least=0.0)}
+    monkeypatch.setattr(engine, "_bars", Bars(bars, frozenset({"python"})))
+    monkeypatch.setattr("infill.lint.likelihood.FIRST_LOOK", -1e9)
+
+
+def test_findings_are_those_of_a_linter(engine: ReadyEngine, api: TestClient, barred: None) -> None:
+    text = "first = 1\nsecond = frist + 1\nprint(first, second)\n"
+    (mine,) = Linter(tiny_completer(), engine._bars).lint(LintRequest(text, "python"))
+    assert mine.replacement == "first"
+    body = {"text": text, "language": "python"}
+    assert findings_from_json(api.post("/v1/lint", json=body).json()) == (mine,)
+    for range_, found in (({"start": 10, "end": 29}, 1), ({"start": 30, "end": 40}, 0)):
+        assert len(api.post("/v1/lint", json=body | {"ranges": [range_]}).json()["findings"]) == found
+    assert api.post("/v1/lint", json=body | {"off": ["misspelled"]}).json() == {"findings": []}
+
+
+def test_a_lint_that_cannot_be_used_is_refused(api: TestClient, barred: None) -> None:
+    for change in ({"ranges": [{"start": 0, "end": 99}]}, {"ranges": [{"start": 2, "end": 1}]}, {"text": None}):
+        answer = api.post("/v1/lint", json={"text": "x = 1\n", "language": "python"} | change)
+        assert answer.status_code == 400, answer.text
+
+
+def test_a_lint_request_is_the_same_on_the_other_side() -> None:
+    asked = LintRequest("x\n", "go", "x.go", ((0, 1),), (Neighbour("y.go", "y"),), frozenset({"b", "a"}))
+    sent = json.loads(json.dumps(lint_request_to_json(asked)))
+    assert lint_request_from_json(LINT.read(sent, "The request")) == asked
+
+
+def test_a_lint_that_takes_too_long_says_so(api: TestClient, barred: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infill.service.engine.LONGEST_LINT_S", 0.0)
+    answer = api.post("/v1/lint", json={"text": "count = 1\nprint(cuont)\n", "language": "python"})
+    assert answer.status_code == 429
+
+
+def test_who_types_what_a_draft_said_gets_the_rest_with_fewer_passes(engine: ReadyEngine, api: TestClient) -> None:
+    """Each request has a completer of its own; what the client's last draft said goes from one to the next."""
+    assert engine.scheduler is not None
+
+    def calls(client: str) -> int:
+        assert engine.scheduler is not None
+        before = engine.scheduler.load.calls
+        api.post("/v1/infill", json=infill_body(client=client, copy_drafts=False, seed=5))
+        return engine.scheduler.load.calls - before
+
+    first = calls("typist")
+    assert calls("typist") < first and calls("another") == first
+    engine._written.clear()
+    for number in range(CLIENTS + 3):
+        engine._remember(str(number), "x")
+    assert len(engine._written) == CLIENTS and "2" not in engine._written and "3" in engine._written
+
+
+def test_settings_that_come_with_a_request_stand_for_it_alone(api: TestClient) -> None:
+    body = infill_body(caution=1)
+    (sure,) = api.post("/v1/infill", json=body | {"min_confidence": 1.0}).json()["completions"]
+    assert not sure["shown"]
+    plain = api.post("/v1/infill", json=body | {"copy_drafts": False, "causal_draft": False}).json()
+    assert {one["source"] for one in plain["completions"][0]["candidates"]} == {"model"}
+    other = api.post("/v1/infill", json=body).json()
+    assert {one["source"] for one in other["completions"][0]["candidates"]} > {"model"}
+
+
+# OpenAI
+
+
+def test_the_openai_package_completes_with_a_suffix(engine: ReadyEngine, api: TestClient) -> None:
+    client = _openai(engine)
+    completion = client.completions.create(model="gesso", prompt=PREFIX, suffix=SUFFIX, max_tokens=32, n=2, seed=1)
+    assert [choice.index for choice in completion.choices] == [0, 1]
+    assert {choice.finish_reason for choice in completion.choices} <= {"stop", "length"}
+    assert completion.usage is not None and completion.usage.prompt_tokens > 0
+    chunks = list(client.completions.create(model="gesso", prompt=PREFIX, suffix=SUFFIX, seed=1, stream=True))
+    whole = client.completions.create(model="gesso", prompt=PREFIX, suffix=SUFFIX, seed=1)
+    assert "".join(chunk.choices[0].text for chunk in chunks) == whole.choices[0].text
+    assert chunks[-1].choices[0].finish_reason == "stop"
+    assert [model.id for model in client.models.list()] == ["tiny"]
+    with pytest.raises(openai.BadRequestError, match="max_tokens"):
+        client.completions.create(model="gesso", prompt=PREFIX, max_tokens=-1)
+
+
+def test_a_stop_and_a_limit_cut_the_text(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infill.complete.completion.first_refusal", lambda context: None)
+    body = {"prompt": [PREFIX], "suffix": SUFFIX, "echo": True}
+    text = api.post("/v1/completions", json=body).json()["choices"][0]["text"].removeprefix(PREFIX)
+    assert len(text) > 3
+    stopped = api.post("/v1/completions", json=body | {"stop": [text[1:3]]}).json()["choices"][0]
+    assert stopped["text"] == PREFIX + text[: text.index(text[1:3])]
+    limited = api.post("/v1/completions", json=body | {"max_tokens": 1}).json()["choices"][0]
+    assert limited["finish_reason"] == "length" and text.startswith(limited["text"].removeprefix(PREFIX))
+
+
+def test_continue_reads_deltas_and_minuet_reads_texts(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infill.complete.completion.first_refusal", lambda context: None)
+    body = {"model": "m", "prompt": PREFIX, "suffix": SUFFIX, "temperature": 0.1, "stream": True, "stop": ["\n\n"]}
+    deltas = events(api.post("/v1/fim/completions", json=body).text)
+    texts = events(api.post("/v1/completions", json=body | {"stream_options": {"include_usage": True}}).text)
+    assert deltas[-1] == texts[-1] == ("", "[DONE]")
+    one = "".join(data["choices"][0]["delta"].get("content", "") for _, data in deltas[:-1])
+    other = "".join(data["choices"][0]["text"] for _, data in texts[:-1] if data["choices"])
+    assert one and one == other
+    assert texts[-2][1]["usage"]["total_tokens"] > 0
+
+
+# llama.cpp
+
+
+def test_llama_vim_gets_the_fields_that_it_asks_for(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infill.complete.completion.first_refusal", lambda context: None)
+    answer = api.post("/infill", json=LLAMA_VIM).json()
+    assert set(answer) == {"content", "timings/prompt_n", "timings/predicted_ms", "truncated", "tokens_cached"}
+    assert answer["content"] and answer["timings/predicted_ms"] > 0
+    whole = api.post("/infill", json=LLAMA_VIM | {"response_fields": []}).json()
+    assert whole["content"] == answer["content"] and whole["stop"] is True and whole["timings"]["predicted_n"] > 0
+    streamed = events(api.post("/infill", json=LLAMA_VIM | {"stream": True}).text)
+    assert "".join(data["content"] for _, data in streamed) == answer["content"]
+    assert [data["stop"] for _, data in streamed] == [False, True]
+
+
+def test_the_line_before_the_cursor_follows_the_prefix(engine: ReadyEngine, api: TestClient) -> None:
+    seen = []
+    original = engine.complete
+
+    async def spy(asked: Any, on_step: Any = None) -> Any:
+        seen.append(asked.request)
+        return await original(asked, on_step)
+
+    engine.complete = spy  # type: ignore[method-assign]
+    try:
+        api.post("/infill", json=LLAMA_VIM)
+    finally:
+        del engine.complete  # type: ignore[method-assign]
+    (request,) = seen
+    assert request.text == "def add(one, other):\n    return \n" and request.deadline_ms == 120_000
+    assert request.text[: request.holes[0].start].endswith("return ") and request.neighbours[0].path == "other.py"
+
+
+def test_a_request_that_only_warms_costs_nothing(engine: ReadyEngine, api: TestClient) -> None:
+    assert engine.scheduler is not None
+    calls = engine.scheduler.load.calls
+    assert api.post("/infill", json=LLAMA_VIM | {"n_predict": 0}).json()["content"] == ""
+    assert engine.scheduler.load.calls == calls
+
+
+# who is refused
+
+
+@pytest.mark.parametrize("header", [{"Origin": "null"}, {"Origin": "http://x"}, {"Sec-Fetch-Site": "cross-site"}])
+def test_web_pages_are_refused(api: TestClient, header: dict[str, str]) -> None:
+    assert api.get("/health", headers=header).status_code == 403
+    assert api.post("/v1/infill", json=infill_body(), headers=header).status_code == 403
+
+
+def test_on_tcp_the_host_must_be_this_machine(engine: ReadyEngine) -> None:
+    api = TestClient(Guard(make_app(engine), Activity(), hosts=True))
+    for host in ("127.0.0.1:8012", "localhost", "[::1]:8012"):
+        assert api.get("/health", headers={"Host": host}).status_code == 200
+    for host in ("evil.example", "127.0.0.1.evil.example", "", "localhost.", "[::1].evil"):
+        assert api.get("/health", headers={"Host": host}).status_code == 403
+
+
+def test_the_token_is_asked_for_everywhere(engine: ReadyEngine) -> None:
+    api = TestClient(Guard(make_app(engine), Activity(), token="0123456789abcdef"))
+    for path in ("/health", "/docs", "/metrics", "/none"):
+        assert api.get(path).status_code == 401
+    for wrong in ("Bearer 0123456789abcdeX", "Bearer ", "0123456789abcdef"):
+        assert api.post("/v1/infill", json=infill_body(), headers={"Authorization": wrong}).status_code == 401
+    right = {"Authorization": "Bearer 0123456789abcdef"}
+    assert api.post("/v1/infill", json=infill_body(), headers=right).status_code == 200
+
+
+def test_a_body_is_json_and_not_too_large(api: TestClient) -> None:
+    assert api.post("/v1/infill", content=b"{}", headers={"Content-Type": "text/plain"}).status_code == 415
+    assert api.post("/v1/infill", json=infill_body(client="x" * LARGEST)).status_code == 413
+
+    def pieces() -> Iterator[bytes]:
+        for _ in range(LARGEST // 2**16 + 2):
+            yield b" " * 2**16
+
+    chunked = api.post("/v1/infill", content=pieces(), headers={"Content-Type": "application/json"})
+    assert chunked.status_code == 413
+
+
+def test_a_body_that_does_not_arrive_is_not_waited_for(engine: ReadyEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infill.service.guard.READ_S", 0.01)
+    activity, sent = Activity(), []
+
+    async def never() -> dict[str, Any]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def keep(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "headers": [(b"content-type", b"application/json")]}
+    asyncio.run(Guard(make_app(engine), activity)(scope, never, keep))
+    assert sent[0]["status"] == 408 and activity.busy == 0
+
+
+def test_a_client_that_does_not_read_is_given_up(engine: ReadyEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infill.service.guard.SEND_S", 0.01)
+    activity = Activity()
+
+    async def nothing_more() -> dict[str, Any]:
+        return {"type": "http.request", "body": json.dumps(infill_body(stream=True)).encode(), "more_body": False}
+
+    async def stuck(message: Any) -> None:
+        await asyncio.Event().wait()
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/infill", "query_string": b"", "http_version": "1.1"}
+    scope |= {"headers": [(b"content-type", b"application/json")], "asgi": {"spec_version": "2.4"}}
+    with pytest.raises(Exception):  # noqa: B017 - what the server is told is that the answer failed
+        asyncio.run(asyncio.wait_for(Guard(make_app(engine), activity)(scope, nothing_more, stuck), 20))
+    assert engine.pending == 0 and activity.busy == 0
+
+
+# states
+
+
+def test_while_the_model_loads_the_answer_is_loading(engine: ReadyEngine, api: TestClient) -> None:
+    state, engine.state = engine.state, State("loading", "tiny", 3, 10)
+    try:
+        health = api.get("/health")
+        assert health.status_code == 503 and health.json()["status"] == "loading"
+        assert (health.json()["done"], health.json()["total"]) == (3, 10)
+        for path, body in (("/v1/infill", infill_body()), ("/infill", LLAMA_VIM), ("/v1/completions", {"prompt": "x"})):
+            for stream in (False, True):
+                answer = api.post(path, json=body | {"stream": stream})
+                assert answer.status_code == 503 and "still loading" in answer.json()["error"]["message"]
+                assert answer.headers["Retry-After"] == "1"
+    finally:
+        engine.state = state
+
+
+def test_what_no_turn_comes_for_before_its_deadline_is_told_to_come_again(engine: ReadyEngine, api: TestClient) -> None:
+    running, release = threading.Event(), threading.Event()
+
+    def hold(_: object) -> None:
+        running.set()
+        release.wait(10)
+
+    assert engine.scheduler is not None
+    engine.scheduler.submit(hold, Order())
+    assert running.wait(10)
+    threading.Timer(0.2, release.set).start()
+    answer = api.post("/v1/infill", json=infill_body(deadline_ms=1))
+    assert answer.status_code == 429 and "deadline" in answer.json()["error"]["message"]
+
+
+def test_what_no_memory_is_left_for_is_told_in_a_sentence(
+    engine: ReadyEngine, api: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert engine.scheduler is not None
+
+    def full(*_: object) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.scheduler.denoiser.model, "encode", full)
+        answer = api.post("/v1/infill", json=infill_body(client="full") | {"text": "x = 1\n" + PREFIX + SUFFIX})
+    assert answer.status_code == 500 and "memory ran out; close other programs" in answer.json()["error"]["message"]
+    assert api.post("/v1/infill", json=infill_body()).status_code == 200 and engine.pending == 0
+
+
+def test_metrics_count_and_say_nothing_of_the_code(api: TestClient) -> None:
+    api.post("/v1/infill", json=infill_body(path="secret.py", client="secret", priority="lint"))
+    text = api.get("/metrics").text
+    assert 'gesso_requests_total{priority="lint",outcome=' in text and "gesso_passes_total" in text
+    assert "secret" not in text and 'le="+Inf"' in text
+    for line in text.splitlines():
+        assert line.startswith("#") or (line.startswith("gesso_") and float(line.rsplit(" ", 1)[1]) >= 0)
+
+
+def test_the_description_names_every_post_and_its_page_has_no_script(api: TestClient) -> None:
+    described = api.get("/openapi.json").json()
+    assert {path for path, methods in described["paths"].items() if "post" in methods} == set(POSTS)
+    page = api.get("/docs").text
+    assert all(path in page for path in POSTS) and "<script" not in page
+    assert api.get("/v1/infill").status_code == 405 and api.get("/none").status_code == 404
+
+
+def _openai(engine: ReadyEngine) -> openai.OpenAI:
+    """The package as it is, over a transport that ends in this process."""
+    transport = TestClient(Guard(make_app(engine), Activity()), base_url="http://localhost")._transport
+    own = httpx2.Client(transport=transport, base_url="http://localhost/v1")
+    return openai.OpenAI(api_key="none", base_url="http://localhost/v1", http_client=own, max_retries=0)

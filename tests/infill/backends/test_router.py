@@ -1,0 +1,285 @@
+"""Which backend is asked, when the next one is, and which are left alone for a while. No server is asked here."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.errors import Cancelled, GessoError, InputError
+from infill import settings
+from infill.backends.backend import BackendDown, BackendRefused
+from infill.backends.router import LONGEST_REST_S, REST_S, Member, Router
+from infill.findings import LintRequest
+from infill.request import Hole, InfillRequest
+from infill.routes import read_routes
+from infill.service.client import Line
+from infill.service.engine import Asked
+from infill.service.routed import task_of
+
+
+class Scripted:
+    """A backend that says what it is told to, or raises it."""
+
+    def __init__(self, name: str, *says: Any) -> None:
+        self.name, self.says, self.asked, self.limits = name, list(says), 0, list[float]()
+
+    def answer(self, limit_s: float, line: Line) -> str:
+        self.asked += 1
+        self.limits.append(limit_s)
+        said = self.says[min(self.asked, len(self.says)) - 1]
+        if isinstance(said, Exception):
+            raise said
+        return said(line) if callable(said) else said
+
+
+class Bench:
+    def __init__(self, *backends: Scripted, timeout_s: float = 5.0) -> None:
+        self.now = 0.0
+        self.here = Scripted("here", "good from here")
+        members = {one.name: Member(one, timeout_s) for one in backends}  # type: ignore[arg-type]
+        self.router = Router(members, clock=lambda: self.now)
+
+    async def ask(self, *route: str, deadline: float = 100.0) -> str:
+        async def here() -> str:
+            return self.here.answer(0.0, Line())
+
+        def there(backend: Any, limit_s: float, line: Line) -> str:
+            return backend.answer(limit_s, line)
+
+        return await self.router.answer(route, here, there, lambda answer: answer.startswith("good"), deadline)
+
+
+def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(test(), 30))
+
+
+def test_the_first_that_is_good_answers() -> None:
+    async def test() -> None:
+        far = Scripted("far", "good from far")
+        bench = Bench(far)
+        assert await bench.ask("far", "here") == "good from far" and not bench.here.asked
+        assert await bench.ask("here", "far") == "good from here" and far.asked == 1
+        assert bench.router.counts == {("far", "good"): 1, ("here", "good"): 1}
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "how"), [(BackendDown("x"), "late"), (BackendRefused("x"), "failed"), (InputError("x"), "failed")]
+)
+def test_where_one_is_down_or_refuses_the_next_answers(trouble: Exception, how: str) -> None:
+    async def test() -> None:
+        bench = Bench(Scripted("far", trouble))
+        assert await bench.ask("far", "here") == "good from here"
+        assert bench.router.counts["far", how] == 1
+
+    run(test)
+
+
+def test_an_answer_that_fails_the_checks_is_kept_for_the_worst() -> None:
+    async def test() -> None:
+        far, other = Scripted("far", "poor from far"), Scripted("other", "good from other", BackendDown("x"), "poor")
+        bench = Bench(far, other)
+        assert await bench.ask("far", "other") == "good from other"
+        assert await bench.ask("far", "other") == "poor from far"
+        bench.now += REST_S
+        assert await bench.ask("far", "other") == "poor from far"
+        assert far.asked == other.asked == 3
+
+    run(test)
+
+
+def test_one_that_failed_rests_longer_each_time_and_is_asked_again() -> None:
+    async def test() -> None:
+        far = Scripted("far", BackendDown("x"))
+        bench = Bench(far)
+        rest = REST_S
+        for failures in range(1, 9):
+            assert await bench.ask("far", "here") == "good from here"
+            assert far.asked == failures
+            bench.now += rest - 0.01
+            await bench.ask("far", "here")
+            assert far.asked == failures, "it rests"
+            bench.now += 0.02
+            rest = min(LONGEST_REST_S, 2 * rest)
+        far.says = ["good again"]
+        assert await bench.ask("far", "here") == "good again"
+        far.says = [BackendDown("x"), BackendDown("x"), "good"]
+        far.asked = 0
+        await bench.ask("far", "here")
+        bench.now += REST_S + 0.01
+        await bench.ask("far", "here")
+        assert far.asked == 2, "an answer ends the row of failures"
+
+    run(test)
+
+
+def test_the_only_one_is_asked_even_while_it_rests() -> None:
+    async def test() -> None:
+        bench = Bench(Scripted("far", BackendDown("it is down"), "good"))
+        with pytest.raises(BackendDown, match="it is down"):
+            await bench.ask("far")
+        assert await bench.ask("far") == "good"
+
+    run(test)
+
+
+def test_each_but_the_last_has_half_of_the_time_that_is_left() -> None:
+    async def test() -> None:
+        one, other = Scripted("one", "poor"), Scripted("other", "poor")
+        bench = Bench(one, other)
+        await bench.ask("one", "other", deadline=4.0)
+        await bench.ask("one", "other", deadline=400.0)
+        assert one.limits == [2.0, 5.0] and other.limits == [4.0, 5.0]
+
+    run(test)
+
+
+def test_the_own_model_is_left_where_it_takes_too_long() -> None:
+    async def test() -> None:
+        bench = Bench(Scripted("far", "good from far"))
+
+        async def never() -> str:
+            await asyncio.Event().wait()
+            return ""
+
+        answered = await _asked(bench, never, "here", "far", deadline=0.1)
+        assert answered == "good from far" and bench.router.counts["here", "late"] == 1
+
+    run(test)
+
+
+async def _asked(bench: Bench, here: Callable[[], Awaitable[str]], *route: str, deadline: float) -> str:
+    def there(backend: Any, limit_s: float, line: Line) -> str:
+        return backend.answer(limit_s, line)
+
+    return await bench.router.answer(route, here, there, lambda _: True, deadline)
+
+
+def test_a_request_that_is_wrong_for_the_own_model_is_wrong() -> None:
+    async def test() -> None:
+        bench = Bench(Scripted("far", "good"))
+        bench.here.says = [InputError("no hole")]
+        with pytest.raises(InputError, match="no hole"):
+            await bench.ask("here", "far")
+
+    run(test)
+
+
+def test_who_hangs_up_hangs_up_on_the_backend() -> None:
+    async def test() -> None:
+        begun, left = threading.Event(), threading.Event()
+
+        def wait(line: Line) -> str:
+            begun.set()
+            end = time.monotonic() + 20
+            while not line.hung_up and time.monotonic() < end:
+                time.sleep(0.005)
+            left.set()
+            raise Cancelled("x")
+
+        bench = Bench(Scripted("far", wait))
+        task = asyncio.ensure_future(bench.ask("far", "here"))
+        assert await asyncio.to_thread(begun.wait, 10)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await asyncio.to_thread(left.wait, 10) and not bench.here.asked
+        closing = asyncio.ensure_future(bench.ask("far"))
+        begun.clear()
+        assert await asyncio.to_thread(begun.wait, 10)
+        bench.router.close()
+        with pytest.raises(GessoError):
+            await closing
+
+    run(test)
+
+
+# the tables
+
+GOOD = """
+model = "pocket"
+[routes]
+batch = ["team", "here"]
+lint = "here"
+block = ["big", "coder"]
+[backends.team]
+kind = "gesso"
+url = "https://team.example:8012"
+[backends.big]
+kind = "vllm"
+url = "http://127.0.0.1:8000/v1"
+model = "diffusiongemma"
+tokenizer = "26b"
+[backends.coder]
+kind = "openai"
+url = "http://localhost:8080/v1"
+model = "coder"
+timeout_ms = 300
+prompt = "<pre>{prefix}<suf>{suffix}<mid>"
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "config.toml"
+
+
+def test_routes_are_read_in_their_order(file: Path) -> None:
+    assert read_routes(file).of("inline") == ("here",)
+    file.write_text(GOOD)
+    routes = read_routes(file)
+    assert routes.of("batch") == ("team", "here") and routes.of("lint") == routes.of("edit") == ("here",)
+    assert routes.of("block") == ("big", "coder") and routes.backends["coder"].timeout_ms == 300
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "word"),
+    [
+        ('["team", "here"]', '["tem", "here"]', "routes.batch"),
+        ('["team", "here"]', "[]", "routes.batch"),
+        ("batch =", "bach =", "no task 'bach'"),
+        ('kind = "gesso"', 'kind = "geso"', "a kind that is one of"),
+        ('url = "https://team.example:8012"', "", "needs a url"),
+        ('tokenizer = "26b"', "", "needs a tokenizer"),
+        ('model = "coder"', "", "needs a model"),
+        ("timeout_ms = 300", "timeout_ms = 0", "timeout_ms is 0"),
+        ("timeout_ms = 300", "timeout_ms = true", "timeout_ms is True"),
+        ("timeout_ms = 300", "timeout = 1", "no setting 'timeout'"),
+        ("{suffix}", "", "must hold"),
+        ("[backends.team]", "[backends.here]", "not here"),
+        ("[routes]", "[routes", "cannot be read"),
+    ],
+)
+def test_what_is_wrong_in_the_tables_is_named(file: Path, old: str, new: str, word: str) -> None:
+    file.write_text(GOOD.replace(old, new, 1))
+    with pytest.raises(InputError, match=word):
+        read_routes(file)
+
+
+def test_only_the_users_own_file_may_name_servers(tmp_path: Path) -> None:
+    own = settings.user_file()
+    own.parent.mkdir(parents=True, exist_ok=True)
+    own.write_text(GOOD)
+    assert settings.resolve({}, tmp_path, {}).settings.model == "pocket"
+    for table in ('[routes]\nbatch = "here"\n', '[backends.x]\nkind = "gesso"\nurl = "https://x"\n'):
+        (tmp_path / "gesso.toml").write_text(table)
+        with pytest.raises(InputError, match="only your own file"):
+            settings.resolve({}, tmp_path, {})
+
+
+def test_the_task_follows_from_the_request() -> None:
+    def task(text: str, start: int, end: int, **more: Any) -> str:
+        priority = more.pop("priority", "inline")
+        return task_of(Asked(InfillRequest(text, (Hole(start, end),), "python", **more), priority))
+
+    assert task("x = \n", 4, 4) == task("def f():\n    ", 13, 13, lines="one") == "inline"
+    assert task("def f():\n    ", 13, 13) == task("x = \n", 4, 4, lines="block") == "block"
+    assert task("x = 1\n", 4, 5) == "edit" and task("x = 1\n", 4, 5, priority="batch") == "batch"
+    assert task_of(Asked(LintRequest("x"), "batch")) == "lint"

@@ -1,0 +1,225 @@
+"""A service that sends requests on: to a real autoregressive server, and to another service over TLS; processes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infill.backends.backend import BackendDown, BackendRefused
+from infill.backends.gesso import GessoBackend
+from infill.backends.remote import Address, Remote
+from infill.findings import LintRequest
+from infill.request import InfillRequest, InfillResult
+from infill.service import client
+from infill.service.client import Client, Line
+from infill.service.location import place_at
+from tests.infill.fakes import pocket_tokens, request
+
+pytestmark = pytest.mark.slow
+TOKEN = "a-token-of-at-least-sixteen-characters"
+FUNCTION = "def add(one, other):\n    total = one + other\n    return §\n\n\nprint(add(1, 2))\n"
+SLIP = LintRequest("first = 1\nsecond = frist + 1\nprint(first)\n", "python")
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """Short enough for a socket's path."""
+    with tempfile.TemporaryDirectory(prefix="gesso-test-") as name:
+        yield Path(name)
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def started(folder: Path, monkeypatch: pytest.MonkeyPatch, config: str = "", *options: str) -> Client:
+    """A service of its own that is ready, with these settings of its user."""
+    own = folder / "config" / "gesso"
+    own.mkdir(parents=True)
+    (own / "config.toml").write_text(config)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
+    monkeypatch.setenv("GESSO_THREADS", "1")
+    service = client.start(place_at(folder / "run" / "gesso.sock"), ("--idle-minutes", "5", *options))
+    service.wait_until_ready()
+    return service
+
+
+def counts(service: Client) -> dict[str, float]:
+    with service._asked("GET", "/metrics", None, 5) as response:
+        lines = response.read().decode().splitlines()
+    return dict((name, float(value)) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#"))
+
+
+def backend_count(service: Client, name: str, outcome: str) -> float:
+    return counts(service).get(f'gesso_backend_requests_total{{backend="{name}",outcome="{outcome}"}}', 0.0)
+
+
+# an autoregressive server
+
+
+@pytest.fixture(scope="module")
+def coder(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes], Path]]:
+    """The address of `transformers serve` with a small random model, its process, and the model's name."""
+    for name in ("fastapi", "accelerate"):
+        pytest.importorskip(name, reason="`transformers serve` needs it")
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    model, tokens = folder / "coder", pocket_tokens().tokenizer
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    LlamaForCausalLM(LlamaConfig(vocab_size=tokens.get_vocab_size(), **sizes)).save_pretrained(model)
+    PreTrainedTokenizerFast(tokenizer_object=tokens, eos_token="<eos>", pad_token="<pad>").save_pretrained(model)
+    port = free_port()
+    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(model), "--port", str(port)]
+    with (folder / "coder.log").open("wb") as log:
+        process = subprocess.Popen([*command, "--device", "cpu"], stdout=log, stderr=log)
+    try:
+        end = time.monotonic() + 90
+        while not _answers(f"http://127.0.0.1:{port}/health"):
+            assert process.poll() is None and time.monotonic() < end, (folder / "coder.log").read_text()[-2000:]
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}/v1", process, model
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def test_an_autoregressive_server_answers_and_where_it_is_gone_the_own_model_does(
+    coder: tuple[str, subprocess.Popen[bytes], Path], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, process, model = coder
+    config = f"""
+[routes]
+inline = ["coder", "here"]
+batch = "coder"
+[backends.coder]
+kind = "openai"
+url = "{url}"
+model = "{model}"
+logprobs = false
+timeout_ms = 30000
+"""
+    service = started(folder / "routed", monkeypatch, config)
+    try:
+        asked = request(FUNCTION, lines="one")
+        only = service.complete(asked, priority="batch")
+        assert only.model == str(model), "a route with one backend gives its answer, good or not"
+        assert backend_count(service, "coder", "good") + backend_count(service, "coder", "poor") == 1
+        first = service.complete(asked)
+        assert first.model == "pocket" or all(one.shown for one in first.completions)
+        assert service.complete(request(FUNCTION, lines="block")).model == "pocket", "no route leads away"
+        process.kill()
+        process.wait(10)
+        assert service.complete(asked).model == "pocket"
+        assert backend_count(service, "coder", "late") == 1
+        assert service.complete(asked).model == "pocket"
+        assert backend_count(service, "coder", "resting") == 1
+    finally:
+        client.stop(service.place)
+
+
+# another service, over TLS
+
+
+@pytest.fixture(scope="module")
+def certificates(folder: Path) -> Path:
+    """A folder with an authority of our own (ca.pem) and what it signed for 127.0.0.1 (cert.pem, key.pem)."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl makes the certificates")
+    made = folder / "tls"
+    made.mkdir()
+    new = ["openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-x509"]
+    new += ["-days", "2", "-keyout"]
+    authority = [*new, "ca.key", "-out", "ca.pem", "-subj", "/CN=authority", "-addext", "keyUsage=critical,keyCertSign"]
+    signed = [*new, "key.pem", "-out", "cert.pem", "-subj", "/CN=gesso", "-CA", "ca.pem", "-CAkey", "ca.key"]
+    signed += ["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=CA:FALSE"]
+    for command in (authority, signed):
+        subprocess.run(command, cwd=made, check=True, capture_output=True)
+    return made
+
+
+@pytest.fixture(scope="module")
+def team(folder: Path, certificates: Path) -> Iterator[tuple[Client, str]]:
+    """A service as a team has it, and its address."""
+    (folder / "token").write_text(TOKEN + "\n")
+    port = free_port()
+    options = ("--port", str(port), "--token-file", str(folder / "token"))
+    tls = ("--tls-cert", str(certificates / "cert.pem"), "--tls-key", str(certificates / "key.pem"))
+    with pytest.MonkeyPatch.context() as patch:
+        service = started(folder / "team", patch, "", *options, *tls)
+    yield service, f"https://127.0.0.1:{port}"
+    client.stop(service.place)
+
+
+def ask(address: Address, asked: InfillRequest) -> InfillResult:
+    return GessoBackend("team", Remote("team", address)).complete(asked, "inline", 60.0, Line())
+
+
+def test_a_service_over_tls_answers_those_who_have_its_token_and_trust_its_certificate(
+    team: tuple[Client, str], certificates: Path
+) -> None:
+    service, url = team
+    asked = request(FUNCTION, caution=0.0)
+    address = Address(url, TOKEN, certificates / "ca.pem")
+    assert ask(address, asked).completions == service.complete(asked).completions
+    assert GessoBackend("team", Remote("team", address)).lint(SLIP, "lint", 60.0, Line()) == service.lint(SLIP)
+    with pytest.raises(BackendRefused, match="401"):
+        ask(Address(url, TOKEN + "x", certificates / "ca.pem"), asked)
+    with pytest.raises(BackendDown, match="certificate is not trusted"):
+        ask(Address(url, TOKEN), asked)
+    with pytest.raises(BackendDown, match="certificate is not trusted"):
+        ask(Address(url.replace("127.0.0.1", "localhost"), TOKEN, certificates / "ca.pem"), asked)
+    with pytest.raises(BackendDown):
+        ask(Address(url.replace("https", "http"), TOKEN), asked)
+    assert TOKEN not in service.place.log.read_text()
+
+
+def test_a_service_sends_its_batch_and_lint_to_the_teams(
+    team: tuple[Client, str], certificates: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs, url = team
+    config = f"""
+[routes]
+batch = ["team", "here"]
+lint = ["team", "here"]
+[backends.team]
+kind = "gesso"
+url = "{url}"
+token_file = "{folder / "token"}"
+ca_file = "{certificates / "ca.pem"}"
+timeout_ms = 60000
+"""
+    service = started(folder / "member", monkeypatch, config)
+    try:
+        before = counts(theirs).get('gesso_requests_total{priority="batch",outcome="shown"}', 0.0)
+        asked = request(FUNCTION, caution=0.0)
+        assert service.complete(asked, priority="batch").completions == theirs.complete(asked).completions
+        assert counts(theirs)['gesso_requests_total{priority="batch",outcome="shown"}'] == before + 1
+        assert [one.replacement for one in service.lint(SLIP)] == ["first"]
+        assert backend_count(service, "team", "good") == 2
+        client.stop(theirs.place)
+        assert service.complete(asked, priority="batch").completions
+        assert [one.replacement for one in service.lint(SLIP)] == ["first"]
+        assert backend_count(service, "team", "late") == 1 and backend_count(service, "team", "resting") == 1
+        assert json.dumps(TOKEN) not in service.place.log.read_text()
+    finally:
+        client.stop(service.place)

@@ -1,0 +1,179 @@
+"""Rows in, rows out: order, resuming, bad rows."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.errors import GessoError, InputError, ModelError
+from infill.cli.batch import Batch
+from infill.request import Hole, InfillRequest, InfillResult
+from infill.settings import Settings
+from tests.infill.fake_completer import FakeCompleter
+
+COLUMNS = ["id", "text", "shown", "reason", "confidence", "steps", "elapsed_ms"]
+
+
+def row(number: int, **more: Any) -> dict[str, Any]:
+    return {"id": number, "language": "python", "prefix": f"x{number} = ", "suffix": "\n", **more}
+
+
+def upper_case_prefix(request: InfillRequest, hole: int) -> tuple[str, str | None]:
+    text = request.text[: request.holes[hole].start].upper()
+    return text, "low" if "X1" in text else None
+
+
+@pytest.fixture
+def completer() -> FakeCompleter:
+    return FakeCompleter(upper_case_prefix)
+
+
+class Files:
+    def __init__(self, folder: Path) -> None:
+        self.source, self.target = folder / "in.jsonl", folder / "out.jsonl"
+
+    def write(self, rows: Sequence[dict[str, Any] | str]) -> None:
+        lines = [line if isinstance(line, str) else json.dumps(line) for line in rows]
+        self.source.write_text("\n".join(lines) + "\n")
+
+    def results(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.target.read_text().splitlines()]
+
+    def batch(self, **settings: Any) -> Batch:
+        return Batch(self.source, self.target, Settings(**settings))
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path)
+
+
+def test_rows_come_out_in_order_with_these_columns(files: Files, completer: FakeCompleter) -> None:
+    files.write([row(n) for n in range(5)])
+    seen: list[int] = []
+    files.batch(batch_size=2).run(completer, seen.append)
+    results = files.results()
+    assert [list(result) for result in results] == [COLUMNS] * 5
+    assert [result["text"] for result in results] == [f"X{n} = " for n in range(5)]
+    assert (results[1]["shown"], results[1]["reason"]) == (False, "low")
+    assert (results[2]["shown"], results[2]["reason"], results[2]["steps"]) == (True, None, 2)
+    assert completer.batches == [2, 2, 1] and seen == [2, 4, 5]
+
+
+def test_a_row_becomes_a_request(files: Files, completer: FakeCompleter) -> None:
+    files.write([row(1, path="a/b.py", lines="block"), {"id": "two", "prefix": "é", "suffix": "z"}])
+    files.batch(steps=3, seed=9, lines="one").run(completer)
+    first, second = completer.requests
+    assert first == InfillRequest("x1 = \n", (Hole(5, 5),), "python", "a/b.py", "block", candidates=1, steps=3, seed=9)
+    assert (second.text, second.holes, second.language, second.lines) == ("éz", (Hole(1, 1),), None, "one")
+
+
+@pytest.mark.parametrize(
+    ("bad", "identity", "sentence"),
+    [
+        ("{not json", None, "Row 2 is not valid JSON"),
+        ("[1]", None, "Row 2 is not a JSON object"),
+        ({"prefix": "a", "suffix": "b"}, None, "Row 2 has no 'id'"),
+        ({"id": True, "prefix": "a", "suffix": "b"}, None, "Row 2 has no 'id'"),
+        ({"id": "r", "prefix": "a"}, "r", "Row 2 has no text 'suffix'"),
+        ({"id": "r", "prefix": "a", "suffix": "b", "lines": "many"}, "r", "Row 2 has lines 'many'"),
+        ({"id": "r", "prefix": "a", "suffix": "b", "language": 3}, "r", "Row 2 has a 'language'"),
+        ({"id": "r", "prefix": "a\ud800", "suffix": "b"}, "r", "Row 2 has half a character"),
+    ],
+)
+def test_a_bad_row_is_answered_in_its_place(
+    files: Files, completer: FakeCompleter, bad: Any, identity: Any, sentence: str
+) -> None:
+    files.write([row(1), bad, row(3)])
+    files.batch().run(completer)
+    results = files.results()
+    assert [result["id"] for result in results] == [1, identity, 3]
+    assert list(results[1]) == [*COLUMNS, "error"]
+    assert results[1]["error"].startswith(sentence) and not results[1]["shown"]
+    assert results[2]["text"] == "X3 = "
+
+
+def test_a_request_that_is_refused_or_breaks_does_not_take_others_with_it(files: Files) -> None:
+    def answer(request: InfillRequest, hole: int) -> tuple[str, str | None]:
+        if request.text.startswith("x1"):
+            raise InputError("The hole is odd.")
+        if request.text.startswith("x2"):
+            raise RuntimeError("strange")
+        return "good", None
+
+    files.write([row(n) for n in range(4)])
+    files.batch().run(FakeCompleter(answer))
+    results = files.results()
+    assert [result["text"] for result in results] == ["good", "", "", "good"]
+    assert results[1]["error"] == "The hole is odd." and "RuntimeError: strange" in results[2]["error"]
+
+
+def test_trouble_with_the_model_stops_the_batch(files: Files) -> None:
+    def answer(request: InfillRequest, hole: int) -> tuple[str, str | None]:
+        raise ModelError("broken")
+
+    files.write([row(1)])
+    with pytest.raises(ModelError):
+        files.batch().run(FakeCompleter(answer))
+    assert files.results() == []
+
+
+@pytest.mark.parametrize("cut", range(0, 400, 23))
+def test_wherever_it_was_cut_off_it_ends_the_same(files: Files, completer: FakeCompleter, cut: int) -> None:
+    files.write([row(1), "nonsense", row(2), row(2), row(3)])
+    files.batch(batch_size=2).run(completer)
+    complete = files.results()
+    files.target.write_bytes(files.target.read_bytes()[:cut])
+    again = files.batch(batch_size=2)
+    assert again.done == len(files.results())
+    again.run(completer)
+    for result in (*complete, *(resumed := files.results())):
+        del result["elapsed_ms"]
+    assert resumed == complete
+
+
+class Interrupted(FakeCompleter):
+    def complete_batch(self, requests: Sequence[InfillRequest]) -> list[InfillResult | GessoError]:
+        if len(self.batches) == 2:
+            raise KeyboardInterrupt
+        return super().complete_batch(requests)
+
+
+def test_an_interruption_keeps_whole_batches_and_loses_no_row(files: Files, completer: FakeCompleter) -> None:
+    files.write([row(n) for n in range(7)])
+    work = files.batch(batch_size=2)
+    with pytest.raises(KeyboardInterrupt):
+        work.run(Interrupted(upper_case_prefix))
+    assert work.done == 4 == len(files.results())
+    files.batch(batch_size=2).run(completer)
+    assert [result["id"] for result in files.results()] == list(range(7))
+    assert sum(completer.batches) == 3
+
+
+@pytest.mark.parametrize("line", ['{"id": 9}', "something else", '{"text": ""}', "[]"])
+def test_results_of_something_else_are_not_added_to(files: Files, line: str) -> None:
+    files.write([row(1)])
+    files.target.write_text(line + "\n")
+    with pytest.raises(InputError, match="does not belong to"):
+        files.batch()
+    assert files.target.read_text() == line + "\n"
+
+
+def test_more_results_than_rows_are_refused(files: Files, completer: FakeCompleter) -> None:
+    files.write([row(1), row(2)])
+    files.batch().run(completer)
+    files.write([row(1)])
+    with pytest.raises(InputError, match="Row 2"):
+        files.batch()
+
+
+def test_files_that_cannot_be_used_are_refused(files: Files, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        files.batch()
+    files.write([row(1)])
+    with pytest.raises(InputError, match="its own result"):
+        Batch(files.source, files.source, Settings())
+    with pytest.raises(InputError, match="no ordinary file"):
+        Batch(files.source, tmp_path, Settings())

@@ -1,0 +1,270 @@
+"""`gesso infill` with a completer that needs no model, and once with the shipped one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from engine.errors import ModelError
+from infill.cli.main import app
+from infill.request import Hole, InfillRequest, Neighbour
+from tests.infill.fake_completer import FakeCompleter
+
+KEYS = [
+    "text",
+    "shown",
+    "reason",
+    "confidence",
+    "candidates",
+    "tokens",
+    "steps",
+    "prompt_tokens",
+    "encoded_tokens",
+    "canvas",
+    "hole",
+    "timings_ms",
+    "model",
+    "seed",
+]
+SOURCE = "def f(a):\n    return ??\n\nx = ??\n"
+
+
+@pytest.fixture
+def completer(monkeypatch: pytest.MonkeyPatch) -> FakeCompleter:
+    fake = FakeCompleter(lambda request, hole: (f"a + {hole}", None))
+    monkeypatch.setattr("infill.cli.support.load_completer", lambda settings: fake)
+    return fake
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "app.py"
+    path.write_bytes(SOURCE.encode())
+    return path
+
+
+def gesso(*arguments: str | Path, given: bytes | None = None) -> Result:
+    return CliRunner().invoke(app, ["infill", *map(str, arguments)], input=given)
+
+
+def refuse_second(request: InfillRequest, hole: int) -> tuple[str, str | None]:
+    return f"a + {hole}", None if hole == 0 else "too unsure"
+
+
+def refuse_all(request: InfillRequest, hole: int) -> tuple[str, str | None]:
+    return "weak", "too unsure"
+
+
+def test_the_text_goes_to_standard_output_exactly(completer: FakeCompleter, file: Path) -> None:
+    result = gesso(file, "--at", "2:12")
+    assert (result.exit_code, result.stdout_bytes, result.stderr) == (0, b"a + 0", "")
+    assert completer.requests == [InfillRequest(SOURCE, (Hole(21, 21),), None, "app.py")]
+
+
+def test_line_ends_and_characters_are_not_changed(completer: FakeCompleter, file: Path) -> None:
+    completer.answer = lambda request, hole: ("é\r\n\ty\r\n", None)
+    file.write_bytes("# ü\r\nx\r\n".encode())
+    assert gesso(file, "--at", "2:1").stdout_bytes == "é\r\n\ty\r\n".encode()
+    assert gesso(file, "--at", "2:1", "--whole").stdout_bytes == "# ü\r\né\r\n\ty\r\nx\r\n".encode()
+
+
+def test_options_reach_the_request(completer: FakeCompleter, file: Path, tmp_path: Path) -> None:
+    (tmp_path / "other.py").write_text("y = 1\n")
+    options = "--lines block --candidates 2 --steps 5 --seed 3 --deadline-ms 80 --lang rs --context other.py"
+    result = gesso(file, "--range", "1:1-2:1", *options.split())
+    assert result.exit_code == 0
+    neighbours = (Neighbour("other.py", "y = 1\n"),)
+    expected = InfillRequest(SOURCE, (Hole(0, 10),), "rust", "app.py", "block", 2, 5, 3, 80.0, neighbours)
+    assert completer.requests == [expected]
+    assert "candidate 2 (copy, 0.25, not shown: copied): 'other'" in result.stderr
+
+
+def test_settings_of_the_files_project_are_used(completer: FakeCompleter, file: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "gesso.toml").write_text("seed = 11\nsteps = 2\n")
+    (folder / "b.py").write_text("x\n")
+    gesso(folder / "b.py", "--at", "1:1", "--steps", "4")
+    assert (completer.requests[0].seed, completer.requests[0].steps) == (11, 4)
+    assert completer.requests[0].path == "project/b.py"
+
+
+def test_markers_are_filled_together(completer: FakeCompleter, file: Path) -> None:
+    result = gesso(file, "--marker", "??", "--whole")
+    assert result.stdout == "def f(a):\n    return a + 0\n\nx = a + 1\n"
+    assert [len(request.holes) for request in completer.requests] == [2]
+    assert gesso(file, "--marker", "??").stdout == "a + 0\na + 1\n"
+
+
+def test_a_diff_names_the_file_and_the_change(completer: FakeCompleter, file: Path) -> None:
+    lines = gesso(file, "--marker", "??", "--diff").stdout.splitlines()
+    assert lines[:2] == ["--- a/app.py", "+++ b/app.py"]
+    assert "-x = ??" in lines and "+x = a + 1" in lines
+    assert file.read_text() == SOURCE
+
+
+def test_in_place_writes_and_prints_nothing(completer: FakeCompleter, file: Path) -> None:
+    result = gesso(file, "--marker", "??", "--in-place")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert file.read_text() == "def f(a):\n    return a + 0\n\nx = a + 1\n"
+    assert "2 of 2 holes" in result.stderr
+
+
+def test_what_is_not_good_enough_is_neither_printed_nor_written(completer: FakeCompleter, file: Path) -> None:
+    completer.answer = refuse_all
+    for form in ((), ("--whole",), ("--diff",), ("--in-place",)):
+        result = gesso(file, "--at", "2:12", *form)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr == "gesso: nothing good enough to show: too unsure\n"
+    assert file.read_text() == SOURCE
+
+
+def test_any_prints_and_force_writes_it_and_the_exit_code_stays(completer: FakeCompleter, file: Path) -> None:
+    completer.answer = refuse_all
+    shown = gesso(file, "--at", "4:5", "--any")
+    assert (shown.exit_code, shown.stdout) == (1, "weak")
+    assert gesso(file, "--at", "4:5", "--any", "--in-place").exit_code == 1
+    assert file.read_text() == SOURCE
+    assert gesso(file, "--at", "4:5", "--in-place", "--force").exit_code == 1
+    assert file.read_text() == "def f(a):\n    return ??\n\nx = weak??\n"
+
+
+def test_of_several_holes_the_good_ones_are_filled(completer: FakeCompleter, file: Path) -> None:
+    completer.answer = refuse_second
+    result = gesso(file, "--marker", "??", "--in-place")
+    assert result.exit_code == 1
+    assert file.read_text() == "def f(a):\n    return a + 0\n\nx = ??\n"
+    assert "nothing good enough to show at 4:5: too unsure" in result.stderr
+
+
+def test_json_has_exactly_these_keys(completer: FakeCompleter, file: Path) -> None:
+    result = gesso(file, "--at", "2:12", "--json", "--candidates", "2")
+    answer = json.loads(result.stdout)
+    assert list(answer) == KEYS and result.stderr == ""
+    assert answer["candidates"][1] == {
+        "text": "other",
+        "confidence": 0.25,
+        "shown": False,
+        "reason": "copied",
+        "source": "copy",
+        "tokens": 1,
+    }
+    told = {name: answer[name] for name in ("text", "shown", "reason", "tokens", "steps", "canvas", "hole")}
+    assert told == {
+        "text": "a + 0",
+        "shown": True,
+        "reason": None,
+        "tokens": 3,
+        "steps": 2,
+        "canvas": 64,
+        "hole": 16,
+    }
+    assert answer["timings_ms"] == {"denoise": 1.23, "total": 2.0}
+
+
+def test_json_tells_of_each_hole_and_of_what_is_not_shown(completer: FakeCompleter, file: Path) -> None:
+    completer.answer = refuse_second
+    result = gesso(file, "--marker", "??", "--json")
+    answer = json.loads(result.stdout)
+    assert result.exit_code == 1 and list(answer) == [*KEYS, "holes"]
+    assert [(hole["at"], hole["text"], hole["reason"]) for hole in answer["holes"]] == [
+        ("2:12", "a + 0", None),
+        ("4:5", "a + 1", "too unsure"),
+    ]
+
+
+def test_json_and_in_place_go_together(completer: FakeCompleter, file: Path) -> None:
+    result = gesso(file, "--marker", "??", "--json", "--in-place")
+    assert json.loads(result.stdout)["shown"] and "a + 1" in file.read_text()
+
+
+def test_standard_input_is_read_with_a_language(completer: FakeCompleter) -> None:
+    result = gesso("-", "--lang", "go", "--at", "1:3", "--whole", given="a\u00e9\n".encode())
+    assert result.stdout == "a\u00e9a + 0\n" and result.stderr == ""
+    assert completer.requests[0] == InfillRequest("a\u00e9\n", (Hole(2, 2),), "go", None)
+    assert "taken as plain text" in gesso("-", "--at", "1:1", given=b"x").stderr
+
+
+def test_watching_shows_steps_on_standard_error_only(completer: FakeCompleter, file: Path) -> None:
+    result = gesso(file, "--at", "2:12", "--watch")
+    assert result.stdout == "a + 0"
+    assert "step 1/2" in result.stderr and "filled, 2 steps, 2 ms" in result.stderr
+
+
+def test_a_picture_is_written_without_showing(completer: FakeCompleter, file: Path, tmp_path: Path) -> None:
+    result = gesso(file, "--at", "2:12", "--watch-svg", tmp_path / "a.svg")
+    assert (result.stdout, result.stderr) == ("a + 0", "")
+    assert "<svg" in (tmp_path / "a.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("app.py", "one of --at LINE:COL, --range"),
+        ("app.py --at 1:1 --marker x", "one of --at LINE:COL, --range"),
+        ("app.py --at 99:1", "There is no line 99"),
+        ("app.py --at 1:1 --whole --diff", "--whole and --diff do not go together"),
+        ("app.py --at 1:1 --force", "--force goes with --in-place"),
+        ("- --at 1:1 --in-place", "Standard input cannot be written in place"),
+        ("app.py --at 1:1 --lang klingon", "There is no language 'klingon'; use one of python"),
+        ("app.py --at 1:1 --lines two", "--lines is 'two'; it must be one of one, block, auto"),
+        ("app.py --at 1:1 --steps 0", "--steps is 0"),
+        ("app.py --at 1:1 --candidates 99", "--candidates is 99"),
+        ("app.py --marker absent", "does not contain the marker 'absent'"),
+    ],
+)
+def test_wrong_use_is_one_sentence_and_exit_code_2(
+    completer: FakeCompleter, file: Path, arguments: str, sentence: str
+) -> None:
+    result = gesso(*arguments.split(), given=b"x")
+    assert result.exit_code == 2 and sentence in result.stderr and result.stdout == ""
+    assert result.stderr.count("\n") == 1 and completer.requests == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("absent.py --at 1:1", "There is no file absent.py"),
+        ("latin.py --at 1:1", "latin.py is not UTF-8 text (line 1)"),
+        ("app.py --at 1:1 --context latin.py", "latin.py is not UTF-8 text"),
+    ],
+)
+def test_trouble_with_the_input_is_exit_code_3(
+    completer: FakeCompleter, file: Path, arguments: str, sentence: str
+) -> None:
+    file.with_name("latin.py").write_bytes(b"\xe9")
+    result = gesso(*arguments.split())
+    assert result.exit_code == 3 and sentence in result.stderr and result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        (ModelError("The weights are gone."), 3, "gesso: The weights are gone."),
+        (MemoryError(), 3, "The memory ran out"),
+        (RuntimeError("odd"), 3, "a fault in Gesso"),
+        (KeyboardInterrupt(), 130, "Stopped."),
+    ],
+)
+def test_trouble_while_filling_has_an_exit_code(
+    completer: FakeCompleter, file: Path, error: BaseException, code: int, sentence: str
+) -> None:
+    def fail(request: InfillRequest, hole: int) -> tuple[str, str | None]:
+        raise error
+
+    completer.answer = fail
+    result = gesso(file, "--at", "1:1", "--in-place")
+    assert result.exit_code == code and sentence in result.stderr
+    assert file.read_text() == SOURCE
+
+
+def test_the_shipped_model_answers_with_the_same_object(file: Path) -> None:
+    arguments: list[Any] = [file, "--at", "2:12", "--json", "--steps", "2"]
+    result = gesso(*arguments)
+    assert result.exit_code in (0, 1), result.stderr
+    answer = json.loads(result.stdout)
+    assert list(answer) == KEYS and answer["model"] == "pocket" and answer["prompt_tokens"] > 0
+    assert json.loads(gesso(*arguments).stdout)["text"] == answer["text"]

@@ -1,0 +1,226 @@
+"""`gesso lint`, with a linter that needs no model."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from infill.cli import lint as cli_lint
+from infill.cli.main import app
+from infill.findings import Finding, LintRequest
+
+CODE = "def f(left, right):\n    return left + left\n"
+
+
+class FakeLinter:
+    """Finds every `+ left` that is asked about."""
+
+    can_lint = True
+
+    def __init__(self) -> None:
+        self.requests: list[LintRequest] = []
+
+    def lint(self, request: LintRequest) -> list[Finding]:
+        self.requests.append(request)
+        at = request.text.find("+ left") + 2
+        asked = any(start <= at < end for start, end in request.ranges or ((0, len(request.text)),))
+        if at < 2 or not asked or "wrong-name" in request.off:
+            return []
+        return [Finding(at, at + 4, "wrong-name", "`left` looks wrong; `right` fits better.", "right", 4.0)]
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeLinter:
+    linter = FakeLinter()
+    monkeypatch.setattr(cli_lint, "_linter", lambda model: linter)
+    monkeypatch.chdir(tmp_path)
+    return linter
+
+
+def gesso(*arguments: str, given: str | None = None) -> Result:
+    return CliRunner().invoke(app, ["lint", *arguments], input=given)
+
+
+def test_help_teaches() -> None:
+    words = ["--diff", "--on", "--explain", "--json", "--sarif", "--github", "--fix", "gesso: ignore", "Exit codes"]
+    shown = gesso("--help").stdout
+    assert [word for word in words if word not in shown] == []
+
+
+def test_what_another_file_has_too_is_not_misspelled(fake: FakeLinter, monkeypatch: pytest.MonkeyPatch) -> None:
+    slip = Finding(0, 4, "misspelled", "`lfet` may be a slip of `left`.", "left", 4.0)
+    monkeypatch.setattr(fake, "lint", lambda request: [slip] if request.text.startswith("lfet") else [])
+    Path("app.py").write_text("lfet = 1\n")
+    assert gesso().exit_code == 1
+    Path("other.py").write_text("import lfet\n")
+    assert gesso().exit_code == 0
+
+
+def test_findings_are_printed_and_the_exit_code_tells(fake: FakeLinter) -> None:
+    Path("app.py").write_text(CODE)
+    Path("fine.py").write_text("x = 1\n")
+    result = gesso()
+    assert result.exit_code == 1
+    assert result.stdout.startswith("app.py:2:19: wrong-name: ") and result.stdout.endswith("^^^^\n")
+    assert "1 finding in 2 files" in result.stderr
+    assert [request.language for request in fake.requests] == ["python", "python"]
+    clean = gesso("fine.py")
+    assert clean.exit_code == 0 and clean.stdout == ""
+
+
+def test_forms_for_programs(fake: FakeLinter) -> None:
+    Path("app.py").write_text(CODE)
+    (row,) = json.loads(gesso("--json").stdout)
+    assert (row["path"], row["code"], row["replacement"], row["score"]) == ("app.py", "wrong-name", "right", 4.0)
+    assert json.loads(gesso("--sarif").stdout)["runs"][0]["results"][0]["ruleId"] == "wrong-name"
+    assert gesso("--github").stdout.startswith("::notice file=app.py,line=2,")
+    Path("app.py").write_text("x = 1\n")
+    assert json.loads(gesso("--json").stdout) == []
+
+
+def test_fixes_are_shown_first_and_written_when_wanted(fake: FakeLinter) -> None:
+    Path("app.py").write_bytes(b"\xef\xbb\xbf" + CODE.replace("\n", "\r\n").encode())
+    no = gesso("--fix", given="n\n")
+    assert no.exit_code == 1 and "+    return left + right" in no.stderr and "Nothing was written" in no.stderr
+    assert b"left + left" in Path("app.py").read_bytes()
+    yes = gesso("--fix", given="y\n")
+    assert yes.exit_code == 1 and "Wrote 1 fix in 1 file" in yes.stderr
+    assert Path("app.py").read_bytes() == b"\xef\xbb\xbfdef f(left, right):\r\n    return left + right\r\n"
+    assert gesso("--fix", "--yes").exit_code == 0
+
+
+def test_without_an_answer_nothing_is_written(fake: FakeLinter) -> None:
+    Path("app.py").write_text(CODE)
+    gesso("--fix", given="")
+    assert Path("app.py").read_text() == CODE
+    gesso("--fix", "--yes")
+    assert Path("app.py").read_text() == CODE.replace("+ left", "+ right")
+
+
+def test_kinds_can_be_switched_off(fake: FakeLinter) -> None:
+    Path("app.py").write_text(CODE)
+    assert gesso("--off", "wrong-name").exit_code == 0
+    unknown = gesso("--off", "wrong-nam")
+    assert unknown.exit_code == 2 and "known are" in unknown.stderr
+
+
+def test_kinds_of_style_can_be_switched_on(fake: FakeLinter) -> None:
+    Path("app.py").write_text(CODE)
+    gesso("--on", "style-naming", "--on", "style-quotes")
+    assert fake.requests[-1].on == {"style-naming", "style-quotes"}
+    gesso()
+    assert fake.requests[-1].on == frozenset()
+    assert gesso("--off", "style-naming").exit_code == 1
+    for code, words in (("style-nam", "known are"), ("wrong-operator", "cannot be switched on")):
+        wrong = gesso("--on", code)
+        assert wrong.exit_code == 2 and words in wrong.stderr
+
+
+def test_a_name_is_changed_in_all_of_its_places_and_not_where_another_file_has_it(
+    fake: FakeLinter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "def f(rows):\n    rowCount = 1\n    return rowCount\n"
+    first, last = text.index("rowCount"), text.rindex("rowCount")
+    found = Finding(first, first + 8, "style-naming", "Not so.", "row_count", 1.0, ((last, last + 8),))
+    monkeypatch.setattr(fake, "lint", lambda request: [found] if request.text == text else [])
+    Path("app.py").write_text(text)
+    (row,) = json.loads(gesso("--json").stdout)
+    assert row["also"] == [{"start": {"line": 3, "column": 12}, "end": {"line": 3, "column": 20}}]
+    assert "explanation" not in row
+    (result,) = json.loads(gesso("--sarif").stdout)["runs"][0]["results"]
+    assert len(result["fixes"][0]["artifactChanges"][0]["replacements"]) == 2
+    gesso("--fix", "--yes")
+    assert Path("app.py").read_text() == text.replace("rowCount", "row_count")
+    Path("app.py").write_text(text)
+    Path("other.py").write_text("rowCount = 2\n")
+    assert gesso().exit_code == 0
+
+
+class FakeExplainer(FakeLinter):
+    """Explains what it is handed; has bars only where it is told so."""
+
+    def __init__(self, can_lint: bool) -> None:
+        super().__init__()
+        self.can_lint = can_lint
+
+    def lint(self, request: LintRequest) -> list[Finding]:
+        if not request.explain:
+            assert self.can_lint
+            return super().lint(request)
+        self.requests.append(request)
+        return [replace(one, explanation="It is on the other side.") for one in request.findings]
+
+
+@pytest.mark.parametrize("has_bars", [True, False])
+def test_a_model_explains_what_it_or_the_small_one_found(
+    fake: FakeLinter, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, has_bars: bool
+) -> None:
+    (tmp_path / "large").mkdir()
+    (tmp_path / "large" / "config.json").write_text("{}")
+    explainer = FakeExplainer(has_bars)
+    monkeypatch.setattr("infill.cli.support.load_completer", lambda settings: None)
+    monkeypatch.setattr("infill.lint.linter.Linter", lambda completer: explainer)
+    Path("app.py").write_text(CODE)
+    Path("fine.py").write_text("x = 1\n")
+    told = gesso("--explain", "--model", str(tmp_path / "large"))
+    assert told.exit_code == 1 and told.stdout.endswith("^^^^\n    It is on the other side.\n")
+    assert bool(fake.requests) is not has_bars
+    assert [len(one.findings) for one in explainer.requests if one.explain] == [1], "nothing is asked about no findings"
+    (row,) = json.loads(gesso("--explain", "--model", str(tmp_path / "large"), "--json").stdout)
+    assert row["explanation"] == "It is on the other side."
+    assert "fits better. It is on" in gesso("--explain", "--model", str(tmp_path / "large"), "--github").stdout
+
+
+def test_a_model_that_cannot_explain_says_so_before_anything_is_loaded(
+    fake: FakeLinter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infill.cli.support.load_completer", lambda settings: pytest.fail("loaded"))
+    Path("app.py").write_text(CODE)
+    told = gesso("--explain")
+    assert told.exit_code == 2 and told.stdout == ""
+    assert told.stderr.count("\n") == 1 and "pocket follows no instructions" in told.stderr
+
+
+def test_only_changed_lines(fake: FakeLinter, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("app.py").write_text(CODE + "y = 1\n")
+    Path("other.py").write_text(CODE)
+    changed = {Path("app.py").resolve(): [range(3, 4)]}
+    monkeypatch.setattr("infill.lint.files.changed_lines", lambda revision, paths: changed)
+    assert gesso("--diff", "main").exit_code == 0
+    assert [request.ranges for request in fake.requests] == [((len(CODE), len(CODE) + 6),)]
+    changed[Path("app.py").resolve()] = [range(2, 3)]
+    assert gesso("--diff", "main").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--json", "--sarif"], "exclude each other"),
+        (["--yes"], "add --fix"),
+        (["--diff", "main"], "no git repository"),
+    ],
+)
+def test_wrong_use(fake: FakeLinter, arguments: list[str], words: str) -> None:
+    result = gesso(*arguments)
+    assert result.exit_code == 2 and words in result.stderr
+
+
+def test_files_that_cannot_be_read(fake: FakeLinter) -> None:
+    Path("bad.py").write_bytes(b"\xff\xfe")
+    Path("app.py").write_text(CODE)
+    assert gesso("no-such-file.py").exit_code == 3
+    assert gesso("bad.py").exit_code == 3
+    passed_over = gesso(".")
+    assert passed_over.exit_code == 1 and "not UTF-8" in passed_over.stderr
+
+
+def test_a_model_that_cannot_lint_is_named_in_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("app.py").write_text(CODE)
+    monkeypatch.setattr("infill.cli.support.load_completer", lambda settings: None)
+    monkeypatch.setattr("infill.lint.linter.Linter", lambda completer: type("Mute", (), {"can_lint": False})())
+    result = gesso("--model", "26b")
+    assert result.exit_code == 2 and result.stdout == ""
+    assert result.stderr.count("\n") == 1 and "26b cannot lint" in result.stderr

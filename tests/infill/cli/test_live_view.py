@@ -1,0 +1,87 @@
+"""The canvas drawn in a terminal and as a picture."""
+
+import io
+import time
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+from rich.console import Console
+
+from infill.cli.live_view import LiveView, drawing, export_svg, summary
+from infill.request import Piece, StepView
+from tests.infill.fake_completer import STEPS
+
+
+def drawn(*pieces: Piece, lines: int = 6) -> str:
+    console = Console(file=io.StringIO(), width=60)
+    console.print(drawing(pieces, "caption", lines))
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_terminal_ends_with_the_final_text() -> None:
+    screen = io.StringIO()
+    with LiveView(Console(file=screen, force_terminal=True, width=60), seconds_a_step=0) as view:
+        for step in STEPS:
+            view.step(step)
+        view.finish([Piece("known ", "known"), Piece("final", "settled")], "filled, 2 steps")
+    shown = screen.getvalue()
+    assert shown.index("step 1/2") < shown.index("step 2/2") < shown.rindex("filled, 2 steps")
+    assert "final" in shown[shown.rindex("filled, 2 steps") :]
+    assert view.views == list(STEPS)
+
+
+def test_a_step_stays_long_enough_to_be_seen() -> None:
+    started = time.monotonic()
+    with LiveView(Console(file=io.StringIO(), force_terminal=True), seconds_a_step=0.05) as view:
+        for step in (*STEPS, *STEPS):
+            view.step(step)
+    assert time.monotonic() - started >= 0.15
+
+
+def test_elsewhere_each_step_is_one_plain_line() -> None:
+    lines = io.StringIO()
+    with LiveView(Console(file=lines), seconds_a_step=0) as view:
+        for step in STEPS:
+            view.step(step)
+        view.finish([], "filled")
+    assert lines.getvalue().splitlines() == [*map(summary, STEPS), "filled"]
+    assert summary(STEPS[0]) == "step 1/2: 0 characters settled, 4 still noise"
+
+
+def test_a_view_that_shows_nothing_still_remembers() -> None:
+    quiet = io.StringIO()
+    with LiveView(Console(file=quiet), show=False) as view:
+        view.step(STEPS[0])
+        view.finish([], "filled")
+    assert quiet.getvalue() == "" and view.views == [STEPS[0]]
+
+
+def test_states_have_styles_of_their_own() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, color_system="standard", width=60)
+    pieces = [Piece("k", "known"), Piece("s", "settled"), Piece("n", "noise"), Piece("", "null")]
+    console.print(drawing(pieces, ""))
+    written = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "\x1b[2mk" in written and "\x1b[1;32ms" in written and "\x1b[2;35mn" in written
+    assert "\x1b[90m·" in written
+
+
+def test_only_the_lines_near_the_hole_are_drawn() -> None:
+    known = "".join(f"line {number}\n" for number in range(20))
+    picture = drawn(Piece(known, "known"), Piece("HOLE\n", "settled"), Piece(known, "known"), lines=3)
+    assert [word for word in ("line 16", "line 17", "line 19") if word in picture] == ["line 17", "line 19"]
+    assert "HOLE" in picture and "line 0" in picture and "line 4 " not in picture
+
+
+def test_nothing_on_the_canvas_can_disturb_the_terminal() -> None:
+    picture = drawn(Piece("\x1b[31m a\r\n[bold]b", "known"), Piece("c\x07\nd", "noise"), Piece("", "noise"))
+    assert "\x1b" not in picture and "\x07" not in picture and "\r" not in picture
+    assert "␛[31m a" in picture and "[bold]b" in picture and "c␇⏎d▒" in picture
+
+
+def test_the_picture_is_an_svg_of_a_few_steps(tmp_path: Path) -> None:
+    views = [StepView(step, 9, (Piece("x = ", "known"), Piece(f"v{step}", "noise"))) for step in range(1, 10)]
+    export_svg(views, tmp_path / "a.svg", ([Piece("x = done", "settled")], "filled"))
+    text = (tmp_path / "a.svg").read_text("utf-8").replace("&#160;", " ")
+    ElementTree.fromstring(text)
+    assert [step for step in range(1, 10) if f"step {step}/9" in text] == [1, 4, 6, 9]
+    assert "x = done" in text

@@ -1,0 +1,166 @@
+"""`gesso` and its smaller commands; `gesso infill` has a file of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from infill import model_store
+from infill.cli.main import app
+from tests.infill.fake_completer import FakeCompleter
+
+ROOT = Path(__file__).parents[3]
+
+
+def gesso(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def process(*arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "infill", *arguments]
+    return subprocess.run(command, cwd=ROOT, input=given, capture_output=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--help"], ["infill", "batch", "model", "doctor", "config", "Exit codes"]),
+        (["infill", "--help"], ["--at", "--range", "--marker", "--in-place", "gesso infill app.py --at 12:5"]),
+        (["batch", "--help"], ["IN.jsonl", '"prefix"']),
+        (["model", "--help"], ["list", "pull", "verify", "path"]),
+    ],
+)
+def test_help_teaches(arguments: list[str], words: list[str]) -> None:
+    result = gesso(*arguments)
+    assert result.exit_code == 0
+    assert [word for word in words if word not in result.stdout] == []
+    assert "svg" not in result.stdout
+
+
+def test_help_needs_nothing_slow() -> None:
+    names = "[name for name in ('torch', 'transformers', 'numpy') if name in sys.modules]"
+    script = f"import sys, infill.cli.main; print({names})"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_the_module_is_the_command() -> None:
+    assert process("--version").stdout.startswith(b"gesso ")
+    assert process("--no-such-option").returncode == 2
+    assert process("infill", "x.py").returncode == 2
+    assert process("infill", "no-such-file.py", "--at", "1:1").returncode == 3
+    answer = process("infill", "-", "--at", "1:1", given=b"\xff")
+    assert answer.returncode == 3 and b"gesso: Standard input is not UTF-8" in answer.stderr
+    assert answer.stdout == b"" and answer.stderr.count(b"\n") == 1
+
+
+def test_a_reader_that_goes_away_is_no_trouble() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "infill", "model", "path"]
+    done = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_config_says_where_each_value_is_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gesso.toml").write_text("seed = 7\n")
+    monkeypatch.setenv("GESSO_LINES", "one")
+    monkeypatch.setenv("GESSO_SEDE", "1")
+    rows = json.loads(gesso("config", "--json").stdout)
+    assert rows["seed"] == {"value": 7, "from": str(tmp_path / "gesso.toml")}
+    assert rows["lines"] == {"value": "one", "from": "variable GESSO_LINES"}
+    assert rows["model"] == {"value": "pocket", "from": "default"}
+    table = gesso("config")
+    assert "variable GESSO_LINES" in table.stdout
+    assert "the variable GESSO_SEDE is no setting" in table.stderr
+
+
+def test_config_names_a_file_that_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gesso.toml").write_text("seeed = 7\n")
+    result = gesso("config")
+    assert result.exit_code == 3 and "gesso.toml: there is no setting 'seeed'" in result.stderr
+
+
+def test_doctor_reports_for_people_and_programs() -> None:
+    shown = gesso("doctor")
+    assert shown.exit_code == 0 and "pocket" in shown.stdout and "runs on" in shown.stdout
+    assert json.loads(gesso("doctor", "--json").stdout)["models"][0]["model"] == "pocket"
+
+
+def test_model_path_and_verify_of_the_shipped_model() -> None:
+    assert gesso("model", "path").stdout == f"{model_store.POCKET_FOLDER}\n"
+    result = gesso("model", "verify")
+    assert result.exit_code == 0 and "config.json" in result.stdout
+
+
+def test_model_verify_fails_for_a_damaged_model(tmp_path: Path) -> None:
+    for file in model_store.POCKET_FOLDER.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    shard = next(tmp_path.glob("*.safetensors"))
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    result = gesso("model", "verify", tmp_path)
+    assert result.exit_code == 3
+    assert f"{shard} is not what was published" in result.stdout and "is damaged" in result.stderr
+
+
+def test_model_errors_have_exit_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GESSO_OFFLINE", "true")
+    refused = gesso("model", "pull", "26b")
+    assert refused.exit_code == 3 and "offline" in refused.stderr
+    assert gesso("model", "path", "pocked").exit_code == 2
+
+
+def test_model_list_names_the_shipped_model() -> None:
+    assert "pocket" in gesso("model", "list").stdout
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    file = tmp_path / "in.jsonl"
+    lines = [{"id": n, "language": "python", "prefix": f"x{n} = ", "suffix": "\n"} for n in range(5)]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return file
+
+
+def test_batch_fills_all_rows_once(rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    completer = FakeCompleter(lambda request, hole: ("1", None))
+    monkeypatch.setattr("infill.cli.support.load_completer", lambda settings: completer)
+    out = tmp_path / "out.jsonl"
+    result = gesso("batch", rows, out, "--batch-size", "3", "--seed", "4")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == list(range(5))
+    assert completer.batches == [3, 2] and {request.seed for request in completer.requests} == {4}
+    again = gesso("batch", rows, out)
+    assert again.exit_code == 0 and "all 5 rows" in again.stderr and completer.batches == [3, 2]
+
+
+def test_batch_stopped_by_hand_says_how_to_go_on(rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(request: object, hole: int) -> tuple[str, str | None]:
+        if len(completer.requests) > 3:
+            raise KeyboardInterrupt
+        return "1", None
+
+    completer = FakeCompleter(answer)
+    monkeypatch.setattr("infill.cli.support.load_completer", lambda settings: completer)
+    out = tmp_path / "out.jsonl"
+    result = gesso("batch", rows, out, "--batch-size", "2")
+    assert result.exit_code == 130 and "Stopped with 2 of 5 rows done" in result.stderr
+    assert len(out.read_text().splitlines()) == 2
+    completer.requests.clear()
+    completer.answer = lambda request, hole: ("1", None)
+    resumed = gesso("batch", rows, out)
+    assert resumed.exit_code == 0 and "has 2 of 5 rows" in resumed.stderr
+    assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == list(range(5))
+
+
+def test_batch_without_input_is_trouble(tmp_path: Path) -> None:
+    assert gesso("batch", tmp_path / "absent.jsonl", tmp_path / "out.jsonl").exit_code == 3

@@ -1,0 +1,139 @@
+"""The commands that ask the service, beside the same commands with a model of their own. A real service."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from infill.cli import support as cli_support
+from infill.cli.main import app
+from infill.cli.service import Service, service_for
+from infill.request import InfillResult
+from infill.service import client
+from infill.service.location import all_places, holder, place_at
+from infill.settings import Settings
+
+SLIP = "first = 1\nsecond = frist + 1\nprint(first)\n"
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[Path]:
+    """Of one user with one service; short enough for a socket's path."""
+    with tempfile.TemporaryDirectory(prefix="gesso-test-") as name, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", name)
+        patch.setenv("GESSO_DTYPE", "float32")
+        patch.setenv("GESSO_THREADS", "1")
+        yield Path(name)
+        patch.setenv("XDG_RUNTIME_DIR", name)
+        for place in all_places():
+            client.stop(place)
+
+
+@pytest.fixture(autouse=True)
+def at_home(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name, value in (("XDG_RUNTIME_DIR", str(home)), ("GESSO_DTYPE", "float32"), ("GESSO_THREADS", "1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def no_model_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is answered must come from the service."""
+
+    def refuse(settings: Settings) -> None:
+        raise AssertionError("the model was loaded in this process")
+
+    monkeypatch.setattr(cli_support, "load_completer", refuse)
+
+
+def gesso(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def rows(count: int) -> str:
+    """The third cannot be used."""
+    made = [
+        {"id": n, "language": "python", "prefix": f"def add_{n}(one, other):\n    return ", "suffix": "\n"}
+        for n in range(count)
+    ]
+    lines = [json.dumps(row) for row in made]
+    lines[2] = "no row"
+    return "".join(f"{line}\n" for line in lines)
+
+
+def texts(file: Path) -> list[tuple[object, str, bool]]:
+    return [(row["id"], row["text"], row["shown"]) for row in map(json.loads, file.read_text().splitlines())]
+
+
+def test_without_a_service_none_is_asked_unless_wanted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(home / "nobody"))
+    assert service_for(Settings(), None) is None and service_for(Settings(), False) is None
+    assert holder(place_at()) is None
+
+
+def test_lint_by_the_service(no_model_here: None) -> None:
+    Path("app.py").write_text(SLIP)
+    told = gesso("lint", "--service", "--json", "app.py")
+    assert told.exit_code == 1, told.stderr
+    (finding,) = json.loads(told.stdout)
+    assert finding["replacement"] == "first"
+    assert gesso("lint", "--json", "app.py").stdout == told.stdout, "one that runs is asked without a word"
+    assert gesso("lint", "--service", "--off", finding["code"], "app.py").exit_code == 0
+
+
+def test_a_batch_by_the_service(no_model_here: None) -> None:
+    Path("in.jsonl").write_text(rows(5))
+    told = gesso("batch", "--service", "in.jsonl", "out.jsonl")
+    assert told.exit_code == 0, told.stderr
+    found = texts(Path("out.jsonl"))
+    assert [row[0] for row in found] == [0, 1, None, 3, 4]
+    assert all(text for number, text, _ in found if number is not None)
+
+
+@pytest.mark.slow
+def test_both_ways_give_the_same(home: Path) -> None:
+    Path("app.py").write_text(SLIP)
+    Path("in.jsonl").write_text(rows(6))
+    for name in ("service", "no-service"):
+        assert gesso("batch", f"--{name}", "in.jsonl", f"{name}.jsonl").exit_code == 0
+    assert texts(Path("service.jsonl")) == texts(Path("no-service.jsonl"))
+    lint = [gesso("lint", f"--{name}", "--json", "app.py").stdout for name in ("service", "no-service")]
+    assert lint[0] == lint[1] != "[]\n"
+    infill = [gesso("infill", f"--{name}", "app.py", "--at", "2:10").stdout for name in ("service", "no-service")]
+    assert infill[0] == infill[1]
+
+
+@pytest.mark.slow
+def test_a_batch_survives_the_death_of_the_service(no_model_here: None) -> None:
+    service = Service(Settings())
+    requests = [_request(number) for number in range(24)]
+    first = holder(place_at())
+    killer = threading.Thread(target=_kill_when_busy, args=(first,))
+    killer.start()
+    answers = service.complete_batch(requests)
+    killer.join()
+    assert all(isinstance(answer, InfillResult) for answer in answers) and len(answers) == 24
+    assert holder(place_at()) not in (None, first)
+
+
+def _request(number: int):  # type: ignore[no-untyped-def]
+    from tests.infill.fakes import request
+
+    return request(f"def add_{number}(one, other):\n    total = one\n    return §\n", candidates=2)
+
+
+def _kill_when_busy(process: int | None) -> None:
+    end = time.monotonic() + 60
+    while client.Client(place_at()).health().pending < 8 and time.monotonic() < end:
+        time.sleep(0.01)
+    assert process is not None
+    os.kill(process, signal.SIGKILL)

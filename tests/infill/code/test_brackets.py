@@ -1,0 +1,77 @@
+"""How brackets, strings and comments are read in each language, without a tree."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from infill.code.brackets import bracket_stack, scan
+from infill.code.languages import LANGUAGES
+
+
+def still_open(text, language):
+    return "".join(bracket.char for bracket in scan(text, language).open)
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "expected"),
+    [
+        ("python", "x = foo('a(' # (\n, [{", "([{"),
+        ("python", '"""(\n(""" + f(', "("),
+        ("python", r"'\'(' + f(", "("),
+        ("python", "x = foo(a, [\ndef f(a:\n", "("),
+        ("javascript", "`a${ {b: ']'} } (` + [ // (", "["),
+        ("javascript", "`a${b(", "${("),
+        ("javascript", 'x = /["(]/.test(y) / 2; {', "{"),
+        ("javascript", "a = b / c; d = (e / f", "("),
+        ("typescript", "<p>Don't</p>\n{", "{"),
+        ("go", "`(\n` + '(' {", "{"),
+        ("rust", "fn f<'a>(x: &'a str) { let c = '('; r#\"a\"(\"#;", "{"),
+        ("rust", '"a(\n(" [', "["),
+        ("java", '"""\n( " (\n""" + "(" {', "{"),
+        ("c", "// don't (\nchar c = '('; /* ( \n ( */ [", "["),
+        ("cpp", 'auto x = 1\'000\'000; R"d(()" ()d"; foo(', "("),
+        (None, 'say "hi (" and don\'t (', "("),
+    ],
+)
+def test_scan_leaves_out_strings_and_comments(language, text, expected):
+    assert still_open(text, language) == expected
+
+
+def test_scan_tells_what_holds_the_end():
+    assert scan("x = 'abc", "python").inside == "'"
+    assert scan('x = """abc\n', "python").inside == '"""'
+    assert scan("x  # abc", "python").inside == "#"
+    assert scan("`a${b}c", "javascript").inside == "`"
+    assert scan("a /* b", "c").inside == "/*"
+    assert scan("x = 'abc'", "python").inside == ""
+
+
+def test_scan_reports_strays_mismatches_and_cut_off_strings():
+    reading = scan("a) + f([)\nx = 'abc\ny", "python")
+    assert [bracket.char for bracket in reading.stray] == [")"]
+    assert [bracket.char for bracket in reading.skipped] == ["["]
+    assert reading.unterminated == (14,)
+
+
+SNIPPETS = st.lists(
+    st.sampled_from([*"()[]{}`'\"#/\\\nRxé😀 ", "${", '"""', "//", "/*", "*/", "r#", "\r\n", "def f"]),
+    max_size=30,
+).map("".join)  # fmt: skip
+
+
+@settings(deadline=None)
+@given(SNIPPETS, st.sampled_from([*LANGUAGES, None]), st.data())
+def test_a_scan_may_stop_and_resume_anywhere_between_tokens(text, language, data):
+    cut = data.draw(st.integers(0, len(text)))
+    cut = text.rfind("\n", 0, cut) + 1
+    whole, part = scan(text, language), scan(text, language, cut)
+    again = scan(text, language, None, part.resume, part.resume_open)
+    assert (again.open, again.inside) == (whole.open, whole.inside)
+
+
+def test_bracket_stack_counts_only_what_stands_before():
+    text = "f(a, [b, '(' , {c: d}])"
+    stack = bracket_stack(text, "python", text.index("c"))
+    assert [bracket.char for bracket in stack] == ["(", "[", "{"]
+    assert bracket_stack(text, "python", len(text)) == []
+    assert bracket_stack(text, None, 2) == [("(", 1)]

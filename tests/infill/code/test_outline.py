@@ -1,0 +1,119 @@
+"""The outline of a file that does not fit: what it shows, in which order, and what it leaves out."""
+
+import pytest
+
+from infill.code.outline import outline
+from infill.code.syntax import Span
+
+PYTHON = '''"""A module."""
+import os
+from a import (b,
+    c)
+
+LIMIT = 3
+
+
+def first(x, y=(1,
+                2)):  # why
+    """First one.
+
+    More of it.
+    """
+    def inner():
+        pass
+    return LIMIT
+
+
+@dataclass
+class Thing(Base):
+    size: int = 3
+
+    def grow(self, é="😀"):
+        self.size += 1
+
+    async def shrink(self):
+        self.size -= 1
+
+
+def last():
+    return os
+'''
+
+
+def kept(text, part):
+    start = text.index(part)
+    return [Span(start, start + len(part))]
+
+
+def test_imports_and_signatures_in_file_order_without_bodies():
+    assert outline(PYTHON, "python", []) == (
+        "import os\n"
+        "from a import (b,\n    c)\n"
+        "def first(x, y=(1,\n                2)):\n"
+        "@dataclass\nclass Thing(Base):\n"
+        '    def grow(self, é="😀"):\n'
+        "    async def shrink(self):\n"
+        "def last():\n"
+    )
+
+
+def test_docstrings_give_their_first_line():
+    shown = outline(PYTHON, "python", [], docstrings=True)
+    assert '2)):\n    """First one."""\n@dataclass' in shown
+
+
+def test_what_is_kept_is_left_out_and_its_scopes_stay():
+    keep = kept(PYTHON, "    async def shrink(self):\n        self.size -= 1\n")
+    shown = outline(PYTHON, "python", keep)
+    assert "shrink" not in shown
+    assert "class Thing(Base):\n" in shown
+
+
+def test_little_room_goes_to_the_scopes_around_then_imports_then_the_nearest():
+    keep = kept(PYTHON, "self.size += 1")
+    around = '@dataclass\nclass Thing(Base):\n    def grow(self, é="😀"):\n'
+    assert outline(PYTHON, "python", keep, limit_chars=len(around)) == around
+    with_import = outline(PYTHON, "python", keep, limit_chars=len(around) + len("import os\n"))
+    assert with_import == "import os\n" + around
+    imports = "import os\nfrom a import (b,\n    c)\n"
+    room = len(around) + len(imports) + len("    async def shrink(self):\n")
+    more = outline(PYTHON, "python", keep, limit_chars=room)
+    assert "shrink" in more and "first" not in more
+
+
+def test_a_method_never_stands_without_its_class():
+    text = "class Long(With, Many, Bases, Indeed):\n    def a(self):\n        pass\n\n\nx = 1\n"
+    assert outline(text, "python", kept(text, "x = 1"), limit_chars=30) == ""
+
+
+@pytest.mark.parametrize("limit", range(0, 300, 17))
+def test_the_limit_holds(limit):
+    assert len(outline(PYTHON, "python", kept(PYTHON, "LIMIT = 3"), limit_chars=limit)) <= limit
+
+
+def test_line_ends_are_newlines():
+    assert outline(PYTHON.replace("\n", "\r\n"), "python", []) == outline(PYTHON, "python", [])
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "expected"),
+    [
+        ("javascript", "import a from 'b'\nexport class A {\n  f(x) { g() }\n}\nexport const g = (x) => {}\n",
+         "import a from 'b'\nexport class A\n  f(x)\nexport const g = (x) =>\n"),
+        ("go", 'package a\nimport "fmt"\ntype S struct { a int }\nfunc (s *S) F(x int) error {}\n',
+         'import "fmt"\ntype S struct\nfunc (s *S) F(x int) error\n'),
+        ("rust", "use a::b;\nimpl X for Y {\n    fn f(&self) -> u8 { 1 }\n}\n",
+         "use a::b;\nimpl X for Y\n    fn f(&self) -> u8\n"),
+        ("java", "import a.b;\nclass A {\n  int f(int x) { return x; }\n}\n",
+         "import a.b;\nclass A\n  int f(int x)\n"),
+        ("cpp", "#include <a>\nnamespace n {\nint A::m() const { return 1; }\n}\n",
+         "#include <a>\nnamespace n\nint A::m() const\n"),
+    ],
+)  # fmt: skip
+def test_other_languages(language, text, expected):
+    assert outline(text, language, []) == expected
+
+
+def test_no_tree_no_outline():
+    assert outline("def f():\n    pass\n", None, []) == ""
+    assert outline("", "python", []) == ""

@@ -1,0 +1,359 @@
+"""The way of a request: checks, repair, candidates, steps, batches; with scripted models and a random one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from engine.config import SamplingConfig
+from engine.errors import Cancelled, GessoError, InputError, ModelError
+from infill.cli.text_edits import apply
+from infill.complete.completion import Completer
+from infill.request import Hole, InfillRequest, InfillResult, Lines, Neighbour, StepView
+from infill.settings import Settings
+from tests.infill.fakes import (
+    POCKET,
+    ScriptedDenoiser,
+    request,
+    scripted_completer,
+    tiny_completer,
+)
+
+FUNCTION = "def add(one, other):\n    total = one + other\n    return total\n\n\nprint(add(1, 2))\n"
+
+
+# checks, repair, cutting back
+
+
+def test_a_completion_that_fails_a_check_is_returned_with_the_reason_but_not_shown() -> None:
+    completion = scripted_completer("").complete(request("x = 1\n§\n")).completions[0]
+    assert (completion.text, completion.shown, completion.reason) == ("", False, "the completion is empty")
+
+
+def test_under_the_bar_nothing_is_shown() -> None:
+    completer = scripted_completer("2", confidence=0.3, min_confidence=0.5)
+    completion = completer.complete(request("x = §\n")).completions[0]
+    assert not completion.shown and "bar of 0.50" in (completion.reason or "")
+    assert completion.confidence <= 0.3, "the denoiser's certainty times a likelihood"
+
+
+def test_what_stands_under_a_parse_error_is_noised_again() -> None:
+    completer = scripted_completer("total = (1 + )", "total = (1 + 2)")
+    completion = completer.complete(request("x = 1\n§\ny = 2\n")).completions[0]
+    assert (completion.text, completion.shown) == ("total = (1 + 2)", True)
+    assert isinstance(completer.denoiser, ScriptedDenoiser)
+    first, again = completer.denoiser.requests
+    drafted = again.canvas.tokens[again.canvas.hole_columns]
+    assert (drafted == -1).any() and (drafted >= 0).any()
+    assert again.canvas.pinned.equal(first.canvas.pinned)
+    assert again.sampling.max_steps <= 4
+
+
+def test_what_stays_broken_is_cut_back_to_what_parses() -> None:
+    completer = scripted_completer("    a = x\n    b = a + 1\n    return (b +")
+    asked = request("def f(x):\n§\nz = 1\n", "block")
+    completion = completer.complete(asked).completions[0]
+    assert completion.shown and completion.reason is None
+    assert completion.text == "    a = x\n    b = a + 1"
+
+
+def test_a_whole_line_is_cut_back_to_a_whole_line() -> None:
+    completion = (
+        scripted_completer("    total = one )")
+        .complete(request("def f(one):\n    x = one\n§    return total\n"))
+        .completions[0]
+    )
+    assert completion.text == "    total = one\n"
+    assert completion.shown
+
+
+def test_what_cannot_be_mended_is_not_shown() -> None:
+    completion = scripted_completer(")))").complete(request("x = 1\n§\ny = 2\n")).completions[0]
+    assert not completion.shown and completion.reason
+
+
+# candidates
+
+
+def test_candidates_are_distinct_and_best_first() -> None:
+    completer = scripted_completer("2", "2", ")", "3")
+    completion = completer.complete(request("x = §\n", candidates=4)).completions[0]
+    texts = [one.text for one in completion.candidates]
+    assert len(texts) == len(set(texts)) and set(texts) >= {"2", "3"}
+    order = [(not one.shown, -one.confidence) for one in completion.candidates]
+    assert order == sorted(order)
+    best = completion.candidates[0]
+    assert (completion.text, completion.shown, completion.confidence) == (best.text, True, best.confidence)
+
+
+def test_further_candidates_are_drawn_with_other_seeds() -> None:
+    completer = scripted_completer("2")
+    completer.complete(request("x = §\n", candidates=3, seed=7))
+    assert isinstance(completer.denoiser, ScriptedDenoiser)
+    asked = completer.denoiser.requests
+    assert [one.seed for one in asked] == [7, 8, 9]
+    assert [one.sampling.token_choice for one in asked] == ["argmax", "sample", "sample"]
+
+
+def test_copies_from_the_context_are_candidates_beside_the_models() -> None:
+    text = "first = open(path).read().strip()\nsecond = open(path).§\n"
+    completer = scripted_completer(")", copy_drafts=True)
+    candidates = completer.complete(request(text)).completions[0].candidates
+    copies = [one for one in candidates if one.source == "copy"]
+    assert [one.text for one in copies] == ["read().strip()"]
+    assert 0 < copies[0].confidence < 1 and copies[0].tokens > 0 and copies[0].shown
+    assert candidates[0].source == "copy"
+
+
+def test_copies_come_from_neighbours_too_and_are_whole_lines_where_lines_are_wanted() -> None:
+    neighbour = Neighbour(
+        "other.py", "    with open(path, 'rb') as file:\n        data = file.read()\n        use(data)\n"
+    )
+    for after, line in (("        use(data)\n", True), ("", True), ("\n        use(data)\n", False)):
+        text = f"def f(path):\n    with open(path, 'rb') as file:\n§{after}"
+        completer = scripted_completer("", copy_drafts=True)
+        result = completer.complete(request(text, "one", neighbours=(neighbour,)))
+        copies = [one.text for one in result.completions[0].candidates if one.source == "copy"]
+        assert copies == ["        data = file.read()" + "\n" * line]
+
+
+# steps, time, seeds
+
+
+def test_the_canvas_is_shown_after_every_step_and_may_be_stopped() -> None:
+    completer = tiny_completer(SamplingConfig(max_steps=9))
+    views: list[StepView] = []
+
+    def watch(view: StepView) -> bool | None:
+        views.append(view)
+        return False if len(views) == 2 else None
+
+    result = completer.complete(request("def add(one, other):\n    return §\n"), watch)
+    assert [(view.step, view.max_steps) for view in views] == [(1, 9), (2, 9)]
+    known = "".join(piece.text for piece in views[0].pieces if piece.state == "known")
+    assert known.startswith("def add(one, other):\n    ") and known.endswith("\n")
+    assert result.steps == 2 and len(result.completions) == 1
+    assert all(one.source == "model" for one in result.completions[0].candidates)
+
+
+def test_stopping_holds_for_all_holes() -> None:
+    middle = "".join(f"value_{number} = {number}\n" for number in range(60))
+    views: list[StepView] = []
+
+    def stop_once(view: StepView) -> bool | None:
+        views.append(view)
+        return False if len(views) == 1 else None
+
+    result = tiny_completer(SamplingConfig(max_steps=9)).complete(request(f"a = §\n{middle}b = §\n"), stop_once)
+    assert len(views) == 1 and result.steps == 2 and len(result.completions) == 2
+
+
+def test_at_the_deadline_the_best_so_far_is_returned() -> None:
+    completer = tiny_completer(SamplingConfig(max_steps=10_000, confidence_threshold=0.0), copy_drafts=False)
+    started = time.perf_counter()
+    result = completer.complete(request("x = §\n", deadline_ms=60.0))
+    assert time.perf_counter() - started < 5
+    assert 1 <= result.steps < 10_000 and len(result.completions) == 1
+    assert completer.complete(request("x = §\n", deadline_ms=0.0)).steps == 1
+
+
+def test_steps_are_as_asked_for() -> None:
+    completer = tiny_completer(SamplingConfig(max_steps=9, confidence_threshold=0.0), copy_drafts=False)
+    result = completer.complete(request("x = 1\n§\n", steps=2, deadline_ms=1.0))
+    assert result.steps <= 2
+
+
+def test_the_same_seed_gives_the_same_and_others_something_else() -> None:
+    sampling = SamplingConfig(max_steps=4, t_min=1.0, t_max=1.0)
+    asked = request(FUNCTION.replace("return total", "§"), seed=3)
+    one, two = (tiny_completer(sampling).complete(asked).completions for _ in range(2))
+    other = tiny_completer(sampling).complete(replace(asked, seed=4)).completions
+    assert one == two != other
+
+
+def test_the_result_says_what_was_done() -> None:
+    completer = tiny_completer(model="tiny")
+    result = completer.complete(request("x = §\n", seed=5))
+    assert (result.model, result.seed) == ("tiny", 5)
+    assert set(result.timings_ms) == {"context", "encode", "denoise", "checks", "total"}
+    stages = sum(time for stage, time in result.timings_ms.items() if stage != "total")
+    assert 0 < stages <= result.timings_ms["total"] * 1.01
+    assert 0 < result.encoded_tokens <= result.prompt_tokens
+
+
+# left early
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        request("def add(one, other):\n    total = add(one, other)\n    return add(one§\n", "one"),
+        request("a = §\nb = §\n"),
+        request("a = §\n" + "".join(f"value_{number} = {number}\n" for number in range(60)) + "b = §\n"),
+        request("def f(x):\n§", "block", candidates=2),
+    ],
+)
+def test_an_answer_that_nobody_wants_is_left_wherever_it_is(asked: InfillRequest) -> None:
+    """At every place where it may be left in turn, the first and the last among them; and nothing is spoilt by it."""
+    sampling = SamplingConfig(max_steps=3, confidence_threshold=0.0)
+    expected = tiny_completer(sampling).complete(asked)
+    questions = [0]
+
+    def count() -> bool:
+        questions[0] += 1
+        return False
+
+    completer = tiny_completer(sampling)
+    assert completer.complete(asked, stop=count).completions == expected.completions
+    total = questions[0]
+    assert total > 10
+    for last in sorted({*range(1, total + 1, 3), total}):
+        completer, questions[0] = tiny_completer(sampling), 0
+        with pytest.raises(Cancelled):
+            completer.complete(asked, stop=lambda last=last: count() or questions[0] == last)  # type: ignore[misc]
+        assert questions[0] == last, "it is not asked once more"
+        for entry in completer.denoiser.cache.entries:
+            assert entry.users == 0 and entry.kv.length == len(entry.tokens)
+    again = completer.complete(asked)
+    assert [one.text for one in again.completions] == [one.text for one in expected.completions]
+
+
+def test_it_may_be_left_between_any_two_passes_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading, denoising, drafting and weighing: it is asked before each."""
+    completer = tiny_completer(SamplingConfig(max_steps=3, confidence_threshold=0.0))
+    events: list[str] = []
+    model = completer.denoiser.model
+    for name in ("encode", "denoise"):
+        run = getattr(model, name)
+        monkeypatch.setattr(model, name, lambda *args, name=name, run=run: events.append(name) or run(*args))
+    asked = request("def add(one, other):\n    total = add(one, other)\n    return add(one§\n", "one")
+    completer.complete(asked, stop=lambda: bool(events.append("asked")))
+    assert events.count("denoise") >= 3 and events.count("encode") > 10
+    assert all(before == "asked" for before, event in zip(events, events[1:], strict=False) if event != "asked")
+
+
+# what the user refused
+
+
+def test_what_was_refused_here_gives_way_to_the_next_best() -> None:
+    text = "first = open(path).read().strip()\nsecond = open(path).§\n"
+    completer = scripted_completer("name()", copy_drafts=True)
+    first, second = completer.complete(request(text)).completions[0].candidates
+    assert first.shown and second.shown
+    refused = completer.complete(request(text, rejected=(f" {first.text}\n",))).completions[0]
+    assert (refused.text, refused.shown) == (second.text, True)
+    assert [(one.text, one.reason) for one in refused.candidates if not one.shown] == [
+        (first.text, "you rejected the same text here before")
+    ]
+    none = completer.complete(request(text, rejected=(first.text, second.text))).completions[0]
+    assert not none.shown and "rejected" in (none.reason or "")
+
+
+def test_the_same_text_may_be_shown_where_it_was_not_refused() -> None:
+    """Each of several holes on its own canvas is told what was refused."""
+    middle = "".join(f"value_{number} = {number}\n" for number in range(60))
+    result = scripted_completer("2", "3").complete(request(f"a = §\n{middle}b = §\n", rejected=("3",)))
+    assert [(one.text, one.shown) for one in result.completions] == [("2", True), ("3", False)]
+
+
+# batches
+
+
+def batch_requests() -> list[InfillRequest]:
+    texts = ["x = §\n", FUNCTION.replace("return total", "§"), "§", "def f(x):\n    ret§\n", "a = §\nb = §\n"]
+    return [request(text, "one", seed=number) for number, text in enumerate(texts)]
+
+
+def test_a_batch_gives_what_one_by_one_gives() -> None:
+    requests = batch_requests()
+    together = tiny_completer().complete_batch(requests)
+    alone = [tiny_completer().complete(one) for one in requests]
+    for one, other in zip(together, alone, strict=True):
+        assert isinstance(one, InfillResult)
+        assert [c.text for c in one.completions] == [c.text for c in other.completions]
+        assert [c.confidence for c in one.completions] == pytest.approx(
+            [c.confidence for c in other.completions], abs=1e-3
+        )
+        assert (one.steps, one.canvas, one.hole) == (other.steps, other.canvas, other.hole)
+
+
+def test_a_bad_request_has_its_error_in_its_place() -> None:
+    good = request("x = §\n")
+    bad = [replace(good, holes=()), replace(good, holes=(Hole(5, 99),)), replace(good, steps=0)]
+    results = scripted_completer("1").complete_batch([bad[0], good, bad[1], bad[2], good])
+    assert [isinstance(one, GessoError) for one in results] == [True, False, True, True, False]
+    assert isinstance(results[4], InfillResult) and results[4].completions[0].text == "1"
+
+
+def test_each_request_of_a_batch_has_its_own_candidates() -> None:
+    requests = [request("x = §\n", candidates=2), request("y = §\n"), request("z = §\n", candidates=2)]
+    results = scripted_completer("1", "2", "3", "4", "5").complete_batch(requests)
+    texts = [
+        {one.text for one in result.completions[0].candidates} for result in results if isinstance(result, InfillResult)
+    ]
+    assert texts == [{"1", "2"}, {"3"}, {"4", "5"}]
+
+
+def test_a_batch_may_be_empty_or_all_bad() -> None:
+    assert scripted_completer("1").complete_batch([]) == []
+    (error,) = scripted_completer("1").complete_batch([InfillRequest("x", ())])
+    assert isinstance(error, InputError)
+
+
+# whatever comes
+
+
+PIECES = st.sampled_from(
+    ["x", "é", "日", "😀", "\ud800", "\n", "\r\n", "\r", "\t", "    ", "(", "]", '"', "<|null|>", "def f():"]
+)
+TEXTS = st.lists(PIECES, max_size=30).map("".join)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    text=TEXTS,
+    places=st.lists(st.floats(0, 1), min_size=2, max_size=4),
+    language=st.sampled_from([None, "python", "rust"]),
+    lines=st.sampled_from(["one", "auto"]),
+)
+def test_text_before_and_after_is_never_touched(
+    text: str, places: list[float], language: str | None, lines: Lines
+) -> None:
+    offsets = sorted(round(place * len(text)) for place in places)
+    holes = tuple(Hole(start, end) for start, end in zip(offsets[::2], offsets[1::2], strict=False))
+    asked = InfillRequest(text, holes, language, lines=lines)
+    completer = tiny_completer(SamplingConfig(max_steps=1, entropy_bound=20.0))
+    result = completer.complete(asked)
+    assert len(result.completions) == len(holes)
+    for hole, completion in zip(holes, result.completions, strict=True):
+        assert hole.start - 1 <= completion.hole.start <= hole.start
+        assert hole.end - 1 <= completion.hole.end <= hole.end
+        whole = apply(text, [(completion.hole, completion.text)])
+        assert whole.startswith(text[: completion.hole.start]) and whole.endswith(text[completion.hole.end :])
+        assert "\ufffd" not in completion.text and 0 <= completion.confidence <= 1
+
+
+# loading
+
+
+def test_the_shipped_model_loads_and_fills() -> None:
+    completer = Completer.load(Settings(threads=1, min_confidence=0.0))
+    result = completer.complete(request("def add(one, other):\n    return §\n", steps=1))
+    assert result.model == "pocket" and result.prompt_tokens > 0
+
+
+def test_a_folder_of_another_family_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(POCKET, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["gesso"]["family"] = "third"
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="'third'"):
+        Completer.load(Settings(model=str(folder), threads=1))

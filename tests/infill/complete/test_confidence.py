@@ -1,0 +1,31 @@
+"""From evidence to a probability."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from infill.complete.confidence import Calibration, Evidence
+
+
+def test_without_weights_it_is_likelihood_times_certainty() -> None:
+    assert Calibration({}).confidence(Evidence(seam=-0.5, certainty=-0.2)) == pytest.approx(math.exp(-0.7))
+    assert Calibration({}).confidence(Evidence(seam=-math.inf)) == 0.0
+
+
+def test_weights_make_a_logistic_model() -> None:
+    calibration = Calibration({"seam": 2.0, "copied": 1.0}, intercept=0.5)
+    sure, unsure = Evidence(seam=-0.1, copied=1.0), Evidence(seam=-3.0)
+    assert calibration.confidence(sure) == pytest.approx(1 / (1 + math.exp(-(0.5 - 0.2 + 1.0))))
+    assert calibration.confidence(unsure) == pytest.approx(1 / (1 + math.exp(5.5)))
+
+
+@pytest.mark.parametrize("seam", [-math.inf, -1e9, -40.0])
+def test_impossible_evidence_neither_fails_nor_outweighs_all(seam: float) -> None:
+    found = Calibration({"seam": 100.0}, intercept=0.0).confidence(Evidence(seam=seam))
+    assert 0.0 <= found < 1e-6
+
+
+def test_evidence_that_a_later_version_knows_counts_for_nothing() -> None:
+    assert Calibration({"unheard_of": 9.0}).confidence(Evidence()) == pytest.approx(0.5)

@@ -1,0 +1,231 @@
+"""How long a hole is: doubled while it comes out full, or probed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from engine.canvas import Canvas, Known
+from engine.canvas import Hole as Slots
+from engine.config import SamplingConfig
+from engine.denoiser import CanvasRun, Denoiser, DenoiseRequest, DenoiseResult, Finish, StepCallback
+from infill.complete import hole_length
+from infill.complete.hole_length import Canvases, FillTask, NullSlots, Probing, length_scores
+from infill.prompts.prompt import HoleColumns, Layout
+from tests.infill.fakes import NULL, ScriptedDenoiser, pocket_tokens, tiny_model
+
+ONE_STEP = SamplingConfig(max_steps=1)
+LONG = " ".join(f"word{number}" for number in range(40))
+
+
+def lay_out(slots: Sequence[int]) -> Layout:
+    """Known tokens of width 4 before each hole, 3 at the end."""
+    parts: list[Known | Slots] = []
+    holes, at = [], 0
+    for size in slots:
+        parts += [Known([40, 41, 42, 43]), Slots(size)]
+        holes.append(HoleColumns(at + 4, at + 4 + size, ""))
+        at += 4 + size
+    return Layout([2, 16, 6, 7], Canvas.of(*parts, Known([44, 45, 46])), tuple(holes), ())
+
+
+def task(*slots: int, most: int = 64, sampling: SamplingConfig = ONE_STEP, deadline: float | None = None) -> FillTask:
+    return FillTask(
+        lay_out,
+        lambda layout: DenoiseRequest(layout.prompt, layout.canvas, sampling, deadline=deadline),
+        slots,
+        (most,) * len(slots),
+    )
+
+
+def said(filled: hole_length.Filled, index: int = 0) -> str:
+    hole = filled.layout.holes[index]
+    return pocket_tokens().decode(filled.result.tokens[hole.start : hole.stop].tolist())
+
+
+def test_a_hole_with_an_empty_slot_left_is_long_enough() -> None:
+    denoiser = ScriptedDenoiser(lambda number: ["x = 1"])
+    (filled,) = NullSlots(Canvases(denoiser, 160), NULL).fill([task(16)])
+    assert said(filled) == "x = 1" and len(denoiser.requests) == 1
+
+
+def test_a_full_hole_is_doubled_until_it_is_not() -> None:
+    denoiser = ScriptedDenoiser(lambda number: [LONG])
+    (filled,) = NullSlots(Canvases(denoiser, 400), NULL).fill([task(16, most=256)])
+    needed = len(pocket_tokens().encode(LONG))
+    assert said(filled) == LONG
+    widths = [request.canvas.width - 7 for request in denoiser.requests]
+    assert widths == [16 * 2**n for n in range(len(widths))] and widths[-2] <= needed < widths[-1]
+    assert filled.steps == len(widths)
+
+
+def test_no_hole_grows_beyond_the_most() -> None:
+    denoiser = ScriptedDenoiser(lambda number: [LONG])
+    (filled,) = NullSlots(Canvases(denoiser, 160), NULL).fill([task(16, most=24)])
+    assert [request.canvas.width - 7 for request in denoiser.requests] == [16, 24]
+    assert LONG.startswith(said(filled))
+
+
+def test_only_the_full_one_of_several_holes_grows() -> None:
+    denoiser = ScriptedDenoiser(lambda number: ["a", LONG])
+    (filled,) = NullSlots(Canvases(denoiser, 400), NULL).fill([task(8, 8, most=16)])
+    assert [hole.stop - hole.start for hole in filled.layout.holes] == [8, 16]
+
+
+def test_each_canvas_of_a_batch_finds_its_own_length() -> None:
+    denoiser = ScriptedDenoiser(lambda number: [LONG if number == 1 else "b"])
+    filled = NullSlots(Canvases(denoiser, 160), NULL).fill([task(16), task(16), task(16)])
+    assert [said(one) for one in filled] == ["b", "b", "b"]
+    assert [one.steps for one in filled] == [1, 2, 1]
+
+
+class Finishing(Denoiser):
+    """Full canvases whose runs finish as told."""
+
+    def __init__(self, *finishes: Finish) -> None:
+        super().__init__(tiny_model())
+        self.finishes = list(finishes)
+
+    def run(self, requests: Sequence[DenoiseRequest], on_step: StepCallback | None = None) -> list[DenoiseResult]:
+        finish = self.finishes.pop(0)
+        return [
+            DenoiseResult(
+                torch.full((one.canvas.width,), 60),
+                one.canvas.hole_columns,
+                torch.zeros(len(one.canvas.hole_columns)),
+                torch.zeros(len(one.canvas.hole_columns)),
+                5,
+                finish,
+                4,
+                4,
+            )
+            for one in requests
+        ]
+
+
+@pytest.mark.parametrize("finish", ["deadline", "cancelled"])
+def test_a_longer_canvas_that_is_cut_off_is_dropped_for_the_finished_one(finish: Finish) -> None:
+    (filled,) = NullSlots(Canvases(Finishing("steps", finish), 160), NULL).fill([task(8)])
+    assert filled.layout.holes[0].stop - filled.layout.holes[0].start == 8
+    assert filled.result.finish == "steps" and (filled.steps, filled.encoded_tokens) == (10, 8)
+
+
+def test_after_the_deadline_nothing_is_doubled() -> None:
+    denoiser = Finishing("deadline")
+    NullSlots(Canvases(denoiser, 160), NULL).fill([task(8)])
+    assert denoiser.finishes == []
+
+
+def test_a_hole_longer_than_a_canvas_is_filled_block_after_block() -> None:
+    canvases = Canvases(Denoiser(tiny_model()), 32)
+    (filled,) = NullSlots(canvases, NULL).fill([task(64, most=64)])
+    assert filled.result.tokens.shape == (71,)
+    assert filled.result.tokens.min() >= 0 and filled.result.tokens[-3:].tolist() == [44, 45, 46]
+    assert filled.steps == 3  # 71 columns in blocks of 32, a step each
+    assert canvases.timings.denoise > 0
+
+
+def test_canvases_come_back_in_order_whatever_their_width() -> None:
+    canvases = Canvases(Denoiser(tiny_model()), 32)
+    requests = [task(size).request(lay_out([size])) for size in (60, 8, 70, 9)]
+    results = canvases.run(requests)
+    assert [len(result.tokens) for result in results] == [67, 15, 77, 16]
+
+
+def test_a_score_is_what_exceeds_the_trend_over_log_length() -> None:
+    lengths = [4, 8, 16, 32, 64]
+    trend = [3.0 - 0.4 * n for n in range(5)]  # surer with every doubling, whatever stands there
+    assert length_scores(lengths, trend) == pytest.approx([0.0] * 5, abs=1e-9)
+    trend[2] -= 0.5
+    scores = length_scores(lengths, trend)
+    assert scores.index(max(scores)) == 2
+    assert length_scores([4, 8], [2.0, 1.0]) == [-2.0, -1.0]
+
+
+class Probed(Denoiser):
+    """Holes are of the entropy that stands in a table by length; counts what it was asked."""
+
+    def __init__(self, entropies: dict[int, float]) -> None:
+        super().__init__(tiny_model())
+        self.entropies = entropies
+        self.asked: list[tuple[int, int]] = []
+
+    def run(self, requests: Sequence[DenoiseRequest], on_step: StepCallback | None = None) -> list[DenoiseResult]:
+        results = []
+        for one in requests:
+            length = len(one.canvas.hole_columns)
+            self.asked.append((length, one.sampling.max_steps))
+            tokens = one.canvas.tokens.clone()
+            tokens[one.canvas.hole_columns] = 100 + length
+            entropy = torch.full((length,), self.entropies[length])
+            results.append(DenoiseResult(tokens, one.canvas.hole_columns, -entropy, entropy, 2, "steps", 4, 1))
+        return results
+
+
+ENTROPIES = {4: 3.0, 8: 2.0, 16: 1.4, 32: 0.4, 64: 0.3, 128: 0.1}
+
+
+def choose(monkeypatch: pytest.MonkeyPatch, denoiser: Denoiser, length: int) -> None:
+    """Makes the causal encoder prefer the canvas of so long a hole."""
+
+    def score(
+        model: object, cache: object, prompt: object, known: Sequence[int], continuations: Sequence[Sequence[int]]
+    ) -> list[torch.Tensor]:
+        return [torch.tensor([0.0 if tokens[0] == 100 + length else -1.0]) for tokens in continuations]
+
+    monkeypatch.setattr(hole_length, "causal_log_probabilities", score)
+
+
+def test_lengths_are_probed_and_the_best_two_carried_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    denoiser = Probed(ENTROPIES)
+    sampling = SamplingConfig(max_steps=9)
+    for wanted in (8, 32):
+        denoiser.asked.clear()
+        choose(monkeypatch, denoiser, wanted)
+        (filled,) = Probing(Canvases(denoiser, 256)).fill([task(32, sampling=sampling)])
+        assert denoiser.asked[:5] == [(4, 2), (8, 2), (16, 2), (32, 2), (64, 2)]
+        assert sorted(denoiser.asked[5:]) == [(8, 9), (32, 9)]
+        assert filled.layout.canvas.width - 7 == wanted
+        assert (filled.steps, filled.encoded_tokens) == (14, 7)
+
+
+def test_probed_lengths_stay_within_the_most_and_one_canvas(monkeypatch: pytest.MonkeyPatch) -> None:
+    denoiser = Probed(ENTROPIES)
+    choose(monkeypatch, denoiser, 4)
+    probing = Probing(Canvases(denoiser, 60))
+    for tried, wanted in (
+        (task(64, most=512), {4, 8, 16, 32}),
+        (task(64, most=8), {4, 8}),
+        (task(8), {4, 8, 16}),
+    ):
+        denoiser.asked.clear()
+        probing.fill([tried])
+        assert {length for length, _ in denoiser.asked} == wanted
+
+
+def test_probing_with_a_real_model_and_several_holes() -> None:
+    probing = Probing(Canvases(Denoiser(tiny_model()), 160))
+    (filled,) = probing.fill([task(8, 8, sampling=SamplingConfig(max_steps=3))])
+    sizes = {hole.stop - hole.start for hole in filled.layout.holes}
+    assert len(sizes) == 1 and sizes <= {4, 8, 16}
+    assert filled.result.tokens.min() >= 0
+
+
+def test_a_canvas_whose_end_was_not_reached_is_not_chosen() -> None:
+    probing = Probing(Canvases(Denoiser(tiny_model()), 16), lengths=(60,))
+    (filled,) = probing.fill([task(60, deadline=0.0)])
+    assert filled.result.finish == "deadline"
+
+
+def test_the_callback_stops_a_fill() -> None:
+    seen: list[int] = []
+
+    def stop(runs: Sequence[CanvasRun]) -> bool:
+        seen.append(runs[0].steps)
+        return False
+
+    sampling = SamplingConfig(max_steps=9)
+    (filled,) = NullSlots(Canvases(Denoiser(tiny_model()), 160), NULL).fill([task(8, sampling=sampling)], stop)
+    assert seen == [1] and filled.result.finish == "cancelled"

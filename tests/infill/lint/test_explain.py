@@ -1,0 +1,237 @@
+"""A finding explained in a sentence: the whole way with a tiny model of the chat family, whose words are noise."""
+
+import asyncio
+import json
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+from typer.testing import CliRunner
+
+from engine.checkpoints.export import save_model
+from engine.denoiser import Denoiser, DenoiseRequest
+from engine.errors import Cancelled, InputError
+from engine.scheduling.scheduler import Scheduler
+from infill.api.values import LINT, findings_from_json, lint_request_from_json, lint_request_to_json
+from infill.cli.main import app
+from infill.complete.completion import Completer
+from infill.findings import Finding, LintRequest
+from infill.instructions import follows_instructions
+from infill.lint.evidence import Bar, Bars
+from infill.lint.explain import LONGEST, SLOTS, Explainer, one_sentence
+from infill.lint.linter import Linter
+from infill.prompts.chat import ChatPrompt
+from infill.prompts.text_tokens import TextTokens
+from infill.service.app import make_app
+from infill.service.engine import Asked, ServiceEngine, State
+from infill.service.fallback import LadderEngine
+from infill.service.guard import Activity, Guard
+from infill.settings import Settings
+from tests.infill.fakes import (
+    FEW_STEPS,
+    POCKET,
+    ScriptedDenoiser,
+    chat_tokenizer,
+    tiny_completer,
+    tiny_config,
+    tiny_model,
+)
+
+TEXT = "def f(left, right):\n    return left + left\n"
+AT = TEXT.rindex("left")
+FOUND = Finding(AT, AT + 4, "wrong-name", "`left` looks wrong.", "right", 3.0, ((1, 2),))
+REQUEST = LintRequest(TEXT, "python", "a.py", findings=(FOUND,), explain=True)
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> TextTokens:
+    return TextTokens(chat_tokenizer(tmp_path_factory.mktemp("chat")))
+
+
+@cache
+def _model() -> Denoiser:
+    return Denoiser(tiny_model(vocab=461))
+
+
+@pytest.fixture
+def chat(tokens: TextTokens) -> Completer:
+    """A model that knows nothing, of the family that is asked in words."""
+    return Completer(_model(), ChatPrompt(tokens), FEW_STEPS, Settings(model=str(POCKET)))
+
+
+class Speaks(ScriptedDenoiser):
+    """Answers with a text, and then the end of its turn."""
+
+    def __init__(self, text: str, family: ChatPrompt) -> None:
+        super().__init__(lambda _: [text], tokens=family.tokens)
+        self.end = family.turn_end
+
+    def _answer(self, request: DenoiseRequest):  # type: ignore[no-untyped-def]
+        result = super()._answer(request)
+        written = len(self.text_tokens.encode(self.says(0)[0]))
+        result.tokens[written] = self.end
+        return result
+
+
+def test_noise_becomes_one_short_line(chat: Completer) -> None:
+    (explained,) = Linter(chat, Bars({}, frozenset())).lint(REQUEST)
+    assert replace(explained, explanation=None) == FOUND
+    said = explained.explanation
+    assert said is not None and said.isprintable() and 1 < len(said) <= LONGEST and said[-1] in ".!?…"
+
+
+def test_what_is_asked_shows_the_code_and_the_change(chat: Completer, tokens: TextTokens) -> None:
+    speaker = Speaks("It adds `left` twice. And so on.", chat.family)  # type: ignore[arg-type]
+    asked = Completer(speaker, chat.family, FEW_STEPS, chat.settings)
+    assert Explainer(asked).explain(REQUEST, FOUND) == "It adds `left` twice."
+    (request,) = speaker.requests
+    prompt = tokens.decode(request.prompt)
+    assert TEXT.strip() in prompt and "a.py" in prompt and prompt.endswith("\nmodel\nthought\n")
+    assert "`return left + left` would become `return left + right`" in prompt
+    assert request.canvas.width == SLOTS and request.deadline is not None and request.deadline > time.monotonic()
+    assert request.banned is not None and 106 not in request.banned.tolist() and 105 in request.banned.tolist()
+
+
+def test_a_long_file_is_not_shown_whole(chat: Completer, tokens: TextTokens) -> None:
+    speaker = Speaks("So.", chat.family)  # type: ignore[arg-type]
+    text = "x = 1\n" * 5_000 + TEXT + "y = 2\n" * 5_000
+    at = len("x = 1\n" * 5_000) + AT
+    Explainer(Completer(speaker, chat.family, FEW_STEPS, chat.settings)).explain(
+        LintRequest(text, "python"), replace(FOUND, start=at, end=at + 4)
+    )
+    prompt = tokens.decode(speaker.requests[0].prompt)
+    assert prompt.count("x = 1\n") == 11 and prompt.count("y = 2") == 12 and "left + left" in prompt
+
+
+def test_a_wish_to_stop_is_heard_and_the_deadline_ends_it(chat: Completer, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Cancelled):
+        Explainer(chat).explained(REQUEST, [FOUND], stop=lambda: True)
+    monkeypatch.setattr("infill.lint.explain.DEADLINE_S", 0.0)
+    steps: list[int] = []
+    step = chat.denoiser.step
+    monkeypatch.setattr(chat.denoiser, "step", lambda runs: (steps.append(1), step(runs)))
+    assert Explainer(chat).explain(REQUEST, FOUND) is not None and len(steps) == 1
+
+
+def test_a_model_that_follows_no_instructions_says_so_before_anything_is_looked_for() -> None:
+    with pytest.raises(InputError, match="follows no instructions") as error:
+        Linter(tiny_completer(), Bars({}, frozenset())).lint(LintRequest(TEXT, "python", explain=True))
+    assert str(error.value).count(".") == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ("`a` is used, i.e. twice. And more", "`a` is used, i.e. twice."),
+        ("\n```python\nfoo()\n```\n", "foo()."),
+        ("1. **Sentence:** It is\n   swapped!", "It is swapped!"),
+        ('"Quoted."', "Quoted."),
+        ("tab\tand\x00control\ufffd", "tab and control."),
+        ("3.5 is not 4", "3.5 is not 4."),
+        ("", None),
+        ("\n ... \n", None),
+    ],
+)
+def test_what_a_model_says_is_cut_to_a_sentence(said: str, sentence: str | None) -> None:
+    assert one_sentence(said) == sentence
+
+
+def test_a_sentence_without_end_is_cut_at_a_word() -> None:
+    cut = one_sentence("word " * 200)
+    assert cut is not None and len(cut) <= LONGEST and re.fullmatch(r"(word )*word…", cut)
+
+
+def test_which_models_follow_instructions_is_told_by_their_folders(tmp_path: Path) -> None:
+    assert not follows_instructions("pocket") and not follows_instructions(str(tmp_path / "nowhere"))
+    for config, follows in (
+        ({}, True),
+        ({"gesso": {"family": "pocket"}}, False),
+        ({"gesso": {"family": "chat"}}, True),
+    ):
+        shutil.rmtree(tmp_path / "model", ignore_errors=True)
+        (tmp_path / "model").mkdir()
+        (tmp_path / "model" / "config.json").write_text(json.dumps({"model_type": "diffusion_gemma", **config}))
+        assert follows_instructions(str(tmp_path / "model")) is follows
+
+
+class ChattyEngine(ServiceEngine):
+    """One whose model is tiny and of the chat family."""
+
+    def __init__(self, completer: Completer) -> None:
+        super().__init__(Settings(model=str(POCKET)))
+        self._completer = completer
+        self.scheduler = Scheduler(completer.denoiser)
+        self.state = State("ready", "tiny")
+
+
+@pytest.fixture
+def api(chat: Completer) -> Iterator[TestClient]:
+    engine = ChattyEngine(Completer(Denoiser(tiny_model(vocab=461)), chat.family, FEW_STEPS, chat.settings))
+    yield TestClient(Guard(make_app(engine), Activity()))
+    engine.close()
+
+
+def test_by_the_service(api: TestClient, chat: Completer) -> None:
+    (said,) = findings_from_json(api.post("/v1/lint", json=lint_request_to_json(REQUEST)).json())
+    assert said == Linter(chat, Bars({}, frozenset())).lint(REQUEST)[0]
+    outside = replace(REQUEST, findings=(replace(FOUND, end=999),))
+    assert api.post("/v1/lint", json=lint_request_to_json(outside)).status_code == 400
+
+
+def test_a_request_with_findings_is_the_same_on_the_other_side() -> None:
+    asked = replace(REQUEST, on=frozenset({"style-naming"}))
+    sent = json.loads(json.dumps(lint_request_to_json(asked)))
+    assert lint_request_from_json(LINT.read(sent, "The request")) == asked
+
+
+@pytest.fixture
+def folder(tmp_path: Path, chat: Completer) -> Path:
+    """A tiny model of the chat family on disk."""
+    config = tiny_config(461)
+    config["gesso"]["family"] = "chat"
+    save_model(tiny_model(vocab=461), config, {"max_denoising_steps": 3}, tmp_path / "model", "float32")
+    chat_tokenizer(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_from_the_command_line(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pocket model finds, the other one explains."""
+    monkeypatch.chdir(tmp_path)
+    Path("app.py").write_text("first = 1\nsecond = frist + 1\nprint(first)\n")
+    told = CliRunner().invoke(app, ["lint", "--explain", "--no-service", "--json", "--model", str(folder), "app.py"])
+    assert told.exit_code == 1, told.stderr
+    (row,) = json.loads(told.stdout)
+    assert row["replacement"] == "first" and 1 < len(row["explanation"]) <= LONGEST
+
+
+@pytest.mark.parametrize("any_model", [True, False])
+def test_in_the_service_the_small_model_finds_for_those_who_take_any(
+    chat: Completer, monkeypatch: pytest.MonkeyPatch, any_model: bool
+) -> None:
+    def load(settings: Settings, on_progress: object) -> Completer:
+        if settings.model == "small":
+            return tiny_completer(model=str(POCKET))
+        return Completer(Denoiser(tiny_model(vocab=461)), chat.family, FEW_STEPS, replace(settings, model=str(POCKET)))
+
+    bars = Bars({"misspelled": Bar({}, intercept=1.0, least=0.0)}, frozenset({"python"}), unasked=True)
+    monkeypatch.setattr(Completer, "load", load)
+    monkeypatch.setattr("infill.service.engine._bars", lambda model: bars if model == "small" else None)
+    monkeypatch.setattr("infill.lint.likelihood.FIRST_LOOK", -1e9)
+    engine = LadderEngine(Settings(model="large", meanwhile="small"))
+    engine.load()
+    try:
+        assert engine.told_state.lints and not engine.told_state.can_lint
+        request = LintRequest("first = 1\nsecond = frist + 1\nprint(first, second)\n", "python")
+        for explain in (False, True):
+            asked = Asked(replace(request, explain=explain), any_model=any_model)
+            found = asyncio.run(engine.lint(asked))
+            assert [one.replacement for one in found] == (["first"] if any_model else [])
+            assert [one.explanation is not None for one in found] == ([explain] if any_model else [])
+    finally:
+        engine.close()

@@ -1,0 +1,71 @@
+"""What a service gives back when nobody asks, and how much libraries may keep."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import pytest
+
+from infill.service import memory as service_memory
+from infill.service.memory import KERNELS, Housekeeping, be_sparing, trim
+
+
+@pytest.fixture
+def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Trims and what was forgotten, in order; times are short."""
+    done: list[str] = []
+    monkeypatch.setattr(service_memory, "TRIM_S", 0.02)
+    monkeypatch.setattr(service_memory, "FORGET_S", 0.06)
+    monkeypatch.setattr(service_memory, "trim", lambda: done.append("trim"))
+    return done
+
+
+def test_after_some_quiet_it_trims_and_later_forgets_and_then_sleeps(done: list[str]) -> None:
+    async def quiet() -> None:
+        keeping = Housekeeping(lambda: done.append("forget"))
+        keeping.asked()
+        keeping.answered(0)
+        await asyncio.sleep(0.5)
+
+    asyncio.run(quiet())
+    assert done == ["trim", "forget", "trim"]
+
+
+def test_while_somebody_asks_it_does_nothing(done: list[str]) -> None:
+    async def busy() -> None:
+        keeping = Housekeeping(lambda: done.append("forget"))
+        keeping.answered(0)
+        keeping.asked()
+        await asyncio.sleep(0.2)
+        keeping.answered(1)
+        await asyncio.sleep(0.2)
+
+    asyncio.run(busy())
+    assert done == []
+
+
+def test_without_any_quiet_it_trims_from_time_to_time(done: list[str]) -> None:
+    now = [0.0]
+
+    async def busy() -> None:
+        keeping = Housekeeping(lambda: done.append("forget"), lambda: now[0])
+        for _ in range(10):
+            now[0] += 0.4 * service_memory.BUSY_TRIM_S
+            keeping.answered(3)
+        await asyncio.sleep(0.1)
+
+    asyncio.run(busy())
+    assert done == ["trim"] * 3
+
+
+def test_libraries_are_told_what_to_keep_unless_the_user_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "8")  # this process stays as it is
+    monkeypatch.setenv(name, "5")
+    be_sparing()
+    assert os.environ[name] == "5"
+    monkeypatch.delenv(name)
+    be_sparing()
+    assert os.environ[name] == KERNELS
+    trim()

@@ -1,0 +1,106 @@
+"""Random requests from the service's own description, over HTTP against a process: none may break it, nor stay in it.
+
+GESSO_RANDOM_REQUESTS says how many; the figures in docs/service.md are of 10000.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import CHECKS, load_all_checks
+
+from infill.service import client
+from infill.service.client import Client
+from infill.service.location import Place, holder, place_at
+from infill.service.memory import TRIM_S
+from tests.infill.service.test_process import tiny_folder
+
+REQUESTS = int(os.environ.get("GESSO_RANDOM_REQUESTS", "400"))
+LONGEST_S = 60.0  # for one answer, however many candidates it has
+SHORT = """
+import infill.service.engine
+infill.service.engine.LONGEST_S = infill.service.engine.LONGEST_LINT_S = 0.3
+from infill.cli.main import main
+main()
+"""  # a service that gives no answer long: a model that knows nothing would write to the end of every canvas
+GROWTH_MIB = 200  # that the first thousands of all kinds of texts may need; what leaks needs more
+CONFORMS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_schema_conformance",
+)
+
+
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Place, str]]:
+    """A service with a tiny model, and its address on this machine."""
+    monkeypatch.setenv("GESSO_MEANWHILE", "")
+    tiny_folder(tmp_path / "tiny")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with tempfile.TemporaryDirectory(prefix="gesso-test-") as folder:
+        place = place_at(Path(folder) / "s" / "gesso.sock")
+        options = ("--model", str(tmp_path / "tiny"), "--port", str(port), "--threads", "1", "--idle-minutes", "5")
+        client.start(place, options, (sys.executable, "-c", SHORT, "serve")).wait_until_ready()
+        try:
+            yield place, f"http://127.0.0.1:{port}"
+        finally:
+            client.stop(place)
+
+
+@pytest.mark.slow
+def test_no_random_request_breaks_the_service(served: tuple[Place, str]) -> None:
+    place, address = served
+    schema = schemathesis.openapi.from_url(f"{address}/openapi.json")
+    load_all_checks()
+    wanted = [CHECKS.get_one(name) for name in CONFORMS]
+    process, session = psutil.Process(holder(place)), requests.Session()
+    before, outcomes, slowest = process.memory_info().rss, Counter[str](), 0.0
+    operations = [found.ok() for found in schema.get_all_operations()]
+    posts = [one for one in operations if one.method == "post"]
+    for operation in operations:
+        modes = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE) if operation in posts else (GenerationMode.POSITIVE,)
+        for mode in modes:
+            left = REQUESTS // (len(posts) * len(modes)) if operation in posts else 1
+
+            @seed(0)
+            @settings(
+                max_examples=left,
+                deadline=None,
+                suppress_health_check=list(HealthCheck),
+                database=None,
+                phases=(Phase.explicit, Phase.generate),
+            )
+            @given(operation.as_strategy(generation_mode=mode))
+            def answered(case: Any) -> None:
+                nonlocal slowest
+                started = time.monotonic()
+                response = case.call(session=session, timeout=LONGEST_S)
+                slowest = max(slowest, time.monotonic() - started)
+                outcomes[f"{case.method} {case.operation.path} {response.status_code}"] += 1  # noqa: B023 - used at once
+                case.validate_response(response, checks=wanted)
+
+            answered()
+    time.sleep(TRIM_S + 2)
+    grown = (process.memory_info().rss - before) / 2**20
+    print(*(f"{number:6} {outcome}" for outcome, number in sorted(outcomes.items())), sep="\n")
+    print(f"{sum(outcomes.values())} requests; slowest {slowest:.1f} s; {before / 2**20:.0f} MiB and {grown:.0f} more")
+    assert sum(outcomes.values()) > 0.9 * REQUESTS
+    assert Client(place).health().status == "ok" and Client(place).health().pending == 0
+    assert grown < GROWTH_MIB

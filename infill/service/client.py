@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from engine.errors import Cancelled, GessoError, InputError
@@ -33,7 +34,8 @@ from infill.findings import Finding, LintRequest
 from infill.request import InfillRequest, InfillResult, OnStep
 from infill.service.location import Place, holder, installed_version, make_private
 
-COMMAND = (sys.executable, "-P", "-m", "infill", "serve")  # -P: nothing is imported from the folder of a project
+LAUNCHER = Path(__file__).parents[2] / "gesso_launcher.py"
+COMMAND = (sys.executable, "-P", str(LAUNCHER), "serve")
 START_S = 30.0  # until a service that was started answers at all
 ANSWER_S = 130.0  # a little longer than the service gives any infill
 LINT_ANSWER_S = 610.0  # and any lint
@@ -331,8 +333,7 @@ def _alone(place: Place) -> Iterator[None]:
 
 
 def _spawn(place: Place, command: Sequence[str]) -> subprocess.Popen[bytes]:
-    """A process that outlives this one, from where it finds the same modules; its last words go to the log."""
-    path = os.pathsep.join(filter(None, sys.path))
+    """A process that outlives this one; its last words go to the log."""
     log = os.open(place.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         return subprocess.Popen(
@@ -342,7 +343,6 @@ def _spawn(place: Place, command: Sequence[str]) -> subprocess.Popen[bytes]:
             stderr=log,
             start_new_session=True,
             cwd=place.socket.parent,
-            env={**os.environ, "PYTHONPATH": path},
         )
     finally:
         os.close(log)

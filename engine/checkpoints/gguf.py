@@ -1,0 +1,275 @@
+"""GGUF files as llama.cpp writes them: metadata, tensor directory, and tensors as floats.
+
+Format: github.com/ggml-org/ggml, docs/gguf.md; block layouts: ggml-common.h. The header is read here and not by the
+`gguf` package because that package takes 13 s for a vocabulary of 150,000 tokens; the tests hold both to each other.
+Everything is checked against the size of the file before a tensor is read. Must not know what the tensors are for.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.errors import ModelError
+
+MAGIC, VERSIONS = b"GGUF", (2, 3)
+MAX_ENTRIES, MAX_DIMENSIONS, MAX_ARRAY = 1 << 16, 4, 1 << 24
+SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+STRING, ARRAY = 8, 9
+ALIGNMENT = "general.alignment"
+
+
+@dataclass(frozen=True)
+class BlockType:
+    """How a tensor is stored: `bytes` for every `values` consecutive numbers of a row. number: ggml's own."""
+
+    number: int
+    values: int
+    bytes: int
+    decode: Callable[[Tensor], Tensor]  # [blocks, bytes] in uint8 to [blocks, values] in fp32
+
+
+@dataclass(frozen=True)
+class GgufTensor:
+    """shape: as PyTorch has it, rows first. start: bytes from the beginning of the file."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: BlockType
+    start: int
+
+    @property
+    def bytes(self) -> int:
+        count = 1
+        for size in self.shape:
+            count *= size
+        return count // self.type.values * self.type.bytes
+
+
+class GgufFile:
+    """An open file. metadata: by key; arrays are lists. tensors: by name."""
+
+    def __init__(self, file: Path) -> None:
+        """Raises ModelError for what is not a complete GGUF file that this version reads."""
+        self.file = file
+        try:
+            with file.open("rb") as stream:
+                self._bytes = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+        except (OSError, ValueError) as reason:
+            raise ModelError(f"{file} cannot be read ({reason}); check the path, or fetch the model again.") from reason
+        reader = _Reader(self._bytes, file)
+        if reader.take(4) != MAGIC:
+            raise ModelError(f"{file} is not a GGUF file; choose another file, or fetch the model again.")
+        version = reader.scalar("<I")
+        if version not in VERSIONS:
+            raise ModelError(
+                f"{file} is in version {version} of GGUF; this build reads {VERSIONS[0]} and {VERSIONS[1]}."
+            )
+        tensors, entries = reader.count(MAX_ENTRIES), reader.count(MAX_ENTRIES)
+        self.metadata: Mapping[str, Any] = dict(reader.entry() for _ in range(entries))
+        directory = [reader.tensor() for _ in range(tensors)]
+        alignment = self.metadata.get(ALIGNMENT, 32)
+        if not isinstance(alignment, int) or not 0 < alignment <= 1 << 20:
+            raise reader.broken()
+        first = -(-reader.at // alignment) * alignment
+        self.tensors = {
+            name: GgufTensor(name, shape, _block_type(file, name, kind, shape), first + offset)
+            for name, shape, kind, offset in directory
+        }
+        end = max((tensor.start + tensor.bytes for tensor in self.tensors.values()), default=0)
+        if end > len(self._bytes):
+            raise ModelError(f"{file} is cut off after {len(self._bytes)} of {end} bytes; fetch the model again.")
+
+    def stored(self, name: str) -> Tensor:
+        """The bytes of a tensor as they are in the file: [rows, bytes] in uint8, mapped into memory."""
+        tensor = self.tensors[name]
+        data = np.frombuffer(self._bytes, np.uint8, tensor.bytes, tensor.start)
+        rows = tensor.shape[0] if len(tensor.shape) > 1 else 1
+        return torch.from_numpy(data).view(rows, -1)
+
+    def read(self, name: str, first: int = 0, end: int | None = None) -> Tensor:
+        """The rows [first, end) of a tensor in fp32; all of a vector."""
+        tensor = self.tensors[name]
+        rows = self.stored(name)[first:end]
+        values = tensor.type.decode(rows.reshape(-1, tensor.type.bytes))
+        return values.view(-1) if len(tensor.shape) == 1 else values.view(len(rows), *tensor.shape[1:])
+
+
+class _Reader:
+    """Reads the header in order; raises ModelError where it ends too early or has sizes that cannot be."""
+
+    def __init__(self, data: mmap.mmap, file: Path) -> None:
+        self.data, self.file, self.at = data, file, 0
+
+    def broken(self) -> ModelError:
+        return ModelError(f"The header of {self.file} is damaged; fetch the model again.")
+
+    def take(self, size: int) -> bytes:
+        if size > len(self.data) - self.at:
+            raise self.broken()
+        self.at += size
+        return self.data[self.at - size : self.at]
+
+    def scalar(self, form: str) -> Any:
+        size = struct.calcsize(form)
+        if size > len(self.data) - self.at:
+            raise self.broken()
+        (value,) = struct.unpack_from(form, self.data, self.at)
+        self.at += size
+        return value
+
+    def count(self, most: int) -> int:
+        value = self.scalar("<Q")
+        if value > most:
+            raise self.broken()
+        return int(value)
+
+    def string(self) -> str:
+        return self.take(self.scalar("<Q")).decode("utf-8", "surrogateescape")
+
+    def entry(self) -> tuple[str, Any]:
+        name = self.string()
+        return name, self.value(self.scalar("<I"))
+
+    def value(self, kind: int, nested: bool = False) -> Any:
+        if kind == STRING:
+            return self.string()
+        if kind == ARRAY and not nested:
+            kind, length = self.scalar("<I"), self.count(MAX_ARRAY)
+            if kind in SCALARS:
+                item = np.dtype(SCALARS[kind] if kind != 7 else "?")
+                return np.frombuffer(self.take(length * item.itemsize), item).tolist()
+            return [self.value(kind, nested=True) for _ in range(length)]
+        if kind not in SCALARS:
+            raise self.broken()
+        return self.scalar(SCALARS[kind])
+
+    def tensor(self) -> tuple[str, tuple[int, ...], int, int]:
+        name, dimensions = self.string(), self.scalar("<I")
+        if not 0 < dimensions <= MAX_DIMENSIONS:
+            raise self.broken()
+        shape = tuple(self.count(1 << 40) for _ in range(dimensions))[::-1]
+        if 0 in shape:
+            raise self.broken()
+        return name, shape, self.scalar("<I"), self.count(1 << 60)
+
+
+def _block_type(file: Path, name: str, number: int, shape: tuple[int, ...]) -> BlockType:
+    found = BLOCK_TYPES.get(number)
+    if found is None:
+        known = ", ".join(NAMES.values())
+        raise ModelError(
+            f"The tensor {name} in {file} is stored in type {number} of ggml, which this build does not read "
+            f"(it reads {known}); choose another build of the model."
+        )
+    if shape[-1] % found.values:
+        raise ModelError(f"The tensor {name} in {file} has rows that do not fit its type; fetch the model again.")
+    return found
+
+
+def _half(blocks: Tensor, at: int) -> Tensor:
+    """The half-precision number at byte `at` of every block: [blocks, 1] in fp32."""
+    return blocks[:, at : at + 2].contiguous().view(torch.float16).float()
+
+
+def _nibbles(packed: Tensor) -> Tensor:
+    """[blocks, n] bytes to [blocks, 2, n]: low halves, then high halves."""
+    return torch.stack((packed & 15, packed >> 4), dim=1)
+
+
+def _bits(packed: Tensor) -> Tensor:
+    """[blocks, n] bytes to [blocks, 8 n] bits, lowest first."""
+    return ((packed[:, :, None] >> torch.arange(8, dtype=torch.uint8)) & 1).flatten(1)
+
+
+def _f32(blocks: Tensor) -> Tensor:
+    return blocks.contiguous().view(torch.float32)
+
+
+def _f16(blocks: Tensor) -> Tensor:
+    return blocks.contiguous().view(torch.float16).float()
+
+
+def _bf16(blocks: Tensor) -> Tensor:
+    return blocks.contiguous().view(torch.bfloat16).float()
+
+
+def _q8_0(blocks: Tensor) -> Tensor:
+    return blocks[:, 2:].contiguous().view(torch.int8).float().mul_(_half(blocks, 0))
+
+
+def _q4_0(blocks: Tensor) -> Tensor:
+    return _nibbles(blocks[:, 2:]).flatten(1).float().sub_(8).mul_(_half(blocks, 0))
+
+
+def _q4_1(blocks: Tensor) -> Tensor:
+    return _nibbles(blocks[:, 4:]).flatten(1).float().mul_(_half(blocks, 0)).add_(_half(blocks, 2))
+
+
+def _q5_0(blocks: Tensor) -> Tensor:
+    codes = _nibbles(blocks[:, 6:]).flatten(1).add_(_bits(blocks[:, 2:6]), alpha=16)
+    return codes.float().sub_(16).mul_(_half(blocks, 0))
+
+
+def _q5_1(blocks: Tensor) -> Tensor:
+    codes = _nibbles(blocks[:, 8:]).flatten(1).add_(_bits(blocks[:, 4:8]), alpha=16)
+    return codes.float().mul_(_half(blocks, 0)).add_(_half(blocks, 2))
+
+
+def _k_scales(blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """Scales and minima of the eight groups of a Q4_K or Q5_K block: [blocks, 8, 1] each, in fp32."""
+    low, middle, high = blocks[:, 4:8], blocks[:, 8:12], blocks[:, 12:16]
+    scales = torch.cat((low & 63, (high & 15) | (low >> 6 << 4)), dim=1)
+    minima = torch.cat((middle & 63, (high >> 4) | (middle >> 6 << 4)), dim=1)
+    return (scales.float() * _half(blocks, 0))[..., None], (minima.float() * _half(blocks, 2))[..., None]
+
+
+def _q4_k(blocks: Tensor) -> Tensor:
+    scales, minima = _k_scales(blocks)
+    codes = _nibbles(blocks[:, 16:].reshape(-1, 32)).view(-1, 8, 32)
+    return codes.float().mul_(scales).sub_(minima).flatten(1)
+
+
+def _q5_k(blocks: Tensor) -> Tensor:
+    scales, minima = _k_scales(blocks)
+    high = (blocks[:, None, 16:48] >> torch.arange(8, dtype=torch.uint8)[:, None]) & 1
+    codes = _nibbles(blocks[:, 48:].reshape(-1, 32)).view(-1, 8, 32).add_(high, alpha=16)
+    return codes.float().mul_(scales).sub_(minima).flatten(1)
+
+
+def _q6_k(blocks: Tensor) -> Tensor:
+    low = _nibbles(blocks[:, :128].reshape(-1, 64)).view(-1, 2, 4, 32)
+    shifts = torch.tensor([0, 2, 4, 6], dtype=torch.uint8)[:, None]
+    high = (blocks[:, 128:192].reshape(-1, 2, 1, 32) >> shifts) & 3
+    codes = low.add_(high, alpha=16).view(-1, 16, 16)
+    scales = blocks[:, 192:208].contiguous().view(torch.int8).float() * _half(blocks, 208)
+    return codes.float().sub_(32).mul_(scales[..., None]).flatten(1)
+
+
+NAMES = {
+    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 12: "Q4_K", 13: "Q5_K", 14: "Q6_K", 30: "BF16",
+}  # fmt: skip
+BLOCK_TYPES = {
+    one.number: one
+    for one in (
+        BlockType(0, 1, 4, _f32),
+        BlockType(1, 1, 2, _f16),
+        BlockType(2, 32, 18, _q4_0),
+        BlockType(3, 32, 20, _q4_1),
+        BlockType(6, 32, 22, _q5_0),
+        BlockType(7, 32, 24, _q5_1),
+        BlockType(8, 32, 34, _q8_0),
+        BlockType(12, 256, 144, _q4_k),
+        BlockType(13, 256, 176, _q5_k),
+        BlockType(14, 256, 210, _q6_k),
+        BlockType(30, 1, 2, _bf16),
+    )
+}

@@ -1,0 +1,316 @@
+"""A GGUF file or a folder of safetensors becomes a Qwen2 model, or a clear error.
+
+Sizes and names are checked from the headers before a weight is read. On a CPU the layers are packed as they are read;
+on a GPU they are copied there in 16 bits. Names of the tensors: transformers' `Qwen2ForCausalLM`, and llama.cpp's
+`gguf-py/gguf/tensor_mapping.py`. No network, no pickle. Must not know prompts or text.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from engine.checkpoints.gguf import GgufFile
+from engine.checkpoints.weight_files import FETCH_AGAIN, read_json, stored_tensors
+from engine.device import available_memory, cpu_has_bfloat16
+from engine.errors import ModelError
+from engine.models.packed_qwen2 import LayerWeights, PackedLayer, PackedQwen2, Product, fastest_product
+from engine.models.qwen2 import Qwen2, Qwen2Config
+
+ARCHITECTURES = ("qwen2",)
+EMBEDDING, NORM, HEAD = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
+GGUF_NAMES = {EMBEDDING: "token_embd.weight", NORM: "output_norm.weight", HEAD: "output.weight"}
+GGUF_PARTS = {
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+}
+RESERVE_BYTES = 2**28
+READERS = 2  # threads that unpack layers; each holds one layer in fp32
+
+Progress = Callable[[int, int], None]
+
+
+class Weights(Protocol):
+    """The tensors of a checkpoint by transformers' names."""
+
+    place: Path
+    config: Qwen2Config
+    shapes: Mapping[str, tuple[int, ...]]
+
+    def read(self, name: str) -> Tensor:
+        """The tensor in fp32."""
+        ...
+
+    def rows(self, name: str, tokens: Tensor) -> Tensor:
+        """The rows `tokens` [...] of a matrix, in fp32: [..., columns]."""
+        ...
+
+
+class GgufWeights:
+    """The tensors of a GGUF file."""
+
+    def __init__(self, file: GgufFile) -> None:
+        self.place, self.file = file.file, file
+        self.config = _gguf_config(file)
+        self.shapes = {ours: file.tensors[theirs].shape for ours, theirs in self._names() if theirs in file.tensors}
+        self._stored = dict(self._names())
+
+    def read(self, name: str) -> Tensor:
+        return self.file.read(self._stored[name])
+
+    def rows(self, name: str, tokens: Tensor) -> Tensor:
+        tensor = self.file.tensors[self._stored[name]]
+        blocks = self.file.stored(tensor.name)[tokens.reshape(-1)]
+        return tensor.type.decode(blocks.reshape(-1, tensor.type.bytes)).view(*tokens.shape, -1)
+
+    def _names(self) -> Iterator[tuple[str, str]]:
+        yield from GGUF_NAMES.items()
+        for index in range(self.config.num_layers):
+            for ours, theirs in GGUF_PARTS.items():
+                for kind in ("weight", "bias"):
+                    yield f"model.layers.{index}.{ours}.{kind}", f"blk.{index}.{theirs}.{kind}"
+
+
+class SafetensorsWeights:
+    """The tensors of a folder as transformers saves it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.place = folder
+        self.config = _json_config(folder, read_json(folder / "config.json"))
+        self._stored = stored_tensors(folder)
+        self.shapes = {name: tuple(tensor.shape) for name, tensor in self._stored.items()}
+        self._open = {file: safe_open(file, framework="pt") for file in {one.file for one in self._stored.values()}}
+
+    def read(self, name: str) -> Tensor:
+        return self._open[self._stored[name].file].get_tensor(name).float()
+
+    def rows(self, name: str, tokens: Tensor) -> Tensor:
+        return self._open[self._stored[name].file].get_tensor(name)[tokens].float()
+
+
+def open_weights(place: Path) -> GgufWeights | SafetensorsWeights:
+    """The checked weights of a GGUF file or a model folder; raises ModelError for what cannot be loaded."""
+    weights = GgufWeights(GgufFile(place)) if place.is_file() else SafetensorsWeights(place)
+    _check_shapes(weights)
+    return weights
+
+
+def load_qwen2(
+    weights: Weights, device: torch.device, dtype: torch.dtype, on_progress: Progress | None = None
+) -> Qwen2 | PackedQwen2:
+    """The model on `device`; on a CPU packed, elsewhere in `dtype`. on_progress: layers done and layers in all."""
+    if device.type == "cpu":
+        return pack_qwen2(weights, fastest_product(), on_progress)
+    return plain_qwen2(weights, device, dtype, on_progress)
+
+
+def plain_qwen2(
+    weights: Weights, device: torch.device, dtype: torch.dtype, on_progress: Progress | None = None
+) -> Qwen2:
+    """The model on any device with all weights in `dtype`."""
+    config = weights.config
+    _check_memory(weights, device, _parameters(config) * dtype.itemsize)
+    with torch.device("meta"):
+        model = Qwen2(config).to(dtype)
+    model = model.to_empty(device=device)
+    state = model.state_dict()
+    state["embed_tokens.weight"].copy_(weights.read(EMBEDDING))
+    state["norm.weight"].copy_(weights.read(NORM))
+    if not config.tied:
+        state["head.weight"].copy_(weights.read(HEAD))
+    for index in range(config.num_layers):
+        layer, prefix = _layer(weights, index), f"layers.{index}."
+        state[prefix + "attention.qkv_proj.weight"].copy_(layer.qkv)
+        state[prefix + "attention.qkv_proj.bias"].copy_(layer.qkv_bias)
+        state[prefix + "attention.o_proj.weight"].copy_(layer.out)
+        state[prefix + "mlp.gate_up_proj.weight"].copy_(layer.gate_up)
+        state[prefix + "mlp.down_proj.weight"].copy_(layer.down)
+        state[prefix + "input_norm.weight"].copy_(layer.input_norm)
+        state[prefix + "post_attention_norm.weight"].copy_(layer.post_attention_norm)
+        if on_progress is not None:
+            on_progress(index + 1, config.num_layers)
+    return model.eval().requires_grad_(False)
+
+
+@torch.inference_mode()
+def pack_qwen2(
+    weights: Weights,
+    product: Callable[..., Product],
+    on_progress: Progress | None = None,
+    kv_dtype: torch.dtype | None = None,
+) -> PackedQwen2:
+    """The model for a CPU with its products made by `product`. kv_dtype: of keys and values, by default what the
+    processor multiplies fastest."""
+    config = weights.config
+    _check_memory(weights, torch.device("cpu"), _parameters(config))
+    done = 0
+
+    def packed(index: int) -> PackedLayer:
+        nonlocal done
+        layer = PackedLayer(config, _layer(weights, index), product)
+        done += 1
+        if on_progress is not None:
+            on_progress(done, config.num_layers + 1)
+        return layer
+
+    with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1), "load") as threads:
+        head = threads.submit(lambda: product(weights.read(EMBEDDING if config.tied else HEAD)))
+        layers = list(threads.map(packed, range(config.num_layers)))
+        kept = kv_dtype or (torch.bfloat16 if cpu_has_bfloat16() else torch.float32)
+
+        def embed(tokens: Tensor) -> Tensor:
+            return weights.rows(EMBEDDING, tokens)
+
+        return PackedQwen2(config, embed, layers, weights.read(NORM), head.result(), kept)
+
+
+def _layer(weights: Weights, index: int) -> LayerWeights:
+    prefix = f"model.layers.{index}."
+
+    def together(parts: tuple[str, ...], kind: str = "weight") -> Tensor:
+        return torch.cat([weights.read(f"{prefix}{part}.{kind}") for part in parts])
+
+    projections = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+    return LayerWeights(
+        qkv=together(projections),
+        qkv_bias=together(projections, "bias"),
+        out=weights.read(prefix + "self_attn.o_proj.weight"),
+        gate_up=together(("mlp.gate_proj", "mlp.up_proj")),
+        down=weights.read(prefix + "mlp.down_proj.weight"),
+        input_norm=weights.read(prefix + "input_layernorm.weight"),
+        post_attention_norm=weights.read(prefix + "post_attention_layernorm.weight"),
+    )
+
+
+def _expected(config: Qwen2Config) -> dict[str, tuple[int, ...]]:
+    hidden, inner = config.hidden_size, config.intermediate_size
+    queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+    shapes: dict[str, tuple[int, ...]] = {EMBEDDING: (config.vocab_size, hidden), NORM: (hidden,)}
+    if not config.tied:
+        shapes[HEAD] = (config.vocab_size, hidden)
+    for index in range(config.num_layers):
+        prefix = f"model.layers.{index}."
+        for name, size in (("q", queries), ("k", keys), ("v", keys)):
+            shapes[f"{prefix}self_attn.{name}_proj.weight"] = (size, hidden)
+            shapes[f"{prefix}self_attn.{name}_proj.bias"] = (size,)
+        shapes[prefix + "self_attn.o_proj.weight"] = (hidden, queries)
+        shapes |= {f"{prefix}mlp.{name}_proj.weight": (inner, hidden) for name in ("gate", "up")}
+        shapes[prefix + "mlp.down_proj.weight"] = (hidden, inner)
+        shapes |= {f"{prefix}{name}.weight": (hidden,) for name in ("input_layernorm", "post_attention_layernorm")}
+    return shapes
+
+
+def _check_shapes(weights: Weights) -> None:
+    for name, shape in _expected(weights.config).items():
+        found = weights.shapes.get(name)
+        if found is None:
+            raise ModelError(f"The tensor {name} is missing from {weights.place}; {FETCH_AGAIN}.")
+        if tuple(found) != shape:
+            raise ModelError(
+                f"The tensor {name} in {weights.place} has shape {list(found)}, but the model's sizes ask for "
+                f"{list(shape)}; {FETCH_AGAIN}."
+            )
+
+
+def _parameters(config: Qwen2Config) -> int:
+    total = 0
+    for shape in _expected(config).values():
+        count = 1
+        for size in shape:
+            count *= size
+        total += count
+    return total
+
+
+def _check_memory(weights: Weights, device: torch.device, needed: int) -> None:
+    available = available_memory(device)
+    if needed + RESERVE_BYTES > available:
+        raise ModelError(
+            f"The model in {weights.place} needs {(needed + RESERVE_BYTES) / 2**30:.1f} GiB on {device}, but only "
+            f"{available / 2**30:.1f} GiB are free; close other programs or choose a smaller model."
+        )
+
+
+def refuse_architecture(place: Path, found: Any) -> None:
+    """Raises ModelError unless this file loads models of the architecture `found`."""
+    if found not in ARCHITECTURES:
+        raise ModelError(
+            f"{place} is a model of type {found!r}, but the engine knows only diffusion_gemma and "
+            f"{', '.join(ARCHITECTURES)}; choose another model."
+        )
+
+
+def _gguf_config(file: GgufFile) -> Qwen2Config:
+    data = file.metadata
+    refuse_architecture(file.file, data.get("general.architecture"))
+    try:
+        heads, hidden = int(data["qwen2.attention.head_count"]), int(data["qwen2.embedding_length"])
+        return _checked(
+            file.file,
+            Qwen2Config(
+                vocab_size=len(data["tokenizer.ggml.tokens"]),
+                hidden_size=hidden,
+                intermediate_size=int(data["qwen2.feed_forward_length"]),
+                num_layers=int(data["qwen2.block_count"]),
+                num_heads=heads,
+                num_kv_heads=int(data.get("qwen2.attention.head_count_kv", heads)),
+                head_dim=int(data.get("qwen2.attention.key_length", hidden // max(1, heads))),
+                max_positions=int(data.get("qwen2.context_length", 32_768)),
+                norm_eps=float(data["qwen2.attention.layer_norm_rms_epsilon"]),
+                rope_theta=float(data.get("qwen2.rope.freq_base", 1e6)),
+                tied=GGUF_NAMES[HEAD] not in file.tensors,
+            ),
+        )
+    except (KeyError, TypeError, ValueError) as wrong:
+        raise ModelError(f"{file.file} lacks a size of the model ({wrong}); {FETCH_AGAIN}.") from wrong
+
+
+def _json_config(folder: Path, data: Mapping[str, Any]) -> Qwen2Config:
+    refuse_architecture(folder, data.get("model_type"))
+    if data.get("use_sliding_window") or data.get("rope_scaling"):
+        raise ModelError(
+            f"The model in {folder} uses a sliding window or scaled positions; choose another build of it."
+        )
+    try:
+        heads, hidden = int(data["num_attention_heads"]), int(data["hidden_size"])
+        rope = data.get("rope_parameters") or {}
+        return _checked(
+            folder,
+            Qwen2Config(
+                vocab_size=int(data["vocab_size"]),
+                hidden_size=hidden,
+                intermediate_size=int(data["intermediate_size"]),
+                num_layers=int(data["num_hidden_layers"]),
+                num_heads=heads,
+                num_kv_heads=int(data.get("num_key_value_heads") or heads),
+                head_dim=int(data.get("head_dim") or hidden // max(1, heads)),
+                max_positions=int(data.get("max_position_embeddings") or 32_768),
+                norm_eps=float(data.get("rms_norm_eps", 1e-6)),
+                rope_theta=float(rope.get("rope_theta") or data.get("rope_theta") or 1e4),
+                tied=bool(data.get("tie_word_embeddings", False)),
+            ),
+        )
+    except (KeyError, TypeError, ValueError) as wrong:
+        raise ModelError(f"The config.json in {folder} lacks a size of the model ({wrong}); {FETCH_AGAIN}.") from wrong
+
+
+def _checked(place: Path, config: Qwen2Config) -> Qwen2Config:
+    sizes = (config.vocab_size, config.hidden_size, config.intermediate_size, config.num_layers, config.num_heads)
+    grouped = config.num_kv_heads > 0 and config.num_heads % config.num_kv_heads == 0
+    if min(sizes) < 1 or not grouped or config.head_dim < 2 or config.head_dim % 2 or config.max_positions < 1:
+        raise ModelError(f"{place} states sizes that no model can have; {FETCH_AGAIN}.")
+    return config

@@ -1,0 +1,69 @@
+"""Linear products on a CPU with weights and activations in 8 bits, by oneDNN.
+
+A weight is rounded to int8 with one scale per output row, an activation to 8 bits with one scale per token, as it comes
+(LLM.int8(), arXiv 2208.07339, without its outlier columns). The weight is read once for up to 16 tokens at the cost of
+one, and a prompt is faster than in bfloat16 on every processor measured (bench/NOTES.md). Knows nothing of the model.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from engine.ops.linear import pad_rows
+
+LEAST_SCALE = 1e-12  # a row of zeros has some scale too
+
+
+class Int8Product:
+    """x @ weight.T + bias for a `weight` [out, in] and a `bias` [out] of any float type, or no bias.
+
+    x: [rows, in] in fp32; the result is [rows, out] in fp32.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        scales = weight.abs().amax(dim=1).float().div_(127).clamp_(min=LEAST_SCALE)
+        codes = (weight / scales[:, None]).round_().to(torch.int8)
+        self.weight = torch.ops.onednn.qlinear_prepack(codes, None)
+        self.scales, self.zero_points = scales, torch.zeros(len(codes), dtype=torch.int64)
+        self.bias = None if bias is None else bias.float()
+        self.bytes = codes.nbytes
+        self.levels = 127.0 if has_dot_product() else 63.0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        rows = pad_rows(x, packed=True)
+        scale = rows.abs().amax(dim=1, keepdim=True).div_(self.levels).clamp_(min=LEAST_SCALE)
+        zero = int(self.levels) + 1
+        codes = rows.div(scale).add_(zero + 0.5).to(torch.uint8)
+        product = torch.ops.onednn.qlinear_pointwise.default(
+            codes, 1.0, zero, self.weight, self.scales, self.zero_points, None, 1.0, 0, torch.float32, "none", [], ""
+        )
+        result = product.mul_(scale)[: len(x)]
+        return result if self.bias is None else result.add_(self.bias)
+
+
+@cache
+def has_dot_product() -> bool:
+    """Whether the processor adds products of bytes in 32 bits (VNNI). Others add pairs of them in 16 bits first, which
+    overflow unless activations keep to 7 bits."""
+    capabilities = torch.backends.cpu.get_cpu_capability()
+    if torch.cpu._is_vnni_supported() or torch.cpu._is_amx_tile_supported():
+        return True
+    return "AVX" not in capabilities and "DEFAULT" not in capabilities
+
+
+@cache
+def int8_works() -> bool:
+    """Whether this PyTorch has the operators, and they compute what they should on this machine."""
+    generator = torch.Generator().manual_seed(0)
+    weight, x = (torch.randn(rows, 64, generator=generator) for rows in (48, 20))
+    wanted = F.linear(x, weight)
+    try:
+        with torch.inference_mode():
+            found = Int8Product(weight)(x)
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return False
+    return bool((found - wanted).norm() < 0.05 * wanted.norm())

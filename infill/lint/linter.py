@@ -51,7 +51,7 @@ class Linter:
 
     def __init__(self, completer: Completer, bars: Bars | None = None) -> None:
         self.completer = completer
-        folder = resolve(completer.settings.model)
+        folder = resolve(completer.model.name)
         self.bars = bars if bars is not None else Bars.read(folder)
         self.known = KnownNames.read(folder)
 
@@ -163,7 +163,7 @@ class Linter:
             if edit.code in codes and quiet.allows(edit) and not _is_known(request.text, edit, elsewhere)
         ]
         likelihood = Likelihood(self.completer.denoiser, self.completer.family, stop)
-        hidden = Hidden(self.completer.denoiser, self.completer.family, self.completer.sampling, stop)
+        hidden = Hidden(self.completer.denoiser, self.completer.family, self.completer.model.sampling, stop)
         found: list[Judged] = []
         for stretch in stretches(request.text, ranges):
             own = [edit for edit in edits if stretch[0] <= edit.start and edit.end <= stretch[1]]

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from infill.code.context import ContextBudget, ShownContext
 from infill.prompts.prompt import (
     CausalPrompt,
+    HoleKind,
+    InstructionPrompt,
     Layout,
-    Question,
-    TextHole,
     anchor,
     build_canvas,
     cut_front,
@@ -49,7 +49,7 @@ class ChatPrompt:
     def lay_out(
         self,
         context: ShownContext,
-        holes: Sequence[TextHole],
+        holes: Sequence[HoleKind],
         between: Sequence[str],
         slots: Sequence[int],
         drafts: Sequence[Sequence[int | None]] | None = None,
@@ -80,15 +80,15 @@ class ChatPrompt:
             banned += tuple(self.line_breaks)
         return Layout(prompt, canvas, columns, banned)
 
-    def causal_prompt(self, context: ShownContext, hole: TextHole) -> CausalPrompt | None:
+    def causal_prompt(self, context: ShownContext, hole: HoleKind) -> CausalPrompt | None:
         return None
 
-    def question(self, text: str) -> Question | None:
+    def instruction_prompt(self, text: str) -> InstructionPrompt | None:
         """A user's turn, cut to PROMPT tokens; the model answers in a turn of its own."""
         asked = self.tokens.encode(f"user\n{text}")[:PROMPT]
         ends = (self.turn_end, self.tokens.special("<eos>"), self.tokens.special("<pad>"))
         banned = tuple(token for token in self.tokens.specials if token not in ends)
-        return Question([self.bos, self.turn, *asked, *self._models_turn()], ends, banned)
+        return InstructionPrompt([self.bos, self.turn, *asked, *self._models_turn()], ends, banned)
 
     def _models_turn(self) -> list[int]:
         """The end of the user's turn, and the head of the model's."""

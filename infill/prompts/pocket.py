@@ -14,9 +14,9 @@ from pathlib import Path
 from infill.code.context import ContextBudget, ShownContext
 from infill.prompts.prompt import (
     CausalPrompt,
+    HoleKind,
+    InstructionPrompt,
     Layout,
-    Question,
-    TextHole,
     anchor,
     build_canvas,
     cut_front,
@@ -68,7 +68,7 @@ class PocketPrompt:
     def lay_out(
         self,
         context: ShownContext,
-        holes: Sequence[TextHole],
+        holes: Sequence[HoleKind],
         between: Sequence[str],
         slots: Sequence[int],
         drafts: Sequence[Sequence[int | None]] | None = None,
@@ -83,7 +83,7 @@ class PocketPrompt:
         banned = self.unwanted + tuple(self.line_breaks) if one_line else self.unwanted
         return Layout(prompt, canvas, columns, banned)
 
-    def causal_prompt(self, context: ShownContext, hole: TextHole) -> CausalPrompt | None:
+    def causal_prompt(self, context: ShownContext, hole: HoleKind) -> CausalPrompt | None:
         prefix = self.tokens.encode(context.prefix)
         suffix = self.tokens.encode(suffix_texts([hole], [context.suffix])[0])[: self.window.far_suffix]
         typed, first = typed_token(self.tokens, prefix, hole.one_line)
@@ -92,7 +92,7 @@ class PocketPrompt:
         prompt = self._prompt(context, known, suffix, room)
         return CausalPrompt(prompt, typed, first, (*self.unwanted, self.null_token))
 
-    def question(self, text: str) -> Question | None:
+    def instruction_prompt(self, text: str) -> InstructionPrompt | None:
         return None
 
     def _prompt(self, context: ShownContext, prefix: list[int], suffix: list[int], room: int) -> list[int]:

@@ -15,7 +15,7 @@ from infill.prompts.text_tokens import TextTokens
 
 
 @dataclass(frozen=True)
-class TextHole:
+class HoleKind:
     """A hole on the canvas. one_line: it must not contain a line break; whole_lines: it stands between lines,
     and what fills it ends in a line break, which the canvas does not show."""
 
@@ -55,11 +55,11 @@ class CausalPrompt:
 
 
 @dataclass(frozen=True)
-class Question:
+class InstructionPrompt:
     """What a model that follows instructions is asked in words. The answer goes on behind `prompt` up to one of the
     tokens `ends`; `banned` token ids it may not write."""
 
-    prompt: list[int]
+    tokens: list[int]
     ends: tuple[int, ...]
     banned: tuple[int, ...]
 
@@ -82,7 +82,7 @@ class Family(Protocol):
     def lay_out(
         self,
         context: ShownContext,
-        holes: Sequence[TextHole],
+        holes: Sequence[HoleKind],
         between: Sequence[str],
         slots: Sequence[int],
         drafts: Sequence[Sequence[int | None]] | None = None,
@@ -90,11 +90,11 @@ class Family(Protocol):
         """`between`: the texts between consecutive holes; `slots` and `drafts` (first tokens) a hole."""
         ...
 
-    def causal_prompt(self, context: ShownContext, hole: TextHole) -> CausalPrompt | None:
+    def causal_prompt(self, context: ShownContext, hole: HoleKind) -> CausalPrompt | None:
         """For filling a single hole token by token; None where the encoder has not learnt to."""
         ...
 
-    def question(self, text: str) -> Question | None:
+    def instruction_prompt(self, text: str) -> InstructionPrompt | None:
         """For asking something in words; None where the model follows no instructions."""
         ...
 
@@ -137,7 +137,7 @@ def build_canvas(
     tokens: TextTokens,
     lead: Sequence[int],
     prefix: Sequence[int],
-    holes: Sequence[TextHole],
+    holes: Sequence[HoleKind],
     runs: Sequence[Sequence[int]],
     slots: Sequence[int],
     drafts: Sequence[Sequence[int | None]] | None = None,
@@ -184,6 +184,6 @@ def typed_token(tokens: TextTokens, before: Sequence[int], one_line: bool) -> tu
     return (typed, tuple(choices)) if len(choices) > 1 and before[-1] in choices else ("", ())
 
 
-def suffix_texts(holes: Sequence[TextHole], texts: Sequence[str]) -> list[str]:
+def suffix_texts(holes: Sequence[HoleKind], texts: Sequence[str]) -> list[str]:
     """What follows each hole as the canvas shows it: the line break that ends a whole line belongs to it."""
     return ["\n" + text if hole.whole_lines else text for hole, text in zip(holes, texts, strict=True)]

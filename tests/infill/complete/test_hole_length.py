@@ -40,7 +40,7 @@ def task(*slots: int, most: int = 64, sampling: SamplingConfig = ONE_STEP, deadl
     )
 
 
-def said(filled: hole_length.Filled, index: int = 0) -> str:
+def said(filled: hole_length.FilledCanvas, index: int = 0) -> str:
     hole = filled.layout.holes[index]
     return pocket_tokens().decode(filled.result.tokens[hole.start : hole.stop].tolist())
 

@@ -6,7 +6,7 @@ import pytest
 
 from infill.code.context import show_context
 from infill.prompts.chat import FAR_SUFFIX, PROMPT, ChatPrompt
-from infill.prompts.prompt import Layout, TextHole
+from infill.prompts.prompt import HoleKind, Layout
 from infill.prompts.text_tokens import TextTokens
 from tests.infill.fakes import chat_tokenizer, known_texts
 
@@ -23,7 +23,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> ChatPrompt:
 
 def lay_out(family: ChatPrompt, text: str, at: int, whole: bool = False, path: str | None = "a.py") -> Layout:
     context = show_context(text, at, at, "python", path, (), family.budget)
-    return family.lay_out(context, [TextHole(True, whole)], [], [8])
+    return family.lay_out(context, [HoleKind(True, whole)], [], [8])
 
 
 def test_the_turns_stand_as_in_the_models_template(family: ChatPrompt) -> None:

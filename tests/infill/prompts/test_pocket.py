@@ -11,7 +11,7 @@ import pytest
 from engine.config import SamplingConfig
 from infill.code.context import show_context
 from infill.prompts.pocket import Window
-from infill.prompts.prompt import Layout, TextHole
+from infill.prompts.prompt import HoleKind, Layout
 from infill.request import Hole, InfillRequest
 from tests.infill.fakes import POCKET, known_texts, pocket, tiny_completer
 from train.layout import BOS, PREFIX, SUFFIX, prompt_tokens
@@ -34,7 +34,7 @@ SOURCE = "import os\nfrom pathlib import Path\n\n\n" + "".join(
 def lay_out(text: str, *holes: tuple[int, int], slots: int = 16, whole: bool = False, one: bool = True) -> Layout:
     context = show_context(text, holes[0][0], holes[-1][1], "python", "a.py", (), pocket().budget)
     between = [text[a[1] : b[0]] for a, b in zip(holes, holes[1:], strict=False)]
-    kinds = [TextHole(one_line=one, whole_lines=whole)] * len(holes)
+    kinds = [HoleKind(one_line=one, whole_lines=whole)] * len(holes)
     return pocket().lay_out(context, kinds, between, [slots] * len(holes))
 
 
@@ -111,7 +111,7 @@ def test_an_empty_file_has_an_empty_prompt_and_a_canvas_of_the_hole() -> None:
 
 def test_an_unknown_language_is_plain_text() -> None:
     context = show_context("x", 1, 1, "cobol", None, (), pocket().budget)
-    layout = pocket().lay_out(context, [TextHole(True, False)], [], [4])
+    layout = pocket().lay_out(context, [HoleKind(True, False)], [], [4])
     assert layout.prompt[1] == pocket().tokens.special("<|text|>")
 
 

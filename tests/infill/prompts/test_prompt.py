@@ -10,13 +10,13 @@ from engine.errors import ModelError
 from infill.prompts.chat import ChatPrompt
 from infill.prompts.families import load_family
 from infill.prompts.pocket import PocketPrompt
-from infill.prompts.prompt import TextHole, anchor, build_canvas, cut_front, split_suffix, suffix_texts
+from infill.prompts.prompt import HoleKind, anchor, build_canvas, cut_front, split_suffix, suffix_texts
 from infill.prompts.text_tokens import TextTokens
 from tests.infill.fakes import POCKET, chat_tokenizer, hole_ranges, pocket_tokens
 
 BREAK = 1
 BREAKS = frozenset({BREAK})
-ONE_LINE, WHOLE, BLOCK = TextHole(True, False), TextHole(True, True), TextHole(False, True)
+ONE_LINE, WHOLE, BLOCK = HoleKind(True, False), HoleKind(True, True), HoleKind(False, True)
 
 
 def lines_of(*lengths: int) -> list[int]:

@@ -17,7 +17,7 @@ from tests.infill.fakes import ScriptedDenoiser, request, scripted_completer
 
 def with_draft(monkeypatch: pytest.MonkeyPatch, draft: str, *texts: str, copies: bool = False) -> Completer:
     """A completer whose canvas comes out with `texts` and whose causal encoder writes `draft`."""
-    monkeypatch.setattr(infill.complete.proposals, "causal_draft", lambda *args: CausalDraft(draft, (-0.1,)))
+    monkeypatch.setattr(infill.complete.proposals, "causal_draft", lambda *args: CausalDraft(draft))
     return scripted_completer(*texts, causal_draft=True, copy_drafts=copies)
 
 

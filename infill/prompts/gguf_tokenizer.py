@@ -23,7 +23,9 @@ def gguf_tokenizer(metadata: Mapping[str, Any], place: str) -> Tokenizer:
     """The tokenizer in `metadata`; raises ModelError, naming `place`, for one of another kind or without its parts."""
     kind = (metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre"))
     if kind != ("gpt2", "qwen2"):
-        raise ModelError(f"{place} has a tokenizer of the kind {kind}, but only Qwen2's is known; choose another model.")
+        raise ModelError(
+            f"{place} has a tokenizer of the kind {kind}, but only Qwen2's is known; choose another model."
+        )
     try:
         pieces = metadata["tokenizer.ggml.tokens"]
         merges = [tuple(pair.split(" ", 1)) for pair in metadata["tokenizer.ggml.merges"]]

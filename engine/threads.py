@@ -16,8 +16,9 @@ from collections.abc import Iterator
 import torch
 
 from engine.canvas import Canvas, Hole
+from engine.canvas_run import DenoiseRequest
 from engine.config import SamplingConfig
-from engine.denoiser import Denoiser, DenoiseRequest
+from engine.denoiser import Denoiser
 from engine.device import threads_are_given
 from engine.models.diffusion_gemma import DiffusionGemma
 

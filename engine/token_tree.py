@@ -16,7 +16,8 @@ from torch import Tensor
 
 from engine.errors import NotFiniteError, Stop, is_memory_error, leave_if
 from engine.key_values import KeyValues, put
-from engine.models.diffusion_gemma import DiffusionGemma, Masks
+from engine.memory import Masks
+from engine.models.diffusion_gemma import DiffusionGemma
 from engine.prefix_cache import WATCHED_CHUNK
 
 ROOT = -1

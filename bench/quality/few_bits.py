@@ -19,7 +19,8 @@ from torch import Tensor
 
 from bench.report import RESULTS, Report, conditions
 from engine.canvas import Canvas, Hole, Known
-from engine.checkpoints.checkpoint import load_model, read_sampling
+from engine.checkpoints.checkpoint import load_model
+from engine.checkpoints.config_files import read_sampling
 from engine.config import SamplingConfig
 from engine.denoiser import Denoiser, DenoiseRequest
 from engine.errors import InputError

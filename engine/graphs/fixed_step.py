@@ -19,7 +19,8 @@ from torch import Tensor
 from engine.config import LayerConfig, ModelConfig, SamplingConfig
 from engine.graphs.step_stats import Read
 from engine.key_values import KeyValues, put
-from engine.models.diffusion_gemma import DiffusionGemma, Masks
+from engine.memory import Masks
+from engine.models.diffusion_gemma import DiffusionGemma
 from engine.sampler import accept, is_confident, temperatures
 
 RUNNING, STABLE, OUT_OF_STEPS, NOT_FINITE = range(4)  # what `status` says of a row

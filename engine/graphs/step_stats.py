@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from engine.models.diffusion_gemma import DiffusionGemma
-from engine.ops.vocabulary import mean_of_rows, read_out
+from engine.ops.vocabulary import logit_stats, mean_of_rows
 from engine.sampler import choose, measured
 
 if TYPE_CHECKING:
@@ -58,11 +58,11 @@ def few(model: DiffusionGemma, hidden: Tensor, temperature: Tensor, uniform: Ten
     """By the likeliest TOP tokens; the sample is by Gumbel noise, whose seeds come of the uniform numbers."""
     if model.has_kernels:
         fused = cast("FusedModel", model)
-        seen = fused.read_out(hidden, temperature, min(TOP, model.config.vocab_size), (uniform * SEEDS).int(), bias)
+        seen = fused.logit_stats(hidden, temperature, min(TOP, model.config.vocab_size), (uniform * SEEDS).int(), bias)
         belief = fused.embed_few(seen.top_tokens, seen.top_probabilities)
         return Seen(seen.argmax, seen.sample, seen.entropy, seen.log_probability, belief)
     logits = _biased(model.logits(hidden), bias)
-    seen = read_out(logits, temperature, min(TOP, logits.shape[-1]))
+    seen = logit_stats(logits, temperature, min(TOP, logits.shape[-1]))
     sample = choose(torch.softmax(logits / temperature[:, None], dim=-1), uniform)
     belief = mean_of_rows(model.embed_tokens.weight, seen.top_tokens, seen.top_probabilities) * model.embed_scale
     return Seen(seen.argmax, sample, seen.entropy, seen.log_probability, belief)

@@ -7,28 +7,20 @@ Knows nothing of sampling, of pinned tokens, of files. Where keys and values are
 
 from __future__ import annotations
 
-from typing import Protocol, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.config import LayerConfig, LayerKind, ModelConfig
+from engine.memory import Masks, Memory
 from engine.ops.attention import attend
 from engine.ops.experts import experts, gated_gelu, matrix, route
 from engine.ops.norm import RMSNorm
 from engine.ops.rope import inverse_frequencies, rotate, rotation
 
-Masks = dict[LayerKind, Tensor | None]
 Rotation = tuple[Tensor, Tensor]
-
-
-class Memory(Protocol):
-    """Where a pass puts its keys and values, and what it may look at."""
-
-    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Takes key and value [batch, kv_heads, new, head_dim]; returns all that this layer attends to."""
-        ...
 
 
 class Attention(nn.Module):

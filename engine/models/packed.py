@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from engine.config import LayerKind
-from engine.models.diffusion_gemma import Attention, DiffusionGemma, Experts, Layer, Masks, Memory, Rotation, Router
+from engine.memory import Masks, Memory
+from engine.models.diffusion_gemma import Attention, DiffusionGemma, Experts, Layer, Rotation, Router
 from engine.models.quantized import QuantizedModel
 from engine.ops.attention import attend
 from engine.ops.experts import experts

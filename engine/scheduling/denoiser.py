@@ -13,7 +13,8 @@ from typing import Any, TypeVar, cast
 
 from torch import Tensor
 
-from engine.denoiser import CanvasRun, Denoiser, DenoiseRequest, DenoiseResult, StepCallback, Timings
+from engine.canvas_run import CanvasRun, DenoiseRequest
+from engine.denoiser import Denoiser, DenoiseResult, StepCallback, Timings
 from engine.errors import Stop, leave_if
 from engine.models.diffusion_gemma import DiffusionGemma
 from engine.prefix_cache import CachedPrompt, Lease, PrefixCache

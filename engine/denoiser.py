@@ -24,7 +24,7 @@ from engine.config import SamplingConfig
 from engine.errors import NotFiniteError, is_memory_error, leave_if
 from engine.graphs.recorded_steps import CudaGraphs, RecordedSteps
 from engine.key_values import BatchedCanvasMemory, CanvasMemory
-from engine.models.diffusion_gemma import DiffusionGemma
+from engine.models.text_model import TextModel
 from engine.prefix_cache import Lease, PrefixCache
 from engine.sampler import Draws, RowDraws, decide, is_confident
 
@@ -68,7 +68,7 @@ class Denoiser:
     draws: tests may hand in their own randomness; otherwise each canvas has a generator of its own.
     """
 
-    def __init__(self, model: DiffusionGemma, cache: PrefixCache | None = None, draws: Draws | None = None) -> None:
+    def __init__(self, model: TextModel, cache: PrefixCache | None = None, draws: Draws | None = None) -> None:
         self.model = model
         self.cache = cache if cache is not None else PrefixCache(model)
         self.device = model.embed_tokens.weight.device

@@ -14,11 +14,12 @@ import torch
 from engine import kernels, self_check
 from engine.errors import UsageError
 from engine.models.diffusion_gemma import DiffusionGemma
+from engine.models.text_model import TextModel
 
 log = logging.getLogger(__name__)
 
 
-def prepare_for_device(model: DiffusionGemma, fp8_keys: bool = False) -> DiffusionGemma:
+def prepare_for_device(model: DiffusionGemma, fp8_keys: bool = False) -> TextModel:
     """The fused model for a `model` in a 16-bit type on a GPU with working kernels; otherwise `model` itself.
 
     fp8_keys: whether the model keeps keys and values in E4M3. Raises UsageError on a device that does not support it.
@@ -26,10 +27,10 @@ def prepare_for_device(model: DiffusionGemma, fp8_keys: bool = False) -> Diffusi
     device = model.embed_tokens.weight.device
     if fp8_keys and device.type == "mps":
         raise UsageError("Keys and values in fp8 need a CPU or an NVIDIA GPU; leave the option out.")
-    if device.type == "cuda" and enable_kernels(device.index or 0):
-        model = _with_kernels(model)
-    model.fp8_keys = fp8_keys
-    return model
+    on_gpu = device.type == "cuda" and enable_kernels(device.index or 0)
+    prepared = _with_kernels(model) if on_gpu else model
+    prepared.fp8_keys = fp8_keys
+    return prepared
 
 
 @cache
@@ -48,7 +49,7 @@ def enable_kernels(index: int) -> bool:
     return True
 
 
-def _with_kernels(model: DiffusionGemma) -> DiffusionGemma:
+def _with_kernels(model: DiffusionGemma) -> TextModel:
     dtype = model.embed_tokens.weight.dtype
     if dtype not in kernels.FAST_TYPES:
         log.info("Plain PyTorch instead of the fused model, which does not support %s.", dtype)
@@ -57,7 +58,7 @@ def _with_kernels(model: DiffusionGemma) -> DiffusionGemma:
 
 
 @torch.inference_mode()
-def fused_or_plain(model: DiffusionGemma) -> DiffusionGemma:
+def fused_or_plain(model: DiffusionGemma) -> TextModel:
     """The fused model, if it agrees with `model` on a small canvas; otherwise logs why not and returns `model`."""
     try:
         from engine.models.fused import fuse  # imports Triton, which may not be installed

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from engine.key_values import CanvasMemory, KeyValues, PromptMemory
-from engine.models.diffusion_gemma import DiffusionGemma
+from engine.models.text_model import TextModel
 from engine.ops import vocabulary as reference
 from engine.quantized import FORMATS, quantize_weight
 
@@ -26,7 +26,7 @@ def kernel_failure(device: torch.device) -> str | None:
     return f"wrong results of {', '.join(wrong)}" if wrong else None
 
 
-def model_failure(fused: DiffusionGemma, plain: DiffusionGemma) -> str | None:
+def model_failure(fused: TextModel, plain: TextModel) -> str | None:
     """What is wrong with a fused model compared with the plain one, as a clause; None if nothing is.
 
     The widest canvas is run but not compared, to compile the kernels for it. Raises what a compiler raises.
@@ -44,7 +44,7 @@ def describe_error(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
 
 
-def _hidden(model: DiffusionGemma, width: int) -> torch.Tensor:
+def _hidden(model: TextModel, width: int) -> torch.Tensor:
     """Hidden states of a canvas of random tokens after a prompt of one token."""
     weight = model.embed_tokens.weight
     generator = torch.Generator().manual_seed(0)

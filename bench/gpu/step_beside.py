@@ -31,6 +31,7 @@ from engine.device_setup import prepare_for_device
 from engine.errors import InputError
 from engine.key_values import CanvasMemory
 from engine.models.diffusion_gemma import DiffusionGemma
+from engine.models.text_model import TextModel
 from engine.prefix_cache import PrefixCache
 
 HEADER = ("canvas", "context", "this engine, ms", "transformers, ms", "ratio", "same likeliest token")
@@ -58,7 +59,7 @@ def sharing(theirs: Any, config: ModelConfig, device: torch.device) -> Diffusion
 
 
 @torch.inference_mode()
-def likeliest(ours: DiffusionGemma, theirs: Any, prompt: Tensor, canvas: Tensor) -> float:
+def likeliest(ours: TextModel, theirs: Any, prompt: Tensor, canvas: Tensor) -> float:
     """The share of columns whose likeliest token is the same on both sides, in a first step."""
     cache = DynamicCache(config=theirs.config.text_config)
     expected = theirs(input_ids=prompt[None], decoder_input_ids=canvas[None], past_key_values=cache).logits[0]

@@ -35,6 +35,7 @@ from engine.checkpoints.weight_files import (
 from engine.device import available_memory
 from engine.device_setup import prepare_for_device
 from engine.models.diffusion_gemma import DiffusionGemma
+from engine.models.text_model import TextModel
 
 SCALE_SUFFIX = ".scale"
 ELEMENTS_AT_ONCE = 2**23
@@ -47,7 +48,7 @@ def load_model(
     dtype: torch.dtype,
     on_progress: Progress | None = None,
     fp8_keys: bool = False,
-) -> DiffusionGemma:
+) -> TextModel:
     """Loads the model of `folder` to `device` with all weights in `dtype`, in eval mode and without gradients.
 
     Weights of a published quantized checkpoint stay quantized on a GPU (`engine.checkpoints.quantized_loading`). On a

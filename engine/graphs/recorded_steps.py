@@ -22,7 +22,7 @@ from engine.canvas_run import CanvasRun
 from engine.errors import NotFiniteError
 from engine.graphs.fixed_step import MOST_STEPS, NOT_FINITE, OUT_OF_STEPS, STABLE, Bias, Bucket, FixedStep, KeyRoom, Row
 from engine.graphs.step_stats import Read, few
-from engine.models.diffusion_gemma import DiffusionGemma
+from engine.models.text_model import TextModel
 from engine.sampler import RowDraws
 
 MOST_BUCKETS = 16  # kept; the least recently used goes first
@@ -50,7 +50,7 @@ class RecordedSteps:
     One bucket at a time holds keys and values; rows stay in it until other canvases are to be stepped.
     """
 
-    def __init__(self, model: DiffusionGemma, draws: RowDraws, record: Record | None, read: Read = few) -> None:
+    def __init__(self, model: TextModel, draws: RowDraws, record: Record | None, read: Read = few) -> None:
         self.model, self.draws, self.read, self._record = model, draws, read, record
         self._slots: OrderedDict[Bucket, _Slot] = OrderedDict()
         self._loaded: _Slot | None = None
@@ -227,7 +227,7 @@ def _keep(run: CanvasRun) -> None:
 
 
 @torch.inference_mode()
-def _logits(model: DiffusionGemma, hidden: Tensor, bias: Tensor | None) -> Tensor:
+def _logits(model: TextModel, hidden: Tensor, bias: Tensor | None) -> Tensor:
     """[holes, vocab]"""
     logits = model.logits(hidden)
     return logits if bias is None else logits + bias

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
-from engine.models.diffusion_gemma import DiffusionGemma
+from engine.models.text_model import TextModel
 from engine.ops.vocabulary import logit_stats, mean_of_rows
 from engine.sampler import choose, measured
 
@@ -36,12 +36,12 @@ class Seen:
     belief: Tensor
 
 
-Read = Callable[[DiffusionGemma, Tensor, Tensor, Tensor, "Tensor | None"], Seen]
+Read = Callable[[TextModel, Tensor, Tensor, Tensor, "Tensor | None"], Seen]
 """From model, hidden [rows, hidden], temperature and uniform numbers [rows], and a bias [n, vocab] on the logits, each
 row of which serves rows / n rows."""
 
 
-def full(model: DiffusionGemma, hidden: Tensor, temperature: Tensor, uniform: Tensor, bias: Tensor | None) -> Seen:
+def full(model: TextModel, hidden: Tensor, temperature: Tensor, uniform: Tensor, bias: Tensor | None) -> Seen:
     """By the whole product; the sample is where the cumulative probability passes the uniform number."""
     logits = _biased(model.logits(hidden), bias)
     probabilities, entropy, argmax = measured((logits / temperature[:, None])[None])
@@ -54,7 +54,7 @@ def full(model: DiffusionGemma, hidden: Tensor, temperature: Tensor, uniform: Te
     )
 
 
-def few(model: DiffusionGemma, hidden: Tensor, temperature: Tensor, uniform: Tensor, bias: Tensor | None) -> Seen:
+def few(model: TextModel, hidden: Tensor, temperature: Tensor, uniform: Tensor, bias: Tensor | None) -> Seen:
     """By the likeliest TOP tokens; the sample is by Gumbel noise, whose seeds come of the uniform numbers."""
     if model.has_kernels:
         fused = cast("FusedModel", model)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from engine.config import LayerKind
@@ -22,6 +22,7 @@ from engine.logit_stats import LogitStats
 from engine.memory import Masks, Memory
 from engine.models.diffusion_gemma import DiffusionGemma, Layer
 from engine.models.quantized import Convert, layer_weights
+from engine.models.text_model import TextModel
 from engine.ops import attention as plain_attention
 from engine.ops.experts import gated_gelu
 from engine.ops.norm import RMSNorm
@@ -102,7 +103,7 @@ class FusedLayer:
         return plain_attention.attend(query, keys, values, mask)
 
 
-class FusedModel(DiffusionGemma):
+class FusedModel(TextModel):
     """See `engine.models.diffusion_gemma.DiffusionGemma`. Shares the parts of `model`, which stays as it is.
 
     convert: makes the weights of the layers that are multiplied with.
@@ -111,9 +112,7 @@ class FusedModel(DiffusionGemma):
     has_kernels = True
 
     def __init__(self, model: DiffusionGemma, convert: Convert) -> None:
-        nn.Module.__init__(self)
-        self.config, self.embed_tokens, self.embed_scale = model.config, model.embed_tokens, model.embed_scale
-        self._ropes, self._frequencies = model._ropes, model._frequencies
+        super().__init__(model.config, model.embed_tokens)
         self.norm, self.self_conditioning = model.norm, model.self_conditioning
         self.fused_layers = []
         for index, module in enumerate(model.layers):
@@ -126,6 +125,10 @@ class FusedModel(DiffusionGemma):
     @property
     def weight_bytes(self) -> int:
         return super().weight_bytes + sum(weight.bytes for layer in self.fused_layers for weight in layer.weights)
+
+    def denoise(self, tokens: Tensor, belief: Tensor, positions: Tensor, masks: Masks, memory: Memory) -> Tensor:
+        x = self.self_conditioning(self.embed(tokens), belief)
+        return self._run(x, positions, masks, memory, encoder=False)
 
     def logit_stats(
         self, hidden: Tensor, temperature: Tensor, top: int, seeds: Tensor | None = None, bias: Tensor | None = None

@@ -14,8 +14,15 @@ from dataclasses import dataclass, replace
 import torch
 
 from engine.canvas import Canvas
-from engine.canvas_run import CanvasRun, DenoiseRequest, Finish
-from engine.denoiser import Denoiser, DenoiseResult, StepCallback, Timings
+from engine.canvas_run import (
+    CanvasDenoiser,
+    CanvasRun,
+    DenoiseRequest,
+    DenoiseResult,
+    Finish,
+    StepCallback,
+    Timings,
+)
 from engine.errors import InputError
 
 FROM_BEST_TO_WORST: tuple[Finish, ...] = ("stable", "steps", "deadline", "cancelled")
@@ -33,7 +40,7 @@ class BlocksResult(DenoiseResult):
 
 
 def denoise_in_blocks(
-    denoiser: Denoiser,
+    denoiser: CanvasDenoiser,
     request: DenoiseRequest,
     width: int | None = None,
     on_step: StepCallback | None = None,

@@ -11,8 +11,9 @@ import torch
 
 from engine.blocks import denoise_in_blocks
 from engine.canvas import Canvas, Hole, Known
+from engine.canvas_run import CanvasRun, DenoiseRequest
 from engine.config import SamplingConfig
-from engine.denoiser import CanvasRun, Denoiser, DenoiseRequest
+from engine.denoiser import Denoiser
 from engine.errors import InputError
 from engine.models.diffusion_gemma import DiffusionGemma
 from tests.engine.scripted import Recorder

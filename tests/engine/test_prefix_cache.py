@@ -11,8 +11,9 @@ from torch import Tensor
 
 from engine import prefix_cache
 from engine.canvas import Canvas, Hole
+from engine.canvas_run import DenoiseRequest
 from engine.config import SamplingConfig
-from engine.denoiser import Denoiser, DenoiseRequest
+from engine.denoiser import Denoiser
 from engine.errors import Cancelled, InputError
 from engine.key_values import KeyValues
 from engine.models.diffusion_gemma import DiffusionGemma

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from engine.canvas import Canvas, Hole, Known
+from engine.canvas_run import DenoiseRequest
 from engine.config import SamplingConfig
-from engine.denoiser import Denoiser, DenoiseRequest
+from engine.denoiser import Denoiser
 from engine.errors import NotFiniteError
 from engine.graphs import recorded_steps
 from engine.graphs.recorded_steps import RecordedSteps

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from engine.canvas import Canvas, Hole, Known
+from engine.canvas_run import DenoiseRequest, DenoiseResult
 from engine.config import NoiseConfig, SamplingConfig
-from engine.denoiser import Denoiser, DenoiseRequest, DenoiseResult
+from engine.denoiser import Denoiser
 from engine.errors import NotFiniteError
 from engine.graphs import recorded_steps
 from engine.graphs import step_stats as readout

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from engine.canvas import Canvas, Hole, Known
+from engine.canvas_run import DenoiseRequest
 from engine.config import SamplingConfig
-from engine.denoiser import Denoiser, DenoiseRequest
+from engine.denoiser import Denoiser
 from engine.key_values import CanvasMemory, KeyValues
 from engine.models.diffusion_gemma import DiffusionGemma
 from engine.ops import attention

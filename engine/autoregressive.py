@@ -82,7 +82,8 @@ def follow_greedily(
 
 
 def _guess(tokens: Sequence[int]) -> Sequence[int]:
-    """At most AHEAD tokens that followed the previous occurrence of the last MATCH of `tokens`; none if there is none."""
+    """At most AHEAD tokens that followed the previous occurrence of the last MATCH of `tokens`; none if there is
+    none."""
     end = list(tokens[-MATCH:])
     for start in range(len(tokens) - MATCH - 1, -1, -1):
         if tokens[start] == end[0] and tokens[start : start + MATCH] == end:

@@ -51,7 +51,8 @@ class TokenTree:
 
     @torch.inference_mode()
     def read(self, branches: Sequence[Sequence[int]]) -> None:
-        """Encodes the new nodes of `branches` (ids after the trunk): in one pass, or in several if it may be cancelled."""
+        """Encodes the new nodes of `branches` (ids after the trunk): in one pass, or in several if it may be
+        cancelled."""
         for branch in branches:
             node = self._top
             for token in branch:

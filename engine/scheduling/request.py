@@ -39,8 +39,8 @@ class Closed(GessoError):
 class Order:
     """How a request is scheduled. client: any name; requests with the same name share one share of the engine.
 
-    deadline: time.monotonic() after which the request need not start. stop: called before every unit of work, so it must
-    be cheap; once it returns True the request ends with Cancelled.
+    deadline: time.monotonic() after which the request need not start. stop: called before every unit of work, so it
+    must be cheap; once it returns True the request ends with Cancelled.
     """
 
     priority: Priority = Priority.INLINE
@@ -63,9 +63,9 @@ class Load:
 
 @dataclass
 class Task(Generic[T]):
-    """A request. operation: what it waits for, None if it only waits for its turn. memory_failures: how often memory did
-    not suffice for it since others freed some. has_turn: whether it may continue, if it runs on the engine's own thread;
-    resume: the same for a request on a thread of its own."""
+    """A request. operation: what it waits for, None if it only waits for its turn. memory_failures: how often memory
+    did not suffice for it since others freed some. has_turn: whether it may continue, if it runs on the engine's own
+    thread; resume: the same for a request on a thread of its own."""
 
     order: Order
     number: int

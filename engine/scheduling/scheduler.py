@@ -1,4 +1,4 @@
-"""Schedules the requests of many clients on one model: unit by unit on one thread, with their canvases stepped together.
+"""Schedules the requests of many clients on one model: unit by unit on one thread, with canvases stepped together.
 
 A request is ordinary code that is given a denoiser. The first one runs on the engine's own thread: while it waits for
 its turn, the engine serves others from inside its call, so a single request never waits for another thread to wake up.
@@ -181,8 +181,8 @@ class Scheduler:
             self._after_step(task, batch)
 
     def _step_runs(self, runs: Sequence[CanvasRun]) -> dict[int, Exception]:
-        """One step for all; returns by row the error of each run that fails even alone. A step that is too large or fails
-        is made in halves; if memory ran out, batches stay smaller for a while."""
+        """One step for all; returns by row the error of each run that fails even alone. A step that is too large or
+        fails is made in halves; if memory ran out, batches stay smaller for a while."""
         half = len(runs) // 2
         if len(runs) <= max(1, self._max_rows):
             try:
@@ -328,8 +328,8 @@ class Scheduler:
         return task.take_result()
 
     def _fail_or_wait(self, task: Task[Any], error: Exception) -> None:
-        """If memory did not suffice beside other requests, its operation is retried from its beginning later, and nothing
-        is held for it until then; otherwise it fails."""
+        """If memory did not suffice beside other requests, its operation is retried from its beginning later, and
+        nothing is held for it until then; otherwise it fails."""
         others = any(other.started and not other.ended and other is not task for other in self._tasks)
         if not is_memory_error(error) or not others or task.memory_failures + 1 == MEMORY_ATTEMPTS:
             self._fail(task, error)

@@ -176,6 +176,6 @@ def test_a_block_must_have_a_column(model: DiffusionGemma) -> None:
 
 def test_more_than_the_model_takes_is_refused_before_any_work(model: DiffusionGemma) -> None:
     denoiser = Denoiser(model)
-    with pytest.raises(InputError, match="521 tokens together; the model takes 512"):
+    with pytest.raises(InputError, match="521 tokens, but the model takes 512"):
         denoise_in_blocks(denoiser, ask(Canvas.of(Hole(500))))
     assert denoiser.cache.encoded_tokens == 0

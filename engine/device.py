@@ -121,18 +121,12 @@ def describe() -> dict[str, Any]:
         "memory_available": available_memory(torch.device("cpu")),
         "gpus": _describe_gpus(),
         "driver": nvidia_driver(),
-        "no_cuda": device_trouble("cuda"),
+        "no_cuda": cuda if isinstance(cuda := _cuda(0), str) else None,
         "mps": isinstance(_mps(), torch.device),
         "torch": torch.__version__,
         "device": str(device),
         "dtype": str(choose_dtype(device)).removeprefix("torch."),
     }
-
-
-def device_trouble(name: str) -> str | None:
-    """Why `cuda` or `mps` cannot be used, as a clause; None if it can."""
-    device = _mps() if name == "mps" else _cuda(0)
-    return device if isinstance(device, str) else None
 
 
 def nvidia_driver() -> str | None:

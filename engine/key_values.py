@@ -52,6 +52,13 @@ class KeyValues:
                 self.values[index] = self._grown(index, self.values[index], capacity)
             self.capacity = capacity
 
+    def write(self, layer: int, key: Tensor, value: Tensor, first: int, end: int) -> tuple[Tensor, Tensor]:
+        """Writes the keys and values of new positions behind those in use; returns those of positions [first, end)."""
+        keys, values, behind = self.keys[layer], self.values[layer], self.length + key.shape[2]
+        put(keys[:, :, self.length : behind], key)
+        put(values[:, :, self.length : behind], value)
+        return keys[:, :, first:end], values[:, :, first:end]
+
     def truncate(self, length: int) -> None:
         self.length = min(self.length, length)
 
@@ -87,13 +94,10 @@ class PromptMemory:
         self.kv, self.new = kv, new
 
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        start, end = self.kv.length, self.kv.length + self.new
-        put(self.kv.keys[layer][:, :, start:end], key)
-        put(self.kv.values[layer][:, :, start:end], value)
-        first = 0
+        first, end = 0, self.kv.length + self.new
         if self.new == 1 and self.kv.config.layers[layer].is_sliding:
             first = max(0, end - self.kv.config.sliding_window)
-        return self.kv.keys[layer][:, :, first:end], self.kv.values[layer][:, :, first:end]
+        return self.kv.write(layer, key, value, first, end)
 
     def positions(self) -> Tensor:
         return torch.arange(self.kv.length, self.kv.length + self.new, device=self.kv.device)[None]
@@ -135,12 +139,7 @@ class CanvasMemory:
                 self._masks[layer.kind] = (torch.arange(end + more - first) < end - first)[None]
 
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        start, end = self.kv.length, self.kv.length + self.width
-        keys, values = self.kv.keys[layer], self.kv.values[layer]
-        put(keys[:, :, start:end], key)
-        put(values[:, :, start:end], value)
-        first, last = self.kv.visible_from(layer), self._ends[layer]
-        return keys[:, :, first:last], values[:, :, first:last]
+        return self.kv.write(layer, key, value, self.kv.visible_from(layer), self._ends[layer])
 
     def positions(self) -> Tensor:
         return self._positions

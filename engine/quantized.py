@@ -84,30 +84,20 @@ class QuantizedWeight:
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The weight [..., rows, columns], computed in float32 and rounded once to `dtype`, row scales last.
 
-        The kernels round to the type of the activations before they apply row scales; see `product_weight`.
+        The kernels round to the type of the activations before they apply row scales.
         """
-        weight = self._without_row_scales()
-        if self.row_scales is not None:
-            weight = weight * self.row_scales[..., None]
-        return weight.to(dtype)
-
-    def product_weight(self, dtype: torch.dtype) -> Tensor:
-        """The factor of a product in `dtype`; the result [..., rows] must then be multiplied by `row_scales`."""
-        return self._without_row_scales().to(dtype)
-
-    def _without_row_scales(self) -> Tensor:
         if self.format == "int4":
             values = unpack_bytes(self.numbers).float() - 8
         elif self.format == "nvfp4":
             values = e2m1_values(unpack_bytes(self.numbers))
         else:
             values = self.numbers.float()
-        if self.group_scales is None:
-            return values
-        scales = self.group_scales.float()
-        if values.shape[-1] % self.group:  # the last block of a row may be narrower
-            return values * scales.repeat_interleave(self.group, dim=-1)[..., : values.shape[-1]]
-        return (values.unflatten(-1, (-1, self.group)) * scales[..., None]).flatten(-2)
+        if self.group_scales is not None:
+            scales = self.group_scales.float().repeat_interleave(self.group, dim=-1)
+            values = values * scales[..., : values.shape[-1]]  # the last block of a row may be narrower
+        if self.row_scales is not None:
+            values = values * self.row_scales[..., None]
+        return values.to(dtype)
 
     def _parts(self) -> list[Tensor]:
         return [part for part in (self.numbers, self.row_scales, self.group_scales) if part is not None]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import NotFiniteError, Stop, is_memory_error, leave_if
-from engine.key_values import KeyValues, put
+from engine.key_values import KeyValues
 from engine.memory import CausalModel, Masks
 from engine.prefix_cache import STOPPABLE_CHUNK
 
@@ -169,12 +169,8 @@ class _TreeMemory:
         }
 
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        start, end = self.kv.length, self.kv.length + self.new
-        keys, values = self.kv.keys[layer], self.kv.values[layer]
-        put(keys[:, :, start:end], key)
-        put(values[:, :, start:end], value)
         first = self.first if self.kv.config.layers[layer].is_sliding else 0
-        return keys[:, :, first:end], values[:, :, first:end]
+        return self.kv.write(layer, key, value, first, self.kv.length + self.new)
 
     def positions(self) -> Tensor:
         return torch.from_numpy(self.queries)[None].to(self.kv.device)

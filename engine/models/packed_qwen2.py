@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from engine.config import RopeConfig
-from engine.models.diffusion_gemma import Masks, Memory, Rotation
+from engine.memory import Masks, Memory
+from engine.models.diffusion_gemma import Rotation
 from engine.models.qwen2 import Qwen2Config
 from engine.ops.attention import attend
 from engine.ops.int8_linear import Int8Product, int8_works

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.config import LayerConfig, RopeConfig
-from engine.models.diffusion_gemma import Masks, Memory, Rotation
+from engine.memory import Masks, Memory
+from engine.models.diffusion_gemma import Rotation
 from engine.ops.attention import attend
 from engine.ops.norm import RMSNorm
 from engine.ops.rope import inverse_frequencies, rotate, rotation

@@ -1,7 +1,7 @@
 """Settings, and where each came from: defaults < the user's file < the project's file < environment < flags.
 
 The table of settings is the dataclass itself; a new one is one new field. Must not know what a setting does,
-and names no address: nothing is sent anywhere by what is set here (`infill.routes` has the servers that a user names).
+and names no address: nothing is sent anywhere by what is set here (`infill.backends.routes` has the servers that a user names).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 import platformdirs
 
 from engine.errors import InputError, UsageError
+from infill.backends.routes import TABLES
 from infill.request import Lines
-from infill.routes import TABLES
 
 PROJECT_FILE, PYTHON_PROJECT_FILE = "gesso.toml", "pyproject.toml"
 ENVIRONMENT_PREFIX = "GESSO_"

@@ -15,9 +15,9 @@ from engine.errors import Cancelled, GessoError, InputError
 from infill import settings
 from infill.backends.backend import BackendDown, BackendRefused
 from infill.backends.router import LONGEST_REST_S, REST_S, Member, Router
+from infill.backends.routes import read_routes
 from infill.findings import LintRequest
 from infill.request import Hole, InfillRequest
-from infill.routes import read_routes
 from infill.service.client import Line
 from infill.service.engine import Asked
 from infill.service.routed import task_of

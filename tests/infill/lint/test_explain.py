@@ -223,7 +223,7 @@ def test_in_the_service_the_small_model_finds_for_those_who_take_any(
     monkeypatch.setattr(Completer, "load", load)
     monkeypatch.setattr("infill.service.engine._bars", lambda model: bars if model == "small" else None)
     monkeypatch.setattr("infill.lint.likelihood.FIRST_LOOK", -1e9)
-    engine = LadderEngine(Settings(model="large", meanwhile="small"))
+    engine = LadderEngine(Settings(model="large", fallback_model="small"))
     engine.load()
     try:
         assert engine.told_state.lints and not engine.told_state.can_lint

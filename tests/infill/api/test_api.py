@@ -17,14 +17,8 @@ from starlette.testclient import TestClient
 
 from engine.scheduling.request import Order
 from engine.scheduling.scheduler import Scheduler
-from infill.api.schema import POSTS
-from infill.api.values import (
-    LINT,
-    findings_from_json,
-    lint_request_from_json,
-    lint_request_to_json,
-    result_from_json,
-)
+from infill.api.paths import POSTS
+from infill.api.values import LintBody, findings_from_json, lint_request_to_json, result_from_json
 from infill.findings import LintRequest
 from infill.lint.evidence import Bar, Bars
 from infill.lint.linter import Linter
@@ -33,6 +27,7 @@ from infill.service.app import make_app
 from infill.service.engine import CLIENTS, ServiceEngine, State
 from infill.service.guard import LARGEST, Activity, Guard
 from infill.settings import Settings
+from infill.validation import structure
 from tests.infill.fakes import tiny_completer
 
 torch.set_num_threads(1)
@@ -123,16 +118,20 @@ def test_an_error_in_a_stream_is_an_event(api: TestClient) -> None:
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        ({"text": 3}, "text must be a text"),
-        ({"text": None}, "text is missing"),
-        ({"holes": []}, r"holes must be a list of 1 to 64"),
+        ({"text": 3}, "^body.text is 3; it must be a string"),
+        ({"text": None}, "text is null"),
+        ({"holes": []}, r"holes is \[\]; it must be a list of 1 to 64"),
         ({"holes": [{"start": 0}]}, r"holes\[0\].end is missing"),
         ({"holes": [{"start": 0, "end": True}]}, "whole number"),
         ({"lines": "two"}, "one of one, block, auto"),
         ({"candidates": 33}, "from 1 to 32"),
-        ({"deadline_ms": float("nan")}, "deadline_ms must be a number"),
+        ({"deadline_ms": float("nan")}, "deadline_ms is NaN; it must be a number"),
         ({"neighbours": [{"path": "/etc/passwd"}]}, "text is missing"),
-        ({"text": "\ud800"}, "half a character"),
+        ({"text": "\ud800"}, "text contains half of a character"),
+        ({"lines": "\ud800"}, "one of one, block, auto"),
+        ({"neighbours": "ab"}, "must be a list"),
+        ({"seed": 2**63}, "seed is 9223372036854775808; it must be"),
+        ({"caution": 10**400}, "caution is 1000"),
     ],
 )
 def test_a_field_that_is_wrong_is_named(api: TestClient, change: dict[str, Any], word: str) -> None:
@@ -179,7 +178,7 @@ def test_a_lint_that_cannot_be_used_is_refused(api: TestClient, barred: None) ->
 def test_a_lint_request_is_the_same_on_the_other_side() -> None:
     asked = LintRequest("x\n", "go", "x.go", ((0, 1),), (Neighbour("y.go", "y"),), frozenset({"b", "a"}))
     sent = json.loads(json.dumps(lint_request_to_json(asked)))
-    assert lint_request_from_json(LINT.read(sent, "The request")) == asked
+    assert structure(LintBody, sent, "body").request() == asked
 
 
 def test_a_lint_that_takes_too_long_says_so(api: TestClient, barred: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -428,9 +427,9 @@ def test_metrics_count_and_say_nothing_of_the_code(api: TestClient) -> None:
 
 def test_the_description_names_every_post_and_its_page_has_no_script(api: TestClient) -> None:
     described = api.get("/openapi.json").json()
-    assert {path for path, methods in described["paths"].items() if "post" in methods} == set(POSTS)
+    assert {path for path, methods in described["paths"].items() if "post" in methods} == {one.path for one in POSTS}
     page = api.get("/docs").text
-    assert all(path in page for path in POSTS) and "<script" not in page
+    assert all(one.path in page for one in POSTS) and "<script" not in page
     assert api.get("/v1/infill").status_code == 405 and api.get("/none").status_code == 404
 
 

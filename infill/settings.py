@@ -17,7 +17,7 @@ import platformdirs
 
 from engine.errors import InputError, UsageError
 from infill.request import Lines
-from infill.validation import Limits, NonEmpty, base_type, field_types, is_optional, structure
+from infill.validation import Limits, NonEmpty, field_types, structure, unpack
 
 PROJECT_FILE, PYTHON_PROJECT_FILE = "gesso.toml", "pyproject.toml"
 SERVER_TABLES = ("routes", "backends")  # of `infill.backends.routes`, in the user's file only
@@ -203,12 +203,12 @@ def _flag(name: str) -> str:
 
 
 def _is_optional(name: str) -> bool:
-    return name in HELP and is_optional(field_types(Settings)[name])
+    return name in HELP and unpack(field_types(Settings)[name])[2]
 
 
 def _parsed(name: str, written: str) -> Any:
     """The text as the type of the setting; text that cannot be converted stays, and fails the check."""
-    kind = base_type(field_types(Settings)[name])
+    kind = unpack(field_types(Settings)[name])[0]
     if kind is bool:
         return BOOLEANS.get(written.lower(), written)
     if kind in (int, float):

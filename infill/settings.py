@@ -23,19 +23,11 @@ PROJECT_FILE, PYTHON_PROJECT_FILE = "gesso.toml", "pyproject.toml"
 SERVER_TABLES = ("routes", "backends")  # of `infill.backends.routes`, in the user's file only
 ENVIRONMENT_PREFIX = "GESSO_"
 RENAMED = {"meanwhile": "fallback_model"}  # old name: new name
-BOOLEANS = {
-    "true": True,
-    "yes": True,
-    "on": True,
-    "1": True,
-    "false": False,
-    "no": False,
-    "off": False,
-    "0": False,
-}
+BOOLEANS = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
 
 
-def _setting(default: Any, help: str) -> Any:
+def setting(default: Any, help: str) -> Any:
+    """A field of a dataclass of settings."""
     return field(default=default, metadata={"help": help})
 
 
@@ -43,24 +35,24 @@ def _setting(default: Any, help: str) -> Any:
 class Settings:
     """Everything that can be set. None, an empty string in files and variables, lets the model or machine decide."""
 
-    model: NonEmpty = _setting("pocket", "name, hub id or folder of the model")
-    fallback_model: NonEmpty | None = _setting(
+    model: NonEmpty = setting("pocket", "name, hub id or folder of the model")
+    fallback_model: NonEmpty | None = setting(
         "pocket", "smaller model with which the service answers while the model loads or lacks memory"
     )
-    device: NonEmpty = _setting("auto", "auto, cpu, cuda, cuda:N or mps")
-    dtype: Literal["auto", "float32", "bfloat16"] = _setting("auto", "number type of the weights")
-    keys: Literal["auto", "fp8"] = _setting("auto", "number type of keys and values; fp8 halves their memory")
-    threads: Annotated[int, Limits(1, 1024)] = _setting(8, "maximum number of CPU threads")
-    steps: Annotated[int, Limits(1, 1000)] | None = _setting(None, "maximum number of denoising steps")
-    seed: Annotated[int, Limits(0, 2**63 - 1)] = _setting(0, "seed of the noise")
-    deadline_ms: Annotated[float, Limits(least=1)] | None = _setting(None, "return the best result so far after this")
-    lines: Lines = _setting("auto", "how much to write")
-    candidates: Annotated[int, Limits(1, 32)] = _setting(1, "suggestions to make for a hole")
-    min_confidence: Annotated[float, Limits(0, 1)] | None = _setting(None, "show nothing below this confidence")
-    copy_drafts: bool = _setting(True, "also offer similar lines of the context")
-    causal_draft: bool = _setting(True, "also offer what the causal encoder writes")
-    batch_size: Annotated[int, Limits(1, 1024)] = _setting(8, "rows that `gesso batch` fills together")
-    offline: bool = _setting(False, "refuse every download, even one you ask for")
+    device: NonEmpty = setting("auto", "auto, cpu, cuda, cuda:N or mps")
+    dtype: Literal["auto", "float32", "bfloat16"] = setting("auto", "number type of the weights")
+    keys: Literal["auto", "fp8"] = setting("auto", "number type of keys and values; fp8 halves their memory")
+    threads: Annotated[int, Limits(1, 1024)] = setting(8, "maximum number of CPU threads")
+    steps: Annotated[int, Limits(1, 1000)] | None = setting(None, "maximum number of denoising steps")
+    seed: Annotated[int, Limits(0, 2**63 - 1)] = setting(0, "seed of the noise")
+    deadline_ms: Annotated[float, Limits(least=1)] | None = setting(None, "return the best result so far after this")
+    lines: Lines = setting("auto", "how much to write")
+    candidates: Annotated[int, Limits(1, 32)] = setting(1, "suggestions to make for a hole")
+    min_confidence: Annotated[float, Limits(0, 1)] | None = setting(None, "show nothing below this confidence")
+    copy_drafts: bool = setting(True, "also offer similar lines of the context")
+    causal_draft: bool = setting(True, "also offer what the causal encoder writes")
+    batch_size: Annotated[int, Limits(1, 1024)] = setting(8, "rows that `gesso batch` fills together")
+    offline: bool = setting(False, "refuse every download, even one you ask for")
 
 
 @dataclass(frozen=True)

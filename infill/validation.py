@@ -87,14 +87,14 @@ def describe(kind: Any, none: str = "null") -> str:
     if get_origin(base) is Literal:
         words = f"one of {', '.join(get_args(base))}"
     elif base in (int, float):
-        bounds = [f" {word} {bound:g}" for word, bound in (("from", least), ("to", most)) if bound is not None]
+        bounds = [f" {word} {bound}" for word, bound in (("from", least), ("to", most)) if bound is not None]
         words = "".join(["a whole number" if base is int else "a number", *bounds])
     elif base is str:
-        words = f"a string of at most {most:g} characters" if most else "a non-empty string" if least else "a string"
+        words = f"a string of at most {most} characters" if most else "a non-empty string" if least else "a string"
     elif limits.single:
         words = f"{describe(get_args(base)[0])}, or a list of these"
     elif _is_list(base):
-        words = "a list" if most is None else f"a list of {least or 0:g} to {most:g} items"
+        words = "a list" if most is None else f"a list of {least or 0} to {most} items"
     elif get_origin(base) is tuple:
         words = f"a list of {len(get_args(base))} items"
     else:

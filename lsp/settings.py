@@ -13,76 +13,69 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from engine.errors import InputError
-from infill import settings as infill_settings
+from infill.settings import Settings, resolve, setting
 from infill.validation import Limits, field_types, json_schema, structure
 from lsp.privacy import is_pattern
 
 Eagerness = Literal["calm", "balanced", "eager"]
 Severity = Literal["hint", "information", "warning", "error"]
+LANGUAGES = {"*": True, "plaintext": False, "markdown": False}
 GONE = {"engine": "Gesso always uses the shared service; remove the setting"}  # name: what to do
 _EXTENSION_SETTINGS = ("server", "trace")
 _MACHINE_SETTINGS = ("model", "engine", "device", "threads")
-
-
-def _setting(default: Any, help: str) -> Any:
-    if isinstance(default, dict):
-        return field(default_factory=lambda: dict(default), metadata={"help": help})
-    return field(default=default, metadata={"help": help})
 
 
 @dataclass(frozen=True)
 class LspSettings:
     """The editor's settings, section `gesso`; `delay_ms` is `gesso.delayMs` there."""
 
-    enabled: bool = _setting(True, "Offer suggestions at all.")
-    eagerness: Eagerness = _setting(
+    enabled: bool = setting(True, "Offer suggestions at all.")
+    eagerness: Eagerness = setting(
         "balanced",
         "How often to suggest: calm only where a suggestion is most often right, eager nearly everywhere.",
     )
-    delay_ms: Annotated[int, Limits(0, 10_000)] | None = _setting(
+    delay_ms: Annotated[int, Limits(0, 10_000)] | None = setting(
         None,
         "Milliseconds to wait after a key press before asking the model. null: from your typing speed and the model's.",
     )
-    languages: Mapping[str, bool] = _setting(
-        {"*": True, "plaintext": False, "markdown": False},
-        "Languages by their ids in the editor, on or off; * is for all others.",
+    languages: Mapping[str, bool] = field(
+        default_factory=lambda: dict(LANGUAGES),
+        metadata={"help": "Languages by their ids in the editor, on or off; * is for all others."},
     )
-    disabled_paths: tuple[str, ...] = _setting((), "Patterns, as in .gitignore, of files that are never read.")
-    multiline: Literal["auto", "never"] = _setting(
+    disabled_paths: tuple[str, ...] = setting((), "Patterns, as in .gitignore, of files that are never read.")
+    multiline: Literal["auto", "never"] = setting(
         "auto", "Suggest several lines where the syntax calls for a block, or never."
     )
-    alternatives: Annotated[int, Limits(1, 10)] = _setting(
-        3, "Suggestions to choose from when you ask for one by hand."
-    )
-    ordinary_completion: Literal["auto", "never"] = _setting(
+    alternatives: Annotated[int, Limits(1, 10)] = setting(3, "Suggestions to choose from when you ask for one by hand.")
+    ordinary_completion: Literal["auto", "never"] = setting(
         "auto", "Offer suggestions in the ordinary completion list of editors that cannot show them in the text."
     )
-    lint: bool | None = _setting(
+    lint: bool | None = setting(
         None,
         "Mark likely mistakes while you type. null: only if the model's findings are reliable enough.",
     )
-    lint_severity: Severity = _setting("hint", "Severity of the marks of likely mistakes.")
-    lint_ignore: tuple[str, ...] = _setting((), "Kinds of findings to hide, by their codes, such as wrong-name.")
-    lint_include: tuple[str, ...] = _setting(
+    lint_severity: Severity = setting("hint", "Severity of the marks of likely mistakes.")
+    lint_ignore: tuple[str, ...] = setting((), "Kinds of findings to hide, by their codes, such as wrong-name.")
+    lint_include: tuple[str, ...] = setting(
         (), "Kinds of style findings to show too, by their codes, such as style-naming."
     )
-    statistics: bool = _setting(
+    statistics: bool = setting(
         True, "Count on this machine what was shown and accepted (`gesso stats`). The counts are never sent."
     )
-    model: str | None = _setting(None, "Name, hub id or folder of the model. null: as `gesso config` says.")
-    engine: Literal["service", "own"] = _setting(
+    model: str | None = setting(None, "Name, hub id or folder of the model. null: as `gesso config` says.")
+    engine: Literal["service", "own"] = setting(
         "service",
         "Where the model is: in the service that all windows and tools share, or in a process of this window's own.",
     )
-    device: str | None = _setting(None, "auto, cpu, cuda, cuda:N or mps. null: as `gesso config` says.")
-    threads: Annotated[int, Limits(least=1)] | None = _setting(
+    device: str | None = setting(None, "auto, cpu, cuda, cuda:N or mps. null: as `gesso config` says.")
+    threads: Annotated[int, Limits(least=1)] | None = setting(
         None, "Maximum number of CPU threads. null: as `gesso config` says."
     )
-    min_confidence: Annotated[float, Limits(0, 1)] | None = _setting(
+    min_confidence: Annotated[float, Limits(0, 1)] | None = setting(
         None, "Show nothing below this confidence. null: the threshold measured for the model."
     )
 
-    def engine_settings(self, start: Path) -> infill_settings.Settings:
+    def engine_settings(self, start: Path) -> Settings:
         """The engine's settings: the editor's override files and variables; raises GessoError for a wrong one of these.
 
         A model written as ./folder or ../folder is relative to `start`.
@@ -94,7 +87,7 @@ class LspSettings:
             "threads": self.threads,
             "min_confidence": self.min_confidence,
         }
-        return infill_settings.resolve(flags, start, os.environ).settings
+        return resolve(flags, start, os.environ).settings
 
 
 def _editor_name(name: str) -> str:
@@ -123,13 +116,11 @@ def parse(value: Mapping[str, Any]) -> tuple[LspSettings, list[str]]:
             problems.append(f"The setting gesso.{name} no longer exists. {GONE[name]}.")
         elif name not in _EXTENSION_SETTINGS:
             problems.append(f"Ignoring unknown setting gesso.{name}.")
-    values["languages"] = {**LspSettings().languages, **values.get("languages", {})}
+    values["languages"] = {**LANGUAGES, **values.get("languages", {})}
     patterns = values.get("disabled_paths", ())
-    wrong_patterns = [pattern for pattern in patterns if not is_pattern(pattern)]
-    problems += [
-        f"Ignoring {pattern!r} in gesso.disabledPaths: it is not a .gitignore pattern." for pattern in wrong_patterns
-    ]
-    values["disabled_paths"] = tuple(pattern for pattern in patterns if pattern not in wrong_patterns)
+    values["disabled_paths"] = tuple(filter(is_pattern, patterns))
+    for pattern in (one for one in patterns if not is_pattern(one)):
+        problems.append(f"Ignoring {pattern!r} in gesso.disabledPaths: it is not a .gitignore pattern.")
     return LspSettings(**values), problems
 
 

@@ -10,11 +10,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
 from engine.errors import InputError
 from infill.settings import Settings, resolve, setting
-from infill.validation import Limits, field_types, json_schema, structure
+from infill.validation import Limits, field_types, json_schema, structure, unpack
 from lsp.privacy import is_pattern
 
 Eagerness = Literal["calm", "balanced", "eager"]
@@ -122,6 +122,12 @@ def parse(value: Mapping[str, Any]) -> tuple[LspSettings, list[str]]:
     for pattern in (one for one in patterns if not is_pattern(one)):
         problems.append(f"Ignoring {pattern!r} in gesso.disabledPaths: it is not a .gitignore pattern.")
     return LspSettings(**values), problems
+
+
+def may_hold_text(name: str) -> bool:
+    """Whether the setting, by its name in `LspSettings`, may hold the user's own words."""
+    base = unpack(field_types(LspSettings)[name])[0]
+    return base not in (bool, int, float) and get_origin(base) is not Literal
 
 
 def schema() -> dict[str, dict[str, Any]]:

@@ -7,13 +7,14 @@ other APIs.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from engine.errors import GessoError
 from infill.api.http import complete, error_value, event, read, steps_and_result, stream
-from infill.api.values import InfillBody, result_to_json, step_to_json
+from infill.api.values import InfillBody
 from infill.request import StepView
 from infill.service.engine import Asked, ServiceEngine
 
@@ -25,15 +26,12 @@ async def infill(request: Request, engine: ServiceEngine) -> Response:
     if body.stream:
         engine.check(asked)
         return stream(_events(engine, asked))
-    return JSONResponse(result_to_json(await complete(request, engine, asked)))
+    return JSONResponse(asdict(await complete(request, engine, asked)))
 
 
 async def _events(engine: ServiceEngine, asked: Asked) -> AsyncIterator[str]:
     try:
         async for one in steps_and_result(engine, asked):
-            if isinstance(one, StepView):
-                yield event(step_to_json(one), "step")
-            else:
-                yield event(result_to_json(one), "result")
+            yield event(asdict(one), "step" if isinstance(one, StepView) else "result")
     except GessoError as error:
         yield event(error_value(str(error), "engine_error", 500), "error")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engine.errors import InputError
-from lsp.settings import GONE, NAMES, LspSettings, parse, schema
+from lsp.settings import NAMES, REMOVED, LspSettings, parse, schema
 
 WRONG: dict[str, list[Any]] = {
     "enabled": ["yes", 1, None],
@@ -100,7 +100,7 @@ def test_a_wrong_part_of_a_value_is_named() -> None:
 
 
 def test_a_removed_setting_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(GONE, "colour", "Use the theme of your editor; remove the setting")
+    monkeypatch.setitem(REMOVED, "colour", "Use the theme of your editor; remove the setting.")
     assert parse({"colour": "red"}) == (
         LspSettings(),
         ["The setting gesso.colour no longer exists. Use the theme of your editor; remove the setting."],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 
+from engine.errors import InputError
 from infill.api.values import findings_from_json, lint_request_to_json, request_to_json, result_from_json
 from infill.backends.backend import BackendRefused
 from infill.backends.remote import Remote
@@ -25,7 +26,7 @@ class GessoBackend:
         answer = self.remote.post("/v1/infill", body, timeout_s, line)
         try:
             return result_from_json(answer)
-        except (KeyError, TypeError, AttributeError) as wrong:
+        except InputError as wrong:
             raise self._no_answer() from wrong
 
     def lint(self, request: LintRequest, priority: str, timeout_s: float, line: Line) -> tuple[Finding, ...]:
@@ -33,7 +34,7 @@ class GessoBackend:
         answer = self.remote.post("/v1/lint", body, timeout_s, line)
         try:
             return findings_from_json(answer)
-        except (KeyError, TypeError, AttributeError) as wrong:
+        except InputError as wrong:
             raise self._no_answer() from wrong
 
     def _no_answer(self) -> BackendRefused:

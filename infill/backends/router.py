@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from engine.errors import Cancelled, GessoError, InputError
 from infill.backends.backend import Backend, BackendDown
-from infill.routes import HERE
+from infill.backends.routes import HERE
 from infill.service.client import Line
 
 logger = logging.getLogger(__name__)

@@ -137,9 +137,9 @@ class Client:
         """The result, from the same values as from a `Completer`; with `on_step` the canvas after each step.
 
         Where `on_step` returns False the steps that follow are no longer told. settings: those of
-        `infill.api.values.OWN` that stand for this request. any_model: a smaller one may answer while that of the
-        service loads. Raises ServiceGone, ServiceRefused, InputError for a
-        request that cannot be used, or Cancelled where `line` was hung up.
+        `infill.api.values.REQUEST_SETTINGS` that stand for this request. any_model: a smaller one may answer while
+        that of the service loads. Raises ServiceGone, ServiceRefused, InputError for a request that cannot be used, or
+        Cancelled where `line` was hung up.
         """
         body = request_to_json(request) | {"priority": priority, "client": self.name, "stream": on_step is not None}
         body["any_model"] = any_model

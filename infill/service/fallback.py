@@ -60,8 +60,8 @@ class LadderEngine(ServiceEngine):
     def __init__(self, settings: Settings, batch: int | None = None) -> None:
         super().__init__(settings, batch)
         self.below: ServiceEngine | None = None
-        if settings.meanwhile and settings.meanwhile != settings.model:
-            self.below = ServiceEngine(replace(settings, model=settings.meanwhile), batch)
+        if settings.fallback_model and settings.fallback_model != settings.model:
+            self.below = ServiceEngine(replace(settings, model=settings.fallback_model), batch)
         self.free_memory: Callable[[], int] | None = None
         self._squeeze = Squeeze()
         self._moving = threading.Lock()

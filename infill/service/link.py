@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from engine.errors import Cancelled, GessoError
-from infill.api.values import OWN
+from infill.api.values import REQUEST_SETTINGS
 from infill.findings import Finding, LintRequest
 from infill.request import InfillResult
 from infill.service.client import Client, Health, Line, ServiceGone, ServiceNotReady
@@ -104,7 +104,7 @@ class ServiceLink:
     def _asked(self, client: Client, ask: Ask, line: Line) -> InfillResult | tuple[Finding, ...]:
         if isinstance(ask.request, LintRequest):
             return client.lint(ask.request, line=line, any_model=True)
-        own: dict[str, Any] = {name: getattr(self._settings, name) for name in OWN}
+        own: dict[str, Any] = {name: getattr(self._settings, name) for name in REQUEST_SETTINGS}
         return client.complete(ask.request, line=line, settings=own, any_model=True)
 
     def _tell(self, message: FromWorker | None) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import UsageError
-from infill.routes import NONE, Routes
+from infill.backends.routes import NONE, Routes
 from infill.service.location import Place, bind, make_private, sign, take
 from infill.service.memory import be_sparing
 from infill.settings import Settings

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 
 from infill.backends.backend import Backend
 from infill.backends.router import Member, Router
+from infill.backends.routes import HERE, NONE, Routes, Task
 from infill.code.indentation import expects_block
 from infill.code.languages import detect
 from infill.findings import Finding, LintRequest
 from infill.request import InfillRequest, InfillResult, OnStep
-from infill.routes import HERE, NONE, Routes, Task
 from infill.service.client import Line
 from infill.service.engine import LONGEST_LINT_S, LONGEST_S, Asked, is_shown
 from infill.service.fallback import LadderEngine

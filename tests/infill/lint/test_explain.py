@@ -18,7 +18,7 @@ from engine.checkpoints.export import save_model
 from engine.denoiser import Denoiser, DenoiseRequest
 from engine.errors import Cancelled, InputError
 from engine.scheduling.scheduler import Scheduler
-from infill.api.values import LINT, findings_from_json, lint_request_from_json, lint_request_to_json
+from infill.api.values import LintBody, findings_from_json, lint_request_to_json
 from infill.cli.main import app
 from infill.complete.completion import Completer
 from infill.findings import Finding, LintRequest
@@ -33,6 +33,7 @@ from infill.service.engine import Asked, ServiceEngine, State
 from infill.service.fallback import LadderEngine
 from infill.service.guard import Activity, Guard
 from infill.settings import Settings
+from infill.validation import structure
 from tests.infill.fakes import (
     FEW_STEPS,
     POCKET,
@@ -187,7 +188,7 @@ def test_by_the_service(api: TestClient, chat: Completer) -> None:
 def test_a_request_with_findings_is_the_same_on_the_other_side() -> None:
     asked = replace(REQUEST, on=frozenset({"style-naming"}))
     sent = json.loads(json.dumps(lint_request_to_json(asked)))
-    assert lint_request_from_json(LINT.read(sent, "The request")) == asked
+    assert structure(LintBody, sent, "body").request() == asked
 
 
 @pytest.fixture
@@ -223,7 +224,7 @@ def test_in_the_service_the_small_model_finds_for_those_who_take_any(
     monkeypatch.setattr(Completer, "load", load)
     monkeypatch.setattr("infill.service.engine._bars", lambda model: bars if model == "small" else None)
     monkeypatch.setattr("infill.lint.likelihood.FIRST_LOOK", -1e9)
-    engine = LadderEngine(Settings(model="large", meanwhile="small"))
+    engine = LadderEngine(Settings(model="large", fallback_model="small"))
     engine.load()
     try:
         assert engine.told_state.lints and not engine.told_state.can_lint

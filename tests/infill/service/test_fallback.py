@@ -51,7 +51,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Loads:
 @pytest.fixture
 def engine(loads: Loads) -> Iterator[LadderEngine]:
     """One that loads its large model."""
-    engine = LadderEngine(Settings(model="large", meanwhile="small"))
+    engine = LadderEngine(Settings(model="large", fallback_model="small"))
     loading = threading.Thread(target=engine.load)
     loading.start()
     while engine.told_state.meanwhile is None or engine.state.total == 0:
@@ -115,7 +115,7 @@ def test_where_the_large_one_cannot_be_loaded_the_small_one_stays(engine: Ladder
 
 
 def test_the_same_model_is_not_loaded_twice(loads: Loads) -> None:
-    for settings in (Settings(model="small", meanwhile="small"), Settings(model="small", meanwhile=None)):
+    for settings in (Settings(model="small", fallback_model="small"), Settings(model="small", fallback_model=None)):
         engine = LadderEngine(settings)
         engine.load()
         assert engine.below is None and engine.state.kind == "ready"

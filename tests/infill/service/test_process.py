@@ -327,7 +327,7 @@ def test_after_many_requests_it_needs_no_more_memory(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of four clients at once, some of which hang up; few enough prompts for all to be kept soon."""
-    monkeypatch.setenv("GESSO_MEANWHILE", "")
+    monkeypatch.setenv("GESSO_FALLBACK_MODEL", "")
     tiny_folder(tmp_path / "tiny")
     client.start(place, ("--model", str(tmp_path / "tiny"), *OPTIONS)).wait_until_ready()
     process = psutil.Process(holder(place))

@@ -18,7 +18,7 @@ from infill.lint.renames import CODE as NAMING
 from infill.lint.renames import rename_places
 from lsp.diagnostics import SOURCE, TREE_S
 from lsp.documents import Snapshot
-from lsp.marks import Mark
+from lsp.tracked_findings import Mark
 
 if TYPE_CHECKING:
     from lsp.server import GessoServer

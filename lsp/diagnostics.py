@@ -20,12 +20,12 @@ from engine.errors import GessoError
 from infill.findings import Finding, LintRequest, ignores
 from infill.instructions import follows_instructions
 from infill.lint.kinds import ALL_KINDS, STYLE, link
+from lsp.chunks import Unit, units
 from lsp.dismissals import Dismissals
 from lsp.documents import Snapshot
 from lsp.engine_process import EngineGone, EngineLoading, EngineState
-from lsp.marks import Mark, moved
 from lsp.session import Session
-from lsp.units import Unit, units
+from lsp.tracked_findings import Mark, moved
 
 logger = logging.getLogger(__name__)
 PAUSE_S = 0.6  # without a change; longer than inline completion waits by itself, so that it asks first

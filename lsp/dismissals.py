@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from lsprotocol import types
 
 from lsp.documents import Snapshot
-from lsp.marks import Mark
 from lsp.rejections import edited_a_little
+from lsp.tracked_findings import Mark
 
 KEPT, KEPT_ALIKE = 300, 20  # dismissals remembered; those of them that differ only in their place
 FAR = 20  # blank lines that are looked across

@@ -20,8 +20,8 @@ from infill.request import Candidate, Hole, InfillRequest, InfillResult
 from lsp.activity import Record, Rung
 from lsp.documents import Snapshot
 from lsp.engine_process import EngineLoading
-from lsp.reuse import Running, Suggestion
 from lsp.session import Session
+from lsp.suggestion_cache import Running, Suggestion
 from lsp.triggers import Quiet, Situation, lines_wanted, why_quiet
 
 GRACE_S = 0.25  # how long a run that nobody waits for goes on: the next request often agrees with it

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from os.path import commonprefix
 
-from lsp.reuse import AUTO_CLOSED, may_close
+from lsp.suggestion_cache import AUTO_CLOSED, may_close
 
 SEEN_S = 0.4  # what stood for less was hardly read, so that typing something else refuses nothing
 KEPT = 200  # rejections remembered

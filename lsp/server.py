@@ -19,13 +19,13 @@ from infill.version import installed_version
 from lsp.code_actions import KINDS, code_actions
 from lsp.commands import register_commands
 from lsp.completion import ordinary_completion
+from lsp.diagnostic_reports import OPTIONS, Report, Reports
 from lsp.documents import DocumentError, Snapshot
 from lsp.engine_process import EngineState
+from lsp.feedback import Offers
 from lsp.inline_completion import InlineCompletion, Place
-from lsp.offers import Offers
 from lsp.progress import LoadProgress
 from lsp.protocol import Protocol, Server
-from lsp.reports import OPTIONS, Report, Reports
 from lsp.session import Session
 
 logger = logging.getLogger(__name__)

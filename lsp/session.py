@@ -17,15 +17,15 @@ from urllib.parse import urlsplit
 from engine.errors import GessoError
 from infill.request import Neighbour
 from infill.statistics import Statistics
+from lsp.accepted_text import Kept
 from lsp.activity import Activity, Record
+from lsp.debounce import Pace
 from lsp.documents import Documents, Snapshot
 from lsp.engine_process import EngineProcess, EngineState
-from lsp.kept import Kept
-from lsp.pace import Pace
 from lsp.privacy import why_private
 from lsp.rejections import Rejections
-from lsp.reuse import Ladder
 from lsp.settings import LspSettings, parse
+from lsp.suggestion_cache import Ladder
 from lsp.trees import Trees
 from lsp.triggers import Quiet
 

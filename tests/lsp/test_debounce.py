@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lsp.pace import LONGEST_S, SOON_S, Pace
+from lsp.debounce import LONGEST_S, SOON_S, Pace
 
 
 class Clock:

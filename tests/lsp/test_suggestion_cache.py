@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from lsp.reuse import AFTER, CHARACTERS, FRESH_S, LINES, NOTHING_S, REACH, Ladder, Running, Served, Suggestion
+from lsp.suggestion_cache import (
+    AFTER,
+    CHARACTERS,
+    FRESH_S,
+    LINES,
+    NOTHING_S,
+    REACH,
+    Ladder,
+    Running,
+    Served,
+    Suggestion,
+)
 
 URI = "file:///a.py"
 

@@ -12,11 +12,11 @@ from lsprotocol import types
 
 from infill.code.syntax import parse
 from infill.findings import ignores
-from lsp import units as units_module
+from lsp import chunks as units_module
+from lsp.chunks import Unit, units
 from lsp.dismissals import Dismissals
 from lsp.documents import Documents, Edit, Snapshot
-from lsp.marks import Mark, moved
-from lsp.units import Unit, units
+from lsp.tracked_findings import Mark, moved
 
 TEXT = "value = first(alpha, beta)\n"
 

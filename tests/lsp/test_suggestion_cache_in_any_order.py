@@ -7,8 +7,8 @@ from dataclasses import replace
 from hypothesis import settings, strategies
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from lsp.reuse import Ladder, Running, Served, Suggestion
-from tests.lsp.test_reuse import URI, Clock, suggest
+from lsp.suggestion_cache import Ladder, Running, Served, Suggestion
+from tests.lsp.test_suggestion_cache import URI, Clock, suggest
 
 TEXTS = ["foo(bar)", "foo(baz)", "f", "(a[0])", "\n  foo()\n  b", "a)", "oo\n\nb(", '("a")', "🙂o", "  b\n", ""]
 PAIRS = {"(": ")", "[": "]", '"': '"'}

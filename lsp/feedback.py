@@ -10,13 +10,13 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from infill.statistics import Event, Row
+from lsp.accepted_text import Settled
 from lsp.activity import Rung
 from lsp.documents import Snapshot
 from lsp.inline_completion import Answer, InlineCompletion, Place
-from lsp.kept import Settled
 from lsp.positions import column_to_index
-from lsp.reuse import Origin, Suggestion
 from lsp.session import Session
+from lsp.suggestion_cache import Origin, Suggestion
 
 REMEMBERED = 400  # offers
 

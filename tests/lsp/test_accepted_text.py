@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lsp.accepted_text import SETTLED_S, Kept, Settled
 from lsp.documents import Edit
-from lsp.kept import SETTLED_S, Kept, Settled
 
 URI, OTHER = "file:///a.py", "file:///b.py"
 BEFORE, TEXT, AFTER = "total = ", "sum(prices)", "\nprint(total)\n"

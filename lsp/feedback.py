@@ -1,160 +1,164 @@
-"""What is on the user's screen and what becomes of it: accepted whole or in part, refused, or typed over.
+"""What happens to suggestions on the screen: accepted, partly accepted, rejected, typed over.
 
-Tells the reuse ladder, the memory of refusals, the pace, the statistics. Must not know the protocol.
+Updates the suggestion cache, the rejections, the debounce and the statistics. Must not know the protocol.
 """
 
 from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from infill.statistics import Event, Row
-from lsp.accepted_text import Settled
-from lsp.activity import Rung
+from lsp.accepted_text import Kept
+from lsp.cursor import CursorContext
 from lsp.documents import Snapshot
-from lsp.inline_completion import Answer, InlineCompletion, Place
+from lsp.inline_completion import InlineCompletion
 from lsp.positions import column_to_index
 from lsp.session import Session
-from lsp.suggestion_cache import Origin, Suggestion
+from lsp.suggestion_cache import Anchor
+from lsp.suggestions import Origin, Suggestion, Suggestions
 
-REMEMBERED = 400  # offers
+REMEMBERED = 400  # suggestions
 
 
 @dataclass
-class Offer:
-    """A suggestion as it was offered at a place; `lead` stands before it in what the editor was given."""
+class _Shown:
+    """A suggestion sent to the editor. position: uri, text before and after the cursor; entry: as in CursorContext.
 
-    uri: str
-    before: str
-    after: str
-    lead: str
-    suggestion: Suggestion
+    since: when it was first shown. accepted: how many of its characters were accepted in parts.
+    """
+
+    position: tuple[str, str, str]
+    entry: str
     language: str | None
-    rung: Rung | None
-    seen_at: float
-    taken: int = 0  # characters of the suggestion, accepted in part
+    suggestion: Suggestion
+    origin: Origin | None
+    since: float
+    accepted: int = 0
+
+    @property
+    def uri(self) -> str:
+        return self.position[0]
 
 
-class Offers:
-    """Offers by the id of their suggestion; the newest of a document is the one on the screen."""
+class Feedback:
+    """Suggestions by id; the newest of each document is the one on the screen."""
 
     def __init__(self, session: Session, inline: InlineCompletion) -> None:
         self.session, self.inline = session, inline
-        self.by_id: OrderedDict[str, Offer] = OrderedDict()
-        self.on_screen: dict[str, Offer] = {}
+        self.by_id: OrderedDict[str, _Shown] = OrderedDict()
+        self.on_screen: dict[str, _Shown] = {}
 
-    def offered(self, place: Place, answer: Answer) -> None:
-        """This was sent to the editor, its first suggestion to be shown."""
-        suggestions, rung = answer.suggestions, answer.rung
-        if suggestions and suggestions[0].id not in self.by_id:
-            self._count("shown", place.snapshot.language, rung, len(suggestions[0].text), answer.total_ms)
-        for suggestion in suggestions:
+    def sent(self, context: CursorContext, found: Suggestions) -> None:
+        """These suggestions were sent to the editor, which shows the first one."""
+        items, uri, language = found.items, context.uri, context.snapshot.language
+        if items and items[0].id not in self.by_id:
+            self._count("shown", language, found.origin, len(items[0].text), found.total_ms)
+        position = uri, context.before, context.after
+        for suggestion in items:
             earlier = self.by_id.pop(suggestion.id, None)
-            seen = earlier.seen_at if earlier else time.monotonic()
-            language = place.snapshot.language
-            offer = Offer(place.uri, place.before, place.after, place.lead, suggestion, language, rung, seen)
-            self.by_id[suggestion.id] = offer
+            since = earlier.since if earlier else time.monotonic()
+            self.by_id[suggestion.id] = _Shown(position, context.entry, language, suggestion, found.origin, since)
         while len(self.by_id) > REMEMBERED:
             self.by_id.popitem(last=False)
-        if suggestions:
-            self.on_screen[place.uri] = self.by_id[suggestions[0].id]
+        if items:
+            self.on_screen[uri] = self.by_id[items[0].id]
         else:
-            self.on_screen.pop(place.uri, None)
+            self.on_screen.pop(uri, None)
 
     def shown(self, identifier: str) -> None:
-        """The editor shows this one now: another than the first of several."""
-        offer = self.by_id.get(identifier)
-        if offer is not None:
-            self.on_screen[offer.uri] = offer
-            self.session.ladder.shown(offer.uri, offer.before, offer.after, offer.suggestion)
+        """The editor now shows this one of several suggestions."""
+        shown = self.by_id.get(identifier)
+        if shown is not None:
+            self.on_screen[shown.uri] = shown
+            self.session.cache.shown(*shown.position, shown.suggestion)
 
     def accepted(self, identifier: str) -> None:
-        """The user took the whole of it."""
-        offer = self._taken(identifier)
-        if offer is None:
+        """The user accepted the whole suggestion."""
+        shown = self._remove(identifier)
+        if shown is None:
             return
-        session, suggestion = self.session, offer.suggestion
-        session.pace.accepted()
-        session.ladder.accepted(identifier)
-        self._count("accepted", offer.language, offer.rung, len(suggestion.text))
-        snapshot = session.documents.get(offer.uri)
+        session, suggestion, (uri, before, after) = self.session, shown.suggestion, shown.position
+        session.debounce.accepted()
+        session.cache.accepted(identifier)
+        self._count_shown("accepted", shown, len(suggestion.text))
+        snapshot = session.documents.get(uri)
         if snapshot is None:
             return
-        start = len(offer.before)
-        if snapshot.text.startswith(suggestion.text, start):
-            session.kept.accepted(identifier, offer.uri, offer.language, start, suggestion.text)
-        self.inline.ask_ahead(snapshot, offer.before + suggestion.text, offer.after[len(suggestion.swallow) :])
+        if snapshot.text.startswith(suggestion.text, len(before)):
+            session.accepted_text.accepted(uri, shown.language, len(before), suggestion.text)
+        self.inline.run_ahead(snapshot, before + suggestion.text, after[len(suggestion.swallow) :])
 
     def partly_accepted(self, identifier: str, length: int) -> None:
-        """The user took the first `length` UTF-16 units of what the editor was given, with what was taken before."""
-        offer = self.by_id.get(identifier)
-        if offer is None:
+        """The user accepted, in total, the first `length` UTF-16 units of what the editor was sent."""
+        shown = self.by_id.get(identifier)
+        if shown is None:
             return
-        text = offer.lead + offer.suggestion.text
-        taken = column_to_index(text, length, "utf-16") - len(offer.lead)
-        if taken >= len(offer.suggestion.text):
+        entry, text = shown.entry, shown.suggestion.text
+        accepted = column_to_index(entry + text, length, "utf-16") - len(entry)
+        if accepted >= len(text):
             self.accepted(identifier)
-        elif taken > offer.taken:
-            self.session.pace.accepted()
-            self.session.ladder.partly_accepted(identifier, taken)
-            self._count("partly", offer.language, offer.rung, taken - offer.taken)
-            offer.taken = taken
+        elif accepted > shown.accepted:
+            self.session.debounce.accepted()
+            self.session.cache.partly_accepted(identifier, accepted)
+            self._count_shown("partly", shown, accepted - shown.accepted)
+            shown.accepted = accepted
 
     def rejected(self, identifier: str) -> None:
-        """The user dismissed it."""
-        offer = self._taken(identifier)
-        if offer is not None:
-            self._refused(offer)
+        """The user dismissed the suggestion."""
+        shown = self._remove(identifier)
+        if shown is not None:
+            self.session.rejections.rejected(*shown.position, shown.suggestion.text)
+            self._count_rejected(shown)
 
     def changed(self, snapshot: Snapshot) -> None:
-        """The document changed: what stood on the screen and does not agree with it any more was refused."""
-        self.session.kept.changed(snapshot.uri, snapshot.edits)
-        offer = self.on_screen.get(snapshot.uri)
-        if offer is None:
+        """The document changed: a suggestion on the screen that disagrees with the change was rejected."""
+        self.session.accepted_text.changed(snapshot.uri, snapshot.edits)
+        shown = self.on_screen.get(snapshot.uri)
+        if shown is None:
             return
-        text, begun = snapshot.text, len(offer.before)
-        if text == offer.before + offer.after or text.startswith(offer.before + offer.suggestion.text):
+        text, (_, before, after) = snapshot.text, shown.position
+        if text == before + after or text.startswith(before + shown.suggestion.text):
             return
-        cursor = snapshot.edits[-1].start + len(snapshot.edits[-1].inserted) if snapshot.edits else begun
-        if Origin(offer.before, offer.after).fitting((offer.suggestion,), text[:cursor], text[cursor:]):
+        cursor = snapshot.edits[-1].start + len(snapshot.edits[-1].inserted) if snapshot.edits else len(before)
+        if Anchor(before, after).fitting((shown.suggestion,), text[:cursor], text[cursor:]):
             return
-        typed = text[begun:cursor] if text.startswith(offer.before) else ""
+        typed = text[len(before) : cursor] if text.startswith(before) else ""
         del self.on_screen[snapshot.uri]
-        seen = time.monotonic() - offer.seen_at
-        place = (offer.uri, offer.before, offer.after, offer.suggestion.text)
-        if self.session.rejections.typed_over(*place, typed, seen):
-            self.session.pace.rejected()
-            self._count("rejected", offer.language, offer.rung, len(offer.suggestion.text))
+        seen_s = time.monotonic() - shown.since
+        if self.session.rejections.typed_over(*shown.position, shown.suggestion.text, typed, seen_s):
+            self._count_rejected(shown)
 
     def closed(self, uri: str) -> None:
         self.on_screen.pop(uri, None)
-        for settled in self.session.kept.closed(uri):
-            self._note_kept(settled)
+        self._count_kept(self.session.accepted_text.closed(uri))
 
     def settle(self) -> None:
-        """Called now and then: accepted text that has stood for long enough is counted."""
-        for settled in self.session.kept.settled():
-            self._note_kept(settled)
+        """Counts accepted text that was followed for long enough; called periodically."""
+        self._count_kept(self.session.accepted_text.settled())
 
-    def _taken(self, identifier: str) -> Offer | None:
-        offer = self.by_id.pop(identifier, None)
-        if offer is not None and self.on_screen.get(offer.uri) is offer:
-            del self.on_screen[offer.uri]
-        return offer
+    def _remove(self, identifier: str) -> _Shown | None:
+        shown = self.by_id.pop(identifier, None)
+        if shown is not None and self.on_screen.get(shown.uri) is shown:
+            del self.on_screen[shown.uri]
+        return shown
 
-    def _refused(self, offer: Offer) -> None:
-        self.session.rejections.rejected(offer.uri, offer.before, offer.after, offer.suggestion.text)
-        self.session.pace.rejected()
-        self._count("rejected", offer.language, offer.rung, len(offer.suggestion.text))
+    def _count_rejected(self, shown: _Shown) -> None:
+        self.session.debounce.rejected()
+        self._count_shown("rejected", shown, len(shown.suggestion.text))
 
-    def _note_kept(self, settled: Settled) -> None:
-        self._count("kept", settled.language, None, 0, settled.share)
+    def _count_kept(self, results: Iterable[Kept]) -> None:
+        for kept in results:
+            self._count("kept", kept.language, None, 0, kept.share)
+
+    def _count_shown(self, event: Event, shown: _Shown, characters: int) -> None:
+        self._count(event, shown.language, shown.origin, characters)
 
     def _count(
-        self, event: Event, language: str | None, rung: Rung | None, characters: int, value: float | None = None
+        self, event: Event, language: str | None, origin: Origin | None, characters: int, value: float | None = None
     ) -> None:
-        statistics = self.session.statistics
-        if statistics is not None:
+        if self.session.statistics is not None:
             model = self.session.engine.state.model
-            statistics.add(Row(time.time(), event, language, model, rung, characters, value))
+            self.session.statistics.add(Row(time.time(), event, language, model, origin, characters, value))

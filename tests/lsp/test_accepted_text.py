@@ -6,19 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lsp.accepted_text import SETTLED_S, Kept, Settled
+from lsp.accepted_text import SETTLED_S, AcceptedText, Kept
 from lsp.documents import Edit
+from tests.lsp.clock import Clock
 
 URI, OTHER = "file:///a.py", "file:///b.py"
 BEFORE, TEXT, AFTER = "total = ", "sum(prices)", "\nprint(total)\n"
 START, END = len(BEFORE), len(BEFORE + TEXT)
-
-
-class Clock:
-    now = 50.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -27,14 +21,14 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def kept(clock: Clock) -> Kept:
-    kept = Kept(clock)
-    kept.accepted("1", URI, "python", START, TEXT)
-    return kept
+def accepted(clock: Clock) -> AcceptedText:
+    accepted = AcceptedText(clock)
+    accepted.accepted(URI, "python", START, TEXT)
+    return accepted
 
 
-def share(kept: Kept) -> float:
-    (settled,) = kept.closed(URI)
+def share(accepted: AcceptedText) -> float:
+    (settled,) = accepted.closed(URI)
     return settled.share
 
 
@@ -59,58 +53,58 @@ def share(kept: Kept) -> float:
         (Edit(0, BEFORE + TEXT + AFTER, BEFORE + "sum(items)" + AFTER), "sum(s)"),
     ],
 )
-def test_one_edit(kept: Kept, edit: Edit, left: str) -> None:
+def test_one_edit(accepted: AcceptedText, edit: Edit, left: str) -> None:
     assert (BEFORE + TEXT + AFTER)[edit.start :].startswith(edit.removed)
-    kept.changed(URI, [edit])
-    assert share(kept) == len(left) / len(TEXT)
+    accepted.changed(URI, [edit])
+    assert share(accepted) == len(left) / len(TEXT)
 
 
-def test_edits_of_one_message_count_one_after_the_other(kept: Kept) -> None:
-    kept.changed(URI, [Edit(0, "", "x"), Edit(START + 1, "sum", "")])
-    assert share(kept) == 8 / 11
-    kept.accepted("2", URI, "python", 0, TEXT)
-    kept.changed(URI, [Edit(0, "sum", "")])
-    kept.changed(URI, [Edit(0, "(", "")])
-    assert share(kept) == 7 / 11
+def test_edits_of_one_message_count_one_after_the_other(accepted: AcceptedText) -> None:
+    accepted.changed(URI, [Edit(0, "", "x"), Edit(START + 1, "sum", "")])
+    assert share(accepted) == 8 / 11
+    accepted.accepted(URI, "python", 0, TEXT)
+    accepted.changed(URI, [Edit(0, "sum", "")])
+    accepted.changed(URI, [Edit(0, "(", "")])
+    assert share(accepted) == 7 / 11
 
 
-def test_what_was_typed_into_it_is_not_it(kept: Kept) -> None:
-    kept.changed(URI, [Edit(START + 4, "", "all_")])
-    kept.changed(URI, [Edit(START + 4, "all_", "")])
-    assert share(kept) == 1.0
+def test_what_was_typed_into_it_is_not_it(accepted: AcceptedText) -> None:
+    accepted.changed(URI, [Edit(START + 4, "", "all_")])
+    accepted.changed(URI, [Edit(START + 4, "all_", "")])
+    assert share(accepted) == 1.0
 
 
-def test_other_documents_are_others(kept: Kept) -> None:
-    kept.accepted("2", OTHER, "python", 0, "x = 1")
-    kept.changed(OTHER, [Edit(0, "x = 1", "")])
-    assert kept.closed(OTHER) == [Settled("2", "python", 0.0)]
-    assert kept.closed(URI) == [Settled("1", "python", 1.0)]
+def test_other_documents_are_others(accepted: AcceptedText) -> None:
+    accepted.accepted(OTHER, "python", 0, "x = 1")
+    accepted.changed(OTHER, [Edit(0, "x = 1", "")])
+    assert accepted.closed(OTHER) == [Kept("python", 0.0)]
+    assert accepted.closed(URI) == [Kept("python", 1.0)]
 
 
-def test_it_is_told_once_when_the_text_has_settled(kept: Kept, clock: Clock) -> None:
+def test_it_is_told_once_when_the_text_has_settled(accepted: AcceptedText, clock: Clock) -> None:
     clock.now += SETTLED_S / 2
-    kept.accepted("2", URI, "python", 0, "x")
+    accepted.accepted(URI, "python", 0, "x")
     clock.now += SETTLED_S / 2 - 0.001
-    assert kept.settled() == []
-    kept.changed(URI, [Edit(START, TEXT, "")])
+    assert accepted.settled() == []
+    accepted.changed(URI, [Edit(START, TEXT, "")])
     clock.now += 0.001
-    assert kept.settled() == [Settled("1", "python", 0.0)]
-    assert kept.settled() == []
+    assert accepted.settled() == [Kept("python", 0.0)]
+    assert accepted.settled() == []
     clock.now += SETTLED_S
-    assert kept.settled() == [Settled("2", "python", 1.0)]
-    assert kept.settled() == kept.closed(URI) == []
+    assert accepted.settled() == [Kept("python", 1.0)]
+    assert accepted.settled() == accepted.closed(URI) == []
 
 
-def test_a_closed_document_is_told_at_once_and_then_forgotten(kept: Kept, clock: Clock) -> None:
-    assert kept.closed(URI) == [Settled("1", "python", 1.0)]
+def test_a_closed_document_is_told_at_once_and_then_forgotten(accepted: AcceptedText, clock: Clock) -> None:
+    assert accepted.closed(URI) == [Kept("python", 1.0)]
     clock.now += SETTLED_S
-    assert kept.closed(URI) == kept.settled() == []
-    kept.changed(URI, [Edit(0, "", "x")])
+    assert accepted.closed(URI) == accepted.settled() == []
+    accepted.changed(URI, [Edit(0, "", "x")])
 
 
-def test_empty_text_is_no_trouble(kept: Kept) -> None:
-    kept.accepted("2", OTHER, "python", 0, "")
-    assert kept.closed(OTHER) == [Settled("2", "python", 0.0)]
+def test_empty_text_is_no_trouble(accepted: AcceptedText) -> None:
+    accepted.accepted(OTHER, "python", 0, "")
+    assert accepted.closed(OTHER) == [Kept("python", 0.0)]
 
 
 PLACES = st.tuples(st.integers(0, 40), st.integers(0, 12), st.text("ABC", max_size=5))
@@ -123,16 +117,16 @@ def test_any_edits_against_marked_characters(accepted: tuple[int, int], places: 
     document = [
         (character, begin <= index < begin + length) for index, character in enumerate("abcdefghijklmnopqrstuvwx")
     ]
-    kept = Kept(Clock())
-    kept.accepted("1", URI, "python", begin, "".join(character for character, mine in document if mine))
+    accepted = AcceptedText(Clock())
+    accepted.accepted(URI, "python", begin, "".join(character for character, mine in document if mine))
     for start, removed, inserted in places:
         start = min(start, len(document))
         gone = "".join(character for character, _ in document[start : start + removed])
         if set(gone) & set(inserted):
             inserted = ""
-        kept.changed(URI, [Edit(start, gone, inserted)])
+        accepted.changed(URI, [Edit(start, gone, inserted)])
         document[start : start + removed] = [(character, False) for character in inserted]
-    assert share(kept) == sum(mine for _, mine in document) / length
+    assert share(accepted) == sum(mine for _, mine in document) / length
 
 
 @given(
@@ -153,8 +147,8 @@ def test_an_edit_that_writes_more_than_it_changes(
         Edit(start, text[start:end], inserted),
         Edit(left, text[left:right], text[left:start] + inserted + text[end:right]),
     ):
-        kept = Kept(Clock())
-        kept.accepted("1", URI, "python", 6, text[6:18])
-        kept.changed(URI, [edit, Edit(0, "", "one more")])
-        shares.append(share(kept))
+        accepted = AcceptedText(Clock())
+        accepted.accepted(URI, "python", 6, text[6:18])
+        accepted.changed(URI, [edit, Edit(0, "", "one more")])
+        shares.append(share(accepted))
     assert shares[0] == shares[1]

@@ -10,8 +10,9 @@ from typing import Any, get_args
 
 import pytest
 
-from lsp.activity import LAST, Activity, Outcome, Record, Rung
+from lsp.activity import LAST, Activity, Outcome, Record
 from lsp.settings import LspSettings
+from lsp.suggestions import Origin
 
 SECRET = "hush_hush"
 STATUS = {"kind": "Normal", "state": "ready", "message": "", "model": "pocket", "enabled": True, "latencyMs": 41.6}
@@ -23,14 +24,21 @@ SHOWN = Record(
     outcome="shown",
     rule=None,
     sentence=None,
-    rung="model",
+    origin="model",
     timings_ms={"context": 1.2, "encode": 20.4, "denoise": 60.6, "checks": 3.0, "total": 85.2},
     total_ms=120.0,
     characters=24,
     confidence=0.875,
 )
-QUIET = replace(
-    SHOWN, outcome="nothing", rule="in a comment", sentence="…", rung=None, timings_ms={}, characters=0, confidence=None
+SKIPPED = replace(
+    SHOWN,
+    outcome="nothing",
+    rule="in a comment",
+    sentence="…",
+    origin=None,
+    timings_ms={},
+    characters=0,
+    confidence=None,
 )
 
 
@@ -65,7 +73,7 @@ def test_a_report_says_what_runs_here() -> None:
         assert f"- {name}: " in text
     assert "- pygls: 2." in text
     assert f"- Python {sys.version_info.major}.{sys.version_info.minor}." in text
-    assert "- model: pocket, ready\n- enabled: true\n- latest answer: 42 ms\n- settings: as they come\n" in text
+    assert "- model: pocket, ready\n- enabled: true\n- latest answer: 42 ms\n- settings: defaults\n" in text
 
 
 def test_a_report_before_anything_was_answered() -> None:
@@ -75,7 +83,7 @@ def test_a_report_before_anything_was_answered() -> None:
 
 def test_a_report_shows_the_last_requests_with_their_stages() -> None:
     records = [replace(SHOWN, line=line, at=1000.0 + line / 4) for line in range(1, LAST + 6)]
-    rows = cells(report(*records, replace(QUIET, at=1010.0)), "s ago")
+    rows = cells(report(*records, replace(SKIPPED, at=1010.0)), "s ago")
     assert len(rows) == LAST
     assert rows[-2] == [
         *("1.2", "3", "35", "python", "shown", "", "model", "24", "0.88", "120"),
@@ -85,7 +93,7 @@ def test_a_report_shows_the_last_requests_with_their_stages() -> None:
 
 
 def test_a_report_counts_the_reasons_of_all_records() -> None:
-    records = [QUIET] * 40 + [SHOWN] * 3 + [replace(QUIET, rule="long line")]
+    records = [SKIPPED] * 40 + [SHOWN] * 3 + [replace(SKIPPED, rule="long line")]
     assert cells(report(*records), "outcome") == [
         ["nothing", "in a comment", "40"],
         ["shown", "", "3"],
@@ -95,8 +103,8 @@ def test_a_report_counts_the_reasons_of_all_records() -> None:
 
 def test_a_report_has_percentiles_of_what_was_shown() -> None:
     model = [replace(SHOWN, total_ms=float(time)) for time in range(100, 0, -1)]
-    others = [replace(SHOWN, rung="typed", total_ms=2.0), replace(SHOWN, outcome="failed", total_ms=9e9)]
-    assert cells(report(*model, *others), "shown by rung") == [
+    others = [replace(SHOWN, origin="typed", total_ms=2.0), replace(SHOWN, outcome="failed", total_ms=9e9)]
+    assert cells(report(*model, *others), "shown by origin") == [
         ["typed", "1", "2", "2", "2"],
         ["model", "100", "50", "95", "99"],
     ]
@@ -113,13 +121,13 @@ def test_settings_are_shown_where_they_hold_no_words_of_the_user() -> None:
 def test_a_record_has_no_place_for_code_or_names() -> None:
     """Whoever adds a field thinks of what it may hold: texts are from closed sets, but for the user's sentence."""
     assert [field.name for field in fields(Record)] == [
-        *("at", "document", "language", "line", "outcome", "rule", "sentence", "rung", "timings_ms"),
+        *("at", "document", "language", "line", "outcome", "rule", "sentence", "origin", "timings_ms"),
         *("total_ms", "characters", "confidence"),
     ]
     texts = {field.name for field in fields(Record) if "str" in str(field.type)} - {"timings_ms"}
     assert texts == {"language", "rule", "sentence"}
     assert set(get_args(Outcome)) == {"shown", "nothing", "superseded", "failed"}
-    assert set(get_args(Rung)) == {"typed", "cache", "running", "remainder", "model"}
+    assert set(get_args(Origin)) == {"typed", "cache", "running", "remainder", "model"}
 
 
 def changed_settings() -> dict[str, Any]:
@@ -143,7 +151,7 @@ def changed_settings() -> dict[str, Any]:
 @pytest.mark.parametrize("model", [f"/home/me/{SECRET}", f"./{SECRET}", SECRET, f"C:\\{SECRET}\\model"])
 def test_no_secret_comes_into_a_report(model: str) -> None:
     failed = replace(
-        QUIET,
+        SKIPPED,
         outcome="failed",
         rule="the engine failed",
         sentence=f"There is no model folder /home/me/{SECRET}.",

@@ -199,7 +199,7 @@ def test_a_document_that_is_not_open():
     assert store.get(URI) is None
     with pytest.raises(DocumentError) as caught:
         changed(store, whole("b"))
-    assert str(caught.value) == f"The document {URI} was changed, but is not open."
+    assert str(caught.value) == f"The document {URI} was changed but is not open."
 
 
 def test_the_document_last_touched_comes_first():

@@ -12,20 +12,20 @@ from lsprotocol import types
 
 from infill.code.syntax import parse
 from infill.findings import ignores
-from lsp import chunks as units_module
-from lsp.chunks import Unit, units
+from lsp import chunks
+from lsp.chunks import Chunk, chunks_in
 from lsp.dismissals import Dismissals
 from lsp.documents import Documents, Edit, Snapshot
-from lsp.tracked_findings import Mark, moved
+from lsp.tracked_findings import TrackedFinding, shifted
 
 TEXT = "value = first(alpha, beta)\n"
 
 
-def mark(text: str, part: str, number: int = 1, nth: int = 0) -> Mark:
+def finding(text: str, part: str, number: int = 1, nth: int = 0) -> TrackedFinding:
     start = -1
     for _ in range(nth + 1):
         start = text.index(part, start + 1)
-    return Mark(number, start, start + len(part), part, "wrong-name", "", "other")
+    return TrackedFinding(number, start, start + len(part), part, "wrong-name", "", "other")
 
 
 def edited(text: str, *edits: Edit) -> str:
@@ -42,7 +42,7 @@ def version(text: str, edits: Sequence[Edit]) -> Snapshot:
 def after(text: str, part: str, *edits: Edit) -> str | None:
     """What a mark of `part` stands at after the edits, None where it is gone."""
     now = edited(text, *edits)
-    kept = moved([mark(text, part)], version(now, edits))
+    kept = shifted([finding(text, part)], version(now, edits))
     return now[kept[0].start : kept[0].end] if kept else None
 
 
@@ -88,8 +88,8 @@ def test_a_mark_that_stays_stands_at_the_same_characters(data: st.DataObject) ->
             tags[at:stop] = [1000 * (number + 1) + one for one in range(len(inserted))]
         now = now[:at] + inserted + now[stop:]
         whole = whole and _holds(tags, around)
-    one = Mark(1, start, end, text[start:end], "code", "", "")
-    kept = moved([one], version(now, edits))
+    one = TrackedFinding(1, start, end, text[start:end], "code", "", "")
+    kept = shifted([one], version(now, edits))
     for each in kept:
         assert tags[each.start : each.end] == list(range(start, end)) and each.text == now[each.start : each.end]
     if whole and start < end and 0 < start and end < len(text):
@@ -132,23 +132,23 @@ def test_what_was_dismissed_is_known_where_it_was(now: str, nth: int, is_still: 
     before, later = snapshots(DISMISSED, now)
     dismissals = Dismissals()
     place = DISMISSED.index("sum(a")
-    one = Mark(1, place + 4, place + 5, "a", "wrong-name", "", "b")
+    one = TrackedFinding(1, place + 4, place + 5, "a", "wrong-name", "", "b")
     dismissals.dismiss(before, one)
     starts = [at for at in range(len(now)) if now.startswith(("sum(a", "len(b)), a"), at)]
     at = starts[nth] + (4 if now.startswith("sum", starts[nth]) else 9)
-    again = Mark(7, at, at + 1, "a", "wrong-name", "", "b")
+    again = TrackedFinding(7, at, at + 1, "a", "wrong-name", "", "b")
     assert dismissals.is_dismissed(later, again) is is_still
-    assert not dismissals.is_dismissed(later, Mark(8, at, at + 1, "a", "wrong-name", "", "c"))
-    assert not dismissals.is_dismissed(later, Mark(9, at, at + 1, "a", "misspelled", "", "b"))
+    assert not dismissals.is_dismissed(later, TrackedFinding(8, at, at + 1, "a", "wrong-name", "", "c"))
+    assert not dismissals.is_dismissed(later, TrackedFinding(9, at, at + 1, "a", "misspelled", "", "b"))
 
 
 def test_the_other_place_on_the_same_line_was_not_dismissed() -> None:
     text = "x = 1\ny = f(abc, abc)\nz = 2\n"
     (snapshot,) = snapshots(text)
     dismissals = Dismissals()
-    dismissals.dismiss(snapshot, mark(text, "abc"))
-    assert dismissals.is_dismissed(snapshot, mark(text, "abc"))
-    assert not dismissals.is_dismissed(snapshot, mark(text, "abc", nth=1))
+    dismissals.dismiss(snapshot, finding(text, "abc"))
+    assert dismissals.is_dismissed(snapshot, finding(text, "abc"))
+    assert not dismissals.is_dismissed(snapshot, finding(text, "abc", nth=1))
 
 
 def test_a_dismissal_follows_its_line_through_many_edits() -> None:
@@ -159,15 +159,15 @@ def test_a_dismissal_follows_its_line_through_many_edits() -> None:
         texts.append("\n".join(lines))
     versions = snapshots(*texts)
     dismissals = Dismissals()
-    dismissals.dismiss(versions[0], mark(texts[0], "wrnog"))
-    assert all(dismissals.is_dismissed(one, mark(one.text, "wrnog")) for one in versions)
-    assert not Dismissals().is_dismissed(versions[0], mark(texts[0], "wrnog"))
+    dismissals.dismiss(versions[0], finding(texts[0], "wrnog"))
+    assert all(dismissals.is_dismissed(one, finding(one.text, "wrnog")) for one in versions)
+    assert not Dismissals().is_dismissed(versions[0], finding(texts[0], "wrnog"))
 
 
 def parts(text: str, language: str = "python", start: int = 0, end: int = 10**9) -> list[str]:
     tree = parse(text, language)
     assert tree is not None
-    found = units(tree, start, end)
+    found = chunks_in(tree, start, end)
     assert all(text[one.start : one.end] == one.text for one in found)
     assert all(one.end < other.start for one, other in zip(found, found[1:], strict=False))
     return [one.text for one in found]
@@ -220,7 +220,7 @@ TYPESCRIPT = "export class A {\n  x = 1;\n  f() { return 1 }\n}\n"
 def test_of_what_is_long_the_members(monkeypatch: pytest.MonkeyPatch, text: str, language: str, wanted: Any) -> None:
     if language != "go":
         assert parts(text, language) == [text.rstrip().removesuffix("\n")]
-    monkeypatch.setattr(units_module, "LONG", 20)
+    monkeypatch.setattr(chunks, "LONG", 20)
     joined = "\n".join(parts(text, language))
     assert all(one.strip() in joined for one in wanted) and len(parts(text, language)) > 1
 
@@ -232,14 +232,14 @@ def test_of_what_is_broken_the_sound_members() -> None:
 
 
 def test_data_that_is_too_long_is_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(units_module, "LONGEST", 100)
+    monkeypatch.setattr(chunks, "LONGEST", 100)
     assert parts("x = [" + "1, " * 100 + "]\ny = 1\n") == ["y = 1"]
 
 
 def test_a_part_is_its_text() -> None:
     tree = parse("😀 = 1\nx = 2\n", "python")
     assert tree is not None
-    assert Unit(6, 11, "x = 2") in units(tree, 0, 100)
+    assert Chunk(6, 11, "x = 2") in chunks_in(tree, 0, 100)
 
 
 @pytest.mark.parametrize(

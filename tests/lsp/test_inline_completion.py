@@ -10,9 +10,11 @@ from lsprotocol import types
 
 import lsp.inline_completion
 from infill.request import Candidate, HoleCompletion, InfillRequest, InfillResult
-from lsp.inline_completion import Answer, InlineCompletion, Place
+from lsp.cursor import CursorContext
+from lsp.inline_completion import InlineCompletion
 from lsp.session import Client, Session
 from lsp.settings import LspSettings
+from lsp.suggestions import Suggestions
 
 URI = "untitled:one.py"
 
@@ -46,14 +48,14 @@ class Typing:
         self.session.engine.complete = self.engine.complete  # type: ignore[method-assign]
         self.inline = InlineCompletion(self.session)
         self.snapshot = self.session.documents.open(types.TextDocumentItem(URI, "python", 1, "total = "))
-        self.requests: list[asyncio.Task[Answer]] = []
+        self.requests: list[asyncio.Task[Suggestions]] = []
 
-    def ask(self) -> asyncio.Task[Answer]:
-        place = Place(self.snapshot, self.snapshot.text, "", False)
-        self.requests.append(asyncio.ensure_future(self.inline.answer(place)))
+    def ask(self) -> asyncio.Task[Suggestions]:
+        context = CursorContext(self.snapshot, self.snapshot.text, "")
+        self.requests.append(asyncio.ensure_future(self.inline.suggest(context)))
         return self.requests[-1]
 
-    def key(self, letter: str) -> asyncio.Task[Answer]:
+    def key(self, letter: str) -> asyncio.Task[Suggestions]:
         end = types.Position(0, len(self.snapshot.text))
         change = types.TextDocumentContentChangePartial(range=types.Range(end, end), text=letter)
         document = types.VersionedTextDocumentIdentifier(self.snapshot.version + 1, URI)
@@ -75,8 +77,8 @@ def test_one_run_serves_the_keys_that_go_on_as_it_says(monkeypatch: pytest.Monke
             last = typing.key(letter)
             await asyncio.sleep(0.055)
         typing.engine.go.set()
-        answer = await last
-        assert ([one.text for one in answer.suggestions], answer.rung) == (["+ second"], "running")
+        found = await last
+        assert ([one.text for one in found.items], found.origin) == (["+ second"], "running")
         assert typing.engine.asked == ["total = "] and not typing.engine.cancelled
         assert all(one.cancelled() for one in typing.requests[:-1])
 
@@ -106,9 +108,9 @@ def test_a_key_against_the_run_begins_another(monkeypatch: pytest.MonkeyPatch) -
             await asyncio.sleep(0.005)
         last = typing.key("o")
         typing.engine.go.set()
-        answer = await last
+        found = await last
         assert typing.engine.asked == ["total = ", "total = o"]
-        assert [one.text for one in answer.suggestions] == ["first"] and answer.rung == "model"
+        assert [one.text for one in found.items] == ["first"] and found.origin == "model"
 
     asyncio.run(play())
 
@@ -120,6 +122,6 @@ def test_a_document_that_is_closed_and_opened_again_is_answered() -> None:
         typing = Typing("first", delay_ms=0)
         typing.engine.go.set()
         typing.inline.closed(URI)
-        assert (await typing.ask()).suggestions
+        assert (await typing.ask()).items
 
     asyncio.run(play())

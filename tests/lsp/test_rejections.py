@@ -2,19 +2,13 @@
 
 import pytest
 
-from lsp.rejections import KEPT, KEPT_S, Rejections
+from lsp.rejections import REMEMBERED, REMEMBERED_S, Rejections
+from tests.lsp.clock import Clock
 
 URI = "file:///a.py"
 ABOVE = "def total(prices):\n    tax = 0.2\n"
 BELOW = "\n    return result\n"
 LINE = "    result = "
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -104,29 +98,18 @@ def test_typing_over_counts_only_where_it_was_seen_and_differs(
     rejections = Rejections(clock)
     assert rejections.typed_over(URI, ABOVE + LINE, BELOW, "sum(prices)", typed, seen_s) is counts
     assert rejections.is_rejected(URI, ABOVE + LINE, BELOW, "sum(prices)") is counts
-    assert (rejections.recent_rate() > 0) is counts
 
 
 def test_it_is_forgotten_with_time_and_with_many_others(rejections: Rejections, clock: Clock) -> None:
-    clock.now += KEPT_S - 1
+    clock.now += REMEMBERED_S - 1
     assert rejections.texts(URI, ABOVE + LINE, BELOW)
     clock.now += 2
     assert not rejections.texts(URI, ABOVE + LINE, BELOW)
     rejections.rejected(URI, ABOVE + LINE, BELOW, "sum(prices)")
-    for number in range(KEPT):
+    for number in range(REMEMBERED):
         assert rejections.is_rejected(URI, ABOVE + LINE, BELOW, "sum(prices)")
         rejections.rejected(URI, f"a{number}\nb{number} = ", "", f"{number}")
     assert not rejections.is_rejected(URI, ABOVE + LINE, BELOW, "sum(prices)")
-
-
-def test_the_rate_is_of_the_last_two_minutes(rejections: Rejections, clock: Clock) -> None:
-    clock.now += 60
-    rejections.rejected(URI, "x = ", "", "1")
-    assert rejections.recent_rate() == 1.0
-    clock.now += 61
-    assert rejections.recent_rate() == 0.5
-    clock.now += 60
-    assert rejections.recent_rate() == 0.0
 
 
 def test_the_latest_comes_first_and_each_once(rejections: Rejections) -> None:

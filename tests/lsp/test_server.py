@@ -72,7 +72,7 @@ def test_typing_on_along_a_suggestion_needs_no_model(shared: Client, uri: str) -
     shared.type(uri, LAST, CURSOR, offered[0])
     items = shared.inline(uri, LAST, CURSOR + 1)
     assert [item["insertText"] for item in items] == [offered[1:]]
-    assert shared.command("gesso.whyNothing")[0]["rung"] == "typed"
+    assert shared.command("gesso.whyNothing")[0]["origin"] == "typed"
 
 
 def test_the_same_place_again_comes_from_the_cache(shared: Client, uri: str) -> None:
@@ -83,7 +83,7 @@ def test_the_same_place_again_comes_from_the_cache(shared: Client, uri: str) -> 
     shared.change(uri, {"range": {"start": line, "end": {"line": LAST, "character": CURSOR + 1}}, "text": ""})
     second = shared.inline(uri, LAST, CURSOR)
     assert [item["insertText"] for item in first] == [item["insertText"] for item in second]
-    assert shared.command("gesso.whyNothing")[0]["rung"] in ("typed", "cache")
+    assert shared.command("gesso.whyNothing")[0]["origin"] in ("typed", "cache")
 
 
 def test_a_superseded_request_is_told_so(shared: Client, uri: str) -> None:

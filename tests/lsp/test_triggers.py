@@ -11,7 +11,7 @@ import pytest
 from infill.code.syntax import in_comment, in_string, parse
 from lsp.documents import Edit
 from lsp.settings import Eagerness
-from lsp.triggers import RULES, Kind, Situation, lines_wanted, why_quiet
+from lsp.triggers import RULES, Kind, Situation, lines_to_request, reason_to_skip
 
 LEVELS: tuple[Eagerness, ...] = get_args(Eagerness)
 SOURCES = Path(__file__).parents[2] / "infill"
@@ -25,9 +25,9 @@ def at(marked: str, language: str | None = "python", **more: Any) -> Situation:
 
 
 def rule(marked: str, eagerness: Eagerness = "balanced", **more: Any) -> str | None:
-    quiet = why_quiet(at(marked, eagerness=eagerness, **more))
-    assert quiet is None or quiet.sentence.endswith(".")
-    return quiet.rule if quiet else None
+    reason = reason_to_skip(at(marked, eagerness=eagerness, **more))
+    assert reason is None or reason.sentence.endswith(".")
+    return reason.rule if reason else None
 
 
 def by_level(marked: str, **more: Any) -> dict[str, str | None]:
@@ -120,7 +120,7 @@ def test_after_an_index_only_calm_is_quiet() -> None:
 
 def test_comments() -> None:
     def comment(marked: str, language: str = "python") -> dict[str, str | None]:
-        return by_level(marked, language=language, place="comment")
+        return by_level(marked, language=language, kind="comment")
 
     never: dict[str, str | None] = {"calm": "in a comment", "balanced": "in a comment", "eager": None}
     late: dict[str, str | None] = {"calm": "in a comment", "balanced": None, "eager": None}
@@ -137,8 +137,8 @@ def test_comments() -> None:
 
 def test_strings_are_for_the_eager() -> None:
     quiet = {"calm": "in a string", "balanced": "in a string", "eager": None}
-    assert by_level('print("total of |")', place="string") == quiet
-    assert by_level('def area():\n    """The area of |', place="string") == quiet
+    assert by_level('print("total of |")', kind="string") == quiet
+    assert by_level('def area():\n    """The area of |', kind="string") == quiet
 
 
 def changed(marked: str, *edits: tuple[int, str, str], **more: Any) -> str | None:
@@ -181,7 +181,7 @@ def test_keys_typed_fast_are_no_bulk_change(eagerness: Eagerness) -> None:
 def test_an_accepted_suggestion_of_several_lines_is_no_bulk_change() -> None:
     block = "for one in many:\n        yield one"
     assert changed("def each():\n    |", (20, "", block)) == "bulk change"
-    assert changed("def each():\n    |", (20, "", block), offered=block + "\n    return") is None
+    assert changed("def each():\n    |", (20, "", block), last_shown=block + "\n    return") is None
 
 
 def test_just_deleted() -> None:
@@ -195,12 +195,10 @@ def test_just_deleted() -> None:
 
 @pytest.mark.parametrize("eagerness", LEVELS)
 def test_what_every_level_is_quiet_at(eagerness: Eagerness) -> None:
-    assert rule("x = |", eagerness, has_selection=True) == "selecting"
-    assert rule("x = |", eagerness, in_snippet=True) == "in a snippet"
     assert rule("x = [" + "100, " * 90 + "|]", eagerness) == "long line"
     assert rule("x = [" + "100, " * 70 + "|]", eagerness) is None
-    quiet = why_quiet(Situation(" \n", "\n", "python", False, eagerness=eagerness))
-    assert quiet is not None and quiet.rule == "empty file"
+    reason = reason_to_skip(Situation(" \n", "\n", "python", False, eagerness=eagerness))
+    assert reason is not None and reason.rule == "empty file"
 
 
 def test_an_entry_of_the_popup_must_go_on_from_what_was_typed() -> None:
@@ -228,12 +226,12 @@ def test_calm_wants_some_letters() -> None:
 
 def test_asked_for_by_hand_no_rule_is_quiet() -> None:
     edits = (Edit(0, "a\nb\n", ""), Edit(90, "", "c\nd\n"))
-    places: tuple[Kind, ...] = ("comment", "string", "code")
-    for place in places:
+    kinds: tuple[Kind, ...] = ("comment", "string", "code")
+    for kind in kinds:
         for marked in ("x = call(val|ue)", "x = 1;|", "v|", "|", "# |", "x = " + "1" * 500 + "|"):
-            situation = at(marked, invoked=True, place=place, edits=edits, eagerness="calm", has_selection=True)
-            assert why_quiet(situation) is None
-    assert why_quiet(Situation("", "", None, True)) is None
+            situation = at(marked, invoked=True, kind=kind, edits=edits, eagerness="calm")
+            assert reason_to_skip(situation) is None
+    assert reason_to_skip(Situation("", "", None, True)) is None
 
 
 def test_rules_have_a_reason_and_a_name_of_their_own() -> None:
@@ -261,8 +259,8 @@ def test_rules_have_a_reason_and_a_name_of_their_own() -> None:
     ],
 )
 def test_several_lines_only_where_a_block_begins(marked: str, language: str | None, lines: str) -> None:
-    assert lines_wanted(at(marked, language)) == lines
-    assert lines_wanted(at(marked, language, multiline="never")) == "one"
+    assert lines_to_request(at(marked, language)) == lines
+    assert lines_to_request(at(marked, language, multiline="never")) == "one"
 
 
 def shares(text: str) -> dict[str, float]:
@@ -274,13 +272,13 @@ def shares(text: str) -> dict[str, float]:
         if re.match(r"[ \t]", text[offset:]) and not text[text.rfind("\n", 0, offset) + 1 : offset].strip():
             continue  # the editor indents
         keys += 1
-        place: Kind = "code"
+        kind: Kind = "code"
         if in_comment(tree, offset) or in_string(tree, offset):
-            place = "comment" if in_comment(tree, offset) else "string"
+            kind = "comment" if in_comment(tree, offset) else "string"
         before, edits = text[max(0, offset - 1_000) : offset], (Edit(offset - 1, "", text[offset - 1]),)
         for level in LEVELS:
-            situation = Situation(before, "\n", "python", False, place, edits, eagerness=level)
-            asked[level] += why_quiet(situation) is None
+            situation = Situation(before, "\n", "python", False, kind, edits, eagerness=level)
+            asked[level] += reason_to_skip(situation) is None
     return {level: count / keys for level, count in asked.items()}
 
 

@@ -10,9 +10,10 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from lsprotocol import converters, types
+from lsprotocol import types
+from lsprotocol.converters import get_converter
 from pygls.uris import to_fs_path
 
 from infill.version import installed_version
@@ -25,6 +26,7 @@ from lsp.documents import DocumentError
 from lsp.engine_process import EngineState
 from lsp.feedback import Feedback
 from lsp.inline_completion import InlineCompletion
+from lsp.positions import Encoding
 from lsp.progress import LoadProgress
 from lsp.protocol import Protocol, Server
 from lsp.session import Session
@@ -40,7 +42,7 @@ class GessoServer(Server):
     """The server of one client, and its session."""
 
     def __init__(self) -> None:
-        super().__init__("gesso", installed_version(), protocol_cls=Protocol, converter_factory=_converter)
+        super().__init__("gesso", installed_version(), protocol_cls=Protocol, converter_factory=get_converter)
         self.session = Session(self)
         self.inline = InlineCompletion(self.session)
         self.feedback = Feedback(self.session, self.inline)
@@ -94,10 +96,6 @@ class GessoServer(Server):
         self.window_show_message(types.ShowMessageParams(types.MessageType.Info, sentence))
 
 
-def _converter() -> Any:
-    return converters.get_converter()
-
-
 def _is_worth_logging(record: logging.LogRecord) -> bool:
     """False for cancellations of finished requests, which clients send all the time while the user types."""
     return not record.getMessage().startswith("Cancel notification for unknown message id")
@@ -121,7 +119,9 @@ def _register_lifecycle(server: GessoServer) -> None:
 
     @server.feature(types.INITIALIZE)
     def initialize(params: types.InitializeParams) -> None:
-        session.documents.encoding = _encoding(params)
+        session.documents.encoding = cast(
+            Encoding, types.PositionEncodingKind(server.workspace.position_encoding).value
+        )
         roots = [folder.uri for folder in params.workspace_folders or []] or [params.root_uri or ""]
         session.folders = tuple(Path(path) for uri in roots if uri and (path := to_fs_path(uri)))
         server.initial_settings = _section(params.initialization_options)
@@ -260,16 +260,6 @@ def _accepted_part(params: Any) -> tuple[str | None, int]:
 def _plain(value: Any) -> Any:
     """The parameters of a method outside the protocol as a dictionary; pygls may pass them as objects."""
     return value if isinstance(value, dict) else getattr(value, "__dict__", None) or getattr(value, "_asdict", dict)()
-
-
-def _encoding(params: types.InitializeParams) -> Any:
-    """The client's first supported position encoding, as pygls chooses it; UTF-16 by default."""
-    general = params.capabilities.general
-    for encoding in (general.position_encodings if general else None) or ():
-        name = str(getattr(encoding, "value", encoding))
-        if name in ("utf-8", "utf-16", "utf-32"):
-            return name
-    return "utf-16"
 
 
 def _has_inline_completion(capabilities: types.ClientCapabilities) -> bool:

@@ -119,17 +119,15 @@ class Session:
             self._private[snapshot.uri] = SkipReason("private file", sentence) if sentence else None
         return self._private[snapshot.uri]
 
-    def is_known_to_be_public(self, snapshot: Snapshot) -> bool:
-        return snapshot.uri in self._private and self._private[snapshot.uri] is None
-
     def neighbours(self, snapshot: Snapshot) -> tuple[Neighbour, ...]:
         """The most recently used documents in the same language that are known not to be private."""
+        public = {uri for uri, reason in self._private.items() if reason is None}
         others = [
             other
             for other in self.documents.recent()
             if other.uri != snapshot.uri
             and other.language == snapshot.language
-            and self.is_known_to_be_public(other)
+            and other.uri in public
             and other.length <= NEIGHBOUR_CHARS
         ]
         return tuple(Neighbour(other.path or other.uri, other.text) for other in others[:NEIGHBOURS])

@@ -1,4 +1,4 @@
-"""What was accepted is followed through any edits, and its share told once, when the text has settled."""
+"""Accepted text is followed through any edits, and the share that was kept is returned once."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_one_edit(accepted: AcceptedText, edit: Edit, left: str) -> None:
     assert share(accepted) == len(left) / len(TEXT)
 
 
-def test_edits_of_one_message_count_one_after_the_other(accepted: AcceptedText) -> None:
+def test_edits_of_one_message_are_applied_in_order(accepted: AcceptedText) -> None:
     accepted.changed(URI, [Edit(0, "", "x"), Edit(START + 1, "sum", "")])
     assert share(accepted) == 8 / 11
     accepted.accepted(URI, "python", 0, TEXT)
@@ -68,20 +68,20 @@ def test_edits_of_one_message_count_one_after_the_other(accepted: AcceptedText) 
     assert share(accepted) == 7 / 11
 
 
-def test_what_was_typed_into_it_is_not_it(accepted: AcceptedText) -> None:
+def test_text_typed_into_it_does_not_count(accepted: AcceptedText) -> None:
     accepted.changed(URI, [Edit(START + 4, "", "all_")])
     accepted.changed(URI, [Edit(START + 4, "all_", "")])
     assert share(accepted) == 1.0
 
 
-def test_other_documents_are_others(accepted: AcceptedText) -> None:
+def test_documents_are_independent(accepted: AcceptedText) -> None:
     accepted.accepted(OTHER, "python", 0, "x = 1")
     accepted.changed(OTHER, [Edit(0, "x = 1", "")])
     assert accepted.closed(OTHER) == [Kept("python", 0.0)]
     assert accepted.closed(URI) == [Kept("python", 1.0)]
 
 
-def test_it_is_told_once_when_the_text_has_settled(accepted: AcceptedText, clock: Clock) -> None:
+def test_each_result_is_returned_once_after_the_settling_time(accepted: AcceptedText, clock: Clock) -> None:
     clock.now += SETTLED_S / 2
     accepted.accepted(URI, "python", 0, "x")
     clock.now += SETTLED_S / 2 - 0.001
@@ -95,14 +95,14 @@ def test_it_is_told_once_when_the_text_has_settled(accepted: AcceptedText, clock
     assert accepted.settled() == accepted.closed(URI) == []
 
 
-def test_a_closed_document_is_told_at_once_and_then_forgotten(accepted: AcceptedText, clock: Clock) -> None:
+def test_closing_a_document_returns_its_results_at_once(accepted: AcceptedText, clock: Clock) -> None:
     assert accepted.closed(URI) == [Kept("python", 1.0)]
     clock.now += SETTLED_S
     assert accepted.closed(URI) == accepted.settled() == []
     accepted.changed(URI, [Edit(0, "", "x")])
 
 
-def test_empty_text_is_no_trouble(accepted: AcceptedText) -> None:
+def test_empty_text(accepted: AcceptedText) -> None:
     accepted.accepted(OTHER, "python", 0, "")
     assert accepted.closed(OTHER) == [Kept("python", 0.0)]
 
@@ -111,14 +111,14 @@ PLACES = st.tuples(st.integers(0, 40), st.integers(0, 12), st.text("ABC", max_si
 
 
 @given(accepted=st.tuples(st.integers(0, 12), st.integers(1, 12)), places=st.lists(PLACES, max_size=25))
-def test_any_edits_against_marked_characters(accepted: tuple[int, int], places: list[tuple[int, int, str]]) -> None:
-    """The document as characters that know whether they were accepted; what is typed is like nothing in it."""
+def test_any_edits_against_flagged_characters(accepted: tuple[int, int], places: list[tuple[int, int, str]]) -> None:
+    """Against a document of characters with an accepted flag. Typed characters differ from all of its characters."""
     begin, length = accepted
     document = [
         (character, begin <= index < begin + length) for index, character in enumerate("abcdefghijklmnopqrstuvwx")
     ]
     accepted = AcceptedText(Clock())
-    accepted.accepted(URI, "python", begin, "".join(character for character, mine in document if mine))
+    accepted.accepted(URI, "python", begin, "".join(character for character, is_accepted in document if is_accepted))
     for start, removed, inserted in places:
         start = min(start, len(document))
         gone = "".join(character for character, _ in document[start : start + removed])
@@ -126,7 +126,7 @@ def test_any_edits_against_marked_characters(accepted: tuple[int, int], places: 
             inserted = ""
         accepted.changed(URI, [Edit(start, gone, inserted)])
         document[start : start + removed] = [(character, False) for character in inserted]
-    assert share(accepted) == sum(mine for _, mine in document) / length
+    assert share(accepted) == sum(is_accepted for _, is_accepted in document) / length
 
 
 @given(
@@ -135,10 +135,10 @@ def test_any_edits_against_marked_characters(accepted: tuple[int, int], places: 
     inserted=st.text("ABC", max_size=5),
     wider=st.tuples(st.integers(0, 24), st.integers(0, 24)),
 )
-def test_an_edit_that_writes_more_than_it_changes(
+def test_an_edit_that_replaces_more_than_it_changes(
     start: int, removed: int, inserted: str, wider: tuple[int, int]
 ) -> None:
-    """Some editors replace the line or the whole document where one character changed."""
+    """Some editors replace the line or the whole document to change one character."""
     text = "abcdefghijklmnopqrstuvwx"
     end = min(len(text), start + removed)
     left, right = max(0, start - wider[0]), min(len(text), end + wider[1])

@@ -1,4 +1,4 @@
-"""The notes on requests, and the report made of them: enough to find a fault, and nothing of the user's."""
+"""The records of requests and the report made from them, which contains nothing of the user's."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def report(*records: Record, status: dict[str, Any] | None = None, settings: dic
 
 
 def cells(text: str, first: str) -> list[list[str]]:
-    """The rows below the heading of the table that begins with `first`."""
+    """The rows of the table whose first heading is `first`."""
     lines = text.splitlines()
     begin = next(number for number, line in enumerate(lines) if line.startswith(f"| {first} |"))
     rows = [*lines[begin + 2 :], ""]
     return [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows[: rows.index("")]]
 
 
-def test_the_last_ones_oldest_first() -> None:
+def test_the_last_records_come_oldest_first() -> None:
     activity = Activity(size=5)
     for line in range(8):
         activity.add(replace(SHOWN, line=line))
@@ -66,7 +66,7 @@ def test_the_last_ones_oldest_first() -> None:
     assert activity.last(0) == []
 
 
-def test_a_report_says_what_runs_here() -> None:
+def test_a_report_describes_the_installation() -> None:
     text = report()
     assert text.startswith("## Gesso\n")
     for name in ("gesso", "pygls", "torch", "transformers"):
@@ -76,7 +76,7 @@ def test_a_report_says_what_runs_here() -> None:
     assert "- model: pocket, ready\n- enabled: true\n- latest answer: 42 ms\n- settings: defaults\n" in text
 
 
-def test_a_report_before_anything_was_answered() -> None:
+def test_a_report_before_the_first_request() -> None:
     text = report(status={**STATUS, "model": "", "state": "stopped", "latencyMs": None, "enabled": False})
     assert "- model: none, stopped\n- enabled: false\n- latest answer: none yet\n" in text
 
@@ -110,7 +110,7 @@ def test_a_report_has_percentiles_of_what_was_shown() -> None:
     ]
 
 
-def test_settings_are_shown_where_they_hold_no_words_of_the_user() -> None:
+def test_settings_are_shown_if_they_cannot_hold_the_users_own_words() -> None:
     settings = {"delay_ms": 200, "eagerness": "calm", "statistics": False, "min_confidence": None, "device": "cuda:1"}
     text = report(settings=settings)
     line = "- settings: eagerness calm, delay_ms 200, statistics false, device cuda:1, min_confidence None\n"
@@ -118,8 +118,8 @@ def test_settings_are_shown_where_they_hold_no_words_of_the_user() -> None:
     assert "model owner/name" in report(settings={"model": "owner/name"})
 
 
-def test_a_record_has_no_place_for_code_or_names() -> None:
-    """Whoever adds a field thinks of what it may hold: texts are from closed sets, but for the user's sentence."""
+def test_a_record_cannot_hold_code_or_names() -> None:
+    """A new field must be added here: strings come from fixed sets, except the sentence for the user."""
     assert [field.name for field in fields(Record)] == [
         *("at", "document", "language", "line", "outcome", "rule", "sentence", "origin", "timings_ms"),
         *("total_ms", "characters", "confidence"),
@@ -131,7 +131,7 @@ def test_a_record_has_no_place_for_code_or_names() -> None:
 
 
 def changed_settings() -> dict[str, Any]:
-    """Every setting, with the secret wherever a text can stand."""
+    """Every setting, with the secret in each that can hold any text."""
     secrets = {
         "languages": {SECRET: False},
         "disabled_paths": (f"{SECRET}/**",),
@@ -149,7 +149,7 @@ def changed_settings() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("model", [f"/home/me/{SECRET}", f"./{SECRET}", SECRET, f"C:\\{SECRET}\\model"])
-def test_no_secret_comes_into_a_report(model: str) -> None:
+def test_a_report_contains_no_secret(model: str) -> None:
     failed = replace(
         SKIPPED,
         outcome="failed",
@@ -164,7 +164,7 @@ def test_no_secret_comes_into_a_report(model: str) -> None:
     assert "- model: a folder, ready" in text
 
 
-def test_nothing_slow_is_imported_for_it() -> None:
+def test_it_imports_nothing_slow() -> None:
     script = (
         "import sys; from lsp.activity import Activity; Activity().report({'model': 'pocket'}, {});"
         "print([name for name in ('torch', 'transformers', 'numpy') if name in sys.modules])"

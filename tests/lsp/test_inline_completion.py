@@ -1,4 +1,4 @@
-"""One request after another while the engine is at work: which run is joined, which is left."""
+"""Successive requests while the engine is busy: which run they join, and which they cancel."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ URI = "untitled:one.py"
 
 
 class Engine:
-    """Answers when it is told to, always with the same text for the place where it was asked."""
+    """Answers when `go` is set, always with the same text."""
 
     def __init__(self, says: str) -> None:
         self.says, self.asked, self.cancelled = says, list[str](), 0
@@ -39,7 +39,7 @@ class Engine:
 
 
 class Typing:
-    """A document in which one types at the end, and a suggestion is asked for after each key."""
+    """A user who types at the end of a document and requests a suggestion after each key."""
 
     def __init__(self, says: str, delay_ms: int) -> None:
         self.engine = Engine(says)
@@ -64,8 +64,8 @@ class Typing:
         return self.ask()
 
 
-def test_one_run_serves_the_keys_that_go_on_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keys come faster than the wait before a run and the time that a run may be left alone; none of them ends it."""
+def test_one_run_serves_all_keys_that_agree_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys come faster than the wait before a run and the grace period of a run; none of them cancels it."""
     monkeypatch.setattr(lsp.inline_completion, "GRACE_S", 0.06)
 
     async def play() -> None:
@@ -85,7 +85,7 @@ def test_one_run_serves_the_keys_that_go_on_as_it_says(monkeypatch: pytest.Monke
     asyncio.run(play())
 
 
-def test_a_run_that_nobody_wants_is_ended_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_without_waiters_is_cancelled_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lsp.inline_completion, "GRACE_S", 0.02)
 
     async def play() -> None:
@@ -100,7 +100,7 @@ def test_a_run_that_nobody_wants_is_ended_after_a_while(monkeypatch: pytest.Monk
     asyncio.run(asyncio.wait_for(play(), 20))
 
 
-def test_a_key_against_the_run_begins_another(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_that_disagrees_with_the_run_starts_another(monkeypatch: pytest.MonkeyPatch) -> None:
     async def play() -> None:
         typing = Typing("first", delay_ms=0)
         typing.ask()
@@ -115,8 +115,8 @@ def test_a_key_against_the_run_begins_another(monkeypatch: pytest.MonkeyPatch) -
     asyncio.run(play())
 
 
-def test_a_document_that_is_closed_and_opened_again_is_answered() -> None:
-    """Whatever task tells of the closing is not cancelled by the next request."""
+def test_a_document_that_was_closed_and_reopened_gets_suggestions() -> None:
+    """The next request does not cancel the task that reported the closing."""
 
     async def play() -> None:
         typing = Typing("first", delay_ms=0)

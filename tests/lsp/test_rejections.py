@@ -1,4 +1,4 @@
-"""Rejections survive edits elsewhere, belong to their place, and fade."""
+"""Rejections survive edits elsewhere, belong to their position, and expire."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def rejections(clock: Clock) -> Rejections:
     return rejections
 
 
-def test_the_same_text_at_the_same_place_only(rejections: Rejections) -> None:
+def test_only_the_same_text_at_the_same_position(rejections: Rejections) -> None:
     assert rejections.is_rejected(URI, ABOVE + LINE, BELOW, "sum(prices)")
     assert rejections.texts(URI, ABOVE + LINE, BELOW) == ("sum(prices)",)
     assert not rejections.is_rejected(URI, ABOVE + LINE, BELOW, "min(prices)")
@@ -45,18 +45,18 @@ def test_the_same_text_at_the_same_place_only(rejections: Rejections) -> None:
         pytest.param(ABOVE + "if tax:\n    " + LINE, BELOW, id="put under a condition"),
     ],
 )
-def test_edits_around_it_change_nothing(rejections: Rejections, before: str, after: str) -> None:
+def test_edits_around_the_position_change_nothing(rejections: Rejections, before: str, after: str) -> None:
     assert rejections.is_rejected(URI, before, after, "sum(prices)")
 
 
-def test_another_line_beside_it_is_another_place(rejections: Rejections) -> None:
+def test_a_neighbouring_line_is_another_position(rejections: Rejections) -> None:
     assert not rejections.is_rejected(URI, ABOVE + LINE + "1\n    whole = ", BELOW, "sum(prices)")
     assert not rejections.is_rejected(URI, ABOVE + LINE + "0\n" + LINE, "\n    print()\n", "sum(prices)")
     assert not rejections.is_rejected(URI, ABOVE + "    yield from (", BELOW, "sum(prices)")
     assert not rejections.is_rejected(URI, ABOVE + LINE, ")\n    return x\n", "sum(prices)")
 
 
-def test_what_is_left_of_it_after_typing_on_or_back_is_rejected_too(rejections: Rejections) -> None:
+def test_the_rest_after_typing_or_deleting_is_rejected_too(rejections: Rejections) -> None:
     assert rejections.is_rejected(URI, ABOVE + LINE + "sum(", ")" + BELOW, "prices)")
     assert rejections.is_rejected(URI, ABOVE + "    resu", BELOW, "lt = sum(prices)")
     assert not rejections.is_rejected(URI, ABOVE + LINE + "max(", BELOW, "prices)")
@@ -67,7 +67,7 @@ def test_kinds_of_line_ends_do_not_matter(rejections: Rejections) -> None:
     assert rejections.is_rejected(URI, ABOVE + LINE, BELOW, "f(\n)")
 
 
-def test_a_line_that_says_nothing_needs_both_neighbours(clock: Clock) -> None:
+def test_a_line_without_words_needs_both_neighbours(clock: Clock) -> None:
     rejections = Rejections(clock)
     rejections.rejected(URI, "    }\n    ", "\n}\n", "close();")
     assert rejections.is_rejected(URI, "    }\n", "\n}\n", "    close();")  # the cursor before the indentation
@@ -92,7 +92,7 @@ def test_a_line_that_says_nothing_needs_both_neighbours(clock: Clock) -> None:
         ("sum(prices)\n", 5, False),
     ],
 )
-def test_typing_over_counts_only_where_it_was_seen_and_differs(
+def test_typing_over_rejects_only_what_was_seen_and_differs(
     clock: Clock, typed: str, seen_s: float, counts: bool
 ) -> None:
     rejections = Rejections(clock)
@@ -100,7 +100,7 @@ def test_typing_over_counts_only_where_it_was_seen_and_differs(
     assert rejections.is_rejected(URI, ABOVE + LINE, BELOW, "sum(prices)") is counts
 
 
-def test_it_is_forgotten_with_time_and_with_many_others(rejections: Rejections, clock: Clock) -> None:
+def test_rejections_are_forgotten_after_a_while_or_after_many_others(rejections: Rejections, clock: Clock) -> None:
     clock.now += REMEMBERED_S - 1
     assert rejections.texts(URI, ABOVE + LINE, BELOW)
     clock.now += 2
@@ -112,7 +112,7 @@ def test_it_is_forgotten_with_time_and_with_many_others(rejections: Rejections, 
     assert not rejections.is_rejected(URI, ABOVE + LINE, BELOW, "sum(prices)")
 
 
-def test_the_latest_comes_first_and_each_once(rejections: Rejections) -> None:
+def test_the_latest_rejection_comes_first_and_each_once(rejections: Rejections) -> None:
     rejections.rejected(URI, ABOVE + LINE, BELOW, "max(prices)")
     rejections.rejected(URI, ABOVE + LINE, BELOW, "max(prices)\n")
     assert rejections.texts(URI, ABOVE + LINE, BELOW) == ("max(prices)", "sum(prices)")

@@ -1,4 +1,4 @@
-"""What the suggestion cache serves agrees with what was typed."""
+"""The suggestion cache serves what agrees with the typed text."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def test_typing_as_suggested_leaves_the_rest_with_the_same_id() -> None:
 
 
 @pytest.mark.parametrize("typed", ["g", "foo(bat", "foo(bar)", "foo(bar)\n", "foo(bar)\n "])
-def test_something_else_or_all_of_it_typed_leaves_nothing(typed: str) -> None:
+def test_typing_something_else_or_all_of_it_leaves_nothing(typed: str) -> None:
     assert stored("x = ", "\n", suggest("foo(bar)\n"), shown=True).look_up(URI, "x = " + typed, "\n") is None
 
 
-def test_going_back_within_what_was_typed_and_undoing_bring_it_back() -> None:
+def test_deleting_and_undoing_bring_it_back() -> None:
     cache = stored("x = ", "\n", suggest("foo(bar)"), shown=True)
     for typed, rest in [("foo(", "bar)"), ("f", "oo(bar)"), ("fx", None), ("f", "oo(bar)"), ("", "foo(bar)")]:
         found = cache.look_up(URI, "x = " + typed, "\n")
@@ -56,14 +56,14 @@ def test_going_back_within_what_was_typed_and_undoing_bring_it_back() -> None:
     assert cache.look_up(URI, "x =", "\n") is None
 
 
-def test_what_is_on_the_screen_stays_though_a_newer_answer_is_nearer() -> None:
+def test_the_suggestion_on_the_screen_beats_a_newer_nearer_one() -> None:
     cache = stored("x = ", "\n", suggest("foo(bar)"), shown=True)
     cache.store(URI, "x = f", "\n", [suggest("ull()", "2")], "auto")
     assert best(cache, "x = f", "\n") == ("typed", "oo(bar)", "")
     assert best(cache, "x = fu", "\n") == ("cache", "ll()", "")
 
 
-def test_it_needs_no_answer_kept_for_it() -> None:
+def test_the_suggestion_on_the_screen_needs_no_entry() -> None:
     cache = SuggestionCache(Clock(), capacity=0)
     cache.shown(URI, "x = ", "\n", suggest("foo"))
     assert best(cache, "x = f", "\n") == ("typed", "oo", "")
@@ -95,18 +95,18 @@ def test_brackets_that_the_editor_closes_are_swallowed(
     ("typed", "after"),
     [("print(", "))\n"), ("print(", "]\n"), ("print", ")\n"), ("print()", ")\n"), ("print(", ")x\n")],
 )
-def test_other_text_right_of_the_cursor_is_another_place(typed: str, after: str) -> None:
+def test_other_text_right_of_the_cursor_is_another_position(typed: str, after: str) -> None:
     assert stored("", "\n", suggest("print() + f()"), shown=True).look_up(URI, typed, after) is None
     assert stored("", "\n", suggest("'a' + 'b'"), shown=True).look_up(URI, "'a'", "'\n") is None
 
 
-def test_closers_that_do_not_come_again_would_hide_it() -> None:
+def test_closers_that_the_suggestion_does_not_repeat_hide_it() -> None:
     cache = stored("", "\n", suggest("if (\n    a"), shown=True)
     assert best(cache, "if (", "\n") == ("typed", "\n    a", "")
     assert cache.look_up(URI, "if (", ")\n") is None
 
 
-def test_what_it_swallows_may_be_typed_over() -> None:
+def test_swallowed_text_may_be_typed_over() -> None:
     cache = stored("foo(", ")\n", suggest("a) + b", swallow=")"), shown=True)
     assert best(cache, "foo(a", ")\n") == ("typed", ") + b", ")")
     assert best(cache, "foo(a)", "\n") == ("typed", " + b", "")
@@ -116,7 +116,7 @@ def test_what_it_swallows_may_be_typed_over() -> None:
 # -- the cache
 
 
-def test_the_cache_looks_at_both_sides_and_survives_edits_elsewhere() -> None:
+def test_both_sides_must_match_and_edits_elsewhere_do_not_matter() -> None:
     before, after = "y = 1\n" * 500 + "x = ", "\nz\n" * 200
     cache = stored(before, after, suggest("foo"))
     assert best(cache, before, after) == ("cache", "foo", "")
@@ -126,14 +126,14 @@ def test_the_cache_looks_at_both_sides_and_survives_edits_elsewhere() -> None:
     assert cache.look_up("file:///b.py", before, after) is None
 
 
-def test_an_end_of_the_text_is_no_beginning_of_more() -> None:
+def test_the_end_of_the_text_must_match_too() -> None:
     assert stored("x = ", "\n", suggest("foo")).look_up(URI, "x = ", "\ny = 1") is None
     assert stored("x = ", "", suggest("foo")).look_up(URI, "x = ", "1") is None
     whole = "\n" * (AFTER + 50)
     assert stored("x = ", whole, suggest("foo")).look_up(URI, "x = ", whole + "more") is not None
 
 
-def test_several_alternatives_are_narrowed_and_the_nearest_answer_comes_first() -> None:
+def test_typing_narrows_alternatives_and_the_nearest_entry_comes_first() -> None:
     cache = stored("x = ", "", suggest("foo", "1"), suggest("far", "2"), suggest("bar", "3"))
     found = cache.look_up(URI, "x = f", "")
     assert found == Suggestions((suggest("oo", "1"), suggest("ar", "2")), "cache")
@@ -142,7 +142,7 @@ def test_several_alternatives_are_narrowed_and_the_nearest_answer_comes_first() 
     assert best(cache, "x = fa", "") == ("cache", "r", "")
 
 
-def test_nothing_good_is_remembered_for_a_short_time_at_that_very_place() -> None:
+def test_an_empty_result_is_kept_briefly_for_its_position() -> None:
     clock = Clock()
     cache = SuggestionCache(clock)
     cache.store(URI, "a\nx = ", "\n", [], "auto")
@@ -153,7 +153,7 @@ def test_nothing_good_is_remembered_for_a_short_time_at_that_very_place() -> Non
     assert cache.look_up(URI, "a\nx = ", "\n") is None
 
 
-def test_answers_grow_old() -> None:
+def test_entries_expire() -> None:
     clock = Clock()
     cache = SuggestionCache(clock)
     cache.store(URI, "x = ", "", [suggest("foo")], "auto")
@@ -164,7 +164,7 @@ def test_answers_grow_old() -> None:
     assert len(cache) == 0
 
 
-def test_it_is_bounded_in_answers_and_characters_and_drops_what_was_not_used() -> None:
+def test_entries_and_characters_are_limited_and_unused_entries_dropped() -> None:
     cache = SuggestionCache(Clock(), capacity=3)
     for number in range(3):
         cache.store(URI, f"{number}\nx = ", "", [suggest("foo")], "auto")
@@ -180,7 +180,7 @@ def test_it_is_bounded_in_answers_and_characters_and_drops_what_was_not_used() -
     assert len(cache) == 0
 
 
-def test_a_newer_answer_for_a_place_replaces_the_older() -> None:
+def test_a_newer_entry_replaces_an_older_one() -> None:
     cache = stored("x = ", "", suggest("foo", "1"))
     cache.store(URI, "x = ", "", [suggest("bar", "2")], "auto")
     assert cache.look_up(URI, "x = ", "") == Suggestions((suggest("bar", "2"),), "cache")
@@ -197,12 +197,12 @@ def test_a_newer_answer_for_a_place_replaces_the_older() -> None:
         ("", "    return x", "\tre", "turn x"),
         ("    ", "return x", "    ", "return x"),
         ("    ", "return x", "    b", None),
-        ("", "    return x", "r", None),  # the user chose to indent less
-        ("x =", "y", "  ", None),  # this is no indentation
-        ("", "    if x:\n        y", "\t", None),  # the lines below would stand wrong
+        ("", "    return x", "r", None),  # the user indents less
+        ("x =", "y", "  ", None),  # not indentation
+        ("", "    if x:\n        y", "\t", None),  # the lines below would be indented wrongly
     ],
 )
-def test_indentation_that_is_being_typed_may_differ(left: str, text: str, typed: str, rest: str | None) -> None:
+def test_typed_indentation_may_differ(left: str, text: str, typed: str, rest: str | None) -> None:
     for shown in (True, False):
         found = stored("a:\n" + left, "\nb", suggest(text), shown=shown).look_up(URI, "a:\n" + left + typed, "\nb")
         assert (found.items[0].text if found else None) == rest
@@ -217,12 +217,12 @@ def test_kinds_of_line_ends_do_not_matter() -> None:
     assert best(cache, "a\rif x: ", "\rb") == ("typed", "y", "")
 
 
-def test_emoji_are_characters_like_others() -> None:
+def test_emoji_are_ordinary_characters() -> None:
     cache = stored("👍 = '", "'\n", suggest("🇩🇪👩‍👩‍👧 ok"), shown=True)
     assert best(cache, "👍 = '🇩🇪👩", "'\n") == ("typed", "\u200d👩‍👧 ok", "")
 
 
-def test_a_line_longer_than_typing_is_followed() -> None:
+def test_very_long_lines() -> None:
     before = "word " * REACH
     cache = stored(before, "", suggest("and more"))
     assert best(cache, before, "") == ("cache", "and more", "")
@@ -237,16 +237,16 @@ def test_many_lines_typed_as_suggested(end: str) -> None:
     assert found and found[1] == text[-3:]
 
 
-# -- the remainder of a longer answer
+# -- the remainder of a longer suggestion
 
-ANSWER = "first(a)\n    second(b)\n\n    third"
+LONGER = "first(a)\n    second(b)\n\n    third"
 
 
 @pytest.mark.parametrize("accepts", [True, False])
-def test_of_a_longer_answer_one_line_is_served_at_a_time(accepts: bool) -> None:
+def test_a_longer_suggestion_is_served_line_by_line(accepts: bool) -> None:
     cache = SuggestionCache(Clock())
     before, after = "def f():\n    ", "\nx"
-    offered = cache.store(URI, before, after, [suggest(ANSWER)], "one")
+    offered = cache.store(URI, before, after, [suggest(LONGER)], "one")
     seen = []
     while offered:
         suggestion = offered[0]
@@ -264,29 +264,29 @@ def test_of_a_longer_answer_one_line_is_served_at_a_time(accepts: bool) -> None:
     assert seen[0][1] == "1" and len({identifier for _, identifier in seen}) == 3
 
 
-def test_of_alternatives_that_look_the_same_the_first_is_served() -> None:
+def test_equal_alternatives_are_served_once() -> None:
     alternatives = [suggest("a\nb", "1"), suggest("a\nc", "2"), suggest("d", "3")]
     cache = stored("x\n", "\n", *alternatives, lines="one")
     assert cache.look_up(URI, "x\n", "\n") == Suggestions((suggest("a", "1"), suggest("d", "3")), "cache")
     assert cache.look_up(URI, "x\na", "\n") == Suggestions((suggest("\nb", "1+1"), suggest("\nc", "2+1")), "remainder")
 
 
-def test_an_id_does_not_change_while_its_line_is_typed() -> None:
-    cache = stored("x\n", "\n", suggest(ANSWER), lines="one")
-    identifiers = [cache.look_up(URI, "x\n" + ANSWER[:end], "\n") for end in range(len(ANSWER))]
+def test_the_id_stays_the_same_while_a_line_is_typed() -> None:
+    cache = stored("x\n", "\n", suggest(LONGER), lines="one")
+    identifiers = [cache.look_up(URI, "x\n" + LONGER[:end], "\n") for end in range(len(LONGER))]
     by_line = [found.items[0].id for found in identifiers if found]
-    assert len(by_line) == len(ANSWER)
+    assert len(by_line) == len(LONGER)
     assert by_line == sorted(by_line) and len(set(by_line)) == 3
 
 
-def test_accepted_text_is_off_the_screen_and_comes_back_by_undo() -> None:
+def test_an_accepted_suggestion_comes_back_by_undo() -> None:
     cache = stored("x = ", "\n", suggest("foo"), shown=True)
     cache.accepted("1")
     assert cache.look_up(URI, "x = foo", "\n") is None
     assert best(cache, "x = ", "\n") == ("cache", "foo", "")
 
 
-def test_of_what_was_accepted_in_part_the_rest_is_served_and_kept() -> None:
+def test_the_rest_of_a_partly_accepted_suggestion_is_served_and_kept() -> None:
     cache = SuggestionCache(Clock(), capacity=2)
     cache.store(URI, "a\nx = ", "\n", [suggest("foo bar")], "auto")
     cache.shown(URI, "a\nx = ", "\n", suggest("foo bar"))
@@ -299,7 +299,7 @@ def test_of_what_was_accepted_in_part_the_rest_is_served_and_kept() -> None:
     assert best(cache, "a\nx = foo", "\n") == ("cache", " bar", "")
 
 
-def test_what_is_swallowed_goes_with_the_line_that_brings_it_again() -> None:
+def test_swallowed_text_belongs_to_the_line_that_repeats_it() -> None:
     cache = stored("foo(", ")\n", suggest("\n  a\n)", swallow=")"), lines="one")
     found = cache.look_up(URI, "foo(", ")\n")
     assert found and found.items == (suggest("\n  a"),)
@@ -310,10 +310,10 @@ def test_what_is_swallowed_goes_with_the_line_that_brings_it_again() -> None:
     assert best(cache, "foo(a)", "\n") == ("remainder", "\nb", "")
 
 
-# -- a run on its way
+# -- anchors
 
 
-def test_a_run_agrees_while_the_user_only_types_on() -> None:
+def test_an_anchor_agrees_while_the_user_only_types() -> None:
     anchor = Anchor("y = 1\nx = ", ")\n")
     assert anchor.agrees("y = 1\nx = ", ")\n")
     assert anchor.agrees("y = 1\nx = f(", "))\n")
@@ -325,7 +325,7 @@ def test_a_run_agrees_while_the_user_only_types_on() -> None:
     assert not anchor.agrees("y = 1\nx = " + "a" * (REACH + 1), ")\n")  # pasted
 
 
-def test_of_a_runs_answer_those_stay_that_begin_as_was_typed() -> None:
+def test_fitting_suggestions_begin_with_what_was_typed() -> None:
     anchor = Anchor("x = ", "\n")
     answer = (suggest("foo(1)", "1"), suggest("bar", "2"), suggest("fo", "3"), suggest("foo(2)", "4"))
     assert anchor.fitting(answer, "x = ", "\n") == answer

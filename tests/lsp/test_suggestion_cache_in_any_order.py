@@ -17,8 +17,7 @@ PAIRS = {"(": ")", "[": "]", '"': '"'}
 
 
 class AnyOrder(RuleBasedStateMachine):
-    """Types, deletes, undoes, accepts in a small text; `answers` holds (before, after, suggestion) of all that was
-    ever answered."""
+    """Edits a small text. `answers` holds (before, after, suggestion) of all suggestions that were ever stored."""
 
     @initialize(
         before=strategies.sampled_from(["", "a = ", "b\r\n", "(\n  "]), after=strategies.sampled_from(["", ")", "\nb"])
@@ -118,8 +117,8 @@ class AnyOrder(RuleBasedStateMachine):
         return found.items[0] if found and found.items else None
 
     def check(self, suggestion: Suggestion) -> None:
-        """Accepting this gives what accepting a stored answer at its own place would have given, or the first lines
-        of that, or that with the user's indentation."""
+        """Accepting this gives the same text as accepting a stored suggestion at its own position, or its first lines,
+        or the same with the user's indentation."""
         assert suggestion.text
         assert self.after.startswith(suggestion.swallow)
         gives = self.before + suggestion.text

@@ -39,12 +39,12 @@ class _Accepted:
                 spans += [(end + shift, last + shift)] if last > end else []
         self.spans = spans
 
-    def kept(self) -> Kept:
-        return Kept(self.language, sum(last - first for first, last in self.spans) / max(1, self.characters))
+    def kept_share(self) -> KeptShare:
+        return KeptShare(self.language, sum(last - first for first, last in self.spans) / max(1, self.characters))
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptShare:
     """share: of the accepted characters, 0 to 1."""
 
     language: str | None
@@ -69,15 +69,15 @@ class AcceptedText:
             for edit in edits:
                 accepted.edited(edit)
 
-    def closed(self, uri: str) -> list[Kept]:
+    def closed(self, uri: str) -> list[KeptShare]:
         """Results for a closed document, which nobody will edit further."""
-        return [accepted.kept() for accepted in self._followed.pop(uri, [])]
+        return [accepted.kept_share() for accepted in self._followed.pop(uri, [])]
 
-    def settled(self) -> list[Kept]:
+    def settled(self) -> list[KeptShare]:
         """Results for text that was accepted at least `SETTLED_S` ago, each returned once."""
         found, now = [], self._clock()
         for uri, followed in list(self._followed.items()):
-            found += [accepted.kept() for accepted in followed if now - accepted.at >= SETTLED_S]
+            found += [accepted.kept_share() for accepted in followed if now - accepted.at >= SETTLED_S]
             if recent := [accepted for accepted in followed if now - accepted.at < SETTLED_S]:
                 self._followed[uri] = recent
             else:

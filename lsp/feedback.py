@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from infill.statistics import Event, Row
-from lsp.accepted_text import Kept
+from lsp.accepted_text import KeptShare
 from lsp.cursor import CursorContext
 from lsp.documents import Snapshot
 from lsp.inline_completion import InlineCompletion
@@ -149,7 +149,7 @@ class Feedback:
         self.session.debounce.rejected()
         self._count_shown("rejected", shown, len(shown.suggestion.text))
 
-    def _count_kept(self, results: Iterable[Kept]) -> None:
+    def _count_kept(self, results: Iterable[KeptShare]) -> None:
         for kept in results:
             self._count("kept", kept.language, None, 0, kept.share)
 

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from lsprotocol import types
 from lsprotocol.converters import get_converter
@@ -26,7 +26,6 @@ from lsp.documents import DocumentError
 from lsp.engine_process import EngineState
 from lsp.feedback import Feedback
 from lsp.inline_completion import InlineCompletion
-from lsp.positions import Encoding
 from lsp.progress import LoadProgress
 from lsp.protocol import Protocol, Server
 from lsp.session import Session
@@ -119,9 +118,7 @@ def _register_lifecycle(server: GessoServer) -> None:
 
     @server.feature(types.INITIALIZE)
     def initialize(params: types.InitializeParams) -> None:
-        session.documents.encoding = cast(
-            Encoding, types.PositionEncodingKind(server.workspace.position_encoding).value
-        )
+        session.documents.encoding = types.PositionEncodingKind(server.workspace.position_encoding).value
         roots = [folder.uri for folder in params.workspace_folders or []] or [params.root_uri or ""]
         session.folders = tuple(Path(path) for uri in roots if uri and (path := to_fs_path(uri)))
         server.initial_settings = _section(params.initialization_options)

@@ -227,9 +227,9 @@ def _rest(suggestion: Suggestion, typed: str, indenting: bool, head: str, after:
     text = _cut(suggestion.text, typed, indenting)
     if text is None or not text.strip():
         return None
-    for closed, gone in _changes_right(head, len(suggestion.swallow), typed, after):
+    for closed, overtyped in _changes_right(head, len(suggestion.swallow), typed, after):
         if _in_order(closed, text):  # editors hide a suggestion that does not repeat what it replaces
-            return replace(suggestion, text=text, swallow=closed + suggestion.swallow[gone:])
+            return replace(suggestion, text=text, swallow=closed + suggestion.swallow[overtyped:])
     return None
 
 
@@ -257,16 +257,16 @@ def _changes_right(head: str, swallow: int, typed: str, after: str) -> Iterator[
 
     Yields what the editor closed before it, and how many of its first `swallow` characters were typed over.
     """
-    for gone in range(swallow + 1):
-        if not _in_order(head[:gone], typed):
+    for overtyped in range(swallow + 1):
+        if not _in_order(head[:overtyped], typed):
             return
-        kept = head[gone:]
+        kept = head[overtyped:]
         for length in range(min(AUTO_CLOSED, len(after)) + 1):
             if not may_close(after[:length], typed):
                 break
             ends_too = len(head) == AFTER or len(after) == length + len(kept)
             if ends_too and after.startswith(kept, length):
-                yield after[:length], gone
+                yield after[:length], overtyped
 
 
 def may_close(closers: str, typed: str) -> bool:

@@ -33,11 +33,11 @@ class _Followed:
         self.busy = False
         self.waiting: list[tuple[Snapshot, asyncio.Future[SyntaxTree | None]]] = []
 
-    def resolve(self, everyone: bool = False) -> None:
+    def resolve(self, all_waiters: bool = False) -> None:
         """Gives the tree to those who wait for the parsed snapshot, and None to those who wait for an outdated one."""
         waiting, self.waiting = self.waiting, []
         for snapshot, future in waiting:
-            if snapshot is self.newest is not self.parsed and not everyone:
+            if snapshot is self.newest is not self.parsed and not all_waiters:
                 self.waiting.append((snapshot, future))
             elif not future.done():
                 future.set_result(self.tree if snapshot is self.parsed else None)
@@ -67,7 +67,7 @@ class Trees:
 
     def closed(self, uri: str) -> None:
         if (followed := self._followed.pop(uri, None)) is not None:
-            followed.resolve(everyone=True)
+            followed.resolve(all_waiters=True)
 
     async def tree(self, snapshot: Snapshot, timeout_s: float) -> SyntaxTree | None:
         """The tree of exactly this snapshot; None if it has no grammar, is outdated, or takes longer to parse."""

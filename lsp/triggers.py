@@ -23,7 +23,7 @@ Kind = Literal["code", "comment", "string"]
 LONG_LINE = 400  # characters
 LETTERS = 3  # least letters of a word to complete
 COMMENT_WORDS = 3  # least words in a comment to complete
-PLACES = 2  # most separate changes by one key: the typed text, and an import added by a completion
+CHANGES = 2  # most separate changes by one key: the typed text, and an import added by a completion
 _LINE_END = re.compile(r"[\r\n]")
 _AFTER_OK = re.compile(r"[\s)\]}>\"'`;,:]*+\{?\s*\Z")
 _WORD_END = re.compile(r"\w\Z")
@@ -87,7 +87,7 @@ def bulk_change(situation: Situation) -> SkipReason | None:
     edits = situation.edits
     apart = sum(not _touch(one, other) for one, other in pairwise(edits))
     pasted = any(_has_lines(edit.inserted) and edit.inserted not in situation.last_shown for edit in edits)
-    if apart < PLACES and not pasted and not any(_has_lines(edit.removed) for edit in edits):
+    if apart < CHANGES and not pasted and not any(_has_lines(edit.removed) for edit in edits):
         return None
     return SkipReason("bulk change", "Much text changed at once; suggestions continue when you type.")
 

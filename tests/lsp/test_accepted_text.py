@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lsp.accepted_text import SETTLED_S, AcceptedText, Kept
+from lsp.accepted_text import SETTLED_S, AcceptedText, KeptShare
 from lsp.documents import Edit
 from tests.lsp.clock import Clock
 
@@ -77,8 +77,8 @@ def test_text_typed_into_it_does_not_count(accepted: AcceptedText) -> None:
 def test_documents_are_independent(accepted: AcceptedText) -> None:
     accepted.accepted(OTHER, "python", 0, "x = 1")
     accepted.changed(OTHER, [Edit(0, "x = 1", "")])
-    assert accepted.closed(OTHER) == [Kept("python", 0.0)]
-    assert accepted.closed(URI) == [Kept("python", 1.0)]
+    assert accepted.closed(OTHER) == [KeptShare("python", 0.0)]
+    assert accepted.closed(URI) == [KeptShare("python", 1.0)]
 
 
 def test_each_result_is_returned_once_after_the_settling_time(accepted: AcceptedText, clock: Clock) -> None:
@@ -88,15 +88,15 @@ def test_each_result_is_returned_once_after_the_settling_time(accepted: Accepted
     assert accepted.settled() == []
     accepted.changed(URI, [Edit(START, TEXT, "")])
     clock.now += 0.001
-    assert accepted.settled() == [Kept("python", 0.0)]
+    assert accepted.settled() == [KeptShare("python", 0.0)]
     assert accepted.settled() == []
     clock.now += SETTLED_S
-    assert accepted.settled() == [Kept("python", 1.0)]
+    assert accepted.settled() == [KeptShare("python", 1.0)]
     assert accepted.settled() == accepted.closed(URI) == []
 
 
 def test_closing_a_document_returns_its_results_at_once(accepted: AcceptedText, clock: Clock) -> None:
-    assert accepted.closed(URI) == [Kept("python", 1.0)]
+    assert accepted.closed(URI) == [KeptShare("python", 1.0)]
     clock.now += SETTLED_S
     assert accepted.closed(URI) == accepted.settled() == []
     accepted.changed(URI, [Edit(0, "", "x")])
@@ -104,14 +104,14 @@ def test_closing_a_document_returns_its_results_at_once(accepted: AcceptedText, 
 
 def test_empty_text(accepted: AcceptedText) -> None:
     accepted.accepted(OTHER, "python", 0, "")
-    assert accepted.closed(OTHER) == [Kept("python", 0.0)]
+    assert accepted.closed(OTHER) == [KeptShare("python", 0.0)]
 
 
-PLACES = st.tuples(st.integers(0, 40), st.integers(0, 12), st.text("ABC", max_size=5))
+EDITS = st.tuples(st.integers(0, 40), st.integers(0, 12), st.text("ABC", max_size=5))
 
 
-@given(accepted=st.tuples(st.integers(0, 12), st.integers(1, 12)), places=st.lists(PLACES, max_size=25))
-def test_any_edits_against_flagged_characters(accepted: tuple[int, int], places: list[tuple[int, int, str]]) -> None:
+@given(accepted=st.tuples(st.integers(0, 12), st.integers(1, 12)), edits=st.lists(EDITS, max_size=25))
+def test_any_edits_against_flagged_characters(accepted: tuple[int, int], edits: list[tuple[int, int, str]]) -> None:
     """Against a document of characters with an accepted flag. Typed characters differ from all of its characters."""
     begin, length = accepted
     document = [
@@ -119,12 +119,12 @@ def test_any_edits_against_flagged_characters(accepted: tuple[int, int], places:
     ]
     accepted = AcceptedText(Clock())
     accepted.accepted(URI, "python", begin, "".join(character for character, is_accepted in document if is_accepted))
-    for start, removed, inserted in places:
+    for start, removed, inserted in edits:
         start = min(start, len(document))
-        gone = "".join(character for character, _ in document[start : start + removed])
-        if set(gone) & set(inserted):
+        removed_text = "".join(character for character, _ in document[start : start + removed])
+        if set(removed_text) & set(inserted):
             inserted = ""
-        accepted.changed(URI, [Edit(start, gone, inserted)])
+        accepted.changed(URI, [Edit(start, removed_text, inserted)])
         document[start : start + removed] = [(character, False) for character in inserted]
     assert share(accepted) == sum(is_accepted for _, is_accepted in document) / length
 

@@ -42,7 +42,7 @@ class Linted:
     def open(self, text: str = CODE, language: str = "python") -> None:
         self.client.open(self.uri, text, language)
 
-    def asked(self) -> list[str]:
+    def linted(self) -> list[str]:
         """The chunks of this document that were sent to the worker, in order."""
         return [part for note in self.notes() for part in note["asked"]]
 
@@ -62,10 +62,10 @@ class Linted:
     def wait(self, shown: list[str]) -> None:
         self.client.wait(lambda: self.shown() == shown, 10)
 
-    def wait_until_asked(self, condition: Callable[[list[str]], bool]) -> None:
+    def wait_until_linted(self, condition: Callable[[list[str]], bool]) -> None:
         deadline = time.monotonic() + 10
-        while not condition(self.asked()):
-            assert time.monotonic() < deadline, self.asked()
+        while not condition(self.linted()):
+            assert time.monotonic() < deadline, self.linted()
             time.sleep(0.01)
 
     def rest(self) -> None:
@@ -194,15 +194,15 @@ def test_a_finding_is_published_as_a_hint_with_its_version(doc: Linted) -> None:
 def test_only_the_changed_function_is_linted_again(doc: Linted) -> None:
     doc.open()
     doc.wait(["wrong-name 2:11"])
-    assert doc.asked() == ["def first(a):\n    b = a\n    return wrnog", "def second():\n    return 2"]
+    assert doc.linted() == ["def first(a):\n    b = a\n    return wrnog", "def second():\n    return 2"]
     doc.replace(6, 11, 12, "plsu")
     doc.wait(["wrong-name 2:11", "misspelled 6:11"])
-    assert doc.asked()[2:] == ["def second():\n    return plsu"]
+    assert doc.linted()[2:] == ["def second():\n    return plsu"]
     doc.client.type(doc.uri, 0, 0, "import os\n\n\n")
     doc.wait(["wrong-name 5:11", "misspelled 9:11"])
-    doc.wait_until_asked(lambda asked: asked[3:] == ["import os"])
+    doc.wait_until_linted(lambda chunks: chunks[3:] == ["import os"])
     doc.rest()
-    assert len(doc.asked()) == 4
+    assert len(doc.linted()) == 4
 
 
 def test_a_finding_stays_while_its_function_is_edited_elsewhere(doc: Linted) -> None:
@@ -211,7 +211,7 @@ def test_a_finding_stays_while_its_function_is_edited_elsewhere(doc: Linted) -> 
     for number, character in enumerate("long_name"):
         doc.client.type(doc.uri, 1, 9 + number, character)
         time.sleep(0.03)
-    doc.wait_until_asked(lambda asked: "def first(a):\n    b = along_name\n    return wrnog" in asked)
+    doc.wait_until_linted(lambda chunks: "def first(a):\n    b = along_name\n    return wrnog" in chunks)
     doc.rest()
     assert all(_codes(one["diagnostics"]) == ["wrong-name 2:11"] for one in doc.published())
 
@@ -222,18 +222,18 @@ def test_a_finding_goes_with_its_text_and_comes_back_from_the_cache(doc: Linted)
     doc.client.type(doc.uri, 2, 16, "s")
     doc.wait([])
     assert doc.published()[-1]["version"] == 2
-    doc.wait_until_asked(lambda asked: any("wrnogs" in one for one in asked))
+    doc.wait_until_linted(lambda chunks: any("wrnogs" in one for one in chunks))
     doc.wait(["wrong-name 2:11"])
-    before = len(doc.asked())
+    before = len(doc.linted())
     doc.replace(2, 16, 17, "")
     doc.wait(["wrong-name 2:11"])
     doc.rest()
-    assert len(doc.asked()) == before
+    assert len(doc.linted()) == before
 
 
 def test_a_superseded_run_is_cancelled(doc: Linted) -> None:
     doc.open("def first():\n    return endless\n")
-    doc.wait_until_asked(bool)
+    doc.wait_until_linted(bool)
     doc.replace(1, 11, 18, "wrnog")
     doc.wait(["wrong-name 1:11"])
 
@@ -243,21 +243,21 @@ def test_nothing_is_linted_while_the_user_types(doc: Linted) -> None:
     for number in range(20):
         doc.client.type(doc.uri, 1, 12 + number, "0")
         time.sleep(0.03)
-    doc.wait_until_asked(bool)
-    assert doc.asked() == ["def first():\n    return 1" + "0" * 20]
+    doc.wait_until_linted(bool)
+    assert doc.linted() == ["def first():\n    return 1" + "0" * 20]
 
 
 def test_only_code_near_the_user_is_linted(doc: Linted) -> None:
     functions = [f"def f{number}():\n    return wrnog{number}\n" for number in range(200)]
     doc.open("".join(functions))
-    doc.wait_until_asked(bool)
+    doc.wait_until_linted(bool)
     doc.rest()
-    far = len(doc.asked())
-    assert "def f0():" in doc.asked()[0] and 20 < far < 60
+    far = len(doc.linted())
+    assert "def f0():" in doc.linted()[0] and 20 < far < 60
     doc.actions(398, 0)
-    doc.wait_until_asked(lambda asked: any("f199" in one for one in asked))
+    doc.wait_until_linted(lambda chunks: any("f199" in one for one in chunks))
     doc.rest()
-    assert len(doc.asked()) < 120 and len(set(doc.asked())) == len(doc.asked())
+    assert len(doc.linted()) < 120 and len(set(doc.linted())) == len(doc.linted())
     assert any(shown.endswith("399:11") for shown in doc.shown()) and "wrong-name 1:11" in doc.shown()
 
 
@@ -269,25 +269,25 @@ def test_of_many_opened_documents_only_the_last_are_linted_until_the_user_visits
         doc.open()
     docs[-1].wait(["wrong-name 2:11"])
     docs[-1].rest()
-    assert [bool(doc.asked()) for doc in docs] == [False] * 8 + [True] * 4
+    assert [bool(doc.linted()) for doc in docs] == [False] * 8 + [True] * 4
     docs[0].actions(0, 0)
     docs[0].wait(["wrong-name 2:11"])
-    assert not docs[1].asked()
+    assert not docs[1].linted()
 
 
 def test_code_with_syntax_errors_is_not_linted(doc: Linted) -> None:
     doc.open("def first():\n    return wrnog(\n\n\ndef second():\n    return plsu\n")
     doc.wait(["misspelled 5:11"])
-    assert not any("wrnog" in one for one in doc.asked())
+    assert not any("wrnog" in one for one in doc.linted())
 
 
 def test_code_that_the_engine_cannot_lint_is_not_sent_again(doc: Linted) -> None:
     doc.open("def first():\n    return input\n")
-    doc.wait_until_asked(bool)
+    doc.wait_until_linted(bool)
     doc.rest()
     doc.client.type(doc.uri, 0, 0, "\n")
     doc.rest()
-    assert len(doc.asked()) == 1 and doc.published() == []
+    assert len(doc.linted()) == 1 and doc.published() == []
 
 
 def test_many_edits_at_once_lose_no_finding_and_cost_no_request(doc: Linted) -> None:
@@ -297,7 +297,7 @@ def test_many_edits_at_once_lose_no_finding_and_cost_no_request(doc: Linted) -> 
     doc.client.change(doc.uri, *({"range": line, "text": "\n"} for _ in range(100)))
     doc.wait(["wrong-name 2:11"])
     doc.rest()
-    assert doc.shown() == ["wrong-name 2:11"] and len(doc.asked()) == 2
+    assert doc.shown() == ["wrong-name 2:11"] and len(doc.linted()) == 2
 
 
 def test_line_ends_and_wide_characters(doc: Linted) -> None:
@@ -352,7 +352,7 @@ def test_the_actions_for_a_finding(doc: Linted) -> None:
     assert doc.actions(1, 3) == []
     doc.apply(actions[0])
     doc.wait([])
-    doc.wait_until_asked(lambda asked: "def first(a):\n    b = a\n    return wrong" in asked)
+    doc.wait_until_linted(lambda chunks: "def first(a):\n    b = a\n    return wrong" in chunks)
 
 
 @pytest.mark.parametrize(
@@ -387,7 +387,7 @@ def test_ignore_here_adds_a_comment(doc: Linted) -> None:
     doc.wait(["wrong-name 2:11"])
     doc.apply(doc.action("Ignore here", 2, 13))
     doc.wait([])
-    doc.wait_until_asked(lambda asked: asked[-1].endswith("return wrnog  # gesso: ignore"))
+    doc.wait_until_linted(lambda chunks: chunks[-1].endswith("return wrnog  # gesso: ignore"))
     doc.rest()
     assert doc.shown() == []
 
@@ -417,7 +417,7 @@ def test_a_dismissed_finding_stays_dismissed(doc: Linted) -> None:
     doc.wait(["wrong-name 13:11"])
     doc.client.type(doc.uri, 5, 16, " + 1")
     doc.client.type(doc.uri, 4, 8, "c + ")
-    doc.wait_until_asked(lambda asked: any("c + a" in one for one in asked))
+    doc.wait_until_linted(lambda chunks: any("c + a" in one for one in chunks))
     doc.rest()
     assert doc.shown() == ["wrong-name 13:11"]
     doc.client.notify("textDocument/didClose", {"textDocument": {"uri": doc.uri}})
@@ -438,7 +438,7 @@ def test_ignoring_a_kind(start: Callable[..., Client], tmp_path: Path, log: Path
         and "wrong-name" in messages[-1]["message"]
     )
     doc.client.type(doc.uri, 6, 15, " + wrnog")
-    doc.wait_until_asked(lambda asked: any("plsu + wrnog" in one for one in asked))
+    doc.wait_until_linted(lambda chunks: any("plsu + wrnog" in one for one in chunks))
     assert doc.notes()[-1]["off"] == ["wrong-name"]
 
 
@@ -463,7 +463,7 @@ def test_switched_off_and_on_again(start: Callable[..., Client], tmp_path: Path,
     doc.wait(["wrong-name 2:11"])
     doc.client.command("gesso.setEnabled", False)
     doc.wait([])
-    assert len(doc.asked()) == 2, "cached findings are still valid"
+    assert len(doc.linted()) == 2, "cached findings are still valid"
 
 
 @pytest.mark.parametrize("model", ["no lint", "broken lint"])
@@ -600,12 +600,12 @@ def test_style_is_linted_if_a_setting_includes_it(start: Callable[..., Client], 
     fix = doc.actions(1, 5)[0]
     assert fix["title"] == "Change to `pls_um` in 2 places"
     doc.client.type(doc.uri, 2, 0, "    print(plsUm)\n")
-    doc.wait_until_asked(lambda asked: any("print" in one for one in asked))
+    doc.wait_until_linted(lambda chunks: any("print" in one for one in chunks))
     doc.apply(doc.action("Change", 1, 5))
     doc.wait([])
-    doc.wait_until_asked(
-        lambda asked: (
-            asked[-1]
+    doc.wait_until_linted(
+        lambda chunks: (
+            chunks[-1]
             == CAMEL.replace("plsUm", "pls_um").replace("    return", "    print(pls_um)\n    return").rstrip()
         )
     )

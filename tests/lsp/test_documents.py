@@ -94,7 +94,7 @@ def test_any_messages_give_the_same_text_as_plain_strings(text, messages, encodi
                 text = new
                 continue
             changes.append(partial(span(*ends[0], *ends[1]), new))
-            start, end = sorted(model_offset(text, *place, encoding) for place in ends)
+            start, end = sorted(model_offset(text, *position, encoding) for position in ends)
             text = text[:start] + new + text[end:]
         snapshot = changed(store, *changes, version=number + 2)
         assert snapshot.text == text == played(before, snapshot.edits)
@@ -307,7 +307,7 @@ def test_three_thousand_random_edits_of_one_document(encoding):
             ends = [(start, dice.randrange(14)), (start + dice.choice((0, 0, 0, 1, 3)), dice.randrange(14))]
             new = "".join(dice.choices(pieces, k=dice.randrange(6)))
             changes.append(partial(span(*ends[0], *ends[1]), new))
-            first, last = sorted(model_offset(text, *place, encoding) for place in ends)
+            first, last = sorted(model_offset(text, *position, encoding) for position in ends)
             text = text[:first] + new + text[last:]
         snapshot = changed(store, *changes, version=version)
         assert snapshot.text == text == played(before, snapshot.edits)

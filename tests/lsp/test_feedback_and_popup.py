@@ -13,7 +13,7 @@ from tests.lsp.client import Client
 from tests.lsp.test_server import CODE, CURSOR, LAST
 
 
-def offered(client: Client, uri: str) -> dict[str, Any]:
+def first_item(client: Client, uri: str) -> dict[str, Any]:
     client.open(uri, CODE)
     return client.inline(uri, LAST, CURSOR)[0]
 
@@ -23,7 +23,7 @@ def identifier(item: dict[str, Any]) -> str:
 
 
 def test_accepted_text_is_not_offered_again(shared: Client, uri: str) -> None:
-    item = offered(shared, uri)
+    item = first_item(shared, uri)
     text = item["insertText"]
     shared.type(uri, LAST, CURSOR, text)
     shared.command("gesso.accepted", identifier(item))
@@ -32,7 +32,7 @@ def test_accepted_text_is_not_offered_again(shared: Client, uri: str) -> None:
 
 
 def test_the_rest_of_a_partly_accepted_suggestion_stays(shared: Client, uri: str) -> None:
-    item = offered(shared, uri)
+    item = first_item(shared, uri)
     text = item["insertText"]
     assert len(text) > 3
     shared.type(uri, LAST, CURSOR, text[:2])
@@ -49,7 +49,7 @@ def test_partial_acceptances_are_counted_once_and_by_language(environment: dict[
     client.wait_until_ready()
     for name in ("parts.py", "whole.py"):
         uri = (tmp_path / name).as_uri()
-        item = offered(client, uri)
+        item = first_item(client, uri)
         text = item["insertText"]
         assert len(text) > 3
         client.type(uri, LAST, CURSOR, text)
@@ -66,7 +66,7 @@ def test_partial_acceptances_are_counted_once_and_by_language(environment: dict[
 
 
 def test_a_rejected_suggestion_comes_again_only_by_hand(shared: Client, uri: str) -> None:
-    item = offered(shared, uri)
+    item = first_item(shared, uri)
     shared.command("gesso.rejected", identifier(item))
     assert item["insertText"] not in [one["insertText"] for one in shared.inline(uri, LAST, CURSOR)]
     assert shared.inline(uri, LAST, CURSOR, invoked=True)

@@ -206,7 +206,7 @@ TYPESCRIPT = "export class A {\n  x = 1;\n  f() { return 1 }\n}\n"
 
 
 @pytest.mark.parametrize(
-    ("text", "language", "wanted"),
+    ("text", "language", "expected"),
     [
         (
             CLASS,
@@ -218,13 +218,13 @@ TYPESCRIPT = "export class A {\n  x = 1;\n  f() { return 1 }\n}\n"
     ],
 )
 def test_long_definitions_are_split_into_members(
-    monkeypatch: pytest.MonkeyPatch, text: str, language: str, wanted: Any
+    monkeypatch: pytest.MonkeyPatch, text: str, language: str, expected: Any
 ) -> None:
     if language != "go":
         assert chunk_texts(text, language) == [text.rstrip().removesuffix("\n")]
     monkeypatch.setattr(chunks, "LONG", 20)
     joined = "\n".join(chunk_texts(text, language))
-    assert all(one.strip() in joined for one in wanted) and len(chunk_texts(text, language)) > 1
+    assert all(part.strip() in joined for part in expected) and len(chunk_texts(text, language)) > 1
 
 
 def test_broken_definitions_are_split_into_valid_members() -> None:

@@ -22,27 +22,27 @@ URI = "untitled:one.py"
 class Engine:
     """Answers when `go` is set, always with the same text."""
 
-    def __init__(self, says: str) -> None:
-        self.says, self.asked, self.cancelled = says, list[str](), 0
+    def __init__(self, answer: str) -> None:
+        self.answer, self.texts, self.cancelled = answer, list[str](), 0
         self.go = asyncio.Event()
 
     async def complete(self, request: InfillRequest) -> InfillResult:
-        self.asked.append(request.text)
+        self.texts.append(request.text)
         try:
             await self.go.wait()
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
-        found = Candidate(self.says, 0.9, True, None, "model", 1)
-        completion = HoleCompletion(request.holes[0], self.says, True, None, 0.9, (found,))
+        found = Candidate(self.answer, 0.9, True, None, "model", 1)
+        completion = HoleCompletion(request.holes[0], self.answer, True, None, 0.9, (found,))
         return InfillResult((completion,), 1, 1, 1, 1, 1, {"total": 1.0}, "scripted", 0)
 
 
 class Typing:
     """A user who types at the end of a document and requests a suggestion after each key."""
 
-    def __init__(self, says: str, delay_ms: int) -> None:
-        self.engine = Engine(says)
+    def __init__(self, answer: str, delay_ms: int) -> None:
+        self.engine = Engine(answer)
         self.session = Session(cast(Client, None))
         self.session.settings = LspSettings(delay_ms=delay_ms)
         self.session.engine.complete = self.engine.complete  # type: ignore[method-assign]
@@ -50,7 +50,7 @@ class Typing:
         self.snapshot = self.session.documents.open(types.TextDocumentItem(URI, "python", 1, "total = "))
         self.requests: list[asyncio.Task[Suggestions]] = []
 
-    def ask(self) -> asyncio.Task[Suggestions]:
+    def request(self) -> asyncio.Task[Suggestions]:
         context = CursorContext(self.snapshot, self.snapshot.text, "")
         self.requests.append(asyncio.ensure_future(self.inline.suggest(context)))
         return self.requests[-1]
@@ -61,7 +61,7 @@ class Typing:
         document = types.VersionedTextDocumentIdentifier(self.snapshot.version + 1, URI)
         self.snapshot = self.session.documents.change(document, [change])
         self.inline.changed(self.snapshot)
-        return self.ask()
+        return self.request()
 
 
 def test_one_run_serves_all_keys_that_agree_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,8 +70,8 @@ def test_one_run_serves_all_keys_that_agree_with_it(monkeypatch: pytest.MonkeyPa
 
     async def play() -> None:
         typing = Typing("first + second", delay_ms=50)
-        typing.ask()
-        while not typing.engine.asked:
+        typing.request()
+        while not typing.engine.texts:
             await asyncio.sleep(0.005)
         for letter in "first ":
             last = typing.key(letter)
@@ -79,7 +79,7 @@ def test_one_run_serves_all_keys_that_agree_with_it(monkeypatch: pytest.MonkeyPa
         typing.engine.go.set()
         found = await last
         assert ([one.text for one in found.items], found.origin) == (["+ second"], "running")
-        assert typing.engine.asked == ["total = "] and not typing.engine.cancelled
+        assert typing.engine.texts == ["total = "] and not typing.engine.cancelled
         assert all(one.cancelled() for one in typing.requests[:-1])
 
     asyncio.run(play())
@@ -90,10 +90,10 @@ def test_a_run_without_waiters_is_cancelled_after_a_while(monkeypatch: pytest.Mo
 
     async def play() -> None:
         typing = Typing("first", delay_ms=0)
-        asked = typing.ask()
-        while not typing.engine.asked:
+        request = typing.request()
+        while not typing.engine.texts:
             await asyncio.sleep(0.005)
-        asked.cancel()
+        request.cancel()
         while not typing.engine.cancelled or typing.inline.runs:
             await asyncio.sleep(0.005)
 
@@ -103,13 +103,13 @@ def test_a_run_without_waiters_is_cancelled_after_a_while(monkeypatch: pytest.Mo
 def test_a_key_that_disagrees_with_the_run_starts_another(monkeypatch: pytest.MonkeyPatch) -> None:
     async def play() -> None:
         typing = Typing("first", delay_ms=0)
-        typing.ask()
-        while not typing.engine.asked:
+        typing.request()
+        while not typing.engine.texts:
             await asyncio.sleep(0.005)
         last = typing.key("o")
         typing.engine.go.set()
         found = await last
-        assert typing.engine.asked == ["total = ", "total = o"]
+        assert typing.engine.texts == ["total = ", "total = o"]
         assert [one.text for one in found.items] == ["first"] and found.origin == "model"
 
     asyncio.run(play())
@@ -122,6 +122,6 @@ def test_a_document_that_was_closed_and_reopened_gets_suggestions() -> None:
         typing = Typing("first", delay_ms=0)
         typing.engine.go.set()
         typing.inline.closed(URI)
-        assert (await typing.ask()).items
+        assert (await typing.request()).items
 
     asyncio.run(play())

@@ -136,7 +136,7 @@ def test_a_file_of_twenty_thousand_lines(shared: Client, uri: str) -> None:
     shared.open(uri, text)
     middle = 10_001
     line = "    return first + second"
-    for place, letter in enumerate(" * fi"):
-        shared.type(uri, middle, len(line) + place, letter)
-        shared.start_inline(uri, middle, len(line) + place + 1)
+    for offset, letter in enumerate(" * fi"):
+        shared.type(uri, middle, len(line) + offset, letter)
+        shared.start_inline(uri, middle, len(line) + offset + 1)
     assert shared.inline(uri, middle, len(line) + 5, invoked=True)

@@ -177,7 +177,7 @@ def test_an_invalid_line_does_not_disable_the_others(repository: Path) -> None:
     assert not is_pattern("!") and not is_pattern("") and is_pattern("*.py")
 
 
-@pytest.mark.skipif(shutil.which("git") is None, reason="asks git")
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 @pytest.mark.parametrize("seed", range(6))
 def test_git_agrees(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)

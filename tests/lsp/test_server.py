@@ -157,8 +157,8 @@ def test_switched_off_and_on_again(shared: Client, uri: str) -> None:
 def test_a_wrong_setting_is_reported_and_the_others_apply(bare: Client) -> None:
     bare.initialize(settings={"gesso": {"eagerness": "frantic", "enabled": False}})
     bare.wait(lambda: any(m["method"] == "window/showMessage" for m in bare.received))
-    told = next(m["params"]["message"] for m in bare.received if m["method"] == "window/showMessage")
-    assert "eagerness" in told and "balanced" in told
+    message = next(m["params"]["message"] for m in bare.received if m["method"] == "window/showMessage")
+    assert "eagerness" in message and "balanced" in message
     assert bare.command("gesso.status")["enabled"] is False
 
 
@@ -185,12 +185,12 @@ def test_requests_before_the_model_is_ready_are_answered_at_once(bare: Client, t
 def test_a_missing_model_is_reported_once(bare: Client, tmp_path: Path) -> None:
     bare.initialize(settings={"model": str(tmp_path / "none")})
 
-    def told() -> list[str]:
+    def warnings() -> list[str]:
         return [m["params"]["message"] for m in bare.received if m["method"] == "window/showMessage"]
 
-    bare.wait(lambda: bool(told()))
+    bare.wait(lambda: bool(warnings()))
     bare.wait_until_ready()
-    assert len(told()) == 1 and "none" in told()[0] and "pocket answers" in told()[0]
+    assert len(warnings()) == 1 and "none" in warnings()[0] and "pocket answers" in warnings()[0]
     assert bare.close() == 0
 
 
@@ -204,8 +204,8 @@ def test_the_shipped_model_finds_a_typo_and_its_fix(bare: Client, tmp_path: Path
     bare.open(uri, CODE.replace("self.balance + amount", "self.balance + amuont").replace("self.ba\n", "0\n"))
 
     def found() -> list[dict[str, Any]]:
-        told = [m["params"] for m in bare.received if m["method"] == "textDocument/publishDiagnostics"]
-        return [one for params in told for one in params["diagnostics"]]
+        published = [m["params"] for m in bare.received if m["method"] == "textDocument/publishDiagnostics"]
+        return [one for params in published for one in params["diagnostics"]]
 
     bare.wait(lambda: any("amuont" in one["message"] for one in found()), 120)
     slip = next(one for one in found() if "amuont" in one["message"])

@@ -136,9 +136,9 @@ def test_comments() -> None:
 
 
 def test_only_eager_triggers_in_strings() -> None:
-    quiet = {"calm": "in a string", "balanced": "in a string", "eager": None}
-    assert by_level('print("total of |")', kind="string") == quiet
-    assert by_level('def area():\n    """The area of |', kind="string") == quiet
+    expected = {"calm": "in a string", "balanced": "in a string", "eager": None}
+    assert by_level('print("total of |")', kind="string") == expected
+    assert by_level('def area():\n    """The area of |', kind="string") == expected
 
 
 def changed(marked: str, *edits: tuple[int, str, str], **more: Any) -> str | None:
@@ -185,8 +185,8 @@ def test_an_accepted_suggestion_of_several_lines_is_not_a_bulk_change() -> None:
 
 
 def test_just_deleted() -> None:
-    quiet = {"calm": "just deleted", "balanced": "just deleted", "eager": None}
-    assert {level: changed("x = value|", (9, "s", ""), eagerness=level) for level in LEVELS} == quiet
+    expected = {"calm": "just deleted", "balanced": "just deleted", "eager": None}
+    assert {level: changed("x = value|", (9, "s", ""), eagerness=level) for level in LEVELS} == expected
     assert changed("x = value|", (9, "", "s"), (9, "s", "")) == "just deleted"
     assert changed("x = value|", (9, "st", "ue")) is None
     assert changed("x = value + |", (9, "s", "")) is None
@@ -267,7 +267,7 @@ def shares(text: str) -> dict[str, float]:
     """The share of keys at which each level asks the model, while a Python file is typed from top to bottom."""
     tree = parse(text, "python")
     assert tree is not None
-    asked, keys = dict.fromkeys(LEVELS, 0), 0
+    triggered, keys = dict.fromkeys(LEVELS, 0), 0
     for offset in range(1, len(text) + 1):
         if re.match(r"[ \t]", text[offset:]) and not text[text.rfind("\n", 0, offset) + 1 : offset].strip():
             continue  # the editor indents
@@ -278,8 +278,8 @@ def shares(text: str) -> dict[str, float]:
         before, edits = text[max(0, offset - 1_000) : offset], (Edit(offset - 1, "", text[offset - 1]),)
         for level in LEVELS:
             situation = Situation(before, "\n", "python", False, kind, edits, eagerness=level)
-            asked[level] += reason_to_skip(situation) is None
-    return {level: count / keys for level, count in asked.items()}
+            triggered[level] += reason_to_skip(situation) is None
+    return {level: count / keys for level, count in triggered.items()}
 
 
 @pytest.mark.parametrize("name", ["cli/holes.py", "complete/confidence.py", "checks/brackets.py"])

@@ -20,7 +20,6 @@ from pygls.exceptions import (
     JsonRpcInvalidRequest,
     JsonRpcServerNotInitialized,
 )
-from pygls.lsp.server import LanguageServer
 from pygls.protocol import LanguageServerProtocol, lsp_method
 
 logger = logging.getLogger(__name__)
@@ -39,7 +38,7 @@ class ServerCancelled(JsonRpcException):
         super().__init__(data={"retriggerRequest": retrigger})
 
 
-class Protocol(LanguageServerProtocol):
+class MessageProtocol(LanguageServerProtocol):
     """Structures whole messages after parsing them; passes document notifications to our handlers only."""
 
     _initialized = False
@@ -120,13 +119,6 @@ class Protocol(LanguageServerProtocol):
     @lsp_method(types.TEXT_DOCUMENT_DID_CLOSE)
     def lsp_text_document__did_close(self, params: types.DidCloseTextDocumentParams) -> Generator[Any, Any, None]:
         yield from self._call_ours(types.TEXT_DOCUMENT_DID_CLOSE, params)
-
-
-class Server(LanguageServer):
-    """A language server that reports errors in its log only."""
-
-    def report_server_error(self, error: Exception, source: Any) -> None:
-        logger.error("%s: %s", getattr(source, "__name__", source), error)
 
 
 def _first_reason(error: BaseException) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 from lsprotocol import types
 from lsprotocol.converters import get_converter
+from pygls.lsp.server import LanguageServer
 from pygls.uris import to_fs_path
 
 from infill.version import installed_version
@@ -27,7 +28,7 @@ from lsp.engine_process import EngineState
 from lsp.feedback import Feedback
 from lsp.inline_completion import InlineCompletion
 from lsp.progress import LoadProgress
-from lsp.protocol import Protocol, Server
+from lsp.protocol import MessageProtocol
 from lsp.session import Session
 
 logger = logging.getLogger(__name__)
@@ -37,11 +38,11 @@ SETTINGS_S = 2.0  # longest wait for the client's settings
 STATUS_KINDS = {"ready": "Normal", "loading": "Normal", "failed": "Error", "stopped": "Inactive"}
 
 
-class GessoServer(Server):
+class GessoServer(LanguageServer):
     """The server of one client, and its session."""
 
     def __init__(self) -> None:
-        super().__init__("gesso", installed_version(), protocol_cls=Protocol, converter_factory=get_converter)
+        super().__init__("gesso", installed_version(), protocol_cls=MessageProtocol, converter_factory=get_converter)
         self.session = Session(self)
         self.inline = InlineCompletion(self.session)
         self.feedback = Feedback(self.session, self.inline)
@@ -50,6 +51,10 @@ class GessoServer(Server):
         self.load_progress = LoadProgress(self)
         self.tasks: set[asyncio.Task[Any]] = set()
         self.initial_settings: Mapping[str, Any] = {}
+
+    def report_server_error(self, error: Exception, source: Any) -> None:
+        """Logs the error; pygls would show it to the user too."""
+        logger.error("%s: %s", getattr(source, "__name__", source), error)
 
     def in_background(self, work: Coroutine[Any, Any, Any]) -> None:
         """Runs a coroutine that nobody awaits; its error goes to the log."""
@@ -107,8 +112,7 @@ def create_server() -> GessoServer:
     server = GessoServer()
     _register_lifecycle(server)
     _register_documents(server)
-    _register_suggestions(server)
-    _register_findings(server)
+    _register_requests(server)
     register_commands(server)
     return server
 
@@ -202,7 +206,7 @@ def _register_documents(server: GessoServer) -> None:
         """Registered because clients of copilot-language-server send it; there is nothing to do."""
 
 
-def _register_suggestions(server: GessoServer) -> None:
+def _register_requests(server: GessoServer) -> None:
     @server.feature(types.TEXT_DOCUMENT_INLINE_COMPLETION, types.InlineCompletionOptions())
     async def inline_completion(params: types.InlineCompletionParams) -> types.InlineCompletionList:
         snapshot = server.session.documents.get(params.text_document.uri)
@@ -224,6 +228,10 @@ def _register_suggestions(server: GessoServer) -> None:
         ]
         return types.InlineCompletionList(items)
 
+    @server.feature(types.TEXT_DOCUMENT_CODE_ACTION, types.CodeActionOptions(code_action_kinds=KINDS))
+    async def code_action(params: types.CodeActionParams) -> list[types.CodeAction]:
+        return await code_actions(server, params)
+
     @server.feature("textDocument/didShowCompletion")
     def did_show(params: Any) -> None:
         """The first suggestion sent counts as shown; clients that cycle report when they show another one."""
@@ -238,23 +246,17 @@ def _register_suggestions(server: GessoServer) -> None:
             server.feedback.partly_accepted(identifier, length)
 
 
-def _register_findings(server: GessoServer) -> None:
-    @server.feature(types.TEXT_DOCUMENT_CODE_ACTION, types.CodeActionOptions(code_action_kinds=KINDS))
-    async def code_action(params: types.CodeActionParams) -> list[types.CodeAction]:
-        return await code_actions(server, params)
-
-
 def _accepted_part(params: Any) -> tuple[str | None, int]:
     """The suggestion's id, which is in the item's command, and the accepted length, 0 if there is none."""
     try:
-        item, length = _plain(params)["item"], _plain(params).get("acceptedLength", 0)
-        identifier = _plain(_plain(item)["command"])["arguments"][0]
+        item, length = _as_dict(params)["item"], _as_dict(params).get("acceptedLength", 0)
+        identifier = _as_dict(_as_dict(item)["command"])["arguments"][0]
     except (KeyError, IndexError, TypeError):
         return None, 0
     return (identifier, length) if isinstance(identifier, str) and isinstance(length, int) else (None, 0)
 
 
-def _plain(value: Any) -> Any:
+def _as_dict(value: Any) -> Any:
     """The parameters of a method outside the protocol as a dictionary; pygls may pass them as objects."""
     return value if isinstance(value, dict) else getattr(value, "__dict__", None) or getattr(value, "_asdict", dict)()
 

@@ -63,7 +63,7 @@ class Anchor:
 
 
 @dataclass(frozen=True)
-class _Shown:
+class _OnScreen:
     line: tuple[str, str]
     anchor: Anchor
     suggestion: Suggestion
@@ -89,7 +89,7 @@ class SuggestionCache:
 
     def __init__(self, clock: Callable[[], float], capacity: int = ENTRIES) -> None:
         self._clock, self._capacity = clock, capacity
-        self._shown: dict[str, _Shown] = {}
+        self._shown: dict[str, _OnScreen] = {}
         self._by_line: OrderedDict[tuple[str, str], list[_Entry]] = OrderedDict()
         self._count = self._size = 0
 
@@ -142,7 +142,7 @@ class SuggestionCache:
         shown = self._shown.get(uri)
         if shown is None or shown.anchor.fitting((shown.suggestion,), before, after) != (suggestion,):
             line = _key(uri, before, _line_start(before))
-            self._shown[uri] = _Shown(line, Anchor(before, after), suggestion)
+            self._shown[uri] = _OnScreen(line, Anchor(before, after), suggestion)
 
     def accepted(self, identifier: str) -> None:
         """The user accepted all that was shown; further lines of the same suggestion stay cached and come next."""

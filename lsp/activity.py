@@ -114,12 +114,12 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> list[st
 
 
 def _setting(entry: Field[Any], value: Any) -> str:
-    """The value if it is one of a fixed set; "changed" if it may hold the user's own words."""
+    """The value where it can only be one of a few; "changed" where it may hold words of the user's."""
     rule = entry.metadata["rule"]
     if entry.name == "model" and value:
         return plain_model(value)
-    is_fixed = rule.type in ("boolean", "integer", "number") or value in rule.choices
-    return _shown(value) if is_fixed or (entry.name == "device" and _DEVICE.fullmatch(str(value))) else "changed"
+    few = rule.type in ("boolean", "integer", "number") or value in rule.choices
+    return _shown(value) if few or (entry.name == "device" and _DEVICE.fullmatch(str(value))) else "changed"
 
 
 def _shown(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""A language server with the scripted worker as its engine and a shorter pause before linting."""
+"""A language server whose engine is the scripted worker, and that waits less for a pause in typing."""
 
 import sys
 from pathlib import Path

@@ -42,7 +42,8 @@ create index if not exists events_at on events (at);
 
 @dataclass(frozen=True)
 class Row:
-    """at: seconds of the epoch. characters: of the suggestion, or of the part that was taken.
+    """at: seconds of the epoch. characters: of the suggestion, or of the part that was taken. origin: stored in the
+    column `rung`, so that existing files stay readable.
 
     value: of `shown` the milliseconds from the request to the answer, of `kept` the share that still stands, 0 to 1.
     """
@@ -51,7 +52,7 @@ class Row:
     event: Event
     language: str | None
     model: str
-    rung: str | None = None
+    origin: str | None = None
     characters: int = 0
     value: float | None = None
 
@@ -61,7 +62,7 @@ class Row:
         return datetime.fromtimestamp(self.at).date()
 
 
-COLUMNS = tuple(entry.name for entry in fields(Row))
+COLUMNS = tuple("rung" if entry.name == "origin" else entry.name for entry in fields(Row))
 
 
 def default_path() -> Path:
@@ -240,7 +241,7 @@ def summarize(rows: Sequence[Row]) -> Summary:
     times: dict[str, list[float]] = {}
     for row in counted:
         if row.event == "shown" and row.value is not None:
-            times.setdefault(row.rung or "other", []).append(row.value)
+            times.setdefault(row.origin or "other", []).append(row.value)
     return Summary(
         total=count(counted),
         settled=len(kept),
@@ -248,7 +249,7 @@ def summarize(rows: Sequence[Row]) -> Summary:
         languages=_most_shown(_counts_by(counted, lambda row: row.language or "other")),
         models=_most_shown(_counts_by(counted, lambda row: row.model or "other")),
         days=dict(sorted(_counts_by(counted, lambda row: row.day).items())),
-        latencies={rung: latency(found) for rung, found in sorted(times.items())},
+        latencies={origin: latency(found) for origin, found in sorted(times.items())},
     )
 
 

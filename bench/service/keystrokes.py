@@ -88,7 +88,7 @@ class Typist:
                 continue
             self.noted_at = note["at"]
             if note["outcome"] == "shown":
-                self.tally.by_rung_ms[note["rung"]].append(note["total_ms"])
+                self.tally.by_rung_ms[note["origin"]].append(note["total_ms"])
             else:
                 self.tally.rules[note["rule"] or note["outcome"]] += 1
 

@@ -203,7 +203,7 @@ def test_what_escape_dismissed_does_not_come_back_by_itself(code: VSCode) -> Non
     code.press("Backspace")
     time.sleep(SETTLED_S)
     assert code.ghost() != dismissed
-    newest_reason(code, "You rejected the same suggestion here", "t")
+    newest_reason(code, "You rejected this suggestion here", "t")
 
 
 @pytest.mark.slow

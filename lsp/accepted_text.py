@@ -1,7 +1,7 @@
-"""How much of what was accepted still stands when the text has settled (Zed's kept rate).
+"""The share of accepted text that is still in the document after a while (the kept rate, as in Zed).
 
-Follows the places of accepted characters through later edits, by offsets alone: nothing is kept of the text itself.
-Must not know the protocol.
+Follows the positions of accepted characters through later edits by offsets alone; no text is stored. Must not know the
+protocol.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ SETTLED_S = 30.0
 
 @dataclass
 class _Accepted:
-    """The spans of the text, in characters of the newest version, that are left of an accepted suggestion."""
+    """An accepted suggestion. spans: [start, end) of what is left of it, in characters of the newest version."""
 
-    id: str
     language: str | None
     spans: list[tuple[int, int]]
     characters: int
@@ -40,56 +39,54 @@ class _Accepted:
                 spans += [(end + shift, last + shift)] if last > end else []
         self.spans = spans
 
+    def kept_share(self) -> KeptShare:
+        return KeptShare(self.language, sum(last - first for first, last in self.spans) / max(1, self.characters))
+
 
 @dataclass(frozen=True)
-class Settled:
+class KeptShare:
     """share: of the accepted characters, 0 to 1."""
 
-    id: str
     language: str | None
     share: float
 
 
-class Kept:
-    """Follows accepted text through later edits. `clock` in seconds."""
+class AcceptedText:
+    """Follows accepted text through later edits. `clock` returns seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._followed: dict[str, list[_Accepted]] = {}
 
-    def accepted(self, identifier: str, uri: str, language: str | None, start: int, text: str) -> None:
-        """`text` stands at character `start` of the document's newest version."""
-        one = _Accepted(identifier, language, [(start, start + len(text))], len(text), self._clock())
-        self._followed.setdefault(uri, []).append(one)
+    def accepted(self, uri: str, language: str | None, start: int, text: str) -> None:
+        """`text` is at character `start` of the document's newest version."""
+        accepted = _Accepted(language, [(start, start + len(text))], len(text), self._clock())
+        self._followed.setdefault(uri, []).append(accepted)
 
     def changed(self, uri: str, edits: Sequence[Edit]) -> None:
-        """The document changed, by `edits` one after the other."""
-        for one in self._followed.get(uri, ()):
+        """Applies edits in their order."""
+        for accepted in self._followed.get(uri, ()):
             for edit in edits:
-                one.edited(edit)
+                accepted.edited(edit)
 
-    def closed(self, uri: str) -> list[Settled]:
-        """What stands when a document is closed counts as settled."""
-        return [_settled(one) for one in self._followed.pop(uri, [])]
+    def closed(self, uri: str) -> list[KeptShare]:
+        """Results for a closed document, which nobody will edit further."""
+        return [accepted.kept_share() for accepted in self._followed.pop(uri, [])]
 
-    def settled(self) -> list[Settled]:
-        """Those that have stood for `SETTLED_S` or longer, once each."""
+    def settled(self) -> list[KeptShare]:
+        """Results for text that was accepted at least `SETTLED_S` ago, each returned once."""
         found, now = [], self._clock()
         for uri, followed in list(self._followed.items()):
-            found += [_settled(one) for one in followed if now - one.at >= SETTLED_S]
-            if left := [one for one in followed if now - one.at < SETTLED_S]:
-                self._followed[uri] = left
+            found += [accepted.kept_share() for accepted in followed if now - accepted.at >= SETTLED_S]
+            if recent := [accepted for accepted in followed if now - accepted.at < SETTLED_S]:
+                self._followed[uri] = recent
             else:
                 del self._followed[uri]
         return found
 
 
-def _settled(one: _Accepted) -> Settled:
-    return Settled(one.id, one.language, sum(last - first for first, last in one.spans) / max(1, one.characters))
-
-
 def _changed(edit: Edit) -> tuple[int, int]:
-    """Start and end of what an edit really removes: a formatter writes many a character again just as it was."""
+    """Start and end of what an edit really removes: formatters rewrite many characters unchanged."""
     removed, inserted = edit.removed, edit.inserted
     head = _common(lambda length: removed[:length] == inserted[:length], min(len(removed), len(inserted)))
     rest = min(len(removed), len(inserted)) - head
@@ -98,7 +95,7 @@ def _changed(edit: Edit) -> tuple[int, int]:
 
 
 def _common(equal: Callable[[int], bool], most: int) -> int:
-    """The greatest length up to `most` that is `equal`, by halving: quick also where a whole document was replaced."""
+    """The greatest length up to `most` that is `equal`, by bisection: fast even if the whole document was replaced."""
     least = 0
     while least < most:
         middle = (least + most + 1) // 2

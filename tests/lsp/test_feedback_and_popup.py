@@ -1,4 +1,4 @@
-"""What becomes of suggestions, and suggestions in the ordinary popup; over the real transport with the real model."""
+"""Feedback on suggestions, and ordinary completion, over the real transport with the real model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.lsp.client import Client
 from tests.lsp.test_server import CODE, CURSOR, LAST
 
 
-def offered(client: Client, uri: str) -> dict[str, Any]:
+def first_item(client: Client, uri: str) -> dict[str, Any]:
     client.open(uri, CODE)
     return client.inline(uri, LAST, CURSOR)[0]
 
@@ -22,8 +22,8 @@ def identifier(item: dict[str, Any]) -> str:
     return str(item["command"]["arguments"][0])
 
 
-def test_accepted_text_is_not_offered_again_and_what_follows_is_known_ahead(shared: Client, uri: str) -> None:
-    item = offered(shared, uri)
+def test_accepted_text_is_not_offered_again(shared: Client, uri: str) -> None:
+    item = first_item(shared, uri)
     text = item["insertText"]
     shared.type(uri, LAST, CURSOR, text)
     shared.command("gesso.accepted", identifier(item))
@@ -31,8 +31,8 @@ def test_accepted_text_is_not_offered_again_and_what_follows_is_known_ahead(shar
     assert [one["insertText"] for one in after] != [text]
 
 
-def test_a_part_that_was_accepted_leaves_the_rest_on_the_screen(shared: Client, uri: str) -> None:
-    item = offered(shared, uri)
+def test_the_rest_of_a_partly_accepted_suggestion_stays(shared: Client, uri: str) -> None:
+    item = first_item(shared, uri)
     text = item["insertText"]
     assert len(text) > 3
     shared.type(uri, LAST, CURSOR, text[:2])
@@ -42,14 +42,14 @@ def test_a_part_that_was_accepted_leaves_the_rest_on_the_screen(shared: Client, 
     assert identifier(rest[0]) == identifier(item)
 
 
-def test_what_was_taken_in_parts_is_counted_once_and_by_language(environment: dict[str, str], tmp_path: Path) -> None:
-    """The lengths that editors tell grow; what stands when the document is closed was kept."""
+def test_partial_acceptances_are_counted_once_and_by_language(environment: dict[str, str], tmp_path: Path) -> None:
+    """Editors send the total length each time. Text that is there when the document is closed counts as kept."""
     client = Client({**environment, "XDG_DATA_HOME": str(tmp_path / "data")})
     client.initialize(settings={"delayMs": 0, "minConfidence": 0, "eagerness": "eager"})
     client.wait_until_ready()
     for name in ("parts.py", "whole.py"):
         uri = (tmp_path / name).as_uri()
-        item = offered(client, uri)
+        item = first_item(client, uri)
         text = item["insertText"]
         assert len(text) > 3
         client.type(uri, LAST, CURSOR, text)
@@ -65,22 +65,22 @@ def test_what_was_taken_in_parts_is_counted_once_and_by_language(environment: di
     assert [(row.language, row.value) for row in rows if row.event == "kept"] == [("python", 1.0)]
 
 
-def test_what_was_rejected_is_not_offered_there_again_but_can_be_had_by_hand(shared: Client, uri: str) -> None:
-    item = offered(shared, uri)
+def test_a_rejected_suggestion_comes_again_only_by_hand(shared: Client, uri: str) -> None:
+    item = first_item(shared, uri)
     shared.command("gesso.rejected", identifier(item))
     assert item["insertText"] not in [one["insertText"] for one in shared.inline(uri, LAST, CURSOR)]
     assert shared.inline(uri, LAST, CURSOR, invoked=True)
 
 
 @pytest.mark.parametrize("arguments", [["no such id"], ["no such id", 3]])
-def test_an_unknown_suggestion_is_no_error(shared: Client, arguments: list[Any]) -> None:
+def test_an_unknown_suggestion_is_ignored(shared: Client, arguments: list[Any]) -> None:
     name = "gesso.accepted" if len(arguments) == 1 else "gesso.partlyAccepted"
     assert shared.command(name, *arguments) is None
 
 
 @pytest.fixture(scope="module")
 def plain(environment: dict[str, str]) -> Iterator[Client]:
-    """A client that cannot show suggestions in the text, and counts columns in bytes."""
+    """A client without inline completion that counts columns in bytes."""
     client = Client(environment)
     options = {"delayMs": 0, "minConfidence": 0, "eagerness": "eager"}
     client.initialize({"general": {"positionEncodings": ["utf-8"]}}, settings=options)
@@ -99,7 +99,7 @@ def popup(client: Client, uri: str, line: int, character: int) -> list[dict[str,
     return items
 
 
-def test_the_popup_gets_one_entry_sorted_last(plain: Client, tmp_path: Path) -> None:
+def test_ordinary_completion_returns_one_item_sorted_last(plain: Client, tmp_path: Path) -> None:
     uri = (tmp_path / "popup.py").as_uri()
     plain.open(uri, CODE)
     (item,) = popup(plain, uri, LAST, CURSOR)
@@ -114,7 +114,7 @@ def test_the_popup_gets_one_entry_sorted_last(plain: Client, tmp_path: Path) -> 
     assert item["command"]["command"] == "gesso.accepted"
 
 
-def test_columns_are_bytes_where_the_client_says_so(plain: Client, tmp_path: Path) -> None:
+def test_columns_are_bytes_if_the_client_uses_utf_8(plain: Client, tmp_path: Path) -> None:
     uri = (tmp_path / "bytes.py").as_uri()
     line = "    crab = '\N{CRAB}'; total = tot"
     plain.open(uri, "def f(total):\n" + line + "\n")

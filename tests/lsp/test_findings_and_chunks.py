@@ -1,4 +1,4 @@
-"""Marks that move with the text, dismissals that follow it, and the parts of a text that are looked at apart."""
+"""Findings and dismissals that follow the text, and the chunks of a text."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from lsprotocol import types
 
 from infill.code.syntax import parse
 from infill.findings import ignores
-from lsp import units as units_module
+from lsp import chunks
+from lsp.chunks import Chunk, chunks_in
 from lsp.dismissals import Dismissals
 from lsp.documents import Documents, Edit, Snapshot
-from lsp.marks import Mark, moved
-from lsp.units import Unit, units
+from lsp.tracked_findings import TrackedFinding, shifted
 
 TEXT = "value = first(alpha, beta)\n"
 
 
-def mark(text: str, part: str, number: int = 1, nth: int = 0) -> Mark:
+def finding(text: str, part: str, number: int = 1, nth: int = 0) -> TrackedFinding:
     start = -1
     for _ in range(nth + 1):
         start = text.index(part, start + 1)
-    return Mark(number, start, start + len(part), part, "wrong-name", "", "other")
+    return TrackedFinding(number, start, start + len(part), part, "wrong-name", "", "other")
 
 
 def edited(text: str, *edits: Edit) -> str:
@@ -40,9 +40,9 @@ def version(text: str, edits: Sequence[Edit]) -> Snapshot:
 
 
 def after(text: str, part: str, *edits: Edit) -> str | None:
-    """What a mark of `part` stands at after the edits, None where it is gone."""
+    """The text that a finding at `part` covers after the edits; None if it was dropped."""
     now = edited(text, *edits)
-    kept = moved([mark(text, part)], version(now, edits))
+    kept = shifted([finding(text, part)], version(now, edits))
     return now[kept[0].start : kept[0].end] if kept else None
 
 
@@ -67,13 +67,13 @@ def after(text: str, part: str, *edits: Edit) -> str | None:
         ([Edit(0, "", "x"), Edit(19, "", "s")], False),
     ],
 )
-def test_a_mark_goes_with_its_own_text_only(edits: list[Edit], stays: bool) -> None:
+def test_a_finding_is_dropped_only_with_its_own_text(edits: list[Edit], stays: bool) -> None:
     assert after(TEXT, "alpha", *edits) == ("alpha" if stays else None)
 
 
 @settings(max_examples=300)
 @given(st.data())
-def test_a_mark_that_stays_stands_at_the_same_characters(data: st.DataObject) -> None:
+def test_a_kept_finding_covers_the_same_characters(data: st.DataObject) -> None:
     text = "".join(data.draw(st.lists(st.sampled_from("ab(. \n"), min_size=4, max_size=30)))
     start = data.draw(st.integers(0, len(text)))
     end = data.draw(st.integers(start, len(text)))
@@ -88,12 +88,12 @@ def test_a_mark_that_stays_stands_at_the_same_characters(data: st.DataObject) ->
             tags[at:stop] = [1000 * (number + 1) + one for one in range(len(inserted))]
         now = now[:at] + inserted + now[stop:]
         whole = whole and _holds(tags, around)
-    one = Mark(1, start, end, text[start:end], "code", "", "")
-    kept = moved([one], version(now, edits))
+    one = TrackedFinding(1, start, end, text[start:end], "code", "", "")
+    kept = shifted([one], version(now, edits))
     for each in kept:
         assert tags[each.start : each.end] == list(range(start, end)) and each.text == now[each.start : each.end]
     if whole and start < end and 0 < start and end < len(text):
-        assert kept, "no character of it, nor one beside it, was touched"
+        assert kept, "no character in or next to it changed"
 
 
 def _holds(tags: list[int], run: list[int]) -> bool:
@@ -128,27 +128,27 @@ DISMISSED = "def f(a, b):\n    c = a\n    total = sum(a, c)\n    return total\n"
         (DISMISSED + "\n\ndef g(a):\n    return sum(a)\n", 1, False),
     ],
 )
-def test_what_was_dismissed_is_known_where_it_was(now: str, nth: int, is_still: bool) -> None:
+def test_a_dismissed_finding_is_recognized_at_its_position(now: str, nth: int, is_still: bool) -> None:
     before, later = snapshots(DISMISSED, now)
     dismissals = Dismissals()
-    place = DISMISSED.index("sum(a")
-    one = Mark(1, place + 4, place + 5, "a", "wrong-name", "", "b")
+    start = DISMISSED.index("sum(a")
+    one = TrackedFinding(1, start + 4, start + 5, "a", "wrong-name", "", "b")
     dismissals.dismiss(before, one)
     starts = [at for at in range(len(now)) if now.startswith(("sum(a", "len(b)), a"), at)]
     at = starts[nth] + (4 if now.startswith("sum", starts[nth]) else 9)
-    again = Mark(7, at, at + 1, "a", "wrong-name", "", "b")
+    again = TrackedFinding(7, at, at + 1, "a", "wrong-name", "", "b")
     assert dismissals.is_dismissed(later, again) is is_still
-    assert not dismissals.is_dismissed(later, Mark(8, at, at + 1, "a", "wrong-name", "", "c"))
-    assert not dismissals.is_dismissed(later, Mark(9, at, at + 1, "a", "misspelled", "", "b"))
+    assert not dismissals.is_dismissed(later, TrackedFinding(8, at, at + 1, "a", "wrong-name", "", "c"))
+    assert not dismissals.is_dismissed(later, TrackedFinding(9, at, at + 1, "a", "misspelled", "", "b"))
 
 
-def test_the_other_place_on_the_same_line_was_not_dismissed() -> None:
+def test_the_same_finding_elsewhere_on_the_line_is_not_dismissed() -> None:
     text = "x = 1\ny = f(abc, abc)\nz = 2\n"
     (snapshot,) = snapshots(text)
     dismissals = Dismissals()
-    dismissals.dismiss(snapshot, mark(text, "abc"))
-    assert dismissals.is_dismissed(snapshot, mark(text, "abc"))
-    assert not dismissals.is_dismissed(snapshot, mark(text, "abc", nth=1))
+    dismissals.dismiss(snapshot, finding(text, "abc"))
+    assert dismissals.is_dismissed(snapshot, finding(text, "abc"))
+    assert not dismissals.is_dismissed(snapshot, finding(text, "abc", nth=1))
 
 
 def test_a_dismissal_follows_its_line_through_many_edits() -> None:
@@ -159,15 +159,15 @@ def test_a_dismissal_follows_its_line_through_many_edits() -> None:
         texts.append("\n".join(lines))
     versions = snapshots(*texts)
     dismissals = Dismissals()
-    dismissals.dismiss(versions[0], mark(texts[0], "wrnog"))
-    assert all(dismissals.is_dismissed(one, mark(one.text, "wrnog")) for one in versions)
-    assert not Dismissals().is_dismissed(versions[0], mark(texts[0], "wrnog"))
+    dismissals.dismiss(versions[0], finding(texts[0], "wrnog"))
+    assert all(dismissals.is_dismissed(one, finding(one.text, "wrnog")) for one in versions)
+    assert not Dismissals().is_dismissed(versions[0], finding(texts[0], "wrnog"))
 
 
-def parts(text: str, language: str = "python", start: int = 0, end: int = 10**9) -> list[str]:
+def chunk_texts(text: str, language: str = "python", start: int = 0, end: int = 10**9) -> list[str]:
     tree = parse(text, language)
     assert tree is not None
-    found = units(tree, start, end)
+    found = chunks_in(tree, start, end)
     assert all(text[one.start : one.end] == one.text for one in found)
     assert all(one.end < other.start for one, other in zip(found, found[1:], strict=False))
     return [one.text for one in found]
@@ -188,16 +188,16 @@ x = 1; y = 2
 """
 
 
-def test_parts_are_whole_lines_with_the_comments_above() -> None:
+def test_chunks_are_whole_lines_with_the_comments_above() -> None:
     function = PYTHON[PYTHON.index("# about") : PYTHON.index("\n\nx")]
-    assert parts(PYTHON) == ["import os", function, "x = 1; y = 2"]
-    assert parts(PYTHON.replace("\n", "\r\n"))[2].strip() == "x = 1; y = 2"
+    assert chunk_texts(PYTHON) == ["import os", function, "x = 1; y = 2"]
+    assert chunk_texts(PYTHON.replace("\n", "\r\n"))[2].strip() == "x = 1; y = 2"
 
 
-def test_only_what_lies_near() -> None:
+def test_only_chunks_that_overlap_the_range() -> None:
     at = PYTHON.index("return")
-    assert parts(PYTHON, "python", at, at + 1) == [PYTHON[PYTHON.index("# about") : PYTHON.index("\n\nx")]]
-    assert parts("", "python") == []
+    assert chunk_texts(PYTHON, "python", at, at + 1) == [PYTHON[PYTHON.index("# about") : PYTHON.index("\n\nx")]]
+    assert chunk_texts("", "python") == []
 
 
 CLASS = "class A(B):\n    x = 1\n\n    def f(self):\n        return 1\n\n    def g(self):\n        return 2\n"
@@ -206,7 +206,7 @@ TYPESCRIPT = "export class A {\n  x = 1;\n  f() { return 1 }\n}\n"
 
 
 @pytest.mark.parametrize(
-    ("text", "language", "wanted"),
+    ("text", "language", "expected"),
     [
         (
             CLASS,
@@ -217,29 +217,31 @@ TYPESCRIPT = "export class A {\n  x = 1;\n  f() { return 1 }\n}\n"
         (TYPESCRIPT, "typescript", ["export class A {\n  x = 1;", "  f() { return 1 }"]),
     ],
 )
-def test_of_what_is_long_the_members(monkeypatch: pytest.MonkeyPatch, text: str, language: str, wanted: Any) -> None:
+def test_long_definitions_are_split_into_members(
+    monkeypatch: pytest.MonkeyPatch, text: str, language: str, expected: Any
+) -> None:
     if language != "go":
-        assert parts(text, language) == [text.rstrip().removesuffix("\n")]
-    monkeypatch.setattr(units_module, "LONG", 20)
-    joined = "\n".join(parts(text, language))
-    assert all(one.strip() in joined for one in wanted) and len(parts(text, language)) > 1
+        assert chunk_texts(text, language) == [text.rstrip().removesuffix("\n")]
+    monkeypatch.setattr(chunks, "LONG", 20)
+    joined = "\n".join(chunk_texts(text, language))
+    assert all(part.strip() in joined for part in expected) and len(chunk_texts(text, language)) > 1
 
 
-def test_of_what_is_broken_the_sound_members() -> None:
+def test_broken_definitions_are_split_into_valid_members() -> None:
     broken = CLASS.replace("return 1", "return (")
-    assert parts(broken) == [] or all("return (" not in one for one in parts(broken))
-    assert parts("def f():\n    return (\n\ndef g():\n    return 2\n")[-1].endswith("return 2")
+    assert chunk_texts(broken) == [] or all("return (" not in one for one in chunk_texts(broken))
+    assert chunk_texts("def f():\n    return (\n\ndef g():\n    return 2\n")[-1].endswith("return 2")
 
 
-def test_data_that_is_too_long_is_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(units_module, "LONGEST", 100)
-    assert parts("x = [" + "1, " * 100 + "]\ny = 1\n") == ["y = 1"]
+def test_very_long_data_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "LONGEST", 100)
+    assert chunk_texts("x = [" + "1, " * 100 + "]\ny = 1\n") == ["y = 1"]
 
 
-def test_a_part_is_its_text() -> None:
+def test_offsets_count_characters() -> None:
     tree = parse("😀 = 1\nx = 2\n", "python")
     assert tree is not None
-    assert Unit(6, 11, "x = 2") in units(tree, 0, 100)
+    assert Chunk(6, 11, "x = 2") in chunks_in(tree, 0, 100)
 
 
 @pytest.mark.parametrize(
@@ -254,5 +256,5 @@ def test_a_part_is_its_text() -> None:
         ("x = 1  # ignore", False),
     ],
 )
-def test_the_comment_that_ignores(line: str, is_ignored: bool) -> None:
+def test_ignore_comments(line: str, is_ignored: bool) -> None:
     assert ignores(line, "wrong-name") is is_ignored

@@ -1,6 +1,7 @@
-"""What is marked in a document, kept in place while the text around it changes.
+"""Findings of a document, kept at their positions while the text around them changes.
 
-A mark stays while other text changes and goes when its own does. Must not know the protocol nor how findings are made.
+A finding stays while other text changes and is dropped when its own text does. Must not know the protocol nor how
+findings are made.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from lsp.documents import Snapshot
 
 
 @dataclass(frozen=True)
-class Mark:
-    """`text`, which stands at [start, end) of the document, should read `replacement`. number: what clients call it."""
+class TrackedFinding:
+    """`text` at [start, end) of the document should be `replacement`. number: its id for clients."""
 
     number: int
     start: int
@@ -23,16 +24,16 @@ class Mark:
     message: str
     replacement: str
 
-    def is_like(self, other: Mark) -> bool:
-        """Whether both are the same to the user."""
+    def is_like(self, other: TrackedFinding) -> bool:
+        """Whether both look the same to the user."""
         return replace(self, number=other.number) == other
 
 
-def moved(marks: Iterable[Mark], snapshot: Snapshot) -> list[Mark]:
-    """The marks of the snapshot before this one that stand, at their places in this one."""
+def shifted(findings: Iterable[TrackedFinding], snapshot: Snapshot) -> list[TrackedFinding]:
+    """The findings of the previous snapshot that are still valid in this one, at their new positions."""
     kept = []
-    for mark in marks:
-        start, end, touched = mark.start, mark.end, False
+    for finding in findings:
+        start, end, touched = finding.start, finding.end, False
         for edit in snapshot.edits:
             if edit.removed == edit.inserted:
                 continue
@@ -45,7 +46,7 @@ def moved(marks: Iterable[Mark], snapshot: Snapshot) -> list[Mark]:
                 break
         else:
             if not (touched and (_is_within_word(snapshot.text, start) or _is_within_word(snapshot.text, end))):
-                kept.append(replace(mark, start=start, end=end))
+                kept.append(replace(finding, start=start, end=end))
     return kept
 
 

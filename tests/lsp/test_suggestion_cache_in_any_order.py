@@ -1,4 +1,4 @@
-"""The reuse ladder under typing, deleting, undoing and accepting in any order, against a model that keeps all whole."""
+"""The suggestion cache under typing, deleting, undoing and accepting in any order, against a plain list."""
 
 from __future__ import annotations
 
@@ -7,27 +7,28 @@ from dataclasses import replace
 from hypothesis import settings, strategies
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from lsp.reuse import Ladder, Running, Served, Suggestion
-from tests.lsp.test_reuse import URI, Clock, suggest
+from lsp.suggestion_cache import Anchor, SuggestionCache
+from lsp.suggestions import Suggestion, Suggestions
+from tests.lsp.clock import Clock
+from tests.lsp.test_suggestion_cache import URI, suggest
 
 TEXTS = ["foo(bar)", "foo(baz)", "f", "(a[0])", "\n  foo()\n  b", "a)", "oo\n\nb(", '("a")', "🙂o", "  b\n", ""]
 PAIRS = {"(": ")", "[": "]", '"': '"'}
 
 
 class AnyOrder(RuleBasedStateMachine):
-    """Types, deletes, undoes, accepts in a small text; `answers` holds (before, after, suggestion) of all that was
-    ever answered."""
+    """Edits a small text. `answers` holds (before, after, suggestion) of all suggestions that were ever stored."""
 
     @initialize(
         before=strategies.sampled_from(["", "a = ", "b\r\n", "(\n  "]), after=strategies.sampled_from(["", ")", "\nb"])
     )
     def start(self, before: str, after: str) -> None:
         self.clock, self.number = Clock(), 0
-        self.ladder = Ladder(self.clock)
+        self.cache = SuggestionCache(self.clock)
         self.before, self.after = before, after
         self.history: list[tuple[str, str]] = []
         self.answers: list[tuple[str, str, Suggestion]] = []
-        self.runs: list[tuple[Running, str, str]] = []
+        self.runs: list[tuple[Anchor, str, str]] = []
         self.screen: tuple[str, str, Suggestion] | None = None
 
     def edit(self, before: str, after: str) -> None:
@@ -44,7 +45,7 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(text=strategies.sampled_from(TEXTS), swallow=strategies.booleans(), one=strategies.booleans())
     def model_answers(self, text: str, swallow: bool, one: bool) -> None:
         suggestions = self.keep(self.before, self.after, text, swallow) if text else ()
-        for suggestion in self.ladder.store(URI, self.before, self.after, suggestions, "one" if one else "auto"):
+        for suggestion in self.cache.store(URI, self.before, self.after, suggestions, "one" if one else "auto"):
             self.check(suggestion)
 
     @rule(text=strategies.text('fobar()[]"\n \t🙂', max_size=2), auto_close=strategies.booleans())
@@ -60,8 +61,8 @@ class AnyOrder(RuleBasedStateMachine):
             self.edit(self.before + suggestion.text[:count], self.after)
             rest = suggestion.text[count:]
             if rest.strip():
-                found = self.ladder.look_up(URI, self.before, self.after)
-                assert found == Served("typed", (replace(suggestion, text=rest),))
+                found = self.cache.look_up(URI, self.before, self.after)
+                assert found == Suggestions((replace(suggestion, text=rest),), "typed")
 
     @rule(count=strategies.integers(1, 5))
     def deletes(self, count: int) -> None:
@@ -80,7 +81,7 @@ class AnyOrder(RuleBasedStateMachine):
     @rule()
     def sees_what_is_served(self) -> None:
         if suggestion := self.offered():
-            self.ladder.shown(URI, self.before, self.after, suggestion)
+            self.cache.shown(URI, self.before, self.after, suggestion)
             self.screen = (self.before, self.after, suggestion)
             assert self.offered() == suggestion
 
@@ -89,7 +90,7 @@ class AnyOrder(RuleBasedStateMachine):
     def accepts(self) -> None:
         before, after, suggestion = self.screen
         if (self.before, self.after) == (before, after):
-            self.ladder.accepted(suggestion.id)
+            self.cache.accepted(suggestion.id)
             self.edit(before + suggestion.text, after[len(suggestion.swallow) :])
             self.screen = None
 
@@ -99,25 +100,25 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule()
     def run_starts(self) -> None:
-        self.runs.append((Running(URI, self.before, self.after, self.clock()), self.before, self.after))
+        self.runs.append((Anchor(self.before, self.after), self.before, self.after))
 
     @precondition(lambda self: self.runs)
     @rule(text=strategies.sampled_from(TEXTS), swallow=strategies.booleans())
     def run_ends(self, text: str, swallow: bool) -> None:
-        running, before, after = self.runs.pop()
-        for suggestion in running.still_fits(self.keep(before, after, text, swallow), self.before, self.after):
-            assert running.agrees(self.before, self.after)
+        anchor, before, after = self.runs.pop()
+        for suggestion in anchor.fitting(self.keep(before, after, text, swallow), self.before, self.after):
+            assert anchor.agrees(self.before, self.after)
             self.check(suggestion)
         typed_on = self.before.startswith(before) and self.after == after
-        assert running.agrees(self.before, self.after) >= typed_on
+        assert anchor.agrees(self.before, self.after) >= typed_on
 
     def offered(self) -> Suggestion | None:
-        found = self.ladder.look_up(URI, self.before, self.after)
-        return found.suggestions[0] if found and found.suggestions else None
+        found = self.cache.look_up(URI, self.before, self.after)
+        return found.items[0] if found and found.items else None
 
     def check(self, suggestion: Suggestion) -> None:
-        """Accepting this gives what accepting a stored answer at its own place would have given, or the first lines
-        of that, or that with the user's indentation."""
+        """Accepting this gives the same text as accepting a stored suggestion at its own position, or its first lines,
+        or the same with the user's indentation."""
         assert suggestion.text
         assert self.after.startswith(suggestion.swallow)
         gives = self.before + suggestion.text
@@ -138,8 +139,8 @@ class AnyOrder(RuleBasedStateMachine):
 
     @invariant()
     def all_that_is_served_is_an_answer(self) -> None:
-        found = self.ladder.look_up(URI, self.before, self.after)
-        for suggestion in found.suggestions if found else ():
+        found = self.cache.look_up(URI, self.before, self.after)
+        for suggestion in found.items if found else ():
             self.check(suggestion)
 
 

@@ -25,11 +25,11 @@ from bench.gpu.step_shapes import BUILDS, TINY, TRUE_26B, random_keys, random_mo
 from bench.report import RESULTS, Report, Spread, conditions
 from engine.config import ModelConfig, SamplingConfig
 from engine.errors import InputError
-from engine.graphs.fixed_step import MOST_STEPS, Bucket, FixedStep, KeyRoom, Row
+from engine.graphs.fixed_step import MOST_STEPS, Bucket, FixedStep, KeyValueBuffers, Row
 from engine.graphs.recorded_steps import CudaGraphs
-from engine.graphs.step_stats import TOP, few
+from engine.graphs.step_stats import TOP, top_stats
 from engine.key_values import KeyValues
-from engine.models.diffusion_gemma import DiffusionGemma
+from engine.models.text_model import TextModel
 from engine.models.fused import FusedModel
 
 COPIED_BYTES = 2**31
@@ -47,11 +47,11 @@ HEADER = (
 )
 
 
-def engine_step(model: DiffusionGemma, kv: KeyValues, canvas: int) -> FixedStep:
+def engine_step(model: TextModel, kv: KeyValues, canvas: int) -> FixedStep:
     """The engine's own step for one canvas that is all hole, behind the prompt of `kv`, ready to be made many times."""
     config, device = model.config, kv.device
     bucket = Bucket(1, canvas, canvas, kv.length, "none")
-    step = FixedStep(model, bucket, KeyRoom(config, bucket, device, kv.dtype), few)
+    step = FixedStep(model, bucket, KeyValueBuffers(config, bucket, device, kv.dtype), top_stats)
     tokens = torch.randint(0, config.vocab_size, (canvas,), device=device)
     nothing = torch.zeros_like(model.embed(tokens))
     row = Row(

@@ -23,7 +23,7 @@ from infill.cli.support import errors_to_exit_codes, load_completer
 from infill.code.languages import detect
 from infill.findings import LintRequest
 from infill.lint.linter import Linter
-from infill.lint.quiet import why_quiet
+from infill.lint.suppressions import why_quiet
 from infill.settings import Settings
 from train.lint.samples import LARGEST
 

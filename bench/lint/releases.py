@@ -30,8 +30,8 @@ from infill.lint.edits import find_edits
 from infill.lint.files import character_ranges
 from infill.lint.kinds import Edit
 from infill.lint.linter import Linter
-from infill.lint.quiet import why_quiet
-from infill.lint.survey import Survey
+from infill.lint.suppressions import why_quiet
+from infill.lint.symbols import Survey
 from infill.settings import Settings
 
 LARGEST = 200_000  # characters of a file

@@ -25,12 +25,12 @@ from infill.cli.support import errors_to_exit_codes, load_completer
 from infill.code.syntax import parse
 from infill.findings import LintRequest
 from infill.lint.edits import find_edits
-from infill.lint.evidence import LintEvidence
-from infill.lint.habits import Habit, Habits
-from infill.lint.hidden import Hidden
+from infill.lint.frequencies import Habit, Habits
 from infill.lint.kinds import KINDS, Edit
 from infill.lint.linter import Judged, Linter
-from infill.lint.survey import Survey
+from infill.lint.masked import Hidden
+from infill.lint.symbols import Survey
+from infill.lint.thresholds import LintEvidence
 from infill.model_store import resolve
 from infill.settings import Settings
 from train.held_out import for_judging, is_for_calibration, read_held_out

@@ -13,8 +13,8 @@ import tree_sitter
 
 from infill.code.syntax import SyntaxTree, error_score, parse
 from infill.findings import Range
-from infill.lint.renames import Renames, convention, rewritten
-from infill.lint.survey import Survey
+from infill.lint.style_names import Renames, convention, rewritten
+from infill.lint.symbols import Survey
 
 _ATTEMPTS = 20
 _STRING = re.compile(r"""([bru]{0,2})(["'])([^"'\n]*)\2\Z""")

@@ -26,7 +26,7 @@ from infill.findings import LintRequest
 from infill.lint.kinds import STYLE
 from infill.lint.linter import Linter
 from infill.lint.style import STYLE_GAIN, find_style
-from infill.lint.survey import Survey
+from infill.lint.symbols import Survey
 from infill.settings import Settings
 from train.held_out import HeldOutFile, read_held_out
 from train.lint.samples import in_turns

@@ -17,7 +17,7 @@ from infill.code.syntax import SyntaxTree
 from infill.findings import Range
 from infill.lint.copies import left_over
 from infill.lint.kinds import Edit
-from infill.lint.survey import PARAMETERS, Name, Survey
+from infill.lint.symbols import PARAMETERS, Name, Survey
 
 OPERATORS = {
     "<": ("<=", ">"), "<=": ("<", ">="), ">": (">=", "<"), ">=": (">", "<="), "==": ("!=",), "!=": ("==",),

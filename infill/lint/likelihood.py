@@ -34,7 +34,7 @@ _PIECE = re.compile(r"\n+[^\n]*|[^\n]+")
 
 @dataclass(frozen=True)
 class Gain:
-    """own, after, surprise in nats and longer in tokens, as in `infill.lint.evidence.LintEvidence`."""
+    """own, after, surprise in nats and longer in tokens, as in `infill.lint.thresholds.LintEvidence`."""
 
     own: float
     after: float

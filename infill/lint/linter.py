@@ -16,17 +16,17 @@ from infill.code.syntax import SyntaxTree, error_score, parse
 from infill.complete.completion import Completer
 from infill.findings import Finding, LintRequest, Range
 from infill.lint.edits import find_edits
-from infill.lint.evidence import Bars, LintEvidence
 from infill.lint.explain import Explainer
-from infill.lint.habits import Habits
-from infill.lint.hidden import Hidden
+from infill.lint.frequencies import Habits
 from infill.lint.kinds import KINDS, STYLE, Edit, StyleEdit
 from infill.lint.likelihood import Gain, Likelihood, stretches
+from infill.lint.masked import Hidden
 from infill.lint.names import KnownNames
-from infill.lint.quiet import Quiet, why_quiet
-from infill.lint.slots import Slots
 from infill.lint.style import STYLE_GAIN, find_style, parses, style_gains
-from infill.lint.survey import Survey
+from infill.lint.suppressions import Quiet, why_quiet
+from infill.lint.symbols import Survey
+from infill.lint.thresholds import Bars, LintEvidence
+from infill.lint.usages import Slots
 from infill.model_store import resolve
 
 HIDDEN = ("wrong-name", "wrong-operator", "swapped-arguments")  # kinds where the denoiser is asked too

@@ -12,12 +12,12 @@ from dataclasses import replace
 
 from infill.code.syntax import SyntaxTree, error_score
 from infill.findings import LintRequest, Range
-from infill.lint.idioms import unusual_idioms
 from infill.lint.kinds import StyleEdit
 from infill.lint.likelihood import Likelihood, stretches
-from infill.lint.renames import CODE as NAMING
-from infill.lint.renames import unusual_names
-from infill.lint.survey import Survey
+from infill.lint.style_idioms import unusual_idioms
+from infill.lint.style_names import CODE as NAMING
+from infill.lint.style_names import unusual_names
+from infill.lint.symbols import Survey
 
 STYLE_GAIN = 0.0  # nats, at least, by which the whole must be likelier
 _MEANT = re.compile(r"\b(?:noqa|pylint:|nolint|NOLINT|eslint-disable|fmt: (?:off|skip)|prettier-ignore)")

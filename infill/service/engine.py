@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from engine.denoiser import Denoiser
     from engine.scheduling.scheduler import Scheduler
     from infill.complete.completion import Completer
-    from infill.lint.evidence import Bars
+    from infill.lint.thresholds import Bars
     from infill.prompts.text_tokens import TextTokens
 
 logger = logging.getLogger(__name__)
@@ -296,7 +296,7 @@ def is_shown(result: InfillResult) -> bool:
 
 def _bars(model: str) -> Bars | None:
     """For the findings of the model; without those it completes all the same."""
-    from infill.lint.evidence import Bars
+    from infill.lint.thresholds import Bars
     from infill.model_store import resolve
 
     try:

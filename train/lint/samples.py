@@ -21,7 +21,7 @@ from engine.errors import InputError
 from infill.findings import LintRequest
 from infill.lint.kinds import KINDS
 from infill.lint.linter import Judged, Linter
-from infill.lint.quiet import why_quiet
+from infill.lint.suppressions import why_quiet
 from train.held_out import HeldOutFile
 from train.lint.seeded_bugs import SeededBug, seed_bug
 
@@ -166,7 +166,7 @@ def _request(file: HeldOutFile, text: str, ranges: tuple[tuple[int, int], ...] =
 
 def _functions(file: HeldOutFile) -> int:
     from infill.code.syntax import parse
-    from infill.lint.survey import Survey
+    from infill.lint.symbols import Survey
 
     tree = parse(file.text, file.language)
     return len(Survey(tree).functions) if tree is not None else 0

@@ -16,7 +16,7 @@ import tree_sitter
 
 from infill.code.syntax import SyntaxTree, error_score, parse
 from infill.lint.edits import OPERATORS
-from infill.lint.survey import Name, Survey
+from infill.lint.symbols import Name, Survey
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _WORD = re.compile(r"\w+|[^\w\s]")

@@ -21,9 +21,9 @@ from rich.console import Console
 
 from engine.checkpoints.export import write_checksums
 from infill.cli.support import errors_to_exit_codes, load_completer
-from infill.lint.evidence import Bar, Bars, LintEvidence
 from infill.lint.kinds import KINDS
 from infill.lint.linter import Judged, Linter
+from infill.lint.thresholds import Bar, Bars, LintEvidence
 from infill.model_store import resolve
 from infill.settings import Settings
 from train.held_out import is_for_calibration, read_held_out

@@ -8,7 +8,7 @@ from bench.lint.seeded_style import SEEDED, SeededStyle, seed_style
 from bench.lint.style import Seeded, style_report
 from infill.code.syntax import parse
 from infill.lint.style import find_style
-from infill.lint.survey import Survey
+from infill.lint.symbols import Survey
 
 ROWS = ("all_rows", "new_rows", "old_rows", "bad_rows", "top_rows", "low_rows")
 TEXT = (

@@ -26,8 +26,8 @@ from infill.api.values import (
     result_from_json,
 )
 from infill.findings import LintRequest
-from infill.lint.evidence import Bar, Bars
 from infill.lint.linter import Linter
+from infill.lint.thresholds import Bar, Bars
 from infill.request import Neighbour
 from infill.service.app import make_app
 from infill.service.engine import CLIENTS, ServiceEngine, State

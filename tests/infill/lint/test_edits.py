@@ -5,7 +5,7 @@ import pytest
 from infill.code.syntax import parse
 from infill.lint.edits import find_edits
 from infill.lint.kinds import KINDS
-from infill.lint.survey import Survey
+from infill.lint.symbols import Survey
 
 
 def edits(text: str, language: str = "python", code: str | None = None) -> set[tuple[str, str]]:

@@ -23,9 +23,9 @@ from infill.cli.main import app
 from infill.complete.completion import Completer
 from infill.findings import Finding, LintRequest
 from infill.instructions import follows_instructions
-from infill.lint.evidence import Bar, Bars
 from infill.lint.explain import LONGEST, SLOTS, Explainer, one_sentence
 from infill.lint.linter import Linter
+from infill.lint.thresholds import Bar, Bars
 from infill.prompts.chat import ChatPrompt
 from infill.prompts.text_tokens import TextTokens
 from infill.service.app import make_app

@@ -5,9 +5,9 @@ import pytest
 from engine.scorer import causal_log_probabilities
 from infill.complete.completion import Completer
 from infill.findings import LintRequest
-from infill.lint.hidden import Hidden
 from infill.lint.kinds import Edit
 from infill.lint.likelihood import STRETCH, Likelihood, stretches
+from infill.lint.masked import Hidden
 from tests.infill.fakes import tiny_completer
 
 TEXT = "def f(a, b):\n    c = a + b\n    d = c * a\n    return d\n"

@@ -10,9 +10,9 @@ from infill.cli.text_edits import apply
 from infill.code.syntax import parse
 from infill.complete.completion import Completer
 from infill.findings import Finding, LintRequest
-from infill.lint.evidence import Bar, Bars, LintEvidence
 from infill.lint.kinds import KINDS
 from infill.lint.linter import Linter
+from infill.lint.thresholds import Bar, Bars, LintEvidence
 from infill.request import Hole, Neighbour
 from infill.settings import Settings
 from tests.infill.fakes import tiny_completer

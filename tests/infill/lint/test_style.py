@@ -4,9 +4,9 @@ import pytest
 
 from infill.cli.text_edits import apply
 from infill.findings import Finding, LintRequest
-from infill.lint.evidence import Bar, Bars
 from infill.lint.kinds import ALL_KINDS, KINDS, STYLE, help_text, link
 from infill.lint.linter import Linter
+from infill.lint.thresholds import Bar, Bars
 from infill.request import Hole, Neighbour
 from tests.infill.fakes import tiny_completer
 

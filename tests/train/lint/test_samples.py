@@ -15,9 +15,9 @@ from bench.lint.run import Measured, alone, baseline, easier_for, measure
 from engine.errors import InputError
 from infill.code.syntax import parse
 from infill.findings import LintRequest
-from infill.lint.evidence import Bar, Bars, LintEvidence
 from infill.lint.kinds import KINDS, Edit
 from infill.lint.linter import Judged, Linter
+from infill.lint.thresholds import Bar, Bars, LintEvidence
 from train.held_out import HeldOutFile
 from train.lint.names import NAMES, WORDS, known_names, names_by_project
 from train.lint.samples import CleanSample, SeededSample, judge, kinds_of

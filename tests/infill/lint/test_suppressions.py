@@ -4,7 +4,7 @@ import pytest
 
 from infill.code.syntax import parse
 from infill.lint.kinds import Edit
-from infill.lint.quiet import Quiet, why_quiet
+from infill.lint.suppressions import Quiet, why_quiet
 
 CODE = "def f(a, b):\n    return a\n"
 

@@ -4,8 +4,8 @@ import pytest
 
 from infill.code.syntax import parse
 from infill.findings import Range
-from infill.lint.renames import convention, rename_places, rewritten, unusual_names
-from infill.lint.survey import Survey
+from infill.lint.style_names import convention, rename_places, rewritten, unusual_names
+from infill.lint.symbols import Survey
 
 HABIT = """
 def habit(first_name, last_name, other_value):

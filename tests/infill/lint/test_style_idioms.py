@@ -3,10 +3,10 @@
 import pytest
 
 from infill.code.syntax import parse
-from infill.lint.idioms import unusual_idioms
 from infill.lint.kinds import STYLE
 from infill.lint.style import find_style
-from infill.lint.survey import Survey
+from infill.lint.style_idioms import unusual_idioms
+from infill.lint.symbols import Survey
 
 NONES = "if a is None or b is None or c is not None: pass\n"
 INS = "x = a not in b, c not in d, e not in f\n"

@@ -5,9 +5,9 @@ import math
 import pytest
 
 from infill.code.syntax import parse
-from infill.lint.habits import Habit, Habits
+from infill.lint.frequencies import Habit, Habits
 from infill.lint.kinds import Edit
-from infill.lint.survey import Survey
+from infill.lint.symbols import Survey
 
 
 def habit(text: str, old: str, new: str) -> Habit:

@@ -15,7 +15,7 @@ import tree_sitter
 
 from infill.lint.kinds import Edit
 from infill.lint.names import KnownNames, words_of
-from infill.lint.survey import NAMES, PARAMETERS, Survey
+from infill.lint.symbols import NAMES, PARAMETERS, Survey
 
 _MEMBER = {"attribute": "attribute", "member_expression": "property", "selector_expression": "field",
            "field_expression": "field", "field_access": "field"}  # fmt: skip
@@ -35,7 +35,7 @@ Place = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Slot:
-    """See `infill.lint.evidence.LintEvidence`, whose fields these are."""
+    """See `infill.lint.thresholds.LintEvidence`, whose fields these are."""
 
     fits: float = 0.0
     named: float = 0.0

@@ -7,8 +7,8 @@ import pytest
 from infill.code.syntax import parse
 from infill.lint.edits import find_edits
 from infill.lint.names import Bloom, KnownNames
-from infill.lint.slots import Slot, Slots
-from infill.lint.survey import Survey
+from infill.lint.symbols import Survey
+from infill.lint.usages import Slot, Slots
 
 
 def slot(text: str, old: str, new: str, code: str = "wrong-name", known: KnownNames | None = None) -> Slot:

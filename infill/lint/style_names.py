@@ -19,7 +19,7 @@ import tree_sitter
 from infill.code.syntax import SyntaxTree
 from infill.findings import Range
 from infill.lint.kinds import Edit, StyleEdit
-from infill.lint.survey import Name, Survey
+from infill.lint.symbols import Name, Survey
 
 Convention = Literal["snake", "camel"]
 

@@ -16,7 +16,7 @@ import tree_sitter
 
 from infill.code.syntax import SyntaxTree
 from infill.lint.kinds import Edit, StyleEdit
-from infill.lint.survey import Survey
+from infill.lint.symbols import Survey
 
 LEAST = {"style-quotes": 20, "style-comparison": 3, "style-format": 5, "style-literal": 4}  # the file's way
 MOST_OTHERS = {"style-quotes": 0.03, "style-comparison": 0.25, "style-format": 0.2, "style-literal": 0.2}

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from infill.lint.kinds import Edit
-from infill.lint.survey import Function, Survey
+from infill.lint.symbols import Function, Survey
 
 _BUILTINS = frozenset(dir(builtins))
 _WORD = re.compile(r"\w+|[^\w\s]+")
@@ -22,7 +22,7 @@ _WORD = re.compile(r"\w+|[^\w\s]+")
 
 @dataclass(frozen=True)
 class Habit:
-    """See `infill.lint.evidence.LintEvidence`, whose fields these are."""
+    """See `infill.lint.thresholds.LintEvidence`, whose fields these are."""
 
     unused: float
     orphan: float

@@ -139,7 +139,7 @@ def lint_request_from_json(fields: Mapping[str, Any]) -> LintRequest:
     text = fields["text"]
     ranges = tuple((one["start"], one["end"]) for one in fields["ranges"])
     findings = tuple(Finding(**one) for one in fields["findings"])
-    for start, end in (*ranges, *(place for one in findings for place in one.places)):
+    for start, end in (*ranges, *(range_ for one in findings for range_ in one.ranges)):
         if not start <= end <= len(text):
             raise InputError(f"The range {start}-{end} lies outside the text; send one of its {len(text)} characters.")
     neighbours = tuple(Neighbour(**neighbour) for neighbour in fields["neighbours"])

@@ -1,6 +1,6 @@
-"""What counting says for an edit: which names the file uses how often, where, and beside what.
+"""Evidence by counting: how often and near what the file uses the names that an edit exchanges.
 
-Works on text and a survey of its tree. Must not know the model.
+Works on text and a symbol table. Must not know the model.
 """
 
 from __future__ import annotations
@@ -14,109 +14,111 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from infill.lint.kinds import Edit
-from infill.lint.symbols import Function, Survey
+from infill.lint.symbols import Function, SymbolTable
 
 _BUILTINS = frozenset(dir(builtins))
 _WORD = re.compile(r"\w+|[^\w\s]+")
 
 
 @dataclass(frozen=True)
-class Habit:
-    """See `infill.lint.thresholds.LintEvidence`, whose fields these are."""
+class FrequencyEvidence:
+    """Fields of `infill.lint.thresholds.Evidence`."""
 
-    unused: float
-    orphan: float
-    lonely: float
-    defined: float
-    commoner: float
-    again: float
-    twice: float
-    habit: float
-    dropped: float
-    given: float
-    update: float
-    reads: float
-    nearer: float
+    new_unread: float
+    old_read_once: float
+    old_occurs_once: float
+    old_defined: float
+    count_ratio: float
+    new_in_line: float
+    old_repeats_in_line: float
+    bigram_ratio: float
+    new_unread_local: float
+    parameter_change: float
+    is_update: float
+    read_ratio: float
+    distance_ratio: float
 
 
-class Habits:
-    """Of one text."""
+class Frequencies:
+    """Counts for one file."""
 
-    def __init__(self, survey: Survey) -> None:
-        self.survey, self.text = survey, survey.tree.text
-        self.python = survey.tree.language.id == "python"
-        self.roles = {name.start: name.role for name in survey.names}
+    def __init__(self, symbols: SymbolTable) -> None:
+        self.symbols, self.text = symbols, symbols.tree.text
+        self.is_python = symbols.tree.language.id == "python"
+        self.roles = {name.start: name.role for name in symbols.names}
         self.words: Counter[str] = Counter()
-        self.pairs: Counter[tuple[str, str]] = Counter()
+        self.bigrams: Counter[tuple[str, str]] = Counter()
         for line in self.text.split("\n"):
             words = _WORD.findall(line)
             self.words.update(words)
-            self.pairs.update(pairwise(words))
+            self.bigrams.update(pairwise(words))
 
-    def of(self, edit: Edit) -> Habit:
-        """What speaks for `edit`."""
+    def evidence(self, edit: Edit) -> FrequencyEvidence:
         old, new = self.text[edit.start : edit.end], edit.replacement
         start, end = self.text.rfind("\n", 0, edit.start) + 1, self.text.find("\n", edit.end)
         end = len(self.text) if end < 0 else end
         before = _WORD.findall(self.text[start:end])
         after = _WORD.findall(self.text[start : edit.start] + new + self.text[edit.end : end])
-        index = self.survey.function_at(edit.start, edit.end)
-        visible = self.survey.visible(index, edit.start)
-        return Habit(
-            unused=float(new in visible and self._reads(index, new) == 0),
-            orphan=float(old in visible and self._reads(index, old) == 1),
-            lonely=float(self.words[old] == 1),
-            defined=float(self._defined(edit, old, visible)),
-            commoner=math.log1p(self.words[new]) - math.log1p(max(0, self.words[old] - 1)),
-            again=float(new in before),
-            twice=float(before.count(old) > 1),
-            habit=self._habit(before, after),
-            **self._variables(index, edit, old, new),
+        function = self.symbols.function_at(edit.start, edit.end)
+        visible = self.symbols.visible(function, edit.start)
+        return FrequencyEvidence(
+            new_unread=float(new in visible and self._reads(function, new) == 0),
+            old_read_once=float(old in visible and self._reads(function, old) == 1),
+            old_occurs_once=float(self.words[old] == 1),
+            old_defined=float(self._is_defined(edit, old, visible)),
+            count_ratio=math.log1p(self.words[new]) - math.log1p(max(0, self.words[old] - 1)),
+            new_in_line=float(new in before),
+            old_repeats_in_line=float(before.count(old) > 1),
+            bigram_ratio=self._bigram_ratio(before, after),
+            **self._compare_variables(function, edit, old, new),
         )
 
-    def _variables(self, index: int, edit: Edit, old: str, new: str) -> dict[str, float]:
-        """What a function does with the two variables; zeros where they are none."""
-        was, now = self._holder(index, old), self._holder(index, new)
-        if was is None or now is None:
-            return dict.fromkeys(("dropped", "given", "update", "reads", "nearer"), 0.0)
+    def _compare_variables(self, function: int, edit: Edit, old: str, new: str) -> dict[str, float]:
+        """How the function uses the two variables; zeros unless both are variables."""
+        old_owner, new_owner = self._owner(function, old), self._owner(function, new)
+        if old_owner is None or new_owner is None:
+            return dict.fromkeys(
+                ("new_unread_local", "parameter_change", "is_update", "read_ratio", "distance_ratio"), 0.0
+            )
         line = self.text[self.text.rfind("\n", 0, edit.start) + 1 : edit.start]
-        distances = [
-            math.log1p(self._lines_between(at.bound[name], edit.start)) for at, name in ((was, old), (now, new))
-        ]
+        old_distance, new_distance = (
+            math.log1p(self._lines_between(owner.bound[name], edit.start))
+            for owner, name in ((old_owner, old), (new_owner, new))
+        )
         return {
-            "dropped": float(now.reads[new] == 0 and new not in now.parameters),
-            "given": float(new in now.parameters) - float(old in was.parameters),
-            "update": float(bool(re.match(rf"\s*{re.escape(old)}\s*=(?!=)", line))),
-            "reads": math.log1p(now.reads[new]) - math.log1p(max(0, was.reads[old] - 1)),
-            "nearer": distances[0] - distances[1],
+            "new_unread_local": float(new_owner.reads[new] == 0 and new not in new_owner.parameters),
+            "parameter_change": float(new in new_owner.parameters) - float(old in old_owner.parameters),
+            "is_update": float(bool(re.match(rf"\s*{re.escape(old)}\s*=(?!=)", line))),
+            "read_ratio": math.log1p(new_owner.reads[new]) - math.log1p(max(0, old_owner.reads[old] - 1)),
+            "distance_ratio": old_distance - new_distance,
         }
 
     def _lines_between(self, start: int, end: int) -> int:
         return self.text.count("\n", min(start, end), end)
 
-    def _holder(self, function: int, name: str) -> Function | None:
-        """The function whose variable it is."""
+    def _owner(self, function: int, name: str) -> Function | None:
+        """The function that binds the variable."""
         while function >= 0:
-            own = self.survey.functions[function]
-            if name in own.bound:
-                return own
-            function = own.outer
+            inner = self.symbols.functions[function]
+            if name in inner.bound:
+                return inner
+            function = inner.outer
         return None
 
-    def _defined(self, edit: Edit, old: str, visible: Mapping[str, int]) -> bool:
-        """Whether what stands there has its origin in the file: a variable of the function, or of the whole file."""
+    def _is_defined(self, edit: Edit, old: str, visible: Mapping[str, int]) -> bool:
+        """Whether the file defines the old name: as a variable of the function, or for the whole file."""
         if self.roles.get(edit.start) in ("use", "call"):
-            known = old in visible or old in self.survey.shared or (self.python and old in _BUILTINS)
-            return known or self.survey.is_open
-        return old in self.survey.bound
+            is_builtin = self.is_python and old in _BUILTINS
+            return old in visible or old in self.symbols.shared or is_builtin or self.symbols.is_open
+        return old in self.symbols.bound
 
     def _reads(self, function: int, name: str) -> int:
-        holder = self._holder(function, name)
-        return holder.reads[name] if holder is not None else 0
+        owner = self._owner(function, name)
+        return owner.reads[name] if owner is not None else 0
 
-    def _habit(self, before: list[str], after: list[str]) -> float:
-        """By how much commoner in this file, in logarithms, the pairs of words are that come than those that go."""
-        was, now = Counter(pairwise(before)), Counter(pairwise(after))
-        come = [math.log1p(self.pairs[pair]) for pair in (now - was)]
-        go = [math.log1p(max(0, self.pairs[pair] - was[pair])) for pair in (was - now)]
-        return sum(come) / max(1, len(come)) - sum(go) / max(1, len(go))
+    def _bigram_ratio(self, before: list[str], after: list[str]) -> float:
+        """Mean log count in the file of the word pairs that the edit adds, less that of the pairs it removes."""
+        old, new = Counter(pairwise(before)), Counter(pairwise(after))
+        added = [math.log1p(self.bigrams[pair]) for pair in (new - old)]
+        removed = [math.log1p(max(0, self.bigrams[pair] - old[pair])) for pair in (old - new)]
+        return sum(added) / max(1, len(added)) - sum(removed) / max(1, len(removed))

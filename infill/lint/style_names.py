@@ -1,8 +1,8 @@
-"""Names that are written in another convention than the others of their file, where no other file can see them.
+"""Names that break the naming convention of their file, if no other file can see them.
 
-A name is proposed to be changed only in all of its places at once, and only where the tree and the text tell all of
-them: variables and parameters of one function, functions within functions, and a Python file's private ones. Never a
-member, a keyword, an import, or what a string, a comment or another function says too. Must not know the model.
+A name is renamed in all positions at once, and only if the tree and the text show all of them: variables and parameters
+of one function, nested functions, and private functions of a Python file. Never a member, a keyword, an import, or a
+name that also occurs in a string, a comment or another function. Must not know the model.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import builtins
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,18 +19,17 @@ import tree_sitter
 from infill.code.syntax import SyntaxTree
 from infill.findings import Range
 from infill.lint.kinds import Edit, StyleEdit
-from infill.lint.symbols import Name, Survey
+from infill.lint.symbols import Name, SymbolTable
 
 Convention = Literal["snake", "camel"]
 
 CODE = "style-naming"
-LEAST_NAMES = 5  # of two words and more, in the file's convention
-MOST_OTHERS = 0.1  # of them, in the other one; one name is none too many
-LEAST_LETTERS = 5  # of a name that is proposed to be changed
-LEAST_WORD = 3  # of the longest word in it: `dX` and `kT` are formulas
-_OTHER_CUSTOMS = re.compile(
-    r"k[A-Z]|assert|.*\d"
-)  # constants; like the checks of a library; what digits are is unclear
+MIN_NAMES = 5  # names of two words or more that follow the convention
+MAX_EXCEPTIONS = 0.1  # as a share of those; one is always allowed
+MIN_LETTERS = 5  # in a name
+MIN_WORD = 3  # letters of its longest word: `dX` and `kT` are from formulas
+# constants (kMax), assertions in the style of a library (assertEqual), and digits, which have no clear split
+_EXEMPT = re.compile(r"k[A-Z]|assert|.*\d")
 _SNAKE = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)+")
 _CAMEL = re.compile(r"[a-z][a-z0-9]*[A-Z][A-Za-z0-9]*")
 _WORDS = re.compile(r"[A-Z]{2,}s(?![a-z])|[A-Z]+(?![a-z])[0-9]*|[A-Z]?[a-z0-9]+")  # userIDs: user, IDs
@@ -40,146 +39,149 @@ _SHORTHANDS = frozenset(
     "shorthand_property_identifier shorthand_property_identifier_pattern shorthand_field_initializer "
     "shorthand_field_identifier field_pattern object_assignment_pattern".split()
 )
-_BY_NAME = re.compile(r"\b(?:locals|globals|vars|eval|exec|arguments)\b")  # reach variables by what they are called
-_SHOWS_NAME = re.compile(r"\s*=\s*[}!:]")  # f"{name=}"
+_REFLECTION = re.compile(r"\b(?:locals|globals|vars|eval|exec|arguments)\b")  # access variables by name
+_PRINTS_NAME = re.compile(r"\s*=\s*[}!:]")  # f"{name=}"
 _BUILTINS = frozenset(dir(builtins))
-_NESTED = frozenset(("python", "javascript", "typescript", "tsx"))  # where functions within functions are looked at
+_NESTED = frozenset(("python", "javascript", "typescript", "tsx"))  # languages in which nested functions are renamed
 
 
 def convention(name: str) -> Convention | None:
-    """How a name of two words or more is written; None for all else, such as `name`, `Name`, `NAME`."""
+    """The convention of a name of two words or more; None for other names, such as `name`, `Name`, `NAME`."""
     core = name.strip("_")
     if _SNAKE.fullmatch(core):
         return "snake"
     return "camel" if _CAMEL.fullmatch(core) else None
 
 
-def rewritten(name: str, wanted: Convention) -> str:
-    """The same words in a convention; underscores at the ends stay."""
+def convert(name: str, target: Convention) -> str:
+    """The name in another convention; leading and trailing underscores stay."""
     core = name.strip("_")
     at = name.index(core)
     words = [word.lower() for part in core.split("_") for word in _WORDS.findall(part)]
-    new = "_".join(words) if wanted == "snake" else words[0] + "".join(word.capitalize() for word in words[1:])
+    new = "_".join(words) if target == "snake" else words[0] + "".join(word.capitalize() for word in words[1:])
     return name[:at] + new + name[at + len(core) :]
 
 
-def unusual_names(tree: SyntaxTree, survey: Survey, elsewhere: Set[str] = frozenset()) -> Iterator[StyleEdit]:
-    """Where the file writes its variables, or its functions, in one way: those that it writes in the other.
+def unusual_names(
+    tree: SyntaxTree, symbols: SymbolTable, neighbour_names: Set[str] = frozenset()
+) -> Iterator[StyleEdit]:
+    """Renames of variables, and of functions, that break the convention the file follows for them.
 
-    elsewhere: names that other files have.
+    neighbour_names: names that other files use.
     """
-    renames = Renames(tree, survey)
+    renames = Renames(tree, symbols)
     for names in (renames.variables, renames.functions):
-        habit = _Habit.of(names)
-        for text, at in names.items():
-            wanted = habit.against(text)
-            if wanted is None or text in elsewhere or not _is_telling(text):
+        counts = _Counts.of(names)
+        for text, first in names.items():
+            target = counts.violated_by(text)
+            if target is None or text in neighbour_names or not _is_clear(text):
                 continue
-            new = rewritten(text, wanted)
-            places = renames.places(at.start, new)
-            if places is not None:
-                edit = Edit(at.start, at.end, new, CODE)
-                also = tuple(place for place in places if place[0] != at.start)
-                yield StyleEdit(edit, habit.same(wanted), habit.other(wanted), also)
+            new = convert(text, target)
+            ranges = renames.ranges(first.start, new)
+            if ranges is not None:
+                edit = Edit(first.start, first.end, new, CODE)
+                also = tuple(one for one in ranges if one[0] != first.start)
+                yield StyleEdit(edit, counts.same(target), counts.other(target), also)
 
 
 def rename_places(tree: SyntaxTree, start: int, new: str) -> list[Range] | None:
-    """Every place of the name that stands at `start`, where all of them can become `new` safely; else None."""
-    return Renames(tree, Survey(tree)).places(start, new)
+    """Every range of the name at `start`; None if renaming it to `new` may change what the code does."""
+    return Renames(tree, SymbolTable(tree)).ranges(start, new)
 
 
 @dataclass(frozen=True)
-class _Habit:
-    """How many names there are in each convention."""
+class _Counts:
+    """How many names follow each convention."""
 
     snake: int
     camel: int
 
     @staticmethod
-    def of(names: Set[str] | dict[str, Name]) -> _Habit:
-        written = [convention(name) for name in names]
-        return _Habit(written.count("snake"), written.count("camel"))
+    def of(names: Iterable[str]) -> _Counts:
+        conventions = [convention(name) for name in names]
+        return _Counts(conventions.count("snake"), conventions.count("camel"))
 
-    def same(self, wanted: Convention) -> int:
-        return self.snake if wanted == "snake" else self.camel
+    def same(self, target: Convention) -> int:
+        return self.snake if target == "snake" else self.camel
 
-    def other(self, wanted: Convention) -> int:
-        return self.camel if wanted == "snake" else self.snake
+    def other(self, target: Convention) -> int:
+        return self.camel if target == "snake" else self.snake
 
-    def against(self, name: str) -> Convention | None:
-        """The file's convention, where it is clear and the name has the other one."""
-        own = convention(name)
-        if own is None:
+    def violated_by(self, name: str) -> Convention | None:
+        """The convention of the file, if it has one and `name` is in the other."""
+        current = convention(name)
+        if current is None:
             return None
-        wanted: Convention = "camel" if own == "snake" else "snake"
-        same, other = self.same(wanted), self.other(wanted)
-        return wanted if same >= LEAST_NAMES and other <= max(1, MOST_OTHERS * same) else None
+        target: Convention = "camel" if current == "snake" else "snake"
+        same, other = self.same(target), self.other(target)
+        return target if same >= MIN_NAMES and other <= max(1, MAX_EXCEPTIONS * same) else None
 
 
 class Renames:
-    """Of one text. variables, functions: by name, where each gets its first value, or is defined."""
+    """Safe renames in one file. variables, functions: the first binding, or the definition, of each name."""
 
-    def __init__(self, tree: SyntaxTree, survey: Survey) -> None:
-        self.tree, self.survey, self.text = tree, survey, tree.text
+    def __init__(self, tree: SyntaxTree, symbols: SymbolTable) -> None:
+        self.tree, self.symbols, self.text = tree, symbols, tree.text
         self.by_text: defaultdict[str, list[Name]] = defaultdict(list)
-        self.at: dict[int, Name] = {}
-        for name in survey.names:
+        self.by_start: dict[int, Name] = {}
+        for name in symbols.names:
             self.by_text[name.text].append(name)
-            self.at[name.start] = name
+            self.by_start[name.start] = name
         self.variables: dict[str, Name] = {}
         self.functions: dict[str, Name] = {}
-        for name in survey.names:
-            if name.role == "bound" and name.function >= 0 and name.text not in survey.declared:
+        for name in symbols.names:
+            if name.role == "bound" and name.function >= 0 and name.text not in symbols.declared:
                 self.variables.setdefault(name.text, name)
-            elif name.role == "other" and self._defined_by(name) is not None:
+            elif name.role == "other" and self._definition(name) is not None:
                 self.functions.setdefault(name.text, name)
 
-    def places(self, start: int, new: str) -> list[Range] | None:
-        """Every place of the name that stands at `start`, where all of them can become `new` safely; else None."""
-        name = self.at.get(start)
-        if name is None or not self._is_free(new):
+    def ranges(self, start: int, new: str) -> list[Range] | None:
+        """Every range of the name at `start`; None if renaming it to `new` may change what the code does."""
+        name = self.by_start.get(start)
+        if name is None or not self._is_unused(new):
             return None
         names = self.by_text[name.text]
-        if self._count(name.text) != len(names) or any(self._is_tied(one) for one in names):
+        if self._count(name.text) != len(names) or any(self._exposes_name(one) for one in names):
             return None
         if name.text in self.variables:
-            fits = self._is_own_variable(name.text, names)
+            fits = self._is_local_variable(name.text, names)
         else:
-            fits = name.text in self.functions and self._is_own_function(name.text, names)
+            fits = name.text in self.functions and self._is_local_function(name.text, names)
         return [(one.start, one.end) for one in names] if fits else None
 
-    def _is_free(self, new: str) -> bool:
-        """Whether nothing in the file can be meant by the new name."""
+    def _is_unused(self, new: str) -> bool:
+        """Whether nothing in the file uses the new name."""
         return new not in _BUILTINS and not any(one.role in _PLAIN_ROLES for one in self.by_text.get(new, ()))
 
     def _count(self, text: str) -> int:
-        """How often it stands in the file as a word, strings and comments included."""
+        """How often the word occurs in the file, strings and comments included."""
         return len(re.findall(rf"(?<!\w){re.escape(text)}(?!\w)", self.text))
 
-    def _is_tied(self, name: Name) -> bool:
-        """Whether the place says the name for more than its value: as that of a field, or to be printed."""
+    def _exposes_name(self, name: Name) -> bool:
+        """Whether the code uses the name itself, not only its value: as a field, or in printed text."""
         node = self._node(name)
         parent = node.parent if node is not None else None
         shorthand = node is not None and (
             node.type in _SHORTHANDS or (parent is not None and parent.type in _SHORTHANDS)
         )
-        shown = parent is not None and parent.type == "interpolation" and _SHOWS_NAME.match(self.text, name.end)
+        shown = parent is not None and parent.type == "interpolation" and _PRINTS_NAME.match(self.text, name.end)
         return shorthand or bool(shown)
 
-    def _is_own_variable(self, text: str, names: Sequence[Name]) -> bool:
-        """Whether it is a variable of one function that nothing from outside can reach."""
-        holders = [index for index, function in enumerate(self.survey.functions) if text in function.bound]
-        if len(holders) != 1 or any(name.role not in _VARIABLE_ROLES for name in names):
+    def _is_local_variable(self, text: str, names: Sequence[Name]) -> bool:
+        """Whether it is a variable of one function that no other code can access."""
+        owners = [index for index, function in enumerate(self.symbols.functions) if text in function.bound]
+        if len(owners) != 1 or any(name.role not in _VARIABLE_ROLES for name in names):
             return False
-        holder = self.survey.functions[holders[0]]
-        if any(not holder.start <= name.start < holder.end for name in names):
+        owner = self.symbols.functions[owners[0]]
+        if any(not owner.start <= name.start < owner.end for name in names):
             return False
-        if _BY_NAME.search(self.text, holder.start, holder.end):
+        if _REFLECTION.search(self.text, owner.start, owner.end):
             return False
-        return text not in holder.parameters or self._may_rename_parameter(holders[0], names)
+        return text not in owner.parameters or self._may_rename_parameter(owners[0], names)
 
     def _may_rename_parameter(self, index: int, names: Sequence[Name]) -> bool:
-        """In Python callers may name a parameter, so only of a function that they cannot see, and that is no method."""
+        """Whether no caller can pass the parameter by name. In Python: only if the function is private and not a
+        method."""
         for name in names:
             node = self._node(name)
             if node is not None and node.parent is not None:
@@ -187,36 +189,38 @@ class Renames:
                     return False
         if self.tree.language.id != "python":
             return True
-        function = self.survey.functions[index]
+        function = self.symbols.functions[index]
         node = self.tree.root.descendant_for_byte_range(self.tree.byte(function.start), self.tree.byte(function.end))
         named = node.child_by_field_name("name") if node is not None else None
         if node is None or named is None or (node.parent is not None and node.parent.type == "decorated_definition"):
             return False
         return not self._is_in_class(node) and (function.outer >= 0 or _is_private(self.tree.part(named)))
 
-    def _is_own_function(self, text: str, names: Sequence[Name]) -> bool:
-        """Whether it is one definition within a function, or a private one of a Python file, that is plainly used."""
+    def _is_local_function(self, text: str, names: Sequence[Name]) -> bool:
+        """Whether it is the only definition of a nested function, or of a private function of a Python file."""
         defined = [name for name in names if name.role == "other"]
         if len(defined) != 1 or any(name.role not in ("use", "call", "other") for name in names):
             return False
-        node = self._defined_by(defined[0])
+        node = self._definition(defined[0])
         if node is None or node.type == "class_definition" or self._is_in_class(node):
             return False
         if node.parent is not None and node.parent.type in ("decorated_definition", "export_statement"):
             return False
         outer = defined[0].function
-        # the function itself is the innermost around its own name
-        outer = self.survey.functions[outer].outer if outer >= 0 and self._begins(outer, node) else outer
+        # a function is the innermost scope of its own name
+        outer = self.symbols.functions[outer].outer if outer >= 0 and self._begins(outer, node) else outer
         if outer < 0:
             return self.tree.language.id == "python" and _is_private(text)
-        around = self.survey.functions[outer]
-        return self.tree.language.id in _NESTED and all(around.start <= name.start < around.end for name in names)
+        outer_function = self.symbols.functions[outer]
+        return self.tree.language.id in _NESTED and all(
+            outer_function.start <= name.start < outer_function.end for name in names
+        )
 
     def _begins(self, index: int, node: tree_sitter.Node) -> bool:
-        return self.survey.functions[index].start == self.tree.span(node).start
+        return self.symbols.functions[index].start == self.tree.span(node).start
 
-    def _defined_by(self, name: Name) -> tree_sitter.Node | None:
-        """The function whose name this is, where it is one's."""
+    def _definition(self, name: Name) -> tree_sitter.Node | None:
+        """The function that this name defines, if any."""
         node = self._node(name)
         parent = node.parent if node is not None else None
         if parent is None or self.tree.language.scopes.get(parent.type) not in ("function", "method"):
@@ -225,10 +229,10 @@ class Renames:
 
     def _is_in_class(self, node: tree_sitter.Node) -> bool:
         """Whether a class is the innermost scope around a definition."""
-        scopes, above = self.tree.language.scopes, node.parent
-        while above is not None and above.type not in scopes:
-            above = above.parent
-        return above is not None and scopes[above.type] not in ("function", "method")
+        scopes, ancestor = self.tree.language.scopes, node.parent
+        while ancestor is not None and ancestor.type not in scopes:
+            ancestor = ancestor.parent
+        return ancestor is not None and scopes[ancestor.type] not in ("function", "method")
 
     def _node(self, name: Name) -> tree_sitter.Node | None:
         return self.tree.root.descendant_for_byte_range(self.tree.byte(name.start), self.tree.byte(name.end))
@@ -238,8 +242,8 @@ def _is_private(name: str) -> bool:
     return name.startswith("_") and not name.endswith("__")
 
 
-def _is_telling(name: str) -> bool:
-    """Whether it is so plainly of its convention that it can be meant as nothing else."""
+def _is_clear(name: str) -> bool:
+    """Whether the name is long enough to be a clear case of its convention."""
     words = _WORDS.findall(name.replace("_", " "))
-    long = sum(map(len, words)) >= LEAST_LETTERS and max(map(len, words)) >= LEAST_WORD
-    return long and not _OTHER_CUSTOMS.match(name.strip("_"))
+    long = sum(map(len, words)) >= MIN_LETTERS and max(map(len, words)) >= MIN_WORD
+    return long and not _EXEMPT.match(name.strip("_"))

@@ -1,6 +1,6 @@
-"""Where lint keeps quiet: in what no person writes or owns here, in broken code, and where a comment asks for it.
+"""Code that lint skips: generated, minified and vendored files, broken code, and lines with a `gesso: ignore` comment.
 
-Knows paths, text and trees. Must not know the model, nor kinds of findings but by their codes.
+Must not know the model, nor kinds of findings other than by code.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from infill.code.syntax import SyntaxTree, error_nodes
 from infill.findings import ignores
 from infill.lint.kinds import Edit
 
-LONGEST = 500_000  # characters
+MAX_FILE = 500_000  # characters
 HEAD = 2_000
-MEAN_LINE, LONGEST_LINE = 120, 2_000  # characters, of code that a program put together
+MAX_MEAN_LINE, MAX_LINE = 120, 2_000  # characters; longer lines mean minified code
 _VENDORED = frozenset(
     "vendor vendored _vendor _vendored third_party thirdparty third-party node_modules extern externals dist "
     "site-packages .venv venv .tox .nox .git __pycache__ bower_components".split()
 )
-_WRITTEN_NAME = re.compile(
+_GENERATED_NAME = re.compile(
     r"(_pb2(_grpc)?\.pyi?|\.min\.\w+|\.d\.[mc]?ts|(lex|yacc|parse)tab\.py|_version\.py|\.pb\.go)$"
 )
 _GENERATED = re.compile(
@@ -30,26 +30,26 @@ _GENERATED = re.compile(
 )
 
 
-def why_quiet(path: str | None, text: str) -> str | None:
-    """A sentence where the whole file is left alone, else None."""
+def skip_reason(path: str | None, text: str) -> str | None:
+    """Why the whole file is skipped, in a sentence; None if it is not."""
     if path is not None:
         pure = PurePath(path)
         if _VENDORED & {part.lower() for part in pure.parts[:-1]}:
-            return "The file lies in a folder of other people's code."
-        if _WRITTEN_NAME.search(pure.name):
-            return "The name of the file says that a program writes it."
-    if len(text) > LONGEST:
-        return f"The file is longer than {LONGEST:,} characters."
+            return "The file is in a folder of third-party code."
+        if _GENERATED_NAME.search(pure.name):
+            return "The name of the file is that of a generated file."
+    if len(text) > MAX_FILE:
+        return f"The file has more than {MAX_FILE:,} characters."
     if _GENERATED.search(text[:HEAD]):
-        return "The file says at its top that a program wrote it."
+        return "A comment at the top says that the file is generated."
     lines = text.count("\n") + 1
-    if len(text) > MEAN_LINE * lines or any(len(line) > LONGEST_LINE for line in text.split("\n")):
-        return "The lines of the file are so long that a program wrote it."
+    if len(text) > MAX_MEAN_LINE * lines or any(len(line) > MAX_LINE for line in text.split("\n")):
+        return "The file has the long lines of minified code."
     return None
 
 
-class Quiet:
-    """The lines of one text where nothing, or not every kind, is shown."""
+class Suppressions:
+    """The lines of one file on which some or all kinds are not shown."""
 
     def __init__(self, tree: SyntaxTree) -> None:
         self.text = tree.text
@@ -58,11 +58,11 @@ class Quiet:
             self._broken.update(range(self._line(span.start), self._line(span.end) + 1))
         self._comments = _comments(tree.text, tree.language)
 
-    def allows(self, edit: Edit) -> bool:
-        """Whether the edit stands on sound lines, of which none is told to ignore its kind."""
-        lines = range(self._line(edit.start), self._line(edit.end) + 1)
-        for line in lines:
-            if line in self._broken or any(ignores(said, edit.code) for said in self._comments.get(line, ())):
+    def allow(self, edit: Edit) -> bool:
+        """Whether no line of the edit is broken, and none has a comment that ignores its kind."""
+        for line in range(self._line(edit.start), self._line(edit.end) + 1):
+            comments = self._comments.get(line, ())
+            if line in self._broken or any(ignores(comment, edit.code) for comment in comments):
                 return False
         return True
 
@@ -71,8 +71,7 @@ class Quiet:
 
 
 def _comments(text: str, language: Language) -> dict[int, list[str]]:
-    """By line number from 0 the comments that may say `gesso: ignore`: those of the line, and those above it on lines
-    without code."""
+    """Comments that may say `gesso: ignore`, by the line they apply to (from 0): their own, or the next with code."""
     found: dict[int, list[str]] = {}
     if "gesso:" not in text:
         return found

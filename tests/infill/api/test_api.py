@@ -27,7 +27,7 @@ from infill.api.values import (
 )
 from infill.findings import LintRequest
 from infill.lint.linter import Linter
-from infill.lint.thresholds import Bar, Bars
+from infill.lint.thresholds import Threshold, Thresholds
 from infill.request import Neighbour
 from infill.service.app import make_app
 from infill.service.engine import CLIENTS, ServiceEngine, State
@@ -154,9 +154,9 @@ def test_what_is_no_json_object_is_refused(api: TestClient, content: bytes) -> N
 @pytest.fixture
 def barred(engine: ReadyEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that takes every misspelled word for wrong."""
-    bars = {"misspelled": Bar({}, intercept=1.0, least=0.0)}
-    monkeypatch.setattr(engine, "_bars", Bars(bars, frozenset({"python"})))
-    monkeypatch.setattr("infill.lint.likelihood.FIRST_LOOK", -1e9)
+    bars = {"misspelled": Threshold({}, intercept=1.0, minimum=0.0)}
+    monkeypatch.setattr(engine, "_bars", Thresholds(bars, frozenset({"python"})))
+    monkeypatch.setattr("infill.lint.likelihood.MIN_FIRST_GAIN", -1e9)
 
 
 def test_findings_are_those_of_a_linter(engine: ReadyEngine, api: TestClient, barred: None) -> None:

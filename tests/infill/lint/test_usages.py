@@ -1,4 +1,4 @@
-"""What the places of names and arguments say for an edit."""
+"""Evidence by usage."""
 
 import math
 
@@ -7,34 +7,34 @@ import pytest
 from infill.code.syntax import parse
 from infill.lint.edits import find_edits
 from infill.lint.names import Bloom, KnownNames
-from infill.lint.symbols import Survey
-from infill.lint.usages import Slot, Slots
+from infill.lint.symbols import SymbolTable
+from infill.lint.usages import UsageEvidence, Usages
 
 
-def slot(text: str, old: str, new: str, code: str = "wrong-name", known: KnownNames | None = None) -> Slot:
-    """Of the last edit that makes `old` `new`."""
+def evidence(text: str, old: str, new: str, code: str = "wrong-name", known: KnownNames | None = None) -> UsageEvidence:
+    """Evidence for the last edit that replaces `old` by `new`."""
     tree = parse(text, "python")
     assert tree is not None
-    survey = Survey(tree)
+    symbols = SymbolTable(tree)
     found = [
         edit
-        for edit in find_edits(tree, survey, [(0, len(text))])
+        for edit in find_edits(tree, symbols, [(0, len(text))])
         if edit.code == code and (text[edit.start : edit.end], edit.replacement) == (old, new)
     ]
-    return Slots(survey, known).of(found[-1])
+    return Usages(symbols, known).evidence(found[-1])
 
 
 @pytest.mark.parametrize(
-    "place", ["{}.send()", "send({})", "send(to={})", "1 < {}", "box[{}]", "{}[0]", "kept = {}", "{}(1)"]
+    "usage", ["{}.send()", "send({})", "send(to={})", "1 < {}", "box[{}]", "{}[0]", "kept = {}", "{}(1)"]
 )
-def test_what_stands_in_such_places_elsewhere_fits(place: str) -> None:
-    lines = [place.format(name) for name in ("left", "left", "right")]
-    found = slot("def f(left, right):\n" + "".join(f"    {line}\n" for line in lines), "right", "left")
-    assert found.fits == pytest.approx(math.log(3))
+def test_names_used_in_the_same_way_are_counted(usage: str) -> None:
+    lines = [usage.format(name) for name in ("left", "left", "right")]
+    found = evidence("def f(left, right):\n" + "".join(f"    {line}\n" for line in lines), "right", "left")
+    assert found.usage_ratio == pytest.approx(math.log(3))
 
 
-def test_other_places_say_nothing() -> None:
-    assert slot("def f(left, right):\n    send(left)\n    get(right)\n", "right", "left").fits == 0
+def test_other_usages_do_not_count() -> None:
+    assert evidence("def f(left, right):\n    send(left)\n    get(right)\n", "right", "left").usage_ratio == 0
 
 
 @pytest.mark.parametrize(
@@ -47,39 +47,66 @@ def test_other_places_say_nothing() -> None:
         "class g:\n    high: int\n\n\ndef f(wide, high):\n    g(wide)\n",
     ],
 )
-def test_what_is_called_as_is_wanted_is_better_named(text: str) -> None:
-    assert slot(text, "wide", "high").named == 1
+def test_names_like_the_parameter_or_target_match(text: str) -> None:
+    assert evidence(text, "wide", "high").name_match == 1
 
 
-def test_a_share_of_the_words_is_as_good_as_its_share() -> None:
+def test_a_name_that_shares_words_matches_in_part() -> None:
     text = "def g(high_up):\n    pass\n\n\ndef f(wide, high):\n    g(wide)\n"
-    assert slot(text, "wide", "high").named == 0.5
+    assert evidence(text, "wide", "high").name_match == 0.5
 
 
-def test_a_name_is_akin_to_those_of_its_part_and_its_object() -> None:
+def test_members_match_by_role_and_object() -> None:
     text = "class A:\n    def f(self, top_k):\n        self.tops(1, 1, self.topk(top_k), other.tops)\n"
-    assert slot(text + "        self.topz(1)\n        tops(self.tops)\n", "topz", "tops", "misspelled").akin == 2
-    assert slot(text + "        this.topz(1)\n        tops(self.tops)\n", "topz", "tops", "misspelled").akin == 1
-    assert slot(text.replace("tops", "x") + "        topz(tops, tops)\n", "topz", "tops", "misspelled").akin == 2
-    assert slot(text.replace("tops", "x") + "        self.topz(tops, tops)\n", "topz", "tops", "misspelled").akin == 0
+    assert (
+        evidence(text + "        self.topz(1)\n        tops(self.tops)\n", "topz", "tops", "misspelled").member_match
+        == 2
+    )
+    assert (
+        evidence(text + "        this.topz(1)\n        tops(self.tops)\n", "topz", "tops", "misspelled").member_match
+        == 1
+    )
+    assert (
+        evidence(text.replace("tops", "x") + "        topz(tops, tops)\n", "topz", "tops", "misspelled").member_match
+        == 2
+    )
+    assert (
+        evidence(
+            text.replace("tops", "x") + "        self.topz(tops, tops)\n", "topz", "tops", "misspelled"
+        ).member_match
+        == 0
+    )
 
 
-def test_arguments_that_are_called_as_each_others_parameters_cross() -> None:
+def test_swapped_arguments_match_the_names_of_parameters() -> None:
     text = "def g(start, stop):\n    pass\n\n\ng({}, {})\n"
     assert (
-        slot(text.format("a.stop", "start()"), "a.stop, start()", "start(), a.stop", "swapped-arguments").crossed == 2
+        evidence(
+            text.format("a.stop", "start()"), "a.stop, start()", "start(), a.stop", "swapped-arguments"
+        ).parameter_match
+        == 2
     )
-    assert slot(text.format("start", "stop"), "start, stop", "stop, start", "swapped-arguments").crossed == -2
+    assert (
+        evidence(text.format("start", "stop"), "start, stop", "stop, start", "swapped-arguments").parameter_match == -2
+    )
 
 
-def test_other_calls_say_which_way_round() -> None:
+def test_contradicting_definitions_count_against_a_swap() -> None:
+    """In any order: sets of names have an arbitrary one."""
+    straight, crossed = "def g(start, stop):\n    pass\n\n\n", "def g(stop, start):\n    pass\n\n\n"
+    for definitions in (straight + crossed, crossed + straight):
+        found = evidence(f"{definitions}g(start, stop)\n", "start, stop", "stop, start", "swapped-arguments")
+        assert found.parameter_match == -2
+
+
+def test_other_calls_show_the_usual_order() -> None:
     text = "g(a, b)\ng(a, b)\ng(b, a)\n"
-    assert slot(text, "b, a", "a, b", "swapped-arguments").turned == pytest.approx(math.log(5))
+    assert evidence(text, "b, a", "a, b", "swapped-arguments").call_ratio == pytest.approx(math.log(5))
 
 
-def test_arguments_of_different_kinds_and_strange_functions() -> None:
+def test_literals_and_unknown_callees() -> None:
     known = KnownNames(Bloom.of(["isfile"]), Bloom.of([]), Bloom.of([]))
-    found = slot("isfile('a', b)\n", "'a', b", "b, 'a'", "swapped-arguments", known)
-    assert found.unlike == 1 and found.strange == 0
-    assert slot("quux(a, b)\n", "a, b", "b, a", "swapped-arguments", known).strange == 1
-    assert slot("def quux(c):\n    quux(a, b)\n", "a, b", "b, a", "swapped-arguments", known).strange == 0
+    found = evidence("isfile('a', b)\n", "'a', b", "b, 'a'", "swapped-arguments", known)
+    assert found.literal_mix == 1 and found.unknown_callee == 0
+    assert evidence("quux(a, b)\n", "a, b", "b, a", "swapped-arguments", known).unknown_callee == 1
+    assert evidence("def quux(c):\n    quux(a, b)\n", "a, b", "b, a", "swapped-arguments", known).unknown_callee == 0

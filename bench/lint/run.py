@@ -91,12 +91,16 @@ def measure(
         read = sum(any(bug.is_right(one) for one in bug.candidates) for bug in bugs)
         rows[code] = Figures(len(bugs), read, found, right, false_positives[code], lines, functions)
     shown = [row for code, row in rows.items() if code in linter.shown]
-
-    def total(name: str) -> int:
-        return sum(getattr(row, name) for row in shown)
-
-    totals = [total(name) for name in ("bugs", "read", "found", "right", "false_positives")]
-    return {**rows, "all": Figures(*totals, lines, functions)}
+    rows["all"] = Figures(
+        bugs=sum(row.bugs for row in shown),
+        read=sum(row.read for row in shown),
+        found=sum(row.found for row in shown),
+        right=sum(row.right for row in shown),
+        false_positives=sum(row.false_positives for row in shown),
+        lines=lines,
+        functions=functions,
+    )
+    return rows
 
 
 @dataclass(frozen=True)
@@ -226,10 +230,6 @@ def _row(name: str, shown: bool, one: Figures) -> list[str]:
         *false_positives,
         precision,
     ]
-
-
-def _baseline_text(one: Baseline) -> str:
-    return f"{one.name}: {one.found / one.bugs:.0%} found, {one.right / one.bugs:.0%} fixed."
 
 
 def lint_report(

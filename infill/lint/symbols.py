@@ -63,7 +63,6 @@ _MEMBERS = frozenset(
         ("field_access", "field"),
     )
 )
-_MEMBER_NODES = frozenset(kind for kind, _ in _MEMBERS)
 _CALLS = frozenset((("call", "function"), ("call_expression", "function"), ("method_invocation", "name")))
 _NAMED_DEFINITIONS = frozenset(
     "function_definition class_definition function_declaration class_declaration method_definition method_declaration "

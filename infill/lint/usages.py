@@ -19,7 +19,6 @@ from infill.lint.symbols import NAMES, PARAMETERS, SymbolTable
 
 _MEMBER = {"attribute": "attribute", "member_expression": "property", "selector_expression": "field",
            "field_expression": "field", "field_access": "field"}  # fmt: skip
-_OBJECT = ("object", "operand", "argument", "value")
 _CALLS = frozenset(("call", "call_expression", "new_expression"))
 _ARGUMENTS = frozenset(("argument_list", "arguments"))
 _FUNCTIONS = frozenset(("function_definition", "function_declaration", "method_definition"))

@@ -23,20 +23,12 @@ TEXT = (
 @pytest.mark.parametrize("code", SEEDED)
 def test_lint_finds_and_reverts_a_deviation(code: str) -> None:
     for number in range(6):
-        deviation = seed_style(TEXT, "python", code, random.Random(number))
-        assert (
-            deviation is not None
-            and deviation.text != TEXT
-            and deviation.text[deviation.start : deviation.end] != deviation.right
-        )
-        tree = parse(deviation.text, "python")
+        seeded = seed_style(TEXT, "python", code, random.Random(number))
+        assert seeded is not None and seeded.text != TEXT and seeded.text[seeded.start : seeded.end] != seeded.right
+        tree = parse(seeded.text, "python")
         assert tree is not None and not tree.root.has_error
-        (found,) = find_style(tree, SymbolTable(tree), {code}, [(0, len(deviation.text))])
-        assert (found.edit.start, found.edit.end, found.edit.replacement) == (
-            deviation.start,
-            deviation.end,
-            deviation.right,
-        )
+        (found,) = find_style(tree, SymbolTable(tree), {code}, [(0, len(seeded.text))])
+        assert (found.edit.start, found.edit.end, found.edit.replacement) == (seeded.start, seeded.end, seeded.right)
 
 
 def test_unsuitable_files_get_no_deviation() -> None:

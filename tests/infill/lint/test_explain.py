@@ -88,8 +88,8 @@ def test_an_explanation_is_one_short_line(chat: Completer) -> None:
 
 def test_the_prompt_shows_the_code_and_the_change(chat: Completer, tokens: TextTokens) -> None:
     speaker = Speaks("It adds `left` twice. And so on.", chat.family)  # type: ignore[arg-type]
-    asked = Completer(speaker, chat.family, FEW_STEPS, chat.settings)
-    assert Explainer(asked).explain(REQUEST, FOUND) == "It adds `left` twice."
+    completer = Completer(speaker, chat.family, FEW_STEPS, chat.settings)
+    assert Explainer(completer).explain(REQUEST, FOUND) == "It adds `left` twice."
     (request,) = speaker.requests
     prompt = tokens.decode(request.prompt)
     assert TEXT.strip() in prompt and "a.py" in prompt and prompt.endswith("\nmodel\nthought\n")
@@ -185,9 +185,9 @@ def test_explanations_by_the_service(api: TestClient, chat: Completer) -> None:
 
 
 def test_a_request_with_findings_survives_json() -> None:
-    asked = replace(REQUEST, on=frozenset({"style-naming"}))
-    sent = json.loads(json.dumps(lint_request_to_json(asked)))
-    assert lint_request_from_json(LINT.read(sent, "The request")) == asked
+    request = replace(REQUEST, on=frozenset({"style-naming"}))
+    sent = json.loads(json.dumps(lint_request_to_json(request)))
+    assert lint_request_from_json(LINT.read(sent, "The request")) == request
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ def test_variables_that_no_other_code_reads() -> None:
     text = "def f(given):\n    made = given\n    late = made\n    return made\n"
     assert evidence(text, "made", "late").new_unread == 1 and evidence(text, "made", "late").new_unread_local == 1
     assert evidence(text, "made", "given").new_unread == 0
-    lost = evidence("def f(given):\n    made = 1\n    return made\n", "made", "given")
-    assert lost.new_unread == 1 and lost.new_unread_local == 0 and lost.old_read_once == 1
+    found = evidence("def f(given):\n    made = 1\n    return made\n", "made", "given")
+    assert found.new_unread == 1 and found.new_unread_local == 0 and found.old_read_once == 1
 
 
 def test_parameters_and_other_variables() -> None:
@@ -47,11 +47,6 @@ def test_reads_and_distances_are_compared() -> None:
 
 def test_undefined_names_are_not_compared_as_variables() -> None:
     found = evidence("def f(a):\n    return print(b)\n", "b", "a")
-    assert (
-        found.new_unread_local,
-        found.parameter_change,
-        found.is_update,
-        found.read_ratio,
-        found.distance_ratio,
-    ) == (0, 0, 0, 0, 0)
+    assert found.new_unread_local == found.parameter_change == found.is_update == 0
+    assert found.read_ratio == found.distance_ratio == 0
     assert found.old_defined == 0 and found.old_occurs_once == 1

@@ -63,7 +63,7 @@ def test_edits_that_the_model_finds_less_likely_are_not_shown(monkeypatch: pytes
     assert [found.score for found in linter().lint(request)] == [round(gain, 3)]
 
 
-def test_a_renamed_text_has_no_further_renames() -> None:
+def test_a_rename_changes_the_likelihood_once() -> None:
     renamed = CODE.replace("rowCount", "row_count")
     ((_, gain),) = linter().style_candidates(LintRequest(CODE, "python"), NAMING).items()
     back = [one for one in linter().style_candidates(LintRequest(renamed, "python"), NAMING)]

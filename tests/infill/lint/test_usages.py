@@ -56,57 +56,44 @@ def test_a_name_that_shares_words_matches_in_part() -> None:
     assert evidence(text, "wide", "high").name_match == 0.5
 
 
-def test_members_match_by_role_and_object() -> None:
+@pytest.mark.parametrize(
+    ("line", "match"),
+    [
+        ("self.topz(1)\n        tops(self.tops)", 2),
+        ("this.topz(1)\n        tops(self.tops)", 1),
+        ("topz(tops, tops)", 2),
+        ("self.topz(tops, tops)", 0),
+    ],
+)
+def test_members_match_by_role_and_object(line: str, match: int) -> None:
     text = "class A:\n    def f(self, top_k):\n        self.tops(1, 1, self.topk(top_k), other.tops)\n"
-    assert (
-        evidence(text + "        self.topz(1)\n        tops(self.tops)\n", "topz", "tops", "misspelled").member_match
-        == 2
-    )
-    assert (
-        evidence(text + "        this.topz(1)\n        tops(self.tops)\n", "topz", "tops", "misspelled").member_match
-        == 1
-    )
-    assert (
-        evidence(text.replace("tops", "x") + "        topz(tops, tops)\n", "topz", "tops", "misspelled").member_match
-        == 2
-    )
-    assert (
-        evidence(
-            text.replace("tops", "x") + "        self.topz(tops, tops)\n", "topz", "tops", "misspelled"
-        ).member_match
-        == 0
-    )
+    text = text if "self.tops" in line else text.replace("tops", "x")
+    assert evidence(f"{text}        {line}\n", "topz", "tops", "misspelled").member_match == match
+
+
+def swap(text: str, one: str, other: str, known: KnownNames | None = None) -> UsageEvidence:
+    return evidence(text, f"{one}, {other}", f"{other}, {one}", "swapped-arguments", known)
 
 
 def test_swapped_arguments_match_the_names_of_parameters() -> None:
-    text = "def g(start, stop):\n    pass\n\n\ng({}, {})\n"
-    assert (
-        evidence(
-            text.format("a.stop", "start()"), "a.stop, start()", "start(), a.stop", "swapped-arguments"
-        ).parameter_match
-        == 2
-    )
-    assert (
-        evidence(text.format("start", "stop"), "start, stop", "stop, start", "swapped-arguments").parameter_match == -2
-    )
+    definition = "def g(start, stop):\n    pass\n\n\n"
+    assert swap(f"{definition}g(a.stop, start())\n", "a.stop", "start()").parameter_match == 2
+    assert swap(f"{definition}g(start, stop)\n", "start", "stop").parameter_match == -2
 
 
 def test_contradicting_definitions_count_against_a_swap() -> None:
-    """In any order: sets of names have an arbitrary one."""
-    straight, crossed = "def g(start, stop):\n    pass\n\n\n", "def g(stop, start):\n    pass\n\n\n"
-    for definitions in (straight + crossed, crossed + straight):
-        found = evidence(f"{definitions}g(start, stop)\n", "start, stop", "stop, start", "swapped-arguments")
-        assert found.parameter_match == -2
+    one, other = "def g(start, stop):\n    pass\n\n\n", "def g(stop, start):\n    pass\n\n\n"
+    for definitions in (one + other, other + one):
+        assert swap(f"{definitions}g(start, stop)\n", "start", "stop").parameter_match == -2
 
 
 def test_other_calls_show_the_usual_order() -> None:
-    text = "g(a, b)\ng(a, b)\ng(b, a)\n"
-    assert evidence(text, "b, a", "a, b", "swapped-arguments").call_ratio == pytest.approx(math.log(5))
+    assert swap("g(a, b)\ng(a, b)\ng(b, a)\n", "b", "a").call_ratio == pytest.approx(math.log(5))
 
 
 def test_literals_and_unknown_callees() -> None:
     known = KnownNames(Bloom.of(["isfile"]), Bloom.of([]), Bloom.of([]))
-    found = evidence("isfile('a', b)\n", "'a', b", "b, 'a'", "swapped-arguments", known)
+    found = swap("isfile('a', b)\n", "'a'", "b", known)
     assert found.literal_mix == 1 and found.unknown_callee == 0
-    assert evidence("quux(a, b)\n", "a, b", "b, a", "swapped-arguments", known).unknown_callee == 1
-    assert evidence("def quux(c):\n    quux(a, b)\n", "a, b", "b, a", "swapped-arguments", known).unknown_callee == 0
+    assert swap("quux(a, b)\n", "a", "b", known).unknown_callee == 1
+    assert swap("def quux(c):\n    quux(a, b)\n", "a", "b", known).unknown_callee == 0

@@ -24,7 +24,7 @@ from infill.cli.support import errors_to_exit_codes
 from infill.code.languages import detect
 from infill.findings import LintRequest
 from infill.lint.linter import Linter
-from infill.lint.suppressions import skip_reason
+from infill.lint.suppressions import is_skipped
 from train.lint.samples import MAX_FILE
 
 HEADER = ("folder", "lines", "false positives", "per 1,000 lines")
@@ -59,7 +59,7 @@ def read_sources(folder: Path, languages: frozenset[str], max_lines: int, seed: 
             text = file.read_text("utf-8").replace("\r\n", "\n")
         except (OSError, UnicodeDecodeError):
             continue
-        if "test" in path or not text.strip() or len(text) > MAX_FILE or skip_reason(path, text) is not None:
+        if "test" in path or not text.strip() or len(text) > MAX_FILE or is_skipped(path, text):
             continue
         if sum(one.lines for one in found) >= max_lines:
             break

@@ -31,7 +31,7 @@ from infill.lint.edits import find_edits
 from infill.lint.files import character_ranges
 from infill.lint.kinds import Edit
 from infill.lint.linter import Linter
-from infill.lint.suppressions import skip_reason
+from infill.lint.suppressions import is_skipped
 from infill.lint.symbols import SymbolTable
 
 MAX_FILE = 200_000  # characters of a file
@@ -113,7 +113,7 @@ def one_line_changes(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator
     """Changes of single lines by at most MAX_TOKENS tokens of code; comments, strings and layout do not count."""
     for path in sorted({*old} & {*new}):
         before, after = old[path], new[path]
-        if before == after or max(len(before), len(after)) > MAX_FILE or skip_reason(path, before) is not None:
+        if before == after or max(len(before), len(after)) > MAX_FILE or is_skipped(path, before):
             continue
         language = detect(path) or ""
         trees = parse(before, language), parse(after, language)

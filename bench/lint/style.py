@@ -21,7 +21,7 @@ from bench.lint.seeded_style import SEEDED, SeededStyle, seed_style
 from bench.report import RESULTS, Report, conditions
 from infill.cli.support import errors_to_exit_codes, load_completer
 from infill.code.syntax import parse
-from infill.findings import LintRequest
+from infill.findings import LintRequest, Range
 from infill.lint.kinds import STYLE
 from infill.lint.linter import Linter
 from infill.lint.style import MIN_STYLE_GAIN, find_style
@@ -31,6 +31,7 @@ from train.held_out import HeldOutFile, read_held_out
 from train.lint.samples import round_robin
 
 HEADER = ("kind", "by counting", "shown", "per 1,000 lines", "seeded", "counted", "found", "right fix")
+AROUND = 300  # characters linted on either side of a deviation
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,9 @@ def counted_in(linter: Linter, file: HeldOutFile) -> list[dict[str, Any]]:
 
 def measure_seeded(linter: Linter, file: HeldOutFile, deviation: SeededStyle) -> Seeded:
     """Lints the lines around the deviation, for a name the whole file."""
-    around = (
-        ()
-        if deviation.code == "style-naming"
-        else ((max(0, deviation.start - 300), min(len(deviation.text), deviation.end + 300)),)
-    )
+    around: tuple[Range, ...] = ()
+    if deviation.code != "style-naming":
+        around = ((max(0, deviation.start - AROUND), min(len(deviation.text), deviation.end + AROUND)),)
     request = LintRequest(deviation.text, file.language, file.path, around)
     tree = parse(deviation.text, file.language)
     assert tree is not None
@@ -100,13 +99,13 @@ def style_report(
         by_counting = counted.total() if code == "all" else counted[code]
         count = shown.total() if code == "all" else shown[code]
         found, right = sum(one.found for one in of_kind), sum(one.right for one in of_kind)
-        looked = sum(one.counted for one in of_kind)
+        seeded_counted = sum(one.counted for one in of_kind)
         figures[code] = {
             "counted": by_counting,
             "shown": count,
-            "seeded": {"deviations": len(of_kind), "counted": looked, "found": found, "right": right},
+            "seeded": {"deviations": len(of_kind), "counted": seeded_counted, "found": found, "right": right},
         }
-        shares = [f"{part / len(of_kind):.0%}" for part in (looked, found)] if of_kind else ["", ""]
+        shares = [f"{part / len(of_kind):.0%}" for part in (seeded_counted, found)] if of_kind else ["", ""]
         fixes = f"{right / found:.0%}" if found else ""
         rate = f"{1000 * count / max(1, lines):.3f}"
         table.append([code, str(by_counting), str(count), rate, str(len(of_kind)), *shares, fixes])

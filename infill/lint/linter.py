@@ -24,7 +24,7 @@ from infill.lint.likelihood import Gain, Likelihood, chunks
 from infill.lint.masked import MaskedLikelihood
 from infill.lint.names import KnownNames
 from infill.lint.style import MIN_STYLE_GAIN, find_style, style_gains
-from infill.lint.suppressions import Suppressions, skip_reason
+from infill.lint.suppressions import Suppressions, is_skipped
 from infill.lint.symbols import SymbolTable
 from infill.lint.thresholds import Evidence, Thresholds
 from infill.lint.usages import Usages
@@ -116,7 +116,7 @@ class Linter:
         The text must have "\\n" line ends.
         """
         tree = parse(request.text, request.language)
-        if tree is None or skip_reason(request.path, request.text) is not None:
+        if tree is None or is_skipped(request.path, request.text):
             return {}
         ranges = request.ranges or ((0, len(request.text)),)
         suppressions = Suppressions(tree)
@@ -165,7 +165,7 @@ class Linter:
     def _candidates(
         self, request: LintRequest, tree: SyntaxTree, codes: frozenset[str], stop: Stop | None
     ) -> list[Candidate]:
-        if not codes or skip_reason(request.path, request.text) is not None:
+        if not codes or is_skipped(request.path, request.text):
             return []
         leave_if(stop)
         ranges = request.ranges or ((0, len(request.text)),)

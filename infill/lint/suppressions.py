@@ -14,7 +14,7 @@ from infill.findings import ignores
 from infill.lint.kinds import Edit
 
 MAX_FILE = 500_000  # characters
-HEAD = 2_000
+HEAD = 2_000  # characters, searched for a comment that says the file is generated
 MAX_MEAN_LINE, MAX_LINE = 120, 2_000  # characters; longer lines mean minified code
 _VENDORED = frozenset(
     "vendor vendored _vendor _vendored third_party thirdparty third-party node_modules extern externals dist "
@@ -30,22 +30,16 @@ _GENERATED = re.compile(
 )
 
 
-def skip_reason(path: str | None, text: str) -> str | None:
-    """Why the whole file is skipped, in a sentence; None if it is not."""
+def is_skipped(path: str | None, text: str) -> bool:
+    """Whether a file is third-party, generated, minified or too long, so that lint skips all of it."""
     if path is not None:
         pure = PurePath(path)
-        if _VENDORED & {part.lower() for part in pure.parts[:-1]}:
-            return "The file is in a folder of third-party code."
-        if _GENERATED_NAME.search(pure.name):
-            return "The name of the file is that of a generated file."
-    if len(text) > MAX_FILE:
-        return f"The file has more than {MAX_FILE:,} characters."
-    if _GENERATED.search(text[:HEAD]):
-        return "A comment at the top says that the file is generated."
-    lines = text.count("\n") + 1
-    if len(text) > MAX_MEAN_LINE * lines or any(len(line) > MAX_LINE for line in text.split("\n")):
-        return "The file has the long lines of minified code."
-    return None
+        if _VENDORED & {part.lower() for part in pure.parts[:-1]} or _GENERATED_NAME.search(pure.name):
+            return True
+    if len(text) > MAX_FILE or _GENERATED.search(text[:HEAD]):
+        return True
+    lines = text.split("\n")
+    return len(text) > MAX_MEAN_LINE * len(lines) or any(len(line) > MAX_LINE for line in lines)
 
 
 class Suppressions:

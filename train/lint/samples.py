@@ -23,7 +23,7 @@ from infill.code.syntax import parse
 from infill.findings import LintRequest
 from infill.lint.kinds import KINDS
 from infill.lint.linter import Candidate, Linter
-from infill.lint.suppressions import skip_reason
+from infill.lint.suppressions import is_skipped
 from infill.lint.symbols import SymbolTable
 from train.held_out import HeldOutFile
 from train.lint.seeded_bugs import SeededBug, seed_bug
@@ -66,7 +66,7 @@ def round_robin(files: Sequence[HeldOutFile], seed: int) -> list[HeldOutFile]:
     rng = random.Random(seed)
     projects: dict[str, list[HeldOutFile]] = defaultdict(list)
     for file in sorted(files, key=lambda file: (file.project, file.path)):
-        if len(file.text) <= MAX_FILE and skip_reason(file.path, file.text) is None:
+        if len(file.text) <= MAX_FILE and not is_skipped(file.path, file.text):
             projects[file.project].append(file)
     shuffled = [rng.sample(members, len(members)) for members in projects.values()]
     return [file for turn in zip_longest(*shuffled) for file in turn if file is not None]

@@ -13,8 +13,8 @@ from lsprotocol import types
 
 from infill.code.syntax import SyntaxTree, in_comment
 from infill.findings import IGNORE, Range
-from infill.lint.renames import CODE as NAMING
-from infill.lint.renames import rename_places
+from infill.lint.style_names import CODE as NAMING
+from infill.lint.style_names import rename_places
 from lsp.diagnostics import SOURCE, TREE_S
 from lsp.documents import Snapshot
 from lsp.host import Host

@@ -29,8 +29,8 @@ from engine.graphs.fixed_step import MOST_STEPS, Bucket, FixedStep, KeyValueBuff
 from engine.graphs.recorded_steps import CudaGraphs
 from engine.graphs.step_stats import TOP, top_stats
 from engine.key_values import KeyValues
-from engine.models.text_model import TextModel
 from engine.models.fused import FusedModel
+from engine.models.text_model import TextModel
 
 COPIED_BYTES = 2**31
 NEVER = -1.0  # nats: no canvas is ever so sure

@@ -96,7 +96,7 @@ class LintBody(RequestBody):
         """Raises InputError for a range or a finding outside the text."""
         ranges = tuple((one.start, one.end) for one in self.ranges)
         findings = tuple(Finding(**vars(one)) for one in self.findings)
-        for start, end in (*ranges, *(range_ for one in findings for range_ in one.places)):
+        for start, end in (*ranges, *(range_ for one in findings for range_ in one.ranges)):
             if not 0 <= start <= end <= len(self.text):
                 raise InputError(
                     f"The range {start}-{end} lies outside the text; send one of its {len(self.text)} characters."

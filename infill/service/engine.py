@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from engine.scheduling.scheduler import Scheduler
     from infill.complete.completion import Completer
     from infill.complete.loaded_model import LoadedModel
-    from infill.lint.evidence import Bars
+    from infill.lint.thresholds import Thresholds
     from infill.prompts.text_tokens import TextTokens
 
 logger = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class ServiceEngine:
         self.pending = 0
         self.scheduler: Scheduler | None = None
         self._model: LoadedModel | None = None
-        self._bars: Bars | None = None
+        self._bars: Thresholds | None = None
         self._housekeeping = Housekeeping(self.forget)
         self._written: dict[str, str] = {}  # the last draft of each client: who types what it says asks for the rest
 
@@ -127,7 +127,7 @@ class ServiceEngine:
             self.state = State("failed", self.settings.model, message=_told(error, "The model could not be loaded"))
             return
         self._model = model
-        lints = bars is not None and bars.unasked
+        lints = bars is not None and bars.on_by_default
         self.state = State("ready", self.settings.model, can_lint=bars is not None, lints=lints)
 
     @property
@@ -293,13 +293,13 @@ def is_shown(result: InfillResult) -> bool:
     return all(one.shown for one in result.completions)
 
 
-def _bars(model: str) -> Bars | None:
+def _bars(model: str) -> Thresholds | None:
     """For the findings of the model; without those it completes all the same."""
-    from infill.lint.evidence import Bars
+    from infill.lint.thresholds import Thresholds
     from infill.model_store import resolve
 
     try:
-        return Bars.read(resolve(model))
+        return Thresholds.read(resolve(model))
     except Exception as error:
         logger.error("%s", _told(error, "The model cannot be used for findings"))
         return None

@@ -1,12 +1,12 @@
-"""What a file writes in one way nearly everywhere: what is found where it does not, and what is left alone."""
+"""Idioms that differ from the rest of the file, and those that are not reported."""
 
 import pytest
 
 from infill.code.syntax import parse
-from infill.lint.idioms import unusual_idioms
 from infill.lint.kinds import STYLE
 from infill.lint.style import find_style
-from infill.lint.survey import Survey
+from infill.lint.style_idioms import unusual_idioms
+from infill.lint.symbols import SymbolTable
 
 NONES = "if a is None or b is None or c is not None: pass\n"
 INS = "x = a not in b, c not in d, e not in f\n"
@@ -18,7 +18,9 @@ DOUBLE = "x = [" + ", ".join(f'"{number}"' for number in range(24)) + "]\n\n\n\n
 def found(text: str, language: str = "python") -> dict[str, str]:
     tree = parse(text, language)
     assert tree is not None and not tree.root.has_error
-    return {text[one.edit.start : one.edit.end]: one.edit.replacement for one in unusual_idioms(tree, Survey(tree))}
+    return {
+        text[one.edit.start : one.edit.end]: one.edit.replacement for one in unusual_idioms(tree, SymbolTable(tree))
+    }
 
 
 @pytest.mark.parametrize(
@@ -41,36 +43,36 @@ def found(text: str, language: str = "python") -> dict[str, str]:
         (DOUBLE + "y = b'third'\n", "b'third'", 'b"third"'),
     ],
 )
-def test_what_is_written_otherwise(code: str, old: str, new: str) -> None:
+def test_unusual_idioms_are_found(code: str, old: str, new: str) -> None:
     assert found(code) == {old: new}
 
 
 @pytest.mark.parametrize(
     "code",
     [
-        NONES + "rows = query.filter(User.name == None)\n",  # what `==` gives is asked for
+        NONES + "rows = query.filter(User.name == None)\n",  # `==` is overloaded
         NONES + "mask = frame == None\n",
-        NONES + "if value == None or other == None: pass\n",  # two of five are no slip
-        FORMATS + 'y = "%d of %s" % (a, b)\n',  # of a float `%d` shows less
+        NONES + "if value == None or other == None: pass\n",  # two of five are no exception
+        FORMATS + 'y = "%d of %s" % (a, b)\n',  # `%d` rounds floats
         FORMATS + 'y = "%s" % a\n',  # it may be a tuple
         FORMATS + 'y = "{}".format(a["key"])\n',
         FORMATS + 'y = "{}{}".format(*a)\n',
-        FORMATS + 'y = "{0}{0}".format(f(x))\n',  # called once
+        FORMATS + 'y = "{0}{0}".format(f(x))\n',  # `f(x)` would run twice
         FORMATS + 'y = "{:{}}".format(a, b)\n',
         FORMATS + 'y = "{a.b}".format(a=a)\n',
         FORMATS + "y = template.format(a)\n",
         SIGNS + "found = dict(a=1)\n",
-        SIGNS + "for kind in (list(), MyList()): pass\n",  # where the type is the point
+        SIGNS + "for kind in (list(), MyList()): pass\n",  # the type matters
         "def dict(): ...\n" + SIGNS + "found = dict()\n",
         DOUBLE + "y = 'say \"third\"'\n",
         DOUBLE + "y = 'third' + ' = \"'\n",
         DOUBLE + "def f():\n    'What it does.'\n",
         DOUBLE + "y = 'a sentence of its own'\n",
         DOUBLE + "y = f\"{a['third']}\"\n",
-        "x = '1', '2'\ny = \"third\"\n",  # no habit
+        "x = '1', '2'\ny = \"third\"\n",  # no convention
     ],
 )
-def test_what_is_left_alone(code: str) -> None:
+def test_other_code_is_not_reported(code: str) -> None:
     assert found(code) == {}
 
 
@@ -82,15 +84,15 @@ def test_quotes_of_javascript() -> None:
     assert found('package p\nvar x = "1"\n', "go") == {}
 
 
-def test_only_what_is_asked_for_where_it_is_asked_about_and_not_where_a_comment_says_it_is_meant() -> None:
+def test_codes_ranges_and_comments_limit_the_edits() -> None:
     text = (
         NONES + INS + "if value == None: pass\nif not key in known: pass  # noqa: E713\n" + SIGNS + "found = dict()\n"
     )
     tree = parse(text, "python")
     assert tree is not None
 
-    def codes(wanted: set[str], ranges: list[tuple[int, int]]) -> list[str]:
-        return [one.edit.code for one in find_style(tree, Survey(tree), wanted, ranges)]
+    def codes(selected: set[str], ranges: list[tuple[int, int]]) -> list[str]:
+        return [one.edit.code for one in find_style(tree, SymbolTable(tree), selected, ranges)]
 
     assert codes(set(STYLE), [(0, len(text))]) == ["style-comparison", "style-literal"]
     assert codes({"style-literal"}, [(0, len(text))]) == ["style-literal"]

@@ -1,7 +1,7 @@
-"""One walk over a tree: every name with its part in the code, and the functions with what they bind.
+"""The symbol table of a file: every name with its role, every function with the variables it binds.
 
-Reads trees of all languages by the names of nodes and fields; a language whose nodes are not in the tables simply has
-fewer names that are known to be variables. Must not know the model, nor what is wrong with a name.
+One pass over a syntax tree of any language, by types of nodes and names of fields. For a language that the tables below
+do not cover, fewer names are recognized as variables. Must not know the model, nor kinds of findings.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _WRITES = frozenset(
     (("assignment_expression", "left"), ("assignment_statement", "left"), ("augmented_assignment", "left"))
 )
 _ASSIGNMENTS = frozenset(("assignment", "assignment_expression", "assignment_statement"))
-_GIVES_IN_THE_END = frozenset(
+_ASSIGNS_AT_END = frozenset(
     "assignment short_var_declaration variable_declarator let_declaration init_declarator named_expression".split()
 )
 _NOT_BOUND_FIELDS = frozenset("value type default_value right body condition size arguments return_type".split())
@@ -63,7 +63,6 @@ _MEMBERS = frozenset(
         ("field_access", "field"),
     )
 )
-_MEMBER_NODES = frozenset(kind for kind, _ in _MEMBERS)
 _CALLS = frozenset((("call", "function"), ("call_expression", "function"), ("method_invocation", "name")))
 _NAMED_DEFINITIONS = frozenset(
     "function_definition class_definition function_declaration class_declaration method_definition method_declaration "
@@ -85,7 +84,7 @@ _OBJECTS = ("object", "operand", "argument", "value")
 class Name:
     """A name at [start, end) characters. function: index of the innermost function around it, -1 for none.
 
-    owner: of an attribute or method the text of its object; elsewhere empty.
+    owner: the text of the object of an attribute or method; empty for other names.
     """
 
     start: int
@@ -98,25 +97,25 @@ class Name:
 
 @dataclass
 class Function:
-    """[start, end) characters; bound: where each name gets its first value; reads: how often each is used; parameters:
-    those of the bound that are."""
+    """A function at [start, end) characters. outer: index of the enclosing function, -1 for none.
+
+    bound: by variable, where it gets its first value. reads: how often each is used.
+    """
 
     start: int
     end: int
     outer: int
-    is_async: bool
     bound: dict[str, int] = field(default_factory=dict)
     reads: Counter[str] = field(default_factory=Counter)
     parameters: set[str] = field(default_factory=set)
 
 
-class Survey:
-    """What `tree` holds.
+class SymbolTable:
+    """counts: how often each name occurs, in any role. members: attributes and methods by owner.
 
-    counts: of every name as it is written, wherever. members: attributes and methods by owner. bound: all names that
-    are bound, defined or imported, and members that get a value; of these shared: those of the whole file; declared:
-    those that the bodies of classes bind and define. awaited: what is awaited, and the coroutines.
-    is_open: some import brings names that are not written in it.
+    bound: names that are bound, defined or imported, and members that are assigned to. shared: those of them that the
+    whole file sees. declared: those that bodies of classes bind or define. is_open: an import brings in names that the
+    file does not list.
     """
 
     def __init__(self, tree: SyntaxTree) -> None:
@@ -124,9 +123,8 @@ class Survey:
         self.names: list[Name] = []
         self.functions: list[Function] = []
         self.counts: Counter[str] = Counter()
-        self.members: defaultdict[str, Counter[tuple[str, Role]]] = defaultdict(Counter)
+        self.members: defaultdict[str, set[str]] = defaultdict(set)
         self.bound: set[str] = set()
-        self.awaited: set[str] = set()
         self.declared: set[str] = set()
         self.shared: set[str] = set()
         self.is_open = False
@@ -134,7 +132,7 @@ class Survey:
         self._count_reads()
 
     def function_at(self, start: int, end: int) -> int:
-        """Index of the innermost function that holds [start, end), -1 for none."""
+        """Index of the innermost function that contains [start, end), -1 for none."""
         found = -1
         for index, function in enumerate(self.functions):
             if function.start <= start and end <= function.end:
@@ -142,19 +140,18 @@ class Survey:
         return found
 
     def visible(self, function: int, before: int) -> dict[str, int]:
-        """The variables of a function and of those around it with a value above `before`, and where each got it."""
+        """The variables that a function and its enclosing functions bind before the offset `before`, and where."""
         found: dict[str, int] = {}
         while function >= 0:
-            own = self.functions[function]
-            for name, at in own.bound.items():
+            for name, at in self.functions[function].bound.items():
                 if at < before:
                     found.setdefault(name, at)
-            function = own.outer
+            function = self.functions[function].outer
         return found
 
     def _visit(self, cursor: tree_sitter.TreeCursor) -> None:
         language, tree = self.tree.language, self.tree
-        # of every open node: itself, the function it lies in, whether it binds
+        # for each open node: the node, the function around it, whether it binds names
         path: list[tuple[tree_sitter.Node, int, bool]] = []
         while True:
             node, name = cursor.node, cursor.field_name
@@ -169,16 +166,10 @@ class Survey:
                 self._name(node, name, path, function, binds)
             if language.scopes.get(kind) in ("function", "method") and node.is_named:
                 start, end = tree.span(node)
-                first = node.children[0].type if node.children else ""
-                self.functions.append(Function(start, end, function, first == "async"))
+                self.functions.append(Function(start, end, function))
                 function = len(self.functions) - 1
-                named = node.child_by_field_name("name")
-                if first == "async" and named is not None:
-                    self.awaited.add(tree.part(named))
             elif kind == "wildcard_import":
                 self.is_open = True
-            elif kind in ("await", "await_expression") and node.named_children:
-                self._awaited(node.named_children[0])
             if cursor.goto_first_child():
                 path.append((node, function, binds))
                 continue
@@ -210,11 +201,11 @@ class Survey:
             if grandparent is not None and grandparent.type in _ASSIGNMENTS:
                 if grandparent.child_by_field_name("left") == parent:
                     self.bound.add(text)
-            self.members[owner][text, role] += 1
+            self.members[owner].add(text)
         elif role == "method":
             holder = parent.child_by_field_name("object")
             owner = self.tree.part(holder) if holder is not None else ""
-            self.members[owner][text, role] += 1
+            self.members[owner].add(text)
         if role in ("bound", "other"):
             if self._in_class(path):
                 self.declared.add(text)
@@ -232,34 +223,29 @@ class Survey:
         self.names.append(Name(start, end, text, role, function, owner))
 
     def _in_class(self, path: list[tuple[tree_sitter.Node, int, bool]]) -> bool:
-        """Whether a class is the innermost scope around a name, or around the scope whose name it is."""
+        """Whether a class is the innermost scope around a name, or around the scope that it names."""
         scopes = self.tree.language.scopes
         around = path[:-1] if path[-1][0].type in scopes else path
         kinds = [kind for node, _, _ in around if (kind := scopes.get(node.type)) is not None]
         return bool(kinds) and kinds[-1] == "class"
 
     def _bound_from(self, node: tree_sitter.Node, path: list[tuple[tree_sitter.Node, int, bool]]) -> int:
-        """Where the name has its value from: an assignment gives it in the end."""
+        """Where the name gets its value: an assignment gives it at its end."""
         for outer, _, binds in reversed(path):
-            if outer.type in _GIVES_IN_THE_END:
+            if outer.type in _ASSIGNS_AT_END:
                 return self.tree.span(outer).end
             if not binds:
                 break
         return self.tree.span(node).start
 
     def _count_reads(self) -> None:
-        """A read belongs to the innermost function around it that binds the name, to none where none does."""
+        """A read counts for the innermost function around it that binds the name, if any does."""
         for name in self.names:
             at = name.function if name.role in ("use", "call") else -1
             while at >= 0 and name.text not in self.functions[at].bound:
                 at = self.functions[at].outer
             if at >= 0:
                 self.functions[at].reads[name.text] += 1
-
-    def _awaited(self, node: tree_sitter.Node) -> None:
-        callee = node.child_by_field_name("function")
-        if callee is not None:
-            self.awaited.add(self.tree.part(callee).rsplit(".", 1)[-1])
 
 
 def _role(node: tree_sitter.Node, field_name: str | None, parent: tree_sitter.Node, binds: bool) -> Role:

@@ -1,6 +1,6 @@
-"""Where lint keeps quiet: in what no person writes or owns here, in broken code, and where a comment asks for it.
+"""Code that lint skips: generated, minified and vendored files, broken code, and lines with a `gesso: ignore` comment.
 
-Knows paths, text and trees. Must not know the model, nor kinds of findings but by their codes.
+Must not know the model, nor kinds of findings other than by code.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from infill.code.syntax import SyntaxTree, error_nodes
 from infill.findings import ignores
 from infill.lint.kinds import Edit
 
-LONGEST = 500_000  # characters
+MAX_FILE = 500_000  # characters
 
 
-def is_left_alone(path: str | None, text: str) -> bool:
-    """Whether lint skips the whole file, because it is vendored, generated, minified or very long."""
-    if len(text) > LONGEST or (path is not None and is_vendored(path)):
+def is_skipped(path: str | None, text: str) -> bool:
+    """Whether a file is third-party, generated, minified or too long, so that lint skips all of it."""
+    if len(text) > MAX_FILE or (path is not None and is_vendored(path)):
         return True
     return generated_sign(path, text, strict=True) is not None
 
 
-class Quiet:
-    """The lines of one text where nothing, or not every kind, is shown."""
+class Suppressions:
+    """The lines of one file on which some or all kinds are not shown."""
 
     def __init__(self, tree: SyntaxTree) -> None:
         self.text = tree.text
@@ -31,11 +31,11 @@ class Quiet:
             self._broken.update(range(self._line(span.start), self._line(span.end) + 1))
         self._comments = _comments(tree.text, tree.language)
 
-    def allows(self, edit: Edit) -> bool:
-        """Whether the edit stands on sound lines, of which none is told to ignore its kind."""
-        lines = range(self._line(edit.start), self._line(edit.end) + 1)
-        for line in lines:
-            if line in self._broken or any(ignores(said, edit.code) for said in self._comments.get(line, ())):
+    def allow(self, edit: Edit) -> bool:
+        """Whether no line of the edit is broken, and none has a comment that ignores its kind."""
+        for line in range(self._line(edit.start), self._line(edit.end) + 1):
+            comments = self._comments.get(line, ())
+            if line in self._broken or any(ignores(comment, edit.code) for comment in comments):
                 return False
         return True
 
@@ -44,8 +44,7 @@ class Quiet:
 
 
 def _comments(text: str, language: Language) -> dict[int, list[str]]:
-    """By line number from 0 the comments that may say `gesso: ignore`: those of the line, and those above it on lines
-    without code."""
+    """Comments that may say `gesso: ignore`, by the line they apply to (from 0): their own, or the next with code."""
     found: dict[int, list[str]] = {}
     if "gesso:" not in text:
         return found

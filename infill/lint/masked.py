@@ -1,7 +1,7 @@
-"""What the denoiser would put where an edit stands, with that place hidden: observed against replacement, in one step.
+"""How much likelier the denoiser finds an edit than the original when it cannot see either: one step, position masked.
 
-On a clean canvas the token that stands there counts for itself, so it is taken out: the place is a hole, noise within,
-both sides in sight. Must not know kinds of findings nor what is shown.
+On a clean canvas the denoiser sees the token at a position as its own input, so the position becomes a hole of noise
+with both sides visible. Must not know kinds of findings, nor thresholds.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from infill.findings import LintRequest
 from infill.lint.kinds import Edit
 from infill.prompts.prompt import Family, Layout, TextHole
 
-LONGEST = 16  # tokens of a place that is worth hiding
+MAX_SLOTS = 16  # slots of a hole
 
 
-class Hidden:
-    """Asks one model. stop: asked before every pass; Cancelled is raised where it answers True."""
+class MaskedLikelihood:
+    """Queries one model. stop: polled before every pass; once it returns True, Cancelled is raised."""
 
     def __init__(self, denoiser: Denoiser, family: Family, sampling: SamplingConfig, stop: Stop | None = None) -> None:
         self.denoiser, self.family, self.stop = denoiser, family, stop
@@ -31,46 +31,49 @@ class Hidden:
         self.budget = ContextBudget(budget.prefix // 4, budget.suffix // 2, 0)
 
     def gains(self, request: LintRequest, edits: Sequence[Edit]) -> list[float]:
-        """log p of the replacement less log p of what stands there, in nats, tokens taken one by one; 0 where the two
-        have different lengths and the model knows no empty slots, or where they are too long. One batch."""
-        asked: dict[int, tuple[CanvasRun, list[int], list[int]]] = {}
+        """log p(replacement) - log p(original) of each edit in nats, summed over tokens, in one batch.
+
+        0 for edits that are too long, and for those that change the number of tokens if the model has no null token.
+        """
+        started: dict[int, tuple[CanvasRun, list[int], list[int]]] = {}
         gains = [0.0] * len(edits)
         try:
             for index, edit in enumerate(edits):
                 leave_if(self.stop)
-                if (laid := self._lay_out(request, edit)) is not None:
-                    layout, old, new = laid
-                    asked[index] = self.denoiser.start(self._request(layout)), old, new
-            if asked:
+                if (laid_out := self._lay_out(request, edit)) is not None:
+                    layout, old, new = laid_out
+                    started[index] = self.denoiser.start(self._request(layout)), old, new
+            if started:
                 leave_if(self.stop)
-                self.denoiser.step([run for run, _, _ in asked.values()])
-            for index, (run, old, new) in asked.items():
+                self.denoiser.step([run for run, _, _ in started.values()])
+            for index, (run, old, new) in started.items():
                 assert run.logits is not None
                 rows = torch.log_softmax(run.logits.float(), dim=-1)
                 at = torch.arange(len(old), device=rows.device)
                 gains[index] = float((rows[at, new] - rows[at, old]).sum())
         finally:
-            for run, _, _ in asked.values():
+            for run, _, _ in started.values():
                 self.denoiser.close(run)
         return gains
 
     def _lay_out(self, request: LintRequest, edit: Edit) -> tuple[Layout, list[int], list[int]] | None:
-        """The canvas with the place hidden, and what fills it: as it is, and with the edit."""
+        """(canvas with the position masked, tokens of the original, tokens of the replacement)."""
         text, tokens, null = request.text, self.family.tokens, self.family.null_token
         shown = show_context(text, edit.start, edit.end, request.language, request.path, (), self.budget)
-        one_line = "\n" not in text[edit.start : edit.end] + edit.replacement
-        slots = max(len(tokens.encode(part)) for part in (text[edit.start : edit.end], edit.replacement)) + 1
-        if slots > LONGEST or not one_line:
+        fillings = text[edit.start : edit.end], edit.replacement
+        slots = max(len(tokens.encode(filling)) for filling in fillings) + 1
+        if slots > MAX_SLOTS or any("\n" in filling for filling in fillings):
             return None
         layout = self.family.lay_out(shown, (TextHole(True, False),), (), (slots,))
         columns = layout.holes[0]
-        written = [tokens.encode(columns.healed + part) for part in (text[edit.start : edit.end], edit.replacement)]
-        if null is None and len(written[0]) != len(written[1]):
+        old, new = (tokens.encode(columns.healed + filling) for filling in fillings)
+        if null is None and len(old) != len(new):
             return None
-        room = columns.stop - columns.start
-        if max(map(len, written)) > room:
+        width = columns.stop - columns.start
+        if max(len(old), len(new)) > width:
             return None
-        old, new = (part + [null] * (room - len(part)) if null is not None else part for part in written)
+        if null is not None:
+            old, new = (filled + [null] * (width - len(filled)) for filled in (old, new))
         return layout, old, new
 
     def _request(self, layout: Layout) -> DenoiseRequest:

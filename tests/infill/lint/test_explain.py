@@ -79,8 +79,8 @@ class Speaks(ScriptedDenoiser):
         super().__init__(lambda _: [text], tokens=family.tokens)
         self.end = family.turn_end
 
-    def _answer(self, request: DenoiseRequest):  # type: ignore[no-untyped-def]
-        result = super()._answer(request)
+    def _result(self, request: DenoiseRequest):  # type: ignore[no-untyped-def]
+        result = super()._result(request)
         written = len(self.text_tokens.encode(self.says(0)[0]))
         result.tokens[written] = self.end
         return result

@@ -165,10 +165,10 @@ class Completer:
         self, prepared: PreparedRequest, index: int, filled: Sequence[FilledCanvas]
     ) -> tuple[Candidate, ...]:
         """All candidates for hole `index`: those to show first, then by confidence."""
-        found = [self._judged(prepared, index, *one) for one in self.proposer.find(prepared, index, filled)]
+        found = [self._candidate(prepared, index, *one) for one in self.proposer.find(prepared, index, filled)]
         return tuple(sorted(found, key=lambda candidate: (not candidate.shown, -candidate.confidence)))
 
-    def _judged(self, prepared: PreparedRequest, index: int, proposal: Proposal, evidence: Evidence) -> Candidate:
+    def _candidate(self, prepared: PreparedRequest, index: int, proposal: Proposal, evidence: Evidence) -> Candidate:
         leave_if(prepared.stop)
         confidence = self.model.calibration.confidence(evidence)
         before, after = prepared.near(index)

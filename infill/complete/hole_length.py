@@ -87,8 +87,8 @@ class NullSlots:
     If the deadline or the caller ends the longer canvas, the shorter one is the result.
     """
 
-    def __init__(self, canvases: CanvasRunner, null_token: int) -> None:
-        self.runner, self.null_token = canvases, null_token
+    def __init__(self, runner: CanvasRunner, null_token: int) -> None:
+        self.runner, self.null_token = runner, null_token
 
     def fill(self, tasks: Sequence[FillTask], on_step: StepCallback | None = None) -> list[FilledCanvas]:
         layouts = [task.lay_out(task.slots) for task in tasks]
@@ -133,9 +133,9 @@ class Probing:
     """
 
     def __init__(
-        self, canvases: CanvasRunner, lengths: Sequence[int] = PROBE_LENGTHS, steps: int = PROBE_STEPS
+        self, runner: CanvasRunner, lengths: Sequence[int] = PROBE_LENGTHS, steps: int = PROBE_STEPS
     ) -> None:
-        self.runner, self.lengths, self.steps = canvases, lengths, steps
+        self.runner, self.lengths, self.steps = runner, lengths, steps
 
     def fill(self, tasks: Sequence[FillTask], on_step: StepCallback | None = None) -> list[FilledCanvas]:
         return [self._fill(task, on_step) for task in tasks]

@@ -94,15 +94,15 @@ def _completer(denoiser: Denoiser, sampling: SamplingConfig, settings: dict[str,
 
 
 class ScriptedDenoiser(Denoiser):
-    """Fills the n-th canvas (from 0) with the texts says(n): per hole its typed text, the text and null slots.
+    """Fills the n-th canvas (from 0) with the texts script(n): per hole its typed text, the text and null slots.
 
     A text that is too long continues in the next canvas if that continues this one, as blocks of a canvas do. Records
     the requests.
     """
 
-    def __init__(self, says: Script, confidence: float = 0.9, tokens: TextTokens | None = None) -> None:
+    def __init__(self, script: Script, confidence: float = 0.9, tokens: TextTokens | None = None) -> None:
         super().__init__(tiny_model())
-        self.says, self.confidence = says, confidence
+        self.script, self.confidence = script, confidence
         self.text_tokens = tokens or pocket_tokens()
         self.requests: list[DenoiseRequest] = []
         self.written: list[int] = []
@@ -116,7 +116,7 @@ class ScriptedDenoiser(Denoiser):
         tokens = request.canvas.tokens.clone()
         holes = hole_ranges(request.canvas)
         continues = list(request.prompt) == self.written and bool(self.requests)
-        texts = [""] if continues else self.says(len(self.requests))
+        texts = [""] if continues else self.script(len(self.requests))
         self.requests.append(request)
         assert len(texts) == len(holes), f"the script has {len(texts)} texts for {len(holes)} holes"
         for text, (start, stop) in zip(texts, holes, strict=True):
@@ -140,12 +140,12 @@ class ScriptedDenoiser(Denoiser):
 def scripted_completer(*texts: str | Sequence[str], confidence: float = 0.9, **settings: Any) -> Completer:
     """Fills the n-th canvas with texts[n] (a text, or one per hole), and later canvases with the last one."""
 
-    def says(number: int) -> Sequence[str]:
+    def script(number: int) -> Sequence[str]:
         filling = texts[min(number, len(texts) - 1)]
         return [filling] if isinstance(filling, str) else filling
 
     settings = {"copy_drafts": False, "causal_draft": False, **settings}
-    return _completer(ScriptedDenoiser(says, confidence), FEW_STEPS, settings)
+    return _completer(ScriptedDenoiser(script, confidence), FEW_STEPS, settings)
 
 
 def hole_ranges(canvas: Canvas) -> list[tuple[int, int]]:
@@ -202,6 +202,6 @@ def request(text: str, lines: Lines = "auto", language: str | None = "python", *
     return replace(InfillRequest(plain, tuple(holes), language, lines=lines), **more)  # type: ignore[arg-type]
 
 
-def filled(asked: InfillRequest, result: InfillResult) -> str:
+def filled(infill_request: InfillRequest, result: InfillResult) -> str:
     """The text with all holes filled."""
-    return apply(asked.text, [(one.hole, one.text) for one in result.completions])
+    return apply(infill_request.text, [(one.hole, one.text) for one in result.completions])

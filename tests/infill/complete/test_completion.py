@@ -59,8 +59,8 @@ def test_tokens_under_a_parse_error_are_renoised() -> None:
 
 def test_a_text_that_still_breaks_the_parse_is_cut_back() -> None:
     completer = scripted_completer("    a = x\n    b = a + 1\n    return (b +")
-    asked = request("def f(x):\n§\nz = 1\n", "block")
-    completion = completer.complete(asked).completions[0]
+    infill_request = request("def f(x):\n§\nz = 1\n", "block")
+    completion = completer.complete(infill_request).completions[0]
     assert completion.shown and completion.reason is None
     assert completion.text == "    a = x\n    b = a + 1"
 
@@ -98,9 +98,9 @@ def test_other_candidates_are_sampled_with_other_seeds() -> None:
     completer = scripted_completer("2")
     completer.complete(request("x = §\n", candidates=3, seed=7))
     assert isinstance(completer.denoiser, ScriptedDenoiser)
-    asked = completer.denoiser.requests
-    assert [one.seed for one in asked] == [7, 8, 9]
-    assert [one.sampling.token_choice for one in asked] == ["argmax", "sample", "sample"]
+    denoised = completer.denoiser.requests
+    assert [one.seed for one in denoised] == [7, 8, 9]
+    assert [one.sampling.token_choice for one in denoised] == ["argmax", "sample", "sample"]
 
 
 def test_copies_from_the_context_are_candidates() -> None:
@@ -173,9 +173,9 @@ def test_the_number_of_steps_is_the_requested_one() -> None:
 
 def test_a_seed_determines_the_result() -> None:
     sampling = SamplingConfig(max_steps=4, t_min=1.0, t_max=1.0)
-    asked = request(FUNCTION.replace("return total", "§"), seed=3)
-    one, two = (tiny_completer(sampling).complete(asked).completions for _ in range(2))
-    other = tiny_completer(sampling).complete(replace(asked, seed=4)).completions
+    infill_request = request(FUNCTION.replace("return total", "§"), seed=3)
+    one, two = (tiny_completer(sampling).complete(infill_request).completions for _ in range(2))
+    other = tiny_completer(sampling).complete(replace(infill_request, seed=4)).completions
     assert one == two != other
 
 
@@ -189,11 +189,11 @@ def test_the_result_reports_model_seed_and_timings() -> None:
     assert 0 < result.encoded_tokens <= result.prompt_tokens
 
 
-# left early
+# cancelled
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "infill_request",
     [
         request("def add(one, other):\n    total = add(one, other)\n    return add(one§\n", "one"),
         request("a = §\nb = §\n"),
@@ -201,28 +201,28 @@ def test_the_result_reports_model_seed_and_timings() -> None:
         request("def f(x):\n§", "block", candidates=2),
     ],
 )
-def test_a_request_can_be_cancelled_at_every_check(asked: InfillRequest) -> None:
+def test_a_request_can_be_cancelled_at_every_check(infill_request: InfillRequest) -> None:
     """At each call of `stop` in turn, the first and the last included; later requests are not affected."""
     sampling = SamplingConfig(max_steps=3, confidence_threshold=0.0)
-    expected = tiny_completer(sampling).complete(asked)
-    questions = [0]
+    expected = tiny_completer(sampling).complete(infill_request)
+    calls = [0]
 
     def count() -> bool:
-        questions[0] += 1
+        calls[0] += 1
         return False
 
     completer = tiny_completer(sampling)
-    assert completer.complete(asked, stop=count).completions == expected.completions
-    total = questions[0]
+    assert completer.complete(infill_request, stop=count).completions == expected.completions
+    total = calls[0]
     assert total > 10
     for last in sorted({*range(1, total + 1, 3), total}):
-        completer, questions[0] = tiny_completer(sampling), 0
+        completer, calls[0] = tiny_completer(sampling), 0
         with pytest.raises(Cancelled):
-            completer.complete(asked, stop=lambda last=last: count() or questions[0] == last)  # type: ignore[misc]
-        assert questions[0] == last, "it is not asked once more"
+            completer.complete(infill_request, stop=lambda last=last: count() or calls[0] == last)  # type: ignore[misc]
+        assert calls[0] == last, "stop is not called again"
         for entry in completer.denoiser.cache.entries:
             assert entry.users == 0 and entry.kv.length == len(entry.tokens)
-    again = completer.complete(asked)
+    again = completer.complete(infill_request)
     assert [one.text for one in again.completions] == [one.text for one in expected.completions]
 
 
@@ -234,10 +234,10 @@ def test_a_request_can_be_cancelled_between_any_two_passes_of_the_model(monkeypa
     for name in ("encode", "denoise"):
         run = getattr(model, name)
         monkeypatch.setattr(model, name, lambda *args, name=name, run=run: events.append(name) or run(*args))
-    asked = request("def add(one, other):\n    total = add(one, other)\n    return add(one§\n", "one")
-    completer.complete(asked, stop=lambda: bool(events.append("asked")))
+    infill_request = request("def add(one, other):\n    total = add(one, other)\n    return add(one§\n", "one")
+    completer.complete(infill_request, stop=lambda: bool(events.append("stop")))
     assert events.count("denoise") >= 3 and events.count("encode") > 10
-    assert all(before == "asked" for before, event in zip(events, events[1:], strict=False) if event != "asked")
+    assert all(before == "stop" for before, event in zip(events, events[1:], strict=False) if event != "stop")
 
 
 # what the user refused
@@ -320,18 +320,18 @@ TEXTS = st.lists(PIECES, max_size=30).map("".join)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     text=TEXTS,
-    places=st.lists(st.floats(0, 1), min_size=2, max_size=4),
+    shares=st.lists(st.floats(0, 1), min_size=2, max_size=4),
     language=st.sampled_from([None, "python", "rust"]),
     lines=st.sampled_from(["one", "auto"]),
 )
 def test_text_before_and_after_the_holes_never_changes(
-    text: str, places: list[float], language: str | None, lines: Lines
+    text: str, shares: list[float], language: str | None, lines: Lines
 ) -> None:
-    offsets = sorted(round(place * len(text)) for place in places)
+    offsets = sorted(round(share * len(text)) for share in shares)
     holes = tuple(Hole(start, end) for start, end in zip(offsets[::2], offsets[1::2], strict=False))
-    asked = InfillRequest(text, holes, language, lines=lines)
+    infill_request = InfillRequest(text, holes, language, lines=lines)
     completer = tiny_completer(SamplingConfig(max_steps=1, entropy_bound=20.0))
-    result = completer.complete(asked)
+    result = completer.complete(infill_request)
     assert len(result.completions) == len(holes)
     for hole, completion in zip(holes, result.completions, strict=True):
         assert hole.start - 1 <= completion.hole.start <= hole.start

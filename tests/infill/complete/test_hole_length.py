@@ -40,7 +40,7 @@ def task(*slots: int, most: int = 64, sampling: SamplingConfig = ONE_STEP, deadl
     )
 
 
-def said(filled: hole_length.FilledCanvas, index: int = 0) -> str:
+def filling(filled: hole_length.FilledCanvas, index: int = 0) -> str:
     hole = filled.layout.holes[index]
     return pocket_tokens().decode(filled.result.tokens[hole.start : hole.stop].tolist())
 
@@ -48,14 +48,14 @@ def said(filled: hole_length.FilledCanvas, index: int = 0) -> str:
 def test_a_hole_with_a_null_slot_at_its_end_is_long_enough() -> None:
     denoiser = ScriptedDenoiser(lambda number: ["x = 1"])
     (filled,) = NullSlots(CanvasRunner(denoiser, 160), NULL).fill([task(16)])
-    assert said(filled) == "x = 1" and len(denoiser.requests) == 1
+    assert filling(filled) == "x = 1" and len(denoiser.requests) == 1
 
 
 def test_a_full_hole_is_doubled_until_it_is_long_enough() -> None:
     denoiser = ScriptedDenoiser(lambda number: [LONG])
     (filled,) = NullSlots(CanvasRunner(denoiser, 400), NULL).fill([task(16, most=256)])
     needed = len(pocket_tokens().encode(LONG))
-    assert said(filled) == LONG
+    assert filling(filled) == LONG
     widths = [request.canvas.width - 7 for request in denoiser.requests]
     assert widths == [16 * 2**n for n in range(len(widths))] and widths[-2] <= needed < widths[-1]
     assert filled.steps == len(widths)
@@ -65,7 +65,7 @@ def test_no_hole_exceeds_its_maximum() -> None:
     denoiser = ScriptedDenoiser(lambda number: [LONG])
     (filled,) = NullSlots(CanvasRunner(denoiser, 160), NULL).fill([task(16, most=24)])
     assert [request.canvas.width - 7 for request in denoiser.requests] == [16, 24]
-    assert LONG.startswith(said(filled))
+    assert LONG.startswith(filling(filled))
 
 
 def test_only_full_holes_grow() -> None:
@@ -77,7 +77,7 @@ def test_only_full_holes_grow() -> None:
 def test_each_canvas_of_a_batch_finds_its_own_length() -> None:
     denoiser = ScriptedDenoiser(lambda number: [LONG if number == 1 else "b"])
     filled = NullSlots(CanvasRunner(denoiser, 160), NULL).fill([task(16), task(16), task(16)])
-    assert [said(one) for one in filled] == ["b", "b", "b"]
+    assert [filling(one) for one in filled] == ["b", "b", "b"]
     assert [one.steps for one in filled] == [1, 2, 1]
 
 
@@ -136,7 +136,7 @@ def test_results_have_the_order_of_the_requests() -> None:
 
 def test_a_score_is_the_difference_from_the_trend_over_log_length() -> None:
     lengths = [4, 8, 16, 32, 64]
-    trend = [3.0 - 0.4 * n for n in range(5)]  # surer with every doubling, whatever stands there
+    trend = [3.0 - 0.4 * n for n in range(5)]  # more certain with each doubling
     assert length_scores(lengths, trend) == pytest.approx([0.0] * 5, abs=1e-9)
     trend[2] -= 0.5
     scores = length_scores(lengths, trend)
@@ -150,13 +150,13 @@ class Probed(Denoiser):
     def __init__(self, entropies: dict[int, float]) -> None:
         super().__init__(tiny_model())
         self.entropies = entropies
-        self.asked: list[tuple[int, int]] = []
+        self.probed: list[tuple[int, int]] = []
 
     def run(self, requests: Sequence[DenoiseRequest], on_step: StepCallback | None = None) -> list[DenoiseResult]:
         results = []
         for one in requests:
             length = len(one.canvas.hole_columns)
-            self.asked.append((length, one.sampling.max_steps))
+            self.probed.append((length, one.sampling.max_steps))
             tokens = one.canvas.tokens.clone()
             tokens[one.canvas.hole_columns] = 100 + length
             entropy = torch.full((length,), self.entropies[length])
@@ -181,13 +181,13 @@ def choose(monkeypatch: pytest.MonkeyPatch, denoiser: Denoiser, length: int) -> 
 def test_lengths_are_probed_and_the_best_two_are_finished(monkeypatch: pytest.MonkeyPatch) -> None:
     denoiser = Probed(ENTROPIES)
     sampling = SamplingConfig(max_steps=9)
-    for wanted in (8, 32):
-        denoiser.asked.clear()
-        choose(monkeypatch, denoiser, wanted)
+    for length in (8, 32):
+        denoiser.probed.clear()
+        choose(monkeypatch, denoiser, length)
         (filled,) = Probing(CanvasRunner(denoiser, 256)).fill([task(32, sampling=sampling)])
-        assert denoiser.asked[:5] == [(4, 2), (8, 2), (16, 2), (32, 2), (64, 2)]
-        assert sorted(denoiser.asked[5:]) == [(8, 9), (32, 9)]
-        assert filled.layout.canvas.width - 7 == wanted
+        assert denoiser.probed[:5] == [(4, 2), (8, 2), (16, 2), (32, 2), (64, 2)]
+        assert sorted(denoiser.probed[5:]) == [(8, 9), (32, 9)]
+        assert filled.layout.canvas.width - 7 == length
         assert (filled.steps, filled.encoded_tokens) == (14, 7)
 
 
@@ -195,14 +195,14 @@ def test_probed_lengths_stay_within_the_maximum_and_one_canvas(monkeypatch: pyte
     denoiser = Probed(ENTROPIES)
     choose(monkeypatch, denoiser, 4)
     probing = Probing(CanvasRunner(denoiser, 60))
-    for tried, wanted in (
+    for fill_task, lengths in (
         (task(64, most=512), {4, 8, 16, 32}),
         (task(64, most=8), {4, 8}),
         (task(8), {4, 8, 16}),
     ):
-        denoiser.asked.clear()
-        probing.fill([tried])
-        assert {length for length, _ in denoiser.asked} == wanted
+        denoiser.probed.clear()
+        probing.fill([fill_task])
+        assert {length for length, _ in denoiser.probed} == lengths
 
 
 def test_probing_with_random_weights_and_several_holes() -> None:

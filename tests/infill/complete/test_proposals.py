@@ -21,8 +21,8 @@ def with_draft(monkeypatch: pytest.MonkeyPatch, draft: str, *texts: str, copies:
     return scripted_completer(*texts, causal_draft=True, copy_drafts=copies)
 
 
-def by_source(completer: Completer, asked: InfillRequest) -> dict[str, Candidate]:
-    return {candidate.source: candidate for candidate in completer.complete(asked).completions[0].candidates}
+def by_source(completer: Completer, infill_request: InfillRequest) -> dict[str, Candidate]:
+    return {candidate.source: candidate for candidate in completer.complete(infill_request).completions[0].candidates}
 
 
 def test_the_causal_draft_is_a_candidate_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,15 +91,15 @@ def count_drafting(completer: Completer, monkeypatch: pytest.MonkeyPatch) -> lis
 
 
 def test_a_predicted_draft_takes_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = request("def f(number):\n    return §\n")
-    drafted = by_source(drafting("0"), asked)["causal"].text
+    infill_request = request("def f(number):\n    return §\n")
+    drafted = by_source(drafting("0"), infill_request)["causal"].text
     assert len(drafted) > 20
     slow, fast = drafting("0"), drafting(drafted)
     slow_passes = count_drafting(slow, monkeypatch)
-    expected = by_source(slow, asked)["causal"]
+    expected = by_source(slow, infill_request)["causal"]
     monkeypatch.undo()
     fast_passes = count_drafting(fast, monkeypatch)
-    (both,) = by_source(fast, asked).values()
+    (both,) = by_source(fast, infill_request).values()
     assert both.text == expected.text and both.evidence.drafted == both.evidence.denoised == 1.0
     assert both.evidence.middle == pytest.approx(expected.evidence.middle, abs=1e-4)
     assert 2 * fast_passes[0] < slow_passes[0]
@@ -115,7 +115,7 @@ def test_typing_the_draft_reuses_its_rest(monkeypatch: pytest.MonkeyPatch) -> No
     slow = passes[0]
     passes[0] = 0
     assert by_source(completer, request(typed))["causal"].text == expected.text
-    if drafted[3:].startswith(expected.text):  # else other tokens begin with what was typed, and it goes another way
+    if drafted[3:].startswith(expected.text):  # else healing allows other first tokens, and the draft differs
         assert passes[0] < slow
 
 
@@ -132,7 +132,7 @@ def test_the_calibration_decides_the_order(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_several_holes_have_no_draft(monkeypatch: pytest.MonkeyPatch) -> None:
     completer = with_draft(monkeypatch, "one", "total")
-    completer.denoiser.says = lambda number: ["total", "total"]  # type: ignore[attr-defined]
+    completer.denoiser.script = lambda number: ["total", "total"]  # type: ignore[attr-defined]
     result = completer.complete(request("x = §\ny = §\n"))
     assert all(one.source == "model" for completion in result.completions for one in completion.candidates)
 

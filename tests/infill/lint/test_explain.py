@@ -81,7 +81,7 @@ class Speaks(ScriptedDenoiser):
 
     def _result(self, request: DenoiseRequest):  # type: ignore[no-untyped-def]
         result = super()._result(request)
-        written = len(self.text_tokens.encode(self.says(0)[0]))
+        written = len(self.text_tokens.encode(self.script(0)[0]))
         result.tokens[written] = self.end
         return result
 

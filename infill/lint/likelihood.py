@@ -23,7 +23,7 @@ from engine.token_tree import TokenTree
 from infill.code.context import ContextBudget, show_context
 from infill.findings import LintRequest, Range
 from infill.lint.kinds import Edit
-from infill.prompts.prompt import CausalPrompt, Family, TextHole
+from infill.prompts.prompt import CausalPrompt, Family, HoleKind
 from infill.prompts.text_tokens import TextTokens
 
 CHUNK = 1000  # characters, unless a line is longer
@@ -130,7 +130,7 @@ class Likelihood:
 
     def _prompt(self, request: LintRequest, chunk: Range) -> CausalPrompt | None:
         shown = show_context(request.text, *chunk, request.language, request.path, request.neighbours, self.budget)
-        return self.family.causal_prompt(shown, TextHole(one_line=False, whole_lines=True))
+        return self.family.causal_prompt(shown, HoleKind(one_line=False, whole_lines=True))
 
     def _choose(
         self, tree: TokenTree, encoded: _Chunk, edits: Sequence[Edit]

@@ -16,7 +16,7 @@ from engine.errors import Stop, leave_if
 from infill.code.context import ContextBudget, show_context
 from infill.findings import LintRequest
 from infill.lint.kinds import Edit
-from infill.prompts.prompt import Family, Layout, TextHole
+from infill.prompts.prompt import Family, HoleKind, Layout
 
 MAX_SLOTS = 16  # slots of a hole
 
@@ -64,7 +64,7 @@ class MaskedLikelihood:
         slots = max(len(tokens.encode(filling)) for filling in fillings) + 1
         if slots > MAX_SLOTS or any("\n" in filling for filling in fillings):
             return None
-        layout = self.family.lay_out(shown, (TextHole(True, False),), (), (slots,))
+        layout = self.family.lay_out(shown, (HoleKind(True, False),), (), (slots,))
         columns = layout.holes[0]
         old, new = (tokens.encode(columns.healed + filling) for filling in fillings)
         if null is None and len(old) != len(new):

@@ -167,9 +167,9 @@ class ServiceEngine:
 
         def work(completer: Completer, deadline: float) -> InfillResult:
             left_ms = max(1.0, 1000 * (deadline - time.monotonic()))
-            completer.proposals.last_draft = self._written.get(asked.client, "")
+            completer.proposer.last_draft = self._written.get(asked.client, "")
             result = completer.complete(replace(request, deadline_ms=left_ms), on_step, asked.gone.is_set)
-            self._remember(asked.client, completer.proposals.last_draft)
+            self._remember(asked.client, completer.proposer.last_draft)
             return result
 
         started = time.monotonic()

@@ -180,7 +180,7 @@ def test_a_model_that_cannot_explain_is_refused_before_loading(
     Path("app.py").write_text(CODE)
     result = gesso("--explain")
     assert result.exit_code == 2 and result.stdout == ""
-    assert result.stderr.count("\n") == 1 and "pocket follows no instructions" in result.stderr
+    assert result.stderr.count("\n") == 1 and "pocket does not follow instructions" in result.stderr
 
 
 def test_only_changed_lines(fake: FakeLinter, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,9 +80,9 @@ class Speaks(ScriptedDenoiser):
         super().__init__(lambda _: [text], tokens=family.tokens)
         self.end = family.turn_end
 
-    def _answer(self, request: DenoiseRequest):  # type: ignore[no-untyped-def]
-        result = super()._answer(request)
-        written = len(self.text_tokens.encode(self.says(0)[0]))
+    def _result(self, request: DenoiseRequest):  # type: ignore[no-untyped-def]
+        result = super()._result(request)
+        written = len(self.text_tokens.encode(self.script(0)[0]))
         result.tokens[written] = self.end
         return result
 
@@ -128,7 +128,7 @@ def test_explanations_can_be_cancelled_and_have_a_deadline(chat: Completer, monk
 
 
 def test_a_model_without_instructions_is_refused_before_any_search() -> None:
-    with pytest.raises(InputError, match="follows no instructions") as error:
+    with pytest.raises(InputError, match="does not follow instructions") as error:
         Linter(tiny_completer(), Thresholds({}, frozenset())).lint(LintRequest(TEXT, "python", explain=True))
     assert str(error.value).count(".") == 1
 

@@ -152,13 +152,6 @@ class LspSettings:
     model: str | None = _setting(
         "model", None, "string", "Name, hub id or folder of the model. null: as `gesso config` says.", optional=True
     )
-    engine: Literal["service", "own"] = _setting(
-        "engine",
-        "service",
-        "string",
-        "Where the model is: in the service that all windows and tools share, or in a process of this window's own.",
-        choices=("service", "own"),
-    )
     device: str | None = _setting(
         "device", None, "string", "auto, cpu, cuda, cuda:N or mps. null: as `gesso config` says.", optional=True
     )
@@ -193,6 +186,7 @@ class LspSettings:
 NAMES: dict[str, str] = {entry.metadata["name"]: entry.name for entry in fields(LspSettings)}
 RULES: dict[str, Rule] = {entry.metadata["name"]: entry.metadata["rule"] for entry in fields(LspSettings)}
 _UNUSED_HERE = frozenset(("server", "trace"))  # of the extensions alone
+_REMOVED = {"engine": "The service is always used; remove the setting."}
 
 
 def parse(value: Mapping[str, Any]) -> tuple[LspSettings, list[str]]:
@@ -205,7 +199,9 @@ def parse(value: Mapping[str, Any]) -> tuple[LspSettings, list[str]]:
     for name, given in value.items():
         if name in _UNUSED_HERE:
             continue
-        if name not in RULES:
+        if name in _REMOVED:
+            problems.append(f"The setting gesso.{name} no longer exists. {_REMOVED[name]}")
+        elif name not in RULES:
             problems.append(f"There is no setting gesso.{name}; it is ignored.")
         elif (wanted := RULES[name].problem(given)) is not None:
             default = getattr(LspSettings(), NAMES[name])
@@ -236,7 +232,7 @@ def schema() -> dict[str, dict[str, Any]]:
             "type": [rule.type, "null"] if rule.optional else rule.type,
             "default": list(value) if isinstance(value, tuple) else value,
             "markdownDescription": rule.help,
-            "scope": "machine-overridable" if name in ("model", "engine", "device", "threads") else "resource",
+            "scope": "machine-overridable" if name in ("model", "device", "threads") else "resource",
         }
         if rule.choices:
             entry["enum"] = list(rule.choices)

@@ -15,8 +15,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from engine.errors import GessoError, InputError
 from infill.api.fields import Object
+from infill.engine_protocol import Busy, Engine, EngineRequest, NotReady
 from infill.request import InfillResult, StepView
-from infill.service.engine import Asked, Busy, NotReady, ServiceEngine
 
 Answer = TypeVar("Answer")
 GONE = 499  # as nginx has it: the client closed the connection; nobody reads this
@@ -50,12 +50,12 @@ def error_value(message: str, kind: str, status: int) -> dict[str, Any]:
     return {"error": {"message": message, "type": kind, "code": status, "param": None}}
 
 
-async def complete(request: Request, engine: ServiceEngine, asked: Asked) -> InfillResult:
+async def complete(request: Request, engine: Engine, asked: EngineRequest) -> InfillResult:
     """The result, unless the client hangs up first (`answered`)."""
     return await answered(request, asked, engine.complete(asked))
 
 
-async def answered(request: Request, asked: Asked, work: Coroutine[Any, Any, Answer]) -> Answer:
+async def answered(request: Request, asked: EngineRequest, work: Coroutine[Any, Any, Answer]) -> Answer:
     """What the engine's `work` for `asked` returns; raises ClientGone, and frees the engine, where the client hangs up
     first."""
     task, watcher = asyncio.create_task(work), asyncio.create_task(_hung_up(request))
@@ -66,12 +66,12 @@ async def answered(request: Request, asked: Asked, work: Coroutine[Any, Any, Ans
         return task.result()
     finally:
         if not task.done():
-            asked.gone.set()
+            asked.cancelled.set()
             task.cancel()
         watcher.cancel()
 
 
-async def steps_and_result(engine: ServiceEngine, asked: Asked) -> AsyncIterator[StepView | InfillResult]:
+async def steps_and_result(engine: Engine, asked: EngineRequest) -> AsyncIterator[StepView | InfillResult]:
     """The canvas after its steps, in the end the result. Leaving the iteration frees the engine."""
     loop, views = asyncio.get_running_loop(), asyncio.Queue[StepView | None]()
 
@@ -86,7 +86,7 @@ async def steps_and_result(engine: ServiceEngine, asked: Asked) -> AsyncIterator
             yield view
         yield await task
     finally:
-        asked.gone.set()
+        asked.cancelled.set()
         task.cancel()
 
 

@@ -14,14 +14,14 @@ from starlette.responses import JSONResponse, Response
 from engine.errors import GessoError
 from infill.api.http import complete, error_value, event, read, steps_and_result, stream
 from infill.api.values import INFILL, request_from_json, result_to_json, settings_from_json, step_to_json
+from infill.engine_protocol import Engine, EngineRequest
 from infill.request import StepView
-from infill.service.engine import Asked, ServiceEngine
 
 
-async def infill(request: Request, engine: ServiceEngine) -> Response:
+async def infill(request: Request, engine: Engine) -> Response:
     """Answers one request."""
     fields = await read(request, INFILL)
-    asked = Asked(
+    asked = EngineRequest(
         request_from_json(fields),
         fields["priority"],
         fields["client"],
@@ -35,7 +35,7 @@ async def infill(request: Request, engine: ServiceEngine) -> Response:
     return JSONResponse(result_to_json(await complete(request, engine, asked)))
 
 
-async def _events(engine: ServiceEngine, asked: Asked) -> AsyncIterator[str]:
+async def _events(engine: Engine, asked: EngineRequest) -> AsyncIterator[str]:
     try:
         async for one in steps_and_result(engine, asked):
             if isinstance(one, StepView):

@@ -10,13 +10,13 @@ from starlette.responses import JSONResponse, Response
 
 from infill.api.http import answered, read
 from infill.api.values import LINT, findings_to_json, lint_request_from_json
-from infill.service.engine import Asked, ServiceEngine
+from infill.engine_protocol import Engine, EngineRequest
 
 
-async def lint(request: Request, engine: ServiceEngine) -> Response:
+async def lint(request: Request, engine: Engine) -> Response:
     """Answers one request."""
     fields = await read(request, LINT)
-    asked = Asked(
+    asked = EngineRequest(
         lint_request_from_json(fields),
         fields["priority"],
         fields["client"],

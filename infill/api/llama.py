@@ -15,8 +15,8 @@ from starlette.responses import JSONResponse, Response
 from infill.api.fields import Flag, ListOf, Number, Object, Text
 from infill.api.http import complete, event, read, stream
 from infill.api.openai import cut
+from infill.engine_protocol import Engine, EngineRequest
 from infill.request import Hole, InfillRequest, InfillResult, Neighbour
-from infill.service.engine import Asked, ServiceEngine
 
 MOST_TOKENS = 100_000
 INFILL = Object(
@@ -38,10 +38,10 @@ INFILL = Object(
 )
 
 
-async def infill(request: Request, engine: ServiceEngine) -> Response:
+async def infill(request: Request, engine: Engine) -> Response:
     """Answers one request. `n_predict` 0, which warms llama.cpp's cache, is answered at once."""
     fields = await read(request, INFILL)
-    asked = Asked(_request(fields), any_model=True)
+    asked = EngineRequest(_request(fields), any_model=True)
     engine.check(asked)
     if fields["n_predict"] == 0:
         return JSONResponse(_chosen(_answer(engine, "", "limit", None), fields["response_fields"]))
@@ -70,7 +70,7 @@ def _request(fields: Mapping[str, Any]) -> InfillRequest:
     )
 
 
-def _answer(engine: ServiceEngine, text: str, stop_type: str, result: InfillResult | None) -> dict[str, Any]:
+def _answer(engine: Engine, text: str, stop_type: str, result: InfillResult | None) -> dict[str, Any]:
     read_ms = result.timings_ms["encode"] if result else 0.0
     wrote_ms = result.timings_ms["total"] - read_ms if result else 0.0
     read_n, wrote_n = (result.encoded_tokens, len(engine.tokens(text))) if result else (0, 0)

@@ -16,8 +16,8 @@ from starlette.responses import JSONResponse, Response
 
 from infill.api.fields import Flag, ListOf, Number, Object, Text
 from infill.api.http import complete, event, read, stream
+from infill.engine_protocol import Engine, EngineRequest
 from infill.request import Candidate, Hole, InfillRequest, InfillResult
-from infill.service.engine import Asked, ServiceEngine
 
 COMPLETION = Object(
     {
@@ -39,23 +39,23 @@ COMPLETION = Object(
 NOTHING = Candidate("", 0.0, False, None, "model", 0)
 
 
-async def completions(request: Request, engine: ServiceEngine) -> Response:
+async def completions(request: Request, engine: Engine) -> Response:
     """`POST /v1/completions`. A text that is not good enough to show comes back empty; `gesso` says why."""
     return await _answer(request, engine, chat=False)
 
 
-async def fim_completions(request: Request, engine: ServiceEngine) -> Response:
+async def fim_completions(request: Request, engine: Engine) -> Response:
     """`POST /v1/fim/completions`: the same request, answered as a chat message."""
     return await _answer(request, engine, chat=True)
 
 
-def models(engine: ServiceEngine, started: float) -> Response:
+def models(engine: Engine, started: float) -> Response:
     """`GET /v1/models`: the one that is loaded, or will be. started: seconds since 1970."""
     model = {"id": engine.state.model, "object": "model", "created": int(started), "owned_by": "gesso"}
     return JSONResponse({"object": "list", "data": [model]})
 
 
-async def _answer(request: Request, engine: ServiceEngine, chat: bool) -> Response:
+async def _answer(request: Request, engine: Engine, chat: bool) -> Response:
     fields = await read(request, COMPLETION)
     prompt = fields["prompt"][0]
     hole = Hole(len(prompt), len(prompt))
@@ -67,7 +67,7 @@ async def _answer(request: Request, engine: ServiceEngine, chat: bool) -> Respon
         candidates=fields["n"],
         seed=fields["seed"] % 2**31,
     )
-    result = await complete(request, engine, Asked(wanted, client=fields["user"], any_model=True))
+    result = await complete(request, engine, EngineRequest(wanted, client=fields["user"], any_model=True))
     shown = [one for one in result.completions[0].candidates if one.shown]
     candidates = (shown + [NOTHING] * fields["n"])[: fields["n"]]
     choices = [_choice(engine, index, one, fields, result, chat) for index, one in enumerate(candidates)]
@@ -81,7 +81,7 @@ async def _answer(request: Request, engine: ServiceEngine, chat: bool) -> Respon
 
 
 def _choice(
-    engine: ServiceEngine, index: int, candidate: Candidate, fields: dict[str, Any], result: InfillResult, chat: bool
+    engine: Engine, index: int, candidate: Candidate, fields: dict[str, Any], result: InfillResult, chat: bool
 ) -> dict[str, Any]:
     text, finish = cut(engine, candidate.text, fields["stop"], fields["max_tokens"])
     text = fields["prompt"][0] + text if fields["echo"] and not chat else text
@@ -96,7 +96,7 @@ def _choice(
     return {"index": index, **said, "finish_reason": finish, "logprobs": None, "gesso": gesso}
 
 
-def cut(engine: ServiceEngine, text: str, stops: tuple[str, ...], most: int | None) -> tuple[str, str]:
+def cut(engine: Engine, text: str, stops: tuple[str, ...], most: int | None) -> tuple[str, str]:
     """The text up to the first of `stops` and of at most `most` tokens, and why it ends: "stop" or "length"."""
     for stop in stops:
         text = text.partition(stop)[0] if stop else text

@@ -5,27 +5,8 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-from infill.api import infill as api_infill
-from infill.api import lint as api_lint
-from infill.api import llama as api_llama
-from infill.api import openai as api_openai
-from infill.api.fields import Object
+from infill.api.paths import GETS, HEALTH, POSTS, Get, Post
 
-POSTS: dict[str, tuple[str, Object]] = {
-    "/v1/infill": ("Fill the holes of a text; with `stream` the canvas comes as it settles.", api_infill.INFILL),
-    "/v1/lint": ("Say what looks wrong in a text, and what should stand there.", api_lint.LINT),
-    "/v1/completions": ("OpenAI's completions, with `suffix`.", api_openai.COMPLETION),
-    "/v1/fim/completions": ("The same, answered as a chat message.", api_openai.COMPLETION),
-    "/infill": ("llama.cpp's infill.", api_llama.INFILL),
-}
-GETS = {
-    "/v1/models": "The model that is loaded.",
-    "/health": "Whether the model is ready, and how far its loading is.",
-    "/metrics": "Counts for Prometheus.",
-    "/openapi.json": "This description.",
-    "/docs": "This description as a page.",
-}
-TEXTS = {"/metrics": "text/plain", "/docs": "text/html"}
 TROUBLE = {
     "400": "The request cannot be used.",
     "401": "The token is missing or wrong.",
@@ -58,45 +39,45 @@ ERROR = {
 def description(version: str) -> dict[str, Any]:
     """OpenAPI 3.1."""
     info = {"title": "Gesso", "version": version, "description": "Fills holes in code with a block-diffusion model."}
-    posts = {path: {"post": _post(path, *what)} for path, what in POSTS.items()}
-    gets = {path: {"get": _get(path, summary)} for path, summary in GETS.items()}
+    posts = {one.path: {"post": _post(one)} for one in POSTS}
+    gets = {one.path: {"get": _get(one)} for one in GETS}
     return {"openapi": "3.1.0", "info": info, "paths": posts | gets}
 
 
 def page(version: str) -> str:
     """The description as HTML, without scripts."""
     parts = [f"<!doctype html><html lang=en><meta charset=utf-8><title>Gesso {escape(version)}</title><h1>Gesso</h1>"]
-    for path, (summary, fields) in POSTS.items():
-        parts.append(f"<h2>POST {escape(path)}</h2><p>{escape(summary)}</p><table>")
-        for name, field in fields.fields.items():
+    for one in POSTS:
+        parts.append(f"<h2>POST {escape(one.path)}</h2><p>{escape(one.summary)}</p><table>")
+        for name, field in one.body.fields.items():
             schema = {key: value for key, value in field.schema().items() if key not in ("properties",)}
             needed = "required" if field.required else ""
             parts.append(f"<tr><td><code>{escape(name)}</code><td>{needed}<td><code>{escape(str(schema))}</code>")
         parts.append("</table>")
-    parts += [f"<h2>GET {escape(path)}</h2><p>{escape(summary)}</p>" for path, summary in GETS.items()]
+    parts += [f"<h2>GET {escape(one.path)}</h2><p>{escape(one.summary)}</p>" for one in GETS]
     return "".join(parts) + "</html>"
 
 
-def _post(path: str, summary: str, fields: Object) -> dict[str, Any]:
+def _post(one: Post) -> dict[str, Any]:
     answer = {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {"schema": EVENT}}
     return {
-        "operationId": path.strip("/").replace("/", "_"),
-        "summary": summary,
-        "requestBody": {"required": True, "content": {"application/json": {"schema": fields.schema()}}},
+        "operationId": one.path.strip("/").replace("/", "_"),
+        "summary": one.summary,
+        "requestBody": {"required": True, "content": {"application/json": {"schema": one.body.schema()}}},
         "responses": {"200": {"description": "The answer.", "content": answer}} | _troubles(TROUBLE),
     }
 
 
-def _get(path: str, summary: str) -> dict[str, Any]:
-    kind = TEXTS.get(path, "application/json")
-    schema = {"type": "string"} if path in TEXTS else {"type": "object"}
+def _get(one: Get) -> dict[str, Any]:
+    schema = {"type": "object" if one.content_type == "application/json" else "string"}
+    content = {one.content_type: {"schema": schema}}
+    responses: dict[str, Any] = {"200": {"description": "The answer.", "content": content}}
+    if one is HEALTH:
+        responses["503"] = {"description": TROUBLE["503"], "content": content}
     troubles = {"401": TROUBLE["401"], "403": TROUBLE["403"]}
-    responses: dict[str, Any] = {"200": {"description": "The answer.", "content": {kind: {"schema": schema}}}}
-    if path == "/health":
-        responses["503"] = {"description": TROUBLE["503"], "content": {kind: {"schema": schema}}}
     return {
-        "operationId": "get_" + path.strip("/").replace("/", "_").replace(".", "_"),
-        "summary": summary,
+        "operationId": "get_" + one.path.strip("/").replace("/", "_").replace(".", "_"),
+        "summary": one.summary,
         "responses": responses | _troubles(troubles),
     }
 

@@ -1,4 +1,4 @@
-"""From the settings of a backend to the backend. Must not know when it is asked."""
+"""From the settings of a backend to the backend. Must not know when it is used."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from engine.errors import InputError
-from infill.backends.autoregressive import Asking, AutoregressiveBackend
+from infill.backends.autoregressive import AutoregressiveBackend, CompletionOptions
 from infill.backends.backend import Backend
 from infill.backends.gesso import GessoBackend
 from infill.backends.remote import Address, Remote
@@ -18,19 +18,19 @@ from infill.routes import BackendSettings, Routes
 
 
 def members(routes: Routes) -> dict[str, Member]:
-    """All backends that are named; raises InputError where one cannot be as it is set."""
+    """All configured backends by name; raises InputError for invalid settings."""
     return {
         name: Member(_backend(name, settings), settings.timeout_ms / 1000) for name, settings in routes.backends.items()
     }
 
 
 def _backend(name: str, settings: BackendSettings) -> Backend:
-    place = f"The url of the backend {name}"
+    setting = f"The url of the backend {name}"
     address = Address(settings.url, _token(name, settings.token_file), _file(name, settings.ca_file))
-    address.check(place, settings.plain)
+    address.check(setting, settings.plain)
     try:
         remote = Remote(name, address)
-    except OSError as reason:  # of ssl, too
+    except OSError as reason:  # also from ssl
         raise InputError(f"The ca_file of the backend {name} holds no certificates; check the path.") from reason
     model = settings.model or ""
     if settings.kind == "gesso":
@@ -38,7 +38,7 @@ def _backend(name: str, settings: BackendSettings) -> Backend:
     if settings.kind == "vllm":
         load = partial(_family, settings.tokenizer or "")
         return VllmBackend(name, remote, load, Served(model, settings.canvas, settings.steps))
-    return AutoregressiveBackend(name, remote, Asking(model, settings.prompt, settings.logprobs))
+    return AutoregressiveBackend(name, remote, CompletionOptions(model, settings.prompt, settings.logprobs))
 
 
 def _family(tokenizer: str) -> Family:
@@ -52,7 +52,7 @@ def _file(name: str, written: str | None) -> Path | None:
         return None
     file = Path(written).expanduser()
     if not file.is_file():
-        raise InputError(f"The backend {name} names the file {file}, which is not there; correct the path.")
+        raise InputError(f"The backend {name} names the file {file}, which does not exist; correct the path.")
     return file
 
 

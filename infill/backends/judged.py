@@ -1,4 +1,4 @@
-"""Texts that a server wrote for a hole, judged in their place as those of a model here are.
+"""Checks the texts that a server generated for a hole, as the service checks those of its own model.
 
 Must not know any server.
 """
@@ -18,7 +18,7 @@ from infill.request import Candidate, HoleCompletion, InfillResult
 
 @dataclass(frozen=True)
 class Written:
-    """confidence: the mean probability of its tokens, geometric; 1 where the server does not tell it."""
+    """confidence: the geometric mean of its tokens' probabilities; 1 if the server does not report them."""
 
     text: str
     tokens: int
@@ -27,7 +27,7 @@ class Written:
 
 @dataclass(frozen=True)
 class Spent:
-    """What a result says of how it came about. started: time.perf_counter()."""
+    """The statistics of a result. started: time.perf_counter()."""
 
     model: str
     started: float
@@ -37,7 +37,7 @@ class Spent:
 
 
 def judged(work: Work, written: Sequence[Written], spent: Spent) -> InfillResult:
-    """The result for the one hole of `work`, the best text first; one that breaks the parse is cut back."""
+    """The result for the only hole of `work`, the best text first. A text that breaks the parse is shortened."""
     answered = time.perf_counter()
     distinct = {one.text: one for one in reversed(written)}
     found = [_candidate(work, one) for one in written if distinct[one.text] is one]

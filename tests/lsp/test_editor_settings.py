@@ -26,7 +26,6 @@ WRONG: dict[str, list[Any]] = {
     "lintInclude": ["style-naming", [1], None],
     "statistics": ["no"],
     "model": [1, ["pocket"]],
-    "engine": ["none", None, True],
     "device": [0],
     "threads": [0, -2, 1.5, True],
     "minConfidence": [-0.1, 1.1, math.nan, "0.5", True],
@@ -46,7 +45,6 @@ RIGHT: dict[str, list[Any]] = {
     "lintInclude": [["style-naming"], []],
     "statistics": [False],
     "model": ["26b", None],
-    "engine": ["service", "own"],
     "device": ["cuda:1"],
     "threads": [1, None],
     "minConfidence": [0, 1, 0.25, None],
@@ -79,6 +77,13 @@ def test_a_right_value_is_taken(name: str, value: Any) -> None:
         assert taken == {"*": True, "plaintext": False, "markdown": False, "python": False}
     else:
         assert taken == (tuple(value) if isinstance(value, list) else value)
+
+
+@pytest.mark.parametrize("value", ["own", "service"])
+def test_a_removed_setting_is_reported_with_what_to_do(value: str) -> None:
+    settings, problems = parse({"engine": value, "delayMs": 250})
+    assert settings == LspSettings(delay_ms=250)
+    assert problems == ["The setting gesso.engine no longer exists. The service is always used; remove the setting."]
 
 
 def test_one_wrong_value_leaves_the_others() -> None:

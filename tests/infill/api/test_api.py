@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 
 from engine.scheduling.request import Order
 from engine.scheduling.scheduler import Scheduler
-from infill.api.schema import POSTS
+from infill.api.paths import POSTS
 from infill.api.values import (
     LINT,
     findings_from_json,
@@ -25,13 +25,14 @@ from infill.api.values import (
     lint_request_to_json,
     result_from_json,
 )
+from infill.engine_protocol import EngineState
 from infill.findings import LintRequest
 from infill.lint.evidence import Bar, Bars
 from infill.lint.linter import Linter
 from infill.request import Neighbour
 from infill.service.app import make_app
-from infill.service.engine import CLIENTS, ServiceEngine, State
-from infill.service.guard import LARGEST, Activity, Guard
+from infill.service.guard import MAX_BODY, Activity, Guard
+from infill.service.model_engine import MAX_CLIENTS, ModelEngine
 from infill.settings import Settings
 from tests.infill.fakes import tiny_completer
 
@@ -57,14 +58,14 @@ LLAMA_VIM: dict[str, Any] = {
 }
 
 
-class ReadyEngine(ServiceEngine):
+class ReadyEngine(ModelEngine):
     """One whose model is tiny and loaded."""
 
     def __init__(self) -> None:
         super().__init__(Settings(model="tiny"))
         self._model = tiny_completer().model
         self.scheduler = Scheduler(self._model.denoiser)
-        self.state = State("ready", "tiny")
+        self.state = EngineState("ready", "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +184,7 @@ def test_a_lint_request_is_the_same_on_the_other_side() -> None:
 
 
 def test_a_lint_that_takes_too_long_says_so(api: TestClient, barred: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("infill.service.engine.LONGEST_LINT_S", 0.0)
+    monkeypatch.setattr("infill.service.model_engine.LINT_LIMIT_S", 0.0)
     answer = api.post("/v1/lint", json={"text": "count = 1\nprint(cuont)\n", "language": "python"})
     assert answer.status_code == 429
 
@@ -200,10 +201,10 @@ def test_who_types_what_a_draft_said_gets_the_rest_with_fewer_passes(engine: Rea
 
     first = calls("typist")
     assert calls("typist") < first and calls("another") == first
-    engine._written.clear()
-    for number in range(CLIENTS + 3):
-        engine._remember(str(number), "x")
-    assert len(engine._written) == CLIENTS and "2" not in engine._written and "3" in engine._written
+    engine._drafts.clear()
+    for number in range(MAX_CLIENTS + 3):
+        engine._remember_draft(str(number), "x")
+    assert len(engine._drafts) == MAX_CLIENTS and "2" not in engine._drafts and "3" in engine._drafts
 
 
 def test_settings_that_come_with_a_request_stand_for_it_alone(api: TestClient) -> None:
@@ -307,7 +308,7 @@ def test_web_pages_are_refused(api: TestClient, header: dict[str, str]) -> None:
 
 
 def test_on_tcp_the_host_must_be_this_machine(engine: ReadyEngine) -> None:
-    api = TestClient(Guard(make_app(engine), Activity(), hosts=True))
+    api = TestClient(Guard(make_app(engine), Activity(), check_host=True))
     for host in ("127.0.0.1:8012", "localhost", "[::1]:8012"):
         assert api.get("/health", headers={"Host": host}).status_code == 200
     for host in ("evil.example", "127.0.0.1.evil.example", "", "localhost.", "[::1].evil"):
@@ -326,10 +327,10 @@ def test_the_token_is_asked_for_everywhere(engine: ReadyEngine) -> None:
 
 def test_a_body_is_json_and_not_too_large(api: TestClient) -> None:
     assert api.post("/v1/infill", content=b"{}", headers={"Content-Type": "text/plain"}).status_code == 415
-    assert api.post("/v1/infill", json=infill_body(client="x" * LARGEST)).status_code == 413
+    assert api.post("/v1/infill", json=infill_body(client="x" * MAX_BODY)).status_code == 413
 
     def pieces() -> Iterator[bytes]:
-        for _ in range(LARGEST // 2**16 + 2):
+        for _ in range(MAX_BODY // 2**16 + 2):
             yield b" " * 2**16
 
     chunked = api.post("/v1/infill", content=pieces(), headers={"Content-Type": "application/json"})
@@ -373,7 +374,7 @@ def test_a_client_that_does_not_read_is_given_up(engine: ReadyEngine, monkeypatc
 
 
 def test_while_the_model_loads_the_answer_is_loading(engine: ReadyEngine, api: TestClient) -> None:
-    state, engine.state = engine.state, State("loading", "tiny", 3, 10)
+    state, engine.state = engine.state, EngineState("loading", "tiny", 3, 10)
     try:
         health = api.get("/health")
         assert health.status_code == 503 and health.json()["status"] == "loading"
@@ -428,9 +429,9 @@ def test_metrics_count_and_say_nothing_of_the_code(api: TestClient) -> None:
 
 def test_the_description_names_every_post_and_its_page_has_no_script(api: TestClient) -> None:
     described = api.get("/openapi.json").json()
-    assert {path for path, methods in described["paths"].items() if "post" in methods} == set(POSTS)
+    assert {path for path, methods in described["paths"].items() if "post" in methods} == {one.path for one in POSTS}
     page = api.get("/docs").text
-    assert all(path in page for path in POSTS) and "<script" not in page
+    assert all(one.path in page for one in POSTS) and "<script" not in page
     assert api.get("/v1/infill").status_code == 405 and api.get("/none").status_code == 404
 
 

@@ -13,18 +13,18 @@ from typing import Any
 import pytest
 
 from engine.errors import Cancelled, InputError
-from infill.backends.autoregressive import Asking, AutoregressiveBackend
+from infill.backends.autoregressive import AutoregressiveBackend, CompletionOptions
 from infill.backends.backend import Backend, BackendDown, BackendRefused
 from infill.backends.build import members
 from infill.backends.gesso import GessoBackend
 from infill.backends.remote import Address, Remote
 from infill.backends.vllm import Served, VllmBackend
+from infill.connection import CancellableConnection
 from infill.findings import LintRequest
 from infill.prompts.chat import ChatPrompt
 from infill.prompts.text_tokens import TextTokens
 from infill.request import InfillRequest, InfillResult
 from infill.routes import BackendSettings, Routes
-from infill.service.client import Line
 from tests.infill.backends.servers import JsonServer, Refusal, serving
 from tests.infill.fakes import chat_tokenizer, request
 
@@ -32,8 +32,10 @@ FUNCTION = "def add(one, other):\n    total = one + other\n    return §\n\n\npr
 TURN_END = 106
 
 
-def ask(backend: Backend, asked: InfillRequest, timeout_s: float = 20.0, line: Line | None = None) -> InfillResult:
-    return backend.complete(asked, "inline", timeout_s, line or Line())
+def ask(
+    backend: Backend, asked: InfillRequest, timeout_s: float = 20.0, connection: CancellableConnection | None = None
+) -> InfillResult:
+    return backend.complete(asked, "inline", timeout_s, connection or CancellableConnection())
 
 
 def text_of(result: InfillResult) -> str:
@@ -63,7 +65,7 @@ def coder() -> Iterator[Callable[..., tuple[JsonServer, AutoregressiveBackend]]]
     def make(*texts: str, scores: list[float] | None = None, **asking: Any) -> tuple[JsonServer, AutoregressiveBackend]:
         made.append(JsonServer(says_text(*texts, scores=scores)))
         remote = Remote("coder", Address(made[-1].url, token="0123456789abcdef"))
-        return made[-1], AutoregressiveBackend("coder", remote, Asking("m", **asking))
+        return made[-1], AutoregressiveBackend("coder", remote, CompletionOptions("m", **asking))
 
     yield make
     for server in made:
@@ -227,15 +229,15 @@ def test_the_same_seed_asks_the_same(chat: TextTokens) -> None:
     ],
 )
 def test_a_server_that_is_no_such_vllm_is_told(chat: TextTokens, answer: Any) -> None:
-    with serving(lambda path, body: answer) as server, pytest.raises(BackendRefused, match="no vLLM"):
+    with serving(lambda path, body: answer) as server, pytest.raises(BackendRefused, match="not vLLM"):
         ask(vllm(server, chat), request(FUNCTION))
 
 
 def test_servers_that_only_complete_do_not_lint(coder: Any, chat: TextTokens) -> None:
     server, backend = coder("x")
     for one in (backend, vllm(server, chat)):
-        with pytest.raises(BackendRefused, match="completes only"):
-            one.lint(LintRequest("x"), "lint", 1.0, Line())
+        with pytest.raises(BackendRefused, match="cannot lint"):
+            one.lint(LintRequest("x"), "lint", 1.0, CancellableConnection())
     with pytest.raises(BackendRefused, match="one hole"):
         ask(vllm(server, chat), request("a = §\nb = §\n"))
 
@@ -260,8 +262,8 @@ def test_a_connection_is_kept_and_replaced_where_the_server_closed_it(coder: Any
         (Refusal(401, "no"), BackendRefused, "401"),
         (Refusal(400, "no such model"), InputError, "no such model"),
         (b"<html>", BackendRefused, "status 200"),
-        ({"choices": [{}]}, BackendRefused, "not OpenAI"),
-        ({"choices": 3}, BackendRefused, "not OpenAI"),
+        ({"choices": [{}]}, BackendRefused, "not return OpenAI"),
+        ({"choices": 3}, BackendRefused, "not return OpenAI"),
     ],
 )
 def test_bad_answers_are_told(says: Any, error: type[Exception], word: str) -> None:
@@ -271,7 +273,7 @@ def test_bad_answers_are_told(says: Any, error: type[Exception], word: str) -> N
         return says
 
     with serving(answer) as server:
-        backend = AutoregressiveBackend("coder", Remote("coder", Address(server.url)), Asking("m"))
+        backend = AutoregressiveBackend("coder", Remote("coder", Address(server.url)), CompletionOptions("m"))
         with pytest.raises(error, match=word):
             ask(backend, request(FUNCTION))
 
@@ -280,7 +282,7 @@ def test_one_that_is_not_there_or_late_is_down() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
-        backend = AutoregressiveBackend("coder", Remote("coder", Address(url)), Asking("m"))
+        backend = AutoregressiveBackend("coder", Remote("coder", Address(url)), CompletionOptions("m"))
         with pytest.raises(BackendDown, match="cannot be reached"):
             ask(backend, request(FUNCTION))
         taken.listen()
@@ -304,7 +306,7 @@ def test_an_answer_that_trickles_is_late() -> None:
 
         threading.Thread(target=trickle, daemon=True).start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-        backend = AutoregressiveBackend("coder", Remote("coder", Address(url)), Asking("m"))
+        backend = AutoregressiveBackend("coder", Remote("coder", Address(url)), CompletionOptions("m"))
         with pytest.raises(BackendDown, match="did not answer"):
             ask(backend, request(FUNCTION), timeout_s=0.3)
 
@@ -324,10 +326,12 @@ def test_hanging_up_ends_the_request_there() -> None:
 
         threading.Thread(target=serve, daemon=True).start()
         remote = Remote("coder", Address(f"http://127.0.0.1:{listener.getsockname()[1]}/v1"))
-        line = Line()
-        threading.Thread(target=lambda: (begun.wait(10), line.hang_up()), daemon=True).start()
+        connection = CancellableConnection()
+        threading.Thread(target=lambda: (begun.wait(10), connection.cancel()), daemon=True).start()
         with pytest.raises(Cancelled):
-            ask(AutoregressiveBackend("coder", remote, Asking("m")), request(FUNCTION), line=line)
+            ask(
+                AutoregressiveBackend("coder", remote, CompletionOptions("m")), request(FUNCTION), connection=connection
+            )
         assert gone.wait(10)
 
 
@@ -335,11 +339,11 @@ def test_an_answer_of_something_else_is_no_services(coder: Any) -> None:
     server, _ = coder("x")
     server.says = lambda path, body: {"completions": 3}
     backend = GessoBackend("team", Remote("team", Address(server.url.removesuffix("/v1"))))
-    with pytest.raises(BackendRefused, match="no Gesso service"):
+    with pytest.raises(BackendRefused, match="not a Gesso service"):
         ask(backend, request(FUNCTION))
     assert server.bodies[0]["local"] is True
-    with pytest.raises(BackendRefused, match="no Gesso service"):
-        backend.lint(LintRequest("x"), "lint", 5.0, Line())
+    with pytest.raises(BackendRefused, match="not a Gesso service"):
+        backend.lint(LintRequest("x"), "lint", 5.0, CancellableConnection())
 
 
 # settings
@@ -370,7 +374,7 @@ def test_backends_are_made_from_their_settings(tmp_path: Path) -> None:
         ({"url": "team.example:8012"}, "write an address"),
         ({"url": "https://team.example:99999"}, "write an address"),
         ({"url": "file:///etc/passwd"}, "write an address"),
-        ({"url": "https://team.example", "token_file": "nowhere"}, "not there"),
+        ({"url": "https://team.example", "token_file": "nowhere"}, "does not exist"),
         ({"url": "https://team.example", "ca_file": "broken"}, "no certificates"),
     ],
 )

@@ -14,12 +14,12 @@ import pytest
 from engine.errors import Cancelled, GessoError, InputError
 from infill import settings
 from infill.backends.backend import BackendDown, BackendRefused
-from infill.backends.router import LONGEST_REST_S, REST_S, Member, Router
+from infill.backends.router import LONGEST_PAUSE_S, PAUSE_S, Member, Router
+from infill.connection import CancellableConnection
+from infill.engine_protocol import EngineRequest
 from infill.findings import LintRequest
 from infill.request import Hole, InfillRequest
 from infill.routes import read_routes
-from infill.service.client import Line
-from infill.service.engine import Asked
 from infill.service.routed import task_of
 
 
@@ -29,13 +29,13 @@ class Scripted:
     def __init__(self, name: str, *says: Any) -> None:
         self.name, self.says, self.asked, self.limits = name, list(says), 0, list[float]()
 
-    def answer(self, limit_s: float, line: Line) -> str:
+    def answer(self, limit_s: float, connection: CancellableConnection) -> str:
         self.asked += 1
         self.limits.append(limit_s)
         said = self.says[min(self.asked, len(self.says)) - 1]
         if isinstance(said, Exception):
             raise said
-        return said(line) if callable(said) else said
+        return said(connection) if callable(said) else said
 
 
 class Bench:
@@ -47,10 +47,10 @@ class Bench:
 
     async def ask(self, *route: str, deadline: float = 100.0) -> str:
         async def here() -> str:
-            return self.here.answer(0.0, Line())
+            return self.here.answer(0.0, CancellableConnection())
 
-        def there(backend: Any, limit_s: float, line: Line) -> str:
-            return backend.answer(limit_s, line)
+        def there(backend: Any, limit_s: float, connection: CancellableConnection) -> str:
+            return backend.answer(limit_s, connection)
 
         return await self.router.answer(route, here, there, lambda answer: answer.startswith("good"), deadline)
 
@@ -88,7 +88,7 @@ def test_an_answer_that_fails_the_checks_is_kept_for_the_worst() -> None:
         bench = Bench(far, other)
         assert await bench.ask("far", "other") == "good from other"
         assert await bench.ask("far", "other") == "poor from far"
-        bench.now += REST_S
+        bench.now += PAUSE_S
         assert await bench.ask("far", "other") == "poor from far"
         assert far.asked == other.asked == 3
 
@@ -99,7 +99,7 @@ def test_one_that_failed_rests_longer_each_time_and_is_asked_again() -> None:
     async def test() -> None:
         far = Scripted("far", BackendDown("x"))
         bench = Bench(far)
-        rest = REST_S
+        rest = PAUSE_S
         for failures in range(1, 9):
             assert await bench.ask("far", "here") == "good from here"
             assert far.asked == failures
@@ -107,13 +107,13 @@ def test_one_that_failed_rests_longer_each_time_and_is_asked_again() -> None:
             await bench.ask("far", "here")
             assert far.asked == failures, "it rests"
             bench.now += 0.02
-            rest = min(LONGEST_REST_S, 2 * rest)
+            rest = min(LONGEST_PAUSE_S, 2 * rest)
         far.says = ["good again"]
         assert await bench.ask("far", "here") == "good again"
         far.says = [BackendDown("x"), BackendDown("x"), "good"]
         far.asked = 0
         await bench.ask("far", "here")
-        bench.now += REST_S + 0.01
+        bench.now += PAUSE_S + 0.01
         await bench.ask("far", "here")
         assert far.asked == 2, "an answer ends the row of failures"
 
@@ -156,8 +156,8 @@ def test_the_own_model_is_left_where_it_takes_too_long() -> None:
 
 
 async def _asked(bench: Bench, here: Callable[[], Awaitable[str]], *route: str, deadline: float) -> str:
-    def there(backend: Any, limit_s: float, line: Line) -> str:
-        return backend.answer(limit_s, line)
+    def there(backend: Any, limit_s: float, connection: CancellableConnection) -> str:
+        return backend.answer(limit_s, connection)
 
     return await bench.router.answer(route, here, there, lambda _: True, deadline)
 
@@ -176,10 +176,10 @@ def test_who_hangs_up_hangs_up_on_the_backend() -> None:
     async def test() -> None:
         begun, left = threading.Event(), threading.Event()
 
-        def wait(line: Line) -> str:
+        def wait(connection: CancellableConnection) -> str:
             begun.set()
             end = time.monotonic() + 20
-            while not line.hung_up and time.monotonic() < end:
+            while not connection.cancelled and time.monotonic() < end:
                 time.sleep(0.005)
             left.set()
             raise Cancelled("x")
@@ -277,9 +277,9 @@ def test_only_the_users_own_file_may_name_servers(tmp_path: Path) -> None:
 def test_the_task_follows_from_the_request() -> None:
     def task(text: str, start: int, end: int, **more: Any) -> str:
         priority = more.pop("priority", "inline")
-        return task_of(Asked(InfillRequest(text, (Hole(start, end),), "python", **more), priority))
+        return task_of(EngineRequest(InfillRequest(text, (Hole(start, end),), "python", **more), priority))
 
     assert task("x = \n", 4, 4) == task("def f():\n    ", 13, 13, lines="one") == "inline"
     assert task("def f():\n    ", 13, 13) == task("x = \n", 4, 4, lines="block") == "block"
     assert task("x = 1\n", 4, 5) == "edit" and task("x = 1\n", 4, 5, priority="batch") == "batch"
-    assert task_of(Asked(LintRequest("x"), "batch")) == "lint"
+    assert task_of(EngineRequest(LintRequest("x"), "batch")) == "lint"

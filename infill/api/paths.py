@@ -15,7 +15,7 @@ from infill.api import infill as api_infill
 from infill.api import lint as api_lint
 from infill.api import llama as api_llama
 from infill.api import openai as api_openai
-from infill.api.fields import Object
+from infill.api.values import InfillBody, LintBody
 from infill.engine_protocol import Engine
 
 Handler = Callable[[Request, Engine], Awaitable[Response]]
@@ -23,11 +23,11 @@ Handler = Callable[[Request, Engine], Awaitable[Response]]
 
 @dataclass(frozen=True)
 class Post:
-    """body: what the request body must look like."""
+    """body: the dataclass of the request body."""
 
     path: str
     summary: str
-    body: Object
+    body: type
     handler: Handler
 
 
@@ -44,18 +44,18 @@ POSTS = (
     Post(
         "/v1/infill",
         "Fill the holes of a text; with `stream`, send the canvas after each step.",
-        api_infill.INFILL,
+        InfillBody,
         api_infill.infill,
     ),
-    Post("/v1/lint", "Find mistakes in a text, each with its correction.", api_lint.LINT, api_lint.lint),
-    Post("/v1/completions", "OpenAI's completions, with `suffix`.", api_openai.COMPLETION, api_openai.completions),
+    Post("/v1/lint", "Find mistakes in a text, each with its correction.", LintBody, api_lint.lint),
+    Post("/v1/completions", "OpenAI's completions, with `suffix`.", api_openai.CompletionBody, api_openai.completions),
     Post(
         "/v1/fim/completions",
         "The same, with a chat message as the response.",
-        api_openai.COMPLETION,
+        api_openai.CompletionBody,
         api_openai.fim_completions,
     ),
-    Post("/infill", "llama.cpp's infill.", api_llama.INFILL, api_llama.infill),
+    Post("/infill", "llama.cpp's infill.", api_llama.LlamaBody, api_llama.infill),
 )
 MODELS = Get("/v1/models", "The loaded model.")
 HEALTH = Get("/health", "Whether the model is ready, and how much of it is loaded.")

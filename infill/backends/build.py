@@ -11,10 +11,10 @@ from infill.backends.backend import Backend
 from infill.backends.gesso import GessoBackend
 from infill.backends.remote import Address, Remote
 from infill.backends.router import Member
+from infill.backends.routes import BackendSettings, Routes
 from infill.backends.vllm import Served, VllmBackend
 from infill.model_store import resolve
 from infill.prompts.prompt import Family
-from infill.routes import BackendSettings, Routes
 
 
 def members(routes: Routes) -> dict[str, Member]:

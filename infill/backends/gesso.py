@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 
+from engine.errors import InputError
 from infill.api.values import findings_from_json, lint_request_to_json, request_to_json, result_from_json
 from infill.backends.backend import BackendRefused
 from infill.backends.remote import Remote
@@ -27,7 +28,7 @@ class GessoBackend:
         response = self.remote.post("/v1/infill", body, timeout_s, connection)
         try:
             return result_from_json(response)
-        except (KeyError, TypeError, AttributeError) as wrong:
+        except InputError as wrong:
             raise self._invalid() from wrong
 
     def lint(
@@ -37,7 +38,7 @@ class GessoBackend:
         response = self.remote.post("/v1/lint", body, timeout_s, connection)
         try:
             return findings_from_json(response)
-        except (KeyError, TypeError, AttributeError) as wrong:
+        except InputError as wrong:
             raise self._invalid() from wrong
 
     def _invalid(self) -> BackendRefused:

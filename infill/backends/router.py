@@ -17,8 +17,8 @@ from typing import TypeVar
 
 from engine.errors import Cancelled, GessoError, InputError
 from infill.backends.backend import Backend, BackendDown
+from infill.backends.routes import HERE
 from infill.connection import CancellableConnection
-from infill.routes import HERE
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")

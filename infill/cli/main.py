@@ -137,8 +137,8 @@ def _run_with_bar(work: Batch, wanted: settings.Settings, service: bool | None) 
 def config(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False) -> None:
     """Print every setting, its value and where it came from.
 
-    The order: defaults, your own file, the project's gesso.toml (or [tool.gesso] in pyproject.toml, in this folder
-    or above), variables such as GESSO_MODEL, flags. The later one counts.
+    Later sources override earlier ones: defaults, your own file, the project's gesso.toml (or [tool.gesso] in
+    pyproject.toml) in this folder or above, variables such as GESSO_MODEL, flags.
     """
     resolved = cli_support.read_settings(Path.cwd())
     values = asdict(resolved.settings)
@@ -149,11 +149,11 @@ def config(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON ob
     table = Table("setting", "value", "from", "meaning", box=None, pad_edge=False)
     for name, value in values.items():
         shown = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-        add_row(table, name, shown, resolved.origins[name], settings.RULES[name].help)
+        add_row(table, name, shown, resolved.origins[name], settings.HELP[name])
     Console().print(table)
-    say(f"your own file: {settings.user_file()}{'' if settings.user_file().is_file() else ' (not there)'}")
+    say(f"Your own file is {settings.user_file()}{'' if settings.user_file().is_file() else ' (does not exist)'}.")
     for variable in resolved.unknown_variables:
-        say(f"the variable {variable} is no setting and is ignored.")
+        say(f"Ignoring unknown setting {variable}.")
 
 
 @app.command()

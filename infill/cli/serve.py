@@ -13,9 +13,9 @@ from typing import Annotated
 import typer
 
 from engine.errors import InputError, UsageError
+from infill.backends.routes import read_routes
 from infill.cli import support as cli_support
 from infill.cli.support import FILLED, errors_to_exit_codes, say
-from infill.routes import read_routes
 from infill.service.client import ServiceClient
 from infill.service.exchange import Health
 from infill.service.location import ServiceLocation, all_locations, location_at, lock_holder

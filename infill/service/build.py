@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from infill.backends.routes import Routes
 from infill.engine_protocol import Counts, Engine
-from infill.routes import Routes
 from infill.service.fallback import FallbackEngine
 from infill.service.model_engine import ModelEngine
 from infill.settings import Settings
@@ -16,8 +16,8 @@ def build_engine(settings: Settings, batch: int | None, routes: Routes) -> Engin
     counts = Counts()
     model = ModelEngine(settings, batch, counts)
     engine: Engine = model
-    if settings.meanwhile and settings.meanwhile != settings.model:
-        fallback = ModelEngine(replace(settings, model=settings.meanwhile), batch, counts)
+    if settings.fallback_model and settings.fallback_model != settings.model:
+        fallback = ModelEngine(replace(settings, model=settings.fallback_model), batch, counts)
         engine = FallbackEngine(model, fallback)
     if routes.order:
         from infill.backends.build import members

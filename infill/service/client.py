@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar
 
 from engine.errors import Cancelled, GessoError
 from infill.api.values import (
-    OWN,
+    REQUEST_SETTINGS,
     findings_from_json,
     lint_request_to_json,
     request_to_json,
@@ -86,7 +86,7 @@ class ServiceClient:
         self._priority, self._any_model = priority, any_model
         self._settings, self._command, self._on_state = settings, command, on_state
         self._arguments = (*_arguments(settings), *arguments)
-        self._overrides = {name: getattr(settings, name) for name in OWN} if settings is not None else {}
+        self._overrides = {name: getattr(settings, name) for name in REQUEST_SETTINGS} if settings is not None else {}
         self._service: _Service | None = None
         self._connecting = threading.Lock()
         self._connections: set[CancellableConnection] = set()
@@ -130,7 +130,7 @@ class ServiceClient:
     ) -> InfillResult:
         """The same result as from a `Completer`; with `on_step` the canvas after each step, until it returns False.
 
-        overrides: settings of this request, by the names in `infill.api.values.OWN`. Raises ServiceGone,
+        overrides: settings of this request, by the names in `infill.api.values.REQUEST_SETTINGS`. Raises ServiceGone,
         ServiceRefused, InputError for an invalid request, or Cancelled once `connection` is cancelled.
         """
         body = request_to_json(request) | self._overrides | dict(overrides or {})

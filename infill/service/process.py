@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import UsageError
+from infill.backends.routes import NONE, Routes
 from infill.connection import LOOPBACK_HOSTS
 from infill.engine_protocol import Engine
-from infill.routes import NONE, Routes
 from infill.service.location import ServiceLocation, bind, make_private, take_lock, write_pid
 from infill.service.memory import limit_memory
 from infill.settings import Settings

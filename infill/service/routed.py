@@ -10,6 +10,7 @@ from typing import Any
 
 from infill.backends.backend import Backend
 from infill.backends.router import Router
+from infill.backends.routes import HERE, Routes, Task
 from infill.code.indentation import expects_block
 from infill.code.languages import detect
 from infill.connection import CancellableConnection
@@ -25,7 +26,6 @@ from infill.engine_protocol import (
 )
 from infill.findings import Finding, LintRequest
 from infill.request import InfillRequest, InfillResult, OnStep
-from infill.routes import HERE, Routes, Task
 
 
 class RoutedEngine:

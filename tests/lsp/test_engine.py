@@ -410,7 +410,7 @@ def test_the_client_of_a_model_never_imports_its_libraries(fresh: ServiceLocatio
 def test_nothing_is_imported_from_the_folder_of_the_users_project(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fresh: ServiceLocation
 ) -> None:
-    monkeypatch.setenv("GESSO_MEANWHILE", "")
+    monkeypatch.setenv("GESSO_FALLBACK_MODEL", "")
     for name in ("infill", "engine", "torch", "logging"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('code of the project')")
     monkeypatch.chdir(tmp_path)

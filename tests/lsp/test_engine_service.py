@@ -265,7 +265,7 @@ def test_editors_with_different_models_have_a_service_each(own_location: Service
 def test_a_model_that_was_missing_is_found_after_a_restart(
     own_location: ServiceLocation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("GESSO_MEANWHILE", "")
+    monkeypatch.setenv("GESSO_FALLBACK_MODEL", "")
     model = tmp_path / "later"
 
     async def test() -> None:

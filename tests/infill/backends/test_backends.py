@@ -18,13 +18,13 @@ from infill.backends.backend import Backend, BackendDown, BackendRefused
 from infill.backends.build import members
 from infill.backends.gesso import GessoBackend
 from infill.backends.remote import Address, Remote
+from infill.backends.routes import BackendSettings, Routes
 from infill.backends.vllm import Served, VllmBackend
 from infill.connection import CancellableConnection
 from infill.findings import LintRequest
 from infill.prompts.chat import ChatPrompt
 from infill.prompts.text_tokens import TextTokens
 from infill.request import InfillRequest, InfillResult
-from infill.routes import BackendSettings, Routes
 from tests.infill.backends.servers import JsonServer, Refusal, serving
 from tests.infill.fakes import chat_tokenizer, request
 

@@ -15,11 +15,11 @@ from engine.errors import Cancelled, GessoError, InputError
 from infill import settings
 from infill.backends.backend import BackendDown, BackendRefused
 from infill.backends.router import LONGEST_PAUSE_S, PAUSE_S, Member, Router
+from infill.backends.routes import read_routes
 from infill.connection import CancellableConnection
 from infill.engine_protocol import EngineRequest
 from infill.findings import LintRequest
 from infill.request import Hole, InfillRequest
-from infill.routes import read_routes
 from infill.service.routed import task_of
 
 
@@ -245,16 +245,16 @@ def test_routes_are_read_in_their_order(file: Path) -> None:
         ('["team", "here"]', '["tem", "here"]', "routes.batch"),
         ('["team", "here"]', "[]", "routes.batch"),
         ("batch =", "bach =", "no task 'bach'"),
-        ('kind = "gesso"', 'kind = "geso"', "a kind that is one of"),
-        ('url = "https://team.example:8012"', "", "needs a url"),
+        ('kind = "gesso"', 'kind = "geso"', "kind is .geso.; it must be one of gesso"),
+        ('url = "https://team.example:8012"', "", "url is missing"),
         ('tokenizer = "26b"', "", "needs a tokenizer"),
         ('model = "coder"', "", "needs a model"),
         ("timeout_ms = 300", "timeout_ms = 0", "timeout_ms is 0"),
-        ("timeout_ms = 300", "timeout_ms = true", "timeout_ms is True"),
+        ("timeout_ms = 300", "timeout_ms = true", "timeout_ms is true"),
         ("timeout_ms = 300", "timeout = 1", "no setting 'timeout'"),
-        ("{suffix}", "", "must hold"),
+        ("{suffix}", "", "must contain"),
         ("[backends.team]", "[backends.here]", "not here"),
-        ("[routes]", "[routes", "cannot be read"),
+        ("[routes]", "[routes", "is not valid TOML"),
     ],
 )
 def test_what_is_wrong_in_the_tables_is_named(file: Path, old: str, new: str, word: str) -> None:

@@ -18,7 +18,7 @@ from engine.checkpoints.export import save_model
 from engine.denoiser import Denoiser, DenoiseRequest
 from engine.errors import Cancelled, InputError
 from engine.scheduling.scheduler import Scheduler
-from infill.api.values import LINT, findings_from_json, lint_request_from_json, lint_request_to_json
+from infill.api.values import LintBody, findings_from_json, lint_request_to_json
 from infill.cli.main import app
 from infill.complete.completion import Completer
 from infill.complete.loaded_model import LoadedModel
@@ -36,6 +36,7 @@ from infill.service.fallback import FallbackEngine
 from infill.service.guard import Activity, Guard
 from infill.service.model_engine import ModelEngine
 from infill.settings import Settings
+from infill.validation import structure
 from tests.infill.fakes import (
     FEW_STEPS,
     POCKET,
@@ -195,7 +196,7 @@ def test_by_the_service(api: TestClient, chat: Completer) -> None:
 def test_a_request_with_findings_is_the_same_on_the_other_side() -> None:
     asked = replace(REQUEST, on=frozenset({"style-naming"}))
     sent = json.loads(json.dumps(lint_request_to_json(asked)))
-    assert lint_request_from_json(LINT.read(sent, "The request")) == asked
+    assert structure(LintBody, sent, "body").request() == asked
 
 
 @pytest.fixture

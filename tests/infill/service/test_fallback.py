@@ -11,9 +11,9 @@ import pytest
 import torch
 from starlette.testclient import TestClient
 
+from infill.backends.routes import NONE
 from infill.complete.loaded_model import LoadedModel
 from infill.engine_protocol import Counts, EngineRequest, NotReady
-from infill.routes import NONE
 from infill.service import fallback as service_fallback
 from infill.service.app import make_app
 from infill.service.build import build_engine
@@ -132,7 +132,7 @@ def test_if_the_large_model_cannot_be_loaded_the_small_one_stays(engine: Fallbac
 
 
 def test_the_same_model_is_not_loaded_twice(loads: Loads) -> None:
-    for settings in (Settings(model="small", meanwhile="small"), Settings(model="small", meanwhile=None)):
+    for settings in (Settings(model="small", fallback_model="small"), Settings(model="small", fallback_model=None)):
         engine = build_engine(settings, None, NONE)
         engine.load()
         assert isinstance(engine, ModelEngine) and engine.state.kind == "ready"

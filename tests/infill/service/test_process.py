@@ -341,7 +341,7 @@ def test_after_many_requests_it_needs_no_more_memory(
     location: ServiceLocation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of four clients at once, some of which hang up; few enough prompts for all to be kept soon."""
-    monkeypatch.setenv("GESSO_MEANWHILE", "")
+    monkeypatch.setenv("GESSO_FALLBACK_MODEL", "")
     tiny_folder(tmp_path / "tiny")
     client_of(location, "--model", str(tmp_path / "tiny")).connect()
     process = psutil.Process(lock_holder(location))

@@ -49,7 +49,7 @@ CONFORMS = (
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[ServiceLocation, str]]:
     """A service with a tiny model, and its address on this machine."""
-    monkeypatch.setenv("GESSO_MEANWHILE", "")
+    monkeypatch.setenv("GESSO_FALLBACK_MODEL", "")
     tiny_folder(tmp_path / "tiny")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -51,13 +51,13 @@ def error_value(message: str, kind: str, status: int) -> dict[str, Any]:
     return {"error": {"message": message, "type": kind, "code": status, "param": None}}
 
 
-async def complete(request: Request, engine: Engine, asked: EngineRequest[InfillRequest]) -> InfillResult:
+async def complete(request: Request, engine: Engine, engine_request: EngineRequest[InfillRequest]) -> InfillResult:
     """The result; otherwise as `answered`."""
-    return await answered(request, asked, engine.complete(asked))
+    return await answered(request, engine_request, engine.complete(engine_request))
 
 
-async def answered(request: Request, asked: EngineRequest[Any], work: Coroutine[Any, Any, T]) -> T:
-    """Returns the result of the engine's `work` for `asked`; cancels it and raises ClientGone if the client
+async def answered(request: Request, engine_request: EngineRequest[Any], work: Coroutine[Any, Any, T]) -> T:
+    """Returns the result of the engine's `work` for `engine_request`; cancels it and raises ClientGone if the client
     disconnects first."""
     task, watcher = asyncio.create_task(work), asyncio.create_task(_disconnected(request))
     try:
@@ -67,13 +67,13 @@ async def answered(request: Request, asked: EngineRequest[Any], work: Coroutine[
         return task.result()
     finally:
         if not task.done():
-            asked.cancelled.set()
+            engine_request.cancelled.set()
             task.cancel()
         watcher.cancel()
 
 
 async def steps_and_result(
-    engine: Engine, asked: EngineRequest[InfillRequest]
+    engine: Engine, engine_request: EngineRequest[InfillRequest]
 ) -> AsyncIterator[StepView | InfillResult]:
     """The canvas after each step, then the result. Leaving the iteration cancels the work."""
     loop, views = asyncio.get_running_loop(), asyncio.Queue[StepView | None]()
@@ -82,14 +82,14 @@ async def steps_and_result(
         if views.qsize() < MAX_QUEUED_STEPS:
             loop.call_soon_threadsafe(views.put_nowait, view)
 
-    task = asyncio.create_task(engine.complete(asked, on_step))
+    task = asyncio.create_task(engine.complete(engine_request, on_step))
     task.add_done_callback(lambda _: views.put_nowait(None))
     try:
         while (view := await views.get()) is not None:
             yield view
         yield await task
     finally:
-        asked.cancelled.set()
+        engine_request.cancelled.set()
         task.cancel()
 
 

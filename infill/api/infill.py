@@ -21,16 +21,18 @@ from infill.request import InfillRequest, StepView
 async def infill(request: Request, engine: Engine) -> Response:
     """Answers one request."""
     body = await read(request, InfillBody)
-    asked = EngineRequest(body.request(), body.priority, body.client, body.settings(), body.local, body.any_model)
+    engine_request = EngineRequest(
+        body.request(), body.priority, body.client, body.settings(), body.local, body.any_model
+    )
     if body.stream:
-        engine.check(asked)
-        return stream(_events(engine, asked))
-    return JSONResponse(result_to_json(await complete(request, engine, asked)))
+        engine.check(engine_request)
+        return stream(_events(engine, engine_request))
+    return JSONResponse(result_to_json(await complete(request, engine, engine_request)))
 
 
-async def _events(engine: Engine, asked: EngineRequest[InfillRequest]) -> AsyncIterator[str]:
+async def _events(engine: Engine, engine_request: EngineRequest[InfillRequest]) -> AsyncIterator[str]:
     try:
-        async for one in steps_and_result(engine, asked):
+        async for one in steps_and_result(engine, engine_request):
             if isinstance(one, StepView):
                 yield event(step_to_json(one), "step")
             else:

@@ -16,5 +16,7 @@ from infill.engine_protocol import Engine, EngineRequest
 async def lint(request: Request, engine: Engine) -> Response:
     """Answers one request."""
     body = await read(request, LintBody)
-    asked = EngineRequest(body.request(), body.priority, body.client, local=body.local, any_model=body.any_model)
-    return JSONResponse(findings_to_json(await answered(request, asked, engine.lint(asked))))
+    engine_request = EngineRequest(
+        body.request(), body.priority, body.client, local=body.local, any_model=body.any_model
+    )
+    return JSONResponse(findings_to_json(await answered(request, engine_request, engine.lint(engine_request))))

@@ -53,11 +53,11 @@ class LlamaBody:
 async def infill(request: Request, engine: Engine) -> Response:
     """Answers one request; one with `n_predict` 0, which warms llama.cpp's cache, without the model."""
     body = await read(request, LlamaBody)
-    asked = EngineRequest(_request(body), any_model=True)
-    engine.check(asked)
+    engine_request = EngineRequest(_request(body), any_model=True)
+    engine.check(engine_request)
     if body.n_predict == 0:
         return JSONResponse(_chosen(_answer(engine, "", "limit", None), body.response_fields))
-    result = await complete(request, engine, asked)
+    result = await complete(request, engine, engine_request)
     best = result.completions[0]
     most = body.n_predict if body.n_predict > 0 else None
     text, finish = cut(engine, best.text if best.shown else "", body.stop, most)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from infill.backends.backend import BackendRefused
-from infill.backends.judged import Spent, Written, judged
+from infill.backends.checking import Generated, RunStats, checked_result
 from infill.backends.remote import Remote
 from infill.code.context import ContextBudget
 from infill.complete.causal_draft import block_end, without_what_follows
@@ -66,19 +66,19 @@ class AutoregressiveBackend:
 
     def _one(self, work: Work, until: float, connection: CancellableConnection) -> InfillResult:
         started = time.perf_counter()
-        written: list[Written] = []
+        generated: list[Generated] = []
         tokens = 0
         for variant in range(max(1, work.request.candidates)):
-            answer = self.remote.post("/completions", self._body(work, variant), until - time.monotonic(), connection)
+            response = self.remote.post("/completions", self._body(work, variant), until - time.monotonic(), connection)
             try:
-                choice = answer["choices"][0]
-                written.append(self._written(work, str(choice["text"]), choice.get("logprobs")))
-                tokens = int((answer.get("usage") or {}).get("prompt_tokens") or 0)
+                choice = response["choices"][0]
+                generated.append(self._generated(work, str(choice["text"]), choice.get("logprobs")))
+                tokens = int((response.get("usage") or {}).get("prompt_tokens") or 0)
             except (KeyError, IndexError, TypeError, AttributeError, ValueError) as wrong:
                 raise BackendRefused(
                     f"The backend {self.name} does not return OpenAI's completions; check its url and kind."
                 ) from wrong
-        return judged(work, written, Spent(self.options.model, started, prompt_tokens=tokens))
+        return checked_result(work, generated, RunStats(self.options.model, started, prompt_tokens=tokens))
 
     def _body(self, work: Work, variant: int) -> dict[str, Any]:
         prefix, suffix, one_line = work.shown.prefix, work.shown.suffix, work.kinds[0].one_line
@@ -98,7 +98,7 @@ class AutoregressiveBackend:
             body["logprobs"] = 1
         return body
 
-    def _written(self, work: Work, text: str, log_probabilities: Mapping[str, Any] | None) -> Written:
+    def _generated(self, work: Work, text: str, log_probabilities: Mapping[str, Any] | None) -> Generated:
         """Cuts the text at the end of the line or block. Some servers append the suffix."""
         kind, before, after = work.kinds[0], work.before(0), work.after(0)
         text = text.replace("\r\n", "\n").removesuffix(work.shown.suffix) if work.shown.suffix else text
@@ -113,7 +113,7 @@ class AutoregressiveBackend:
             text = text.rstrip() + "\n" if text.strip() else ""
         scores = [one for one in (log_probabilities or {}).get("token_logprobs") or () if isinstance(one, (int, float))]
         confidence = math.exp(sum(scores) / len(scores)) if scores else 1.0
-        return Written(text, len(scores), min(1.0, confidence))
+        return Generated(text, len(scores), min(1.0, confidence))
 
 
 def _fill_in(template: str, prefix: str, suffix: str) -> str:

@@ -12,7 +12,7 @@ from infill.backends.gesso import GessoBackend
 from infill.backends.remote import Address, Remote
 from infill.backends.router import Member
 from infill.backends.routes import BackendSettings, Routes
-from infill.backends.vllm import Served, VllmBackend
+from infill.backends.vllm import ServedModel, VllmBackend
 from infill.model_store import resolve
 from infill.prompts.prompt import Family
 
@@ -37,7 +37,7 @@ def _backend(name: str, settings: BackendSettings) -> Backend:
         return GessoBackend(name, remote)
     if settings.kind == "vllm":
         load = partial(_family, settings.tokenizer or "")
-        return VllmBackend(name, remote, load, Served(model, settings.canvas, settings.steps))
+        return VllmBackend(name, remote, load, ServedModel(model, settings.canvas, settings.steps))
     return AutoregressiveBackend(name, remote, CompletionOptions(model, settings.prompt, settings.logprobs))
 
 
@@ -47,17 +47,17 @@ def _family(tokenizer: str) -> Family:
     return load_family("chat", resolve(str(Path(tokenizer).expanduser()) if tokenizer.startswith("~") else tokenizer))
 
 
-def _file(name: str, written: str | None) -> Path | None:
-    if written is None:
+def _file(name: str, path: str | None) -> Path | None:
+    if path is None:
         return None
-    file = Path(written).expanduser()
+    file = Path(path).expanduser()
     if not file.is_file():
         raise InputError(f"The backend {name} names the file {file}, which does not exist; correct the path.")
     return file
 
 
-def _token(name: str, written: str | None) -> str | None:
-    file = _file(name, written)
+def _token(name: str, path: str | None) -> str | None:
+    file = _file(name, path)
     if file is None:
         return None
     try:

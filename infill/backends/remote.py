@@ -71,7 +71,7 @@ class Remote:
         while True:
             kept = bool(self._idle)
             try:
-                status, answer = self._exchange(path, content, headers, until, connection)
+                status, response = self._exchange(path, content, headers, until, connection)
                 break
             except (OSError, http.client.HTTPException) as reason:
                 connection.raise_if_cancelled()
@@ -80,7 +80,7 @@ class Remote:
                 late = isinstance(reason, TimeoutError)
                 what = f"did not answer within {timeout_s:.3g} s" if late else f"cannot be reached ({_why(reason)})"
                 raise BackendDown(f"The backend {self.name} {what}; see that it runs, or change its route.") from reason
-        return self._read(status, answer)
+        return self._read(status, response)
 
     def _exchange(
         self, path: str, content: bytes, headers: dict[str, str], until: float, connection: CancellableConnection
@@ -96,7 +96,7 @@ class Remote:
             with connection.using(server.sock):
                 server.request("POST", self._parts.path.rstrip("/") + path, content, headers)
                 response = server.getresponse()
-                answer = _read_all(response, server, until)
+                received = _read_all(response, server, until)
                 response.close()  # so that the connection can be used again
         except BaseException:
             server.close()
@@ -105,7 +105,7 @@ class Remote:
             server.close()
         else:
             self._idle.append(server)
-        return response.status, answer
+        return response.status, received
 
     def _server_connection(self, timeout_s: float) -> http.client.HTTPConnection:
         with suppress(IndexError):
@@ -115,9 +115,9 @@ class Remote:
             return http.client.HTTPSConnection(host, port, timeout=timeout_s, context=self._context)
         return http.client.HTTPConnection(host, port, timeout=timeout_s)
 
-    def _read(self, status: int, answer: bytes) -> Any:
+    def _read(self, status: int, content: bytes) -> Any:
         try:
-            value = json.loads(answer)
+            value = json.loads(content)
         except (ValueError, RecursionError):
             value = None
         if status == 200 and value is not None:
@@ -131,15 +131,15 @@ class Remote:
 
 def _read_all(response: http.client.HTTPResponse, server: http.client.HTTPConnection, until: float) -> bytes:
     """The whole response; raises TimeoutError after `until`, even if it keeps arriving slowly."""
-    answer = bytearray()
+    content = bytearray()
     while piece := response.read1(1 << 16):
-        answer += piece
+        content += piece
         left = until - time.monotonic()
-        if left <= 0 or len(answer) > MAX_RESPONSE:
+        if left <= 0 or len(content) > MAX_RESPONSE:
             raise TimeoutError
         if server.sock is not None:
             server.sock.settimeout(left)
-    return bytes(answer)
+    return bytes(content)
 
 
 def _why(reason: Exception) -> str:

@@ -21,7 +21,7 @@ from engine.config import SamplingConfig
 from engine.denoiser import DenoiseRequest, DenoiseResult, StepCallback
 from engine.errors import InputError
 from infill.backends.backend import BackendRefused
-from infill.backends.judged import Spent, Written, judged
+from infill.backends.checking import Generated, RunStats, checked_result
 from infill.backends.remote import Remote
 from infill.complete.canvas_text import filled_text
 from infill.complete.hole_length import Filled, FillTask, Probing
@@ -40,7 +40,7 @@ AT_ONCE = 8  # canvases of one request that are sent at once; vLLM batches them
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedModel:
     """The model at the server. width: of the canvas, at most; steps: at most."""
 
     model: str
@@ -51,7 +51,7 @@ class Served:
 class VllmBackend:
     """load_family: the prompts of the served model, with its tokenizer; called once, by the first request."""
 
-    def __init__(self, name: str, remote: Remote, load_family: Callable[[], Family], served: Served) -> None:
+    def __init__(self, name: str, remote: Remote, load_family: Callable[[], Family], served: ServedModel) -> None:
         self.name, self.remote, self.served = name, remote, served
         self._load_family = load_family
 
@@ -71,10 +71,10 @@ class VllmBackend:
         lengths = Probing(RemoteRunner(self.remote, self.served, vocabulary, until, connection), PROBE_LENGTHS)
         tasks = [self._task(work, variant) for variant in range(max(1, request.candidates))]
         filled = lengths.fill(tasks)
-        written = [self._written(work, one) for one in filled]
+        generated = [self._generated(work, one) for one in filled]
         prompt, canvas = filled[0].result.prompt_tokens, filled[0].layout.canvas.width
         steps = sum(one.steps for one in filled)
-        return judged(work, written, Spent(self.served.model, started, steps, prompt, canvas))
+        return checked_result(work, generated, RunStats(self.served.model, started, steps, prompt, canvas))
 
     def lint(
         self, request: LintRequest, priority: str, timeout_s: float, connection: CancellableConnection
@@ -95,9 +95,9 @@ class VllmBackend:
             most=(LONGEST[kind.one_line],),
         )
 
-    def _written(self, work: Work, filled: Filled) -> Written:
+    def _generated(self, work: Work, filled: Filled) -> Generated:
         hole = filled_text(self.family, filled.layout, filled.result, 0, work.kinds[0])
-        return Written(hole.text, hole.tokens, hole.confidence)
+        return Generated(hole.text, hole.tokens, hole.confidence)
 
 
 class RemoteRunner:
@@ -107,7 +107,7 @@ class RemoteRunner:
     """
 
     def __init__(
-        self, remote: Remote, served: Served, vocabulary: int, until: float, connection: CancellableConnection
+        self, remote: Remote, served: ServedModel, vocabulary: int, until: float, connection: CancellableConnection
     ) -> None:
         self.remote, self.served, self.vocabulary = remote, served, vocabulary
         self.until, self.connection = until, connection
@@ -142,9 +142,9 @@ class RemoteRunner:
                 "diffusion_read_only": 1,
             },
         }
-        answer = self.remote.post("/completions", body, self.until - time.monotonic(), self.connection)
+        response = self.remote.post("/completions", body, self.until - time.monotonic(), self.connection)
         try:
-            choice = answer["choices"][0]
+            choice = response["choices"][0]
             tokens = [int(token) for token in choice["token_ids"]]
             scores = [float(score) for score in choice["logprobs"]["token_logprobs"]]
         except (KeyError, IndexError, TypeError, ValueError) as wrong:

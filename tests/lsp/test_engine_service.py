@@ -141,7 +141,7 @@ def test_two_editors_share_one_service_that_outlives_them(location: ServiceLocat
     assert ServiceClient(location).find() is not None
 
 
-def test_an_error_of_the_request_arrives_with_its_class(location: ServiceLocation) -> None:
+def test_an_error_of_a_request_arrives_with_its_class(location: ServiceLocation) -> None:
     async def test() -> None:
         async with watched() as one:
             await one.ready()
@@ -153,7 +153,7 @@ def test_an_error_of_the_request_arrives_with_its_class(location: ServiceLocatio
     run(test())
 
 
-def test_the_editors_own_settings_go_with_its_requests(location: ServiceLocation) -> None:
+def test_requests_carry_the_settings_of_their_editor(location: ServiceLocation) -> None:
     async def test() -> None:
         async with watched() as one:
             for least, shown in ((0.0, True), (1.0, False)):
@@ -184,7 +184,7 @@ def test_cancelling_reaches_the_engine(location: ServiceLocation) -> None:
     run(test())
 
 
-def test_what_was_cancelled_before_it_was_sent_is_never_sent(location: ServiceLocation) -> None:
+def test_a_request_cancelled_before_it_was_sent_is_never_sent(location: ServiceLocation) -> None:
     async def test() -> None:
         async with watched() as one:
             await one.ready()
@@ -199,7 +199,7 @@ def test_what_was_cancelled_before_it_was_sent_is_never_sent(location: ServiceLo
 
 
 @pytest.mark.slow
-def test_a_service_that_dies_while_it_loads_is_started_again(own_location: ServiceLocation) -> None:
+def test_a_service_that_dies_while_loading_is_restarted(own_location: ServiceLocation) -> None:
     async def test() -> None:
         async with watched() as one:
             one.engine.start(Settings())
@@ -214,7 +214,7 @@ def test_a_service_that_dies_while_it_loads_is_started_again(own_location: Servi
 
 
 @pytest.mark.slow
-def test_what_it_did_not_answer_before_it_died_is_answered_by_the_next(own_location: ServiceLocation) -> None:
+def test_pending_requests_of_a_dead_service_are_answered_by_the_next_one(own_location: ServiceLocation) -> None:
     async def test() -> None:
         async with watched() as one:
             await one.ready()
@@ -229,7 +229,7 @@ def test_what_it_did_not_answer_before_it_died_is_answered_by_the_next(own_locat
 
 
 @pytest.mark.slow
-def test_a_service_that_is_gone_is_started_by_the_next_request(own_location: ServiceLocation) -> None:
+def test_the_next_request_restarts_a_stopped_service(own_location: ServiceLocation) -> None:
     async def test() -> None:
         async with watched() as one:
             await one.ready()
@@ -245,7 +245,7 @@ def test_a_service_that_is_gone_is_started_by_the_next_request(own_location: Ser
 
 
 @pytest.mark.slow
-def test_editors_with_different_models_have_a_service_each(own_location: ServiceLocation, tmp_path: Path) -> None:
+def test_editors_with_different_models_use_different_services(own_location: ServiceLocation, tmp_path: Path) -> None:
     other_model = tmp_path / "other"
     other_model.symlink_to(POCKET)
 
@@ -281,9 +281,7 @@ def test_a_model_that_was_missing_is_found_after_a_restart(
 
 
 @pytest.mark.slow
-def test_the_pocket_model_answers_in_place_of_one_that_cannot_be_loaded(
-    own_location: ServiceLocation, tmp_path: Path
-) -> None:
+def test_the_pocket_model_answers_for_one_that_cannot_be_loaded(own_location: ServiceLocation, tmp_path: Path) -> None:
     async def test() -> None:
         async with watched() as one:
             await one.ready(model=str(tmp_path / "nowhere"))

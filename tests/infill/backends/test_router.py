@@ -1,4 +1,4 @@
-"""Which backend is asked, when the next one is, and which are left alone for a while. No server is asked here."""
+"""The order in which backends are tried, and when they are skipped. No server is involved."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from infill.service.routed import task_of
 
 
 class Scripted:
-    """A backend that says what it is told to, or raises it."""
+    """A backend that returns or raises the values of `says`, one after the other."""
 
     def __init__(self, name: str, *says: Any) -> None:
         self.name, self.says, self.asked, self.limits = name, list(says), 0, list[float]()
@@ -59,7 +59,7 @@ def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(asyncio.wait_for(test(), 30))
 
 
-def test_the_first_that_is_good_answers() -> None:
+def test_the_first_good_result_is_returned() -> None:
     async def test() -> None:
         far = Scripted("far", "good from far")
         bench = Bench(far)
@@ -73,7 +73,7 @@ def test_the_first_that_is_good_answers() -> None:
 @pytest.mark.parametrize(
     ("trouble", "how"), [(BackendDown("x"), "late"), (BackendRefused("x"), "failed"), (InputError("x"), "failed")]
 )
-def test_where_one_is_down_or_refuses_the_next_answers(trouble: Exception, how: str) -> None:
+def test_if_one_is_down_or_refuses_the_next_answers(trouble: Exception, how: str) -> None:
     async def test() -> None:
         bench = Bench(Scripted("far", trouble))
         assert await bench.ask("far", "here") == "good from here"
@@ -82,7 +82,7 @@ def test_where_one_is_down_or_refuses_the_next_answers(trouble: Exception, how: 
     run(test)
 
 
-def test_an_answer_that_fails_the_checks_is_kept_for_the_worst() -> None:
+def test_a_result_that_fails_the_checks_is_the_last_resort() -> None:
     async def test() -> None:
         far, other = Scripted("far", "poor from far"), Scripted("other", "good from other", BackendDown("x"), "poor")
         bench = Bench(far, other)
@@ -95,7 +95,7 @@ def test_an_answer_that_fails_the_checks_is_kept_for_the_worst() -> None:
     run(test)
 
 
-def test_one_that_failed_rests_longer_each_time_and_is_asked_again() -> None:
+def test_a_failed_backend_is_skipped_longer_each_time_and_tried_again() -> None:
     async def test() -> None:
         far = Scripted("far", BackendDown("x"))
         bench = Bench(far)
@@ -105,7 +105,7 @@ def test_one_that_failed_rests_longer_each_time_and_is_asked_again() -> None:
             assert far.asked == failures
             bench.now += rest - 0.01
             await bench.ask("far", "here")
-            assert far.asked == failures, "it rests"
+            assert far.asked == failures, "it is paused"
             bench.now += 0.02
             rest = min(LONGEST_PAUSE_S, 2 * rest)
         far.says = ["good again"]
@@ -115,12 +115,12 @@ def test_one_that_failed_rests_longer_each_time_and_is_asked_again() -> None:
         await bench.ask("far", "here")
         bench.now += PAUSE_S + 0.01
         await bench.ask("far", "here")
-        assert far.asked == 2, "an answer ends the row of failures"
+        assert far.asked == 2, "a result ends the consecutive failures"
 
     run(test)
 
 
-def test_the_only_one_is_asked_even_while_it_rests() -> None:
+def test_the_only_backend_is_tried_even_while_paused() -> None:
     async def test() -> None:
         bench = Bench(Scripted("far", BackendDown("it is down"), "good"))
         with pytest.raises(BackendDown, match="it is down"):
@@ -130,7 +130,7 @@ def test_the_only_one_is_asked_even_while_it_rests() -> None:
     run(test)
 
 
-def test_each_but_the_last_has_half_of_the_time_that_is_left() -> None:
+def test_each_but_the_last_has_half_of_the_remaining_time() -> None:
     async def test() -> None:
         one, other = Scripted("one", "poor"), Scripted("other", "poor")
         bench = Bench(one, other)
@@ -141,7 +141,7 @@ def test_each_but_the_last_has_half_of_the_time_that_is_left() -> None:
     run(test)
 
 
-def test_the_own_model_is_left_where_it_takes_too_long() -> None:
+def test_the_local_model_is_given_up_if_it_takes_too_long() -> None:
     async def test() -> None:
         bench = Bench(Scripted("far", "good from far"))
 
@@ -162,7 +162,7 @@ async def _asked(bench: Bench, here: Callable[[], Awaitable[str]], *route: str, 
     return await bench.router.answer(route, here, there, lambda _: True, deadline)
 
 
-def test_a_request_that_is_wrong_for_the_own_model_is_wrong() -> None:
+def test_a_request_that_is_invalid_for_the_local_model_is_invalid() -> None:
     async def test() -> None:
         bench = Bench(Scripted("far", "good"))
         bench.here.says = [InputError("no hole")]
@@ -172,7 +172,7 @@ def test_a_request_that_is_wrong_for_the_own_model_is_wrong() -> None:
     run(test)
 
 
-def test_who_hangs_up_hangs_up_on_the_backend() -> None:
+def test_cancelling_a_request_cancels_it_at_the_backend() -> None:
     async def test() -> None:
         begun, left = threading.Event(), threading.Event()
 
@@ -257,7 +257,7 @@ def test_routes_are_read_in_their_order(file: Path) -> None:
         ("[routes]", "[routes", "is not valid TOML"),
     ],
 )
-def test_what_is_wrong_in_the_tables_is_named(file: Path, old: str, new: str, word: str) -> None:
+def test_errors_in_the_tables_are_named(file: Path, old: str, new: str, word: str) -> None:
     file.write_text(GOOD.replace(old, new, 1))
     with pytest.raises(InputError, match=word):
         read_routes(file)

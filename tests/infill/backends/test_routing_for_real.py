@@ -46,7 +46,7 @@ def free_port() -> int:
 
 
 def started(folder: Path, monkeypatch: pytest.MonkeyPatch, config: str = "", *options: str) -> ServiceClient:
-    """A service of its own that is ready, with these settings of its user."""
+    """A ready service whose user has this config file."""
     own = folder / "config" / "gesso"
     own.mkdir(parents=True)
     (own / "config.toml").write_text(config)
@@ -103,7 +103,7 @@ def _answers(url: str) -> bool:
         return False
 
 
-def test_an_autoregressive_server_answers_and_where_it_is_gone_the_own_model_does(
+def test_an_autoregressive_server_answers_and_once_it_is_gone_the_local_model_does(
     coder: tuple[str, subprocess.Popen[bytes], Path], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, process, model = coder
@@ -122,11 +122,11 @@ timeout_ms = 30000
     try:
         asked = request(FUNCTION, lines="one")
         only = ServiceClient(service.location, priority="batch").complete(asked)
-        assert only.model == str(model), "a route with one backend gives its answer, good or not"
+        assert only.model == str(model), "a route with one backend returns its result, good or not"
         assert backend_count(service, "coder", "good") + backend_count(service, "coder", "poor") == 1
         first = service.complete(asked)
         assert first.model == "pocket" or all(one.shown for one in first.completions)
-        assert service.complete(request(FUNCTION, lines="block")).model == "pocket", "no route leads away"
+        assert service.complete(request(FUNCTION, lines="block")).model == "pocket", "blocks have no route"
         process.kill()
         process.wait(10)
         assert service.complete(asked).model == "pocket"
@@ -174,7 +174,7 @@ def ask(address: Address, asked: InfillRequest) -> InfillResult:
     return GessoBackend("team", Remote("team", address)).complete(asked, "inline", 60.0, CancellableConnection())
 
 
-def test_a_service_over_tls_answers_those_who_have_its_token_and_trust_its_certificate(
+def test_a_service_over_tls_needs_its_token_and_a_trusted_certificate(
     team: tuple[ServiceClient, str], certificates: Path
 ) -> None:
     service, url = team
@@ -195,7 +195,7 @@ def test_a_service_over_tls_answers_those_who_have_its_token_and_trust_its_certi
     assert TOKEN not in service.location.log.read_text()
 
 
-def test_a_service_sends_its_batch_and_lint_to_the_teams(
+def test_a_service_sends_batch_and_lint_to_another_service(
     team: tuple[ServiceClient, str], certificates: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     theirs, url = team

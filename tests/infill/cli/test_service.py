@@ -81,7 +81,7 @@ def test_no_service_is_started_unless_requested(home: Path, monkeypatch: pytest.
     assert lock_holder(location_at()) is None
 
 
-def test_lint_by_the_service(no_model_here: None) -> None:
+def test_lint_with_the_service(no_model_here: None) -> None:
     Path("app.py").write_text(SLIP)
     told = gesso("lint", "--service", "--json", "app.py")
     assert told.exit_code == 1, told.stderr
@@ -91,7 +91,7 @@ def test_lint_by_the_service(no_model_here: None) -> None:
     assert gesso("lint", "--service", "--off", finding["code"], "app.py").exit_code == 0
 
 
-def test_a_batch_by_the_service(no_model_here: None) -> None:
+def test_a_batch_with_the_service(no_model_here: None) -> None:
     Path("in.jsonl").write_text(rows(5))
     told = gesso("batch", "--service", "in.jsonl", "out.jsonl")
     assert told.exit_code == 0, told.stderr
@@ -101,7 +101,7 @@ def test_a_batch_by_the_service(no_model_here: None) -> None:
 
 
 @pytest.mark.slow
-def test_both_ways_give_the_same(home: Path) -> None:
+def test_results_are_the_same_with_and_without_the_service(home: Path) -> None:
     Path("app.py").write_text(SLIP)
     Path("in.jsonl").write_text(rows(6))
     for name in ("service", "no-service"):

@@ -1,4 +1,4 @@
-"""The service as a process with the shipped model: started, found, stopped, killed, asked by many."""
+"""The service as a process with the shipped model: starting, finding, stopping, killing it, and many clients."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_a_folder_that_others_may_enter_is_refused(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "new" / "folder").stat().st_mode) == 0o700
 
 
-def test_a_lock_has_one_holder_and_is_free_when_it_is_gone(folder: Path) -> None:
+def test_a_lock_has_one_holder_and_is_released_with_it(folder: Path) -> None:
     location = location_at(folder / "lock.sock")
     held = take_lock(location.lock)
     assert held is not None and take_lock(location.lock) is None
@@ -133,7 +133,7 @@ def test_a_lock_has_one_holder_and_is_free_when_it_is_gone(folder: Path) -> None
     os.close(again)
 
 
-def test_a_socket_that_a_dead_service_left_is_replaced(folder: Path) -> None:
+def test_the_socket_of_a_dead_service_is_replaced(folder: Path) -> None:
     location = location_at(folder / "left.sock")
     bind(location).close()
     assert ServiceClient(location).find() is None
@@ -141,7 +141,7 @@ def test_a_socket_that_a_dead_service_left_is_replaced(folder: Path) -> None:
         assert stat.S_IMODE(location.socket.stat().st_mode) == 0o600
 
 
-def test_beyond_loopback_a_token_and_a_certificate_are_needed(tmp_path: Path) -> None:
+def test_a_token_and_a_certificate_are_required_beyond_loopback(tmp_path: Path) -> None:
     Network(8012).check()
     certificate = tmp_path / "certificate.pem"
     token = "0123456789abcdef"
@@ -157,7 +157,7 @@ def test_beyond_loopback_a_token_and_a_certificate_are_needed(tmp_path: Path) ->
     Network(8012, "0.0.0.0", token, certificate, certificate).check()
 
 
-# a life
+# life cycle
 
 
 def test_only_its_user_can_reach_it(service: ServiceLocation) -> None:
@@ -165,7 +165,7 @@ def test_only_its_user_can_reach_it(service: ServiceLocation) -> None:
     assert {stat.S_IMODE(file.stat().st_mode) for file in service.socket.parent.iterdir()} == {0o600}
 
 
-def test_the_answer_is_that_of_a_completer_in_this_process(service: ServiceLocation) -> None:
+def test_results_equal_those_of_a_completer_in_this_process(service: ServiceLocation) -> None:
     completer = load_completer(dtype="float32", threads=1)
     for name in NAMES[:3]:
         mine = completer.complete(function(name), stop=lambda: False)
@@ -177,7 +177,7 @@ def test_the_answer_is_that_of_a_completer_in_this_process(service: ServiceLocat
         ]
 
 
-def test_the_canvas_is_streamed_as_it_settles(service: ServiceLocation) -> None:
+def test_the_canvas_is_streamed_after_each_step(service: ServiceLocation) -> None:
     views: list[StepView] = []
     result = ServiceClient(service).complete(function("total"), views.append)
     assert [view.step for view in views][:2] == [1, 2] and len(views) >= result.steps
@@ -186,12 +186,12 @@ def test_the_canvas_is_streamed_as_it_settles(service: ServiceLocation) -> None:
     assert last == "" or any(one.text.strip() in last for one in result.completions[0].candidates)
 
 
-def test_a_request_that_cannot_be_used_is_an_error_of_the_input(service: ServiceLocation) -> None:
+def test_an_invalid_request_raises_input_error(service: ServiceLocation) -> None:
     with pytest.raises(InputError, match="lies outside"):
         ServiceClient(service).complete(InfillRequest("x", function("total").holes))
 
 
-def test_a_client_that_hangs_up_frees_the_engine(service: ServiceLocation) -> None:
+def test_a_disconnected_client_frees_the_engine(service: ServiceLocation) -> None:
     with socket.socket(socket.AF_UNIX) as raw:
         raw.connect(str(service.socket))
         wanted = request_to_json(function("total")) | {"lines": "block", "candidates": 32, "priority": "batch"}
@@ -203,7 +203,7 @@ def test_a_client_that_hangs_up_frees_the_engine(service: ServiceLocation) -> No
     assert 'priority="batch",outcome="cancelled"} 1' in ServiceClient(service).metrics()
 
 
-def test_status_logs_and_a_second_start_speak_of_the_one_that_runs(service: ServiceLocation) -> None:
+def test_status_logs_and_a_second_start_report_the_running_service(service: ServiceLocation) -> None:
     at = ["--socket", str(service.socket)]
     said = CliRunner().invoke(app, ["serve", "status", *at])
     assert said.exit_code == 0 and "ready" in said.stdout and str(lock_holder(service)) in said.stdout
@@ -217,21 +217,21 @@ def test_code_is_not_in_the_log(service: ServiceLocation) -> None:
     assert "secret" not in service.log.read_text()
 
 
-def test_without_a_service_status_says_so(location: ServiceLocation) -> None:
+def test_status_and_stop_report_that_no_service_runs(location: ServiceLocation) -> None:
     said = CliRunner().invoke(app, ["serve", "status", "--socket", str(location.socket)])
     assert said.exit_code == 1 and "No service" in said.stderr
     assert "No service" in CliRunner().invoke(app, ["serve", "stop", "--socket", str(location.socket)]).stderr
 
 
 @pytest.mark.slow
-def test_twenty_clients_that_start_it_at_once_get_the_same_service(location: ServiceLocation) -> None:
+def test_twenty_clients_that_start_a_service_at_once_share_it(location: ServiceLocation) -> None:
     with ThreadPoolExecutor(20) as threads:
         processes = {health.pid for health in threads.map(lambda _: client_of(location).start(), range(20))}
     assert processes == {lock_holder(location)}
 
 
 @pytest.mark.slow
-def test_of_twenty_services_started_at_once_one_stays(location: ServiceLocation) -> None:
+def test_only_one_of_twenty_services_started_at_once_stays(location: ServiceLocation) -> None:
     command = [sys.executable, "-m", "infill", "serve", "--socket", str(location.socket), *OPTIONS]
     quiet = {"cwd": ROOT, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     processes = [subprocess.Popen(command, **quiet) for _ in range(20)]
@@ -244,7 +244,7 @@ def test_of_twenty_services_started_at_once_one_stays(location: ServiceLocation)
 
 
 @pytest.mark.slow
-def test_a_service_that_is_killed_is_replaced_whatever_it_was_doing(location: ServiceLocation) -> None:
+def test_a_killed_service_is_replaced_whatever_it_was_doing(location: ServiceLocation) -> None:
     client_of(location).start()
     os.kill(lock_holder(location) or 0, signal.SIGKILL)  # while it loads
     assert client_of(location).complete(function("total")).completions[0].candidates
@@ -264,20 +264,20 @@ def test_a_service_that_is_killed_is_replaced_whatever_it_was_doing(location: Se
 
 
 @pytest.mark.slow
-def test_a_service_that_is_idle_ends_and_leaves_no_socket(location: ServiceLocation) -> None:
+def test_an_idle_service_ends_and_removes_its_socket(location: ServiceLocation) -> None:
     ServiceClient(location, arguments=("--idle-minutes", "0.02")).start()
     until(lambda: lock_holder(location) is None)
     assert not location.socket.exists() and "idle" in location.log.read_text()
 
 
 @pytest.mark.slow
-def test_a_model_that_cannot_be_loaded_is_told(location: ServiceLocation) -> None:
+def test_a_model_that_cannot_be_loaded_is_reported(location: ServiceLocation) -> None:
     with pytest.raises(ServiceRefused, match="no-such-folder"):
         client_of(location, "--model", "./no-such-folder").connect()
 
 
 @pytest.mark.slow
-def test_fifty_clients_at_once_are_all_answered_as_one_alone_would_be(service: ServiceLocation) -> None:
+def test_fifty_concurrent_clients_get_the_results_of_a_single_one(service: ServiceLocation) -> None:
     requests = [function(f"{name}_{number}") for name in NAMES for number in range(7)][6:]
     with ThreadPoolExecutor(50) as threads:
         answers = list(
@@ -292,7 +292,7 @@ def test_fifty_clients_at_once_are_all_answered_as_one_alone_would_be(service: S
 
 
 @pytest.mark.slow
-def test_clients_that_never_read_do_not_keep_others_waiting(service: ServiceLocation) -> None:
+def test_clients_that_never_read_do_not_delay_others(service: ServiceLocation) -> None:
     head = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
     deaf = []
     try:
@@ -313,8 +313,8 @@ def test_clients_that_never_read_do_not_keep_others_waiting(service: ServiceLoca
 
 
 @pytest.mark.slow
-def test_a_full_disk_does_not_keep_it_from_answering(location: ServiceLocation) -> None:
-    """No byte can be written to any file: not the lock's holder, not the log."""
+def test_it_answers_with_a_full_disk(location: ServiceLocation) -> None:
+    """No byte can be written to any file, neither to the lock nor to the log."""
     full = ["bash", "-c", 'ulimit -f 0; exec "$@"', "-", *COMMAND]
     client = ServiceClient(location, arguments=OPTIONS, command=full)
     client.connect()
@@ -326,21 +326,21 @@ def test_a_full_disk_does_not_keep_it_from_answering(location: ServiceLocation) 
 
 
 @pytest.mark.slow
-def test_it_sleeps_while_nobody_asks(service: ServiceLocation) -> None:
+def test_it_sleeps_while_idle(service: ServiceLocation) -> None:
     process = psutil.Process(lock_holder(service))
     ServiceClient(service).complete(function("total"))
     time.sleep(1.0)
     before = process.num_ctx_switches()
     time.sleep(2.0)
     after = process.num_ctx_switches()
-    assert sum(after) - sum(before) <= 4, "it wakes up by itself"
+    assert sum(after) - sum(before) <= 4, "it wakes up without a request"
 
 
 @pytest.mark.slow
-def test_after_many_requests_it_needs_no_more_memory(
+def test_many_requests_do_not_increase_its_memory(
     location: ServiceLocation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of four clients at once, some of which hang up; few enough prompts for all to be kept soon."""
+    """From four concurrent clients, some of which cancel; the prompts are few enough to be cached soon."""
     monkeypatch.setenv("GESSO_FALLBACK_MODEL", "")
     tiny_folder(tmp_path / "tiny")
     client_of(location, "--model", str(tmp_path / "tiny")).connect()
@@ -357,7 +357,7 @@ def test_after_many_requests_it_needs_no_more_memory(
             client.complete(asked, connection=connection, overrides={"causal_draft": number % 3 == 0})
 
     def quiet_after(numbers: Iterable[int]) -> float:
-        """MiB once these were asked and what is free was given back."""
+        """MiB after these requests, once freed memory was returned."""
         with ThreadPoolExecutor(4) as threads:
             list(threads.map(ask, numbers))
         until(lambda: ServiceClient(location).health().pending == 0)

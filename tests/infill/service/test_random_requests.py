@@ -48,7 +48,7 @@ CONFORMS = (
 
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[ServiceLocation, str]]:
-    """A service with a tiny model, and its address on this machine."""
+    """A service with a tiny model, and its address."""
     monkeypatch.setenv("GESSO_FALLBACK_MODEL", "")
     tiny_folder(tmp_path / "tiny")
     with socket.socket() as free:

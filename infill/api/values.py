@@ -111,17 +111,9 @@ def request_to_json(request: InfillRequest) -> dict[str, Any]:
     return asdict(request)
 
 
-def result_to_json(result: InfillResult) -> dict[str, Any]:
-    return asdict(result)
-
-
 def result_from_json(value: Any) -> InfillResult:
     """Raises InputError, as the next two functions do, if `value` has another shape."""
     return structure(InfillResult, value, "result")
-
-
-def step_to_json(view: StepView) -> dict[str, Any]:
-    return asdict(view)
 
 
 def step_from_json(value: Any) -> StepView:

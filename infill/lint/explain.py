@@ -37,7 +37,7 @@ class Explainer:
 
     def __init__(self, completer: Completer) -> None:
         self.completer = completer
-        if completer.family.question("") is None:
+        if completer.family.instruction_prompt("") is None:
             raise InputError(cannot_explain(completer.model.name))
 
     def explained(self, request: LintRequest, found: Sequence[Finding], stop: Stop | None = None) -> list[Finding]:
@@ -49,19 +49,19 @@ class Explainer:
         """One sentence of at most LONGEST characters on one line; None where the model said nothing."""
         leave_if(stop)
         family, sampling = self.completer.family, self.completer.model.sampling
-        question = family.question(_question(request, finding))
-        assert question is not None
+        prompt = family.instruction_prompt(_question(request, finding))
+        assert prompt is not None
         asked = DenoiseRequest(
-            question.prompt,
+            prompt.tokens,
             Canvas.of(Hole(SLOTS)),
             sampling.with_steps(self.completer.settings.steps),
             self.completer.settings.seed,
-            banned=torch.tensor(question.banned),
+            banned=torch.tensor(prompt.banned),
             deadline=time.monotonic() + DEADLINE_S,
             stop=stop,
         )
         tokens = self.completer.denoiser.run([asked])[0].tokens.tolist()
-        said = takewhile(lambda token: token not in question.ends, tokens)
+        said = takewhile(lambda token: token not in prompt.ends, tokens)
         return one_sentence(family.tokens.decode(list(said)))
 
 

@@ -132,9 +132,9 @@ class ModelEngine:
 
         def work(completer: Completer) -> InfillResult:
             left_ms = max(1.0, 1000 * (deadline - time.monotonic()))
-            completer.proposals.last_draft = self._drafts.get(request.client, "")
+            completer.proposer.last_draft = self._drafts.get(request.client, "")
             result = completer.complete(replace(wanted, deadline_ms=left_ms), on_step, request.cancelled.is_set)
-            self._remember_draft(request.client, completer.proposals.last_draft)
+            self._remember_draft(request.client, completer.proposer.last_draft)
             return result
 
         result = await self._run(request, work, deadline, is_shown)

@@ -131,8 +131,8 @@ class Spy:
     def __init__(self, completer: Completer) -> None:
         self.requests: list[DenoiseRequest] = []
         self.results: list[DenoiseResult] = []
-        self.run = completer.canvases.run
-        completer.canvases.run = self  # type: ignore[method-assign, assignment]
+        self.run = completer.runner.run
+        completer.runner.run = self  # type: ignore[method-assign, assignment]
 
     def __call__(self, requests: Sequence[DenoiseRequest], on_step: object = None) -> list[DenoiseResult]:
         results = self.run(requests)

@@ -1,4 +1,4 @@
-"""Where holes stand: in a line, between lines, at the ends, several of them, longer than a canvas."""
+"""Positions of holes: in a line, between lines, at the ends of a file, several, longer than a canvas."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def fill(text: str, says: str | Sequence[str], **more: object) -> str:
     return filled(asked, scripted_completer(says).complete(asked))
 
 
-def test_inside_a_line_only_the_rest_is_written() -> None:
+def test_within_a_line_only_the_rest_is_written() -> None:
     assert fill("x = [1, §, 3]\n", "2") == "x = [1, 2, 3]\n"
     assert fill("def f(§):\n    pass\n", "one, other") == "def f(one, other):\n    pass\n"
 
 
-def test_what_was_typed_of_a_token_is_not_repeated() -> None:
+def test_the_typed_part_of_a_token_is_not_repeated() -> None:
     assert fill("def f(x):\n    ret§\n", "urn x") == "def f(x):\n    return x\n"
     assert fill("pri§(1)\n", "nt") == "print(1)\n"
 
 
-def test_the_first_token_begins_with_what_was_typed() -> None:
+def test_the_first_token_begins_with_the_typed_text() -> None:
     completer = scripted_completer("urn x")
     completer.complete(request("def f(x):\n    ret§\n"))
     assert isinstance(completer.denoiser, ScriptedDenoiser)
@@ -55,21 +55,21 @@ def test_between_lines_whole_lines_are_written_with_indentation_and_line_end() -
     assert fill(text, "    total = one + other") == FUNCTION
 
 
-def test_a_line_that_is_replaced_keeps_its_line_end_even_before_a_blank_line() -> None:
+def test_a_replaced_line_keeps_its_line_end_even_before_a_blank_line() -> None:
     text = FUNCTION.replace("    return total\n", "«    return None\n»")
     assert fill(text, "    return total") == FUNCTION
 
 
-def test_a_replaced_line_without_its_line_end_gets_no_second_one() -> None:
+def test_a_replaced_line_without_its_line_end_gets_none() -> None:
     text = FUNCTION.replace("    return total", "«    return None»")
     assert fill(text, "    return total") == FUNCTION
 
 
-def test_on_an_empty_line_the_line_break_below_stays() -> None:
+def test_the_line_break_of_an_empty_line_stays() -> None:
     assert fill("x = 1\n§\ny = x\n", "z = 2") == "x = 1\nz = 2\ny = x\n"
 
 
-def test_without_a_final_newline_none_is_needed_and_none_is_added_in_the_line() -> None:
+def test_no_final_newline_is_needed_or_added() -> None:
     assert fill("x = 1\ny = §", "x") == "x = 1\ny = x"
     assert fill("x = 1\n«y = 3»", "y = x") == "x = 1\ny = x"
     assert fill("x = 1\n§", "y = x") == "x = 1\ny = x\n"
@@ -108,7 +108,7 @@ def test_a_hole_between_carriage_return_and_line_feed_moves_before_both() -> Non
     assert filled(asked, result) == "x = 1\r\ny = x\r\n"
 
 
-def test_code_that_spells_special_tokens_is_code() -> None:
+def test_code_that_looks_like_special_tokens_is_code() -> None:
     assert fill("a = '<|null|>'\nb = '<|mask|>' + §\n", "a") == "a = '<|null|>'\nb = '<|mask|>' + a\n"
 
 
@@ -138,7 +138,7 @@ def test_one_line_in_a_long_file_of_one_line_is_quick() -> None:
         ("def f(x):\n    a = 1\n«    b = 2\n»    return a\n", "auto", "    y = x\n"),
     ],
 )
-def test_line_or_block_is_chosen_from_the_syntax_unless_asked_for(text: str, lines: Lines, wanted: str) -> None:
+def test_the_syntax_chooses_line_or_block_unless_the_request_does(text: str, lines: Lines, wanted: str) -> None:
     completer = scripted_completer("    y = x\n    return y")
     completion = completer.complete(request(text, lines)).completions[0]
     assert completion.candidates[-1].text == wanted or completion.text == wanted
@@ -166,7 +166,7 @@ def test_holes_may_be_given_in_any_order() -> None:
     assert [one.hole for one in result.completions] == list(asked.holes)
 
 
-def test_holes_far_apart_have_canvases_of_their_own_and_see_what_was_filled_above() -> None:
+def test_holes_far_apart_have_own_canvases_and_see_earlier_fillings() -> None:
     middle = "".join(f"value_{number} = {number}\n" for number in range(60))
     asked = request(f"first = §\n{middle}last = §\n")
     completer = scripted_completer("12", "first")
@@ -178,14 +178,14 @@ def test_holes_far_apart_have_canvases_of_their_own_and_see_what_was_filled_abov
     assert result.steps == 2 and result.hole == 64 and result.timings_ms["total"] > 0
 
 
-def test_far_apart_holes_in_a_crlf_file_are_crlf_too() -> None:
+def test_holes_far_apart_in_a_crlf_file_get_crlf() -> None:
     middle = "".join(f"value_{number} = {number}\r\n" for number in range(60))
     asked = request(f"x = 1\r\n§{middle}y = 2\r\n§z = 3\r\n")
     result = scripted_completer("a = 12", "b = a").complete(asked)
     assert filled(asked, result) == f"x = 1\r\na = 12\r\n{middle}y = 2\r\nb = a\r\nz = 3\r\n"
 
 
-def test_a_marker_in_another_hole_is_not_read_as_code() -> None:
+def test_text_within_another_hole_is_not_context() -> None:
     for middle in ("", "".join(f"value_{number} = {number}\n" for number in range(60))):
         asked = request(f"first = «@@@»\n{middle}last = «@@@»\n")
         completer = scripted_completer(*(["12", "first"] if middle else [["12", "first"]]))
@@ -200,7 +200,7 @@ def test_a_marker_in_another_hole_is_not_read_as_code() -> None:
         assert not any("@" in text for text in shown)
 
 
-def test_a_hole_is_judged_with_what_was_found_for_those_above() -> None:
+def test_a_hole_is_checked_with_the_fillings_above() -> None:
     text = "total = «@»\n«@\n»print(total)\n"
     result = scripted_completer(["1", "total = 1"]).complete(request(text))
     assert [one.shown for one in result.completions] == [True, False]
@@ -222,11 +222,11 @@ def test_a_random_model_fills_beyond_one_canvas() -> None:
 
 
 @pytest.mark.parametrize("holes", [(), (Hole(3, 2),), (Hole(0, 99),), (Hole(-1, 0),), (Hole(0, 3), Hole(2, 4))])
-def test_holes_that_make_no_sense_are_refused(holes: tuple[Hole, ...]) -> None:
+def test_invalid_holes_are_refused(holes: tuple[Hole, ...]) -> None:
     with pytest.raises(InputError):
         scripted_completer("x").complete(InfillRequest("x = 1\n", holes))
 
 
 def test_fewer_steps_than_one_are_refused() -> None:
-    with pytest.raises(InputError, match="at least 1"):
+    with pytest.raises(InputError, match="the minimum is 1"):
         scripted_completer("x").complete(request("x = §\n", steps=0))

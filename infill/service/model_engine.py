@@ -85,7 +85,7 @@ class ModelEngine:
         self.state = EngineState("ready", self.settings.model, can_lint=bars is not None, lints=lints)
 
     def unload(self) -> None:
-        """Frees the model's memory once pending requests are answered. Blocks meanwhile."""
+        """Frees the model's memory once pending requests are answered. Blocks until then."""
         self.state = EngineState("loading", self.settings.model)
         end = time.monotonic() + INFILL_LIMIT_S
         while self.pending and time.monotonic() < end:
@@ -99,7 +99,7 @@ class ModelEngine:
             self.scheduler.close()
 
     def forget(self) -> None:
-        """Drops cached prompts, as a task of the scheduler so that no request uses the model meanwhile."""
+        """Drops cached prompts, as a task of the scheduler, so that no request uses the model at the same time."""
         from engine.scheduling.request import Order
 
         scheduler = self.scheduler

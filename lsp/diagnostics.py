@@ -17,13 +17,14 @@ from itertools import count
 from lsprotocol import types
 
 from engine.errors import GessoError
+from infill.engine_protocol import EngineState
 from infill.findings import Finding, LintRequest, ignores
 from infill.instructions import follows_instructions
 from infill.lint.kinds import ALL_KINDS, STYLE, link
 from lsp.chunks import Chunk, chunks_in
 from lsp.dismissals import Dismissals
 from lsp.documents import Snapshot
-from lsp.engine_process import EngineGone, EngineLoading, EngineState
+from lsp.engine import EngineGone, EngineLoading
 from lsp.session import Session
 from lsp.tracked_findings import TrackedFinding, shifted
 

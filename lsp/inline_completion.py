@@ -19,7 +19,7 @@ from infill.request import Hole, InfillRequest
 from lsp.activity import Outcome, Record
 from lsp.cursor import CursorContext
 from lsp.documents import Snapshot
-from lsp.engine_process import EngineLoading
+from lsp.engine import EngineLoading
 from lsp.session import Session
 from lsp.suggestion_cache import Anchor
 from lsp.suggestions import SkipReason, Suggestion, Suggestions

@@ -17,6 +17,7 @@ from lsprotocol.converters import get_converter
 from pygls.lsp.server import LanguageServer
 from pygls.uris import to_fs_path
 
+from infill.engine_protocol import EngineState
 from infill.version import installed_version
 from lsp.code_actions import KINDS, code_actions
 from lsp.commands import register_commands
@@ -24,7 +25,6 @@ from lsp.completion import ordinary_completion
 from lsp.cursor import CursorContext
 from lsp.diagnostic_reports import OPTIONS, DiagnosticReports, Report
 from lsp.documents import DocumentError
-from lsp.engine_process import EngineState
 from lsp.feedback import Feedback
 from lsp.inline_completion import InlineCompletion
 from lsp.progress import LoadProgress

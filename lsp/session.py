@@ -14,13 +14,14 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from engine.errors import GessoError
+from infill.engine_protocol import EngineState
 from infill.request import Neighbour
 from infill.statistics import Statistics
 from lsp.accepted_text import AcceptedText
 from lsp.activity import Activity, Record
 from lsp.debounce import Debounce
 from lsp.documents import Documents, Snapshot
-from lsp.engine_process import EngineProcess, EngineState
+from lsp.engine import AsyncServiceClient
 from lsp.privacy import private_reason
 from lsp.rejections import Rejections
 from lsp.settings import LspSettings, parse
@@ -50,7 +51,7 @@ class Session:
         self.folders: tuple[Path, ...] = ()
         self.documents = Documents()
         self.trees = Trees()
-        self.engine = EngineProcess(self._engine_changed)
+        self.engine = AsyncServiceClient(self._engine_changed)
         self.cache = SuggestionCache(time.monotonic)
         self.rejections = Rejections(time.monotonic)
         self.debounce = Debounce(time.monotonic)
@@ -87,14 +88,13 @@ class Session:
         except GessoError as error:
             self.client.warn(str(error))
             return
-        wanted = settings, self.settings.engine == "service"
-        if wanted == self._engine_settings and not again:
+        if settings == self._engine_settings and not again:
             return
-        self._engine_settings = wanted
-        await self.engine.start(*wanted)
+        self._engine_settings = settings
+        self.engine.start(settings)
 
     async def close(self) -> None:
-        await self.engine.stop()
+        self.engine.stop()
         self.trees.close()
         if self.statistics is not None:
             await asyncio.to_thread(self.statistics.close)

@@ -22,7 +22,7 @@ Severity = Literal["hint", "information", "warning", "error"]
 LANGUAGES = {"*": True, "plaintext": False, "markdown": False}
 REMOVED = {"engine": "The service is always used; remove the setting."}  # name: what to do
 _EXTENSION_SETTINGS = ("server", "trace")
-_MACHINE_SETTINGS = ("model", "engine", "device", "threads")
+_MACHINE_SETTINGS = ("model", "device", "threads")
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,6 @@ class LspSettings:
         True, "Count on this machine what was shown and accepted (`gesso stats`). The counts are never sent."
     )
     model: str | None = setting(None, "Name, hub id or folder of the model. null: as `gesso config` says.")
-    engine: Literal["service", "own"] = setting(
-        "service",
-        "Where the model is: in the service that all windows and tools share, or in a process of this window's own.",
-    )
     device: str | None = setting(None, "auto, cpu, cuda, cuda:N or mps. null: as `gesso config` says.")
     threads: Annotated[int, Limits(least=1)] | None = setting(
         None, "Maximum number of CPU threads. null: as `gesso config` says."

@@ -14,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from engine.errors import GessoError, InputError
-from infill.request import InfillResult, StepView
-from infill.service.engine import Asked, Busy, NotReady, ServiceEngine
+from infill.engine_protocol import Busy, Engine, EngineRequest, NotReady
+from infill.request import InfillRequest, InfillResult, StepView
 from infill.validation import Limits, structure
 
 T = TypeVar("T")
@@ -51,13 +51,13 @@ def error_value(message: str, kind: str, status: int) -> dict[str, Any]:
     return {"error": {"message": message, "type": kind, "code": status, "param": None}}
 
 
-async def complete(request: Request, engine: ServiceEngine, asked: Asked) -> InfillResult:
+async def complete(request: Request, engine: Engine, engine_request: EngineRequest[InfillRequest]) -> InfillResult:
     """The result; otherwise as `answered`."""
-    return await answered(request, asked, engine.complete(asked))
+    return await answered(request, engine_request, engine.complete(engine_request))
 
 
-async def answered(request: Request, asked: Asked, work: Coroutine[Any, Any, T]) -> T:
-    """Returns the result of the engine's `work` for `asked`; cancels it and raises ClientGone if the client
+async def answered(request: Request, engine_request: EngineRequest[Any], work: Coroutine[Any, Any, T]) -> T:
+    """Returns the result of the engine's `work` for `engine_request`; cancels it and raises ClientGone if the client
     disconnects first."""
     task, watcher = asyncio.create_task(work), asyncio.create_task(_disconnected(request))
     try:
@@ -67,12 +67,14 @@ async def answered(request: Request, asked: Asked, work: Coroutine[Any, Any, T])
         return task.result()
     finally:
         if not task.done():
-            asked.gone.set()
+            engine_request.cancelled.set()
             task.cancel()
         watcher.cancel()
 
 
-async def steps_and_result(engine: ServiceEngine, asked: Asked) -> AsyncIterator[StepView | InfillResult]:
+async def steps_and_result(
+    engine: Engine, engine_request: EngineRequest[InfillRequest]
+) -> AsyncIterator[StepView | InfillResult]:
     """The canvas after each step, then the result. Leaving the iteration cancels the work."""
     loop, views = asyncio.get_running_loop(), asyncio.Queue[StepView | None]()
 
@@ -80,18 +82,18 @@ async def steps_and_result(engine: ServiceEngine, asked: Asked) -> AsyncIterator
         if views.qsize() < MAX_QUEUED_STEPS:
             loop.call_soon_threadsafe(views.put_nowait, view)
 
-    task = asyncio.create_task(engine.complete(asked, on_step))
+    task = asyncio.create_task(engine.complete(engine_request, on_step))
     task.add_done_callback(lambda _: views.put_nowait(None))
     try:
         while (view := await views.get()) is not None:
             yield view
         yield await task
     finally:
-        asked.gone.set()
+        engine_request.cancelled.set()
         task.cancel()
 
 
-def cut(engine: ServiceEngine, text: str, stops: tuple[str, ...], most: int | None) -> tuple[str, str]:
+def cut(engine: Engine, text: str, stops: tuple[str, ...], most: int | None) -> tuple[str, str]:
     """The text up to the first of `stops`, of at most `most` tokens, and its finish reason, "stop" or "length"."""
     for stop in stops:
         text = text.partition(stop)[0] if stop else text

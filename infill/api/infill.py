@@ -15,23 +15,25 @@ from starlette.responses import JSONResponse, Response
 from engine.errors import GessoError
 from infill.api.http import complete, error_value, event, read, steps_and_result, stream
 from infill.api.values import InfillBody
-from infill.request import StepView
-from infill.service.engine import Asked, ServiceEngine
+from infill.engine_protocol import Engine, EngineRequest
+from infill.request import InfillRequest, StepView
 
 
-async def infill(request: Request, engine: ServiceEngine) -> Response:
+async def infill(request: Request, engine: Engine) -> Response:
     """Answers one request."""
     body = await read(request, InfillBody)
-    asked = Asked(body.request(), body.priority, body.client, body.settings(), body.local, body.any_model)
+    engine_request = EngineRequest(
+        body.request(), body.priority, body.client, body.settings(), body.local, body.any_model
+    )
     if body.stream:
-        engine.check(asked)
-        return stream(_events(engine, asked))
-    return JSONResponse(asdict(await complete(request, engine, asked)))
+        engine.check(engine_request)
+        return stream(_events(engine, engine_request))
+    return JSONResponse(asdict(await complete(request, engine, engine_request)))
 
 
-async def _events(engine: ServiceEngine, asked: Asked) -> AsyncIterator[str]:
+async def _events(engine: Engine, engine_request: EngineRequest[InfillRequest]) -> AsyncIterator[str]:
     try:
-        async for one in steps_and_result(engine, asked):
+        async for one in steps_and_result(engine, engine_request):
             yield event(asdict(one), "step" if isinstance(one, StepView) else "result")
     except GessoError as error:
         yield event(error_value(str(error), "engine_error", 500), "error")

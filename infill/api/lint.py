@@ -10,11 +10,13 @@ from starlette.responses import JSONResponse, Response
 
 from infill.api.http import answered, read
 from infill.api.values import LintBody, findings_to_json
-from infill.service.engine import Asked, ServiceEngine
+from infill.engine_protocol import Engine, EngineRequest
 
 
-async def lint(request: Request, engine: ServiceEngine) -> Response:
+async def lint(request: Request, engine: Engine) -> Response:
     """Answers one request."""
     body = await read(request, LintBody)
-    asked = Asked(body.request(), body.priority, body.client, local=body.local, any_model=body.any_model)
-    return JSONResponse(findings_to_json(await answered(request, asked, engine.lint(asked))))
+    engine_request = EngineRequest(
+        body.request(), body.priority, body.client, local=body.local, any_model=body.any_model
+    )
+    return JSONResponse(findings_to_json(await answered(request, engine_request, engine.lint(engine_request))))

@@ -15,8 +15,8 @@ from starlette.responses import JSONResponse, Response
 
 from infill.api.http import Stop, complete, cut, event, read, stream
 from infill.api.values import Name, Path, Text
+from infill.engine_protocol import Engine, EngineRequest
 from infill.request import Hole, InfillRequest, InfillResult, Neighbour
-from infill.service.engine import Asked, ServiceEngine
 from infill.validation import Limits
 
 Tokens = Annotated[int, Limits(-2, 100_000)]
@@ -50,14 +50,14 @@ class LlamaBody:
     response_fields: Annotated[tuple[Annotated[str, Limits(most=256)], ...], Limits(most=256)] = ()
 
 
-async def infill(request: Request, engine: ServiceEngine) -> Response:
+async def infill(request: Request, engine: Engine) -> Response:
     """Answers one request; one with `n_predict` 0, which warms llama.cpp's cache, without the model."""
     body = await read(request, LlamaBody)
-    asked = Asked(_request(body), any_model=True)
-    engine.check(asked)
+    engine_request = EngineRequest(_request(body), any_model=True)
+    engine.check(engine_request)
     if body.n_predict == 0:
         return JSONResponse(_chosen(_answer(engine, "", "limit", None), body.response_fields))
-    result = await complete(request, engine, asked)
+    result = await complete(request, engine, engine_request)
     best = result.completions[0]
     most = body.n_predict if body.n_predict > 0 else None
     text, finish = cut(engine, best.text if best.shown else "", body.stop, most)
@@ -81,7 +81,7 @@ def _request(body: LlamaBody) -> InfillRequest:
     )
 
 
-def _answer(engine: ServiceEngine, text: str, stop_type: str, result: InfillResult | None) -> dict[str, Any]:
+def _answer(engine: Engine, text: str, stop_type: str, result: InfillResult | None) -> dict[str, Any]:
     read_ms = result.timings_ms["encode"] if result else 0.0
     wrote_ms = result.timings_ms["total"] - read_ms if result else 0.0
     read_n, wrote_n = (result.encoded_tokens, len(engine.tokens(text))) if result else (0, 0)

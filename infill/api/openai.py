@@ -17,8 +17,8 @@ from starlette.responses import JSONResponse, Response
 
 from infill.api.http import Stop, complete, cut, event, read, stream
 from infill.api.values import Candidates, Client, Name, Path, Seed, Text
+from infill.engine_protocol import Engine, EngineRequest
 from infill.request import Candidate, Hole, InfillRequest, InfillResult
-from infill.service.engine import Asked, ServiceEngine
 from infill.validation import Limits
 
 NOTHING = Candidate("", 0.0, False, None, "model", 0)
@@ -48,23 +48,23 @@ class CompletionBody:
     path: Path | None = None
 
 
-async def completions(request: Request, engine: ServiceEngine) -> Response:
+async def completions(request: Request, engine: Engine) -> Response:
     """`POST /v1/completions`. A text that is not good enough to show is empty; the field `gesso` says why."""
     return await _respond(request, engine, chat=False)
 
 
-async def fim_completions(request: Request, engine: ServiceEngine) -> Response:
+async def fim_completions(request: Request, engine: Engine) -> Response:
     """`POST /v1/fim/completions`: the same request, answered as a chat message."""
     return await _respond(request, engine, chat=True)
 
 
-def models(engine: ServiceEngine, started: float) -> Response:
+def models(engine: Engine, started: float) -> Response:
     """`GET /v1/models`: the model of the service, loaded or not. started: seconds since 1970."""
     model = {"id": engine.state.model, "object": "model", "created": int(started), "owned_by": "gesso"}
     return JSONResponse({"object": "list", "data": [model]})
 
 
-async def _respond(request: Request, engine: ServiceEngine, chat: bool) -> Response:
+async def _respond(request: Request, engine: Engine, chat: bool) -> Response:
     body = await read(request, CompletionBody)
     prompt = body.prompt[0]
     hole = Hole(len(prompt), len(prompt))
@@ -76,7 +76,7 @@ async def _respond(request: Request, engine: ServiceEngine, chat: bool) -> Respo
         candidates=body.n,
         seed=body.seed % 2**31,
     )
-    result = await complete(request, engine, Asked(infill, client=body.user, any_model=True))
+    result = await complete(request, engine, EngineRequest(infill, client=body.user, any_model=True))
     shown = [one for one in result.completions[0].candidates if one.shown]
     candidates = (shown + [NOTHING] * body.n)[: body.n]
     choices = [_choice(engine, index, one, body, result, chat) for index, one in enumerate(candidates)]
@@ -89,7 +89,7 @@ async def _respond(request: Request, engine: ServiceEngine, chat: bool) -> Respo
 
 
 def _choice(
-    engine: ServiceEngine, index: int, candidate: Candidate, body: CompletionBody, result: InfillResult, chat: bool
+    engine: Engine, index: int, candidate: Candidate, body: CompletionBody, result: InfillResult, chat: bool
 ) -> dict[str, Any]:
     text, finish = cut(engine, candidate.text, body.stop, body.max_tokens)
     text = body.prompt[0] + text if body.echo and not chat else text

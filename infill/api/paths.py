@@ -16,9 +16,9 @@ from infill.api import lint as api_lint
 from infill.api import llama as api_llama
 from infill.api import openai as api_openai
 from infill.api.values import InfillBody, LintBody
-from infill.service.engine import ServiceEngine
+from infill.engine_protocol import Engine
 
-Handler = Callable[[Request, ServiceEngine], Awaitable[Response]]
+Handler = Callable[[Request, Engine], Awaitable[Response]]
 
 
 @dataclass(frozen=True)

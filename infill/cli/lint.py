@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from engine.errors import InputError, UsageError
 from infill.cli import support as cli_support
 from infill.cli import text_edits
-from infill.cli.service import SERVICE_HELP, Service, service_for
+from infill.cli.service import SERVICE_HELP, service_for
 from infill.cli.support import BAD_USE, errors_to_exit_codes, say
 from infill.code import languages
 from infill.findings import Finding, LintRequest
@@ -28,6 +28,7 @@ from infill.lint.kinds import ALL_KINDS, STYLE
 from infill.lint.report import LocatedFinding
 from infill.model_store import POCKET, resolve
 from infill.request import Hole
+from infill.service.client import ServiceClient
 from infill.version import installed_version
 
 if TYPE_CHECKING:
@@ -122,10 +123,10 @@ def _is_used_elsewhere(finding: Finding, text: str, shared_names: frozenset[str]
     return finding.code in ("misspelled", "style-naming") and text[finding.start : finding.end] in shared_names
 
 
-def _linter_in_service(model: str | None, use_service: bool | None) -> Service | None:
+def _linter_in_service(model: str | None, use_service: bool | None) -> ServiceClient | None:
     """The service, if it should be used. Exits if its model cannot lint."""
     settings = cli_support.read_settings(Path.cwd(), {"model": model}).settings
-    found = service_for(settings, use_service)
+    found = service_for(settings, use_service, "batch")
     if found is not None and not found.can_lint:
         _exit_cannot_lint(settings.model)
     return found
@@ -142,7 +143,7 @@ def _linter(model: str | None) -> Linter:
     return linter
 
 
-def _explainer(model: str | None, use_service: bool | None) -> Linter | Service:
+def _explainer(model: str | None, use_service: bool | None) -> Linter | ServiceClient:
     """Raises UsageError if the model does not follow instructions."""
     from infill.lint.linter import Linter
 
@@ -150,10 +151,10 @@ def _explainer(model: str | None, use_service: bool | None) -> Linter | Service:
     resolve(settings.model)
     if not follows_instructions(settings.model):
         raise UsageError(cannot_explain(settings.model))
-    return service_for(settings, use_service) or Linter(cli_support.load_completer(settings))
+    return service_for(settings, use_service, "batch") or Linter(cli_support.load_completer(settings))
 
 
-def _finder(explainer: Linter | Service) -> Linter | Service:
+def _finder(explainer: Linter | ServiceClient) -> Linter | ServiceClient:
     """The explainer itself if it can lint, else the pocket model."""
     return explainer if explainer.can_lint else _linter(POCKET)
 

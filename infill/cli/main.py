@@ -21,7 +21,7 @@ from infill.cli import serve as cli_serve
 from infill.cli import stats as cli_stats
 from infill.cli import support as cli_support
 from infill.cli.batch import Batch
-from infill.cli.service import ROWS, SERVICE_HELP, service_for
+from infill.cli.service import BATCH_ROWS, SERVICE_HELP, service_for
 from infill.cli.support import INTERRUPTED, add_row, errors_to_exit_codes, say
 from infill.version import installed_version
 
@@ -122,13 +122,13 @@ def batch(
 
 
 def _run_with_bar(work: Batch, wanted: settings.Settings, service: bool | None) -> None:
-    asked = service_for(wanted, service)
+    asked = service_for(wanted, service, "batch")
     completer = asked or cli_support.load_completer(wanted)
     columns = (TextColumn("filling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = cli_support.errors_console()
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("rows", total=work.total, completed=work.done)
-        size = ROWS if asked is not None and wanted.batch_size < ROWS else None
+        size = BATCH_ROWS if asked is not None and wanted.batch_size < BATCH_ROWS else None
         work.run(completer, lambda done: progress.update(task, completed=done), size)
 
 

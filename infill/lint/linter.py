@@ -65,11 +65,6 @@ class Linter:
         return self.thresholds is not None
 
     @property
-    def unasked(self) -> bool:
-        """Whether the findings are good enough to show to users who did not switch lint on."""
-        return self.thresholds is not None and self.thresholds.on_by_default
-
-    @property
     def shown(self) -> frozenset[str]:
         """The codes of the kinds that are shown unless a request switches them off."""
         return self.thresholds.shown if self.thresholds is not None else frozenset()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engine.errors import InputError
-from lsp.settings import NAMES, REMOVED, LspSettings, parse, schema
+from lsp.settings import NAMES, LspSettings, parse, schema
 
 WRONG: dict[str, list[Any]] = {
     "enabled": ["yes", 1, None],
@@ -26,7 +26,6 @@ WRONG: dict[str, list[Any]] = {
     "lintInclude": ["style-naming", [1], None],
     "statistics": ["no"],
     "model": [1, ["pocket"]],
-    "engine": ["none", None, True],
     "device": [0],
     "threads": [0, -2, 1.5, True],
     "minConfidence": [-0.1, 1.1, math.nan, "0.5", True],
@@ -46,7 +45,6 @@ RIGHT: dict[str, list[Any]] = {
     "lintInclude": [["style-naming"], []],
     "statistics": [False],
     "model": ["26b", None],
-    "engine": ["service", "own"],
     "device": ["cuda:1"],
     "threads": [1, None],
     "minConfidence": [0, 1, 0.25, None],
@@ -99,12 +97,12 @@ def test_a_wrong_part_of_a_value_is_named() -> None:
     ]
 
 
-def test_a_removed_setting_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(REMOVED, "colour", "Use the theme of your editor; remove the setting.")
-    assert parse({"colour": "red"}) == (
-        LspSettings(),
-        ["The setting gesso.colour no longer exists. Use the theme of your editor; remove the setting."],
-    )
+@pytest.mark.parametrize("value", ["own", "service"])
+def test_a_removed_setting_is_reported_with_what_to_do(value: str) -> None:
+    settings, problems = parse({"engine": value, "delayMs": 250})
+    assert settings == LspSettings(delay_ms=250)
+    sentence = "The service is always used; remove the setting."
+    assert problems == [f"The setting gesso.engine no longer exists. {sentence}"]
 
 
 def test_an_invalid_pattern_is_ignored_alone() -> None:

@@ -19,13 +19,14 @@ from engine.scheduling.request import Order
 from engine.scheduling.scheduler import Scheduler
 from infill.api.paths import GETS, POSTS
 from infill.api.values import LintBody, findings_from_json, lint_request_to_json, result_from_json
+from infill.engine_protocol import EngineState
 from infill.findings import LintRequest
 from infill.lint.linter import Linter
 from infill.lint.thresholds import Threshold, Thresholds
 from infill.request import Neighbour
 from infill.service.app import make_app
-from infill.service.engine import CLIENTS, ServiceEngine, State
-from infill.service.guard import LARGEST, Activity, Guard
+from infill.service.guard import MAX_BODY, Activity, Guard
+from infill.service.model_engine import MAX_CLIENTS, ModelEngine
 from infill.settings import Settings
 from infill.validation import structure
 from tests.infill.fakes import tiny_completer
@@ -52,14 +53,14 @@ LLAMA_VIM: dict[str, Any] = {
 }
 
 
-class ReadyEngine(ServiceEngine):
+class ReadyEngine(ModelEngine):
     """A service engine with a loaded tiny model."""
 
     def __init__(self) -> None:
         super().__init__(Settings(model="tiny"))
         self._model = tiny_completer().model
         self.scheduler = Scheduler(self._model.denoiser)
-        self.state = State("ready", "tiny")
+        self.state = EngineState("ready", "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -154,13 +155,13 @@ def test_a_body_that_is_not_a_json_object_is_refused(api: TestClient, content: b
 def barred(engine: ReadyEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that takes every misspelled word for wrong."""
     bars = {"misspelled": Threshold({}, intercept=1.0, minimum=0.0)}
-    monkeypatch.setattr(engine, "_bars", Thresholds(bars, frozenset({"python"})))
+    monkeypatch.setattr(engine, "_thresholds", Thresholds(bars, frozenset({"python"})))
     monkeypatch.setattr("infill.lint.likelihood.MIN_FIRST_GAIN", -1e9)
 
 
 def test_the_findings_equal_those_of_a_linter(engine: ReadyEngine, api: TestClient, barred: None) -> None:
     text = "first = 1\nsecond = frist + 1\nprint(first, second)\n"
-    (mine,) = Linter(tiny_completer(), engine._bars).lint(LintRequest(text, "python"))
+    (mine,) = Linter(tiny_completer(), engine._thresholds).lint(LintRequest(text, "python"))
     assert mine.replacement == "first"
     body = {"text": text, "language": "python"}
     assert findings_from_json(api.post("/v1/lint", json=body).json()) == (mine,)
@@ -182,7 +183,7 @@ def test_a_lint_request_survives_json() -> None:
 
 
 def test_a_lint_that_takes_too_long_is_busy(api: TestClient, barred: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("infill.service.engine.LONGEST_LINT_S", 0.0)
+    monkeypatch.setattr("infill.service.model_engine.LINT_LIMIT_S", 0.0)
     answer = api.post("/v1/lint", json={"text": "count = 1\nprint(cuont)\n", "language": "python"})
     assert answer.status_code == 429
 
@@ -199,10 +200,10 @@ def test_typing_along_a_draft_needs_fewer_passes(engine: ReadyEngine, api: TestC
 
     first = calls("typist")
     assert calls("typist") < first and calls("another") == first
-    engine._written.clear()
-    for number in range(CLIENTS + 3):
-        engine._remember(str(number), "x")
-    assert len(engine._written) == CLIENTS and "2" not in engine._written and "3" in engine._written
+    engine._drafts.clear()
+    for number in range(MAX_CLIENTS + 3):
+        engine._remember_draft(str(number), "x")
+    assert len(engine._drafts) == MAX_CLIENTS and "2" not in engine._drafts and "3" in engine._drafts
 
 
 def test_settings_in_a_request_apply_to_it_alone(api: TestClient) -> None:
@@ -306,7 +307,7 @@ def test_web_pages_are_refused(api: TestClient, header: dict[str, str]) -> None:
 
 
 def test_on_tcp_the_host_must_be_this_machine(engine: ReadyEngine) -> None:
-    api = TestClient(Guard(make_app(engine), Activity(), hosts=True))
+    api = TestClient(Guard(make_app(engine), Activity(), check_host=True))
     for host in ("127.0.0.1:8012", "localhost", "[::1]:8012"):
         assert api.get("/health", headers={"Host": host}).status_code == 200
     for host in ("evil.example", "127.0.0.1.evil.example", "", "localhost.", "[::1].evil"):
@@ -325,10 +326,10 @@ def test_every_path_needs_the_token(engine: ReadyEngine) -> None:
 
 def test_a_body_must_be_json_and_not_too_large(api: TestClient) -> None:
     assert api.post("/v1/infill", content=b"{}", headers={"Content-Type": "text/plain"}).status_code == 415
-    assert api.post("/v1/infill", json=infill_body(client="x" * LARGEST)).status_code == 413
+    assert api.post("/v1/infill", json=infill_body(client="x" * MAX_BODY)).status_code == 413
 
     def pieces() -> Iterator[bytes]:
-        for _ in range(LARGEST // 2**16 + 2):
+        for _ in range(MAX_BODY // 2**16 + 2):
             yield b" " * 2**16
 
     chunked = api.post("/v1/infill", content=pieces(), headers={"Content-Type": "application/json"})
@@ -372,7 +373,7 @@ def test_sending_to_a_client_that_does_not_read_times_out(engine: ReadyEngine, m
 
 
 def test_while_the_model_loads_requests_are_refused(engine: ReadyEngine, api: TestClient) -> None:
-    state, engine.state = engine.state, State("loading", "tiny", 3, 10)
+    state, engine.state = engine.state, EngineState("loading", "tiny", 3, 10)
     try:
         health = api.get("/health")
         assert health.status_code == 503 and health.json()["status"] == "loading"

@@ -22,6 +22,7 @@ from infill.api.values import LintBody, findings_from_json, lint_request_to_json
 from infill.cli.main import app
 from infill.complete.completion import Completer
 from infill.complete.loaded_model import LoadedModel
+from infill.engine_protocol import EngineRequest, EngineState
 from infill.findings import Finding, LintRequest
 from infill.instructions import follows_instructions
 from infill.lint.explain import MAX_SENTENCE, SLOTS, Explainer, one_sentence
@@ -31,9 +32,9 @@ from infill.prompts.chat import ChatPrompt
 from infill.prompts.prompt import Family
 from infill.prompts.text_tokens import TextTokens
 from infill.service.app import make_app
-from infill.service.engine import Asked, ServiceEngine, State
-from infill.service.fallback import LadderEngine
+from infill.service.fallback import FallbackEngine
 from infill.service.guard import Activity, Guard
+from infill.service.model_engine import ModelEngine
 from infill.settings import Settings
 from infill.validation import structure
 from tests.infill.fakes import (
@@ -168,14 +169,14 @@ def test_the_folder_of_a_model_shows_whether_it_follows_instructions(tmp_path: P
         assert follows_instructions(str(tmp_path / "model")) is follows
 
 
-class ChattyEngine(ServiceEngine):
+class ChattyEngine(ModelEngine):
     """An engine with an untrained model of the chat family."""
 
     def __init__(self, completer: Completer) -> None:
         super().__init__(Settings(model=str(POCKET)))
         self._model = completer.model
         self.scheduler = Scheduler(completer.denoiser)
-        self.state = State("ready", "tiny")
+        self.state = EngineState("ready", "tiny")
 
 
 @pytest.fixture
@@ -231,15 +232,17 @@ def test_the_service_finds_with_the_small_model_for_clients_that_accept_any_mode
         {"misspelled": Threshold({}, intercept=1.0, minimum=0.0)}, frozenset({"python"}), on_by_default=True
     )
     monkeypatch.setattr(LoadedModel, "load", load)
-    monkeypatch.setattr("infill.service.engine._bars", lambda model: thresholds if model == "small" else None)
+    monkeypatch.setattr(
+        "infill.service.model_engine._read_thresholds", lambda model: thresholds if model == "small" else None
+    )
     monkeypatch.setattr("infill.lint.likelihood.MIN_FIRST_GAIN", -1e9)
-    engine = LadderEngine(Settings(model="large", fallback_model="small"))
+    engine = FallbackEngine(ModelEngine(Settings(model="large")), ModelEngine(Settings(model="small")))
     engine.load()
     try:
-        assert engine.told_state.lints and not engine.told_state.can_lint
+        assert engine.state.lints and not engine.state.can_lint
         request = LintRequest("first = 1\nsecond = frist + 1\nprint(first, second)\n", "python")
         for explain in (False, True):
-            asked = Asked(replace(request, explain=explain), any_model=any_model)
+            asked = EngineRequest(replace(request, explain=explain), any_model=any_model)
             found = asyncio.run(engine.lint(asked))
             assert [one.replacement for one in found] == (["first"] if any_model else [])
             assert [one.explanation is not None for one in found] == ([explain] if any_model else [])

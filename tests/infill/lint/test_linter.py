@@ -125,7 +125,6 @@ def test_thresholds_are_written_and_read(tmp_path: Path, on_by_default: bool) ->
     )
     thresholds.write(tmp_path, {"lines": 3})
     assert Thresholds.read(tmp_path) == thresholds
-    assert Linter(tiny_completer(), thresholds).unasked is on_by_default
 
 
 def test_the_files_of_a_model_are_read_once_per_process(tmp_path: Path) -> None:

@@ -29,7 +29,8 @@ QUICK = ("--count=1", "--threads=1")
 
 @pytest.fixture(autouse=True)
 def two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The quality of the answers does not matter here."""
+    """The quality of the answers does not matter here. Without the variable, --threads takes effect."""
+    monkeypatch.delenv("OMP_NUM_THREADS")
     load = quality.load_completer
 
     def load_with_two_steps(settings: Settings) -> Completer:

@@ -177,15 +177,13 @@ def write_card(
     window = json.loads((out / "config.json").read_text())["gesso"]["window"]
     with torch.device("meta"):
         parameters = sum(parameter.numel() for parameter in DiffusionGemma(read_config(out)).parameters())
-    python, by_language, by_length = (
-        None if file is None else json.loads(file.read_text()) for file in (quality, languages, lengths)
-    )
+    by_language, by_length = (None if file is None else json.loads(file.read_text()) for file in (languages, lengths))
     sources = read_sources(manifest)
     card = CARD.format(
         millions=parameters / 1e6,
         minutes=minutes,
         tokens=tokens / 1e6,
-        quality=quality_text(python, by_language, by_length),
+        quality=quality_text(json.loads(quality.read_text()), by_language, by_length),
         training=training,
         recipe=recipe.name,
         prompt=window["prompt"],

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from engine.errors import InputError
 from engine.key_values import KeyValues
-from engine.models.diffusion_gemma import DiffusionGemma
+from engine.models.text_model import TextModel
 from engine.prefix_cache import PrefixCache
 from engine.token_tree import TokenTree
 
@@ -23,7 +23,7 @@ AHEAD = 15  # tokens of a guess; with the one that has to be read anyway, as man
 
 
 def decode_greedily(
-    model: DiffusionGemma,
+    model: TextModel,
     cache: PrefixCache,
     prompt: Sequence[int],
     limit: int,

@@ -14,15 +14,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from engine.canvas import Canvas
-from engine.denoiser import (
-    CanvasRun,
-    Denoiser,
-    DenoiseRequest,
-    DenoiseResult,
-    Finish,
-    StepCallback,
-    Timings,
-)
+from engine.canvas_run import CanvasRun, DenoiseRequest, Finish
+from engine.denoiser import Denoiser, DenoiseResult, StepCallback, Timings
 from engine.errors import InputError
 
 FROM_BEST_TO_WORST: tuple[Finish, ...] = ("stable", "steps", "deadline", "cancelled")

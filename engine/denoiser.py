@@ -13,77 +13,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from engine.canvas import Canvas, Hole
+from engine.canvas_run import CanvasRun, DenoiseRequest, Finish
 from engine.config import SamplingConfig
-from engine.errors import NotFiniteError, Stop, is_memory_error, leave_if
+from engine.errors import NotFiniteError, is_memory_error, leave_if
 from engine.graphs.recorded_steps import CudaGraphs, RecordedSteps
 from engine.key_values import BatchedCanvasMemory, CanvasMemory
-from engine.models.diffusion_gemma import DiffusionGemma
+from engine.models.text_model import TextModel
 from engine.prefix_cache import Lease, PrefixCache
 from engine.sampler import Draws, RowDraws, decide, is_confident
 
-Finish = Literal["stable", "steps", "deadline", "cancelled"]
 Answer = TypeVar("Answer")
 BANNED_LOGIT = -1e4
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class DenoiseRequest:
-    """A prompt (token ids) and the canvas that follows it.
-
-    banned [n]: token ids that no hole may take, save where the canvas says what a column is allowed.
-    deadline: time.monotonic() after which the best canvas so far is returned; one step is always made.
-    stop: asked between steps and while the prompt is read; where it answers True, Cancelled is raised.
-    """
-
-    prompt: Sequence[int]
-    canvas: Canvas
-    sampling: SamplingConfig = SamplingConfig()
-    seed: int = 0
-    banned: Tensor | None = None
-    deadline: float | None = None
-    stop: Stop | None = None
-
-
-@dataclass
-class CanvasRun:
-    """A canvas being denoised. `tokens`, `belief`, `argmax` run over the holes only."""
-
-    request: DenoiseRequest
-    lease: Lease
-    row: int
-    columns: Tensor  # [holes]
-    known_belief: Tensor  # [width, hidden]: embeddings of pinned tokens, zeros in holes
-    canvas: Tensor  # [width]
-    tokens: Tensor  # [holes], what stands in the holes now
-    argmax: Tensor  # [holes], the likeliest tokens of the last step
-    belief: Tensor  # [holes, hidden]
-    accepted: Tensor  # [holes] bool
-    entropy: Tensor  # [holes]
-    bias: Tensor | None  # [holes or 1, vocab], added to the logits
-    read_logits: Callable[[], Tensor] | None = None
-    log_probability: Tensor | None = None  # [holes] of `argmax` at temperature 1, where the step told it
-    ahead: tuple[int, Tensor, Tensor] | None = (
-        None  # see `engine.graphs.recorded_steps`: a step, and what is drawn from it on
-    )
-    steps: int = 0
-    unchanged: int = 0
-    finished: Finish | None = None
-
-    @property
-    def logits(self) -> Tensor | None:
-        """[holes, vocab] of the last step, computed now where the step did not need them."""
-        return None if self.read_logits is None else self.read_logits()
-
-    @property
-    def remaining(self) -> int:
-        return self.request.sampling.max_steps - self.steps
 
 
 @dataclass(frozen=True)
@@ -121,7 +68,7 @@ class Denoiser:
     draws: tests may hand in their own randomness; otherwise each canvas has a generator of its own.
     """
 
-    def __init__(self, model: DiffusionGemma, cache: PrefixCache | None = None, draws: Draws | None = None) -> None:
+    def __init__(self, model: TextModel, cache: PrefixCache | None = None, draws: Draws | None = None) -> None:
         self.model = model
         self.cache = cache if cache is not None else PrefixCache(model)
         self.device = model.embed_tokens.weight.device

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from engine.errors import ModelError, UsageError
-from engine.kernels import why_not
+from engine.kernels import unavailable_reason
 
 DTYPES = {"float32": torch.float32, "fp32": torch.float32, "bfloat16": torch.bfloat16, "bf16": torch.bfloat16}
 ROOT = Path("/")
@@ -187,7 +187,7 @@ def _describe_gpus() -> list[dict[str, Any]]:
                 "memory_total": properties.total_memory,
                 "memory_available": available_memory(device) if isinstance(device, torch.device) else 0,
                 "trouble": device if isinstance(device, str) else None,
-                "no_kernels": why_not((properties.major, properties.minor)),
+                "no_kernels": unavailable_reason((properties.major, properties.minor)),
             }
         )
     return gpus

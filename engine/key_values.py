@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.config import ModelConfig
-from engine.models.diffusion_gemma import Masks
+from engine.memory import Masks
 from engine.ops.attention import COMPILED_ROWS, KEY_BLOCK, causal_mask, comes_in_blocks
 from engine.quantized import E4M3_LARGEST
 

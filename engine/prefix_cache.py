@@ -16,7 +16,7 @@ import torch
 
 from engine.errors import InputError, Stop, is_memory_error, leave_if
 from engine.key_values import KeyValues, PromptMemory
-from engine.models.diffusion_gemma import DiffusionGemma
+from engine.models.text_model import TextModel
 
 ENCODE_CHUNK = 1024  # tokens of a pass
 WATCHED_CHUNK = 256  # the same where a caller may ask to stop: some 20 ms of the pocket model on one core
@@ -54,7 +54,7 @@ class PrefixCache:
     limit_bytes: of what is kept; without it LIMIT_SHARE of what the weights take, and LEAST_LIMIT at least.
     """
 
-    def __init__(self, model: DiffusionGemma, limit_bytes: int | None = None) -> None:
+    def __init__(self, model: TextModel, limit_bytes: int | None = None) -> None:
         weight = model.embed_tokens.weight
         self.model = model
         self.limit_bytes = (

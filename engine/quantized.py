@@ -23,12 +23,13 @@ import torch
 from torch import Tensor
 
 from engine.errors import ModelError
-from engine.quantization import GROUP, quantize_groups
 
 Format = Literal["plain", "fp8", "int4", "nvfp4"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 PACKED: tuple[Format, ...] = ("int4", "nvfp4")  # two columns a byte
+INT4_GROUP = 32
 NVFP4_GROUP = 16
+INT4_SHRINKS = (0.95, 0.9, 0.85, 0.8)  # factors on the scale of a group: the largest weight clips, the others gain
 E4M3_LARGEST = 448.0
 E2M1_LARGEST = 6.0
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # the eight magnitudes; bit 3 is the sign
@@ -125,15 +126,14 @@ def quantize_weight(weight: Tensor, kind: Format) -> QuantizedWeight:
         return plain(weight)
     if kind == "fp8":
         return _quantize_fp8(weight)
-    group = GROUP if kind == "int4" else NVFP4_GROUP
+    group = INT4_GROUP if kind == "int4" else NVFP4_GROUP
     if weight.shape[-1] % group:
         raise ModelError(
             f"A weight with {weight.shape[-1]} columns cannot be quantized to {kind}, which needs a multiple of "
             f"{group}; choose fp8 or bfloat16."
         )
     if kind == "int4":
-        numbers, scales = quantize_groups(weight)
-        return QuantizedWeight("int4", numbers, None, scales, group).to(weight.device)
+        return _quantize_int4(weight)
     return _quantize_nvfp4(weight)
 
 
@@ -172,6 +172,28 @@ def _quantize_fp8(weight: Tensor) -> QuantizedWeight:
     return QuantizedWeight("fp8", (values / scales[..., None]).to(torch.float8_e4m3fn), scales)
 
 
+def _quantize_int4(weight: Tensor) -> QuantizedWeight:
+    """The largest weight of a group, with its sign, becomes -8 steps, or slightly more if that reduces the squared error
+    of the group."""
+    groups = weight.detach().float().unflatten(-1, (-1, INT4_GROUP))
+    largest = groups.gather(-1, groups.abs().argmax(dim=-1, keepdim=True))
+    scales, steps, error = _int4_steps(groups, largest / -8)
+    for factor in INT4_SHRINKS:
+        smaller, smaller_steps, squared = _int4_steps(groups, largest * (factor / -8))
+        better = squared < error
+        scales, steps = torch.where(better, smaller, scales), torch.where(better, smaller_steps, steps)
+        error = torch.where(better, squared, error)
+    numbers = pack_bytes((steps + 8).to(torch.uint8).flatten(-2))
+    return QuantizedWeight("int4", numbers, None, scales.squeeze(-1).half(), INT4_GROUP)
+
+
+def _int4_steps(groups: Tensor, scales: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The scales rounded to float16, the `groups` [..., INT4_GROUP] in steps of them, and each group's squared error."""
+    scales = _nonzero(scales.half().float())
+    steps = (groups / scales).round().clamp(-8, 7)
+    return scales, steps, (steps * scales - groups).square().sum(dim=-1, keepdim=True)
+
+
 def _quantize_nvfp4(weight: Tensor) -> QuantizedWeight:
     """The global scale makes the largest group scale the largest E4M3 number, as ModelOpt does."""
     groups = weight.detach().float().unflatten(-1, (-1, NVFP4_GROUP))
@@ -186,4 +208,4 @@ def _quantize_nvfp4(weight: Tensor) -> QuantizedWeight:
 
 
 def _nonzero(scales: Tensor) -> Tensor:
-    return torch.where(scales > 0, scales, torch.ones_like(scales))
+    return torch.where(scales == 0, torch.ones_like(scales), scales)

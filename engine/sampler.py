@@ -138,10 +138,10 @@ def _temperature(config: SamplingConfig, remaining: int) -> float:
 def measured(scaled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Probabilities [rows, holes, vocab], entropy and argmax [rows, holes] of scaled logits [rows, holes, vocab]."""
     if usable(scaled):
-        from engine.kernels.vocabulary import read_out_logits
+        from engine.kernels.vocabulary import stats_from_logits
 
         flat = scaled.flatten(0, 1)
-        seen = read_out_logits(flat, 0.0, flat.new_ones(len(flat)), 1)
+        seen = stats_from_logits(flat, 0.0, flat.new_ones(len(flat)), 1)
         shape = scaled.shape[:2]
         return torch.softmax(scaled, dim=-1), seen.entropy.view(shape), seen.argmax.view(shape)
     log_probabilities = torch.log_softmax(scaled, dim=-1)

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from engine.errors import Stop
-from engine.models.diffusion_gemma import DiffusionGemma
+from engine.models.text_model import TextModel
 from engine.prefix_cache import PrefixCache
 from engine.token_tree import TokenTree
 
 
 def causal_log_probabilities(
-    model: DiffusionGemma,
+    model: TextModel,
     cache: PrefixCache,
     prompt: Sequence[int],
     known: Sequence[int],

@@ -16,10 +16,11 @@ from collections.abc import Iterator
 import torch
 
 from engine.canvas import Canvas, Hole
+from engine.canvas_run import DenoiseRequest
 from engine.config import SamplingConfig
-from engine.denoiser import Denoiser, DenoiseRequest
+from engine.denoiser import Denoiser
 from engine.device import threads_are_given
-from engine.models.diffusion_gemma import DiffusionGemma
+from engine.models.text_model import TextModel
 
 GAIN = 1.25  # times as fast, at least, for twice the threads
 LARGE_BYTES = 2**30  # weights from which on all threads are taken: products are long, and so would be the measurement
@@ -28,7 +29,7 @@ TRIES = 3  # steps, after one that warms up
 log = logging.getLogger(__name__)
 
 
-def settle_threads(model: DiffusionGemma) -> int:
+def settle_threads(model: TextModel) -> int:
     """Sets PyTorch's threads to as many as `model` is fastest on, at most as many as are set; returns their number.
 
     Nothing is measured on a GPU, nor where the user has given a number (`engine.device.set_threads`). A thread takes

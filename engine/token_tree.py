@@ -16,7 +16,8 @@ from torch import Tensor
 
 from engine.errors import NotFiniteError, Stop, is_memory_error, leave_if
 from engine.key_values import KeyValues, put
-from engine.models.diffusion_gemma import DiffusionGemma, Masks
+from engine.memory import Masks
+from engine.models.text_model import TextModel
 from engine.prefix_cache import WATCHED_CHUNK
 
 ROOT = -1
@@ -28,7 +29,7 @@ class TokenTree:
     A context: in the end `kv` is as it was. stop: asked before every pass; where it answers True, Cancelled is raised.
     """
 
-    def __init__(self, model: DiffusionGemma, kv: KeyValues, trunk: Sequence[int], stop: Stop | None = None) -> None:
+    def __init__(self, model: TextModel, kv: KeyValues, trunk: Sequence[int], stop: Stop | None = None) -> None:
         self.model, self.kv, self.stop = model, kv, stop
         self.past = kv.length
         self._nodes: dict[tuple[int, int], int] = {}  # of a parent and a token

@@ -16,7 +16,7 @@ import torch
 import typer
 from rich.console import Console
 
-from engine.checkpoints.checkpoint import read_config
+from engine.checkpoints.config_files import read_config
 from engine.checkpoints.export import write_checksums
 from engine.errors import InputError
 from engine.models.diffusion_gemma import DiffusionGemma

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from engine.config import NoiseConfig
-from engine.models.diffusion_gemma import DiffusionGemma, Masks
+from engine.memory import Masks
+from engine.models.diffusion_gemma import DiffusionGemma
 from engine.ops.attention import CAUSAL, causal_mask
 from train.head_loss import head_loss
 from train.layout import LAST_SPECIAL

@@ -24,7 +24,7 @@ from engine.canvas import Canvas, Hole, Known
 from engine.config import ModelConfig, SamplingConfig
 from engine.denoiser import Denoiser, DenoiseRequest, DenoiseResult
 from engine.errors import InputError
-from engine.models.diffusion_gemma import DiffusionGemma
+from engine.models.text_model import TextModel
 from engine.prefix_cache import PrefixCache
 
 KNOWN = 24, 40  # columns of the canvas before and behind the hole
@@ -69,7 +69,7 @@ def percentiles(samples: list[float]) -> tuple[float, float]:
 class Typist:
     """Asks for infills of one file: `first` with nothing known of its prompt, `next` after one more key."""
 
-    def __init__(self, model: DiffusionGemma, shape: Shape) -> None:
+    def __init__(self, model: TextModel, shape: Shape) -> None:
         self.denoiser = Denoiser(model, PrefixCache(model))
         self.shape, self.vocab = shape, model.config.vocab_size
         self._generator = torch.Generator().manual_seed(0)
@@ -118,7 +118,7 @@ def measure(typist: Typist, repeats: int, warm_up: int) -> dict[str, Times]:
     return times
 
 
-def made(kind: str, config: ModelConfig, device: torch.device) -> DiffusionGemma:
+def made(kind: str, config: ModelConfig, device: torch.device) -> TextModel:
     """A random model in the format `kind`: by kernels on a GPU, plain on a CPU."""
     if device.type == "cuda":
         return random_model(config, BUILDS[kind], device, torch.bfloat16)

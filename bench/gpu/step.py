@@ -29,7 +29,7 @@ from engine.graphs.fixed_step import MOST_STEPS, Bucket, FixedStep, KeyRoom, Row
 from engine.graphs.recorded_steps import CudaGraphs
 from engine.graphs.step_stats import TOP, few
 from engine.key_values import KeyValues
-from engine.models.diffusion_gemma import DiffusionGemma
+from engine.models.text_model import TextModel
 from engine.models.fused import FusedModel
 
 COPIED_BYTES = 2**31
@@ -47,7 +47,7 @@ HEADER = (
 )
 
 
-def engine_step(model: DiffusionGemma, kv: KeyValues, canvas: int) -> FixedStep:
+def engine_step(model: TextModel, kv: KeyValues, canvas: int) -> FixedStep:
     """The engine's own step for one canvas that is all hole, behind the prompt of `kv`, ready to be made many times."""
     config, device = model.config, kv.device
     bucket = Bucket(1, canvas, canvas, kv.length, "none")

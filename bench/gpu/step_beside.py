@@ -24,13 +24,14 @@ from bench.gpu.step_shapes import TINY, TRUE_26B
 from bench.gpu.step_theirs import STEPS, generate, random_theirs
 from bench.report import RESULTS, Report, Spread, conditions, ratios
 from engine.canvas import Canvas, Hole
-from engine.checkpoints.checkpoint import checkpoint_views
+from engine.checkpoints.tensor_views import checkpoint_views
 from engine.config import ModelConfig, SamplingConfig
 from engine.denoiser import Denoiser, DenoiseRequest
-from engine.device_setup import for_device
+from engine.device_setup import prepare_for_device
 from engine.errors import InputError
 from engine.key_values import CanvasMemory
 from engine.models.diffusion_gemma import DiffusionGemma
+from engine.models.text_model import TextModel
 from engine.prefix_cache import PrefixCache
 
 HEADER = ("canvas", "context", "this engine, ms", "transformers, ms", "ratio", "same likeliest token")
@@ -58,7 +59,7 @@ def sharing(theirs: Any, config: ModelConfig, device: torch.device) -> Diffusion
 
 
 @torch.inference_mode()
-def likeliest(ours: DiffusionGemma, theirs: Any, prompt: Tensor, canvas: Tensor) -> float:
+def likeliest(ours: TextModel, theirs: Any, prompt: Tensor, canvas: Tensor) -> float:
     """The share of columns whose likeliest token is the same on both sides, in a first step."""
     cache = DynamicCache(config=theirs.config.text_config)
     expected = theirs(input_ids=prompt[None], decoder_input_ids=canvas[None], past_key_values=cache).logits[0]
@@ -102,7 +103,7 @@ def main(
     canvas, context = (8, 20) if tiny else (canvas, context)
     config_json = TINY if tiny else TRUE_26B
     theirs = random_theirs(config_json, canvas, device)
-    ours = for_device(sharing(theirs, ModelConfig.from_json(config_json), device))
+    ours = prepare_for_device(sharing(theirs, ModelConfig.from_json(config_json), device))
     denoiser = Denoiser(ours)
     generator = torch.Generator().manual_seed(0)
     prompt = torch.randint(3, 250, (context,), generator=generator).to(device)

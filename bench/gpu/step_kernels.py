@@ -25,7 +25,8 @@ from bench.report import RESULTS, Report, Spread, conditions
 from engine.kernels.attention import attend
 from engine.kernels.linear import quantized_linear
 from engine.kernels.mixture import mixture
-from engine.kernels.vocabulary import gumbel_noise, read_out_hidden, read_out_logits
+from engine.kernels.vocabulary import gumbel_noise, stats_from_hidden, stats_from_logits
+from engine.logit_stats import LogitStats
 from engine.ops import vocabulary as twin
 from engine.ops.experts import experts
 from engine.quantized import FORMATS, QuantizedWeight
@@ -182,18 +183,18 @@ def _plain_readout(
     hidden: Tensor, head: QuantizedWeight, temperature: Tensor, noise: Tensor, dtype: torch.dtype
 ) -> Tensor:
     logits = F.linear(hidden.to(dtype), head.numbers.to(dtype)).float()
-    return _told(twin.read_out(torch.tanh(logits / CAP) * CAP, temperature, KEPT, noise))
+    return _told(twin.logit_stats(torch.tanh(logits / CAP) * CAP, temperature, KEPT, noise))
 
 
 def _fused_readout(hidden: Tensor, head: QuantizedWeight, temperature: Tensor, seeds: Tensor) -> Tensor:
-    return _told(read_out_hidden(hidden, head, CAP, temperature, KEPT, seeds))
+    return _told(stats_from_hidden(hidden, head, CAP, temperature, KEPT, seeds))
 
 
 def _readout_of_logits(hidden: Tensor, head: QuantizedWeight, temperature: Tensor, seeds: Tensor) -> Tensor:
-    return _told(read_out_logits(F.linear(hidden, head.numbers), CAP, temperature, KEPT, seeds))
+    return _told(stats_from_logits(F.linear(hidden, head.numbers), CAP, temperature, KEPT, seeds))
 
 
-def _told(seen: twin.Readout) -> Tensor:
+def _told(seen: LogitStats) -> Tensor:
     """What can be compared by a norm: tokens may differ where two are as likely."""
     return torch.cat((seen.entropy, seen.log_probability, seen.top_probabilities.flatten()))
 

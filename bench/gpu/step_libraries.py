@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from engine.quantization import GROUP
-from engine.quantized import Format
+from engine.quantized import INT4_GROUP, Format
 
 Work = Callable[[], Tensor]
 INNER_TILES = 8  # of tinygemm's packing, as torchao chooses it
@@ -41,10 +40,10 @@ def product(x: Tensor, rows: int, kind: Format) -> tuple[Work, str]:
     columns, device = x.shape[-1], x.device
     if kind == "int4" and device.type == "cuda":
         codes = torch.randint(0, 256, (rows, columns // 2), dtype=torch.uint8, device=device)
-        scales = torch.ones(columns // GROUP, rows, 2, dtype=torch.bfloat16, device=device)
+        scales = torch.ones(columns // INT4_GROUP, rows, 2, dtype=torch.bfloat16, device=device)
 
         def tinygemm() -> Tensor:
-            return torch.ops.aten._weight_int4pack_mm(x, packed(), GROUP, scales)
+            return torch.ops.aten._weight_int4pack_mm(x, packed(), INT4_GROUP, scales)
 
         held: list[Tensor] = []
 

@@ -17,8 +17,7 @@ from engine.key_values import KeyValues
 from engine.models.diffusion_gemma import DiffusionGemma, Layer
 from engine.models.fused import FusedModel
 from engine.models.quantized import Convert, QuantizedModel
-from engine.quantization import GROUP
-from engine.quantized import NVFP4_GROUP, Format, QuantizedWeight
+from engine.quantized import INT4_GROUP, NVFP4_GROUP, Format, QuantizedWeight
 
 TRUE_26B: dict[str, Any] = {
     "model_type": "diffusion_gemma",
@@ -119,7 +118,7 @@ def random_weight(like: Tensor, kind: Format, device: torch.device) -> Quantized
         numbers = torch.empty(shape, device=device, dtype=torch.bfloat16).normal_().to(torch.float8_e4m3fn)
         return QuantizedWeight("fp8", numbers, torch.full(shape[:-1], spread, device=device))
     codes = torch.randint(0, 256, (*shape[:-1], shape[-1] // 2), dtype=torch.uint8, device=device)
-    group = GROUP if kind == "int4" else NVFP4_GROUP
+    group = INT4_GROUP if kind == "int4" else NVFP4_GROUP
     scales = torch.ones(*shape[:-1], shape[-1] // group, device=device)
     if kind == "int4":
         return QuantizedWeight("int4", codes, None, (scales * (spread / STEPS_OF_INT4)).bfloat16(), group)

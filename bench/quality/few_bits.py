@@ -19,13 +19,14 @@ from torch import Tensor
 
 from bench.report import RESULTS, Report, conditions
 from engine.canvas import Canvas, Hole, Known
-from engine.checkpoints.checkpoint import load_model, read_sampling
+from engine.checkpoints.checkpoint import load_model
+from engine.checkpoints.config_files import read_sampling
 from engine.config import SamplingConfig
 from engine.denoiser import Denoiser, DenoiseRequest
 from engine.errors import InputError
 from engine.graphs.recorded_steps import RecordedSteps
 from engine.graphs.step_stats import Read, few, full
-from engine.models.diffusion_gemma import DiffusionGemma
+from engine.models.text_model import TextModel
 from engine.prefix_cache import PrefixCache
 from engine.scorer import causal_log_probabilities
 from infill.model_store import resolve
@@ -76,7 +77,7 @@ def windows(texts: Sequence[list[int]], count: int) -> list[list[int]]:
 
 
 @torch.inference_mode()
-def look(model: DiffusionGemma, sampling: SamplingConfig, chosen: Sequence[list[int]], read: Read) -> Looks:
+def look(model: TextModel, sampling: SamplingConfig, chosen: Sequence[list[int]], read: Read) -> Looks:
     """What the model says of each window."""
     denoiser = Denoiser(model, PrefixCache(model))
     denoiser.recorded = RecordedSteps(model, denoiser.own_draws, None, read)
@@ -132,10 +133,10 @@ def main(
     chosen = windows([tokens.encode(file.text) for file in files], count)
     sampling = read_sampling(folder)
 
-    def loaded(place: Path, fp8_keys: bool = False) -> DiffusionGemma:
+    def loaded(place: Path, fp8_keys: bool = False) -> TextModel:
         return load_model(place, device, torch.float32, fp8_keys=fp8_keys)
 
-    builds: dict[str, tuple[Callable[[], DiffusionGemma], Path, Read]] = {
+    builds: dict[str, tuple[Callable[[], TextModel], Path, Read]] = {
         "in full": (lambda: loaded(folder), folder, full),
         "keys in fp8": (lambda: loaded(folder, True), folder, full),
         "32 likeliest tokens": (lambda: loaded(folder), folder, few),

@@ -236,7 +236,9 @@ def write_float(source: Path, folder: Path, canvas: int) -> None:
     """The model of `source` as a float32 folder that transformers loads too, its canvas `canvas` wide."""
     config_json = json.loads((source / "config.json").read_text("utf-8"))
     config_json = {"vision_config": SMALL_VISION, **config_json, "canvas_length": canvas}
-    save_model(load_model(source, CPU, torch.float32), config_json, {}, folder, "float32")
+    model = load_model(source, CPU, torch.float32)
+    assert isinstance(model, DiffusionGemma)
+    save_model(model, config_json, {}, folder, "float32")
 
 
 def notes(task: Task, repeats: int) -> list[str]:

@@ -22,46 +22,41 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from engine.checkpoints.checkpoint import (
-    CONFIG_FILE,
-    GENERATION_FILE,
-    METHODS,
-    SCALE_SUFFIX,
-    checkpoint_views,
-)
+from engine.checkpoints.checkpoint import SCALE_SUFFIX
+from engine.checkpoints.config_files import CONFIG_FILE, GENERATION_FILE, INT8_METHOD
+from engine.checkpoints.int8 import quantize_rows, row_scales
+from engine.checkpoints.tensor_views import checkpoint_views
 from engine.checkpoints.weight_files import INDEX_FILE, SINGLE_FILE, SUMS_FILE
 from engine.errors import ModelError
 from engine.models.diffusion_gemma import DiffusionGemma
-from engine.quantization import GROUP, Bits, can_group, quantize
 
-ExportType = Literal["float32", "bfloat16", "int8", "int4"]
+ExportType = Literal["float32", "bfloat16", "int8"]
+Stored = Literal["as_is", "numbers", "scales"]
 HEADER_BYTES = 256  # what one tensor may take in a shard's header
 PARTIAL = ".partial-"
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """One stored tensor to be: from which view it is made, and how. bits: None where it is not quantized."""
+    """A tensor to write, made from the view `source`: as it is, or the numbers or scales of its int8 form."""
 
     name: str
     source: Tensor
     dtype: torch.dtype
-    bits: Bits | None = None
-    is_scale: bool = False
+    stored: Stored = "as_is"
 
     @property
     def bytes(self) -> int:
         count = self.source.numel()
-        if self.is_scale:
-            count //= GROUP if self.bits == 4 else self.source.shape[-1]
-        elif self.bits == 4:
-            count //= 2
+        if self.stored == "scales":
+            count //= self.source.shape[-1]
         return count * self.dtype.itemsize + HEADER_BYTES
 
     def tensor(self) -> Tensor:
-        if self.bits is not None:
-            return quantize(self.source, self.bits)[self.is_scale]
-        return self.source.to(device="cpu", dtype=self.dtype, copy=True).contiguous()
+        if self.stored == "as_is":
+            return self.source.to(device="cpu", dtype=self.dtype, copy=True).contiguous()
+        scales = row_scales(self.source)
+        return scales if self.stored == "scales" else quantize_rows(self.source, scales)
 
 
 def save_model(
@@ -127,22 +122,12 @@ def _pieces(model: DiffusionGemma, dtype: ExportType) -> list[_Piece]:
     for name, view in checkpoint_views(model).items():
         if not bool(torch.isfinite(view).all()):
             raise ModelError(f"The tensor {name} holds a number that is not finite; export an earlier state.")
-        bits = _bits(name, view, dtype)
-        if bits is None:
-            kept = "float32" if dtype in METHODS else dtype
-            pieces.append(_Piece(name, view, getattr(torch, kept)))
+        if dtype == "int8" and view.dim() > 1 and ".router." not in name:
+            pieces.append(_Piece(name, view, torch.int8, "numbers"))
+            pieces.append(_Piece(name + SCALE_SUFFIX, view, torch.float32, "scales"))
         else:
-            numbers, scales = (torch.uint8, torch.float16) if bits == 4 else (torch.int8, torch.float32)
-            pieces.append(_Piece(name, view, numbers, bits))
-            pieces.append(_Piece(name + SCALE_SUFFIX, view, scales, bits, is_scale=True))
+            pieces.append(_Piece(name, view, torch.bfloat16 if dtype == "bfloat16" else torch.float32))
     return pieces
-
-
-def _bits(name: str, view: Tensor, dtype: ExportType) -> Bits | None:
-    """int4 keeps the embedding, and what cannot be grouped, in int8."""
-    if dtype not in METHODS or view.dim() < 2 or ".router." in name:
-        return None
-    return 4 if dtype == "int4" and ".embed_tokens." not in name and can_group(tuple(view.shape)) else 8
 
 
 def _split(pieces: list[_Piece], max_shard_bytes: int) -> list[list[_Piece]]:
@@ -162,11 +147,11 @@ def _shard_name(index: int, count: int) -> str:
 
 
 def _config(config_json: Mapping[str, Any], dtype: ExportType) -> dict[str, Any]:
-    config = {**config_json, "dtype": "float32" if dtype in METHODS else dtype}
+    config = {**config_json, "dtype": "bfloat16" if dtype == "bfloat16" else "float32"}
     config.pop("torch_dtype", None)
     config.pop("quantization_config", None)
-    if dtype in METHODS:
-        config["quantization_config"] = {"quant_method": METHODS[dtype]}
+    if dtype == "int8":
+        config["quantization_config"] = {"quant_method": INT8_METHOD}
     return config
 
 

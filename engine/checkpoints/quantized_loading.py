@@ -16,21 +16,19 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from engine.checkpoints.checkpoint import (
-    PUBLISHED_METHODS,
-    TIED,
-    VISION,
-    Progress,
-    bringing,
-    checkpoint_views,
-    empty_model,
-    quantization_method,
-    read_config,
-    refuse,
-)
-from engine.checkpoints.published import FLOATS, OF_ACTIVATIONS, Matrix, one_format, stack
+from engine.checkpoints.config_files import PUBLISHED_METHODS, quantization_method, read_config
+from engine.checkpoints.loading import Progress, empty_model, is_skipped, loading_errors, refuse, refuse_too_large
+from engine.checkpoints.published import ACTIVATION_SCALES, Matrix, one_format, stack
 from engine.checkpoints.tensor_names import matrices_of, plain_views
-from engine.checkpoints.weight_files import FETCH_AGAIN, INDEX_FILE, SINGLE_FILE, StoredTensor, stored_tensors
+from engine.checkpoints.tensor_views import checkpoint_views
+from engine.checkpoints.weight_files import (
+    FETCH_AGAIN,
+    FLOATS,
+    INDEX_FILE,
+    SINGLE_FILE,
+    StoredTensor,
+    stored_tensors,
+)
 from engine.device import available_memory
 from engine.errors import ModelError
 from engine.models.diffusion_gemma import DiffusionGemma, Layer
@@ -72,7 +70,7 @@ def load_published(
             made = (QuantizedWeight("plain", weight.dequantize(dtype)) for weight in made)
         return stack(made, config.num_experts, name) if ".experts." in name else next(made)
 
-    with bringing(folder, device):
+    with loading_errors(folder, device):
         _fill_small_parts(model, plain, reader, dtype, device)
         ready = QuantizedModel(model, weight_of) if in_few_bits else _with_plain_weights(model, weight_of)
     return ready.eval().requires_grad_(False)
@@ -99,8 +97,7 @@ def mismatches(folder: Path, model: DiffusionGemma, stored: Mapping[str, StoredT
             yield tensor.file.name, f"The tensor {name} is {how}. {advice}"
     known = {*plain, *(name for matrix in matrices for name in matrix.names(stored))}
     for name in stored.keys() - known:
-        tied = name.startswith(TIED) and not name.endswith(".layer_scalar")
-        if not (tied or name.startswith(VISION) or name.endswith(OF_ACTIVATIONS)):
+        if not (is_skipped(name) or name.endswith(ACTIVATION_SCALES)):
             sentence = f"The tensor {name} of {folder} is unexpected in this architecture; choose another build."
             yield stored[name].file.name, sentence
 
@@ -115,11 +112,7 @@ def _stays_quantized(
     """Whether the weights are to stay in few bits; raises ModelError where memory is too small even so."""
     names = [*plain_views(model), *(n for parts in matrices.values() for m in parts for n in m.names(stored))]
     packed, available = sum(stored[name].bytes for name in names) + RESERVE_BYTES, available_memory(device)
-    if packed > available:
-        raise ModelError(
-            f"The model in {folder} needs {packed / 2**30:.1f} GiB on {device}, but only {available / 2**30:.1f} GiB "
-            "are free; close other programs or choose a smaller model (`gesso doctor` tells which fits)."
-        )
+    refuse_too_large(folder, packed, available, device)
     plain = model.weight_bytes + RESERVE_BYTES
     if device.type != "cuda" and plain <= available:
         return False

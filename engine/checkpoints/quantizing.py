@@ -21,17 +21,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from engine.checkpoints.checkpoint import (
-    CONFIG_FILE,
-    MODELOPT_FILE,
-    Progress,
-    empty_model,
-    mismatches,
-    quantization_method,
-    read_config,
-    refuse,
-)
+from engine.checkpoints.checkpoint import mismatches
+from engine.checkpoints.config_files import CONFIG_FILE, MODELOPT_FILE, quantization_method, read_config
 from engine.checkpoints.export import write_checksums
+from engine.checkpoints.loading import Progress, empty_model, refuse
 from engine.checkpoints.published import Matrix
 from engine.checkpoints.tensor_names import matrices_of, plain_views
 from engine.checkpoints.weight_files import (

@@ -19,7 +19,8 @@ from torch import Tensor
 from engine.config import LayerConfig, ModelConfig, SamplingConfig
 from engine.graphs.step_stats import Read
 from engine.key_values import KeyValues, put
-from engine.models.diffusion_gemma import DiffusionGemma, Masks
+from engine.memory import Masks
+from engine.models.text_model import TextModel
 from engine.sampler import accept, is_confident, temperatures
 
 RUNNING, STABLE, OUT_OF_STEPS, NOT_FINITE = range(4)  # what `status` says of a row
@@ -138,7 +139,7 @@ class FixedMemory:
 class FixedStep:
     """The tensors of a bucket; `load` fills them with rows, calling it makes one step of all that are `live`."""
 
-    def __init__(self, model: DiffusionGemma, bucket: Bucket, keys: KeyRoom, read: Read) -> None:
+    def __init__(self, model: TextModel, bucket: Bucket, keys: KeyRoom, read: Read) -> None:
         self.model, self.bucket, self.read, config = model, bucket, read, model.config
         weight = model.embed_tokens.weight
         batch, width, holes = bucket.batch, bucket.width, bucket.holes

@@ -12,20 +12,18 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakSet
 
 import torch
 from torch import Tensor
 
+from engine.canvas_run import CanvasRun
 from engine.errors import NotFiniteError
 from engine.graphs.fixed_step import MOST_STEPS, NOT_FINITE, OUT_OF_STEPS, STABLE, Bias, Bucket, FixedStep, KeyRoom, Row
 from engine.graphs.step_stats import Read, few
-from engine.models.diffusion_gemma import DiffusionGemma
+from engine.models.text_model import TextModel
 from engine.sampler import RowDraws
-
-if TYPE_CHECKING:
-    from engine.denoiser import CanvasRun
 
 MOST_BUCKETS = 16  # kept; the least recently used goes first
 MOST_BATCH = 16
@@ -52,7 +50,7 @@ class RecordedSteps:
     One bucket at a time holds keys and values; rows stay in it until other canvases are to be stepped.
     """
 
-    def __init__(self, model: DiffusionGemma, draws: RowDraws, record: Record | None, read: Read = few) -> None:
+    def __init__(self, model: TextModel, draws: RowDraws, record: Record | None, read: Read = few) -> None:
         self.model, self.draws, self.read, self._record = model, draws, read, record
         self._slots: OrderedDict[Bucket, _Slot] = OrderedDict()
         self._loaded: _Slot | None = None
@@ -134,11 +132,11 @@ class RecordedSteps:
 
     def _row(self, run: CanvasRun) -> Row:
         sampling = run.request.sampling
-        if run.ahead is None:
+        if run.draws_ahead is None:
             count, device = len(run.columns), run.canvas.device
             uniform, noise = self.draws.ahead(run.row, count, run.remaining, sampling.token_choice == "sample")
-            run.ahead = run.steps, uniform.to(device), noise.to(device)
-        first, uniform, noise = run.ahead
+            run.draws_ahead = run.steps, uniform.to(device), noise.to(device)
+        first, uniform, noise = run.draws_ahead
         return Row(
             kv=run.lease.kv, sampling=sampling, canvas=run.canvas, columns=run.columns, known_belief=run.known_belief,
             tokens=run.tokens, argmax=run.argmax, belief=run.belief, noise=noise[run.steps - first :],
@@ -229,7 +227,7 @@ def _keep(run: CanvasRun) -> None:
 
 
 @torch.inference_mode()
-def _logits(model: DiffusionGemma, hidden: Tensor, bias: Tensor | None) -> Tensor:
+def _logits(model: TextModel, hidden: Tensor, bias: Tensor | None) -> Tensor:
     """[holes, vocab]"""
     logits = model.logits(hidden)
     return logits if bias is None else logits + bias

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
-from engine.models.diffusion_gemma import DiffusionGemma
-from engine.ops.vocabulary import mean_of_rows, read_out
+from engine.models.text_model import TextModel
+from engine.ops.vocabulary import logit_stats, mean_of_rows
 from engine.sampler import choose, measured
 
 if TYPE_CHECKING:
@@ -36,12 +36,12 @@ class Seen:
     belief: Tensor
 
 
-Read = Callable[[DiffusionGemma, Tensor, Tensor, Tensor, "Tensor | None"], Seen]
+Read = Callable[[TextModel, Tensor, Tensor, Tensor, "Tensor | None"], Seen]
 """From model, hidden [rows, hidden], temperature and uniform numbers [rows], and a bias [n, vocab] on the logits, each
 row of which serves rows / n rows."""
 
 
-def full(model: DiffusionGemma, hidden: Tensor, temperature: Tensor, uniform: Tensor, bias: Tensor | None) -> Seen:
+def full(model: TextModel, hidden: Tensor, temperature: Tensor, uniform: Tensor, bias: Tensor | None) -> Seen:
     """By the whole product; the sample is where the cumulative probability passes the uniform number."""
     logits = _biased(model.logits(hidden), bias)
     probabilities, entropy, argmax = measured((logits / temperature[:, None])[None])
@@ -54,15 +54,15 @@ def full(model: DiffusionGemma, hidden: Tensor, temperature: Tensor, uniform: Te
     )
 
 
-def few(model: DiffusionGemma, hidden: Tensor, temperature: Tensor, uniform: Tensor, bias: Tensor | None) -> Seen:
+def few(model: TextModel, hidden: Tensor, temperature: Tensor, uniform: Tensor, bias: Tensor | None) -> Seen:
     """By the likeliest TOP tokens; the sample is by Gumbel noise, whose seeds come of the uniform numbers."""
     if model.has_kernels:
         fused = cast("FusedModel", model)
-        seen = fused.read_out(hidden, temperature, min(TOP, model.config.vocab_size), (uniform * SEEDS).int(), bias)
+        seen = fused.logit_stats(hidden, temperature, min(TOP, model.config.vocab_size), (uniform * SEEDS).int(), bias)
         belief = fused.embed_few(seen.top_tokens, seen.top_probabilities)
         return Seen(seen.argmax, seen.sample, seen.entropy, seen.log_probability, belief)
     logits = _biased(model.logits(hidden), bias)
-    seen = read_out(logits, temperature, min(TOP, logits.shape[-1]))
+    seen = logit_stats(logits, temperature, min(TOP, logits.shape[-1]))
     sample = choose(torch.softmax(logits / temperature[:, None], dim=-1), uniform)
     belief = mean_of_rows(model.embed_tokens.weight, seen.top_tokens, seen.top_probabilities) * model.embed_scale
     return Seen(seen.argmax, sample, seen.entropy, seen.log_probability, belief)

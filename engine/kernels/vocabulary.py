@@ -1,7 +1,7 @@
 """One pass over the vocabulary: twin of `engine.ops.vocabulary`, with the head's product inside it or before it.
 
-`read_out_hidden` multiplies hidden states with the head block by block and keeps of each block a few numbers a row, so
-the logits [rows, vocab] are never written. `read_out_logits` takes logits that a library's product has written, in any
+`stats_from_hidden` multiplies hidden states with the head block by block and keeps of each block a few numbers a row, so
+the logits [rows, vocab] are never written. `stats_from_logits` takes logits that a library's product has written, in any
 float type, and reads them once. Both merge the blocks in a second, small kernel.
 
 The tokens that carry mass are the likeliest PER_BLOCK of every block of VOCAB tokens, of which the likeliest `top` are
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from engine.kernels.mixture import constants, parts
 from engine.kernels.tiles import in_quarters, product, quarters_needed, softcapped
-from engine.ops.vocabulary import Readout
+from engine.logit_stats import LogitStats
 from engine.quantized import QuantizedWeight
 
 VOCAB = 128  # tokens of a block
@@ -178,10 +178,10 @@ def _noise(seeds, out, V: tl.constexpr, TOKENS: tl.constexpr):
     tl.store(out + row.to(tl.int64) * V + token, gumbel(tl.load(seeds + row), token), mask=token < V)
 
 
-def read_out_hidden(
+def stats_from_hidden(
     hidden: Tensor, head: QuantizedWeight, cap: float, temperature: Tensor, top: int,
     seeds: Tensor | None = None, bias: Tensor | None = None, rows: int = 64, columns: int = 64,
-) -> Readout:  # fmt: skip
+) -> LogitStats:  # fmt: skip
     """`read_out` of the logits of normed `hidden` states [rows, hidden] with the head [vocab, hidden].
 
     cap: of the soft cap. temperature [rows] float32. seeds [rows] int32: of the noise; None samples nothing and gives
@@ -202,9 +202,9 @@ def read_out_hidden(
     return notes.merged(top, temperature, seeds is not None)
 
 
-def read_out_logits(
+def stats_from_logits(
     logits: Tensor, cap: float, temperature: Tensor, top: int, seeds: Tensor | None = None, bias: Tensor | None = None
-) -> Readout:
+) -> LogitStats:
     """The same of `logits` [rows, vocab] that stand written; cap 0 where they are capped already."""
     (count, vocab), temperature = logits.shape, temperature.contiguous()
     notes = _Notes(count, vocab, logits.device)
@@ -243,7 +243,7 @@ class _Notes:
         candidates = torch.empty(rows, self.blocks, PER_BLOCK, dtype=torch.float32, device=device)
         self.buffers = numbers, candidates, torch.empty_like(candidates, dtype=torch.int32)
 
-    def merged(self, top: int, temperature: Tensor, sample: bool) -> Readout:
+    def merged(self, top: int, temperature: Tensor, sample: bool) -> LogitStats:
         argmax, sampled = torch.empty(2, self.rows, dtype=torch.long, device=self.device)
         entropy, log_probability = torch.empty(2, self.rows, dtype=torch.float32, device=self.device)
         tokens = torch.empty(self.rows, top, dtype=torch.int32, device=self.device)
@@ -252,7 +252,7 @@ class _Notes:
             *self.buffers, argmax, sampled, entropy, log_probability, tokens, probabilities, temperature, self.blocks,
             SAMPLE=sample, KEPT=PER_BLOCK, TOP=top, WIDTH=triton.next_power_of_2(self.blocks), num_warps=8,
         )  # fmt: skip
-        return Readout(argmax, sampled, entropy, log_probability, tokens, probabilities)
+        return LogitStats(argmax, sampled, entropy, log_probability, tokens, probabilities)
 
 
 def _extras(bias: Tensor | None, temperature: Tensor, seeds: Tensor | None) -> tuple[Tensor, int, Tensor, Tensor]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from engine.config import LayerKind
@@ -17,13 +17,15 @@ from engine.kernels.linear import linear
 from engine.kernels.mixture import by_slot, tokens_a_block
 from engine.kernels.norms import add_normed, join_branches, split_heads
 from engine.kernels.routing import choose, schedule
-from engine.kernels.vocabulary import mean_of_rows, read_out_hidden, read_out_logits
-from engine.models.diffusion_gemma import DiffusionGemma, Layer, Masks, Memory
+from engine.kernels.vocabulary import mean_of_rows, stats_from_hidden, stats_from_logits
+from engine.logit_stats import LogitStats
+from engine.memory import Masks, Memory
+from engine.models.diffusion_gemma import DiffusionGemma, Layer
 from engine.models.quantized import Convert, layer_weights
+from engine.models.text_model import TextModel
 from engine.ops import attention as plain_attention
 from engine.ops.experts import gated_gelu
 from engine.ops.norm import RMSNorm
-from engine.ops.vocabulary import Readout
 from engine.quantized import Format, QuantizedWeight, plain, quantize_weight
 
 FUSED_HEAD_ROWS = 64  # up to this many rows the head is multiplied inside the pass over the vocabulary
@@ -101,7 +103,7 @@ class FusedLayer:
         return plain_attention.attend(query, keys, values, mask)
 
 
-class FusedModel(DiffusionGemma):
+class FusedModel(TextModel):
     """See `engine.models.diffusion_gemma.DiffusionGemma`. Shares the parts of `model`, which stays as it is.
 
     convert: makes the weights of the layers that are multiplied with.
@@ -110,9 +112,7 @@ class FusedModel(DiffusionGemma):
     has_kernels = True
 
     def __init__(self, model: DiffusionGemma, convert: Convert) -> None:
-        nn.Module.__init__(self)
-        self.config, self.embed_tokens, self.embed_scale = model.config, model.embed_tokens, model.embed_scale
-        self._ropes, self._frequencies = model._ropes, model._frequencies
+        super().__init__(model.config, model.embed_tokens)
         self.norm, self.self_conditioning = model.norm, model.self_conditioning
         self.fused_layers = []
         for index, module in enumerate(model.layers):
@@ -126,14 +126,18 @@ class FusedModel(DiffusionGemma):
     def weight_bytes(self) -> int:
         return super().weight_bytes + sum(weight.bytes for layer in self.fused_layers for weight in layer.weights)
 
-    def read_out(
+    def denoise(self, tokens: Tensor, belief: Tensor, positions: Tensor, masks: Masks, memory: Memory) -> Tensor:
+        x = self.self_conditioning(self.embed(tokens), belief)
+        return self._run(x, positions, masks, memory, encoder=False)
+
+    def logit_stats(
         self, hidden: Tensor, temperature: Tensor, top: int, seeds: Tensor | None = None, bias: Tensor | None = None
-    ) -> Readout:
+    ) -> LogitStats:
         """What a step needs of the logits of normed `hidden` states [rows, hidden]: see `engine.ops.vocabulary`."""
         cap = self.config.logit_softcap
         if len(hidden) <= FUSED_HEAD_ROWS:
-            return read_out_hidden(hidden, self.head, cap, temperature, top, seeds, bias)
-        return read_out_logits(F.linear(hidden, self.head.numbers), cap, temperature, top, seeds, bias)
+            return stats_from_hidden(hidden, self.head, cap, temperature, top, seeds, bias)
+        return stats_from_logits(F.linear(hidden, self.head.numbers), cap, temperature, top, seeds, bias)
 
     def embed_few(self, tokens: Tensor, weights: Tensor) -> Tensor:
         """`embed_mean` of few tokens: tokens and weights [rows, top] give [rows, hidden]."""

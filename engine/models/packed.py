@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from engine.config import LayerKind
-from engine.models.diffusion_gemma import Attention, DiffusionGemma, Experts, Layer, Masks, Memory, Rotation, Router
+from engine.memory import Masks, Memory
+from engine.models.diffusion_gemma import Attention, DiffusionGemma, Experts, Layer, Rotation, Router
 from engine.models.quantized import QuantizedModel
+from engine.models.text_model import TextModel
 from engine.ops.attention import attend
 from engine.ops.experts import experts
 from engine.ops.linear import GatedProduct, Product, pad_rows
@@ -25,15 +27,16 @@ from engine.ops.rope import rotate, rotation
 COPIED_EMBEDDING_BYTES = 2**26  # an embedding up to this size is held in three layouts
 
 
-def pack(model: DiffusionGemma) -> DiffusionGemma:
+def pack(model: TextModel) -> TextModel:
     """The packed twin of a plain `model` on a CPU; of any other the model itself.
 
     Takes the model's weights away layer by layer. The model must not be used afterwards: what is packed replaces what
     was plain, so that memory holds one of them.
     """
-    if isinstance(model, PackedModel | QuantizedModel) or model.embed_tokens.weight.device.type != "cpu":
-        return model
-    return PackedModel(model)
+    on_cpu = model.embed_tokens.weight.device.type == "cpu"
+    if on_cpu and isinstance(model, DiffusionGemma) and not isinstance(model, QuantizedModel):
+        return PackedModel(model)
+    return model
 
 
 class PackedAttention:
@@ -120,15 +123,13 @@ class PackedLayer:
         return x.addcmul_(self.unit(both), self.feed_forward_gain)
 
 
-class PackedModel(DiffusionGemma):
+class PackedModel(TextModel):
     """See `engine.models.diffusion_gemma.DiffusionGemma`. A small embedding is held three times: by row, for logits and for means."""
 
     def __init__(self, model: DiffusionGemma) -> None:
-        nn.Module.__init__(self)
-        self.config, self.embed_tokens, self.embed_scale = model.config, model.embed_tokens, model.embed_scale
+        super().__init__(model.config, model.embed_tokens)
         self.fp8_keys = model.fp8_keys
-        self._ropes, self._frequencies = model._ropes, model._frequencies
-        weight = model.embed_tokens.weight.detach()
+        weight, plain_bytes = model.embed_tokens.weight.detach(), model.weight_bytes
         sizes = {model.config.hidden_size, *(layer.head_dim for layer in model.config.layers)}
         units = {size: UnitNorm(size, model.config.norm_eps) for size in sizes}
         self.unit, self.gain = units[model.config.hidden_size], _gain(model.norm)
@@ -142,8 +143,14 @@ class PackedModel(DiffusionGemma):
         self.signal, self.signal_down = GatedProduct(*gate_up.chunk(2)), Product(conditioning.mlp.down_proj.weight)
         small = weight.nbytes <= COPIED_EMBEDDING_BYTES
         self.head, self.mean = Product(weight, small), Product(weight.t(), small)
+        copies = sum(product.packed for product in (self.head, self.mean))
+        self._weight_bytes = plain_bytes + copies * weight.nbytes
         self.scale = self._scale().float()
         self._rotations: tuple[Tensor, dict[LayerKind, Rotation]] | None = None
+
+    @property
+    def weight_bytes(self) -> int:
+        return self._weight_bytes
 
     def embed(self, tokens: Tensor) -> Tensor:
         return self.embed_tokens(tokens).float() * self.scale

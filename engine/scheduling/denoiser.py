@@ -13,9 +13,10 @@ from typing import Any, TypeVar, cast
 
 from torch import Tensor
 
-from engine.denoiser import CanvasRun, Denoiser, DenoiseRequest, DenoiseResult, StepCallback, Timings
+from engine.canvas_run import CanvasRun, DenoiseRequest
+from engine.denoiser import Denoiser, DenoiseResult, StepCallback, Timings
 from engine.errors import Stop, leave_if
-from engine.models.diffusion_gemma import DiffusionGemma
+from engine.models.text_model import TextModel
 from engine.prefix_cache import CachedPrompt, Lease, PrefixCache
 
 Answer = TypeVar("Answer")
@@ -59,7 +60,7 @@ class ScheduledDenoiser(Denoiser):
 
     def __init__(self, shared: Denoiser, ask: Ask) -> None:
         self._shared, self._ask = shared, ask
-        self.model = cast(DiffusionGemma, _Passes(shared.model, self._now))
+        self.model = cast(TextModel, _Passes(shared.model, self._now))
         self.cache = cast(PrefixCache, _Prompts(cast(SharedPrompts, shared.cache), self._call))
         self.device, self.timings = shared.device, Timings()
 
@@ -92,7 +93,7 @@ class ScheduledDenoiser(Denoiser):
 class _Passes:
     """The model's causal passes, each a turn of its own; the head belongs to the pass before it."""
 
-    def __init__(self, model: DiffusionGemma, now: Callable[[Callable[[], Any], bool, bool], Any]) -> None:
+    def __init__(self, model: TextModel, now: Callable[[Callable[[], Any], bool, bool], Any]) -> None:
         self._model, self._now = model, now
         self.config = model.config
 
@@ -107,7 +108,7 @@ class SharedPrompts(PrefixCache):
     """A prompt cache for several users at a time: who takes a prompt by `encoded` may write behind it, as a
     `TokenTree` does, and so has it alone; canvases, which only read it, share."""
 
-    def __init__(self, model: DiffusionGemma, limit_bytes: int | None = None) -> None:
+    def __init__(self, model: TextModel, limit_bytes: int | None = None) -> None:
         super().__init__(model, limit_bytes)
         self._alone: list[CachedPrompt] = []
         self._wants_alone = False

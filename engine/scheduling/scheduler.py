@@ -27,7 +27,8 @@ from typing import Any, TypeVar, cast
 
 import torch
 
-from engine.denoiser import CanvasRun, Denoiser
+from engine.canvas_run import CanvasRun
+from engine.denoiser import Denoiser
 from engine.errors import Cancelled, GessoError, Stop, is_memory_error
 from engine.scheduling.denoiser import Call, Canvases, ScheduledDenoiser, SharedPrompts, with_stop
 from engine.scheduling.request import Closed, Load, Order, Priority, Task, TooLate

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import torch
 
-from engine.checkpoints.checkpoint import load_model, read_config, read_sampling
+from engine.checkpoints.checkpoint import load_model
+from engine.checkpoints.config_files import read_config, read_sampling
 from engine.config import SamplingConfig
 from engine.denoiser import CanvasRun, Denoiser, DenoiseRequest, Timings
 from engine.device import choose_device, choose_dtype, set_threads

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import DiffusionGemmaConfig, DiffusionGemmaForBlockDiffusion
 
-from engine.checkpoints.checkpoint import checkpoint_views
+from engine.checkpoints.tensor_views import checkpoint_views
 from engine.config import ModelConfig
 from engine.models.diffusion_gemma import DiffusionGemma
 

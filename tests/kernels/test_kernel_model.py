@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine import device_setup as ready
-from engine import self_check as trial
+from engine import device_setup, self_check
 from engine.config import ModelConfig
 from engine.kernels.linear import quantized_linear
 from engine.kernels.mixture import Tiling, tokens_a_block
@@ -123,27 +122,27 @@ def test_a_model_in_few_bits_is_fused_as_it_is(kind: Format) -> None:
 def test_a_model_whose_kernels_fail_or_err_is_not_taken(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(trial, "COMPARED", 4)
-    monkeypatch.setattr(trial, "WIDEST", 6)
+    monkeypatch.setattr(self_check, "COMPARED", 4)
+    monkeypatch.setattr(self_check, "WIDEST", 6)
     plain = random_model()
-    assert isinstance(ready.fused_or_plain(plain), FusedModel)
+    assert isinstance(device_setup.fused_or_plain(plain), FusedModel)
     monkeypatch.setattr("engine.models.fused.add_normed", lambda x, product, *rest: (x, [x, x, x]))
-    assert ready.fused_or_plain(plain) is plain and "its results are wrong" in caplog.text
+    assert device_setup.fused_or_plain(plain) is plain and "its results are wrong" in caplog.text
 
     def no_room(*arguments: object) -> None:
         raise RuntimeError("out of resource: shared memory")
 
     monkeypatch.setattr("engine.models.fused.by_slot", no_room)
-    assert ready.fused_or_plain(plain) is plain and "shared memory" in caplog.text
+    assert device_setup.fused_or_plain(plain) is plain and "shared memory" in caplog.text
 
 
 @torch.inference_mode()
 def test_the_readout_of_a_few_rows_is_that_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
     model = fuse(random_model())
     hidden, temperature = torch.randn(5, 48), torch.full((5,), 0.5)
-    inside = model.read_out(hidden, temperature, 4)
+    inside = model.logit_stats(hidden, temperature, 4)
     monkeypatch.setattr("engine.models.fused.FUSED_HEAD_ROWS", 0)
-    outside = model.read_out(hidden, temperature, 4)
+    outside = model.logit_stats(hidden, temperature, 4)
     assert torch.equal(inside.top_tokens, outside.top_tokens)
     torch.testing.assert_close(inside.entropy, outside.entropy, atol=1e-4, rtol=1e-4)
     logits = model.logits(hidden) / 0.5

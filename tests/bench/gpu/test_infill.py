@@ -15,7 +15,7 @@ from bench.gpu import step_beside  # noqa: E402
 from bench.gpu.infill import Shape, Typist, measure, percentiles  # noqa: E402
 from bench.gpu.step_shapes import BUILDS, TINY, random_plain_model  # noqa: E402
 from bench.gpu.step_theirs import random_theirs  # noqa: E402
-from engine.checkpoints.checkpoint import checkpoint_views  # noqa: E402
+from engine.checkpoints.tensor_views import checkpoint_views  # noqa: E402
 from engine.config import ModelConfig  # noqa: E402
 from engine.errors import InputError  # noqa: E402
 from engine.models.diffusion_gemma import DiffusionGemma  # noqa: E402

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from transformers import DiffusionGemmaConfig, DiffusionGemmaForBlockDiffusion
 
 from engine.checkpoints import checkpoint
-from engine.checkpoints.checkpoint import checkpoint_views, load_model, read_config, read_sampling
+from engine.checkpoints.checkpoint import load_model
+from engine.checkpoints.config_files import read_config, read_sampling
+from engine.checkpoints.tensor_views import checkpoint_views
 from engine.checkpoints.verification import verify
 from engine.config import SamplingConfig
 from engine.errors import ModelError
@@ -308,13 +310,13 @@ BAD_CONFIGS = {
         lambda config: config.update(
             quantization_config={"quant_method": "compressed-tensors", "format": "float-quantized"}
         ),
-        ["compressed-tensors", "in a layout that is known", "choose another build"],
+        ["compressed-tensors", "missing or in an unknown layout", "choose another build"],
     ),
     "modelopt": (
         lambda config: config["text_config"].update(
             quantization_config={"quant_method": "modelopt", "quant_algo": "NVFP4"}
         ),
-        ["modelopt", "in a layout that is known"],
+        ["modelopt", "missing or in an unknown layout"],
     ),
     "bitsandbytes": (
         lambda config: config.update(quantization_config={"quant_method": "bitsandbytes", "format": "nf4"}),

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from engine.checkpoints import quantized_loading as loading
 from engine.checkpoints import quantizing
-from engine.checkpoints.checkpoint import checkpoint_views, load_model
+from engine.checkpoints.checkpoint import load_model
 from engine.checkpoints.export import save_model
 from engine.checkpoints.quantizing import KINDS, Kind, quantize_folder
+from engine.checkpoints.tensor_views import checkpoint_views
 from engine.checkpoints.verification import verify
 from engine.config import ModelConfig
 from engine.errors import InputError, ModelError, UsageError

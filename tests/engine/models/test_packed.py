@@ -124,3 +124,11 @@ def test_unit_norm_is_the_norm_without_weight() -> None:
     x = torch.randn(3, 5, 16) * torch.tensor([1e-4, 1.0, 300.0])[:, None, None]
     torch.testing.assert_close(UnitNorm(16, 1e-6)(x), RMSNorm(16, 1e-6, scaled=False)(x), atol=1e-6, rtol=1e-5)
     assert not UnitNorm(16, 1e-6)(torch.zeros(2, 16)).any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weight_bytes_count_the_layers(dtype: torch.dtype) -> None:
+    plain, packed = both(dtype)
+    embedding = plain.embed_tokens.weight.nbytes
+    copies = sum(product.packed for product in (packed.head, packed.mean))
+    assert plain.weight_bytes > 2 * embedding and packed.weight_bytes == plain.weight_bytes + copies * embedding

@@ -22,8 +22,8 @@ from infill.checks.context import CheckContext
 from infill.code.brackets import scan
 from infill.code.indentation import column_width
 from infill.complete.completion import Completer
-from infill.complete.hole_length import Filled, FillTask
-from infill.complete.work import make_ready
+from infill.complete.hole_length import FilledCanvas, FillTask
+from infill.complete.prepared import prepare
 from infill.prompts.prompt import Layout
 from infill.request import Hole, InfillRequest, InfillResult, Lines, Neighbour
 from train.held_out import KINDS, ONE_LINE, HeldOutHole
@@ -118,16 +118,16 @@ class GivenLengths:
     """
 
     def __init__(self, completer: Completer) -> None:
-        self.canvases, self.family = completer.canvases, completer.family
+        self.runner, self.family = completer.runner, completer.family
         self.truths: Sequence[str] | None = None
 
-    def fill(self, tasks: Sequence[FillTask], on_step: StepCallback | None = None) -> list[Filled]:
+    def fill(self, tasks: Sequence[FillTask], on_step: StepCallback | None = None) -> list[FilledCanvas]:
         truths = [None] * len(tasks) if self.truths is None else self.truths
         layouts = [self._lay_out(task, truth) for task, truth in zip(tasks, truths, strict=True)]
         requests = [task.request(layout) for task, layout in zip(tasks, layouts, strict=True)]
-        results = self.canvases.run(requests, on_step)
+        results = self.runner.run(requests, on_step)
         return [
-            Filled(layout, request, result, result.steps, result.encoded_tokens)
+            FilledCanvas(layout, request, result, result.steps, result.encoded_tokens)
             for layout, request, result in zip(layouts, requests, results, strict=True)
         ]
 
@@ -186,7 +186,7 @@ class Causal:
 
     def _write(self, question: Question) -> Attempt:
         started = time.perf_counter()
-        work = make_ready(question.request, self.family.budget)
+        work = prepare(question.request, self.family.budget)
         prompt = self.family.causal_prompt(work.shown, work.kinds[0])
         if prompt is None:
             raise InputError("This model's causal encoder was not trained to fill holes; leave out --baseline causal.")

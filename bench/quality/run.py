@@ -70,8 +70,7 @@ def methods(
     """The pipeline first. The length baselines are compared with the canvas alone, so they add that method."""
 
     def alone() -> Completer:
-        settings = replace(completer.settings, copy_drafts=False, causal_draft=False)
-        return Completer(completer.denoiser, completer.family, completer.sampling, settings, completer.calibration)
+        return Completer(completer.model, replace(completer.settings, copy_drafts=False, causal_draft=False))
 
     name = pipeline_name(completer.settings)
     chosen: list[Method] = [Pipeline(name, completer, neighbours)]
@@ -215,7 +214,7 @@ def main(
         "methods": [method.name for method in chosen],
         "neighbours": neighbours,
         "batch": batch,
-        "steps": completer.sampling.max_steps,
+        "steps": completer.model.sampling.max_steps,
         "threshold": completer.min_confidence,
         "interrupted": not finished,
         **_versions(completer),

@@ -17,7 +17,7 @@ from infill.backends.judged import Spent, Written, judged
 from infill.backends.remote import Remote
 from infill.code.context import ContextBudget
 from infill.complete.causal_draft import block_end, without_what_follows
-from infill.complete.work import Work, make_ready, one_by_one
+from infill.complete.prepared import PreparedRequest, one_hole_requests, prepare
 from infill.findings import Finding, LintRequest
 from infill.request import HoleCompletion, InfillRequest, InfillResult
 from infill.service.client import Line
@@ -44,13 +44,13 @@ class AutoregressiveBackend:
     def complete(self, request: InfillRequest, priority: str, timeout_s: float, line: Line) -> InfillResult:
         """Several holes from the top down, each a request."""
         until = time.monotonic() + timeout_s
-        work = make_ready(request, BUDGET)
+        work = prepare(request, BUDGET)
         if len(work.holes) == 1:
             return self._one(work, until, line)
         parts: list[InfillResult] = []
         completions: list[HoleCompletion] = []
-        for single, original in one_by_one(work):
-            parts.append(self._one(make_ready(single, BUDGET), until, line))
+        for single, original in one_hole_requests(work):
+            parts.append(self._one(prepare(single, BUDGET), until, line))
             (completion,) = parts[-1].completions
             work.fillings.append(completion.text if completion.shown else "")
             text = completion.text.replace("\n", work.line_end)
@@ -60,7 +60,7 @@ class AutoregressiveBackend:
     def lint(self, request: LintRequest, priority: str, timeout_s: float, line: Line) -> tuple[Finding, ...]:
         raise BackendRefused(f"The backend {self.name} completes only; change the route of lint.")
 
-    def _one(self, work: Work, until: float, line: Line) -> InfillResult:
+    def _one(self, work: PreparedRequest, until: float, line: Line) -> InfillResult:
         started = time.perf_counter()
         written: list[Written] = []
         tokens = 0
@@ -76,7 +76,7 @@ class AutoregressiveBackend:
                 ) from wrong
         return judged(work, written, Spent(self.asking.model, started, prompt_tokens=tokens))
 
-    def _body(self, work: Work, variant: int) -> dict[str, Any]:
+    def _body(self, work: PreparedRequest, variant: int) -> dict[str, Any]:
         prefix, suffix, one_line = work.shown.prefix, work.shown.suffix, work.kinds[0].one_line
         template = self.asking.prompt
         body: dict[str, Any] = {
@@ -94,7 +94,7 @@ class AutoregressiveBackend:
             body["logprobs"] = 1
         return body
 
-    def _written(self, work: Work, text: str, told: Mapping[str, Any] | None) -> Written:
+    def _written(self, work: PreparedRequest, text: str, told: Mapping[str, Any] | None) -> Written:
         """The text up to the end of the line or block; some servers put the suffix behind it."""
         kind, before, after = work.kinds[0], work.before(0), work.after(0)
         text = text.replace("\r\n", "\n").removesuffix(work.shown.suffix) if work.shown.suffix else text

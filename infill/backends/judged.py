@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from infill.checks.checks import first_refusal
 from infill.checks.context import CheckContext
 from infill.checks.parse import cut_back, parse_worse
-from infill.complete.work import Work
+from infill.complete.prepared import PreparedRequest
 from infill.request import Candidate, HoleCompletion, InfillResult
 
 
@@ -36,7 +36,7 @@ class Spent:
     canvas: int = 0
 
 
-def judged(work: Work, written: Sequence[Written], spent: Spent) -> InfillResult:
+def judged(work: PreparedRequest, written: Sequence[Written], spent: Spent) -> InfillResult:
     """The result for the one hole of `work`, the best text first; one that breaks the parse is cut back."""
     answered = time.perf_counter()
     distinct = {one.text: one for one in reversed(written)}
@@ -65,7 +65,7 @@ def judged(work: Work, written: Sequence[Written], spent: Spent) -> InfillResult
     )
 
 
-def _candidate(work: Work, written: Written) -> Candidate:
+def _candidate(work: PreparedRequest, written: Written) -> Candidate:
     before, after = work.near(0)
     text = written.text
     if text.strip() and parse_worse(CheckContext(before, text, after, work.language)):

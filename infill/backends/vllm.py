@@ -23,9 +23,9 @@ from engine.errors import InputError
 from infill.backends.backend import BackendRefused
 from infill.backends.judged import Spent, Written, judged
 from infill.backends.remote import Remote
-from infill.complete.canvas_text import filled_text
-from infill.complete.hole_length import Canvases, Filled, FillTask, Probing
-from infill.complete.work import Work, make_ready
+from infill.complete.canvas_text import hole_text
+from infill.complete.hole_length import CanvasRunner, FilledCanvas, FillTask, Probing
+from infill.complete.prepared import PreparedRequest, prepare
 from infill.findings import Finding, LintRequest
 from infill.prompts.prompt import Family, Layout
 from infill.request import InfillRequest, InfillResult
@@ -59,12 +59,12 @@ class VllmBackend:
     def complete(self, request: InfillRequest, priority: str, timeout_s: float, line: Line) -> InfillResult:
         """One hole; raises BackendRefused where there are several."""
         started, until = time.perf_counter(), time.monotonic() + timeout_s
-        work = make_ready(request, self.family.budget)
+        work = prepare(request, self.family.budget)
         if len(work.holes) > 1:
             raise BackendRefused(f"The backend {self.name} fills one hole at a time; give them another route.")
         vocabulary = self.family.tokens.tokenizer.get_vocab_size()
         canvases = RemoteCanvases(self.remote, self.served, vocabulary, until, line)
-        lengths = _Likeliest(Canvases(canvases, self.served.width), PROBE_LENGTHS)
+        lengths = _Likeliest(CanvasRunner(canvases, self.served.width), PROBE_LENGTHS)
         tasks = [self._task(work, variant) for variant in range(max(1, request.candidates))]
         filled = lengths.fill(tasks)
         written = [self._written(work, one) for one in filled]
@@ -75,7 +75,7 @@ class VllmBackend:
     def lint(self, request: LintRequest, priority: str, timeout_s: float, line: Line) -> tuple[Finding, ...]:
         raise BackendRefused(f"The backend {self.name} completes only; change the route of lint.")
 
-    def _task(self, work: Work, variant: int) -> FillTask:
+    def _task(self, work: PreparedRequest, variant: int) -> FillTask:
         def request(layout: Layout) -> DenoiseRequest:
             sampling = SamplingConfig(max_steps=min(self.served.steps, work.request.steps or self.served.steps))
             banned = torch.tensor(layout.banned, dtype=torch.long)
@@ -89,8 +89,8 @@ class VllmBackend:
             most=(LONGEST[kind.one_line],),
         )
 
-    def _written(self, work: Work, filled: Filled) -> Written:
-        hole = filled_text(self.family, filled.layout, filled.result, 0, work.kinds[0])
+    def _written(self, work: PreparedRequest, filled: FilledCanvas) -> Written:
+        hole = hole_text(self.family, filled.layout, filled.result, 0, work.kinds[0])
         return Written(hole.text, hole.tokens, hole.confidence)
 
 

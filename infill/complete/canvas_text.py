@@ -11,7 +11,7 @@ from itertools import groupby
 from os.path import commonprefix
 
 from engine.denoiser import CanvasRun, DenoiseResult
-from infill.prompts.prompt import Family, Layout, TextHole
+from infill.prompts.prompt import Family, HoleKind, Layout
 from infill.request import Piece, PieceState, StepView
 
 
@@ -43,7 +43,7 @@ class HoleText:
         return HoleText(shorter, spans, self.log_probabilities)
 
 
-def filled_text(family: Family, layout: Layout, result: DenoiseResult, index: int, kind: TextHole) -> HoleText:
+def hole_text(family: Family, layout: Layout, result: DenoiseResult, index: int, kind: HoleKind) -> HoleText:
     """The text of hole `index`: null slots dropped, typed text taken off, a line's end put on between whole
     lines.
 

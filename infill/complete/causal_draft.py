@@ -17,7 +17,7 @@ import torch
 from engine.autoregressive import follow_greedily
 from engine.token_tree import TokenTree
 from infill.checks.context import indent_of
-from infill.prompts.prompt import CausalPrompt, Family, TextHole
+from infill.prompts.prompt import CausalPrompt, Family, HoleKind
 
 LINE_TOKENS, BLOCK_TOKENS = 40, 64
 
@@ -38,7 +38,7 @@ def causal_draft(
     tree: TokenTree,
     family: Family,
     prompt: CausalPrompt,
-    kind: TextHole,
+    kind: HoleKind,
     before: str,
     after: str,
     deadline: float | None = None,
@@ -96,7 +96,7 @@ def block_end(text: str) -> int | None:
     return None
 
 
-def without_what_follows(text: str, after: str, kind: TextHole) -> str:
+def without_what_follows(text: str, after: str, kind: HoleKind) -> str:
     """The text less its end where that says what stands after the hole: the rest of the line, or the next lines."""
     if kind.whole_lines:
         following = next((line for line in after.split("\n") if line.strip()), "")

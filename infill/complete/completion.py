@@ -6,34 +6,24 @@ command lines or files on disk other than the model's own.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 
 import torch
 
-from engine.checkpoints.checkpoint import load_model
-from engine.checkpoints.config_files import read_config, read_sampling
-from engine.config import SamplingConfig
-from engine.denoiser import CanvasRun, Denoiser, DenoiseRequest, Timings
-from engine.device import choose_device, choose_dtype, set_threads
+from engine.denoiser import CanvasRun, DenoiseRequest, Timings
 from engine.errors import GessoError, Stop, leave_if
-from engine.models.packed import pack
-from engine.prefix_cache import PrefixCache
-from engine.threads import settle_threads
 from infill.checks.checks import first_refusal
 from infill.checks.context import CheckContext
 from infill.complete.canvas_text import step_view
-from infill.complete.confidence import Calibration, Evidence
-from infill.complete.hole_length import Canvases, Filled, FillTask, HoleLengths, NullSlots, Probing
-from infill.complete.proposals import Proposal, Proposals
-from infill.complete.work import Work, make_ready, one_by_one
-from infill.model_store import resolve
-from infill.prompts.prompt import Family, Layout, load_family
-from infill.request import Candidate, Hole, HoleCompletion, InfillRequest, InfillResult, OnStep, StepView
+from infill.complete.hole_length import CanvasRunner, FilledCanvas, FillTask, HoleLengths, NullSlots, Probing
+from infill.complete.loaded_model import LoadedModel
+from infill.complete.prepared import PreparedRequest, one_hole_requests, prepare
+from infill.complete.proposals import Proposal, Proposer
+from infill.prompts.prompt import Layout
+from infill.request import Candidate, Evidence, Hole, HoleCompletion, InfillRequest, InfillResult, OnStep, StepView
 from infill.settings import Settings
 
 SAMPLED_T = (0.6, 0.9)  # least t_min and t_max of further candidates
@@ -41,39 +31,16 @@ LONGEST = {True: 128, False: 512}  # slots, for a line and for a block
 
 
 class Completer:
-    """A loaded model that fills holes. One caller at a time."""
+    """The pipeline that fills holes with a loaded model. Cheap to make; for one caller at a time."""
 
-    def __init__(
-        self,
-        denoiser: Denoiser,
-        family: Family,
-        sampling: SamplingConfig,
-        settings: Settings,
-        calibration: Calibration = Calibration({}),  # noqa: B008 - frozen
-    ) -> None:
-        self.denoiser, self.family, self.sampling, self.settings = denoiser, family, sampling, settings
-        self.min_confidence, self.calibration = settings.min_confidence or 0.0, calibration
-        self.canvases = Canvases(denoiser, family.max_canvas)
-        self.lengths: HoleLengths = (
-            Probing(self.canvases) if family.null_token is None else NullSlots(self.canvases, family.null_token)
-        )
-        self.proposals = Proposals(denoiser, self.canvases, family, settings)
-
-    @staticmethod
-    def load(settings: Settings | None = None, on_progress: Callable[[int, int], None] | None = None) -> Completer:
-        """Loads the model that `settings` name; raises ModelError with what to do where that fails."""
-        settings = settings or Settings()
-        folder = resolve(settings.model)
-        device = choose_device(settings.device)
-        set_threads(settings.threads)
-        dtype = choose_dtype(device, settings.dtype)
-        weights = pack(load_model(folder, device, dtype, on_progress, fp8_keys=settings.keys == "fp8"))
-        settle_threads(weights)
-        calibration, min_confidence = _stored_calibration(folder)
-        if settings.min_confidence is None:
-            settings = replace(settings, min_confidence=min_confidence)
-        family = load_family(read_config(folder).family, folder)
-        return Completer(Denoiser(weights, PrefixCache(weights)), family, read_sampling(folder), settings, calibration)
+    def __init__(self, model: LoadedModel, settings: Settings) -> None:
+        self.model, self.settings = model, settings
+        self.denoiser, self.family = model.denoiser, model.family
+        self.min_confidence = model.min_confidence if settings.min_confidence is None else settings.min_confidence
+        self.runner = CanvasRunner(self.denoiser, self.family.max_canvas)
+        null_token = self.family.null_token
+        self.lengths: HoleLengths = Probing(self.runner) if null_token is None else NullSlots(self.runner, null_token)
+        self.proposer = Proposer(self.denoiser, self.runner, self.family, settings)
 
     def complete(self, request: InfillRequest, on_step: OnStep | None = None, stop: Stop | None = None) -> InfillResult:
         """Fills the holes of one request; in one canvas where they fit, otherwise from the top down.
@@ -85,57 +52,59 @@ class Completer:
         """
         started = time.perf_counter()
         leave_if(stop)
-        work = make_ready(request, self.family.budget, stop)
+        prepared = prepare(request, self.family.budget, stop)
         leave_if(stop)
         watch = _until_stopped(on_step) if on_step is not None else None
-        if len(work.holes) > 1 and not self._fits(work):
-            return self._one_after_another(work, watch, stop, started)
-        self.canvases.timings = Timings()
-        filled = self._fill(self._tasks(work), watch)
-        return self._finish(work, filled, started, time.perf_counter())
+        if len(prepared.holes) > 1 and not self._fits(prepared):
+            return self._one_after_another(prepared, watch, stop, started)
+        self.runner.timings = Timings()
+        filled = self._fill(self._tasks(prepared), watch)
+        return self._finish(prepared, filled, started, time.perf_counter())
 
     def complete_batch(self, requests: Sequence[InfillRequest]) -> list[InfillResult | GessoError]:
         """All requests in one batch; a request that cannot be used has its error in its place."""
         started = time.perf_counter()
         results: dict[int, InfillResult | GessoError] = {}
-        works: dict[int, tuple[Work, list[FillTask]]] = {}
+        works: dict[int, tuple[PreparedRequest, list[FillTask]]] = {}
         for index, request in enumerate(requests):
             try:
-                work = make_ready(request, self.family.budget)
-                if len(work.holes) > 1:
+                prepared = prepare(request, self.family.budget)
+                if len(prepared.holes) > 1:
                     results[index] = self.complete(request)
                 else:
-                    works[index] = work, self._tasks(work)
+                    works[index] = prepared, self._tasks(prepared)
             except GessoError as error:
                 results[index] = error
-        self.canvases.timings = Timings()
+        self.runner.timings = Timings()
         filled = iter(self._fill([task for _, tasks in works.values() for task in tasks], None))
-        filled_works = [(index, work, list(islice(filled, len(tasks)))) for index, (work, tasks) in works.items()]
+        filled_works = [
+            (index, prepared, list(islice(filled, len(tasks)))) for index, (prepared, tasks) in works.items()
+        ]
         denoised = time.perf_counter()
-        for index, work, fillings in filled_works:
-            results[index] = self._finish(work, fillings, started, denoised)
+        for index, prepared, fillings in filled_works:
+            results[index] = self._finish(prepared, fillings, started, denoised)
         return [results[index] for index in range(len(requests))]
 
-    def _fits(self, work: Work) -> bool:
-        task = self._task(work, 0)
+    def _fits(self, prepared: PreparedRequest) -> bool:
+        task = self._task(prepared, 0)
         return task.lay_out(task.slots).canvas.width <= self.family.max_canvas
 
-    def _tasks(self, work: Work) -> list[FillTask]:
+    def _tasks(self, prepared: PreparedRequest) -> list[FillTask]:
         """One for each candidate that is asked for."""
-        return [self._task(work, variant) for variant in range(max(1, work.request.candidates))]
+        return [self._task(prepared, variant) for variant in range(max(1, prepared.request.candidates))]
 
-    def _task(self, work: Work, variant: int) -> FillTask:
+    def _task(self, prepared: PreparedRequest, variant: int) -> FillTask:
         """`variant` 0 is the model's own way; others sample with other seeds."""
         return FillTask(
-            lay_out=lambda slots: self.family.lay_out(work.shown, work.kinds, work.between, slots),
-            request=self._denoise_request(work, variant),
-            slots=tuple(self.family.slots[0 if kind.one_line else 1] for kind in work.kinds),
-            most=tuple(LONGEST[kind.one_line] for kind in work.kinds),
+            lay_out=lambda slots: self.family.lay_out(prepared.shown, prepared.kinds, prepared.between, slots),
+            request=self._denoise_request(prepared, variant),
+            slots=tuple(self.family.slots[0 if kind.one_line else 1] for kind in prepared.kinds),
+            most=tuple(LONGEST[kind.one_line] for kind in prepared.kinds),
         )
 
-    def _denoise_request(self, work: Work, variant: int) -> Callable[[Layout], DenoiseRequest]:
-        """How a layout of this work is to be denoised."""
-        sampling = self.sampling.with_steps(work.request.steps)
+    def _denoise_request(self, prepared: PreparedRequest, variant: int) -> Callable[[Layout], DenoiseRequest]:
+        """How a layout of this prepared is to be denoised."""
+        sampling = self.model.sampling.with_steps(prepared.request.steps)
         if variant:
             t_min, t_max = max(sampling.t_min, SAMPLED_T[0]), max(sampling.t_max, SAMPLED_T[1])
             sampling = replace(sampling, token_choice="sample", t_min=t_min, t_max=t_max)
@@ -143,12 +112,18 @@ class Completer:
         def denoise(layout: Layout) -> DenoiseRequest:
             banned = torch.tensor(layout.banned, dtype=torch.long)
             return DenoiseRequest(
-                layout.prompt, layout.canvas, sampling, work.request.seed + variant, banned, work.deadline, work.stop
+                layout.prompt,
+                layout.canvas,
+                sampling,
+                prepared.request.seed + variant,
+                banned,
+                prepared.deadline,
+                prepared.stop,
             )
 
         return denoise
 
-    def _fill(self, tasks: Sequence[FillTask], on_step: OnStep | None) -> list[Filled]:
+    def _fill(self, tasks: Sequence[FillTask], on_step: OnStep | None) -> list[FilledCanvas]:
         if on_step is None:
             return self.lengths.fill(tasks)
 
@@ -157,17 +132,19 @@ class Completer:
 
         return self.lengths.fill(tasks, step)
 
-    def _finish(self, work: Work, filled: Sequence[Filled], started: float, denoised: float) -> InfillResult:
-        encode, denoise = self.canvases.timings.encode, self.canvases.timings.denoise
+    def _finish(
+        self, prepared: PreparedRequest, filled: Sequence[FilledCanvas], started: float, denoised: float
+    ) -> InfillResult:
+        encode, denoise = self.runner.timings.encode, self.runner.timings.denoise
         checked = time.perf_counter()
         completions = []
-        for index, hole in enumerate(work.originals):
-            candidates = self._candidates(work, index, filled)
+        for index, hole in enumerate(prepared.originals):
+            candidates = self._candidates(prepared, index, filled)
             best = candidates[0]
-            work.fillings.append(best.text.replace("\r\n", "\n") if best.shown else "")
+            prepared.fillings.append(best.text.replace("\r\n", "\n") if best.shown else "")
             completions.append(HoleCompletion(hole, best.text, best.shown, best.reason, best.confidence, candidates))
         now = time.perf_counter()
-        repair = self.canvases.timings.encode + self.canvases.timings.denoise - encode - denoise
+        repair = self.runner.timings.encode + self.runner.timings.denoise - encode - denoise
         first = filled[0]
         return InfillResult(
             completions=tuple(completions),
@@ -183,43 +160,47 @@ class Completer:
                 "checks": max(0.0, 1000 * (now - checked) - repair),
                 "total": 1000 * (now - started),
             },
-            model=self.settings.model,
-            seed=work.request.seed,
+            model=self.model.name,
+            seed=prepared.request.seed,
         )
 
-    def _candidates(self, work: Work, index: int, filled: Sequence[Filled]) -> tuple[Candidate, ...]:
+    def _candidates(
+        self, prepared: PreparedRequest, index: int, filled: Sequence[FilledCanvas]
+    ) -> tuple[Candidate, ...]:
         """Everything that could stand in hole `index`, what may be shown first, then by confidence."""
-        found = [self._judged(work, index, *one) for one in self.proposals.find(work, index, filled)]
+        found = [self._judged(prepared, index, *one) for one in self.proposer.find(prepared, index, filled)]
         return tuple(sorted(found, key=lambda candidate: (not candidate.shown, -candidate.confidence)))
 
-    def _judged(self, work: Work, index: int, proposal: Proposal, evidence: Evidence) -> Candidate:
-        leave_if(work.stop)
-        confidence = self.calibration.confidence(evidence)
-        before, after = work.near(index)
+    def _judged(self, prepared: PreparedRequest, index: int, proposal: Proposal, evidence: Evidence) -> Candidate:
+        leave_if(prepared.stop)
+        confidence = self.model.calibration.confidence(evidence)
+        before, after = prepared.near(index)
         context = CheckContext(
             before=before,
             text=proposal.text,
             after=after,
-            language=work.language,
+            language=prepared.language,
             confidence=confidence,
-            min_confidence=min(1.0, self.min_confidence * work.request.caution),
-            rejected=frozenset(work.request.rejected),
-            replaced=work.replaced(index),
+            min_confidence=min(1.0, self.min_confidence * prepared.request.caution),
+            rejected=frozenset(prepared.request.rejected),
+            replaced=prepared.replaced(index),
         )
         reason = first_refusal(context)
-        text = proposal.text.replace("\n", work.line_end)
+        text = proposal.text.replace("\n", prepared.line_end)
         return Candidate(
             text, round(confidence, 4), reason is None, reason, proposal.sources[0], proposal.tokens, evidence
         )
 
-    def _one_after_another(self, work: Work, on_step: OnStep | None, stop: Stop | None, started: float) -> InfillResult:
+    def _one_after_another(
+        self, prepared: PreparedRequest, on_step: OnStep | None, stop: Stop | None, started: float
+    ) -> InfillResult:
         """Each hole with a canvas of its own; what was filled above stands as text for those below."""
         parts = []
-        for request, original in one_by_one(work):
-            left = None if work.deadline is None else max(1.0, 1000 * (work.deadline - time.monotonic()))
+        for request, original in one_hole_requests(prepared):
+            left = None if prepared.deadline is None else max(1.0, 1000 * (prepared.deadline - time.monotonic()))
             part = self.complete(replace(request, deadline_ms=left), on_step, stop)
-            completion = _with_line_end(part.completions[0], original, work.line_end)
-            work.fillings.append(part.completions[0].text if completion.shown else "")
+            completion = _with_line_end(part.completions[0], original, prepared.line_end)
+            prepared.fillings.append(part.completions[0].text if completion.shown else "")
             parts.append(replace(part, completions=(completion,)))
         stages = parts[0].timings_ms
         timings = {stage: sum(part.timings_ms[stage] for part in parts) for stage in stages}
@@ -250,11 +231,3 @@ def _with_line_end(completion: HoleCompletion, hole: Hole, line_end: str) -> Hol
     candidates = tuple(replace(one, text=one.text.replace("\n", line_end)) for one in completion.candidates)
     text = completion.text.replace("\n", line_end)
     return replace(completion, hole=hole, text=text, candidates=candidates)
-
-
-def _stored_calibration(folder: Path) -> tuple[Calibration, float]:
-    """What was learnt with the model: the weights of the evidence and the bar; without them none, and 0."""
-    gesso = json.loads((folder / "config.json").read_text()).get("gesso") or {}
-    confidence = gesso.get("confidence") or {}
-    calibration = Calibration(confidence.get("weights") or {}, float(confidence.get("intercept", 0.0)))
-    return calibration, float(gesso.get("min_confidence", 0.0))

@@ -38,7 +38,7 @@ class FillTask:
 
 
 @dataclass(frozen=True)
-class Filled:
+class FilledCanvas:
     """A canvas that was denoised, how it had been laid out and asked for. steps: all that were spent on it."""
 
     layout: Layout
@@ -49,12 +49,12 @@ class Filled:
 
 
 class HoleLengths(Protocol):
-    def fill(self, tasks: Sequence[FillTask], on_step: StepCallback | None = None) -> list[Filled]:
+    def fill(self, tasks: Sequence[FillTask], on_step: StepCallback | None = None) -> list[FilledCanvas]:
         """Denoises each task's canvas with a length found on the way."""
         ...
 
 
-class Canvases:
+class CanvasRunner:
     """Runs layouts as one batch; those wider than the family's canvas go block after block, one by one.
 
     `timings`: spent in all runs since they were last set to a new `Timings`.
@@ -91,19 +91,19 @@ class NullSlots:
     A longer canvas that the deadline or the caller cuts off is dropped for the shorter one that was finished.
     """
 
-    def __init__(self, canvases: Canvases, null_token: int) -> None:
-        self.canvases, self.null_token = canvases, null_token
+    def __init__(self, canvases: CanvasRunner, null_token: int) -> None:
+        self.runner, self.null_token = canvases, null_token
 
-    def fill(self, tasks: Sequence[FillTask], on_step: StepCallback | None = None) -> list[Filled]:
+    def fill(self, tasks: Sequence[FillTask], on_step: StepCallback | None = None) -> list[FilledCanvas]:
         layouts = [task.lay_out(task.slots) for task in tasks]
         requests = [task.request(layout) for task, layout in zip(tasks, layouts, strict=True)]
-        results = self.canvases.run(requests, on_step)
+        results = self.runner.run(requests, on_step)
         return [
-            self._lengthened(task, Filled(layout, request, result, result.steps, result.encoded_tokens), on_step)
+            self._lengthened(task, FilledCanvas(layout, request, result, result.steps, result.encoded_tokens), on_step)
             for task, layout, request, result in zip(tasks, layouts, requests, results, strict=True)
         ]
 
-    def _lengthened(self, task: FillTask, filled: Filled, on_step: StepCallback | None) -> Filled:
+    def _lengthened(self, task: FillTask, filled: FilledCanvas, on_step: StepCallback | None) -> FilledCanvas:
         slots = task.slots
         while filled.result.finish not in ("deadline", "cancelled"):
             full = self._full(filled)
@@ -116,14 +116,14 @@ class NullSlots:
             slots = wanted
             layout = task.lay_out(slots)
             request = task.request(layout)
-            result = self.canvases.run([request], on_step)[0]
+            result = self.runner.run([request], on_step)[0]
             steps, encoded = filled.steps + result.steps, filled.encoded_tokens + result.encoded_tokens
             if result.finish in ("deadline", "cancelled"):
                 return replace(filled, steps=steps, encoded_tokens=encoded)
-            filled = Filled(layout, request, result, steps, encoded)
+            filled = FilledCanvas(layout, request, result, steps, encoded)
         return filled
 
-    def _full(self, filled: Filled) -> list[bool]:
+    def _full(self, filled: FilledCanvas) -> list[bool]:
         tokens = filled.result.tokens
         return [int(tokens[hole.stop - 1]) != self.null_token for hole in filled.layout.holes]
 
@@ -137,36 +137,38 @@ class Probing:
     length. Lengths go up to twice the slots to begin with, as far as the canvas stays one.
     """
 
-    def __init__(self, canvases: Canvases, lengths: Sequence[int] = PROBE_LENGTHS, steps: int = PROBE_STEPS) -> None:
-        self.canvases, self.lengths, self.steps = canvases, lengths, steps
+    def __init__(
+        self, canvases: CanvasRunner, lengths: Sequence[int] = PROBE_LENGTHS, steps: int = PROBE_STEPS
+    ) -> None:
+        self.runner, self.lengths, self.steps = canvases, lengths, steps
 
-    def fill(self, tasks: Sequence[FillTask], on_step: StepCallback | None = None) -> list[Filled]:
+    def fill(self, tasks: Sequence[FillTask], on_step: StepCallback | None = None) -> list[FilledCanvas]:
         return [self._fill(task, on_step) for task in tasks]
 
-    def _fill(self, task: FillTask, on_step: StepCallback | None) -> Filled:
+    def _fill(self, task: FillTask, on_step: StepCallback | None) -> FilledCanvas:
         longest = min(max(task.most), 2 * max(task.slots))
         lengths: list[int] = []
         layouts: list[Layout] = []
         for length in sorted(self.lengths):
             layout = task.lay_out([length] * len(task.slots))
-            if not lengths or (length <= longest and layout.canvas.width <= self.canvases.max_canvas):
+            if not lengths or (length <= longest and layout.canvas.width <= self.runner.max_canvas):
                 lengths.append(length)
                 layouts.append(layout)
         requests = [task.request(layout) for layout in layouts]
         short = [replace(request, sampling=_first_steps(request, self.steps)) for request in requests]
-        probes = self.canvases.run(short)
+        probes = self.runner.run(short)
         scores = length_scores(lengths, [float(probe.entropy.mean()) for probe in probes])
         best = sorted(range(len(lengths)), key=lambda index: -scores[index])[:FINALISTS]
-        results = self.canvases.run([requests[index] for index in best], on_step)
+        results = self.runner.run([requests[index] for index in best], on_step)
         chosen = max(range(len(best)), key=lambda index: self._likelihood(requests[best[index]], results[index]))
         steps = sum(probe.steps for probe in probes) + sum(result.steps for result in results)
         encoded = sum(result.encoded_tokens for result in (*probes, *results))
-        return Filled(layouts[best[chosen]], requests[best[chosen]], results[chosen], steps, encoded)
+        return FilledCanvas(layouts[best[chosen]], requests[best[chosen]], results[chosen], steps, encoded)
 
     def _likelihood(self, request: DenoiseRequest, result: DenoiseResult) -> float:
         """Mean causal log-probability of everything from the first hole on; -inf where a hole was not
         reached."""
-        first, denoiser = int(result.columns[0]), self.canvases.denoiser
+        first, denoiser = int(result.columns[0]), self.runner.denoiser
         tokens = result.tokens.tolist()
         if min(tokens) < 0:
             return -math.inf

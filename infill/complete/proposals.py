@@ -21,14 +21,13 @@ from engine.scorer import causal_log_probabilities
 from engine.token_tree import TokenTree
 from infill.checks.context import CheckContext
 from infill.checks.parse import cut_back, error_spans_within, parse_worse
-from infill.complete.canvas_text import HoleText, filled_text
+from infill.complete.canvas_text import HoleText, hole_text
 from infill.complete.causal_draft import causal_draft
-from infill.complete.confidence import Evidence
 from infill.complete.copy_draft import drafts
-from infill.complete.hole_length import Canvases, Filled
-from infill.complete.work import Work
+from infill.complete.hole_length import CanvasRunner, FilledCanvas
+from infill.complete.prepared import PreparedRequest
 from infill.prompts.prompt import CausalPrompt, Family
-from infill.request import Source
+from infill.request import Evidence, Source
 from infill.settings import Settings
 
 COPY_DRAFTS = 2
@@ -53,25 +52,27 @@ class Proposal:
     places: int = 0
 
 
-class Proposals:
+class Proposer:
     """Finds them for one hole at a time."""
 
-    def __init__(self, denoiser: Denoiser, canvases: Canvases, family: Family, settings: Settings) -> None:
-        self.denoiser, self.canvases, self.family, self.settings = denoiser, canvases, family, settings
-        self.written = ""  # the text up to the hole that was drafted for last, and all that the draft said
+    def __init__(self, denoiser: Denoiser, canvases: CanvasRunner, family: Family, settings: Settings) -> None:
+        self.denoiser, self.runner, self.family, self.settings = denoiser, canvases, family, settings
+        self.last_draft = ""  # the text up to the hole that was drafted for last, and all that the draft said
 
-    def find(self, work: Work, index: int, filled: Sequence[Filled]) -> list[tuple[Proposal, Evidence]]:
+    def find(
+        self, prepared: PreparedRequest, index: int, filled: Sequence[FilledCanvas]
+    ) -> list[tuple[Proposal, Evidence]]:
         """All distinct texts for hole `index`, the denoiser's own first."""
-        leave_if(work.stop)
-        kind = work.kinds[index]
-        canvases = [(one, filled_text(self.family, one.layout, one.result, index, kind)) for one in filled]
-        if len(work.holes) == 1 and filled[0].result.finish != "cancelled":
-            proposals, middles = self._of_all_ways(work, canvases)
+        leave_if(prepared.stop)
+        kind = prepared.kinds[index]
+        canvases = [(one, hole_text(self.family, one.layout, one.result, index, kind)) for one in filled]
+        if len(prepared.holes) == 1 and filled[0].result.finish != "cancelled":
+            proposals, middles = self._of_all_ways(prepared, canvases)
         else:
-            proposals = _distinct(self._denoised(work, index, one, hole, True) for one, hole in canvases)
+            proposals = _distinct(self._denoised(prepared, index, one, hole, True) for one, hole in canvases)
             middles = [torch.zeros(0) for _ in proposals]
-        leave_if(work.stop)
-        seams = self._seams(work, filled[0], index, [proposal.text for proposal in proposals])
+        leave_if(prepared.stop)
+        seams = self._seams(prepared, filled[0], index, [proposal.text for proposal in proposals])
         ways = [(source, proposal.text) for proposal in proposals for source in proposal.sources]
         return [
             (proposal, _evidence(proposal, seam, middle, ways))
@@ -79,7 +80,7 @@ class Proposals:
         ]
 
     def _of_all_ways(
-        self, work: Work, canvases: Sequence[tuple[Filled, HoleText]]
+        self, prepared: PreparedRequest, canvases: Sequence[tuple[FilledCanvas, HoleText]]
     ) -> tuple[list[Proposal], list[Tensor]]:
         """What comes of the canvases, the draft and the copies, and the log-probabilities of the tokens of each text by
         what stands before and after the hole; none where the encoder has not learnt to see that.
@@ -87,24 +88,28 @@ class Proposals:
         What may turn out to be the draft is read with one pass before it is written, and likely enough it is. Where the
         draft parses, a canvas that does not is only cut back: more steps cost more than they bring then.
         """
-        leave_if(work.stop)
-        copies = self._copies(work) if self.settings.copy_drafts else []
-        prompt = self.family.causal_prompt(work.shown, work.kinds[0])
+        leave_if(prepared.stop)
+        copies = self._copies(prepared) if self.settings.copy_drafts else []
+        prompt = self.family.causal_prompt(prepared.shown, prepared.kinds[0])
         if prompt is None:
-            proposals = _distinct([*(self._denoised(work, 0, *one, True) for one in canvases), *copies])
+            proposals = _distinct([*(self._denoised(prepared, 0, *one, True) for one in canvases), *copies])
             return proposals, [torch.zeros(0) for _ in proposals]
         known, trunk = prompt.tokens[:-1], prompt.tokens[-1:]
         with (
-            self.denoiser.cache.encoded(known, work.stop) as lease,
-            TokenTree(self.denoiser.model, lease.kv, trunk, work.stop) as tree,
+            self.denoiser.cache.encoded(known, prepared.stop) as lease,
+            TokenTree(self.denoiser.model, lease.kv, trunk, prepared.stop) as tree,
         ):
             drafts, sound = [], False
-            if self.settings.causal_draft and not _late(work):
-                texts = [*(hole.text for _, hole in canvases), *(copy.text for copy in copies), self._as_before(work)]
+            if self.settings.causal_draft and not _late(prepared):
+                texts = [
+                    *(hole.text for _, hole in canvases),
+                    *(copy.text for copy in copies),
+                    self._as_before(prepared),
+                ]
                 tree.read([self._middle(prompt, text) for text in texts])
-                draft, sound = self._drafted(work, prompt, tree)
+                draft, sound = self._drafted(prepared, prompt, tree)
                 drafts = [draft]
-            denoised = [self._denoised(work, 0, *one, not sound) for one in canvases]
+            denoised = [self._denoised(prepared, 0, *one, not sound) for one in canvases]
             proposals = _distinct([*denoised, *drafts, *copies])
             written = [self._middle(prompt, one.text.rstrip("\n")) for one in proposals]
             tree.read(written)
@@ -113,32 +118,38 @@ class Proposals:
     def _middle(self, prompt: CausalPrompt, text: str) -> list[int]:
         return self.family.tokens.encode(prompt.typed + text)
 
-    def _as_before(self, work: Work) -> str:
+    def _as_before(self, prepared: PreparedRequest) -> str:
         """What is left of the last draft, where the user has typed what it said."""
-        before = work.before(0)
-        return self.written[len(before) :] if self.written.startswith(before) else ""
+        before = prepared.before(0)
+        return self.last_draft[len(before) :] if self.last_draft.startswith(before) else ""
 
-    def _denoised(self, work: Work, index: int, filled: Filled, hole: HoleText, again: bool) -> Proposal:
+    def _denoised(
+        self, prepared: PreparedRequest, index: int, filled: FilledCanvas, hole: HoleText, again: bool
+    ) -> Proposal:
         """again: whether to denoise a little more where the text makes the parse worse."""
-        leave_if(work.stop)
-        if hole.text.strip() and parse_worse(self._context(work, index, hole.text)):
-            hole = self._mended(work, index, filled, hole, again)
+        leave_if(prepared.stop)
+        if hole.text.strip() and parse_worse(self._context(prepared, index, hole.text)):
+            hole = self._mended(prepared, index, filled, hole, again)
         return Proposal(hole.text, ["model"], hole.tokens, math.log(max(hole.confidence, 1e-9)))
 
-    def _mended(self, work: Work, index: int, filled: Filled, hole: HoleText, again: bool) -> HoleText:
+    def _mended(
+        self, prepared: PreparedRequest, index: int, filled: FilledCanvas, hole: HoleText, again: bool
+    ) -> HoleText:
         """Re-noises what stands under parse errors and denoises a little more; then cuts back to what parses."""
-        before, after = work.near(index)
-        again = again and not _late(work) and filled.result.finish != "cancelled"
-        spans = error_spans_within(before, hole.text, after, work.language) if again else ()
+        before, after = prepared.near(index)
+        again = again and not _late(prepared) and filled.result.finish != "cancelled"
+        spans = error_spans_within(before, hole.text, after, prepared.language) if again else ()
         if spans and filled.layout.canvas.width <= self.family.max_canvas:
             result = self._renoised(filled, index, hole, [(span.start, span.end) for span in spans])
-            mended = filled_text(self.family, filled.layout, result, index, work.kinds[index])
-            if mended.text.strip() and parse_worse(self._context(work, index, mended.text)) is None:
+            mended = hole_text(self.family, filled.layout, result, index, prepared.kinds[index])
+            if mended.text.strip() and parse_worse(self._context(prepared, index, mended.text)) is None:
                 return mended
-        shorter = cut_back(before, hole.text, after, work.language, work.stop)
+        shorter = cut_back(before, hole.text, after, prepared.language, prepared.stop)
         return hole.cut(shorter) if shorter.strip() else hole
 
-    def _renoised(self, filled: Filled, index: int, hole: HoleText, spans: Sequence[tuple[int, int]]) -> DenoiseResult:
+    def _renoised(
+        self, filled: FilledCanvas, index: int, hole: HoleText, spans: Sequence[tuple[int, int]]
+    ) -> DenoiseResult:
         """A few more steps from the filled canvas, with noise on the tokens of hole `index` that touch `spans`."""
         tokens = filled.result.tokens.clone()
         columns = filled.layout.holes[index]
@@ -147,26 +158,26 @@ class Proposals:
                 tokens[columns.start + slot] = -1
         sampling: SamplingConfig = filled.request.sampling.with_steps(REPAIR_STEPS)
         canvas = replace(filled.layout.canvas, tokens=tokens)
-        return self.canvases.run([replace(filled.request, canvas=canvas, sampling=sampling)])[0]
+        return self.runner.run([replace(filled.request, canvas=canvas, sampling=sampling)])[0]
 
-    def _drafted(self, work: Work, prompt: CausalPrompt, tree: TokenTree) -> tuple[Proposal, bool]:
+    def _drafted(self, prepared: PreparedRequest, prompt: CausalPrompt, tree: TokenTree) -> tuple[Proposal, bool]:
         """The draft, cut back where it breaks the parse, and whether it says something that parses."""
-        before, after = work.near(0)
-        draft = causal_draft(tree, self.family, prompt, work.kinds[0], before, after, work.deadline)
-        self.written = work.before(0) + draft.written
-        leave_if(work.stop)
+        before, after = prepared.near(0)
+        draft = causal_draft(tree, self.family, prompt, prepared.kinds[0], before, after, prepared.deadline)
+        self.last_draft = prepared.before(0) + draft.written
+        leave_if(prepared.stop)
         text, sound = draft.text, bool(draft.text.strip())
-        if sound and parse_worse(self._context(work, 0, text)):
-            shorter = cut_back(before, text, after, work.language, work.stop)
+        if sound and parse_worse(self._context(prepared, 0, text)):
+            shorter = cut_back(before, text, after, prepared.language, prepared.stop)
             text, sound = shorter or text, bool(shorter)
         return Proposal(text, ["causal"], len(self.family.tokens.encode(text))), sound
 
-    def _copies(self, work: Work) -> list[Proposal]:
+    def _copies(self, prepared: PreparedRequest) -> list[Proposal]:
         """From the file and its neighbours."""
-        kind, before, after = work.kinds[0], work.before(0), work.after(0)
-        sources = [neighbour.text for neighbour in work.request.neighbours]
+        kind, before, after = prepared.kinds[0], prepared.before(0), prepared.after(0)
+        sources = [neighbour.text for neighbour in prepared.request.neighbours]
         copies = []
-        for draft in drafts(before, after, work.language, sources, COPY_DRAFTS, kind.one_line):
+        for draft in drafts(before, after, prepared.language, sources, COPY_DRAFTS, kind.one_line):
             text = draft.text.rstrip("\n") + "\n" * kind.whole_lines
             copies.append(
                 Proposal(
@@ -180,7 +191,7 @@ class Proposals:
             )
         return copies
 
-    def _seams(self, work: Work, filled: Filled, index: int, texts: Sequence[str]) -> list[float]:
+    def _seams(self, prepared: PreparedRequest, filled: FilledCanvas, index: int, texts: Sequence[str]) -> list[float]:
         """Mean log-probability of each text and the SEAM tokens after it, by what stands before them.
 
         The denoiser's own probabilities say little of the seam: neighbours can be sure and yet wrong together.
@@ -191,12 +202,12 @@ class Proposals:
         seam = [token for token in canvas[columns.stop :] if token not in unfilled][:SEAM]
         written = [[*self.family.tokens.encode(columns.healed + text.rstrip("\n")), *seam] for text in texts]
         model, cache = self.denoiser.model, self.denoiser.cache
-        scores = causal_log_probabilities(model, cache, filled.layout.prompt, known, written, work.stop)
+        scores = causal_log_probabilities(model, cache, filled.layout.prompt, known, written, prepared.stop)
         return [float(one.mean()) if len(one) else -math.inf for one in scores]
 
-    def _context(self, work: Work, index: int, text: str) -> CheckContext:
-        before, after = work.near(index)
-        return CheckContext(before, text, after, work.language)
+    def _context(self, prepared: PreparedRequest, index: int, text: str) -> CheckContext:
+        before, after = prepared.near(index)
+        return CheckContext(before, text, after, prepared.language)
 
 
 def _distinct(proposals: Iterable[Proposal]) -> list[Proposal]:
@@ -231,8 +242,8 @@ def _evidence(proposal: Proposal, seam: float, middle: Tensor, ways: Sequence[tu
     )
 
 
-def _late(work: Work) -> bool:
-    return work.deadline is not None and time.monotonic() >= work.deadline
+def _late(prepared: PreparedRequest) -> bool:
+    return prepared.deadline is not None and time.monotonic() >= prepared.deadline
 
 
 def _alike(one: str, other: str) -> bool:

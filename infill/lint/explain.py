@@ -37,8 +37,8 @@ class Explainer:
 
     def __init__(self, completer: Completer) -> None:
         self.completer = completer
-        if completer.family.question("") is None:
-            raise InputError(cannot_explain(completer.settings.model))
+        if completer.family.instruction_prompt("") is None:
+            raise InputError(cannot_explain(completer.model.name))
 
     def explained(self, request: LintRequest, found: Sequence[Finding], stop: Stop | None = None) -> list[Finding]:
         """The findings, each with a sentence where the model had one. stop: asked before every step; Cancelled is
@@ -48,20 +48,20 @@ class Explainer:
     def explain(self, request: LintRequest, finding: Finding, stop: Stop | None = None) -> str | None:
         """One sentence of at most LONGEST characters on one line; None where the model said nothing."""
         leave_if(stop)
-        family, sampling = self.completer.family, self.completer.sampling
-        question = family.question(_question(request, finding))
-        assert question is not None
+        family, sampling = self.completer.family, self.completer.model.sampling
+        prompt = family.instruction_prompt(_question(request, finding))
+        assert prompt is not None
         asked = DenoiseRequest(
-            question.prompt,
+            prompt.tokens,
             Canvas.of(Hole(SLOTS)),
             sampling.with_steps(self.completer.settings.steps),
             self.completer.settings.seed,
-            banned=torch.tensor(question.banned),
+            banned=torch.tensor(prompt.banned),
             deadline=time.monotonic() + DEADLINE_S,
             stop=stop,
         )
         tokens = self.completer.denoiser.run([asked])[0].tokens.tolist()
-        said = takewhile(lambda token: token not in question.ends, tokens)
+        said = takewhile(lambda token: token not in prompt.ends, tokens)
         return one_sentence(family.tokens.decode(list(said)))
 
 

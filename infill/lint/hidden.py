@@ -16,7 +16,7 @@ from engine.errors import Stop, leave_if
 from infill.code.context import ContextBudget, show_context
 from infill.findings import LintRequest
 from infill.lint.kinds import Edit
-from infill.prompts.prompt import Family, Layout, TextHole
+from infill.prompts.prompt import Family, HoleKind, Layout
 
 LONGEST = 16  # tokens of a place that is worth hiding
 
@@ -62,7 +62,7 @@ class Hidden:
         slots = max(len(tokens.encode(part)) for part in (text[edit.start : edit.end], edit.replacement)) + 1
         if slots > LONGEST or not one_line:
             return None
-        layout = self.family.lay_out(shown, (TextHole(True, False),), (), (slots,))
+        layout = self.family.lay_out(shown, (HoleKind(True, False),), (), (slots,))
         columns = layout.holes[0]
         written = [tokens.encode(columns.healed + part) for part in (text[edit.start : edit.end], edit.replacement)]
         if null is None and len(written[0]) != len(written[1]):

@@ -21,7 +21,7 @@ from engine.token_tree import TokenTree
 from infill.code.context import ContextBudget, show_context
 from infill.findings import LintRequest, Range
 from infill.lint.kinds import Edit
-from infill.prompts.prompt import CausalPrompt, Family, TextHole
+from infill.prompts.prompt import CausalPrompt, Family, HoleKind
 from infill.prompts.text_tokens import TextTokens
 
 STRETCH = 1000  # characters, at most, that are read together where lines allow
@@ -124,7 +124,7 @@ class Likelihood:
 
     def _prompt(self, request: LintRequest, stretch: Range) -> CausalPrompt | None:
         shown = show_context(request.text, *stretch, request.language, request.path, request.neighbours, self.budget)
-        return self.family.causal_prompt(shown, TextHole(one_line=False, whole_lines=True))
+        return self.family.causal_prompt(shown, HoleKind(one_line=False, whole_lines=True))
 
     def _first_look(
         self, tree: TokenTree, read: _Stretch, edits: Sequence[Edit]

@@ -131,8 +131,8 @@ class Spy:
     def __init__(self, completer: Completer) -> None:
         self.requests: list[DenoiseRequest] = []
         self.results: list[DenoiseResult] = []
-        self.run = completer.canvases.run
-        completer.canvases.run = self  # type: ignore[method-assign, assignment]
+        self.run = completer.runner.run
+        completer.runner.run = self  # type: ignore[method-assign, assignment]
 
     def __call__(self, requests: Sequence[DenoiseRequest], on_step: object = None) -> list[DenoiseResult]:
         results = self.run(requests)
@@ -199,9 +199,7 @@ def test_causal_decoding_stops_at_the_end(completer: Completer, monkeypatch: pyt
     assert isinstance(banned, list) and isinstance(first, list)
     assert completer.family.null_token in banned
     assert not {*tokens.line_breaks} & {*banned}, "a line must be able to end"
-    assert all(tokens.bytes_of[token].startswith(b" ") for token in first), (
-        "tokens start as the typed prefix"
-    )
+    assert all(tokens.bytes_of[token].startswith(b" ") for token in first), "tokens start as the typed prefix"
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -135,9 +135,7 @@ def test_thresholds_by_the_share_they_show(calibration: ConfidenceCurve) -> None
 
 
 @pytest.mark.parametrize("precision, threshold", [(1.0, 0.8), (0.75, 0.6), (0.7, 0.6), (0.5, 0.4), (0.0, 0.4)])
-def test_lowest_threshold_with_a_precision(
-    calibration: ConfidenceCurve, precision: float, threshold: float
-) -> None:
+def test_lowest_threshold_with_a_precision(calibration: ConfidenceCurve, precision: float, threshold: float) -> None:
     point = calibration.lowest(precision)
     assert point is not None and point.threshold == threshold
 

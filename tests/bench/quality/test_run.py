@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def load_with_two_steps(settings: Settings) -> Completer:
         completer = load(settings)
-        completer.sampling = completer.sampling.with_steps(2)
+        completer.model = replace(completer.model, sampling=completer.model.sampling.with_steps(2))
         return completer
 
     monkeypatch.setattr(quality, "load_completer", load_with_two_steps)

@@ -10,20 +10,20 @@ import torch
 from engine.canvas import Canvas, Known
 from engine.canvas import Hole as Slots
 from engine.denoiser import Denoiser, DenoiseRequest, DenoiseResult
-from infill.complete.canvas_text import HoleText, filled_text, step_view
-from infill.prompts.prompt import HoleColumns, Layout, TextHole
+from infill.complete.canvas_text import HoleText, hole_text, step_view
+from infill.prompts.prompt import HoleColumns, HoleKind, Layout
 from tests.infill.fakes import FEW_STEPS, NULL, pocket, pocket_tokens, tiny_model
 
-IN_LINE, LINE, BLOCK = TextHole(True, False), TextHole(True, True), TextHole(False, True)
+IN_LINE, LINE, BLOCK = HoleKind(True, False), HoleKind(True, True), HoleKind(False, True)
 
 
-def filled(slots: Sequence[int], kind: TextHole = IN_LINE, healed: str = "") -> HoleText:
+def filled(slots: Sequence[int], kind: HoleKind = IN_LINE, healed: str = "") -> HoleText:
     """The text of a hole whose slots came out as given, each at probability one half."""
     layout = Layout([1], Canvas.of(Known([50]), Slots(len(slots))), (HoleColumns(1, 1 + len(slots), healed),), ())
     half = torch.full((len(slots),), 0.5).log()
     columns = torch.arange(1, 1 + len(slots))
     result = DenoiseResult(torch.tensor([50, *slots]), columns, half, -half, 1, "stable", 1, 1)
-    return filled_text(pocket(), layout, result, 0, kind)
+    return hole_text(pocket(), layout, result, 0, kind)
 
 
 def encode(text: str) -> list[int]:

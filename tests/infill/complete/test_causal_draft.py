@@ -14,14 +14,14 @@ from engine.key_values import KeyValues
 from engine.token_tree import TokenTree
 from infill.code.context import show_context
 from infill.complete.causal_draft import CausalDraft, block_end, causal_draft, without_what_follows
-from infill.prompts.prompt import CausalPrompt, TextHole
+from infill.prompts.prompt import CausalPrompt, HoleKind
 from tests.infill.fakes import pocket, pocket_tokens, tiny_model
 
-LINE, REST, BLOCK = TextHole(True, True), TextHole(True, False), TextHole(False, True)
+LINE, REST, BLOCK = HoleKind(True, True), HoleKind(True, False), HoleKind(False, True)
 
 
 def written(
-    monkeypatch: pytest.MonkeyPatch, text: str, kind: TextHole, before: str = "x = ", after: str = "", typed: str = ""
+    monkeypatch: pytest.MonkeyPatch, text: str, kind: HoleKind, before: str = "x = ", after: str = "", typed: str = ""
 ) -> tuple[CausalDraft, list[int]]:
     """The draft of an encoder that writes `text`, and the tokens that were asked of it."""
     asked: list[int] = []
@@ -87,7 +87,7 @@ def test_where_a_block_ends(text: str, end: int | None) -> None:
         ("x", "\n", REST, "x"),
     ],
 )
-def test_what_stands_after_the_hole_is_not_written_twice(text: str, after: str, kind: TextHole, kept: str) -> None:
+def test_what_stands_after_the_hole_is_not_written_twice(text: str, after: str, kind: HoleKind, kept: str) -> None:
     assert without_what_follows(text, after, kind) == kept
 
 

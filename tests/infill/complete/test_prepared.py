@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from infill.code.syntax import parse
-from infill.complete.work import NEAR_CHARS, make_ready
+from infill.complete.prepared import NEAR_CHARS, prepare
 from tests.infill.fakes import pocket, request
 
 FUNCTION = "def function_{}(first, second):\n    return first + second\n\n\n"
 
 
 def near(text: str) -> tuple[str, str]:
-    return make_ready(request(text), pocket().budget).near(0)
+    return prepare(request(text), pocket().budget).near(0)
 
 
 def test_a_file_of_usual_size_is_seen_whole() -> None:

@@ -14,7 +14,7 @@ from engine.errors import InputError, Stop
 from infill.code.context import ContextBudget, ShownContext, show_context
 from infill.code.indentation import expects_block
 from infill.code.languages import detect
-from infill.prompts.prompt import TextHole
+from infill.prompts.prompt import HoleKind
 from infill.request import Hole, InfillRequest
 
 NEAR_CHARS = 20_000
@@ -22,7 +22,7 @@ _MARGIN = re.compile(r"\n\n(?=[a-z_@])")  # a paragraph of prose would begin wit
 
 
 @dataclass
-class Work:
+class PreparedRequest:
     """`text` has "\\n" line ends and `holes` are offsets into it, in order; `originals` are the same holes in
     the request's text. deadline: time.monotonic(). shown: what the model sees around the holes. stop: whether the
     answer is no longer wanted, asked between all stages. `fillings`: what was found for the first of the holes."""
@@ -34,7 +34,7 @@ class Work:
     language: str | None
     deadline: float | None
     shown: ShownContext
-    kinds: tuple[TextHole, ...] = ()
+    kinds: tuple[HoleKind, ...] = ()
     stop: Stop | None = None
     fillings: list[str] = field(default_factory=list)
 
@@ -80,7 +80,7 @@ class Work:
         return [self.text[one.end : other.start] for one, other in pairs]
 
 
-def make_ready(request: InfillRequest, budget: ContextBudget, stop: Stop | None = None) -> Work:
+def prepare(request: InfillRequest, budget: ContextBudget, stop: Stop | None = None) -> PreparedRequest:
     """The request with the context that fits `budget`.
 
     Raises InputError where there is no hole, or one lies outside the text or within another.
@@ -101,18 +101,18 @@ def make_ready(request: InfillRequest, budget: ContextBudget, stop: Stop | None 
     deadline = None if request.deadline_ms is None else time.monotonic() + request.deadline_ms / 1000
     first, last = holes[0].start, holes[-1].end
     shown = show_context(unix, first, last, language, request.path, request.neighbours, budget)
-    work = Work(request, unix, holes, originals, language, deadline, shown, stop=stop)
-    work.kinds = tuple(_kind(work, index) for index in range(len(holes)))
-    return work
+    prepared = PreparedRequest(request, unix, holes, originals, language, deadline, shown, stop=stop)
+    prepared.kinds = tuple(_kind(prepared, index) for index in range(len(holes)))
+    return prepared
 
 
-def one_by_one(work: Work) -> Iterator[tuple[InfillRequest, Hole]]:
-    """A request of its own for each hole, with the original hole. `work.fillings` must have grown by the time
+def one_hole_requests(prepared: PreparedRequest) -> Iterator[tuple[InfillRequest, Hole]]:
+    """A request of its own for each hole, with the original hole. `prepared.fillings` must have grown by the time
     the next one is asked for; holes further down are empty."""
-    for index, original in enumerate(work.originals):
-        before, after = work.before(index), work.after(index)
-        hole = Hole(len(before), len(before) + len(work.replaced(index)))
-        yield replace(work.request, text=before + work.replaced(index) + after, holes=(hole,)), original
+    for index, original in enumerate(prepared.originals):
+        before, after = prepared.before(index), prepared.after(index)
+        hole = Hole(len(before), len(before) + len(prepared.replaced(index)))
+        yield replace(prepared.request, text=before + prepared.replaced(index) + after, holes=(hole,)), original
 
 
 def _line_end_whole(text: str, offset: int) -> int:
@@ -124,14 +124,14 @@ def _unix_offsets(text: str, hole: Hole) -> tuple[int, int]:
     return hole.start - text.count("\r\n", 0, hole.start), hole.end - text.count("\r\n", 0, hole.end)
 
 
-def _kind(work: Work, index: int) -> TextHole:
+def _kind(prepared: PreparedRequest, index: int) -> HoleKind:
     """Whole lines where the hole begins and ends at line starts; one line unless a block is asked for or
     expected."""
-    before, replaced, after = work.before(index), work.replaced(index), work.after(index)
+    before, replaced, after = prepared.before(index), prepared.replaced(index), prepared.after(index)
     at_start = not before or before.endswith("\n")
     at_next_line = replaced.endswith("\n") if replaced else not after.startswith("\n")
-    lines = work.request.lines
+    lines = prepared.request.lines
     if lines == "auto":
         several = "\n" in replaced.rstrip("\n")
-        lines = "block" if several or expects_block(before + after, len(before), work.language) else "one"
-    return TextHole(one_line=lines == "one", whole_lines=at_start and at_next_line)
+        lines = "block" if several or expects_block(before + after, len(before), prepared.language) else "one"
+    return HoleKind(one_line=lines == "one", whole_lines=at_start and at_next_line)

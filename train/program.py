@@ -26,7 +26,7 @@ def reports_errors(main: Main) -> Main:
         try:
             return main(*arguments, **options)
         except GessoError as error:
-            Console(stderr=True, highlight=False).print(str(error), style="red", markup=False)
+            Console(stderr=True, highlight=False, soft_wrap=True).print(str(error), style="red", markup=False)
             raise typer.Exit(FAILED) from None
 
     return guarded  # type: ignore[return-value]

@@ -1,8 +1,8 @@
 """From keystroke to suggestion: real code typed anew, as people type, through the real server over stdio.
 
-Run `python -m bench.service.keystrokes`. Each scenario under bench/scenarios is a file and the regions of it that are typed
-again: with pauses, mistakes and deletions, accepting a suggestion that is right. `--cut FILE` makes a new one. The
-committed result is the baseline: `--baseline` compares with it. Must not know how the server finds a suggestion.
+Run `python -m bench.service.keystrokes`. Each scenario under bench/scenarios is a file and the regions of it that are
+typed again: with pauses, mistakes and deletions, accepting a suggestion that is right. `--cut FILE` makes a new one.
+The committed result is the baseline: `--baseline` compares with it. Must not know how the server finds a suggestion.
 """
 
 from __future__ import annotations

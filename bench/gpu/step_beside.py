@@ -58,15 +58,24 @@ def sharing(theirs: Any, config: ModelConfig, device: torch.device) -> Diffusion
 
 
 @torch.inference_mode()
-def likeliest(ours: TextModel, theirs: Any, prompt: Tensor, canvas: Tensor) -> float:
-    """The share of columns with the same likeliest token on both sides in the first step."""
-    cache = DynamicCache(config=theirs.config.text_config)
-    expected = theirs(input_ids=prompt[None], decoder_input_ids=canvas[None], past_key_values=cache).logits[0]
-    with PrefixCache(ours).encoded(prompt.tolist()) as lease:
+def our_logits(model: TextModel, prompt: Tensor, canvas: Tensor) -> Tensor:
+    """Logits [canvas, vocab] of this engine's first step over `canvas`, a tensor of noise."""
+    with PrefixCache(model).encoded(prompt.tolist()) as lease:
         memory = CanvasMemory(lease.kv, len(canvas))
-        belief = torch.zeros_like(ours.embed(canvas[None]))
-        hidden = ours.denoise(canvas[None], belief, memory.positions(), memory.masks(), memory)
-        found = ours.logits(hidden)[0]
+        belief = torch.zeros_like(model.embed(canvas[None]))
+        return model.logits(model.denoise(canvas[None], belief, memory.positions(), memory.masks(), memory))[0]
+
+
+@torch.inference_mode()
+def their_logits(model: Any, prompt: Tensor, canvas: Tensor) -> Tensor:
+    """The same of transformers' model."""
+    cache = DynamicCache(config=model.config.text_config)
+    logits: Tensor = model(input_ids=prompt[None], decoder_input_ids=canvas[None], past_key_values=cache).logits[0]
+    return logits
+
+
+def same_likeliest(found: Tensor, expected: Tensor) -> float:
+    """The share of columns with the same likeliest token. found, expected: logits [canvas, vocab]."""
     return float((found.argmax(-1) == expected.argmax(-1)).float().mean())
 
 
@@ -105,7 +114,7 @@ def main(
     generator = torch.Generator().manual_seed(0)
     prompt = torch.randint(3, 250, (context,), generator=generator).to(device)
     noise = torch.randint(3, 250, (canvas,), generator=generator).to(device)
-    same = likeliest(ours, theirs, prompt, noise)
+    same = same_likeliest(our_logits(ours, prompt, noise), their_logits(theirs, prompt, noise))
 
     def run_ours(steps: int) -> None:
         sampling = SamplingConfig(max_steps=steps, confidence_threshold=NEVER)

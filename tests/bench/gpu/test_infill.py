@@ -10,11 +10,12 @@ import torch
 
 pytest.importorskip("triton")
 
+from bench.gpu import agreement, step_beside  # noqa: E402
 from bench.gpu import infill as infill_gpu  # noqa: E402
-from bench.gpu import step_beside  # noqa: E402
 from bench.gpu.infill import Requests, Shape, measure  # noqa: E402
 from bench.gpu.step_shapes import BUILDS, TINY, random_plain_model  # noqa: E402
 from bench.gpu.step_theirs import random_theirs  # noqa: E402
+from bench.speed.parity import RANDOM_MODELS, SMALL_VISION, write_random  # noqa: E402
 from engine.checkpoints.tensor_views import checkpoint_views  # noqa: E402
 from engine.config import ModelConfig  # noqa: E402
 from engine.errors import InputError  # noqa: E402
@@ -67,6 +68,17 @@ def test_both_sides_have_the_same_weights_and_input() -> None:
         assert torch.equal(view, state[name]), name
     assert ours.layers[0].experts.down_proj.data_ptr() == state["model.decoder.layers.0.experts.down_proj"].data_ptr()  # type: ignore[union-attr, operator]
     prompt, canvas = torch.arange(3, 20), torch.arange(30, 38)
-    assert step_beside.likeliest(ours, theirs, prompt, canvas) == 1.0
+    expected = step_beside.their_logits(theirs, prompt, canvas)
+    assert step_beside.same_likeliest(step_beside.our_logits(ours, prompt, canvas), expected) == 1.0
     ours.embed_tokens.weight[:100] = 0
-    assert step_beside.likeliest(ours, theirs, prompt, canvas) < 1.0
+    assert step_beside.same_likeliest(step_beside.our_logits(ours, prompt, canvas), expected) < 1.0
+
+
+def test_a_model_folder_agrees_with_transformers_and_with_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agreement, "choose_dtype", lambda device, name: torch.float32)
+    write_random({**RANDOM_MODELS["pocket, one expert"], "canvas_length": 16, "vision_config": SMALL_VISION}, tmp_path)
+    same, difference = agreement.with_transformers(tmp_path, CPU)
+    assert same == 1.0 and difference < 1e-3
+    assert all(tokens and difference < 1e-6 for tokens, difference in agreement.with_cpu(tmp_path, CPU))

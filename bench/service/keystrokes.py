@@ -1,8 +1,8 @@
 """From keystroke to suggestion: types real code as a person does, through the language server over stdio.
 
 `python -m bench.service.keystrokes` plays the scenarios in bench/scenarios: files with regions that are typed again,
-with pauses, typing mistakes and deletions. Right suggestions are accepted. `--cut FILE` makes a new scenario; `--baseline
-FILE` compares with the figures of an earlier run. Must not know how the server finds a suggestion.
+with pauses, typing mistakes and deletions. Right suggestions are accepted. `--cut FILE` makes a new scenario;
+`--baseline FILE` compares with the figures of an earlier run. Must not know how the server finds a suggestion.
 """
 
 from __future__ import annotations

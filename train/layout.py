@@ -89,17 +89,17 @@ def prompt_tokens(far_prefix: Tokens, far_suffix: Tokens, language: int) -> Toke
     return np.concatenate((head, far_suffix, np.array([PREFIX], dtype=np.int64), far_prefix))
 
 
-def cut_prefix(file: FileTokens, end: int, room: int, config: LayoutConfig, rng: np.random.Generator) -> Tokens:
-    """The last `room` tokens before `end`, often after a header (see LayoutConfig) of at most half of them."""
+def cut_prefix(file: FileTokens, end: int, size: int, config: LayoutConfig, rng: np.random.Generator) -> Tokens:
+    """The last `size` tokens before `end`, often after a header (see LayoutConfig) of at most half of them."""
     header = np.empty(0, dtype=np.int64)
     if len(file.neighbour):
         header = file.neighbour
-    elif end > room and rng.random() < 0.5:
+    elif end > size and rng.random() < 0.5:
         lines = file.newlines[(file.newlines > 0) & (file.newlines <= config.header)]
         header = file.tokens[: int(lines[-1]) if len(lines) else 0]
-    if 2 * len(header) > room:
+    if 2 * len(header) > size:
         header = header[:0]
-    return np.concatenate((header, file.tokens[max(0, end - (room - len(header))) : end]))
+    return np.concatenate((header, file.tokens[max(0, end - (size - len(header))) : end]))
 
 
 def choose_hole(
@@ -174,10 +174,10 @@ def diffusion_rows(
         consumed = max(consumed, start + len(canvas) - int((canvas == NULL).sum()))
         canvases.append((canvas, hole, weight, shown))
     far_suffix = file.tokens[consumed : consumed + int(rng.integers(0, config.far_suffix + 1))]
-    room = config.prompt_beside_canvas - 4 - len(far_suffix)
+    size = config.prompt_beside_canvas - 4 - len(far_suffix)
     if rng.random() < 0.2:
-        room = int(rng.integers(0, room + 1))
-    prompt = prompt_tokens(cut_prefix(file, start, room, config, rng), far_suffix, file.language)
+        size = int(rng.integers(0, size + 1))
+    prompt = prompt_tokens(cut_prefix(file, start, size, config, rng), far_suffix, file.language)
     return [Row(prompt, *canvas) for canvas in canvases]
 
 

@@ -118,11 +118,11 @@ __legacy__ = __import__("types").SimpleNamespace(**globals())
 
 
 def _fetch_pypi(source: Source, folder: Path) -> Path:
-    wanted = source.name + (f"=={source.version}" if source.version else "")
+    requirement = source.name + (f"=={source.version}" if source.version else "")
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-cache-dir", "-d", "."]
     if source.ecosystem == "pypi":
         try:
-            _client([*pip, "--only-binary", ":all:", wanted], folder, timeout=90)
+            _client([*pip, "--only-binary", ":all:", requirement], folder, timeout=90)
             return _newest(folder)
         except Skipped:
             pass  # try the source distribution
@@ -132,14 +132,14 @@ def _fetch_pypi(source: Source, folder: Path) -> Path:
             module.parent.mkdir(exist_ok=True)
             module.write_text(_BACKEND)
         Path(backends, "setuptools/__init__.py").touch()
-        source_only = ["--no-binary", ":all:", "--use-pep517", "--no-build-isolation", wanted]
+        source_only = ["--no-binary", ":all:", "--use-pep517", "--no-build-isolation", requirement]
         _client([*pip, *source_only], folder, timeout=90, PYTHONPATH=backends)
     return _newest(folder)
 
 
 def _fetch_npm(source: Source, folder: Path) -> Path:
-    wanted = source.name + (f"@{source.version}" if source.version else "")
-    _client(["npm", "pack", "--silent", "--ignore-scripts", wanted], folder)
+    requirement = source.name + (f"@{source.version}" if source.version else "")
+    _client(["npm", "pack", "--silent", "--ignore-scripts", requirement], folder)
     return _newest(folder, "*.tgz")
 
 

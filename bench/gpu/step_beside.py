@@ -141,7 +141,7 @@ def main(
         "Same likeliest token: share of columns in a first step. Random weights make near ties likely.",
         *([DRY_RUN] if tiny else []),
     ]
-    report = Report("A step beside transformers", conditions(device), HEADER, rows, notes, figures)
+    report = Report("A step compared with transformers", conditions(device), HEADER, rows, notes, figures)
     report.write(name, out)
     report.show()
 

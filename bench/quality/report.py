@@ -45,7 +45,7 @@ STYLE = {
 @dataclass(frozen=True)
 class QualityReport:
     """conditions: all that the figures depend on. judged: the method whose confidence is calibrated. threshold: the
-    one it ran with. gap: names of the methods with fixed length, null slots and true length. wanted: the precision for
+    one it ran with. gap: names of the methods with fixed length, null slots and true length. target: the precision for
     which a threshold is sought."""
 
     conditions: Mapping[str, Any]
@@ -53,7 +53,7 @@ class QualityReport:
     judged: str
     threshold: float
     gap: tuple[str, str, str]
-    wanted: float | None = None
+    target: float | None = None
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -110,7 +110,7 @@ class QualityReport:
 
     def summary(self) -> dict[str, Any]:
         """Conditions and figures of the tables, without single outcomes."""
-        lowest = self.calibration.lowest(self.wanted) if self.wanted is not None else None
+        lowest = self.calibration.lowest(self.target) if self.target is not None else None
         return {
             "conditions": dict(self.conditions),
             "table": [asdict(row) for row in self.rows],
@@ -121,7 +121,7 @@ class QualityReport:
                 "area": self.calibration.area(),
                 "threshold": self.threshold,
                 "points": [asdict(point) for point in self.points],
-                "wanted_precision": self.wanted,
+                "target_precision": self.target,
                 "lowest_threshold": asdict(lowest) if lowest else None,
             },
             "length_gap": asdict(self.length_gap) if self.length_gap else None,
@@ -152,8 +152,8 @@ class QualityReport:
                 f"Area under the ROC curve of the confidence: {area:.2f}, over the {passing} of "
                 f"{self.calibration.holes} holes that pass the other checks; the threshold is {self.threshold:g}."
             )
-        if self.wanted is not None:
-            found.append(self._lowest_in_words(self.wanted))
+        if self.target is not None:
+            found.append(self._lowest_in_words(self.target))
         if self.length_gap:
             found.append(_gap_in_words(self.length_gap, self.gap))
         return found
@@ -162,12 +162,12 @@ class QualityReport:
         batch = self.conditions["batch"]
         return "one request at a time" if batch == 1 else f"a hole's share of a batch of at most {batch}"
 
-    def _lowest_in_words(self, wanted: float) -> str:
-        point = self.calibration.lowest(wanted)
+    def _lowest_in_words(self, target: float) -> str:
+        point = self.calibration.lowest(target)
         if point is None:
-            return f"On these holes no threshold makes {wanted:.0%} of the shown answers right."
+            return f"On these holes no threshold makes {target:.0%} of the shown answers right."
         return (
-            f"The lowest threshold with at least {wanted:.0%} right on these holes is {point.threshold:.4f}: it shows "
+            f"The lowest threshold with at least {target:.0%} right on these holes is {point.threshold:.4f}: it shows "
             f"{point.shown:.1%}, and {point.right} of these {point.count} are right ({_interval(point.interval)})."
         )
 

@@ -24,7 +24,7 @@ from bench.report import RESULTS, Report, conditions
 from engine.ops.linear import Product, can_pack
 from train.program import reports_errors
 
-VOCAB, HEAD_DIM = 8192, 64
+VOCAB = 8192
 MODELS = {"pocket": (256, 704), "30 M": (512, 1408)}
 ROWS = (1, 40, 96, 192)
 BATCH = 10  # products per measurement, for the resolution of the clock

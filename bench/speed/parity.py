@@ -183,9 +183,9 @@ def measure(folder: Path, dtype: torch.dtype, task: Task, repeats: int, warm_up:
         "ours, one step, line": lambda: ours.cold(line, 1),
     }
     with Progress(transient=True) as progress:
-        bar = progress.add_task("measuring", total=(warm_up + repeats) * len(contestants))
-        interleaved(contestants, warm_up, lambda: progress.advance(bar))
-        times = interleaved(contestants, repeats, lambda: progress.advance(bar))
+        measuring = progress.add_task("measuring", total=(warm_up + repeats) * len(contestants))
+        interleaved(contestants, warm_up, lambda: progress.advance(measuring))
+        times = interleaved(contestants, repeats, lambda: progress.advance(measuring))
     for side in ("theirs", "ours"):
         for canvas in ("",) if side == "theirs" else (", all hole", ", line"):
             pairs = zip(times[f"{side}, infill{canvas}"], times[f"{side}, one step{canvas}"], strict=True)

@@ -169,7 +169,7 @@ def test_prepare(tmp_path: Path, tokenizer_path: Path, tokenizer: Tokenizer) -> 
     for split in ("train", "valid"):
         tokens = np.fromfile(out / f"tokens-{split}.bin", "<u2")
         files, spans = np.load(out / f"files-{split}.npy"), np.load(out / f"spans-{split}.npy")
-        wanted = {
+        expected = {
             (record["text"], LANGUAGE_IDS[record["language"]], record["project"])
             for record in records
             if record["split"] == split
@@ -182,7 +182,7 @@ def test_prepare(tmp_path: Path, tokenizer_path: Path, tokenizer: Tokenizer) -> 
             )
             for file in files
         }
-        assert found == wanted
+        assert found == expected
         assert files["start"][0] == 0 and files["end"][-1] == len(tokens)
         assert (files["start"][1:] == files["end"][:-1]).all()
         assert (np.diff(spans["start"].astype(np.int64)) >= 0).all() and len(spans)

@@ -247,7 +247,7 @@ def result(*candidates: Candidate) -> InfillResult:
 def test_the_best_candidate_below_the_threshold_is_kept(completer: Completer) -> None:
     target = hole("x = «1»\ny = 2\n")
     broken = Candidate("(1", 0.9, False, "the code would no longer parse", "model", 2)
-    unsure = Candidate("3", 0.05, False, "the confidence 0.05 is below the bar of 0.15", "copy", 1)
+    unsure = Candidate("3", 0.05, False, "the confidence 0.05 is below the threshold 0.15", "copy", 1)
     fake = FixedCompleter(completer, result(broken, unsure))
     answer = Pipeline("pipeline", fake).fill([Question.of(target)])[0]  # type: ignore[arg-type]
     assert (answer.text, answer.shown, answer.confidence, answer.source, answer.steps) == ("(1", False, 0.9, "model", 5)

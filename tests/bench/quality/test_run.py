@@ -71,7 +71,7 @@ def test_all_methods_answer_the_same_holes_and_everything_is_written(corpus: Pat
     assert conditions["weights"] == weights_digests(POCKET_FOLDER) and not conditions["interrupted"]
     assert (conditions["seed"], conditions["threads"], conditions["languages"]) == (1, 1, ["python"])
     assert {(row["kind"], row["method"]) for row in report["table"]} > {("all", name) for name in names}
-    assert report["calibration"]["method"] == "pipeline" and report["calibration"]["wanted_precision"] == 0.5
+    assert report["calibration"]["method"] == "pipeline" and report["calibration"]["target_precision"] == 0.5
     assert report["length_gap"]["holes"] == 1
     for name in names:
         assert name in shown and f"| {name} |" in markdown.read_text()

@@ -43,8 +43,8 @@ def test_all_clients_start_together_and_each_types_on_its_own_line() -> None:
     run = load(fake, LINES, 3, 6)
     assert len(run.milliseconds) == 6 and run.throughput == pytest.approx(6 / run.seconds)
     for number in range(3):
-        asked = [request for name, request in fake.requests if name == f"client-{number}"]
-        assert asked == [LINES[number].request(more) for more in range(3)]
+        sent = [request for name, request in fake.requests if name == f"client-{number}"]
+        assert sent == [LINES[number].request(more) for more in range(3)]
 
 
 @pytest.mark.parametrize(("clients", "total", "answers"), [(1, 5, 5), (4, 6, 6), (6, 2, 6)])

@@ -1,4 +1,4 @@
-"""A request to denoise a canvas, and the state of that canvas from step to step.
+"""A request to denoise a canvas, its state from step to step, its result, and the interface of whatever denoises it.
 
 Must not know how a step is made.
 """
@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
+import torch
 from torch import Tensor
 
 from engine.canvas import Canvas
 from engine.config import SamplingConfig
 from engine.errors import Stop
-from engine.prefix_cache import Lease
+from engine.memory import CausalModel
+from engine.prefix_cache import Lease, PromptCache
 
 Finish = Literal["stable", "steps", "deadline", "cancelled"]
 
@@ -69,3 +71,61 @@ class CanvasRun:
     def remaining(self) -> int:
         """How many steps are left."""
         return self.request.sampling.max_steps - self.steps
+
+
+@dataclass(frozen=True)
+class DenoiseResult:
+    """tokens [width] with pinned tokens unchanged; columns [holes]; for the tokens in them, log probabilities at
+    temperature 1 and the entropy of the last step at its temperature, [holes] each, in nats.
+
+    encoded_tokens: prompt tokens that were encoded for this run; the others came from the cache.
+    """
+
+    tokens: Tensor
+    columns: Tensor
+    log_probabilities: Tensor
+    entropy: Tensor
+    steps: int
+    finish: Finish
+    prompt_tokens: int
+    encoded_tokens: int
+
+
+@dataclass
+class Timings:
+    """Milliseconds spent, summed over a call."""
+
+    encode: float = 0.0
+    denoise: float = 0.0
+
+
+StepCallback = Callable[[Sequence[CanvasRun]], bool | None]
+"""Called after every step; returns False to end all runs with their present result."""
+
+
+class CanvasDenoiser(Protocol):
+    """Denoises canvases: `engine.denoiser.Denoiser`, or one request's share of it.
+
+    `run` does all the work. `start`, `step`, `result` and `close` do it step by step.
+    """
+
+    timings: Timings
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def model(self) -> CausalModel: ...
+
+    @property
+    def cache(self) -> PromptCache: ...
+
+    def run(self, requests: Sequence[DenoiseRequest], on_step: StepCallback | None = None) -> list[DenoiseResult]: ...
+
+    def start(self, request: DenoiseRequest) -> CanvasRun: ...
+
+    def step(self, runs: Sequence[CanvasRun]) -> None: ...
+
+    def result(self, run: CanvasRun) -> DenoiseResult: ...
+
+    def close(self, run: CanvasRun) -> None: ...

@@ -125,6 +125,11 @@ def _advice(machine: Mapping[str, Any], models: tuple[Fit, ...], languages: Mapp
         advice.append(f"The 26B model fits in {best.dtype} with 8k of context{speed}: {way}, then {use}.")
     else:
         advice += _why_not_large(machine, large, pocket.runs)
+    if _gpu(machine) is not None:
+        advice.append(
+            "Gesso's kernels and CUDA graphs are experimental: they have not been run on a GPU yet; set GESSO_KERNELS=off "
+            "to do without them."
+        )
     if pocket.runs:
         advice.append("Try it: `gesso infill FILE --at LINE:COL --watch`.")
     absent = [name for name, present in languages.items() if not present]

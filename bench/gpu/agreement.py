@@ -39,8 +39,8 @@ def with_transformers(folder: Path, device: torch.device) -> tuple[float, float]
     dtype = choose_dtype(device, "auto")
     generator = torch.Generator().manual_seed(0)
     prompt, canvas = (torch.randint(FIRST, LAST, (n,), generator=generator).to(device) for n in (1500, 64))
-    theirs: Any = DiffusionGemmaForBlockDiffusion.from_pretrained(folder, dtype=dtype).to(device).eval()
-    expected = their_logits(theirs, prompt, canvas).float().cpu()
+    theirs: Any = DiffusionGemmaForBlockDiffusion.from_pretrained(folder, dtype=dtype)
+    expected = their_logits(theirs.to(device).eval(), prompt, canvas).float().cpu()
     del theirs
     free_memory()
     found = our_logits(load_model(folder, device, dtype), prompt, canvas).float().cpu()

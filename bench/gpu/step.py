@@ -22,9 +22,9 @@ from bench.gpu.common import NEVER, choose_device, choose_formats, first_line, t
 from bench.gpu.step_shapes import BUILDS, TINY, TRUE_26B, random_keys, random_model, step_bytes
 from bench.report import DRY_RUN, RESULTS, Report, conditions, free_memory, peak_gpu_bytes
 from engine.config import ModelConfig, SamplingConfig
-from engine.graphs.fixed_step import MOST_STEPS, Bucket, FixedStep, KeyRoom, Row
+from engine.graphs.fixed_step import MOST_STEPS, Bucket, FixedStep, KeyValueBuffers, Row
 from engine.graphs.recorded_steps import CudaGraphs
-from engine.graphs.step_stats import TOP, few
+from engine.graphs.step_stats import TOP, top_stats
 from engine.key_values import KeyValues
 from engine.models.fused import FusedModel
 from engine.models.text_model import TextModel
@@ -48,7 +48,7 @@ def engine_step(model: TextModel, kv: KeyValues, canvas: int) -> FixedStep:
     """The engine's step for one canvas that is all hole after the prompt of `kv`; may be called many times."""
     config, device = model.config, kv.device
     bucket = Bucket(1, canvas, canvas, kv.length, "none")
-    step = FixedStep(model, bucket, KeyRoom(config, bucket, device, kv.dtype), few)
+    step = FixedStep(model, bucket, KeyValueBuffers(config, bucket, device, kv.dtype), top_stats)
     tokens = torch.randint(0, config.vocab_size, (canvas,), device=device)
     nothing = torch.zeros_like(model.embed(tokens))
     row = Row(

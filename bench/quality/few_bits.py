@@ -25,7 +25,7 @@ from engine.config import SamplingConfig
 from engine.denoiser import Denoiser, DenoiseRequest
 from engine.errors import InputError
 from engine.graphs.recorded_steps import RecordedSteps
-from engine.graphs.step_stats import Read, few, full
+from engine.graphs.step_stats import ComputeStats, exact_stats, top_stats
 from engine.models.text_model import TextModel
 from engine.prefix_cache import PrefixCache
 from engine.scorer import causal_log_probabilities
@@ -78,7 +78,7 @@ def windows(texts: Sequence[list[int]], count: int) -> list[list[int]]:
 
 
 @torch.inference_mode()
-def run_model(model: TextModel, sampling: SamplingConfig, chosen: Sequence[list[int]], read: Read) -> Outputs:
+def run_model(model: TextModel, sampling: SamplingConfig, chosen: Sequence[list[int]], read: ComputeStats) -> Outputs:
     denoiser = Denoiser(model, PrefixCache(model))
     denoiser.recorded = RecordedSteps(model, denoiser.own_draws, None, read)
     sampling = SamplingConfig(STEPS, sampling.entropy_bound, sampling.t_min, sampling.t_max, 1, -1.0, "argmax")
@@ -136,13 +136,13 @@ def main(
     def loaded(build: Path, fp8_keys: bool = False) -> TextModel:
         return load_model(build, device, torch.float32, fp8_keys=fp8_keys)
 
-    builds: dict[str, tuple[Callable[[], TextModel], Path, Read]] = {
-        "in full": (lambda: loaded(folder), folder, full),
-        "keys in fp8": (lambda: loaded(folder, True), folder, full),
-        "32 likeliest tokens": (lambda: loaded(folder), folder, few),
+    builds: dict[str, tuple[Callable[[], TextModel], Path, ComputeStats]] = {
+        "in full": (lambda: loaded(folder), folder, exact_stats),
+        "keys in fp8": (lambda: loaded(folder, True), folder, exact_stats),
+        "32 likeliest tokens": (lambda: loaded(folder), folder, top_stats),
     }
     for path in other or []:
-        builds[path.name] = (lambda path=path: loaded(path)), path, full  # type: ignore[misc]
+        builds[path.name] = (lambda path=path: loaded(path)), path, exact_stats  # type: ignore[misc]
     rows: list[list[str]] = []
     figures: dict[str, Any] = {}
     reference: Outputs | None = None

@@ -1,8 +1,7 @@
 """The text tower of DiffusionGemma: one set of weights, `encode` (causal) and `denoise` (bidirectional).
 
-Source: transformers, `models/diffusion_gemma/modeling_diffusion_gemma.py`, which it is held to in the tests.
-Knows nothing of sampling, of pinned tokens, of files. Where keys and values are kept is the affair of the
-`Memory` handed in.
+Source: transformers, `models/diffusion_gemma/modeling_diffusion_gemma.py`, with which the tests compare it. Must not
+know sampling, pinned tokens, files, or where keys and values are kept: that is up to the `Memory`.
 """
 
 from __future__ import annotations
@@ -93,8 +92,8 @@ class Experts(nn.Module):
 class Layer(nn.Module):
     """Attention, then a dense feed-forward in parallel with a mixture of experts.
 
-    In two halves, with memory and attention between them: the halves know neither a layer's place nor its kind, so that
-    a compiler makes them once for all layers.
+    Split into two halves, with memory and attention between them: the halves know neither the layer's position nor its
+    kind, so a compiler compiles them once for all layers.
     """
 
     encoder_scalar: Tensor
@@ -129,7 +128,7 @@ class Layer(nn.Module):
         return self.attention(self.input_norm(x), rope)
 
     def after_attention(self, x: Tensor, attended: Tensor) -> Tensor:
-        """The rest of the layer, for `x` [batch, length, hidden] and what `attend` returned."""
+        """The rest of the layer, for `x` [batch, length, hidden] and the result of `attend`."""
         x = x + self.post_attention_norm(self.attention.o_proj(attended))
         dense = self.post_mlp_norm(self.mlp(self.pre_mlp_norm(x)))
         sparse = self.post_experts_norm(self._experts(x))
@@ -148,7 +147,7 @@ class Layer(nn.Module):
 
 
 class SelfConditioning(nn.Module):
-    """Adds what the last step believed (a mean of embeddings) to the canvas embeddings."""
+    """Adds the belief of the last step (a mean of embeddings) to the canvas embeddings."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""The model made ready for a GPU: products with weights in any format, everything between them in fused passes.
+"""The model prepared for a GPU: products with weights in any format, everything between them in fused kernels.
 
-The twin of `engine.models.diffusion_gemma`, as `engine.models.packed` is on a CPU: the same passes, the same `Memory`, held to the plain model
-in the tests. Not for training, nor for export. Knows nothing of sampling, of pinned tokens, of files.
+Experimental: compared with the plain model in Triton's interpreter, but never run on a GPU. Neither for training nor
+for export. Must not know sampling, pinned tokens or files.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from engine.ops.experts import gated_gelu
 from engine.ops.norm import RMSNorm
 from engine.quantized import Format, QuantizedWeight, plain, quantize_weight
 
-FUSED_HEAD_ROWS = 64  # up to this many rows the head is multiplied inside the pass over the vocabulary
+FUSED_HEAD_ROWS = 64  # up to so many rows, the product with the head is part of the pass over the vocabulary
 
 Angles = tuple[Tensor, Tensor]
 
 
 def fuse(model: DiffusionGemma, experts: Format = "plain", dense: Format = "plain") -> FusedModel:
-    """The fused twin of `model`, whose weights it shares: quantized ones as they are, plain ones in these formats."""
+    """The fused form of `model`, with shared weights: quantized ones as they are, plain ones in the given formats."""
 
     def convert(name: str, weight: Tensor | QuantizedWeight) -> QuantizedWeight:
         if isinstance(weight, QuantizedWeight):
@@ -45,7 +45,7 @@ def fuse(model: DiffusionGemma, experts: Format = "plain", dense: Format = "plai
 
 
 class FusedLayer:
-    """See `engine.models.diffusion_gemma.Layer`. x: [rows, hidden], the residual stream; normed: the same after the layer's input
+    """`engine.models.diffusion_gemma.Layer`. x: [rows, hidden], the residual stream; normed: x after the layer's input
     norm."""
 
     def __init__(self, layer: Layer, prefix: str, convert: Convert) -> None:
@@ -72,14 +72,15 @@ class FusedLayer:
 
     @property
     def weights(self) -> tuple[QuantizedWeight, ...]:
-        """All that it multiplies with, but for the router."""
+        """All weights of its products, except the router's."""
         return self.qkv, self.out, self.gate_up, self.down, self.experts_gate_up, self.experts_down
 
     def __call__(
         self, x: Tensor, normed: Tensor, angles: Angles, mask: Tensor | None, memory: Memory, index: int,
         next_gain: Tensor, encoder: bool,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """The residual stream after this layer, and the same normed for the next; both [batch, length, hidden]."""
+        """The residual stream after this layer, and the same normed for the next layer; both [batch, length,
+        hidden]."""
         attended = self._attended(normed, angles, mask, memory, index)
         x, (for_dense, for_experts, for_router) = add_normed(
             x, linear(attended, self.out), self.attention_gain, self.eps, self.inner_gains
@@ -104,9 +105,9 @@ class FusedLayer:
 
 
 class FusedModel(TextModel):
-    """See `engine.models.diffusion_gemma.DiffusionGemma`. Shares the parts of `model`, which stays as it is.
+    """See `TextModel`. Shares the parts of `model`, which stays usable.
 
-    convert: makes the weights of the layers that are multiplied with.
+    convert: makes the weights that the layers multiply with.
     """
 
     has_kernels = True
@@ -133,7 +134,7 @@ class FusedModel(TextModel):
     def logit_stats(
         self, hidden: Tensor, temperature: Tensor, top: int, seeds: Tensor | None = None, bias: Tensor | None = None
     ) -> LogitStats:
-        """What a step needs of the logits of normed `hidden` states [rows, hidden]: see `engine.ops.vocabulary`."""
+        """Statistics of the logits of normed `hidden` states [rows, hidden]: see `engine.kernels.vocabulary`."""
         cap = self.config.logit_softcap
         if len(hidden) <= FUSED_HEAD_ROWS:
             return stats_from_hidden(hidden, self.head, cap, temperature, top, seeds, bias)
@@ -152,7 +153,7 @@ class FusedModel(TextModel):
         return normed
 
     def _angles_at(self, positions: Tensor) -> dict[LayerKind, Angles]:
-        """Cosine and sine [batch, length, head_dim / 2] in fp32, kept: all steps of a canvas hand in one tensor."""
+        """Cosine and sine [batch, length, head_dim / 2] in fp32, cached: all steps of a canvas pass the same tensor."""
         if self._angles is None or self._angles[0] is not positions:
             found = {}
             for kind in self._ropes:

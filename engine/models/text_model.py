@@ -79,8 +79,8 @@ class TextModel(nn.Module, ABC):
         """All layers and the last norm, for `x` [batch, length, hidden]."""
 
     def _scale(self) -> Tensor:
-        """sqrt(hidden) rounded to the weights' type, as in training. It is on the CPU: a GPU multiplies with a CPU scalar
-        without waiting."""
+        """sqrt(hidden) rounded to the weights' type, as in training. It is on the CPU: a GPU multiplies with a CPU
+        scalar without waiting."""
         return torch.tensor(self.embed_scale, dtype=self.embed_tokens.weight.dtype, device="cpu")
 
     def _frequency(self, kind: LayerKind, device: torch.device) -> Tensor:

@@ -1,6 +1,6 @@
-"""What one step needs to know of its logits: likeliest token, a sample, entropy, and the few tokens that carry mass.
+"""The statistics of logits that a step needs: likeliest token, a sample, entropy, and the few likeliest tokens.
 
-The plain reference of `engine.kernels.vocabulary`, which never writes the logits. Knows nothing of canvases.
+The plain reference of `engine.kernels.vocabulary`, which never writes the logits. Must not know canvases.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from engine.logit_stats import LogitStats
 
 
 def logit_stats(logits: Tensor, temperature: Tensor, top: int, noise: Tensor | None = None) -> LogitStats:
-    """logits [rows, vocab] in float32, soft-capped, with whatever is banned already lowered; temperature [rows].
+    """logits [rows, vocab] in float32, soft-capped, with banned tokens already lowered; temperature [rows].
 
-    noise [rows, vocab]: standard Gumbel noise; the sample is the argmax of scaled logits and noise, so without noise it
-    is the argmax.
+    noise [rows, vocab]: standard Gumbel noise; the sample is the argmax of scaled logits plus noise, so without noise
+    it is the argmax.
     """
     scaled = logits / temperature[:, None]
     log_probabilities = torch.log_softmax(scaled, dim=-1)

@@ -13,8 +13,9 @@ from torch import Tensor
 from transformers.models.diffusion_gemma.generation_diffusion_gemma import StableAndConfidentStoppingCriteria
 
 from engine.canvas import Canvas, Hole, Known
+from engine.canvas_run import CanvasRun, DenoiseRequest, DenoiseResult
 from engine.config import NoiseConfig, SamplingConfig
-from engine.denoiser import CanvasRun, Denoiser, DenoiseRequest, DenoiseResult
+from engine.denoiser import Denoiser
 from engine.errors import Cancelled
 from engine.models.diffusion_gemma import DiffusionGemma
 from tests.engine.scripted import Recorder, script, two_way
@@ -336,33 +337,3 @@ def test_the_stop_rule_equals_transformers(
     sampling = SamplingConfig(len(story), 1.0, 1.0, 1.0, stability, 0.1)
     result = Denoiser(model).run([DenoiseRequest(PROMPT, Canvas.of(Hole(4)), sampling)])[0]
     assert result.steps == stop_of_transformers(tables, stability, 0.1) == stops[stability]
-
-
-def test_generating_goes_block_after_block(model: DiffusionGemma) -> None:
-    sampling = replace(RESTLESS, max_steps=3)
-    written = Denoiser(model).generate(PROMPT, 25, sampling, seed=6)
-    assert len(written) == 36, "whole canvases of 12"
-    by_hand: list[int] = []
-    for block in range(3):
-        request = DenoiseRequest([*PROMPT, *by_hand], Canvas.of(Hole(12)), sampling, seed=6 + block)
-        by_hand += Denoiser(model).run([request])[0].tokens.tolist()
-    assert written == by_hand
-
-
-def test_generating_ends_with_the_first_end_token(model: DiffusionGemma) -> None:
-    sampling = replace(RESTLESS, max_steps=3)
-    written = Denoiser(model).generate(PROMPT, 36, sampling, seed=6)
-    later = next(token for token in written[12:] if token not in written[:12])
-    end = written.index(later)
-    assert Denoiser(model).generate(PROMPT, 36, sampling, [later], seed=6) == written[: end + 1]
-
-
-def test_generating_can_be_cancelled(model: DiffusionGemma) -> None:
-    steps: list[int] = []
-
-    def watch(runs: Sequence[CanvasRun]) -> bool:
-        steps.append(runs[0].steps)
-        return len(steps) < 5
-
-    written = Denoiser(model).generate(PROMPT, 36, replace(RESTLESS, max_steps=3), on_step=watch)
-    assert len(written) == 24 and steps == [1, 2, 3, 1, 2]

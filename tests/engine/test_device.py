@@ -299,13 +299,13 @@ def test_a_driver_that_does_not_fit_is_named(machine: Path, pretend, monkeypatch
     pretend()
     assert devices.nvidia_driver() is None and describe()["driver"] is None
     monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
-    assert devices.device_trouble("cuda") == "no CUDA driver or GPU was found"
+    assert devices.describe()["no_cuda"] == "no CUDA driver or GPU was found"
     write(
         machine / "proc/driver/nvidia/version",
         "NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.82.01  Wed Oct 27\nGCC version: 12",
     )
     monkeypatch.setattr(torch.version, "cuda", "13.0")
-    found = str(devices.device_trouble("cuda"))
+    found = str(devices.describe()["no_cuda"])
     assert "driver 470.82.01" in found and "CUDA 13.0" in found and "update the driver" in found
     with pytest.raises(ModelError, match="470.82.01"):
         devices.choose_device("cuda")

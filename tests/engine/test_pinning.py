@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from engine.canvas import Canvas, Hole, Known
+from engine.canvas_run import CanvasRun, DenoiseRequest
 from engine.config import SamplingConfig
-from engine.denoiser import CanvasRun, Denoiser, DenoiseRequest
+from engine.denoiser import Denoiser
 from engine.models.diffusion_gemma import DiffusionGemma
 from tests.engine.scripted import Recorder, script, two_way
 from tests.engine.tiny import ours, reference

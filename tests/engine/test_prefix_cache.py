@@ -11,8 +11,9 @@ from torch import Tensor
 
 from engine import prefix_cache
 from engine.canvas import Canvas, Hole
+from engine.canvas_run import DenoiseRequest
 from engine.config import SamplingConfig
-from engine.denoiser import Denoiser, DenoiseRequest
+from engine.denoiser import Denoiser
 from engine.errors import Cancelled, InputError
 from engine.key_values import KeyValues
 from engine.models.diffusion_gemma import DiffusionGemma
@@ -206,7 +207,7 @@ def test_interrupted_reading_keeps_what_was_read(cache: PrefixCache, monkeypatch
 def test_reading_goes_in_smaller_steps_where_somebody_may_stop_it(
     cache: PrefixCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prefix_cache, "WATCHED_CHUNK", 16)
+    monkeypatch.setattr(prefix_cache, "STOPPABLE_CHUNK", 16)
     asked = []
     cache.acquire(PROMPT, stop=lambda: bool(asked.append(len(cache.entries[0].tokens))))
     assert asked == [0, 16, 32]
@@ -289,7 +290,7 @@ def test_a_prompt_that_is_kept_is_taken_rather_than_a_longer_one_cut(cache: Pref
 
 @pytest.mark.parametrize("length", [0, 513])
 def test_a_prompt_that_is_empty_or_too_long_is_refused(cache: PrefixCache, length: int) -> None:
-    with pytest.raises(InputError, match=f"{length} tokens; the model takes 1 to 512"):
+    with pytest.raises(InputError, match=f"{length} tokens, but the model takes 1 to 512"):
         cache.acquire([1] * length)
     assert cache.entries == []
 

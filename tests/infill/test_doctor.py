@@ -76,6 +76,12 @@ def test_a_smaller_gpu_is_told_which_build_fits(free: float, best: str, way: str
     assert models["26b", "int4"].bytes <= 18 * GIB
 
 
+def test_a_gpu_is_called_experimental() -> None:
+    report = examine({**LAPTOP, "gpus": [gpu(23)], "device": "cuda:0", "dtype": "bfloat16"})
+    assert sum("experimental" in sentence for sentence in report.advice) == 1
+    assert not any("experimental" in sentence for sentence in examine(LAPTOP).advice)
+
+
 def test_memory_that_others_hold_is_told() -> None:
     report = examine({**LAPTOP, "gpus": [gpu(10, total=24)], "device": "cuda:0", "dtype": "bfloat16"})
     told = report.advice[0]

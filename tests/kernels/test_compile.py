@@ -20,8 +20,8 @@ triton = pytest.importorskip("triton")
 
 from bench.gpu.step_shapes import BUILDS, TRUE_26B, fused, shapes_of  # noqa: E402
 from engine.config import ModelConfig  # noqa: E402
-from engine.graphs.fixed_step import Bucket, FixedStep, KeyRoom  # noqa: E402
-from engine.graphs.step_stats import few  # noqa: E402
+from engine.graphs.fixed_step import Bucket, FixedStep, KeyValueBuffers  # noqa: E402
+from engine.graphs.step_stats import top_stats  # noqa: E402
 from engine.key_values import KeyValues, PromptMemory  # noqa: E402
 from engine.models.fused import FusedModel  # noqa: E402
 from tests.kernels.fake_gpu import Launch, Recording, fake_gpu  # noqa: E402
@@ -37,7 +37,7 @@ SHAPING = ("FORMAT", "TOKENS", "ROWS", "BLOCK", "D", "HAS_MASK", "TOP_K", "TOP")
 
 
 def one_step(model: FusedModel, bucket: Bucket, keys: torch.dtype) -> FixedStep:
-    step = FixedStep(model, bucket, KeyRoom(model.config, bucket, CUDA, keys), few)
+    step = FixedStep(model, bucket, KeyValueBuffers(model.config, bucket, CUDA, keys), top_stats)
     step()
     return step
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -33,8 +35,9 @@ def routing(case: str) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def multiplied(weight: QuantizedWeight, dtype: torch.dtype) -> Tensor:
-    """What is multiplied with an input of this type: of packed formats always bfloat16."""
-    numbers = weight.product_weight(torch.bfloat16 if weight.format in PACKED else dtype).float()
+    """The weight as kernels use it for an input of this type: packed formats are always rounded to bfloat16."""
+    dtype = torch.bfloat16 if weight.format in PACKED else dtype
+    numbers = replace(weight, row_scales=None).dequantize(dtype).float()
     return numbers if weight.row_scales is None else numbers * weight.row_scales[..., None]
 
 

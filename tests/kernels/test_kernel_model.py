@@ -169,7 +169,7 @@ def test_every_code_of_int4_with_scales_of_any_size(group: int, dtype: torch.dty
     scales = (torch.randn(6, 256 // group) * 10.0 ** torch.randint(-4, 4, (6, 256 // group))).to(dtype)
     quantized = QuantizedWeight("int4", codes, None, scales, group)
     found = quantized_linear(torch.eye(256), quantized)
-    assert torch.equal(found.T, quantized.product_weight(torch.bfloat16).float()), "each product is a weight"
+    assert torch.equal(found.T, quantized.dequantize(torch.bfloat16).float()), "each product is a weight"
 
 
 def test_every_product_of_nvfp4_is_exact() -> None:

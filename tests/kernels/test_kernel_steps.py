@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from engine.canvas import Canvas, Hole, Known
+from engine.canvas_run import DenoiseRequest
 from engine.config import SamplingConfig
-from engine.denoiser import Denoiser, DenoiseRequest
+from engine.denoiser import Denoiser
 from engine.errors import NotFiniteError
 from engine.graphs import recorded_steps
 from engine.graphs.recorded_steps import RecordedSteps
@@ -23,7 +24,7 @@ SAMPLING = SamplingConfig(max_steps=2, confidence_threshold=-1.0, token_choice="
 @pytest.fixture(autouse=True)
 def small_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
     """The interpreter takes a millisecond for what a GPU does in a nanosecond."""
-    for name, value in (("WIDTHS", (8,)), ("LEAST_HOLES", 4), ("LEAST_ROOM", 24)):
+    for name, value in (("WIDTHS", (8,)), ("MIN_HOLES", 4), ("MIN_PROMPT", 24)):
         monkeypatch.setattr(recorded_steps, name, value)
 
 

@@ -15,11 +15,12 @@ import torch
 pytest.importorskip("triton")
 
 from engine.canvas import Canvas, Hole, Known  # noqa: E402
+from engine.canvas_run import DenoiseRequest  # noqa: E402
 from engine.checkpoints.checkpoint import load_model  # noqa: E402
 from engine.checkpoints.export import save_model  # noqa: E402
 from engine.checkpoints.quantizing import KINDS, Kind, quantize_folder  # noqa: E402
 from engine.config import ModelConfig, SamplingConfig  # noqa: E402
-from engine.denoiser import Denoiser, DenoiseRequest  # noqa: E402
+from engine.denoiser import Denoiser  # noqa: E402
 from engine.device_setup import prepare_for_device  # noqa: E402
 from engine.errors import NotFiniteError  # noqa: E402
 from engine.graphs.recorded_steps import RecordedSteps  # noqa: E402

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from engine.autoregressive import decode_greedily
 from engine.canvas import Canvas, Hole, Known
+from engine.canvas_run import DenoiseRequest
 from engine.config import SamplingConfig
-from engine.denoiser import Denoiser, DenoiseRequest
+from engine.denoiser import Denoiser
 from engine.key_values import BatchedCanvasMemory, CanvasMemory, KeyValues, PromptMemory
 from engine.models.diffusion_gemma import DiffusionGemma
 from engine.models.packed import PackedModel, pack

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from engine.canvas import Canvas, Hole, Known
+from engine.canvas_run import DenoiseRequest
 from engine.config import SamplingConfig
-from engine.denoiser import Denoiser, DenoiseRequest
+from engine.denoiser import Denoiser
 from engine.key_values import CanvasMemory, KeyValues
 from engine.models.diffusion_gemma import DiffusionGemma
 from engine.ops import attention
@@ -93,8 +94,8 @@ def test_a_canvas_is_read_as_without_blocks_whatever_stood_behind_it(
             return model.denoise(tokens, belief, memory.positions(), memory.masks(), memory).float()
 
     exact, found = hidden(copy.deepcopy(model).float()), hidden(model)
-    monkeypatch.setattr("engine.key_values.comes_in_blocks", lambda key: False)
-    monkeypatch.setattr("engine.ops.attention.comes_in_blocks", lambda key: False)
+    monkeypatch.setattr("engine.key_values.should_come_in_blocks", lambda key: False)
+    monkeypatch.setattr("engine.ops.attention.should_come_in_blocks", lambda key: False)
     plain = hidden(model)
     assert not torch.equal(found, plain), "both ways were tried"
     assert (found - exact).abs().mean() < 1.2 * (plain - exact).abs().mean(), "they round alike"

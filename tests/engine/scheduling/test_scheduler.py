@@ -12,7 +12,8 @@ from itertools import count
 import pytest
 import torch
 
-from engine.denoiser import CanvasRun, Denoiser, DenoiseRequest, DenoiseResult
+from engine.canvas_run import CanvasRun, DenoiseRequest, DenoiseResult
+from engine.denoiser import Denoiser
 from engine.errors import Cancelled, InputError
 from engine.models.diffusion_gemma import DiffusionGemma
 from engine.scheduling.request import Closed, Order, Priority, TooLate
@@ -244,8 +245,8 @@ def test_what_stands_on_the_engines_thread_is_charged_for_all_that_it_does(model
     scheduler.submit(busy(1.0), Order(client="first")).result(10)
     later[0].result(10)
     scheduler.close()
-    assert scheduler._had[Priority.INLINE, "first"] == 2.0
-    assert scheduler._had[Priority.INLINE, "other"] >= 100.0
+    assert scheduler._used[Priority.INLINE, "first"] == 2.0
+    assert scheduler._used[Priority.INLINE, "other"] >= 100.0
 
 
 def test_an_error_of_one_request_is_its_own(scheduler: Scheduler) -> None:

@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.denoiser import CanvasRun, Denoiser, DenoiseResult
+from engine.canvas_run import CanvasRun, DenoiseResult
+from engine.denoiser import Denoiser
 from engine.errors import Cancelled, is_memory_error
 from engine.models.diffusion_gemma import DiffusionGemma
 from engine.prefix_cache import PrefixCache

@@ -16,7 +16,7 @@ from infill.backends.backend import BackendRefused
 from infill.backends.judged import Spent, Written, judged
 from infill.backends.remote import Remote
 from infill.code.context import ContextBudget
-from infill.complete.causal_draft import block_end, without_what_follows
+from infill.complete.causal_draft import block_end, without_suffix
 from infill.complete.prepared import PreparedRequest, one_hole_requests, prepare
 from infill.findings import Finding, LintRequest
 from infill.request import HoleCompletion, InfillRequest, InfillResult
@@ -104,7 +104,7 @@ class AutoregressiveBackend:
             opened = before[before.rfind("\n") + 1 :]
             end = block_end(opened + text)
             text = text if end is None else text[: max(0, end - len(opened))]
-        text = without_what_follows(text.partition("\ufffd")[0], after, kind)
+        text = without_suffix(text.partition("\ufffd")[0], after, kind)
         if kind.whole_lines:
             text = text.rstrip() + "\n" if text.strip() else ""
         scores = [one for one in (told or {}).get("token_logprobs") or () if isinstance(one, (int, float))]

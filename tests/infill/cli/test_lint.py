@@ -180,7 +180,7 @@ def test_a_model_that_cannot_explain_says_so_before_anything_is_loaded(
     Path("app.py").write_text(CODE)
     told = gesso("--explain")
     assert told.exit_code == 2 and told.stdout == ""
-    assert told.stderr.count("\n") == 1 and "pocket follows no instructions" in told.stderr
+    assert told.stderr.count("\n") == 1 and "pocket does not follow instructions" in told.stderr
 
 
 def test_only_changed_lines(fake: FakeLinter, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,9 +79,9 @@ class Speaks(ScriptedDenoiser):
         super().__init__(lambda _: [text], tokens=family.tokens)
         self.end = family.turn_end
 
-    def _answer(self, request: DenoiseRequest):  # type: ignore[no-untyped-def]
-        result = super()._answer(request)
-        written = len(self.text_tokens.encode(self.says(0)[0]))
+    def _result(self, request: DenoiseRequest):  # type: ignore[no-untyped-def]
+        result = super()._result(request)
+        written = len(self.text_tokens.encode(self.script(0)[0]))
         result.tokens[written] = self.end
         return result
 
@@ -127,7 +127,7 @@ def test_a_wish_to_stop_is_heard_and_the_deadline_ends_it(chat: Completer, monke
 
 
 def test_a_model_that_follows_no_instructions_says_so_before_anything_is_looked_for() -> None:
-    with pytest.raises(InputError, match="follows no instructions") as error:
+    with pytest.raises(InputError, match="does not follow instructions") as error:
         Linter(tiny_completer(), Bars({}, frozenset())).lint(LintRequest(TEXT, "python", explain=True))
     assert str(error.value).count(".") == 1
 

@@ -26,9 +26,11 @@ from bench.report import Report, conditions
 from bench.service.load import memory_mib, service
 from bench.typed_lines import TypedLine, sources, typed_lines
 from engine.errors import Cancelled
+from infill.connection import CancellableConnection
 from infill.findings import LintRequest
-from infill.service.client import Client, Line, ServiceRefused
-from infill.service.location import Place, holder
+from infill.service.client import ServiceClient
+from infill.service.exchange import ServiceRefused
+from infill.service.location import ServiceLocation, lock_holder
 from infill.service.memory import TRIM_S
 from train.program import reports_errors
 
@@ -54,35 +56,35 @@ class Snapshot:
     busy_mib: float
 
 
-def ask(client: Client, lines: Sequence[TypedLine], number: int, steps: int | None) -> None:
+def ask(client: ServiceClient, lines: Sequence[TypedLine], number: int, steps: int | None) -> None:
     """The request with this number."""
-    typed, line = lines[number // KEYS], Line()
+    typed, connection = lines[number // KEYS], CancellableConnection()
     request = replace(typed.request(number % KEYS), steps=steps, seed=number)
     if number % LINT_EVERY == 0:
         at = typed.start
         with suppress(ServiceRefused):  # the model cannot lint
             client.lint(LintRequest(request.text, request.language, request.path, ranges=((at, at + 1),)))
-    timer = threading.Timer(CANCEL_S, line.hang_up)
+    timer = threading.Timer(CANCEL_S, connection.cancel)
     if number % CANCEL_EVERY == 0:
         timer.start()
     with suppress(Cancelled):
-        client.complete(request, line=line)
+        client.complete(request, connection=connection)
     timer.cancel()
 
 
-def look(place: Place, requests: int, started: float, idle_s: float) -> Snapshot:
+def look(location: ServiceLocation, requests: int, started: float, idle_s: float) -> Snapshot:
     """Measures the service now and after `idle_s` seconds."""
-    busy_mib, kept = memory_mib(place), 0.0
+    busy_mib, kept = memory_mib(location), 0.0
     time.sleep(idle_s)
-    for line in Client(place).metrics().splitlines():
+    for line in ServiceClient(location).metrics().splitlines():
         if line.startswith("gesso_prompt_cache_bytes "):
             kept = float(line.rpartition(" ")[2]) / 2**20
-    threads = psutil.Process(holder(place)).num_threads()
-    return Snapshot(requests, time.monotonic() - started, memory_mib(place), kept, threads, busy_mib)
+    threads = psutil.Process(lock_holder(location)).num_threads()
+    return Snapshot(requests, time.monotonic() - started, memory_mib(location), kept, threads, busy_mib)
 
 
 def day(
-    place: Place,
+    location: ServiceLocation,
     lines: Sequence[TypedLine],
     requests: int,
     every: int,
@@ -92,8 +94,8 @@ def day(
 ) -> None:
     """Sends all requests and appends snapshots to `seen`: at the start, and after every `every` requests."""
     started = time.monotonic()
-    seen.append(look(place, 0, started, 0.0))
-    clients = [Client(place, f"client-{number}") for number in range(CLIENTS)]
+    seen.append(look(location, 0, started, 0.0))
+    clients = [ServiceClient(location, name=f"client-{number}") for number in range(CLIENTS)]
     ended = threading.Event()
 
     def send(client: int, first: int, last: int) -> None:
@@ -107,7 +109,7 @@ def day(
                 last = min(first + every, requests)
                 for running in [threads.submit(send, client, first, last) for client in range(CLIENTS)]:
                     running.result()
-                seen.append(look(place, last, started, IDLE_S))
+                seen.append(look(location, last, started, IDLE_S))
                 say(str(seen[-1]))
         finally:
             ended.set()
@@ -127,9 +129,9 @@ def main(
     try:
         with (
             tempfile.TemporaryDirectory(prefix="gesso-day-") as folder,
-            service(Path(folder), "s", model, None) as place,
+            service(Path(folder), "s", model, None) as location,
         ):
-            day(place, lines, requests, every, steps or None, seen, console.print)
+            day(location, lines, requests, every, steps or None, seen, console.print)
     except KeyboardInterrupt:
         console.print("Interrupted. Results so far:")
     made = report(seen, model, steps)

@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import random
 import sys
+import tempfile
 import time
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
@@ -27,6 +29,8 @@ from rich.table import Table
 
 from bench.report import conditions, json_text, percentile
 from engine.errors import InputError
+from infill.service.location import location_at, lock_holder
+from infill.service.start import stop_service
 from train.program import reports_errors
 
 SCENARIOS = Path(__file__).parents[1] / "scenarios"
@@ -294,8 +298,7 @@ async def measure(scenarios: list[Scenario], settings: dict[str, Any], seed: int
     )
     client.initialized(types.InitializedParams())
     await asyncio.wait_for(ready.wait(), 120)
-    server = _server_process()
-    processes = [server, *server.children(recursive=True)]
+    processes = [_server_process(), psutil.Process(lock_holder(location_at()))]
     cpu, begun = _cpu_seconds(processes), time.perf_counter()
     typist = Typist(client, tally, seed, pace)
     for index, scenario in enumerate(scenarios):
@@ -397,12 +400,16 @@ def main(
     before = json.loads(baseline.read_text()) if baseline else None
     settings = {
         "eagerness": eagerness,
-        "engine": "own",  # so that all that it uses is counted
         "threads": threads,
         "statistics": False,
         **({} if lint is None else {"lint": lint}),
     }
-    found = asyncio.run(measure(read_scenarios(), settings, seed, pace))
+    with tempfile.TemporaryDirectory(prefix="gesso-keys-") as folder:
+        os.environ["XDG_RUNTIME_DIR"] = folder  # a service of this measurement, so that all it uses is counted
+        try:
+            found = asyncio.run(measure(read_scenarios(), settings, seed, pace))
+        finally:
+            stop_service(location_at())
     console.print(table_of(found, before))
     out.write_text(json_text({"conditions": conditions(), "settings": settings, **found}))
 

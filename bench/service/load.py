@@ -28,13 +28,13 @@ from rich.console import Console
 
 from bench.report import Report, Spread, conditions, percentile, ratios
 from bench.typed_lines import ROOT, TypedLine, sources, typed_lines
-from infill.cli.service import IN_FLIGHT
 from infill.complete.completion import Completer
 from infill.complete.loaded_model import LoadedModel
+from infill.engine_protocol import PriorityName
 from infill.request import InfillRequest, InfillResult
-from infill.service import client
-from infill.service.client import Client
-from infill.service.location import Place, holder, place_at
+from infill.service.client import IN_FLIGHT, ServiceClient
+from infill.service.location import ServiceLocation, location_at, lock_holder
+from infill.service.start import stop_service
 from infill.settings import Settings
 from train.program import reports_errors
 
@@ -44,7 +44,7 @@ IDLE_S = 60.0
 SETTLE_S = 5.0  # until background work after the last response has ended
 SHARES = (0.5, 0.95, 0.99)
 KEYS = 8  # characters typed on a line, one per request, before they repeat
-Ask = Callable[[str, InfillRequest], InfillResult]
+Send = Callable[[str, InfillRequest], InfillResult]
 Say = Callable[[str], None]
 
 
@@ -76,18 +76,18 @@ class Found:
 
 
 @contextmanager
-def service(folder: Path, name: str, model: str, batch: int | None) -> Iterator[Place]:
+def service(folder: Path, name: str, model: str, batch: int | None) -> Iterator[ServiceLocation]:
     """A separate service that is ready; it is stopped at the end."""
-    place = place_at(folder / name / "gesso.sock")
+    location = location_at(folder / name / "gesso.sock")
     options = ["--model", model, "--idle-minutes", "60", *(["--batch", str(batch)] if batch else [])]
-    client.start(place, options).wait_until_ready()
+    ServiceClient(location, arguments=options).connect()
     try:
-        yield place
+        yield location
     finally:
-        client.stop(place)
+        stop_service(location)
 
 
-def load(ask: Ask, lines: Sequence[TypedLine], clients: int, total: int) -> Run:
+def load(send: Send, lines: Sequence[TypedLine], clients: int, total: int) -> Run:
     """`total` requests, at least one per client, distributed round-robin over clients that start at the same time.
 
     The first request of each client is not timed, since it encodes the prompt.
@@ -97,7 +97,7 @@ def load(ask: Ask, lines: Sequence[TypedLine], clients: int, total: int) -> Run:
     def one(number: int) -> list[float]:
         line, times = lines[number % len(lines)], []
         try:
-            ask(f"client-{number}", line.request(0))
+            send(f"client-{number}", line.request(0))
         except BaseException:
             together.abort()
             raise
@@ -106,7 +106,7 @@ def load(ask: Ask, lines: Sequence[TypedLine], clients: int, total: int) -> Run:
             if ended.is_set():
                 break
             started = time.perf_counter()
-            ask(f"client-{number}", line.request(1 + turn % KEYS))
+            send(f"client-{number}", line.request(1 + turn % KEYS))
             times.append(1000 * (time.perf_counter() - started))
         return times
 
@@ -123,36 +123,36 @@ def load(ask: Ask, lines: Sequence[TypedLine], clients: int, total: int) -> Run:
     return Run(tuple(times), time.perf_counter() - started)
 
 
-def asks(place: Place, priority: str = "inline") -> Ask:
-    """Sends requests to the service at `place`."""
-    return lambda name, request: Client(place, name).complete(request, priority=priority)
+def sender(location: ServiceLocation, priority: PriorityName = "inline") -> Send:
+    """A function that sends a request to the service at `location`."""
+    return lambda name, request: ServiceClient(location, name=name, priority=priority).complete(request)
 
 
 def measure(
-    services: dict[str, Ask], lines: Sequence[TypedLine], clients: int, total: int, rounds: int
+    services: dict[str, Send], lines: Sequence[TypedLine], clients: int, total: int, rounds: int
 ) -> dict[str, dict[str, float]]:
     """The figures of every service over all rounds. The services take turns."""
     runs: dict[str, list[Run]] = {name: [] for name in services}
     for _ in range(rounds):
-        for name, ask in services.items():
-            runs[name].append(load(ask, lines, clients, total))
+        for name, send in services.items():
+            runs[name].append(load(send, lines, clients, total))
     return {
         name: Run(tuple(ms for run in taken for ms in run.milliseconds), sum(run.seconds for run in taken)).figures()
         for name, taken in runs.items()
     }
 
 
-def rows(place: Place, lines: Sequence[TypedLine], count: int, rounds: int) -> dict[str, Any]:
+def rows(location: ServiceLocation, lines: Sequence[TypedLine], count: int, rounds: int) -> dict[str, Any]:
     """Responses per second for `count` rows with the priority of a batch: one by one, and with as many in flight as
     `gesso batch` has; and the ratio, round by round in turns."""
     taken: dict[int, list[float]] = {1: [], IN_FLIGHT: []}
-    ask = asks(place, "batch")
+    send = sender(location, "batch")
     for _ in range(rounds):
         for in_flight, found in taken.items():
             with ThreadPoolExecutor(in_flight) as threads:
                 started = time.perf_counter()
                 requests = [lines[number % len(lines)].request(number // len(lines)) for number in range(count)]
-                list(threads.map(partial(ask, "rows"), requests))
+                list(threads.map(partial(send, "rows"), requests))
                 found.append(count / (time.perf_counter() - started))
     return {
         "one_by_one": Spread.of(taken[1]),
@@ -161,7 +161,9 @@ def rows(place: Place, lines: Sequence[TypedLine], count: int, rounds: int) -> d
     }
 
 
-def overhead(place: Place, completer: Completer, requests: Sequence[InfillRequest], repeats: int) -> dict[str, Any]:
+def overhead(
+    location: ServiceLocation, completer: Completer, requests: Sequence[InfillRequest], repeats: int
+) -> dict[str, Any]:
     """The same requests to the service and in this process, in turns: ms of each, their ratio, and the difference.
 
     outside_ms: the difference without the stages context, prompt, steps and checks. These take the same time in both
@@ -170,18 +172,18 @@ def overhead(place: Place, completer: Completer, requests: Sequence[InfillReques
     times: dict[str, list[float]] = {"engine": [], "service": []}
     outside: dict[str, list[float]] = {"engine": [], "service": []}
 
-    def measure_one(name: str, ask: Callable[[InfillRequest], InfillResult], request: InfillRequest) -> None:
+    def measure_one(name: str, complete: Callable[[InfillRequest], InfillResult], request: InfillRequest) -> None:
         started = time.perf_counter()
-        stages = ask(request).timings_ms
+        stages = complete(request).timings_ms
         taken = 1000 * (time.perf_counter() - started)
         times[name].append(taken)
         outside[name].append(taken - sum(spent for stage, spent in stages.items() if stage != "total"))
 
-    by_service = partial(asks(place), "one")
+    by_service = partial(sender(location), "one")
     in_process = partial(completer.complete, stop=_never)
     for request in requests:
-        for ask in (in_process, by_service):  # encode the prompt before the timed requests
-            ask(request)
+        for complete in (in_process, by_service):  # encode the prompt before the timed requests
+            complete(request)
         for _ in range(repeats):
             measure_one("engine", in_process, request)
             measure_one("service", by_service, request)
@@ -201,15 +203,16 @@ def life(folder: Path, model: str, request: InfillRequest, idle_s: float = IDLE_
 
     Then CPU seconds and wake-ups per idle minute, and its memory in MiB.
     """
-    place = place_at(folder / "life" / "gesso.sock")
+    location = location_at(folder / "life" / "gesso.sock")
     started = time.perf_counter()
-    found = client.start(place, ["--model", model, "--idle-minutes", "60"])
+    client = ServiceClient(location, arguments=["--model", model, "--idle-minutes", "60"])
+    client.start()
     answers_s = time.perf_counter() - started
-    found.wait_until_ready()
+    client.connect()
     ready_s = time.perf_counter() - started
-    found.complete(request)
+    client.complete(request)
     first_s = time.perf_counter() - started
-    process = psutil.Process(holder(place))
+    process = psutil.Process(lock_holder(location))
     try:
         time.sleep(min(idle_s, SETTLE_S))
         cpu, wakes = sum(process.cpu_times()[:2]), sum(process.num_ctx_switches())
@@ -224,12 +227,12 @@ def life(folder: Path, model: str, request: InfillRequest, idle_s: float = IDLE_
             "memory_mib": process.memory_info().rss / 2**20,
         }
     finally:
-        client.stop(place)
+        stop_service(location)
 
 
-def memory_mib(place: Place) -> float:
-    """Resident memory of the service at `place`."""
-    return float(psutil.Process(holder(place)).memory_info().rss / 2**20)
+def memory_mib(location: ServiceLocation) -> float:
+    """Resident memory of the service at `location`."""
+    return float(psutil.Process(lock_holder(location)).memory_info().rss / 2**20)
 
 
 def _never() -> bool:
@@ -276,7 +279,7 @@ def _measure_all(
             say(f"overhead: {found.overhead['outside_ms']} ms, with all stages {found.overhead['added_ms']} ms")
             found.rows = rows(batched, lines[:16], max(16, requests), rounds)
             say(f"rows: {found.rows['ratio'].median:.2f} times as fast with {IN_FLIGHT} in flight")
-            services = {"alone": asks(alone), "batched": asks(batched)}
+            services = {"alone": sender(alone), "batched": sender(batched)}
             for count in counts:
                 started, taken = time.perf_counter(), measure(services, lines, count, requests, rounds)
                 found.load.append(

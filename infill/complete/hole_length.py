@@ -51,6 +51,18 @@ class HoleLengths(Protocol):
         ...
 
 
+class Runner(Protocol):
+    """Denoises canvases, and scores what came out."""
+
+    max_canvas: int
+
+    def run(self, requests: Sequence[DenoiseRequest], on_step: StepCallback | None = None) -> list[DenoiseResult]: ...
+
+    def likelihood(self, request: DenoiseRequest, result: DenoiseResult) -> float:
+        """Higher is better; compares results for layouts of different length."""
+        ...
+
+
 class CanvasRunner:
     """Denoises requests as one batch; canvases wider than `max_canvas` run one by one, block after block.
 
@@ -76,6 +88,17 @@ class CanvasRunner:
                 self._add_timings()
         return results
 
+    def likelihood(self, request: DenoiseRequest, result: DenoiseResult) -> float:
+        """Mean causal log-probability of everything from the first hole on; -inf if a hole was not reached."""
+        first, denoiser = int(result.columns[0]), self.denoiser
+        tokens = result.tokens.tolist()
+        if min(tokens) < 0:
+            return -math.inf
+        scores = causal_log_probabilities(
+            denoiser.model, denoiser.cache, request.prompt, tokens[:first], [tokens[first:]]
+        )
+        return float(scores[0].mean())
+
     def _add_timings(self) -> None:
         self.timings.encode += self.denoiser.timings.encode
         self.timings.denoise += self.denoiser.timings.denoise
@@ -87,7 +110,7 @@ class NullSlots:
     If the deadline or the caller ends the longer canvas, the shorter one is the result.
     """
 
-    def __init__(self, runner: CanvasRunner, null_token: int) -> None:
+    def __init__(self, runner: Runner, null_token: int) -> None:
         self.runner, self.null_token = runner, null_token
 
     def fill(self, tasks: Sequence[FillTask], on_step: StepCallback | None = None) -> list[FilledCanvas]:
@@ -132,9 +155,7 @@ class Probing:
     the canvas is not wider than `max_canvas`.
     """
 
-    def __init__(
-        self, runner: CanvasRunner, lengths: Sequence[int] = PROBE_LENGTHS, steps: int = PROBE_STEPS
-    ) -> None:
+    def __init__(self, runner: Runner, lengths: Sequence[int] = PROBE_LENGTHS, steps: int = PROBE_STEPS) -> None:
         self.runner, self.lengths, self.steps = runner, lengths, steps
 
     def fill(self, tasks: Sequence[FillTask], on_step: StepCallback | None = None) -> list[FilledCanvas]:
@@ -155,21 +176,10 @@ class Probing:
         scores = length_scores(lengths, [float(probe.entropy.mean()) for probe in probes])
         best = sorted(range(len(lengths)), key=lambda index: -scores[index])[:FINALISTS]
         results = self.runner.run([requests[index] for index in best], on_step)
-        chosen = max(range(len(best)), key=lambda index: self._likelihood(requests[best[index]], results[index]))
+        chosen = max(range(len(best)), key=lambda index: self.runner.likelihood(requests[best[index]], results[index]))
         steps = sum(probe.steps for probe in probes) + sum(result.steps for result in results)
         encoded = sum(result.encoded_tokens for result in (*probes, *results))
         return FilledCanvas(layouts[best[chosen]], requests[best[chosen]], results[chosen], steps, encoded)
-
-    def _likelihood(self, request: DenoiseRequest, result: DenoiseResult) -> float:
-        """Mean causal log-probability of all tokens from the first hole on; -inf if a hole was not reached."""
-        first, denoiser = int(result.columns[0]), self.runner.denoiser
-        tokens = result.tokens.tolist()
-        if min(tokens) < 0:
-            return -math.inf
-        scores = causal_log_probabilities(
-            denoiser.model, denoiser.cache, request.prompt, tokens[:first], [tokens[first:]]
-        )
-        return float(scores[0].mean())
 
 
 def length_scores(lengths: Sequence[int], entropies: Sequence[float]) -> list[float]:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from bench.report import Spread
 from bench.service import load as bench
-from bench.service.load import Found, Run, asks, life, load, measure, overhead, report, rows, service
+from bench.service.load import Found, Run, life, load, measure, overhead, report, rows, sender, service
 from bench.typed_lines import Source, TypedLine
 from infill.request import InfillRequest, InfillResult
 from tests.infill.fakes import load_completer
@@ -116,10 +116,10 @@ def test_an_interrupted_run_keeps_its_results(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.slow
 def test_a_real_service_is_measured(tmp_path: Path) -> None:
     completer = load_completer(threads=1)
-    with service(tmp_path, "s", "pocket", 1) as place:
-        figures = measure({"alone": asks(place)}, LINES, 2, 2, rounds=1)["alone"]
-        added = overhead(place, completer, [LINES[0].request(0)], 3)
-        batch = rows(place, LINES, 3, 1)
+    with service(tmp_path, "s", "pocket", 1) as location:
+        figures = measure({"alone": sender(location)}, LINES, 2, 2, rounds=1)["alone"]
+        added = overhead(location, completer, [LINES[0].request(0)], 3)
+        batch = rows(location, LINES, 3, 1)
     taken = life(tmp_path, "pocket", LINES[0].request(0), idle_s=0.5)
     assert 0 < taken["answers_s"] < taken["ready_s"] < taken["first_answer_s"] and taken["memory_mib"] > 50
     assert figures["requests"] == 2 and figures["p50_ms"] > 0

@@ -1,6 +1,6 @@
 """The gain of stepping canvases together: time of a step and throughput by batch size.
 
-`python -m bench.speed.batch` measures the engine without a service: with a GPU the true 26B shapes with random weights
+`python -m bench.gpu.batch` measures the engine without a service: with a GPU the true 26B shapes with random weights
 (nothing is downloaded), otherwise the pocket model. Every canvas has its own cached prompt. The same canvases are
 filled in batches of each size, in turns, and nothing stops early. A batch reads the weights once and computes as much
 as its canvases one by one, so it gains if a step is bound by memory. Ctrl-C ends the run and keeps the results so far.

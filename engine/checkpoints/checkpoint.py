@@ -113,7 +113,7 @@ def _fill(views: Mapping[str, Tensor], stored: Mapping[str, StoredTensor], on_pr
 
 
 def _read(tensors: Iterable[StoredTensor]) -> Iterator[tuple[str, Tensor]]:
-    """Memory-mapped tensors, file by file, in the order in which they lie there."""
+    """Memory-mapped tensors, file by file, in the order of their offsets."""
     by_file: dict[Path, list[StoredTensor]] = defaultdict(list)
     for tensor in tensors:
         by_file[tensor.file].append(tensor)

@@ -22,7 +22,7 @@ from infill.cli import support as cli_support
 from infill.cli.support import errors_to_exit_codes, say
 from infill.statistics import KEPT_DAYS, Counts, Row, Summary
 
-RUNGS = {
+ORIGINS = {
     "typed": "typed as suggested",
     "cache": "known from before",
     "remainder": "rest of an answer",
@@ -91,7 +91,7 @@ def _as_json(summary: Summary, since: date) -> dict[str, Any]:
         **_counts_as_json(summary.total),
         "settled": summary.settled,
         "kept_share": summary.kept_share,
-        "latency_ms": {rung: asdict(found) for rung, found in summary.latencies.items()},
+        "latency_ms": {origin: asdict(found) for origin, found in summary.latencies.items()},
         "languages": groups(summary.languages),
         "models": groups(summary.models),
         "days": groups(summary.days),
@@ -131,11 +131,11 @@ def _draw(console: Console, summary: Summary, rows: list[Row], since: date, peri
 def _latency_table(summary: Summary) -> Table:
     table = _table("answered from", "shown", "p50 ms", "p95 ms", "p99 ms", "share")
     shown = sum(found.shown for found in summary.latencies.values())
-    order = [*RUNGS, *(rung for rung in summary.latencies if rung not in RUNGS)]
-    for rung in order:
-        if (found := summary.latencies.get(rung)) is not None:
+    order = [*ORIGINS, *(origin for origin in summary.latencies if origin not in ORIGINS)]
+    for origin in order:
+        if (found := summary.latencies.get(origin)) is not None:
             times = [f"{time:,.0f}" for time in (found.p50, found.p95, found.p99)]
-            _row(table, RUNGS.get(rung, rung), f"{found.shown:,}", *times, Bar(found.shown / shown))
+            _row(table, ORIGINS.get(origin, origin), f"{found.shown:,}", *times, Bar(found.shown / shown))
     return table
 
 

@@ -61,13 +61,13 @@ def show_context(
     if start > 0 or end < len(text) or sources:
         near = _near(text, first, last)
         related = snippet(near, [text[:start], text[end:], *sources], budget.header // 2)
-    room = budget.header - len(related)
-    rest = _outline_outside(text[:start], text[end:], language, room) if start > 0 or end < len(text) else ""
+    remaining = budget.header - len(related)
+    rest = _outline_outside(text[:start], text[end:], language, remaining) if start > 0 or end < len(text) else ""
     outlines = ""
     for neighbour in neighbours:
-        room = budget.header - len(outlines) - len(related) - len(rest)
-        if room > 80:
-            outlines = outline(neighbour.text, language, [], limit_chars=room) + outlines
+        remaining = budget.header - len(outlines) - len(related) - len(rest)
+        if remaining > 80:
+            outlines = outline(neighbour.text, language, [], limit_chars=remaining) + outlines
     return ShownContext(outlines + related + rest, text[start:first], text[last:end], language, path)
 
 
@@ -86,15 +86,15 @@ def _outline_outside(before: str, after: str, language: str | None, limit_chars:
     return outline(before + after, language, [Span(len(before), len(before))], limit_chars=limit_chars)
 
 
-def window_start(text: str, end: int, room: int) -> int:
-    """The start of a window of at most `room` characters, and at least half of that, before `end`.
+def window_start(text: str, end: int, limit: int) -> int:
+    """The start of a window of at most `limit` characters, and at least half of that, before `end`.
 
     The start of the text, or the first line whose number is a multiple of LINE_STEPS[0], else of the next of
     LINE_STEPS; without a line end in that range, a multiple of CHARACTER_STEP.
     """
-    if end <= room:
+    if end <= limit:
         return 0
-    earliest, latest = end - room, end - room // 2
+    earliest, latest = end - limit, end - limit // 2
     line, at = text.count("\n", 0, earliest), earliest
     starts: list[tuple[int, int]] = []
     while (newline := text.find("\n", at, latest)) != -1:
@@ -108,9 +108,9 @@ def window_start(text: str, end: int, room: int) -> int:
     return snapped if snapped <= latest else earliest
 
 
-def window_end(text: str, start: int, room: int) -> int:
-    """The last line end within `room` characters after `start`; `start + room` if there is none."""
-    if len(text) - start <= room:
+def window_end(text: str, start: int, limit: int) -> int:
+    """The last line end within `limit` characters after `start`; `start + limit` if there is none."""
+    if len(text) - start <= limit:
         return len(text)
-    newline = text.rfind("\n", start, start + room)
-    return newline + 1 if newline > start else start + room
+    newline = text.rfind("\n", start, start + limit)
+    return newline + 1 if newline > start else start + limit

@@ -59,16 +59,16 @@ def outline(text: str, language_id: str | None, keep: Sequence[Span], limit_char
         key=lambda index: _rank(entries[index], keep),
     )
     chosen: set[int] = set()
-    room, import_room = limit_chars, limit_chars // 2
+    remaining, import_remaining = limit_chars, limit_chars // 2
     for index in order:
         added = [n for n in (*entries[index].parents, index) if shown[n] and n not in chosen]
         cost = sum(len(entries[n].text) for n in added)
-        if cost > (min(room, import_room) if entries[index].is_import else room):
+        if cost > (min(remaining, import_remaining) if entries[index].is_import else remaining):
             continue
         chosen.update(added)
-        room -= cost
+        remaining -= cost
         if entries[index].is_import:
-            import_room -= cost
+            import_remaining -= cost
     return "".join(entries[index].text for index in sorted(chosen))
 
 

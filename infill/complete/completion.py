@@ -1,7 +1,7 @@
-"""From a request to its completion: context, canvas, denoising, checks, repair, ranking.
+"""The pipeline from a request to its completion: context, canvas, denoising, proposals, checks, ranking.
 
-The one place that knows the order of the steps; each step is another module's. Must not know of editors,
-command lines or files on disk other than the model's own.
+Only this module knows the order of the steps; each step is in a module of its own. Must not know editors, command lines
+or files.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from infill.prompts.prompt import Layout
 from infill.request import Candidate, Evidence, Hole, HoleCompletion, InfillRequest, InfillResult, OnStep, StepView
 from infill.settings import Settings
 
-SAMPLED_T = (0.6, 0.9)  # least t_min and t_max of further candidates
-LONGEST = {True: 128, False: 512}  # slots, for a line and for a block
+SAMPLED_T = (0.6, 0.9)  # minimum of t_min and t_max for all candidates but the first
+LONGEST = {True: 128, False: 512}  # slots, by whether the hole has one line
 
 
 class Completer:
@@ -43,12 +43,11 @@ class Completer:
         self.proposer = Proposer(self.denoiser, self.runner, self.family, settings)
 
     def complete(self, request: InfillRequest, on_step: OnStep | None = None, stop: Stop | None = None) -> InfillResult:
-        """Fills the holes of one request; in one canvas where they fit, otherwise from the top down.
+        """Fills the holes of one request: in one canvas if they fit, otherwise one after the other from the top.
 
-        Once `on_step` returned False it is not asked again, and what stands in the holes then is the result.
-        stop: for an answer that may become unwanted. It is asked between all stages and before every pass of the
-        model, so it must be cheap and may be asked from this thread at any time; once it answers True, Cancelled is
-        raised, and what was read of the prompts stays in the cache.
+        on_step: gets the canvas after each step; once it returns False, it is not called again, and the current
+        content of the holes is the result. stop: called between all stages and before every pass of the model; once
+        it returns True, Cancelled is raised, and the encoded part of the prompt stays in the cache.
         """
         started = time.perf_counter()
         leave_if(stop)
@@ -62,27 +61,25 @@ class Completer:
         return self._finish(prepared, filled, started, time.perf_counter())
 
     def complete_batch(self, requests: Sequence[InfillRequest]) -> list[InfillResult | GessoError]:
-        """All requests in one batch; a request that cannot be used has its error in its place."""
+        """Fills all requests in one batch; the result of an invalid request is its error."""
         started = time.perf_counter()
         results: dict[int, InfillResult | GessoError] = {}
-        works: dict[int, tuple[PreparedRequest, list[FillTask]]] = {}
+        tasks: dict[int, tuple[PreparedRequest, list[FillTask]]] = {}
         for index, request in enumerate(requests):
             try:
                 prepared = prepare(request, self.family.budget)
                 if len(prepared.holes) > 1:
                     results[index] = self.complete(request)
                 else:
-                    works[index] = prepared, self._tasks(prepared)
+                    tasks[index] = prepared, self._tasks(prepared)
             except GessoError as error:
                 results[index] = error
         self.runner.timings = Timings()
-        filled = iter(self._fill([task for _, tasks in works.values() for task in tasks], None))
-        filled_works = [
-            (index, prepared, list(islice(filled, len(tasks)))) for index, (prepared, tasks) in works.items()
-        ]
+        filled = iter(self._fill([task for _, group in tasks.values() for task in group], None))
+        fillings = {index: list(islice(filled, len(group))) for index, (_, group) in tasks.items()}
         denoised = time.perf_counter()
-        for index, prepared, fillings in filled_works:
-            results[index] = self._finish(prepared, fillings, started, denoised)
+        for index, (prepared, _) in tasks.items():
+            results[index] = self._finish(prepared, fillings[index], started, denoised)
         return [results[index] for index in range(len(requests))]
 
     def _fits(self, prepared: PreparedRequest) -> bool:
@@ -90,11 +87,11 @@ class Completer:
         return task.lay_out(task.slots).canvas.width <= self.family.max_canvas
 
     def _tasks(self, prepared: PreparedRequest) -> list[FillTask]:
-        """One for each candidate that is asked for."""
+        """One per requested candidate."""
         return [self._task(prepared, variant) for variant in range(max(1, prepared.request.candidates))]
 
     def _task(self, prepared: PreparedRequest, variant: int) -> FillTask:
-        """`variant` 0 is the model's own way; others sample with other seeds."""
+        """variant: 0 for the model's own settings; others sample tokens, each with another seed."""
         return FillTask(
             lay_out=lambda slots: self.family.lay_out(prepared.shown, prepared.kinds, prepared.between, slots),
             request=self._denoise_request(prepared, variant),
@@ -103,7 +100,7 @@ class Completer:
         )
 
     def _denoise_request(self, prepared: PreparedRequest, variant: int) -> Callable[[Layout], DenoiseRequest]:
-        """How a layout of this prepared is to be denoised."""
+        """From a layout to how it is denoised."""
         sampling = self.model.sampling.with_steps(prepared.request.steps)
         if variant:
             t_min, t_max = max(sampling.t_min, SAMPLED_T[0]), max(sampling.t_max, SAMPLED_T[1])
@@ -167,11 +164,11 @@ class Completer:
     def _candidates(
         self, prepared: PreparedRequest, index: int, filled: Sequence[FilledCanvas]
     ) -> tuple[Candidate, ...]:
-        """Everything that could stand in hole `index`, what may be shown first, then by confidence."""
-        found = [self._judged(prepared, index, *one) for one in self.proposer.find(prepared, index, filled)]
+        """All candidates for hole `index`: those to show first, then by confidence."""
+        found = [self._candidate(prepared, index, *one) for one in self.proposer.find(prepared, index, filled)]
         return tuple(sorted(found, key=lambda candidate: (not candidate.shown, -candidate.confidence)))
 
-    def _judged(self, prepared: PreparedRequest, index: int, proposal: Proposal, evidence: Evidence) -> Candidate:
+    def _candidate(self, prepared: PreparedRequest, index: int, proposal: Proposal, evidence: Evidence) -> Candidate:
         leave_if(prepared.stop)
         confidence = self.model.calibration.confidence(evidence)
         before, after = prepared.near(index)
@@ -194,7 +191,7 @@ class Completer:
     def _one_after_another(
         self, prepared: PreparedRequest, on_step: OnStep | None, stop: Stop | None, started: float
     ) -> InfillResult:
-        """Each hole with a canvas of its own; what was filled above stands as text for those below."""
+        """Each hole on a canvas of its own; shown fillings are part of the text for the holes below."""
         parts = []
         for request, original in one_hole_requests(prepared):
             left = None if prepared.deadline is None else max(1.0, 1000 * (prepared.deadline - time.monotonic()))
@@ -215,7 +212,7 @@ class Completer:
 
 
 def _until_stopped(on_step: OnStep) -> OnStep:
-    """The callback, and False for ever once it said so."""
+    """The callback, no longer called once it has returned False."""
     stopped = False
 
     def step(view: StepView) -> bool:
@@ -227,7 +224,7 @@ def _until_stopped(on_step: OnStep) -> OnStep:
 
 
 def _with_line_end(completion: HoleCompletion, hole: Hole, line_end: str) -> HoleCompletion:
-    """The completion of `hole` with "\n" turned into `line_end`."""
+    """The completion of `hole`, with `line_end` for "\n"."""
     candidates = tuple(replace(one, text=one.text.replace("\n", line_end)) for one in completion.candidates)
     text = completion.text.replace("\n", line_end)
     return replace(completion, hole=hole, text=text, candidates=candidates)

@@ -1,9 +1,7 @@
-"""How long a hole is laid out: by null slots, where the model was trained to leave slots empty, or by
-probing.
+"""The length of a hole: by null slots, if the model is trained to leave slots empty, else by probing.
 
-One interface (`HoleLengths.fill`) for both. Knows layouts, not text; whether a filling is good is for others
-to say. Null slots: DreamOn's delete token. Probing: after LR-DLLM, CAL and PILL, scores of several lengths
-after few steps.
+Null slots: as the delete token of DreamOn. Probing: scores of several lengths after few steps, after LR-DLLM, CAL and
+PILL. Knows layouts; must not know text or whether a filling is good.
 """
 
 from __future__ import annotations
@@ -28,8 +26,7 @@ FINALISTS = 2
 
 @dataclass(frozen=True)
 class FillTask:
-    """One canvas to fill. lay_out: slots per hole to a layout; slots: where to begin, and the most that is
-    tried."""
+    """One canvas to fill. lay_out: from slots per hole to a layout. slots, most: initial and maximum slots per hole."""
 
     lay_out: Callable[[Sequence[int]], Layout]
     request: Callable[[Layout], DenoiseRequest]
@@ -39,7 +36,7 @@ class FillTask:
 
 @dataclass(frozen=True)
 class FilledCanvas:
-    """A canvas that was denoised, how it had been laid out and asked for. steps: all that were spent on it."""
+    """A denoised canvas with its layout and request. steps: in total, over all lengths."""
 
     layout: Layout
     request: DenoiseRequest
@@ -50,14 +47,26 @@ class FilledCanvas:
 
 class HoleLengths(Protocol):
     def fill(self, tasks: Sequence[FillTask], on_step: StepCallback | None = None) -> list[FilledCanvas]:
-        """Denoises each task's canvas with a length found on the way."""
+        """Denoises the canvas of each task and finds the lengths of its holes."""
+        ...
+
+
+class Runner(Protocol):
+    """Denoises canvases, and scores what came out."""
+
+    max_canvas: int
+
+    def run(self, requests: Sequence[DenoiseRequest], on_step: StepCallback | None = None) -> list[DenoiseResult]: ...
+
+    def likelihood(self, request: DenoiseRequest, result: DenoiseResult) -> float:
+        """Higher is better; compares results for layouts of different length."""
         ...
 
 
 class CanvasRunner:
-    """Runs layouts as one batch; those wider than the family's canvas go block after block, one by one.
+    """Denoises requests as one batch; canvases wider than `max_canvas` run one by one, block after block.
 
-    `timings`: spent in all runs since they were last set to a new `Timings`.
+    timings: the sum over all runs since the caller last reset it.
     """
 
     def __init__(self, denoiser: Denoiser, max_canvas: int) -> None:
@@ -79,20 +88,30 @@ class CanvasRunner:
                 self._add_timings()
         return results
 
+    def likelihood(self, request: DenoiseRequest, result: DenoiseResult) -> float:
+        """Mean causal log-probability of everything from the first hole on; -inf if a hole was not reached."""
+        first, denoiser = int(result.columns[0]), self.denoiser
+        tokens = result.tokens.tolist()
+        if min(tokens) < 0:
+            return -math.inf
+        scores = causal_log_probabilities(
+            denoiser.model, denoiser.cache, request.prompt, tokens[:first], [tokens[first:]]
+        )
+        return float(scores[0].mean())
+
     def _add_timings(self) -> None:
         self.timings.encode += self.denoiser.timings.encode
         self.timings.denoise += self.denoiser.timings.denoise
 
 
 class NullSlots:
-    """Lays out generously; a hole that comes back without an empty slot at its end was too short, and is
-    doubled.
+    """Lays out more slots than needed; a hole without a null slot at its end was too short and gets twice as many.
 
-    A longer canvas that the deadline or the caller cuts off is dropped for the shorter one that was finished.
+    If the deadline or the caller ends the longer canvas, the shorter one is the result.
     """
 
-    def __init__(self, canvases: CanvasRunner, null_token: int) -> None:
-        self.runner, self.null_token = canvases, null_token
+    def __init__(self, runner: Runner, null_token: int) -> None:
+        self.runner, self.null_token = runner, null_token
 
     def fill(self, tasks: Sequence[FillTask], on_step: StepCallback | None = None) -> list[FilledCanvas]:
         layouts = [task.lay_out(task.slots) for task in tasks]
@@ -107,13 +126,13 @@ class NullSlots:
         slots = task.slots
         while filled.result.finish not in ("deadline", "cancelled"):
             full = self._full(filled)
-            wanted = tuple(
+            longer = tuple(
                 min(2 * size, most) if is_full else size
                 for size, most, is_full in zip(slots, task.most, full, strict=True)
             )
-            if wanted == slots:
+            if longer == slots:
                 break
-            slots = wanted
+            slots = longer
             layout = task.lay_out(slots)
             request = task.request(layout)
             result = self.runner.run([request], on_step)[0]
@@ -129,18 +148,15 @@ class NullSlots:
 
 
 class Probing:
-    """Tries several lengths as one batch for a few steps, carries the best on, and lets the causal encoder
-    choose.
+    """Denoises several lengths as one batch for a few steps, finishes the best, and the causal encoder chooses.
 
-    The score of a length is its mean negative entropy, less a line fitted over log length for this very hole:
-    longer holes are more certain at first whatever stands in them. With several holes all get the same
-    length. Lengths go up to twice the slots to begin with, as far as the canvas stays one.
+    The score of a length is its mean negative entropy, less a linear trend over log length fitted to this hole, since
+    longer holes start out more certain. All holes of a canvas get the same length, up to twice the initial slots if
+    the canvas is not wider than `max_canvas`.
     """
 
-    def __init__(
-        self, canvases: CanvasRunner, lengths: Sequence[int] = PROBE_LENGTHS, steps: int = PROBE_STEPS
-    ) -> None:
-        self.runner, self.lengths, self.steps = canvases, lengths, steps
+    def __init__(self, runner: Runner, lengths: Sequence[int] = PROBE_LENGTHS, steps: int = PROBE_STEPS) -> None:
+        self.runner, self.lengths, self.steps = runner, lengths, steps
 
     def fill(self, tasks: Sequence[FillTask], on_step: StepCallback | None = None) -> list[FilledCanvas]:
         return [self._fill(task, on_step) for task in tasks]
@@ -160,26 +176,14 @@ class Probing:
         scores = length_scores(lengths, [float(probe.entropy.mean()) for probe in probes])
         best = sorted(range(len(lengths)), key=lambda index: -scores[index])[:FINALISTS]
         results = self.runner.run([requests[index] for index in best], on_step)
-        chosen = max(range(len(best)), key=lambda index: self._likelihood(requests[best[index]], results[index]))
+        chosen = max(range(len(best)), key=lambda index: self.runner.likelihood(requests[best[index]], results[index]))
         steps = sum(probe.steps for probe in probes) + sum(result.steps for result in results)
         encoded = sum(result.encoded_tokens for result in (*probes, *results))
         return FilledCanvas(layouts[best[chosen]], requests[best[chosen]], results[chosen], steps, encoded)
 
-    def _likelihood(self, request: DenoiseRequest, result: DenoiseResult) -> float:
-        """Mean causal log-probability of everything from the first hole on; -inf where a hole was not
-        reached."""
-        first, denoiser = int(result.columns[0]), self.runner.denoiser
-        tokens = result.tokens.tolist()
-        if min(tokens) < 0:
-            return -math.inf
-        scores = causal_log_probabilities(
-            denoiser.model, denoiser.cache, request.prompt, tokens[:first], [tokens[first:]]
-        )
-        return float(scores[0].mean())
-
 
 def length_scores(lengths: Sequence[int], entropies: Sequence[float]) -> list[float]:
-    """Negative entropy less its linear trend over log length (least squares over the lengths given)."""
+    """Negative entropy less its linear trend over log length (least squares)."""
     negative = -np.asarray(entropies, dtype=float)
     if len(lengths) < 3:
         return negative.tolist()

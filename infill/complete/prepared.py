@@ -1,6 +1,6 @@
-"""A request made ready: "\\n" line ends, holes in order, what kind each is, and what stands around it.
+"""A validated request: "\\n" line ends, sorted holes, the kind of each hole, and the text around it.
 
-Knows text and syntax, no tokens. Must not know how a hole is filled.
+Knows text and syntax. Must not know tokens or how a hole is filled.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ from infill.prompts.prompt import HoleKind
 from infill.request import Hole, InfillRequest
 
 NEAR_CHARS = 20_000
-_MARGIN = re.compile(r"\n\n(?=[a-z_@])")  # a paragraph of prose would begin with a capital
+_MARGIN = re.compile(r"\n\n(?=[a-z_@])")  # not a paragraph of prose, which begins with a capital
 
 
 @dataclass
 class PreparedRequest:
-    """`text` has "\\n" line ends and `holes` are offsets into it, in order; `originals` are the same holes in
-    the request's text. deadline: time.monotonic(). shown: what the model sees around the holes. stop: whether the
-    answer is no longer wanted, asked between all stages. `fillings`: what was found for the first of the holes."""
+    """text: with "\\n" line ends. holes: in order, offsets into `text`. originals: the holes in the request's text.
+
+    deadline: time.monotonic(). shown: the text that the model sees around the holes. stop: whether the caller has
+    cancelled. fillings: the texts of the first holes, added as they are found.
+    """
 
     request: InfillRequest
     text: str
@@ -40,12 +42,12 @@ class PreparedRequest:
 
     @property
     def line_end(self) -> str:
-        """The line end that most lines of the request's text have."""
+        """The line end of most lines of the request's text."""
         text = self.request.text
         return "\r\n" if 2 * text.count("\r\n") > text.count("\n") else "\n"
 
     def before(self, index: int) -> str:
-        """The text up to hole `index`, earlier holes with their fillings or empty."""
+        """The text up to hole `index`; earlier holes have their fillings or are empty."""
         parts, at = [], 0
         for number, hole in enumerate(self.holes[:index]):
             parts += [self.text[at : hole.start], *self.fillings[number : number + 1]]
@@ -56,7 +58,7 @@ class PreparedRequest:
         return self.text[self.holes[index].start : self.holes[index].end]
 
     def after(self, index: int) -> str:
-        """The text from the end of hole `index` on, later holes empty."""
+        """The text after hole `index`; later holes are empty."""
         parts, at = [], self.holes[index].end
         for hole in self.holes[index + 1 :]:
             parts.append(self.text[at : hole.start])
@@ -64,8 +66,10 @@ class PreparedRequest:
         return "".join([*parts, self.text[at:]])
 
     def near(self, index: int) -> tuple[str, str]:
-        """Of `before` and `after` what the checks look at: some NEAR_CHARS, cut where something begins at the margin
-        after a blank line, so that the rest parses as it does in the file."""
+        """The ends of `before` and `after` nearest to the hole, for the checks: some NEAR_CHARS each.
+
+        They are cut after a blank line, before a line without indentation, so that they parse as in the file.
+        """
         before, after = self.before(index), self.after(index)
         at = len(before) - NEAR_CHARS
         first = _MARGIN.search(before, at, at + NEAR_CHARS // 2) if at > 0 else None
@@ -75,26 +79,28 @@ class PreparedRequest:
 
     @property
     def between(self) -> list[str]:
-        """The texts that stand between consecutive holes."""
+        """The texts between consecutive holes."""
         pairs = zip(self.holes, self.holes[1:], strict=False)
         return [self.text[one.end : other.start] for one, other in pairs]
 
 
 def prepare(request: InfillRequest, budget: ContextBudget, stop: Stop | None = None) -> PreparedRequest:
-    """The request with the context that fits `budget`.
+    """The request with its context within `budget`.
 
-    Raises InputError where there is no hole, or one lies outside the text or within another.
+    Raises InputError if there is no hole, a hole is outside the text, or two holes overlap.
     """
     text = request.text
     if not request.holes:
-        raise InputError("The request has no hole; say where to fill.")
+        raise InputError("The request has no hole; pass at least one.")
     if request.steps is not None and request.steps < 1:
-        raise InputError(f"The request asks for {request.steps} steps; ask for at least 1.")
+        raise InputError(f"The request asks for {request.steps} steps; the minimum is 1.")
     ordered = sorted(request.holes, key=lambda hole: (hole.start, hole.end))
     for hole, previous in zip(ordered, [0, *(hole.end for hole in ordered)], strict=False):
         if not previous <= hole.start <= hole.end <= len(text):
-            raise InputError(f"The hole {hole.start}-{hole.end} lies outside the text or within another hole.")
-    originals = tuple(Hole(_line_end_whole(text, hole.start), _line_end_whole(text, hole.end)) for hole in ordered)
+            raise InputError(
+                f"The hole {hole.start}-{hole.end} lies outside the text or overlaps another hole; correct its offsets."
+            )
+    originals = tuple(Hole(_before_line_end(text, hole.start), _before_line_end(text, hole.end)) for hole in ordered)
     unix = text.replace("\r\n", "\n")
     holes = tuple(Hole(*_unix_offsets(text, hole)) for hole in originals)
     language = request.language or detect(request.path, unix.partition("\n")[0])
@@ -107,16 +113,18 @@ def prepare(request: InfillRequest, budget: ContextBudget, stop: Stop | None = N
 
 
 def one_hole_requests(prepared: PreparedRequest) -> Iterator[tuple[InfillRequest, Hole]]:
-    """A request of its own for each hole, with the original hole. `prepared.fillings` must have grown by the time
-    the next one is asked for; holes further down are empty."""
+    """A request for each hole, with its original hole.
+
+    The caller adds the filling to `prepared.fillings` before it takes the next one. Later holes are empty.
+    """
     for index, original in enumerate(prepared.originals):
         before, after = prepared.before(index), prepared.after(index)
         hole = Hole(len(before), len(before) + len(prepared.replaced(index)))
         yield replace(prepared.request, text=before + prepared.replaced(index) + after, holes=(hole,)), original
 
 
-def _line_end_whole(text: str, offset: int) -> int:
-    """The offset, or the one before it where it would stand between "\\r" and "\\n"."""
+def _before_line_end(text: str, offset: int) -> int:
+    """The offset, moved back by one if it is between "\\r" and "\\n"."""
     return offset - 1 if text[max(0, offset - 1) : offset + 1] == "\r\n" else offset
 
 
@@ -125,8 +133,7 @@ def _unix_offsets(text: str, hole: Hole) -> tuple[int, int]:
 
 
 def _kind(prepared: PreparedRequest, index: int) -> HoleKind:
-    """Whole lines where the hole begins and ends at line starts; one line unless a block is asked for or
-    expected."""
+    """Whole lines if the hole begins and ends at line starts; one line unless a block is requested or expected."""
     before, replaced, after = prepared.before(index), prepared.replaced(index), prepared.after(index)
     at_start = not before or before.endswith("\n")
     at_next_line = replaced.endswith("\n") if replaced else not after.startswith("\n")

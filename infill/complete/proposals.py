@@ -1,7 +1,7 @@
 """Proposals for a hole from every source, with the evidence for each.
 
 Sources: the denoised canvas (repaired if it breaks the parse), the causal encoder's draft, copies from the context.
-Must not know the checks that decide what is shown, nor the threshold of confidence.
+Must not know the other checks, nor the threshold of confidence.
 """
 
 from __future__ import annotations

@@ -87,17 +87,17 @@ class PocketPrompt:
         suffix = self.tokens.encode(suffix_texts([hole], [context.suffix])[0])[: self.window.far_suffix]
         typed, first = typed_token(self.tokens, prefix, hole.one_line)
         known = prefix[:-1] if first else prefix
-        room = self.window.prompt + self.window.canvas - CONTINUATION
-        prompt = self._prompt(context, known, suffix, room)
+        limit = self.window.prompt + self.window.canvas - CONTINUATION
+        prompt = self._prompt(context, known, suffix, limit)
         return CausalPrompt(prompt, typed, first, (*self.banned, self.null_token))
 
     def instruction_prompt(self, text: str) -> InstructionPrompt | None:
         return None
 
-    def _prompt(self, context: ShownContext, prefix: list[int], suffix: list[int], room: int) -> list[int]:
-        """At most `room` tokens; the front of the prefix is cut."""
+    def _prompt(self, context: ShownContext, prefix: list[int], suffix: list[int], limit: int) -> list[int]:
+        """At most `limit` tokens; the front of the prefix is cut."""
         header = self.tokens.encode(context.header)[: self.window.header] if context.header else []
-        far_prefix = cut_front(prefix, room - 4 - len(suffix) - len(header), self.line_breaks)
+        far_prefix = cut_front(prefix, limit - 4 - len(suffix) - len(header), self.line_breaks)
         head = [self.bos, self._language(context.language), self.suffix_mark]
         return [*head, *suffix, self.prefix_mark, *header, *far_prefix]
 

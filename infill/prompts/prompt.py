@@ -122,11 +122,11 @@ def split_suffix(suffix: list[int], line_breaks: Set[int], near: int, far: int) 
     return suffix[:cut], suffix[cut : cut + far]
 
 
-def cut_front(tokens: list[int], room: int, line_breaks: Set[int], step: int = 64) -> list[int]:
-    """The last tokens, at most `room`. The cut moves by `step` tokens at a time, then on to a line break."""
-    if len(tokens) <= room:
+def cut_front(tokens: list[int], limit: int, line_breaks: Set[int], step: int = 64) -> list[int]:
+    """The last tokens, at most `limit`. The cut moves by `step` tokens at a time, then on to a line break."""
+    if len(tokens) <= limit:
         return tokens
-    first = min(len(tokens), -(-(len(tokens) - room) // step) * step)
+    first = min(len(tokens), -(-(len(tokens) - limit) // step) * step)
     breaks = (index for index in range(first, min(first + step, len(tokens))) if tokens[index] in line_breaks)
     return tokens[next(breaks, first) :]
 

@@ -1,4 +1,4 @@
-"""The loop as its callers meet it: seeds, batches, callbacks, deadlines, widths, drafts, restrictions."""
+"""The denoising loop from its caller's view: seeds, batches, callbacks, deadlines, widths, drafts, restrictions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ RESTLESS = SamplingConfig(8, 1.0, 0.4, 0.8, 1, 1e-9)
 @pytest.fixture(scope="module")
 def model() -> DiffusionGemma:
     model = ours(reference(feedback=0.02))
-    model.embed_tokens.weight[0] = model.embed_tokens.weight[1]  # not zero, as that of padding is
+    model.embed_tokens.weight[0] = model.embed_tokens.weight[1]  # not zero, which is the token of padding
     return model
 
 
@@ -40,7 +40,7 @@ def request_(model: DiffusionGemma) -> DenoiseRequest:
 
 
 def trajectory(denoiser: Denoiser, request: DenoiseRequest) -> tuple[DenoiseResult, list[list[int]]]:
-    """The result, and what stood in the holes after every step."""
+    """The result, and the tokens of the holes after every step."""
     canvases: list[list[int]] = []
     result = denoiser.run([request], lambda runs: canvases.append(runs[0].tokens.tolist()))[0]
     return result, canvases
@@ -306,7 +306,7 @@ def test_banned_tokens_never_come_and_restricted_columns_keep_to_theirs(model: D
 
 
 def stop_of_transformers(tables: list[Tensor], stability: int, confidence: float) -> int:
-    """After how many steps transformers' criterion stops on these logits; all of them if never."""
+    """The number of steps after which transformers' criterion stops on these logits; all of them if never."""
     criterion: Any = StableAndConfidentStoppingCriteria(stability, confidence)
     for step, table in enumerate(tables, 1):
         if bool(criterion(table.argmax(-1)[None], table[None])):
@@ -329,7 +329,7 @@ def stop_of_transformers(tables: list[Tensor], stability: int, confidence: float
 def test_the_stop_rule_equals_transformers(
     model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch, story: str, stops: list[int], stability: int
 ) -> None:
-    """A letter a step: which token is likeliest, in small letters where the model is confident."""
+    """One letter per step: the likeliest token, in lower case if the model is confident."""
     tables = [
         two_way(VOCAB, 20 + (letter in "bB"), 50, 0.5 if letter.isupper() else 0.01).repeat(4, 1) for letter in story
     ]

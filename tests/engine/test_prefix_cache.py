@@ -1,4 +1,4 @@
-"""What the cache of prompts reads anew, what it keeps, and that what it keeps is right."""
+"""What the prompt cache encodes, what it keeps, and that what it keeps is correct."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def cache(model: DiffusionGemma) -> PrefixCache:
 
 
 def read(cache: PrefixCache, tokens: Sequence[int]) -> int:
-    """How many tokens the cache says it reads for `tokens`, taken and given back."""
+    """How many tokens the cache reports as encoded for `tokens`, leased and released."""
     lease = cache.acquire(tokens)
     lease.release()
     return lease.encoded
 
 
 def assert_holds(cache: PrefixCache, kv: KeyValues, tokens: Sequence[int]) -> None:
-    """The keys and values are those of `tokens` encoded from nothing."""
+    """The keys and values equal those of `tokens` encoded without a cache."""
     fresh = PrefixCache(cache.model).acquire(tokens).kv
     assert kv.length == fresh.length == len(tokens)
     for mine, expected in zip((*kv.keys, *kv.values), (*fresh.keys, *fresh.values), strict=True):
@@ -280,7 +280,7 @@ def test_buffers_that_could_not_all_grow_grow_later(
 
 
 def test_a_prompt_that_is_kept_is_taken_rather_than_a_longer_one_cut(cache: PrefixCache) -> None:
-    """What two prompts of one request need again and again is copied once."""
+    """If two prompts of one request recur, the shared part is copied once."""
     for _ in range(3):
         read(cache, PROMPT[:20])
         read(cache, [*PROMPT[:20], *PROMPT])

@@ -45,8 +45,8 @@ def reference(
 ) -> DiffusionGemmaForBlockDiffusion:
     """A random transformers model; layer scalars differ between encoder and decoder, norms are not all one.
 
-    feedback scales the self-conditioning: a random model at full feedback amplifies rounding errors some
-    thirty times a step, so that whole trajectories can only be compared on a calmer one.
+    feedback scales the self-conditioning: at full feedback a random model amplifies rounding errors about thirty times
+    per step, so whole trajectories can be compared only with less.
     """
     torch.manual_seed(seed)
     config = DiffusionGemmaConfig(text_config={**TEXT, **text}, vision_config=VISION, canvas_length=canvas_length)

@@ -1,4 +1,4 @@
-"""The grouped products and the routing beside `engine.ops.experts` and `QuantizedWeight.dequantize`."""
+"""Grouped products and routing compared with `engine.ops.experts` and `QuantizedWeight.dequantize`."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_mixture_is_that_of_the_twin(kind: str, case: str) -> None:
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_mixture_in_bfloat16(kind: str) -> None:
-    """The interpreter cuts bits off where a GPU rounds."""
+    """The interpreter truncates where a GPU rounds."""
     x, weights, indices = routing("empty experts")
     gate_up, down = weights_of(kind)
     if kind == "plain":

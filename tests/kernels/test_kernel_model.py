@@ -1,4 +1,4 @@
-"""The whole fused model beside the plain one, and products with quantized weights."""
+"""The whole fused model compared with the plain one, and products with quantized weights."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def random_model(config: Mapping[str, Any] = CONFIG) -> DiffusionGemma:
 
 
 def both_passes(model: DiffusionGemma, prompts: list[list[int]], widths: list[int]) -> Tensor:
-    """Hidden states of a batch of canvases behind prompts that the same model has read."""
+    """Hidden states of a batch of canvases after prompts that the same model has encoded."""
     rows = []
     for prompt in prompts:
         kv = KeyValues(model.config, torch.device("cpu"), torch.float32)
@@ -115,7 +115,7 @@ def test_a_model_in_few_bits_is_fused_as_it_is(kind: Format) -> None:
     assert 0.9 * plain.weight_bytes < fused.weight_bytes <= plain.weight_bytes  # norms and routers do not count
     prompts = [[3, 4, 5]]
     found, wanted = both_passes(fused, prompts, [5]), both_passes(plain, prompts, [5])
-    assert (found - wanted).norm() < 1e-2 * wanted.norm()  # of packed formats the kernels make bfloat16
+    assert (found - wanted).norm() < 1e-2 * wanted.norm()  # kernels dequantize packed formats to bfloat16
 
 
 @torch.inference_mode()
@@ -129,15 +129,15 @@ def test_a_model_whose_kernels_fail_or_err_is_not_taken(
     monkeypatch.setattr("engine.models.fused.add_normed", lambda x, product, *rest: (x, [x, x, x]))
     assert device_setup.fused_or_plain(plain) is plain and "its results are wrong" in caplog.text
 
-    def no_room(*arguments: object) -> None:
+    def out_of_resources(*arguments: object) -> None:
         raise RuntimeError("out of resource: shared memory")
 
-    monkeypatch.setattr("engine.models.fused.by_slot", no_room)
+    monkeypatch.setattr("engine.models.fused.by_slot", out_of_resources)
     assert device_setup.fused_or_plain(plain) is plain and "shared memory" in caplog.text
 
 
 @torch.inference_mode()
-def test_the_readout_of_a_few_rows_is_that_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_stats_of_few_rows_equal_those_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
     model = fuse(random_model())
     hidden, temperature = torch.randn(5, 48), torch.full((5,), 0.5)
     inside = model.logit_stats(hidden, temperature, 4)

@@ -1,4 +1,4 @@
-"""Whole steps of the denoiser by kernels, over fixed tensors, beside the plain denoiser with the plain model."""
+"""Whole steps with kernels, over fixed tensors, compared with the plain denoiser and the plain model."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def small_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def without_feedback() -> DiffusionGemma:
-    """Beliefs of few tokens and of all differ by design, so here they count for nothing."""
+    """Beliefs of few tokens and of all differ by design, so feedback is off here."""
     model = random_model()
     model.self_conditioning.mlp.down_proj.weight.zero_()
     return model
@@ -47,7 +47,7 @@ def test_a_batch_is_filled_as_by_the_plain_model(bias: str) -> None:
     wanted = Denoiser(without_feedback()).run(requests)
     model = fuse(without_feedback())
     denoiser = Denoiser(model)
-    assert denoiser.recorded is None  # as this is no GPU
+    assert denoiser.recorded is None  # because this is not a GPU
     denoiser.recorded = RecordedSteps(cast(DiffusionGemma, model), denoiser.own_draws, None)
     for mine, theirs in zip(denoiser.run(requests), wanted, strict=True):
         assert torch.equal(mine.tokens, theirs.tokens) and mine.steps == theirs.steps == 2

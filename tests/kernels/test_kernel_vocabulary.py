@@ -1,4 +1,4 @@
-"""The pass over the vocabulary beside `engine.ops.vocabulary`."""
+"""The pass over the vocabulary compared with `engine.ops.vocabulary`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from engine.kernels.vocabulary import gumbel_noise, mean_of_rows, stats_from_hidden, stats_from_logits
 from engine.logit_stats import LogitStats
-from engine.ops import vocabulary as twin
+from engine.ops import vocabulary as reference
 from engine.quantized import FORMATS, quantize_weight
 
 CAP, HIDDEN = 30.0, 64
@@ -37,7 +37,7 @@ def test_one_pass_over_logits_tells_what_the_twin_tells(rows: int, vocab: int, b
     found = stats_from_logits(raw, CAP, temperature, 4, seeds, bias)
     capped = torch.tanh(raw / CAP) * CAP
     wanted = capped if bias is None else capped + bias
-    same(found, twin.logit_stats(wanted, temperature, 4, gumbel_noise(seeds, vocab)))
+    same(found, reference.logit_stats(wanted, temperature, 4, gumbel_noise(seeds, vocab)))
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -50,7 +50,7 @@ def test_the_head_may_be_multiplied_inside(kind: str) -> None:
     bias[0, :40] = -1e4
     found = stats_from_hidden(hidden, weight, CAP, temperature, 4, seeds, bias)
     logits = logits_of(hidden, weight.dequantize(), bias)
-    wanted = twin.logit_stats(logits, temperature, 4, gumbel_noise(seeds, 300))
+    wanted = reference.logit_stats(logits, temperature, 4, gumbel_noise(seeds, 300))
     assert (found.argmax >= 40).all() and (found.sample >= 40).all()
     torch.testing.assert_close(found.entropy, wanted.entropy, atol=0.02, rtol=0.02)
     assert (found.argmax == wanted.argmax).float().mean() > 0.9 and (found.sample == wanted.sample).float().mean() > 0.8
@@ -80,7 +80,7 @@ def test_the_mean_over_few_tokens_is_that_over_all_but_for_their_mass() -> None:
     table, logits = torch.randn(400, 96), torch.randn(6, 400) * 9
     found = stats_from_logits(logits, 0.0, torch.ones(6), 16)
     few = mean_of_rows(table, found.top_tokens, found.top_probabilities, 3.0)
-    torch.testing.assert_close(few, 3 * twin.mean_of_rows(table, found.top_tokens, found.top_probabilities))
+    torch.testing.assert_close(few, 3 * reference.mean_of_rows(table, found.top_tokens, found.top_probabilities))
     full = torch.softmax(logits, -1) @ table * 3
     missing = 1 - found.top_probabilities.sum(-1)
     assert missing.max() < 0.05

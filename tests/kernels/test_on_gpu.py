@@ -1,6 +1,6 @@
-"""On a GPU: the fused model is taken, steps are recorded, and answers are those of steps that are not.
+"""On a GPU: the fused model is used, steps are recorded, and results equal those of unrecorded steps.
 
-Skipped elsewhere. The model is small but has the head sizes of the 26B; all in bfloat16.
+Skipped elsewhere. The model is small but has the head sizes of the 26B; everything is in bfloat16.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the bits of a weight mean, and how far a quantized weight is from the one it was made of."""
+"""What the bits of a weight mean, and how far a quantized weight is from the original."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ export interface Note {
     readonly outcome: 'shown' | 'nothing' | 'superseded' | 'failed';
     readonly rule: string | null;
     readonly sentence: string | null;
-    readonly rung: string | null;
+    readonly origin: string | null;
     readonly timings_ms: Readonly<Record<string, number>>;
     readonly total_ms: number;
     readonly characters: number;
@@ -66,7 +66,7 @@ function sentence(note: Note): string {
 function details(note: Note): string {
     const stages = Object.entries(note.timings_ms).map(([stage, value]) => `${stage} ${Math.round(value)} ms`);
     const confidence = note.confidence === null ? [] : [`confidence ${note.confidence.toFixed(2)}`];
-    const whence = [note.rule, note.rung && `from ${note.rung}`].filter((one) => one !== null);
+    const whence = [note.rule, note.origin && `from ${note.origin}`].filter((one) => one !== null);
     return [...whence, `${Math.round(note.total_ms)} ms in all`, ...stages, ...confidence].join(' · ');
 }
 

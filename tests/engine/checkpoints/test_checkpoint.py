@@ -1,4 +1,4 @@
-"""Model folders that load, folders that must not, and what the user is told about them."""
+"""Model folders that load, folders that must not, and the error messages."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ SMALL_VISION = {**VISION, "position_embedding_size": 16}
 
 @pytest.fixture(scope="module")
 def reference() -> DiffusionGemmaForBlockDiffusion:
-    """A small random model of transformers in which no two tensors are alike, norms and scalars included."""
+    """A small random transformers model in which no two tensors are equal, including norms and scalars."""
     torch.manual_seed(0)
     config = DiffusionGemmaConfig(text_config=dict(TEXT), vision_config=dict(SMALL_VISION), canvas_length=16)
     model = DiffusionGemmaForBlockDiffusion(config).eval()
@@ -104,7 +104,7 @@ def change_json(file: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 
 
 def refusal(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The message with which loading is refused before any memory is taken, FOLDER for the folder's name."""
+    """The message with which loading is refused before any memory is allocated, with FOLDER for the folder's name."""
     with monkeypatch.context() as patch:
         patch.setattr(nn.Module, "to_empty", lambda self, device: pytest.fail("memory was allocated"))
         with pytest.raises(ModelError) as caught:

@@ -1,4 +1,4 @@
-"""What is exported loads again, here and in transformers; a failed export leaves the old model standing."""
+"""An exported model loads again, here and in transformers; a failed export leaves the old model intact."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ def test_a_failed_export_leaves_the_old_model(
 def test_an_export_cut_short_between_files_is_no_model(
     model: DiffusionGemma, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Old and new shards have the same shapes: a mixture of them must not load."""
+    """Old and new shards have the same shapes, so a mixture of them must not load."""
     save_model(model, CONFIG, GENERATION, tmp_path, "float32", 40_000)
     replace, calls = export.os.replace, []
 

@@ -1,4 +1,4 @@
-"""A checkpoint written in few bits loads again, is near the first one, and is never half there."""
+"""A quantized checkpoint loads again, is close to its source, and never exists in part."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_a_run_that_was_cut_off_goes_on_where_it_stopped(tmp_path: Path, monkeyp
     assert not (tmp_path / "few").exists()
     progress: list[tuple[int, int]] = []
     quantize_folder(tmp_path / "plain", tmp_path / "few", "fp8", lambda *one: progress.append(one))
-    assert len(saved) == 4 and saved[1] == saved[2]  # the file that had no name yet is made again, the first is not
+    assert len(saved) == 4 and saved[1] == saved[2]  # the incomplete file is made again, the first one is not
     assert progress[-1][0] == progress[-1][1] > progress[0][0] > 0
     once = tmp_path / "once"
     quantize_folder(tmp_path / "plain", once, "fp8")

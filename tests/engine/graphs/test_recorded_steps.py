@@ -1,4 +1,4 @@
-"""Steps over fixed tensors beside those of the plain denoiser: the same answers, recorded or not."""
+"""Steps over fixed tensors give the same results as the plain denoiser, recorded or not."""
 
 from __future__ import annotations
 

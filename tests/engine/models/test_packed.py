@@ -1,4 +1,4 @@
-"""The packed model against the plain one it was made from: same results, closer to float32 in bfloat16."""
+"""The packed model compared with the plain one: same results, closer to float32 in bfloat16."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ VOCAB, HIDDEN = 120, 48
 
 
 def both(dtype: torch.dtype = torch.float32, seed: int = 0, **config: object) -> tuple[DiffusionGemma, DiffusionGemma]:
-    """The same weights plain and packed."""
+    """The same weights, plain and packed."""
     plain = ours(reference(seed=seed, feedback=0.05, **config)).to(dtype)
     return plain, pack(copy.deepcopy(plain))
 
@@ -80,7 +80,7 @@ def test_a_trajectory_is_the_same_token_for_token(choice: str) -> None:
 
 
 def test_drafts_and_scores_are_the_same() -> None:
-    """One token at a time, beyond the window of the sliding layers; and several continuations at once."""
+    """Token by token, beyond the window of the sliding layers; and several continuations at once."""
     drafts, scores = [], []
     for model in both(seed=1):
         cache = PrefixCache(model)

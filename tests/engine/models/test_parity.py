@@ -1,4 +1,4 @@
-"""The forward pass and the denoising trajectory against transformers' own, on random weights."""
+"""The forward pass and the denoising trajectory compared with those of transformers, with random weights."""
 
 from __future__ import annotations
 

@@ -71,8 +71,8 @@ def test_scopes_around_come_first_then_imports_then_the_nearest():
     with_import = outline(PYTHON, "python", keep, limit_chars=len(around) + len("import os\n"))
     assert with_import == "import os\n" + around
     imports = "import os\nfrom a import (b,\n    c)\n"
-    room = len(around) + len(imports) + len("    async def shrink(self):\n")
-    more = outline(PYTHON, "python", keep, limit_chars=room)
+    limit = len(around) + len(imports) + len("    async def shrink(self):\n")
+    more = outline(PYTHON, "python", keep, limit_chars=limit)
     assert "shrink" in more and "first" not in more
 
 

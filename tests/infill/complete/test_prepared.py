@@ -1,4 +1,4 @@
-"""What stands around a hole, and how much of it the checks look at."""
+"""The text around a hole that the checks look at."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def near(text: str) -> tuple[str, str]:
     return prepare(request(text), pocket().budget).near(0)
 
 
-def test_a_file_of_usual_size_is_seen_whole() -> None:
+def test_a_file_of_usual_size_is_near_as_a_whole() -> None:
     before, after = "x = 1\n\n\ny = ", "\n\n\nz = 3\n"
     assert near(f"{before}§{after}") == (before, after)
 
 
-def test_of_a_long_file_whole_definitions_are_seen() -> None:
+def test_a_long_file_is_cut_between_definitions() -> None:
     functions = [FUNCTION.format(number) for number in range(4000)]
     above, below = "".join(functions[:2000]), "".join(functions[2000:])
     before, after = near(f"{above}value = §\n\n\n{below}")
@@ -32,8 +32,8 @@ def test_of_a_long_file_whole_definitions_are_seen() -> None:
 
 
 @pytest.mark.parametrize("kept", ["class", "text"])
-def test_what_cannot_be_cut_well_is_seen_from_its_beginning(kept: str) -> None:
-    """A class longer than what is looked at begins with its head, and a text in quotes is not entered."""
+def test_a_long_class_or_string_is_near_from_its_beginning(kept: str) -> None:
+    """The text is not cut within a class or a string."""
     if kept == "class":
         above = "x = 1\n\n\nclass Long:\n" + "    def method(self):\n        return 1\n\n" * 2000
         assert near(f"{above}    value = §\n")[0].startswith("class Long:")

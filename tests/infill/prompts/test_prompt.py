@@ -54,9 +54,9 @@ def test_the_suffix_is_cut_at_a_line_break() -> None:
 
 def test_the_front_is_cut_in_steps_and_at_line_breaks() -> None:
     tokens = lines_of(*[7] * 60)
-    for room in (0, 1, 63, 100, 200):
-        kept = cut_front(tokens, room, BREAKS)
-        assert len(kept) <= room and tokens[len(tokens) - len(kept) :] == kept
+    for limit in (0, 1, 63, 100, 200):
+        kept = cut_front(tokens, limit, BREAKS)
+        assert len(kept) <= limit and tokens[len(tokens) - len(kept) :] == kept
     cuts = {length - len(cut_front(tokens[:length], 200, BREAKS)) for length in range(201, 420)}
     assert len(cuts) <= 5
     assert all(tokens[cut] == BREAK for cut in cuts)

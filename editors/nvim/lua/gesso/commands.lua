@@ -33,7 +33,7 @@ local function line_of(record)
   end
   local reason = text(record.sentence)
   if record.outcome == "shown" then
-    reason = ("%d characters, %s"):format(record.characters, text(record.rung))
+    reason = ("%d characters, %s"):format(record.characters, text(record.origin))
   elseif text(record.rule) ~= "" then
     reason = ("%s (%s)"):format(reason, record.rule)
   end

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from engine.errors import InputError
 from engine.key_values import KeyValues
-from engine.memory import CausalModel
+from engine.memory import CausalPass
 from engine.prefix_cache import PromptCache
 from engine.token_tree import TokenTree
 
@@ -23,7 +23,7 @@ AHEAD = 15  # tokens of a guess; with the one that is encoded in any case, the n
 
 
 def decode_greedily(
-    model: CausalModel,
+    model: CausalPass,
     cache: PromptCache,
     prompt: Sequence[int],
     limit: int,

@@ -51,7 +51,7 @@ def denoise_in_blocks(
     made. `on_step` gets the run of the current block, whose first column on the whole canvas is len(run.request.prompt)
     - len(request.prompt). Raises InputError if prompt and canvas are too long.
     """
-    config, canvas = denoiser.model.config, request.canvas
+    config, canvas = denoiser.config, request.canvas
     width = config.canvas_length if width is None else width
     if width < 1:
         raise InputError(f"A block needs at least one column, not {width}.")

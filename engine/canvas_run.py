@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from engine.canvas import Canvas
-from engine.config import SamplingConfig
+from engine.config import ModelConfig, SamplingConfig
 from engine.errors import Stop
-from engine.memory import CausalModel
+from engine.memory import CausalPass
 from engine.prefix_cache import Lease, PromptCache
 
 Finish = Literal["stable", "steps", "deadline", "cancelled"]
@@ -115,7 +115,10 @@ class CanvasDenoiser(Protocol):
     def device(self) -> torch.device: ...
 
     @property
-    def model(self) -> CausalModel: ...
+    def config(self) -> ModelConfig: ...
+
+    @property
+    def model(self) -> CausalPass: ...
 
     @property
     def cache(self) -> PromptCache: ...

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import count
 from typing import TypeVar
@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from engine.canvas_run import CanvasRun, DenoiseRequest, DenoiseResult, StepCallback, Timings
-from engine.errors import NotFiniteError, is_memory_error, leave_if
+from engine.decoder import Decoder
+from engine.errors import NotFiniteError, leave_if
 from engine.graphs.recorded_steps import CudaGraphs, RecordedSteps
 from engine.key_values import BatchedCanvasMemory, CanvasMemory
 from engine.models.text_model import TextModel
@@ -29,16 +30,16 @@ BANNED_LOGIT = -1e4
 log = logging.getLogger(__name__)
 
 
-class Denoiser:
+class Denoiser(Decoder):
     """One model, its prompt cache and its randomness. Not thread-safe: one caller at a time.
 
     draws: randomness for tests; by default each canvas has a generator of its own.
     """
 
     def __init__(self, model: TextModel, cache: PrefixCache | None = None, draws: Draws | None = None) -> None:
-        self.model = model
-        self.cache = cache if cache is not None else PrefixCache(model)
-        self.device = model.embed_tokens.weight.device
+        super().__init__(model, cache)
+        self.model: TextModel = model
+        self.config = model.config
         self.own_draws = RowDraws(model.config.noise, model.config.vocab_size, self.device)
         self.draws: Draws = draws if draws is not None else self.own_draws
         self.recorded: RecordedSteps | None = None
@@ -201,25 +202,14 @@ class Denoiser:
             self.recorded.leave(run)
         self._memory = None
 
-    def retry_without_cache(self, work: Callable[[], T]) -> T:
-        """Returns what `work` returns; if memory runs out, drops all unused prompts and calls it once more."""
-        try:
-            return work()
-        except Exception as error:
-            if not is_memory_error(error):
-                raise
-            log.warning("The memory of %s ran out; dropping unused prompts.", self.device)
-            error.__traceback__ = None  # its frames hold intermediate results
+    def release(self) -> None:
         if self.recorded is not None:
             self.recorded.clear()
-        self.forget()
-        return work()
+        super().release()
 
     def forget(self) -> None:
-        """Drops unused prompts, and returns their memory to the device."""
         self._memory = None
-        self.cache.clear()
-        torch.cuda.empty_cache()
+        super().forget()
 
     def _memory_for(self, runs: Sequence[CanvasRun]) -> CanvasMemory | BatchedCanvasMemory:
         """Reused from step to step, as long as the runs are the same."""

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from engine.config import ModelConfig
-from engine.memory import Masks
+from engine.memory import Masks, Shape
 from engine.ops.attention import COMPILED_ROWS, KEY_BLOCK, causal_mask, should_come_in_blocks
 from engine.quantized import E4M3_LARGEST
 
@@ -30,7 +29,7 @@ class KeyValues:
     scale.
     """
 
-    def __init__(self, config: ModelConfig, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, config: Shape, device: torch.device, dtype: torch.dtype) -> None:
         self.config, self.device, self.dtype = config, device, dtype
         self.length = self.capacity = 0
         self.keys = [self._empty(index, 0) for index in range(len(config.layers))]

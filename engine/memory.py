@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
-from engine.config import LayerKind, ModelConfig
+from engine.config import LayerConfig, LayerKind
 
 Masks = dict[LayerKind, Tensor | None]
 """By kind of layer, a mask as `engine.ops.attention.attend` takes it."""
@@ -23,12 +24,38 @@ class Memory(Protocol):
         ...
 
 
-class CausalModel(Protocol):
+class Shape(Protocol):
+    """The sizes of a model that storing its keys and values depends on."""
+
+    @property
+    def layers(self) -> tuple[LayerConfig, ...]: ...
+
+    @property
+    def sliding_window(self) -> int: ...
+
+    @property
+    def max_positions(self) -> int: ...
+
+
+class CausalPass(Protocol):
     """The causal pass and the head of a model: see `engine.models.text_model.TextModel`."""
 
     @property
-    def config(self) -> ModelConfig: ...
+    def config(self) -> Shape: ...
 
     def encode(self, tokens: Tensor, positions: Tensor, masks: Masks, memory: Memory) -> Tensor: ...
 
     def logits(self, hidden: Tensor) -> Tensor: ...
+
+
+class CausalModel(CausalPass, Protocol):
+    """A model in memory. kv_dtype: the type of its keys and values. weight_bytes: the memory its weights take."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def kv_dtype(self) -> torch.dtype: ...
+
+    @property
+    def weight_bytes(self) -> int: ...

@@ -17,7 +17,7 @@ import torch
 
 from engine.errors import InputError, Stop, is_memory_error, leave_if
 from engine.key_values import KeyValues, PromptMemory
-from engine.models.text_model import TextModel
+from engine.memory import CausalModel
 
 ENCODE_CHUNK = 1024  # tokens per pass
 STOPPABLE_CHUNK = 256  # the same if a caller may cancel: about 20 ms of the pocket model on one core
@@ -71,11 +71,11 @@ class PrefixCache:
     limit_bytes: size of the cache; by default LIMIT_SHARE of the size of the weights, and at least LEAST_LIMIT.
     """
 
-    def __init__(self, model: TextModel, limit_bytes: int | None = None) -> None:
+    def __init__(self, model: CausalModel, limit_bytes: int | None = None) -> None:
         self.model = model
         default = max(LEAST_LIMIT, int(LIMIT_SHARE * model.weight_bytes))
         self.limit_bytes = default if limit_bytes is None else limit_bytes
-        self.device, self.dtype = model.embed_tokens.weight.device, model.kv_dtype
+        self.device, self.dtype = model.device, model.kv_dtype
         self.entries: list[CachedPrompt] = []
         self.encoded_tokens = 0
 

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from engine.errors import Stop
-from engine.memory import CausalModel
+from engine.memory import CausalPass
 from engine.prefix_cache import PromptCache
 from engine.token_tree import TokenTree
 
 
 def causal_log_probabilities(
-    model: CausalModel,
+    model: CausalPass,
     cache: PromptCache,
     prompt: Sequence[int],
     known: Sequence[int],

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from engine.errors import NotFiniteError, Stop, is_memory_error, leave_if
 from engine.key_values import KeyValues
-from engine.memory import CausalModel, Masks
+from engine.memory import CausalPass, Masks
 from engine.prefix_cache import STOPPABLE_CHUNK
 
 ROOT = -1
@@ -28,7 +28,7 @@ class TokenTree:
     A context: at its end `kv` is as before. stop: called before every pass; if it returns True, Cancelled is raised.
     """
 
-    def __init__(self, model: CausalModel, kv: KeyValues, trunk: Sequence[int], stop: Stop | None = None) -> None:
+    def __init__(self, model: CausalPass, kv: KeyValues, trunk: Sequence[int], stop: Stop | None = None) -> None:
         self.model, self.kv, self.stop = model, kv, stop
         self.past = kv.length
         self._nodes: dict[tuple[int, int], int] = {}  # by parent and token

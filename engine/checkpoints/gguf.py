@@ -29,9 +29,9 @@ ALIGNMENT = "general.alignment"
 
 @dataclass(frozen=True)
 class BlockType:
-    """How a tensor is stored: `bytes` for every `values` consecutive numbers of a row. number: ggml's own."""
+    """How a tensor is stored: `bytes` for every `values` consecutive numbers of a row."""
 
-    number: int
+    name: str
     values: int
     bytes: int
     decode: Callable[[Tensor], Tensor]  # [blocks, bytes] in uint8 to [blocks, values] in fp32
@@ -165,7 +165,7 @@ class _Reader:
 def _block_type(file: Path, name: str, number: int, shape: tuple[int, ...]) -> BlockType:
     found = BLOCK_TYPES.get(number)
     if found is None:
-        known = ", ".join(NAMES.values())
+        known = ", ".join(one.name for one in BLOCK_TYPES.values())
         raise ModelError(
             f"The tensor {name} in {file} is stored in type {number} of ggml, which this build does not read "
             f"(it reads {known}); choose another build of the model."
@@ -254,22 +254,16 @@ def _q6_k(blocks: Tensor) -> Tensor:
     return codes.float().sub_(32).mul_(scales[..., None]).flatten(1)
 
 
-NAMES = {
-    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 12: "Q4_K", 13: "Q5_K", 14: "Q6_K", 30: "BF16",
-}  # fmt: skip
-BLOCK_TYPES = {
-    one.number: one
-    for one in (
-        BlockType(0, 1, 4, _f32),
-        BlockType(1, 1, 2, _f16),
-        BlockType(2, 32, 18, _q4_0),
-        BlockType(3, 32, 20, _q4_1),
-        BlockType(6, 32, 22, _q5_0),
-        BlockType(7, 32, 24, _q5_1),
-        BlockType(8, 32, 34, _q8_0),
-        BlockType(12, 256, 144, _q4_k),
-        BlockType(13, 256, 176, _q5_k),
-        BlockType(14, 256, 210, _q6_k),
-        BlockType(30, 1, 2, _bf16),
-    )
+BLOCK_TYPES = {  # by ggml's number
+    0: BlockType("F32", 1, 4, _f32),
+    1: BlockType("F16", 1, 2, _f16),
+    2: BlockType("Q4_0", 32, 18, _q4_0),
+    3: BlockType("Q4_1", 32, 20, _q4_1),
+    6: BlockType("Q5_0", 32, 22, _q5_0),
+    7: BlockType("Q5_1", 32, 24, _q5_1),
+    8: BlockType("Q8_0", 32, 34, _q8_0),
+    12: BlockType("Q4_K", 256, 144, _q4_k),
+    13: BlockType("Q5_K", 256, 176, _q5_k),
+    14: BlockType("Q6_K", 256, 210, _q6_k),
+    30: BlockType("BF16", 1, 2, _bf16),
 }

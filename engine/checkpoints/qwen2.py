@@ -66,7 +66,9 @@ class GgufWeights:
     def __init__(self, file: GgufFile) -> None:
         self.place, self.file = file.file, file
         self.config = _gguf_config(file)
-        self.shapes = {ours: file.tensors[theirs].shape for ours, theirs in self._names() if theirs in file.tensors}
+        self.shapes: Mapping[str, tuple[int, ...]] = {
+            ours: file.tensors[theirs].shape for ours, theirs in self._names() if theirs in file.tensors
+        }
         self._stored = dict(self._names())
 
     def read(self, name: str) -> Tensor:
@@ -92,7 +94,9 @@ class SafetensorsWeights:
         self.place = folder
         self.config = _json_config(folder, read_json(folder / "config.json"))
         self._stored = stored_tensors(folder)
-        self.shapes = {name: tuple(tensor.shape) for name, tensor in self._stored.items()}
+        self.shapes: Mapping[str, tuple[int, ...]] = {
+            name: tuple(tensor.shape) for name, tensor in self._stored.items()
+        }
         self._open = {file: safe_open(file, framework="pt") for file in {one.file for one in self._stored.values()}}
 
     def read(self, name: str) -> Tensor:

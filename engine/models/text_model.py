@@ -32,6 +32,10 @@ class TextModel(nn.Module, ABC):
         self._frequencies: dict[tuple[LayerKind, torch.device], Tensor] = {}
 
     @property
+    def device(self) -> torch.device:
+        return self.embed_tokens.weight.device
+
+    @property
     def kv_dtype(self) -> torch.dtype:
         """The type in which keys and values are kept."""
         return torch.float8_e4m3fn if self.fp8_keys else self.embed_tokens.weight.dtype

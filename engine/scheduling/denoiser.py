@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 
 from engine.canvas_run import CanvasRun, DenoiseRequest, DenoiseResult, StepCallback, Timings
-from engine.config import ModelConfig
+from engine.decoder import Decoder
 from engine.denoiser import Denoiser
 from engine.errors import Stop, leave_if
-from engine.memory import Masks, Memory
-from engine.models.text_model import TextModel
+from engine.memory import CausalPass, Masks, Memory, Shape
 from engine.prefix_cache import Lease, PrefixCache
 
 T = TypeVar("T")
@@ -60,13 +59,21 @@ Perform = Callable[[Operation], Any]
 """Waits for the turn of the operation and returns its result."""
 
 
-class ScheduledDenoiser:
+class ScheduledDecoder:
+    """A `CausalDecoder` that uses `shared`, one operation at a time."""
+
+    def __init__(self, shared: Decoder, perform: Perform) -> None:
+        self.model, self.cache = _ScheduledModel(shared.model, perform), _ScheduledCache(shared.cache, perform)
+        self.device = shared.device
+
+
+class ScheduledDenoiser(ScheduledDecoder):
     """A `CanvasDenoiser` that uses `shared`, one operation at a time."""
 
     def __init__(self, shared: Denoiser, perform: Perform) -> None:
+        super().__init__(shared, perform)
         self._shared, self._perform = shared, perform
-        self.model, self.cache = _ScheduledModel(shared.model, perform), _ScheduledCache(shared.cache, perform)
-        self.device, self.timings = shared.device, Timings()
+        self.config, self.timings = shared.config, Timings()
 
     def run(self, requests: Sequence[DenoiseRequest], on_step: StepCallback | None = None) -> list[DenoiseResult]:
         self.timings = Timings()
@@ -89,13 +96,13 @@ class ScheduledDenoiser:
 
 
 class _ScheduledModel:
-    """A `CausalModel`: every pass has a turn of its own, and the head belongs to the pass before it."""
+    """A `CausalPass`: every pass has a turn of its own, and the head belongs to the pass before it."""
 
-    def __init__(self, model: TextModel, perform: Perform) -> None:
+    def __init__(self, model: CausalPass, perform: Perform) -> None:
         self._model, self._perform = model, perform
 
     @property
-    def config(self) -> ModelConfig:
+    def config(self) -> Shape:
         return self._model.config
 
     def encode(self, tokens: Tensor, positions: Tensor, masks: Masks, memory: Memory) -> Tensor:
@@ -131,6 +138,11 @@ class _ScheduledCache:
             yield lease
         finally:
             lease.release()
+
+
+def scheduled(shared: Decoder, perform: Perform) -> ScheduledDecoder:
+    """One request's view of `shared`."""
+    return ScheduledDenoiser(shared, perform) if isinstance(shared, Denoiser) else ScheduledDecoder(shared, perform)
 
 
 def _either(first: Stop | None, second: Stop) -> Stop:

@@ -28,9 +28,10 @@ from typing import Any, TypeVar, cast
 import torch
 
 from engine.canvas_run import CanvasRun
+from engine.decoder import Decoder
 from engine.denoiser import Denoiser
 from engine.errors import Cancelled, GessoError, Stop, is_memory_error
-from engine.scheduling.denoiser import Call, CanvasBatch, Operation, ScheduledDenoiser, with_stop
+from engine.scheduling.denoiser import Call, CanvasBatch, Operation, scheduled, with_stop
 from engine.scheduling.request import Closed, Load, Order, Priority, Task, TooLate
 
 T = TypeVar("T")
@@ -48,8 +49,8 @@ class Scheduler:
     batch: most canvases of one step. clock: seconds, by which clients are charged.
     """
 
-    def __init__(self, denoiser: Denoiser, batch: int = BATCH, clock: Callable[[], float] = time.perf_counter) -> None:
-        self.denoiser, self.batch, self.clock = denoiser, batch, clock
+    def __init__(self, decoder: Decoder, batch: int = BATCH, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.decoder, self.batch, self.clock = decoder, batch, clock
         self.load = Load()
         self._max_rows, self._good_steps = batch, 0  # canvases that fit into a step; steps since that was found
         self._numbers = count()
@@ -64,6 +65,12 @@ class Scheduler:
         self._threads = ThreadPoolExecutor(MOST_RUNNING * len(Priority), "request")
         self._engine = threading.Thread(target=self._serve, name="engine", daemon=True)
         self._engine.start()
+
+    @property
+    def _denoiser(self) -> Denoiser:
+        """The decoder of requests with canvases."""
+        assert isinstance(self.decoder, Denoiser)
+        return self.decoder
 
     def submit(self, body: Callable[[Any], T], order: Order) -> Future[T]:
         """Schedules `body`, which is called with a `CanvasDenoiser` on a thread of the scheduler.
@@ -186,7 +193,7 @@ class Scheduler:
         half = len(runs) // 2
         if len(runs) <= max(1, self._max_rows):
             try:
-                self.denoiser.step(runs)
+                self._denoiser.step(runs)
                 self._count_step(len(runs))
                 return {}
             except Exception as error:
@@ -209,7 +216,7 @@ class Scheduler:
                 for run in batch.active:
                     run.finished = "cancelled"
             if not batch.active:
-                task.result = [self.denoiser.result(run) for run in batch.runs], batch.timings
+                task.result = [self._denoiser.result(run) for run in batch.runs], batch.timings
                 self._close_runs(batch)
                 self._memory_was_freed()
                 task.operation = None
@@ -221,7 +228,7 @@ class Scheduler:
         request = batch.requests[len(batch.runs)]
         started = time.perf_counter()
         try:
-            run = self.denoiser.start(with_stop(request, self._interrupt(task)))
+            run = self._denoiser.start(with_stop(request, self._interrupt(task)))
         except Cancelled:
             if not task.is_cancelled():
                 return
@@ -248,7 +255,7 @@ class Scheduler:
         """Makes the call; False if more urgent work interrupted it, or if it waits for memory."""
         self.load.calls += 1
         try:
-            task.result = self.denoiser.retry_without_cache(partial(call.work, self._interrupt(task)))
+            task.result = self.decoder.retry_without_cache(partial(call.work, self._interrupt(task)))
         except Cancelled as error:
             if task.is_cancelled():
                 self._fail(task, error)
@@ -283,7 +290,7 @@ class Scheduler:
     def _run_body(self, task: Task[Any], perform: Callable[[Operation], Any], end_turn: Callable[[], object]) -> None:
         """A request from its start to its end."""
         try:
-            result = task.body(ScheduledDenoiser(self.denoiser, perform))
+            result = task.body(scheduled(self.decoder, perform))
         except BaseException as error:
             task.ended = True
             end_turn()
@@ -369,7 +376,7 @@ class Scheduler:
 
     def _close_runs(self, batch: CanvasBatch) -> None:
         for run in batch.runs:
-            self.denoiser.close(run)
+            self._denoiser.close(run)
         batch.runs = []
 
 

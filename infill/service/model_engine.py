@@ -104,7 +104,7 @@ class ModelEngine:
 
         scheduler = self.scheduler
         if scheduler is not None:
-            scheduler.submit(lambda _: scheduler.denoiser.forget(), Order())
+            scheduler.submit(lambda _: scheduler.decoder.forget(), Order())
 
     async def maintain(self) -> None:
         return
@@ -121,7 +121,7 @@ class ModelEngine:
     def usage(self) -> Usage | None:
         if self.scheduler is None:
             return None
-        load, cache = self.scheduler.load, self.scheduler.denoiser.cache
+        load, cache = self.scheduler.load, self.scheduler.decoder.cache
         return Usage(load.steps, load.stepped, sum(entry.kv.bytes for entry in list(cache.entries)))
 
     async def complete(self, request: EngineRequest[InfillRequest], on_step: OnStep | None = None) -> InfillResult:

@@ -189,7 +189,7 @@ def test_a_request_whose_client_has_gone_takes_no_further_step(scheduler: Schedu
     with pytest.raises(Cancelled):
         scheduler.submit(leaving, Order(stop=gone.is_set)).result(10)
     assert steps == [1, 2, 3]
-    assert all(entry.users == 0 for entry in scheduler.denoiser.cache.entries), "its prompt is free again"
+    assert all(entry.users == 0 for entry in scheduler.decoder.cache.entries), "its prompt is free again"
 
 
 def test_what_is_cancelled_in_line_never_begins(scheduler: Scheduler) -> None:
@@ -262,14 +262,14 @@ def test_what_is_too_much_together_is_stepped_alone(
     scheduler: Scheduler, model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = [Denoiser(model).run([request_of(n)])[0] for n in range(3)]
-    step = scheduler.denoiser.step
+    step = scheduler.decoder.step
 
     def short_of_memory(runs: Sequence[CanvasRun]) -> None:
         if len(runs) > 1:
             raise MemoryError
         step(runs)
 
-    monkeypatch.setattr(scheduler.denoiser, "step", short_of_memory)
+    monkeypatch.setattr(scheduler.decoder, "step", short_of_memory)
     with held(scheduler):
         futures = [scheduler.submit(denoising(request_of(n)), Order(client=str(n))) for n in range(3)]
     for one, future in zip(alone, futures, strict=True):
@@ -281,7 +281,7 @@ def test_where_the_memory_ran_out_batches_are_halved_and_grow_again(
 ) -> None:
     monkeypatch.setattr("engine.scheduling.scheduler.STEPS_TO_GROW", 6)
     alone = [Denoiser(model).run([request_of(n)])[0] for n in range(8)]
-    step, tried = scheduler.denoiser.step, list[int]()
+    step, tried = scheduler.decoder.step, list[int]()
 
     def short_of_memory(runs: Sequence[CanvasRun]) -> None:
         tried.append(len(runs))
@@ -289,7 +289,7 @@ def test_where_the_memory_ran_out_batches_are_halved_and_grow_again(
             raise torch.OutOfMemoryError
         step(runs)
 
-    monkeypatch.setattr(scheduler.denoiser, "step", short_of_memory)
+    monkeypatch.setattr(scheduler.decoder, "step", short_of_memory)
     with held(scheduler):
         futures = [scheduler.submit(denoising(request_of(n)), Order(client=str(n))) for n in range(8)]
     for one, future in zip(alone, futures, strict=True):
@@ -305,13 +305,13 @@ def test_a_request_of_many_canvases_is_stepped_in_batches_too(
     scheduler: Scheduler, model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = [Denoiser(model).run([request_of(n, steps=2)])[0] for n in range(20)]
-    step, sizes = scheduler.denoiser.step, list[int]()
+    step, sizes = scheduler.decoder.step, list[int]()
 
     def noted(runs: Sequence[CanvasRun]) -> None:
         sizes.append(len(runs))
         step(runs)
 
-    monkeypatch.setattr(scheduler.denoiser, "step", noted)
+    monkeypatch.setattr(scheduler.decoder, "step", noted)
     found = scheduler.submit(denoising(*(request_of(n, steps=2) for n in range(20))), Order()).result(10)
     assert all(torch.equal(one.tokens, other.tokens) for one, other in zip(alone, found, strict=True))
     assert sum(sizes) == 40 and max(sizes) <= scheduler.batch
@@ -320,14 +320,14 @@ def test_a_request_of_many_canvases_is_stepped_in_batches_too(
 def test_one_canvas_of_a_request_that_fails_is_told_to_that_request_alone(
     scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = scheduler.denoiser.step
+    step = scheduler.decoder.step
 
     def broken(runs: Sequence[CanvasRun]) -> None:
         if any(run.request.seed == 2 for run in runs):
             raise ValueError("a number that is none")
         step(runs)
 
-    monkeypatch.setattr(scheduler.denoiser, "step", broken)
+    monkeypatch.setattr(scheduler.decoder, "step", broken)
     with held(scheduler):
         pair = scheduler.submit(denoising(request_of(1), request_of(2)), Order(client="pair"))
         other = scheduler.submit(denoising(request_of(3)), Order(client="other"))
@@ -358,7 +358,7 @@ def test_trees_behind_the_same_prompt_do_not_meet(scheduler: Scheduler, model: D
         found, between = future.result(10)
         torch.testing.assert_close(found, scores[n], atol=1e-4, rtol=1e-4)
         assert torch.equal(between.tokens, alone.tokens)
-    assert all(entry.users == 0 and entry.kv.length == len(entry.tokens) for entry in scheduler.denoiser.cache.entries)
+    assert all(entry.users == 0 and entry.kv.length == len(entry.tokens) for entry in scheduler.decoder.cache.entries)
 
 
 def test_more_requests_than_may_run_are_all_answered(scheduler: Scheduler) -> None:

@@ -58,8 +58,8 @@ class Memory:
 @pytest.fixture
 def memory_of(scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Memory]:
     def limit(tokens: int) -> Memory:
-        memory = Memory(scheduler.denoiser.cache, tokens)
-        encode, step = scheduler.denoiser.model.encode, scheduler.denoiser._step
+        memory = Memory(scheduler.decoder.cache, tokens)
+        encode, step = scheduler.decoder.model.encode, scheduler.decoder._step
 
         def limited_encode(tokens: Tensor, *rest: Any) -> Tensor:
             memory.take(tokens.shape[1])
@@ -69,8 +69,8 @@ def memory_of(scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch) -> Callable
             memory.take(sum(len(run.canvas) for run in runs))
             step(runs)
 
-        monkeypatch.setattr(scheduler.denoiser.model, "encode", limited_encode)
-        monkeypatch.setattr(scheduler.denoiser, "_step", limited_step)
+        monkeypatch.setattr(scheduler.decoder.model, "encode", limited_encode)
+        monkeypatch.setattr(scheduler.decoder, "_step", limited_step)
         return memory
 
     return limit
@@ -96,7 +96,7 @@ def test_prompts_that_nobody_uses_are_given_up(
     for number, one in enumerate(expected):
         body = denoising(request_of(number, prompt(number)))
         assert same(scheduler.submit(body, Order()).result(10)[0], one)
-    assert memory.refused and len(scheduler.denoiser.cache.entries) == 1
+    assert memory.refused and len(scheduler.decoder.cache.entries) == 1
 
 
 def test_what_is_scored_is_read_in_smaller_passes(
@@ -125,7 +125,7 @@ def test_what_is_scored_is_read_in_smaller_passes(
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
     assert max(sizes) <= 20 and sum(sizes) >= LONG + 1 + 54
-    assert all(entry.users == 0 and entry.kv.length == len(entry.tokens) for entry in scheduler.denoiser.cache.entries)
+    assert all(entry.users == 0 and entry.kv.length == len(entry.tokens) for entry in scheduler.decoder.cache.entries)
 
 
 def test_requests_wait_until_others_have_given_their_memory_back(
@@ -139,7 +139,7 @@ def test_requests_wait_until_others_have_given_their_memory_back(
         asked = [scheduler.submit(body, Order(client=str(number))) for number, body in enumerate(bodies)]
     assert all(same(future.result(10)[0], one) for future, one in zip(asked, expected, strict=True))
     assert memory.refused
-    assert all(entry.users == 0 for entry in scheduler.denoiser.cache.entries)
+    assert all(entry.users == 0 for entry in scheduler.decoder.cache.entries)
 
 
 def test_only_what_is_too_large_for_all_of_the_memory_fails(

@@ -411,7 +411,7 @@ def test_running_out_of_memory_is_reported_in_a_sentence(
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried")
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine.scheduler.denoiser.model, "encode", full)
+        patch.setattr(engine.scheduler.decoder.model, "encode", full)
         answer = api.post("/v1/infill", json=infill_body(client="full") | {"text": "x = 1\n" + PREFIX + SUFFIX})
     assert answer.status_code == 500 and "memory ran out; close other programs" in answer.json()["error"]["message"]
     assert api.post("/v1/infill", json=infill_body()).status_code == 200 and engine.pending == 0

@@ -151,7 +151,7 @@ def test_low_memory_drops_prompts_then_unloads_the_large_model_which_comes_back(
         await engine.complete(EngineRequest(REQUEST))
         scheduler = main(engine).scheduler
         assert scheduler is not None
-        cache = scheduler.denoiser.cache
+        cache = scheduler.decoder.cache
         assert cache.entries
         assert await engine.react_to_memory(PLENTY) == "none"
         assert await engine.react_to_memory(LOW_BYTES - 1) == "forget"

@@ -9,8 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from infill.complete.confidence import Evidence
-
 Lines = Literal["one", "block", "auto"]
 Source = Literal["model", "causal", "copy"]
 PieceState = Literal["known", "settled", "noise", "null"]
@@ -52,6 +50,33 @@ class InfillRequest:
     neighbours: tuple[Neighbour, ...] = ()
     rejected: tuple[str, ...] = ()
     caution: float = 1.0
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Log-probabilities in nats a token.
+
+    seam: of the text and of the tokens after it, by the causal encoder that has not seen what follows.
+    middle: of the text by the causal encoder that has. weakest: of the least likely token there; both 0 without it.
+    certainty: of the denoiser in the text it wrote, 0 for texts that are not its own.
+    denoised, drafted, copied: 1 where the text came about so. agreeing: share of the other ways that begin alike.
+    matched: log of one more than the characters before the hole that stand before the copy too; fits: 1 where what
+    follows the hole follows there too; places: log of one more than the places that say the same; all 0 without a
+    copy. length: log of the number of tokens.
+    """
+
+    seam: float = 0.0
+    middle: float = 0.0
+    weakest: float = 0.0
+    certainty: float = 0.0
+    denoised: float = 0.0
+    drafted: float = 0.0
+    copied: float = 0.0
+    agreeing: float = 0.0
+    matched: float = 0.0
+    fits: float = 0.0
+    places: float = 0.0
+    length: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from importlib import metadata
+
+from infill.version import installed_version
 
 SWITCH_S = 0.001  # how long the parser's thread may keep the event loop waiting; Python's default is 0.005
 
@@ -16,7 +17,7 @@ def main() -> None:
     parser.add_argument("--tcp", type=int, metavar="PORT", help="listen on this port of the loopback instead")
     parser.add_argument("--log", metavar="LEVEL", default="warning", choices=("error", "warning", "info", "debug"))
     parser.add_argument("--stdio", action="store_true", help="the default; clients like to say it")
-    parser.add_argument("--version", action="version", version=f"gesso-lsp {metadata.version('gesso')}")
+    parser.add_argument("--version", action="version", version=f"gesso-lsp {installed_version()}")
     given = parser.parse_args()
     form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     logging.basicConfig(stream=sys.stderr, level=given.log.upper(), format=form)

@@ -11,10 +11,10 @@ import re
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import Field, dataclass, fields
-from importlib import metadata
 from typing import Any, Literal, get_args
 
 from infill.statistics import latency, plain_model
+from infill.version import installed_version
 from lsp.settings import LspSettings
 
 Outcome = Literal["shown", "nothing", "superseded", "failed"]
@@ -66,7 +66,7 @@ class Activity:
         """
         model, latency_ms = status.get("model"), status.get("latencyMs")
         lines = ["## Gesso", ""]
-        lines += [f"- {name}: {_version(name)}" for name in ("gesso", "pygls", "torch", "transformers")]
+        lines += [f"- {name}: {installed_version(name)}" for name in ("gesso", "pygls", "torch", "transformers")]
         lines += [
             f"- Python {platform.python_version()}, {platform.system()} {platform.release()} {platform.machine()}"
         ]
@@ -124,11 +124,3 @@ def _setting(entry: Field[Any], value: Any) -> str:
 
 def _shown(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _version(package: str) -> str:
-    """From the package's metadata: nothing is imported for it."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"

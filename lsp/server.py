@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from lsprotocol import converters, types
 from pygls.uris import to_fs_path
 
+from infill.version import installed_version
 from lsp.code_actions import KINDS, code_actions
 from lsp.commands import register_commands
 from lsp.completion import ordinary_completion
@@ -38,7 +38,7 @@ class GessoServer(Server):
     """The server of one client, and its session."""
 
     def __init__(self) -> None:
-        super().__init__("gesso", metadata.version("gesso"), protocol_cls=Protocol, converter_factory=_converter)
+        super().__init__("gesso", installed_version(), protocol_cls=Protocol, converter_factory=_converter)
         self.session = Session(self)
         self.inline = InlineCompletion(self.session)
         self.offers = Offers(self.session, self.inline)

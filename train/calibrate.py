@@ -24,9 +24,9 @@ from engine.checkpoints.export import write_checksums
 from engine.errors import GessoError, InputError
 from infill.cli.support import errors_to_exit_codes, load_completer
 from infill.complete.completion import Completer
-from infill.complete.confidence import Calibration, Evidence
+from infill.complete.confidence import Calibration, evidence_values
 from infill.model_store import resolve
-from infill.request import Hole, InfillRequest, Lines
+from infill.request import Evidence, Hole, InfillRequest, Lines
 from infill.settings import Settings
 from train.held_out import KINDS, HeldOutHole, Neighbourhood, cut_holes, is_for_calibration, read_held_out
 from train.logistic import fit_logistic
@@ -74,7 +74,7 @@ def fit(judged: Sequence[Judged], penalty: float = 1.0) -> Calibration:
     as it comes. Raises InputError where too few candidates were right."""
     if sum(one.exact for one in judged) < LEAST_RIGHT:
         raise InputError(f"Fewer than {LEAST_RIGHT} candidates were right, too few to learn from; take more holes.")
-    x = torch.tensor([[*one.evidence.values().values()] for one in judged], dtype=torch.float64)
+    x = torch.tensor([[*evidence_values(one.evidence).values()] for one in judged], dtype=torch.float64)
     y = torch.tensor([one.exact for one in judged], dtype=torch.float64)
     weights, intercept = fit_logistic(x, y, penalty)
     return Calibration(dict(zip(NAMES, weights, strict=True)), intercept)

@@ -11,26 +11,18 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
+from infill.code.generated import VENDORED_FOLDERS, generated_sign, has_generated_name
+
 LANGUAGES = {
     ".py": "python", ".pyi": "python", ".js": "javascript", ".mjs": "javascript", ".cjs": "javascript",
     ".jsx": "javascript", ".ts": "typescript", ".mts": "typescript", ".tsx": "tsx", ".go": "go",
     ".rs": "rust", ".java": "java", ".c": "c", ".h": "c", ".cc": "cpp", ".cpp": "cpp", ".cxx": "cpp",
     ".hpp": "cpp", ".hh": "cpp", ".md": "text", ".rst": "text", ".toml": "text", ".sh": "text",
 }  # fmt: skip
-DROPPED_FOLDERS = {
-    "_vendor", "vendor", "vendored", "_vendored", "third_party", "thirdparty", "third-party", "node_modules",
-    "extern", "externals", "dist", "build", "locale", "locales", "umd", "cjs", "commonjs", "bundles",
-    "migrations", "testdata",
+DROPPED_FOLDERS = VENDORED_FOLDERS | {
+    "build", "locale", "locales", "umd", "cjs", "commonjs", "bundles", "migrations", "testdata",
 }  # fmt: skip
-DROPPED_NAMES = re.compile(
-    r"(_pb2(_grpc)?\.pyi?|\.min\.\w+|\.d\.[mc]?ts|lextab\.py|yacctab\.py|parsetab\.py|_version\.py)$"
-)
 BENCHMARKS = re.compile(r"human_?eval|mbpp|santacoder|safim|cross_?code_?eval|repobench|quixbugs", re.I)
-GENERATED = re.compile(
-    r"\bgenerated\s+(by|from|using|with|code|file|automatically)\b|\bis\s+generated\b|auto-?\s?generated"
-    r"|automatically\s+generated|@generated|do\s+not\s+(edit|modify)|__esModule|sourceMappingURL",
-    re.I,
-)
 EMAIL = re.compile(r"[A-Za-z0-9._%+\-]+@[A-Za-z0-9\-]+(?:\.[A-Za-z0-9\-]+)*\.[A-Za-z]{2,}")
 PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY")
 LONG_STRING = re.compile(r"([:=]\s*[\"'])[A-Za-z0-9+/=_\-]{24,}(?=[\"'])")
@@ -43,7 +35,7 @@ SMALLEST, LARGEST = 200, 200_000
 def language_of(path: str) -> str | None:
     """The language of a path that may be learned from, by its extension; None for all others."""
     pure = PurePosixPath(path)
-    if DROPPED_NAMES.search(pure.name) or BENCHMARKS.search(path):
+    if has_generated_name(path, strict=True) or BENCHMARKS.search(path):
         return None
     if DROPPED_FOLDERS & {part.lower() for part in pure.parts[:-1]}:
         return None
@@ -54,12 +46,8 @@ def reason_to_drop(text: str) -> str | None:
     """Why a text is no good to learn from (size, generated, minified, data, private key), or None."""
     if not SMALLEST <= len(text) <= LARGEST:
         return "size"
-    head = text[:1500]
-    if GENERATED.search(head):
-        return "generated"
-    lines = text.split("\n")
-    if len(text) / len(lines) > 100 or max(map(len, lines)) > 1000:
-        return "minified"
+    if sign := generated_sign(None, text, strict=True):
+        return sign
     raw = text.encode()
     if len(HEX.sub(b"", raw).translate(None, b"0123456789\"'")) < 0.6 * len(raw):
         return "data"

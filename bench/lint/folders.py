@@ -23,7 +23,7 @@ from infill.cli.support import errors_to_exit_codes, load_completer
 from infill.code.languages import detect
 from infill.findings import LintRequest
 from infill.lint.linter import Linter
-from infill.lint.quiet import why_quiet
+from infill.lint.quiet import is_left_alone
 from infill.settings import Settings
 from train.lint.samples import LARGEST
 
@@ -59,7 +59,7 @@ def read_sources(folder: Path, languages: frozenset[str], most: int, seed: int) 
             text = file.read_text("utf-8").replace("\r\n", "\n")
         except (OSError, UnicodeDecodeError):
             continue
-        if "test" in path or not text.strip() or len(text) > LARGEST or why_quiet(path, text) is not None:
+        if "test" in path or not text.strip() or len(text) > LARGEST or is_left_alone(path, text):
             continue
         if sum(one.lines for one in found) >= most:
             break

@@ -30,7 +30,7 @@ from infill.lint.edits import find_edits
 from infill.lint.files import character_ranges
 from infill.lint.kinds import Edit
 from infill.lint.linter import Linter
-from infill.lint.quiet import why_quiet
+from infill.lint.quiet import is_left_alone
 from infill.lint.survey import Survey
 from infill.settings import Settings
 
@@ -109,7 +109,7 @@ def one_line_changes(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator
     """Single lines in which at most MOST_CHANGED tokens of code differ; comments, strings and layout do not count."""
     for path in sorted({*old} & {*new}):
         before, after = old[path], new[path]
-        if before == after or max(len(before), len(after)) > LARGEST or why_quiet(path, before) is not None:
+        if before == after or max(len(before), len(after)) > LARGEST or is_left_alone(path, before):
             continue
         language = detect(path) or ""
         trees = parse(before, language), parse(after, language)

@@ -198,7 +198,7 @@ def by_counting(codes: frozenset[str]) -> Callable[[Any], Rated]:
 def by_masking(linter: Linter, codes: frozenset[str]) -> Callable[[Any], Rated]:
     """Rates what the linter looked at by the denoiser alone, the place hidden."""
     completer = linter.completer
-    hidden = Hidden(completer.denoiser, completer.family, completer.sampling)
+    hidden = Hidden(completer.denoiser, completer.family, completer.model.sampling)
 
     def rate(sample: CleanSample | SeededSample) -> Rated:
         request = _request(sample) if isinstance(sample, CleanSample) else _seeded_request(sample)
@@ -282,7 +282,7 @@ def judged_report(
     ]
     conditions_of_all = {
         **known,
-        "weights": weights_digests(resolve(linter.completer.settings.model)),
+        "weights": weights_digests(resolve(linter.completer.model.name)),
         "lines": ours.lines,
         "functions": ours.functions,
         "projects": len({one.file.project for one in clean}),

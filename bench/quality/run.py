@@ -68,8 +68,7 @@ def methods(
     """The pipeline first. Lengths are compared on what the canvas alone says, so then it is judged too."""
 
     def alone() -> Completer:
-        settings = replace(completer.settings, copy_drafts=False, causal_draft=False)
-        return Completer(completer.denoiser, completer.family, completer.sampling, settings, completer.calibration)
+        return Completer(completer.model, replace(completer.settings, copy_drafts=False, causal_draft=False))
 
     name = pipeline_name(completer.settings)
     chosen: list[Method] = [Pipeline(name, completer, neighbours)]
@@ -214,7 +213,7 @@ def main(
         "methods": [method.name for method in chosen],
         "neighbours": neighbours,
         "batch": batch,
-        "steps": completer.sampling.max_steps,
+        "steps": completer.model.sampling.max_steps,
         "bar": completer.min_confidence,
         "interrupted": not finished,
         **_versions(completer),

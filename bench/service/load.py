@@ -30,6 +30,7 @@ from bench.report import Report, Spread, conditions, ratios
 from bench.speed.pocket import ROOT, Typing, percentile, sources, typings
 from infill.cli.service import IN_FLIGHT
 from infill.complete.completion import Completer
+from infill.complete.loaded_model import LoadedModel
 from infill.request import InfillRequest, InfillResult
 from infill.service import client
 from infill.service.client import Client
@@ -265,7 +266,8 @@ def _measure_all(
         found.life = life(folder, model, places[0].request(0))
         say(f"life: {found.life}")
         with service(folder, "one", model, 1) as alone, service(folder, "many", model, None) as batched:
-            completer = Completer.load(Settings(model=model))
+            settings = Settings(model=model)
+            completer = Completer(LoadedModel.load(settings), settings)
             found.overhead = overhead(batched, completer, [place.request(0) for place in places[:8]], 8)
             del completer
             say(f"added: {_spread(found.overhead['outside_ms'])} ms, all in all {_spread(found.overhead['added_ms'])}")

@@ -151,10 +151,10 @@ def _models(formats: Sequence[str] | None, model: str | None) -> list[tuple[str,
 
 
 def _shipped(model: str) -> Denoiser:
-    from infill.complete.completion import Completer  # the 26B's shapes need nothing of it
+    from infill.complete.loaded_model import LoadedModel  # the 26B's shapes need nothing of it
     from infill.settings import Settings
 
-    return Completer.load(Settings(model=model)).denoiser
+    return LoadedModel.load(Settings(model=model)).denoiser
 
 
 def _conditions() -> dict[str, Any]:

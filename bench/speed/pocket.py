@@ -28,6 +28,7 @@ from bench.report import Report, Spread, conditions
 from engine.errors import InputError
 from infill.code.languages import detect
 from infill.complete.completion import Completer
+from infill.complete.loaded_model import LoadedModel
 from infill.request import Hole, InfillRequest, InfillResult
 from infill.settings import Settings
 
@@ -42,9 +43,11 @@ READY = """
 import json, sys, time
 started = time.perf_counter()
 from infill.complete.completion import Completer
+from infill.complete.loaded_model import LoadedModel
 from infill.settings import Settings
 imported = time.perf_counter()
-completer = Completer.load(Settings(model=sys.argv[1]))
+settings = Settings(model=sys.argv[1])
+completer = Completer(LoadedModel.load(settings), settings)
 loaded = time.perf_counter()
 print(json.dumps({"import_ms": 1000 * (imported - started), "load_ms": 1000 * (loaded - imported)}), flush=True)
 sys.stdin.read()
@@ -192,7 +195,8 @@ def main(
         os.environ["GESSO_THREADS"] = str(threads)
     lines = typings(sources(file or []), count, seed)
     starts = [start_up(model) for _ in range(STARTS)]
-    completer = Completer.load(Settings(model=model))
+    settings = Settings(model=model)
+    completer = Completer(LoadedModel.load(settings), settings)
     type_on(completer, lines[0], keystrokes)
     completer.denoiser.cache.clear()
     first: list[dict[str, float]] = []

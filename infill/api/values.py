@@ -11,9 +11,18 @@ from typing import Any
 
 from engine.errors import InputError
 from infill.api.fields import Flag, ListOf, Number, Object, Text
-from infill.complete.confidence import Evidence
 from infill.findings import Finding, LintRequest
-from infill.request import Candidate, Hole, HoleCompletion, InfillRequest, InfillResult, Neighbour, Piece, StepView
+from infill.request import (
+    Candidate,
+    Evidence,
+    Hole,
+    HoleCompletion,
+    InfillRequest,
+    InfillResult,
+    Neighbour,
+    Piece,
+    StepView,
+)
 
 NEIGHBOURS = ListOf(Object({"path": Text(most=4096, required=True), "text": Text(required=True)}), most=64)
 OFFSET = Number(least=0, whole=True, required=True)

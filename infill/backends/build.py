@@ -42,7 +42,7 @@ def _backend(name: str, settings: BackendSettings) -> Backend:
 
 
 def _family(tokenizer: str) -> Family:
-    from infill.prompts.prompt import load_family
+    from infill.prompts.families import load_family
 
     return load_family("chat", resolve(str(Path(tokenizer).expanduser()) if tokenizer.startswith("~") else tokenizer))
 

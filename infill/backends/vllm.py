@@ -24,7 +24,7 @@ from infill.backends.backend import BackendRefused
 from infill.backends.judged import Spent, Written, judged
 from infill.backends.remote import Remote
 from infill.complete.canvas_text import filled_text
-from infill.complete.hole_length import Canvases, Filled, FillTask, Probing
+from infill.complete.hole_length import CanvasRunner, Filled, FillTask, Probing
 from infill.complete.work import Work, make_ready
 from infill.findings import Finding, LintRequest
 from infill.prompts.prompt import Family, Layout
@@ -64,7 +64,7 @@ class VllmBackend:
             raise BackendRefused(f"The backend {self.name} fills one hole at a time; give them another route.")
         vocabulary = self.family.tokens.tokenizer.get_vocab_size()
         canvases = RemoteCanvases(self.remote, self.served, vocabulary, until, line)
-        lengths = _Likeliest(Canvases(canvases, self.served.width), PROBE_LENGTHS)
+        lengths = _Likeliest(CanvasRunner(canvases, self.served.width), PROBE_LENGTHS)
         tasks = [self._task(work, variant) for variant in range(max(1, request.candidates))]
         filled = lengths.fill(tasks)
         written = [self._written(work, one) for one in filled]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -29,6 +28,7 @@ from infill.lint.kinds import ALL_KINDS, STYLE
 from infill.lint.report import Place
 from infill.model_store import POCKET, resolve
 from infill.request import Hole
+from infill.version import installed_version
 
 if TYPE_CHECKING:
     from infill.lint.linter import Linter
@@ -188,7 +188,7 @@ def _written(found: Sequence[Place], as_json: bool, sarif: bool, github: bool) -
     if as_json:
         return lint_report.as_json(found)
     if sarif:
-        return lint_report.as_sarif(found, _version())
+        return lint_report.as_sarif(found, installed_version())
     return lint_report.as_github(found) if github else lint_report.as_text(found)
 
 
@@ -212,10 +212,3 @@ def _fix(sources: dict[Path, edit.SourceFile], found: Sequence[Place], yes: bool
 
 def _counted(number: int, one: str, many: str | None = None) -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
-
-
-def _version() -> str:
-    try:
-        return version("gesso")
-    except PackageNotFoundError:
-        return "0"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +23,7 @@ from infill.cli import support as cli_support
 from infill.cli.batch import Batch
 from infill.cli.service import ROWS, SERVICE_HELP, service_for
 from infill.cli.support import INTERRUPTED, add_row, errors_to_exit_codes, say
+from infill.version import installed_version
 
 HELP = """Fill holes in code with a block-diffusion model on this machine. Your code never leaves it.
 
@@ -71,10 +71,7 @@ def main() -> None:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        try:
-            cli_support.write_out(f"gesso {version('gesso')}\n")
-        except PackageNotFoundError:
-            cli_support.write_out("gesso (not installed)\n")
+        cli_support.write_out(f"gesso {installed_version()}\n")
         raise typer.Exit
 
 

@@ -90,6 +90,7 @@ def read_settings(start: Path, flags: Mapping[str, Any] | None = None) -> Resolv
 def load_completer(settings: Settings) -> Completer:
     """The model that the settings name, loaded behind a progress bar."""
     from infill.complete.completion import Completer
+    from infill.complete.loaded_model import LoadedModel
 
     with byte_progress() as progress:
         task = progress.add_task(f"loading {settings.model}", total=None)
@@ -97,7 +98,7 @@ def load_completer(settings: Settings) -> Completer:
         def advance(done: int, total: int) -> None:
             progress.update(task, completed=done, total=total)
 
-        return Completer.load(settings, advance)
+        return Completer(LoadedModel.load(settings, advance), settings)
 
 
 def byte_progress() -> Progress:

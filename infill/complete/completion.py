@@ -6,33 +6,24 @@ command lines or files on disk other than the model's own.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 
 import torch
 
-from engine.checkpoints.checkpoint import load_model, read_config, read_sampling
-from engine.config import SamplingConfig
-from engine.denoiser import CanvasRun, Denoiser, DenoiseRequest, Timings
-from engine.device import choose_device, choose_dtype, set_threads
+from engine.denoiser import CanvasRun, DenoiseRequest, Timings
 from engine.errors import GessoError, Stop, leave_if
-from engine.models.packed import pack
-from engine.prefix_cache import PrefixCache
-from engine.threads import settle_threads
 from infill.checks.checks import first_refusal
 from infill.checks.context import CheckContext
 from infill.complete.canvas_text import step_view
-from infill.complete.confidence import Calibration, Evidence
-from infill.complete.hole_length import Canvases, Filled, FillTask, HoleLengths, NullSlots, Probing
+from infill.complete.hole_length import CanvasRunner, Filled, FillTask, HoleLengths, NullSlots, Probing
+from infill.complete.loaded_model import LoadedModel
 from infill.complete.proposals import Proposal, Proposals
 from infill.complete.work import Work, make_ready, one_by_one
-from infill.model_store import resolve
-from infill.prompts.prompt import Family, Layout, load_family
-from infill.request import Candidate, Hole, HoleCompletion, InfillRequest, InfillResult, OnStep, StepView
+from infill.prompts.prompt import Layout
+from infill.request import Candidate, Evidence, Hole, HoleCompletion, InfillRequest, InfillResult, OnStep, StepView
 from infill.settings import Settings
 
 SAMPLED_T = (0.6, 0.9)  # least t_min and t_max of further candidates
@@ -40,39 +31,18 @@ LONGEST = {True: 128, False: 512}  # slots, for a line and for a block
 
 
 class Completer:
-    """A loaded model that fills holes. One caller at a time."""
+    """The pipeline that fills holes with a loaded model. Cheap to make; for one caller at a time."""
 
-    def __init__(
-        self,
-        denoiser: Denoiser,
-        family: Family,
-        sampling: SamplingConfig,
-        settings: Settings,
-        calibration: Calibration = Calibration({}),  # noqa: B008 - frozen
-    ) -> None:
-        self.denoiser, self.family, self.sampling, self.settings = denoiser, family, sampling, settings
-        self.min_confidence, self.calibration = settings.min_confidence or 0.0, calibration
-        self.canvases = Canvases(denoiser, family.max_canvas)
+    def __init__(self, model: LoadedModel, settings: Settings) -> None:
+        self.model, self.settings = model, settings
+        self.denoiser, self.family = model.denoiser, model.family
+        self.min_confidence = model.min_confidence if settings.min_confidence is None else settings.min_confidence
+        self.canvases = CanvasRunner(self.denoiser, self.family.max_canvas)
+        null_token = self.family.null_token
         self.lengths: HoleLengths = (
-            Probing(self.canvases) if family.null_token is None else NullSlots(self.canvases, family.null_token)
+            Probing(self.canvases) if null_token is None else NullSlots(self.canvases, null_token)
         )
-        self.proposals = Proposals(denoiser, self.canvases, family, settings)
-
-    @staticmethod
-    def load(settings: Settings | None = None, on_progress: Callable[[int, int], None] | None = None) -> Completer:
-        """Loads the model that `settings` name; raises ModelError with what to do where that fails."""
-        settings = settings or Settings()
-        folder = resolve(settings.model)
-        device = choose_device(settings.device)
-        set_threads(settings.threads)
-        dtype = choose_dtype(device, settings.dtype)
-        weights = pack(load_model(folder, device, dtype, on_progress, fp8_keys=settings.keys == "fp8"))
-        settle_threads(weights)
-        calibration, min_confidence = _stored_calibration(folder)
-        if settings.min_confidence is None:
-            settings = replace(settings, min_confidence=min_confidence)
-        family = load_family(read_config(folder).family, folder)
-        return Completer(Denoiser(weights, PrefixCache(weights)), family, read_sampling(folder), settings, calibration)
+        self.proposals = Proposals(self.denoiser, self.canvases, self.family, settings)
 
     def complete(self, request: InfillRequest, on_step: OnStep | None = None, stop: Stop | None = None) -> InfillResult:
         """Fills the holes of one request; in one canvas where they fit, otherwise from the top down.
@@ -134,7 +104,7 @@ class Completer:
 
     def _denoise_request(self, work: Work, variant: int) -> Callable[[Layout], DenoiseRequest]:
         """How a layout of this work is to be denoised."""
-        sampling = self.sampling.with_steps(work.request.steps)
+        sampling = self.model.sampling.with_steps(work.request.steps)
         if variant:
             t_min, t_max = max(sampling.t_min, SAMPLED_T[0]), max(sampling.t_max, SAMPLED_T[1])
             sampling = replace(sampling, token_choice="sample", t_min=t_min, t_max=t_max)
@@ -182,7 +152,7 @@ class Completer:
                 "checks": max(0.0, 1000 * (now - checked) - repair),
                 "total": 1000 * (now - started),
             },
-            model=self.settings.model,
+            model=self.model.name,
             seed=work.request.seed,
         )
 
@@ -193,7 +163,7 @@ class Completer:
 
     def _judged(self, work: Work, index: int, proposal: Proposal, evidence: Evidence) -> Candidate:
         leave_if(work.stop)
-        confidence = self.calibration.confidence(evidence)
+        confidence = self.model.calibration.confidence(evidence)
         before, after = work.near(index)
         context = CheckContext(
             before=before,
@@ -249,11 +219,3 @@ def _with_line_end(completion: HoleCompletion, hole: Hole, line_end: str) -> Hol
     candidates = tuple(replace(one, text=one.text.replace("\n", line_end)) for one in completion.candidates)
     text = completion.text.replace("\n", line_end)
     return replace(completion, hole=hole, text=text, candidates=candidates)
-
-
-def _stored_calibration(folder: Path) -> tuple[Calibration, float]:
-    """What was learnt with the model: the weights of the evidence and the bar; without them none, and 0."""
-    gesso = json.loads((folder / "config.json").read_text()).get("gesso") or {}
-    confidence = gesso.get("confidence") or {}
-    calibration = Calibration(confidence.get("weights") or {}, float(confidence.get("intercept", 0.0)))
-    return calibration, float(gesso.get("min_confidence", 0.0))

@@ -54,7 +54,7 @@ class HoleLengths(Protocol):
         ...
 
 
-class Canvases:
+class CanvasRunner:
     """Runs layouts as one batch; those wider than the family's canvas go block after block, one by one.
 
     `timings`: spent in all runs since they were last set to a new `Timings`.
@@ -91,7 +91,7 @@ class NullSlots:
     A longer canvas that the deadline or the caller cuts off is dropped for the shorter one that was finished.
     """
 
-    def __init__(self, canvases: Canvases, null_token: int) -> None:
+    def __init__(self, canvases: CanvasRunner, null_token: int) -> None:
         self.canvases, self.null_token = canvases, null_token
 
     def fill(self, tasks: Sequence[FillTask], on_step: StepCallback | None = None) -> list[Filled]:
@@ -137,7 +137,9 @@ class Probing:
     length. Lengths go up to twice the slots to begin with, as far as the canvas stays one.
     """
 
-    def __init__(self, canvases: Canvases, lengths: Sequence[int] = PROBE_LENGTHS, steps: int = PROBE_STEPS) -> None:
+    def __init__(
+        self, canvases: CanvasRunner, lengths: Sequence[int] = PROBE_LENGTHS, steps: int = PROBE_STEPS
+    ) -> None:
         self.canvases, self.lengths, self.steps = canvases, lengths, steps
 
     def fill(self, tasks: Sequence[FillTask], on_step: StepCallback | None = None) -> list[Filled]:

@@ -23,12 +23,11 @@ from infill.checks.context import CheckContext
 from infill.checks.parse import cut_back, error_spans_within, parse_worse
 from infill.complete.canvas_text import HoleText, filled_text
 from infill.complete.causal_draft import causal_draft
-from infill.complete.confidence import Evidence
 from infill.complete.copy_draft import drafts
-from infill.complete.hole_length import Canvases, Filled
+from infill.complete.hole_length import CanvasRunner, Filled
 from infill.complete.work import Work
 from infill.prompts.prompt import CausalPrompt, Family
-from infill.request import Source
+from infill.request import Evidence, Source
 from infill.settings import Settings
 
 COPY_DRAFTS = 2
@@ -56,9 +55,9 @@ class Proposal:
 class Proposals:
     """Finds them for one hole at a time."""
 
-    def __init__(self, denoiser: Denoiser, canvases: Canvases, family: Family, settings: Settings) -> None:
+    def __init__(self, denoiser: Denoiser, canvases: CanvasRunner, family: Family, settings: Settings) -> None:
         self.denoiser, self.canvases, self.family, self.settings = denoiser, canvases, family, settings
-        self.written = ""  # the text up to the hole that was drafted for last, and all that the draft said
+        self.last_draft = ""  # the text up to the hole that was drafted for last, and all that the draft said
 
     def find(self, work: Work, index: int, filled: Sequence[Filled]) -> list[tuple[Proposal, Evidence]]:
         """All distinct texts for hole `index`, the denoiser's own first."""
@@ -116,7 +115,7 @@ class Proposals:
     def _as_before(self, work: Work) -> str:
         """What is left of the last draft, where the user has typed what it said."""
         before = work.before(0)
-        return self.written[len(before) :] if self.written.startswith(before) else ""
+        return self.last_draft[len(before) :] if self.last_draft.startswith(before) else ""
 
     def _denoised(self, work: Work, index: int, filled: Filled, hole: HoleText, again: bool) -> Proposal:
         """again: whether to denoise a little more where the text makes the parse worse."""
@@ -153,7 +152,7 @@ class Proposals:
         """The draft, cut back where it breaks the parse, and whether it says something that parses."""
         before, after = work.near(0)
         draft = causal_draft(tree, self.family, prompt, work.kinds[0], before, after, work.deadline)
-        self.written = work.before(0) + draft.written
+        self.last_draft = work.before(0) + draft.written
         leave_if(work.stop)
         text, sound = draft.text, bool(draft.text.strip())
         if sound and parse_worse(self._context(work, 0, text)):

@@ -38,7 +38,7 @@ class Explainer:
     def __init__(self, completer: Completer) -> None:
         self.completer = completer
         if completer.family.question("") is None:
-            raise InputError(cannot_explain(completer.settings.model))
+            raise InputError(cannot_explain(completer.model.name))
 
     def explained(self, request: LintRequest, found: Sequence[Finding], stop: Stop | None = None) -> list[Finding]:
         """The findings, each with a sentence where the model had one. stop: asked before every step; Cancelled is
@@ -48,7 +48,7 @@ class Explainer:
     def explain(self, request: LintRequest, finding: Finding, stop: Stop | None = None) -> str | None:
         """One sentence of at most LONGEST characters on one line; None where the model said nothing."""
         leave_if(stop)
-        family, sampling = self.completer.family, self.completer.sampling
+        family, sampling = self.completer.family, self.completer.model.sampling
         question = family.question(_question(request, finding))
         assert question is not None
         asked = DenoiseRequest(

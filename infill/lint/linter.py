@@ -23,7 +23,7 @@ from infill.lint.hidden import Hidden
 from infill.lint.kinds import KINDS, STYLE, Edit, StyleEdit
 from infill.lint.likelihood import Gain, Likelihood, stretches
 from infill.lint.names import KnownNames
-from infill.lint.quiet import Quiet, why_quiet
+from infill.lint.quiet import Quiet, is_left_alone
 from infill.lint.slots import Slots
 from infill.lint.style import STYLE_GAIN, find_style, parses, style_gains
 from infill.lint.survey import Survey
@@ -51,7 +51,7 @@ class Linter:
 
     def __init__(self, completer: Completer, bars: Bars | None = None) -> None:
         self.completer = completer
-        folder = resolve(completer.settings.model)
+        folder = resolve(completer.model.name)
         self.bars = bars if bars is not None else Bars.read(folder)
         self.known = KnownNames.read(folder)
 
@@ -110,7 +110,7 @@ class Linter:
         The text must have "\n" line ends.
         """
         tree = parse(request.text, request.language)
-        if tree is None or why_quiet(request.path, request.text) is not None:
+        if tree is None or is_left_alone(request.path, request.text):
             return {}
         ranges = request.ranges or ((0, len(request.text)),)
         quiet = Quiet(tree)
@@ -150,7 +150,7 @@ class Linter:
         return [] if tree is None else self._judge(request, tree, frozenset(codes), stop)
 
     def _judge(self, request: LintRequest, tree: SyntaxTree, codes: frozenset[str], stop: Stop | None) -> list[Judged]:
-        if not codes or why_quiet(request.path, request.text) is not None:
+        if not codes or is_left_alone(request.path, request.text):
             return []
         leave_if(stop)
         ranges = request.ranges or ((0, len(request.text)),)
@@ -163,7 +163,7 @@ class Linter:
             if edit.code in codes and quiet.allows(edit) and not _is_known(request.text, edit, elsewhere)
         ]
         likelihood = Likelihood(self.completer.denoiser, self.completer.family, stop)
-        hidden = Hidden(self.completer.denoiser, self.completer.family, self.completer.sampling, stop)
+        hidden = Hidden(self.completer.denoiser, self.completer.family, self.completer.model.sampling, stop)
         found: list[Judged] = []
         for stretch in stretches(request.text, ranges):
             own = [edit for edit in edits if stretch[0] <= edit.start and edit.end <= stretch[1]]

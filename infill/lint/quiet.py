@@ -5,47 +5,20 @@ Knows paths, text and trees. Must not know the model, nor kinds of findings but 
 
 from __future__ import annotations
 
-import re
-from pathlib import PurePath
-
+from infill.code.generated import generated_sign, is_vendored
 from infill.code.languages import Language
 from infill.code.syntax import SyntaxTree, error_nodes
 from infill.findings import ignores
 from infill.lint.kinds import Edit
 
 LONGEST = 500_000  # characters
-HEAD = 2_000
-MEAN_LINE, LONGEST_LINE = 120, 2_000  # characters, of code that a program put together
-_VENDORED = frozenset(
-    "vendor vendored _vendor _vendored third_party thirdparty third-party node_modules extern externals dist "
-    "site-packages .venv venv .tox .nox .git __pycache__ bower_components".split()
-)
-_WRITTEN_NAME = re.compile(
-    r"(_pb2(_grpc)?\.pyi?|\.min\.\w+|\.d\.[mc]?ts|(lex|yacc|parse)tab\.py|_version\.py|\.pb\.go)$"
-)
-_GENERATED = re.compile(
-    r"^[ \t]*(?:#|//|/?\*|\"\"\").*(?:@generated\b|\bDO NOT (?:EDIT|MODIFY)\b|\b[Aa]uto-?(?:matically )?generated\b"
-    r"|\b[Gg]enerated (?:by|from|using|with|automatically)\b)",
-    re.MULTILINE,
-)
 
 
-def why_quiet(path: str | None, text: str) -> str | None:
-    """A sentence where the whole file is left alone, else None."""
-    if path is not None:
-        pure = PurePath(path)
-        if _VENDORED & {part.lower() for part in pure.parts[:-1]}:
-            return "The file lies in a folder of other people's code."
-        if _WRITTEN_NAME.search(pure.name):
-            return "The name of the file says that a program writes it."
-    if len(text) > LONGEST:
-        return f"The file is longer than {LONGEST:,} characters."
-    if _GENERATED.search(text[:HEAD]):
-        return "The file says at its top that a program wrote it."
-    lines = text.count("\n") + 1
-    if len(text) > MEAN_LINE * lines or any(len(line) > LONGEST_LINE for line in text.split("\n")):
-        return "The lines of the file are so long that a program wrote it."
-    return None
+def is_left_alone(path: str | None, text: str) -> bool:
+    """Whether lint skips the whole file, because it is vendored, generated, minified or very long."""
+    if len(text) > LONGEST or (path is not None and is_vendored(path)):
+        return True
+    return generated_sign(path, text, strict=True) is not None
 
 
 class Quiet:

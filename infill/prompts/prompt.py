@@ -1,18 +1,15 @@
-"""From shown text to a prompt and a canvas, for whichever model family; the interface and the registry.
+"""From shown text to a prompt and a canvas: the interface of all prompt families, and what they share.
 
-A family is one file with one class; adding a third means naming it in `load_family`. Must not know how
-canvases are denoised nor how results are judged.
+Must not know how canvases are denoised, how results are judged, or which families there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from engine.canvas import Canvas, Hole, Known
-from engine.errors import ModelError
 from infill.code.context import ContextBudget, ShownContext
 from infill.prompts.text_tokens import TextTokens
 
@@ -100,21 +97,6 @@ class Family(Protocol):
     def question(self, text: str) -> Question | None:
         """For asking something in words; None where the model follows no instructions."""
         ...
-
-
-def load_family(name: str, folder: Path) -> Family:
-    """The family that `config.json` names, with the tokenizer of the model's folder."""
-    from infill.prompts.chat import ChatPrompt
-    from infill.prompts.pocket import PocketPrompt, Window
-
-    families: dict[str, Callable[[TextTokens], Family]] = {
-        "pocket": lambda tokens: PocketPrompt(tokens, Window.read(folder)),
-        "chat": ChatPrompt,
-    }
-    if name not in families:
-        known = ", ".join(sorted(families))
-        raise ModelError(f"The model is of the family {name!r}, but this version knows only {known}; update gesso.")
-    return families[name](TextTokens(folder / "tokenizer.json"))
 
 
 def anchor(prefix: Sequence[int], line_breaks: Set[int], near: int, lines: int = 4, least: int = 12) -> int:

@@ -24,8 +24,8 @@ from infill.api import openai as api_openai
 from infill.api import schema as api_schema
 from infill.api.http import ClientGone, error_response, error_value
 from infill.service.engine import ServiceEngine
-from infill.service.location import installed_version
 from infill.service.metrics import CONTENT_TYPE, metrics
+from infill.version import installed_version
 
 Answer = Callable[[Request, ServiceEngine], Awaitable[Response]]
 POSTS: dict[str, Answer] = {

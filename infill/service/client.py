@@ -32,7 +32,8 @@ from infill.api.values import (
 )
 from infill.findings import Finding, LintRequest
 from infill.request import InfillRequest, InfillResult, OnStep
-from infill.service.location import Place, holder, installed_version, make_private
+from infill.service.location import Place, holder, make_private
+from infill.version import installed_version
 
 LAUNCHER = Path(__file__).parents[2] / "gesso_launcher.py"
 COMMAND = (sys.executable, "-P", str(LAUNCHER), "serve")

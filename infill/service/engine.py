@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from engine.denoiser import Denoiser
     from engine.scheduling.scheduler import Scheduler
     from infill.complete.completion import Completer
+    from infill.complete.loaded_model import LoadedModel
     from infill.lint.evidence import Bars
     from infill.prompts.text_tokens import TextTokens
 
@@ -108,7 +109,7 @@ class ServiceEngine:
         self.counts = Counts()
         self.pending = 0
         self.scheduler: Scheduler | None = None
-        self._completer: Completer | None = None
+        self._model: LoadedModel | None = None
         self._bars: Bars | None = None
         self._housekeeping = Housekeeping(self.forget)
         self._written: dict[str, str] = {}  # the last draft of each client: who types what it says asks for the rest
@@ -117,15 +118,15 @@ class ServiceEngine:
         """Loads the model; afterwards the state says whether it could be."""
         try:
             from engine.scheduling.scheduler import BATCH, Scheduler
-            from infill.complete.completion import Completer
+            from infill.complete.loaded_model import LoadedModel
 
-            completer = Completer.load(self.settings, self._progress)
+            model = LoadedModel.load(self.settings, self._progress)
             bars = self._bars = _bars(self.settings.model)
-            self.scheduler = Scheduler(completer.denoiser, self.batch or BATCH)
+            self.scheduler = Scheduler(model.denoiser, self.batch or BATCH)
         except Exception as error:
             self.state = State("failed", self.settings.model, message=_told(error, "The model could not be loaded"))
             return
-        self._completer = completer
+        self._model = model
         lints = bars is not None and bars.unasked
         self.state = State("ready", self.settings.model, can_lint=bars is not None, lints=lints)
 
@@ -140,7 +141,7 @@ class ServiceEngine:
         end = time.monotonic() + LONGEST_S
         while self.pending and time.monotonic() < end:
             time.sleep(PAUSE_S)
-        scheduler, self.scheduler, self._completer = self.scheduler, None, None
+        scheduler, self.scheduler, self._model = self.scheduler, None, None
         if scheduler is not None:
             scheduler.close()
 
@@ -166,9 +167,9 @@ class ServiceEngine:
 
         def work(completer: Completer, deadline: float) -> InfillResult:
             left_ms = max(1.0, 1000 * (deadline - time.monotonic()))
-            completer.proposals.written = self._written.get(asked.client, "")
+            completer.proposals.last_draft = self._written.get(asked.client, "")
             result = completer.complete(replace(request, deadline_ms=left_ms), on_step, asked.gone.is_set)
-            self._remember(asked.client, completer.proposals.written)
+            self._remember(asked.client, completer.proposals.last_draft)
             return result
 
         started = time.monotonic()
@@ -204,9 +205,9 @@ class ServiceEngine:
         return self._tokens().decode(tokens)
 
     def _tokens(self) -> TextTokens:
-        if self._completer is None:
+        if self._model is None:
             raise NotReady(f"The model {self.state.model} is still loading; ask again in a moment.")
-        return self._completer.family.tokens
+        return self._model.family.tokens
 
     def check(self, asked: Asked | None = None) -> None:
         """Raises NotReady or Busy where a request (or this one) would be refused now."""
@@ -251,7 +252,7 @@ class ServiceEngine:
         if self.scheduler is None:
             raise NotReady(f"The model {self.state.model} is not loaded just now; ask again in a moment.")
         order = Order(Priority[asked.priority.upper()], asked.client, deadline, asked.gone.is_set)
-        future = self.scheduler.submit(lambda denoiser: work(self._own(denoiser, asked), deadline), order)
+        future = self.scheduler.submit(lambda denoiser: work(self._completer(denoiser, asked), deadline), order)
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
@@ -260,13 +261,11 @@ class ServiceEngine:
         except TooLate as late:
             raise Busy(str(late)) from late
 
-    def _own(self, denoiser: Denoiser, asked: Asked) -> Completer:
+    def _completer(self, denoiser: Denoiser, asked: Asked) -> Completer:
         from infill.complete.completion import Completer
 
-        shared = self._completer
-        assert shared is not None
-        settings = replace(shared.settings, **asked.settings)
-        return Completer(denoiser, shared.family, shared.sampling, settings, shared.calibration)
+        assert self._model is not None
+        return Completer(replace(self._model, denoiser=denoiser), replace(self.settings, **asked.settings))
 
     def _remember(self, client: str, written: str) -> None:
         """In its turn, so that no two are here at once."""

@@ -94,7 +94,7 @@ class LadderEngine(ServiceEngine):
             super().check()
 
     def _tokens(self) -> TextTokens:
-        return super()._tokens() if self._completer is not None or self.below is None else self.below._tokens()
+        return super()._tokens() if self._model is not None or self.below is None else self.below._tokens()
 
     async def complete(self, asked: Asked, on_step: OnStep | None = None) -> InfillResult:
         if self.below is not None and self._goes_below(asked):
@@ -147,12 +147,12 @@ class LadderEngine(ServiceEngine):
             before = self.free_memory() if self.free_memory is not None else 0
             super().load()
             self._is_out = False
-            if self._completer is None:
+            if self._model is None:
                 return
-            device = self._completer.denoiser.device
+            device = self._model.denoiser.device
             if device.type == "cuda" and self.free_memory is None:
                 self.free_memory = lambda: _free_for_others(device.index)
-                model = self._completer.denoiser.model
+                model = self._model.denoiser.model
                 self._squeeze.need = sum(weight.nbytes for weight in model.parameters())
             elif self.free_memory is not None:
                 self._squeeze.need = max(self._squeeze.need, before - self.free_memory())

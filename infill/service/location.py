@@ -13,8 +13,6 @@ import stat
 import sys
 import tempfile
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from engine.errors import GessoError, InputError
@@ -66,15 +64,6 @@ def all_places() -> list[Place]:
     usual = place_at()
     others = sorted(usual.socket.parent.glob(f"{usual.socket.stem}-*.lock"))
     return [usual, *(Place(lock.with_suffix(usual.socket.suffix)) for lock in others)]
-
-
-@cache
-def installed_version() -> str:
-    """Of Gesso; services and clients of different versions keep apart."""
-    try:
-        return version("gesso")
-    except PackageNotFoundError:
-        return "0"
 
 
 def make_private(folder: Path) -> None:

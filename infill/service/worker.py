@@ -62,8 +62,9 @@ class Worker:
         self.outbox.send(Loading(0, 0))
         try:
             from infill.complete.completion import Completer
+            from infill.complete.loaded_model import LoadedModel
 
-            completer = Completer.load(settings, self._reporter())
+            completer = Completer(LoadedModel.load(settings, self._reporter()), settings)
         except Exception as error:  # whoever waits is told
             self.outbox.send(Ready(str(_told(error, f"The model {settings.model} could not be loaded"))))
             return None

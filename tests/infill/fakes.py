@@ -18,6 +18,7 @@ from engine.denoiser import Denoiser, DenoiseRequest, DenoiseResult, StepCallbac
 from engine.models.diffusion_gemma import DiffusionGemma
 from infill.cli.text_edits import apply
 from infill.complete.completion import Completer
+from infill.complete.loaded_model import LoadedModel
 from infill.prompts.pocket import PocketPrompt
 from infill.prompts.prompt import Layout
 from infill.prompts.text_tokens import TextTokens
@@ -79,8 +80,18 @@ def tiny_model(seed: int = 0, vocab: int = 8192) -> DiffusionGemma:
 
 
 def tiny_completer(sampling: SamplingConfig = FEW_STEPS, **settings: Any) -> Completer:
-    """The real thing with a model that knows nothing."""
-    return Completer(Denoiser(tiny_model()), pocket(), sampling, Settings(**settings))
+    """The pipeline with a model of random weights."""
+    return _completer(Denoiser(tiny_model()), sampling, settings)
+
+
+def load_completer(**settings: Any) -> Completer:
+    """The pipeline with a model loaded from disk, with the same settings for both."""
+    return Completer(LoadedModel.load(Settings(**settings)), Settings(**settings))
+
+
+def _completer(denoiser: Denoiser, sampling: SamplingConfig, settings: dict[str, Any]) -> Completer:
+    chosen = Settings(**settings)
+    return Completer(LoadedModel(chosen.model, denoiser, pocket(), sampling), chosen)
 
 
 class ScriptedDenoiser(Denoiser):
@@ -133,7 +144,7 @@ def scripted_completer(*texts: str | Sequence[str], confidence: float = 0.9, **s
         return [said] if isinstance(said, str) else said
 
     settings = {"copy_drafts": False, "causal_draft": False, **settings}
-    return Completer(ScriptedDenoiser(says, confidence), pocket(), FEW_STEPS, Settings(**settings))
+    return _completer(ScriptedDenoiser(says, confidence), FEW_STEPS, settings)
 
 
 def hole_ranges(canvas: Canvas) -> list[tuple[int, int]]:

@@ -229,7 +229,7 @@ def test_the_users_patterns(tmp_path: Path, nobodys_home: Path) -> None:
 
 @pytest.mark.parametrize("name", ["app.min.js", "package-lock.json", "Cargo.lock", "user_pb2.py", "api.pb.go"])
 def test_what_programs_write_is_known_by_its_name(name: str) -> None:
-    assert why_private(f"/home/ada/{name}", (), (), CODE) == "The name of this file says that a program writes it."
+    assert why_private(f"/home/ada/{name}", (), (), CODE) == "The name of this file says that it is generated."
 
 
 def test_what_programs_write_is_known_by_its_text() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from infill.complete.completion import Completer
-from infill.settings import Settings
+from tests.infill.fakes import load_completer
 
 SHAPES = '''\
 """Areas of shapes, with some words about them in several
@@ -62,4 +62,4 @@ def corpus(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def completer() -> Completer:
-    return Completer.load(Settings(threads=1, copy_drafts=False, causal_draft=False))
+    return load_completer(threads=1, copy_drafts=False, causal_draft=False)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from engine.errors import InputError
-from infill.complete.completion import Completer
-from infill.complete.confidence import Calibration, Evidence
-from infill.settings import Settings
+from infill.complete.confidence import Calibration
+from infill.request import Evidence
+from tests.infill.fakes import load_completer
 from train.calibrate import Judged, best_of_each_hole, fit, lowest_bar, store
 
 POCKET = Path(__file__).parents[2] / "infill" / "models" / "pocket"
@@ -74,6 +74,6 @@ def test_it_is_stored_with_the_model_and_used(tmp_path: Path) -> None:
     before = json.loads((POCKET / "config.json").read_text())
     after = json.loads((folder / "config.json").read_text())
     assert {**after, "gesso": None} == {**before, "gesso": None}
-    completer = Completer.load(Settings(model=str(folder), threads=1))
-    assert completer.calibration == Calibration({"seam": 1.25, "copied": -0.5}, 0.25)
+    completer = load_completer(model=str(folder), threads=1)
+    assert completer.model.calibration == Calibration({"seam": 1.25, "copied": -0.5}, 0.25)
     assert completer.min_confidence == pytest.approx(0.432)

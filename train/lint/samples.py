@@ -21,7 +21,7 @@ from engine.errors import InputError
 from infill.findings import LintRequest
 from infill.lint.kinds import KINDS
 from infill.lint.linter import Judged, Linter
-from infill.lint.quiet import why_quiet
+from infill.lint.quiet import is_left_alone
 from train.held_out import HeldOutFile
 from train.lint.seeded_bugs import SeededBug, seed_bug
 
@@ -63,7 +63,7 @@ def in_turns(files: Sequence[HeldOutFile], seed: int) -> list[HeldOutFile]:
     rng = random.Random(seed)
     projects: dict[str, list[HeldOutFile]] = defaultdict(list)
     for file in sorted(files, key=lambda file: (file.project, file.path)):
-        if len(file.text) <= LARGEST and why_quiet(file.path, file.text) is None:
+        if len(file.text) <= LARGEST and not is_left_alone(file.path, file.text):
             projects[file.project].append(file)
     turns = [rng.sample(own, len(own)) for own in projects.values()]
     return [file for turn in zip_longest(*turns) for file in turn if file is not None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def load_hasty(settings: Settings) -> Completer:
         completer = load(settings)
-        completer.sampling = completer.sampling.with_steps(2)
+        completer.model = replace(completer.model, sampling=completer.model.sampling.with_steps(2))
         return completer
 
     monkeypatch.setattr(quality, "load_completer", load_hasty)

@@ -12,9 +12,8 @@ from rich.console import Console
 from bench.service import load as bench
 from bench.service.load import Found, Run, asks, life, load, measure, overhead, report, rows, service
 from bench.speed.pocket import Source, Typing
-from infill.complete.completion import Completer
 from infill.request import InfillRequest, InfillResult
-from infill.settings import Settings
+from tests.infill.fakes import load_completer
 
 LINE = "value = compute(first, second, third)\n"
 PLACES = [Typing(Source(f"{n}.py", f"# {n}\n{LINE}", "python"), 4, 4 + len(LINE) - 1, 8) for n in range(6)]
@@ -113,7 +112,7 @@ def test_what_was_measured_is_kept_where_it_is_interrupted(tmp_path: Path, monke
 
 @pytest.mark.slow
 def test_a_real_service_is_measured(tmp_path: Path) -> None:
-    completer = Completer.load(Settings(threads=1))
+    completer = load_completer(threads=1)
     with service(tmp_path, "s", "pocket", 1) as place:
         figures = measure({"alone": asks(place)}, PLACES, 2, 2, rounds=1)["alone"]
         added = overhead(place, completer, [PLACES[0].request(0)], 3)

@@ -62,8 +62,8 @@ class ReadyEngine(ServiceEngine):
 
     def __init__(self) -> None:
         super().__init__(Settings(model="tiny"))
-        self._completer = tiny_completer()
-        self.scheduler = Scheduler(self._completer.denoiser)
+        self._model = tiny_completer().model
+        self.scheduler = Scheduler(self._model.denoiser)
         self.state = State("ready", "tiny")
 
 

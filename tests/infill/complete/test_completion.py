@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from engine.config import SamplingConfig
 from engine.errors import Cancelled, GessoError, InputError, ModelError
 from infill.cli.text_edits import apply
-from infill.complete.completion import Completer
+from infill.complete.loaded_model import LoadedModel
 from infill.request import Hole, InfillRequest, InfillResult, Lines, Neighbour, StepView
 from infill.settings import Settings
 from tests.infill.fakes import (
     POCKET,
     ScriptedDenoiser,
+    load_completer,
     request,
     scripted_completer,
     tiny_completer,
@@ -344,7 +345,7 @@ def test_text_before_and_after_is_never_touched(
 
 
 def test_the_shipped_model_loads_and_fills() -> None:
-    completer = Completer.load(Settings(threads=1, min_confidence=0.0))
+    completer = load_completer(threads=1, min_confidence=0.0)
     result = completer.complete(request("def add(one, other):\n    return §\n", steps=1))
     assert result.model == "pocket" and result.prompt_tokens > 0
 
@@ -356,4 +357,4 @@ def test_a_folder_of_another_family_is_refused(tmp_path: Path) -> None:
     config["gesso"]["family"] = "third"
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match="'third'"):
-        Completer.load(Settings(model=str(folder), threads=1))
+        LoadedModel.load(Settings(model=str(folder), threads=1))

@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from infill.complete.confidence import Calibration, Evidence
+from infill.complete.confidence import Calibration
+from infill.request import Evidence
 
 
 def test_without_weights_it_is_likelihood_times_certainty() -> None:

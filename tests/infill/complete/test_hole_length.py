@@ -12,7 +12,7 @@ from engine.canvas import Hole as Slots
 from engine.config import SamplingConfig
 from engine.denoiser import CanvasRun, Denoiser, DenoiseRequest, DenoiseResult, Finish, StepCallback
 from infill.complete import hole_length
-from infill.complete.hole_length import Canvases, FillTask, NullSlots, Probing, length_scores
+from infill.complete.hole_length import CanvasRunner, FillTask, NullSlots, Probing, length_scores
 from infill.prompts.prompt import HoleColumns, Layout
 from tests.infill.fakes import NULL, ScriptedDenoiser, pocket_tokens, tiny_model
 
@@ -47,13 +47,13 @@ def said(filled: hole_length.Filled, index: int = 0) -> str:
 
 def test_a_hole_with_an_empty_slot_left_is_long_enough() -> None:
     denoiser = ScriptedDenoiser(lambda number: ["x = 1"])
-    (filled,) = NullSlots(Canvases(denoiser, 160), NULL).fill([task(16)])
+    (filled,) = NullSlots(CanvasRunner(denoiser, 160), NULL).fill([task(16)])
     assert said(filled) == "x = 1" and len(denoiser.requests) == 1
 
 
 def test_a_full_hole_is_doubled_until_it_is_not() -> None:
     denoiser = ScriptedDenoiser(lambda number: [LONG])
-    (filled,) = NullSlots(Canvases(denoiser, 400), NULL).fill([task(16, most=256)])
+    (filled,) = NullSlots(CanvasRunner(denoiser, 400), NULL).fill([task(16, most=256)])
     needed = len(pocket_tokens().encode(LONG))
     assert said(filled) == LONG
     widths = [request.canvas.width - 7 for request in denoiser.requests]
@@ -63,20 +63,20 @@ def test_a_full_hole_is_doubled_until_it_is_not() -> None:
 
 def test_no_hole_grows_beyond_the_most() -> None:
     denoiser = ScriptedDenoiser(lambda number: [LONG])
-    (filled,) = NullSlots(Canvases(denoiser, 160), NULL).fill([task(16, most=24)])
+    (filled,) = NullSlots(CanvasRunner(denoiser, 160), NULL).fill([task(16, most=24)])
     assert [request.canvas.width - 7 for request in denoiser.requests] == [16, 24]
     assert LONG.startswith(said(filled))
 
 
 def test_only_the_full_one_of_several_holes_grows() -> None:
     denoiser = ScriptedDenoiser(lambda number: ["a", LONG])
-    (filled,) = NullSlots(Canvases(denoiser, 400), NULL).fill([task(8, 8, most=16)])
+    (filled,) = NullSlots(CanvasRunner(denoiser, 400), NULL).fill([task(8, 8, most=16)])
     assert [hole.stop - hole.start for hole in filled.layout.holes] == [8, 16]
 
 
 def test_each_canvas_of_a_batch_finds_its_own_length() -> None:
     denoiser = ScriptedDenoiser(lambda number: [LONG if number == 1 else "b"])
-    filled = NullSlots(Canvases(denoiser, 160), NULL).fill([task(16), task(16), task(16)])
+    filled = NullSlots(CanvasRunner(denoiser, 160), NULL).fill([task(16), task(16), task(16)])
     assert [said(one) for one in filled] == ["b", "b", "b"]
     assert [one.steps for one in filled] == [1, 2, 1]
 
@@ -107,19 +107,19 @@ class Finishing(Denoiser):
 
 @pytest.mark.parametrize("finish", ["deadline", "cancelled"])
 def test_a_longer_canvas_that_is_cut_off_is_dropped_for_the_finished_one(finish: Finish) -> None:
-    (filled,) = NullSlots(Canvases(Finishing("steps", finish), 160), NULL).fill([task(8)])
+    (filled,) = NullSlots(CanvasRunner(Finishing("steps", finish), 160), NULL).fill([task(8)])
     assert filled.layout.holes[0].stop - filled.layout.holes[0].start == 8
     assert filled.result.finish == "steps" and (filled.steps, filled.encoded_tokens) == (10, 8)
 
 
 def test_after_the_deadline_nothing_is_doubled() -> None:
     denoiser = Finishing("deadline")
-    NullSlots(Canvases(denoiser, 160), NULL).fill([task(8)])
+    NullSlots(CanvasRunner(denoiser, 160), NULL).fill([task(8)])
     assert denoiser.finishes == []
 
 
 def test_a_hole_longer_than_a_canvas_is_filled_block_after_block() -> None:
-    canvases = Canvases(Denoiser(tiny_model()), 32)
+    canvases = CanvasRunner(Denoiser(tiny_model()), 32)
     (filled,) = NullSlots(canvases, NULL).fill([task(64, most=64)])
     assert filled.result.tokens.shape == (71,)
     assert filled.result.tokens.min() >= 0 and filled.result.tokens[-3:].tolist() == [44, 45, 46]
@@ -128,7 +128,7 @@ def test_a_hole_longer_than_a_canvas_is_filled_block_after_block() -> None:
 
 
 def test_canvases_come_back_in_order_whatever_their_width() -> None:
-    canvases = Canvases(Denoiser(tiny_model()), 32)
+    canvases = CanvasRunner(Denoiser(tiny_model()), 32)
     requests = [task(size).request(lay_out([size])) for size in (60, 8, 70, 9)]
     results = canvases.run(requests)
     assert [len(result.tokens) for result in results] == [67, 15, 77, 16]
@@ -184,7 +184,7 @@ def test_lengths_are_probed_and_the_best_two_carried_on(monkeypatch: pytest.Monk
     for wanted in (8, 32):
         denoiser.asked.clear()
         choose(monkeypatch, denoiser, wanted)
-        (filled,) = Probing(Canvases(denoiser, 256)).fill([task(32, sampling=sampling)])
+        (filled,) = Probing(CanvasRunner(denoiser, 256)).fill([task(32, sampling=sampling)])
         assert denoiser.asked[:5] == [(4, 2), (8, 2), (16, 2), (32, 2), (64, 2)]
         assert sorted(denoiser.asked[5:]) == [(8, 9), (32, 9)]
         assert filled.layout.canvas.width - 7 == wanted
@@ -194,7 +194,7 @@ def test_lengths_are_probed_and_the_best_two_carried_on(monkeypatch: pytest.Monk
 def test_probed_lengths_stay_within_the_most_and_one_canvas(monkeypatch: pytest.MonkeyPatch) -> None:
     denoiser = Probed(ENTROPIES)
     choose(monkeypatch, denoiser, 4)
-    probing = Probing(Canvases(denoiser, 60))
+    probing = Probing(CanvasRunner(denoiser, 60))
     for tried, wanted in (
         (task(64, most=512), {4, 8, 16, 32}),
         (task(64, most=8), {4, 8}),
@@ -206,7 +206,7 @@ def test_probed_lengths_stay_within_the_most_and_one_canvas(monkeypatch: pytest.
 
 
 def test_probing_with_a_real_model_and_several_holes() -> None:
-    probing = Probing(Canvases(Denoiser(tiny_model()), 160))
+    probing = Probing(CanvasRunner(Denoiser(tiny_model()), 160))
     (filled,) = probing.fill([task(8, 8, sampling=SamplingConfig(max_steps=3))])
     sizes = {hole.stop - hole.start for hole in filled.layout.holes}
     assert len(sizes) == 1 and sizes <= {4, 8, 16}
@@ -214,7 +214,7 @@ def test_probing_with_a_real_model_and_several_holes() -> None:
 
 
 def test_a_canvas_whose_end_was_not_reached_is_not_chosen() -> None:
-    probing = Probing(Canvases(Denoiser(tiny_model()), 16), lengths=(60,))
+    probing = Probing(CanvasRunner(Denoiser(tiny_model()), 16), lengths=(60,))
     (filled,) = probing.fill([task(60, deadline=0.0)])
     assert filled.result.finish == "deadline"
 
@@ -227,5 +227,5 @@ def test_the_callback_stops_a_fill() -> None:
         return False
 
     sampling = SamplingConfig(max_steps=9)
-    (filled,) = NullSlots(Canvases(Denoiser(tiny_model()), 160), NULL).fill([task(8, sampling=sampling)], stop)
+    (filled,) = NullSlots(CanvasRunner(Denoiser(tiny_model()), 160), NULL).fill([task(8, sampling=sampling)], stop)
     assert seen == [1] and filled.result.finish == "cancelled"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
 import infill.complete.proposals
 from infill.complete.causal_draft import CausalDraft
 from infill.complete.completion import Completer
-from infill.complete.confidence import Calibration, Evidence
-from infill.request import Candidate, InfillRequest
+from infill.complete.confidence import Calibration
+from infill.request import Candidate, Evidence, InfillRequest
 from tests.infill.fakes import ScriptedDenoiser, request, scripted_completer
 
 
@@ -121,10 +122,11 @@ def test_who_types_what_the_draft_said_gets_the_rest_at_once(monkeypatch: pytest
 def test_learnt_weights_decide_what_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     completer = with_draft(monkeypatch, "one + two", "total")
     for weight, first in ((5.0, "causal"), (-5.0, "model")):
-        completer.calibration = Calibration({"drafted": weight}, 0.0)
+        calibration = Calibration({"drafted": weight}, 0.0)
+        completer.model = replace(completer.model, calibration=calibration)
         candidates = completer.complete(request("x = §\n")).completions[0].candidates
         assert candidates[0].source == first
-        expected = completer.calibration.confidence(candidates[0].evidence)
+        expected = calibration.confidence(candidates[0].evidence)
         assert candidates[0].confidence == pytest.approx(expected, abs=1e-4)
 
 

@@ -21,12 +21,14 @@ from engine.scheduling.scheduler import Scheduler
 from infill.api.values import LINT, findings_from_json, lint_request_from_json, lint_request_to_json
 from infill.cli.main import app
 from infill.complete.completion import Completer
+from infill.complete.loaded_model import LoadedModel
 from infill.findings import Finding, LintRequest
 from infill.instructions import follows_instructions
 from infill.lint.evidence import Bar, Bars
 from infill.lint.explain import LONGEST, SLOTS, Explainer, one_sentence
 from infill.lint.linter import Linter
 from infill.prompts.chat import ChatPrompt
+from infill.prompts.prompt import Family
 from infill.prompts.text_tokens import TextTokens
 from infill.service.app import make_app
 from infill.service.engine import Asked, ServiceEngine, State
@@ -59,10 +61,15 @@ def _model() -> Denoiser:
     return Denoiser(tiny_model(vocab=461))
 
 
+def _completer(denoiser: Denoiser, family: Family) -> Completer:
+    settings = Settings(model=str(POCKET))
+    return Completer(LoadedModel(settings.model, denoiser, family, FEW_STEPS), settings)
+
+
 @pytest.fixture
 def chat(tokens: TextTokens) -> Completer:
     """A model that knows nothing, of the family that is asked in words."""
-    return Completer(_model(), ChatPrompt(tokens), FEW_STEPS, Settings(model=str(POCKET)))
+    return _completer(_model(), ChatPrompt(tokens))
 
 
 class Speaks(ScriptedDenoiser):
@@ -88,7 +95,7 @@ def test_noise_becomes_one_short_line(chat: Completer) -> None:
 
 def test_what_is_asked_shows_the_code_and_the_change(chat: Completer, tokens: TextTokens) -> None:
     speaker = Speaks("It adds `left` twice. And so on.", chat.family)  # type: ignore[arg-type]
-    asked = Completer(speaker, chat.family, FEW_STEPS, chat.settings)
+    asked = _completer(speaker, chat.family)
     assert Explainer(asked).explain(REQUEST, FOUND) == "It adds `left` twice."
     (request,) = speaker.requests
     prompt = tokens.decode(request.prompt)
@@ -102,7 +109,7 @@ def test_a_long_file_is_not_shown_whole(chat: Completer, tokens: TextTokens) -> 
     speaker = Speaks("So.", chat.family)  # type: ignore[arg-type]
     text = "x = 1\n" * 5_000 + TEXT + "y = 2\n" * 5_000
     at = len("x = 1\n" * 5_000) + AT
-    Explainer(Completer(speaker, chat.family, FEW_STEPS, chat.settings)).explain(
+    Explainer(_completer(speaker, chat.family)).explain(
         LintRequest(text, "python"), replace(FOUND, start=at, end=at + 4)
     )
     prompt = tokens.decode(speaker.requests[0].prompt)
@@ -165,14 +172,14 @@ class ChattyEngine(ServiceEngine):
 
     def __init__(self, completer: Completer) -> None:
         super().__init__(Settings(model=str(POCKET)))
-        self._completer = completer
+        self._model = completer.model
         self.scheduler = Scheduler(completer.denoiser)
         self.state = State("ready", "tiny")
 
 
 @pytest.fixture
 def api(chat: Completer) -> Iterator[TestClient]:
-    engine = ChattyEngine(Completer(Denoiser(tiny_model(vocab=461)), chat.family, FEW_STEPS, chat.settings))
+    engine = ChattyEngine(_completer(Denoiser(tiny_model(vocab=461)), chat.family))
     yield TestClient(Guard(make_app(engine), Activity()))
     engine.close()
 
@@ -214,13 +221,13 @@ def test_from_the_command_line(folder: Path, tmp_path: Path, monkeypatch: pytest
 def test_in_the_service_the_small_model_finds_for_those_who_take_any(
     chat: Completer, monkeypatch: pytest.MonkeyPatch, any_model: bool
 ) -> None:
-    def load(settings: Settings, on_progress: object) -> Completer:
+    def load(settings: Settings, on_progress: object) -> LoadedModel:
         if settings.model == "small":
-            return tiny_completer(model=str(POCKET))
-        return Completer(Denoiser(tiny_model(vocab=461)), chat.family, FEW_STEPS, replace(settings, model=str(POCKET)))
+            return tiny_completer(model=str(POCKET)).model
+        return _completer(Denoiser(tiny_model(vocab=461)), chat.family).model
 
     bars = Bars({"misspelled": Bar({}, intercept=1.0, least=0.0)}, frozenset({"python"}), unasked=True)
-    monkeypatch.setattr(Completer, "load", load)
+    monkeypatch.setattr(LoadedModel, "load", load)
     monkeypatch.setattr("infill.service.engine._bars", lambda model: bars if model == "small" else None)
     monkeypatch.setattr("infill.lint.likelihood.FIRST_LOOK", -1e9)
     engine = LadderEngine(Settings(model="large", meanwhile="small"))

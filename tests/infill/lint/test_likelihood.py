@@ -70,7 +70,7 @@ def test_a_long_line_is_a_stretch_of_its_own() -> None:
 
 def test_the_hidden_place_does_not_see_what_stood_there() -> None:
     completer: Completer = tiny_completer()
-    hidden = Hidden(completer.denoiser, completer.family, completer.sampling)
+    hidden = Hidden(completer.denoiser, completer.family, completer.model.sampling)
     there, back = edit("a + b", "b + a"), edit("b + a", "a + b", TEXT.replace("a + b", "b + a"))
     (gain,) = hidden.gains(LintRequest(TEXT, "python"), [there])
     (loss,) = hidden.gains(LintRequest(TEXT.replace("a + b", "b + a"), "python"), [back])
@@ -79,7 +79,7 @@ def test_the_hidden_place_does_not_see_what_stood_there() -> None:
 
 def test_hidden_places_are_judged_alike_alone_and_in_a_batch() -> None:
     completer: Completer = tiny_completer()
-    hidden = Hidden(completer.denoiser, completer.family, completer.sampling)
+    hidden = Hidden(completer.denoiser, completer.family, completer.model.sampling)
     edits = [edit("a + b", "b + a"), edit("return d", "return c"), edit("c * a", "a\n* c")]
     together = hidden.gains(LintRequest(TEXT, "python"), edits)
     alone = [hidden.gains(LintRequest(TEXT, "python"), [one])[0] for one in edits]

@@ -8,14 +8,12 @@ import pytest
 from engine.errors import Cancelled
 from infill.cli.text_edits import apply
 from infill.code.syntax import parse
-from infill.complete.completion import Completer
 from infill.findings import Finding, LintRequest
 from infill.lint.evidence import Bar, Bars, LintEvidence
 from infill.lint.kinds import KINDS
 from infill.lint.linter import Linter
 from infill.request import Hole, Neighbour
-from infill.settings import Settings
-from tests.infill.fakes import tiny_completer
+from tests.infill.fakes import load_completer, tiny_completer
 
 CODE = (
     "def area(width, height):\n    total = width * height\n    return total + 1\n\n\ndef other(a, b):\n    return a\n"
@@ -126,7 +124,7 @@ def test_bars_are_written_and_read(tmp_path: Path, unasked: bool) -> None:
 
 @pytest.fixture(scope="module")
 def pocket() -> Linter:
-    return Linter(Completer.load(Settings(threads=1)))
+    return Linter(load_completer(threads=1))
 
 
 def test_the_pocket_model_sees_a_slip_of_the_pen(pocket: Linter) -> None:

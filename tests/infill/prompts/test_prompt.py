@@ -8,8 +8,9 @@ import pytest
 
 from engine.errors import ModelError
 from infill.prompts.chat import ChatPrompt
+from infill.prompts.families import load_family
 from infill.prompts.pocket import PocketPrompt
-from infill.prompts.prompt import TextHole, anchor, build_canvas, cut_front, load_family, split_suffix, suffix_texts
+from infill.prompts.prompt import TextHole, anchor, build_canvas, cut_front, split_suffix, suffix_texts
 from infill.prompts.text_tokens import TextTokens
 from tests.infill.fakes import POCKET, chat_tokenizer, hole_ranges, pocket_tokens
 

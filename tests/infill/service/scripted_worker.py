@@ -16,14 +16,11 @@ from infill.service.worker import main
 from infill.settings import Settings
 
 
-class Completer:
-    """Stands where `infill.complete.completion.Completer` does, so that no model's libraries are imported."""
-
-    def __init__(self, model: str = "") -> None:
-        self.begun, self.model = 0, model
+class LoadedModel:
+    """Stands where `infill.complete.loaded_model.LoadedModel` does, so that no model's libraries are imported."""
 
     @staticmethod
-    def load(settings: Settings, on_progress: Any) -> "Completer":
+    def load(settings: Settings, on_progress: Any) -> None:
         if settings.model == "dying":
             print("last words", file=sys.stderr)
             os._exit(3)
@@ -34,7 +31,13 @@ class Completer:
         if settings.model == "endless":
             time.sleep(600)
         on_progress(100, 100)
-        return Completer(settings.model)
+
+
+class Completer:
+    """Stands where `infill.complete.completion.Completer` does."""
+
+    def __init__(self, model: None, settings: Settings) -> None:
+        self.begun, self.model = 0, settings.model
 
     def complete(self, request: InfillRequest, stop: Stop) -> InfillResult:
         """`steps` of the result is how many requests were begun until now."""
@@ -102,7 +105,11 @@ class Linter:
 
 
 if __name__ == "__main__":
-    for name, stands in (("infill.complete.completion", Completer), ("infill.lint.linter", Linter)):
+    for name, stands in (
+        ("infill.complete.completion", Completer),
+        ("infill.complete.loaded_model", LoadedModel),
+        ("infill.lint.linter", Linter),
+    ):
         module: Any = types.ModuleType(name)
         setattr(module, stands.__name__, stands)
         sys.modules[name] = module

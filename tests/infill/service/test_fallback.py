@@ -11,7 +11,7 @@ import pytest
 import torch
 from starlette.testclient import TestClient
 
-from infill.complete.completion import Completer
+from infill.complete.loaded_model import LoadedModel
 from infill.service import fallback as service_ladder
 from infill.service.app import make_app
 from infill.service.engine import Asked, NotReady
@@ -26,25 +26,25 @@ PLENTY = 100 << 30
 
 
 class Loads:
-    """Stands where `Completer.load` does: tiny models; the large one waits until it is let in, or cannot be loaded."""
+    """Stands where `LoadedModel.load` does: tiny models; the large one waits until it is let in, or cannot load."""
 
     def __init__(self) -> None:
         self.let_in, self.fails, self.loads = threading.Event(), False, list[str]()
 
-    def __call__(self, settings: Settings, on_progress: Callable[[int, int], None]) -> Completer:
+    def __call__(self, settings: Settings, on_progress: Callable[[int, int], None]) -> LoadedModel:
         self.loads.append(settings.model)
         if settings.model == "large":
             on_progress(3, 10)
             assert self.let_in.wait(20)
             if self.fails:
                 raise MemoryError
-        return tiny_completer(model=settings.model)
+        return tiny_completer(model=settings.model).model
 
 
 @pytest.fixture
 def loads(monkeypatch: pytest.MonkeyPatch) -> Loads:
     loads = Loads()
-    monkeypatch.setattr(Completer, "load", loads)
+    monkeypatch.setattr(LoadedModel, "load", loads)
     return loads
 
 
@@ -141,7 +141,7 @@ def test_the_large_one_gives_way_in_steps_and_comes_back(engine: LadderEngine, l
         for _ in range(TIMES - 2):
             assert await engine.look_at_memory(LOW - 1) == "shrink"
         assert await engine.look_at_memory(LOW - 1) == "move out"
-        assert engine.told_state.kind == "loading" and engine._completer is None
+        assert engine.told_state.kind == "loading" and engine._model is None
         assert (await engine.complete(Asked(ASKED, any_model=True))).model == "small"
         for _ in range(TIMES - 1):
             assert await engine.look_at_memory(PLENTY) == "stay"
@@ -159,7 +159,7 @@ def test_what_is_under_way_is_answered_before_the_model_goes(engine: LadderEngin
         for _ in range(TIMES):
             await engine.look_at_memory(0)
         assert {one.model for one in await asyncio.gather(*asked)} == {"large"}
-        assert engine._completer is None
+        assert engine._model is None
 
     run(test())
 
@@ -183,10 +183,10 @@ def test_the_memory_is_looked_at_from_time_to_time(
         until_ready(engine, loads)
         engine.free_memory = lambda: 0
         watcher = asyncio.create_task(engine.watch_memory())
-        while engine._completer is not None:
+        while engine._model is not None:
             await asyncio.sleep(0.01)
         engine.free_memory = lambda: PLENTY
-        while engine._completer is None:
+        while engine._model is None:
             await asyncio.sleep(0.01)
         watcher.cancel()
 

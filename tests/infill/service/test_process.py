@@ -27,15 +27,13 @@ from engine.checkpoints.export import save_model
 from engine.errors import Cancelled, InputError, UsageError
 from infill.api.values import request_to_json
 from infill.cli.main import app
-from infill.complete.completion import Completer
 from infill.request import InfillRequest, StepView
 from infill.service import client
 from infill.service.client import Client, Line, ServiceGone
 from infill.service.location import LONGEST, NotPrivate, Place, bind, holder, make_private, place_at, take
 from infill.service.memory import TRIM_S
 from infill.service.process import Network
-from infill.settings import Settings
-from tests.infill.fakes import POCKET, request, tiny_config, tiny_model
+from tests.infill.fakes import POCKET, load_completer, request, tiny_config, tiny_model
 
 ROOT = Path(__file__).parents[3]
 MANY = 200  # requests between two looks at the memory; bench/service/day.py makes it thousands
@@ -153,7 +151,7 @@ def test_only_its_user_can_reach_it(service: Place) -> None:
 
 
 def test_the_answer_is_that_of_a_completer_in_this_process(service: Place) -> None:
-    completer = Completer.load(Settings(dtype="float32", threads=1))
+    completer = load_completer(dtype="float32", threads=1)
     for name in NAMES[:3]:
         mine = completer.complete(function(name), stop=lambda: False)
         answer = Client(service).complete(function(name))

@@ -225,8 +225,11 @@ def test_with_the_model_it_is_told_whether_it_is_calibrated_for_lint(
     if lints is None:
         linter.Linter = broken  # type: ignore[attr-defined]
     completion = ModuleType("infill.complete.completion")
-    completion.Completer = SimpleNamespace(load=lambda settings, report: Gated())  # type: ignore[attr-defined]
+    completion.Completer = lambda model, settings: Gated()  # type: ignore[attr-defined]
+    loaded_model = ModuleType("infill.complete.loaded_model")
+    loaded_model.LoadedModel = SimpleNamespace(load=lambda settings, report: None)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "infill.complete.completion", completion)
+    monkeypatch.setitem(sys.modules, "infill.complete.loaded_model", loaded_model)
     inbox, _ = Pipe(duplex=False)
     said, outbox = Pipe(duplex=False)
     assert Worker(inbox, outbox).load(Settings()) is not None

@@ -1,0 +1,60 @@
+"""A model in memory with everything stored beside it: loaded once, shared by all requests.
+
+Must not know requests, nor how a hole is filled.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.checkpoints.checkpoint import load_model, read_config, read_sampling
+from engine.config import SamplingConfig
+from engine.denoiser import Denoiser
+from engine.device import choose_device, choose_dtype, set_threads
+from engine.models.packed import pack
+from engine.prefix_cache import PrefixCache
+from engine.threads import settle_threads
+from infill.complete.confidence import Calibration
+from infill.model_store import resolve
+from infill.prompts.families import load_family
+from infill.prompts.prompt import Family
+from infill.settings import Settings
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """name: as the user gave it. sampling: the model's defaults. min_confidence: the stored threshold."""
+
+    name: str
+    denoiser: Denoiser
+    family: Family
+    sampling: SamplingConfig
+    calibration: Calibration = Calibration({})
+    min_confidence: float = 0.0
+
+    @staticmethod
+    def load(settings: Settings, on_progress: Callable[[int, int], None] | None = None) -> LoadedModel:
+        """Loads the model that `settings` name. on_progress: bytes loaded, bytes in total.
+
+        Raises ModelError, saying what to do.
+        """
+        folder = resolve(settings.model)
+        device = choose_device(settings.device)
+        set_threads(settings.threads)
+        dtype = choose_dtype(device, settings.dtype)
+        weights = pack(load_model(folder, device, dtype, on_progress, fp8_keys=settings.keys == "fp8"))
+        settle_threads(weights)
+        denoiser = Denoiser(weights, PrefixCache(weights))
+        family = load_family(read_config(folder).family, folder)
+        return LoadedModel(settings.model, denoiser, family, read_sampling(folder), *_stored_calibration(folder))
+
+
+def _stored_calibration(folder: Path) -> tuple[Calibration, float]:
+    """The calibration and the threshold in the model's config.json; no weights and 0 if it has none."""
+    gesso = json.loads((folder / "config.json").read_text()).get("gesso") or {}
+    confidence = gesso.get("confidence") or {}
+    calibration = Calibration(confidence.get("weights") or {}, float(confidence.get("intercept", 0.0)))
+    return calibration, float(gesso.get("min_confidence", 0.0))

@@ -63,9 +63,7 @@ def infill(
     range_: Annotated[
         str | None, typer.Option("--range", metavar="L:C-L:C", help="Replace the text up to the second position.")
     ] = None,
-    marker: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Replace every occurrence of this text.")
-    ] = None,
+    marker: Annotated[str | None, typer.Option(metavar="TEXT", help="Replace every occurrence of this text.")] = None,
     whole: Annotated[bool, typer.Option("--whole", help="Print the whole file with its holes filled.")] = False,
     diff: Annotated[bool, typer.Option("--diff", help="Print a diff.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -300,8 +298,7 @@ def as_json_object(result: InfillResult, text: str) -> dict[str, Any]:
     if len(result.completions) == 1:
         return first | run
     each = [
-        {"at": position_of(text, completion.hole.start)} | _hole_object(completion)
-        for completion in result.completions
+        {"at": position_of(text, completion.hole.start)} | _hole_object(completion) for completion in result.completions
     ]
     return first | run | {"holes": each}
 

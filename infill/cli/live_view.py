@@ -125,7 +125,7 @@ def _clip_context(pieces: Sequence[Piece], lines: int) -> list[Piece]:
 
 
 def _printable(piece: Piece) -> str:
-    """The text without control characters. Line breaks in noise are drawn as a symbol, so the panel keeps its height."""
+    """The text without control characters; line breaks in noise become a symbol, so the panel keeps its height."""
     if piece.state == "null":
         return piece.text or EMPTY_SLOT
     if piece.state == "noise":

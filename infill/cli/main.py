@@ -90,7 +90,7 @@ def batch(
     source: Annotated[Path, typer.Argument(metavar="IN.jsonl", help="The rows to fill.")],
     target: Annotated[Path, typer.Argument(metavar="OUT.jsonl", help="The output; existing rows are kept.")],
     batch_size: Annotated[int | None, typer.Option(metavar="N", help="Rows per batch.")] = None,
-    lines: Annotated[str | None, typer.Option(metavar="one|block|auto", help="For rows without \"lines\".")] = None,
+    lines: Annotated[str | None, typer.Option(metavar="one|block|auto", help='For rows without "lines".')] = None,
     candidates: Annotated[int | None, typer.Option(metavar="N", help="Candidates per hole.")] = None,
     steps: Annotated[int | None, typer.Option(metavar="N", help="Maximum number of denoising steps.")] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Same seed, same text.")] = None,

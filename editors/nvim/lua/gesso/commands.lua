@@ -1,6 +1,6 @@
 --- The command :Gesso. Each of its words is a function here.
 local server = require("gesso.server")
-local suggestions = require("gesso.suggestions")
+local suggestions = require("gesso.actions")
 local windows = require("gesso.windows")
 
 local M = {}

@@ -1,6 +1,6 @@
 --- Asks and draws by itself: for Neovim 0.10 and 0.11, and for what Neovim 0.12 has no public function for (asking by
 --- hand, going through alternatives, taking a part). Answers that the text has left behind are thrown away.
-local offer = require("gesso.offer")
+local offer = require("gesso.suggestion")
 local server = require("gesso.server")
 
 local M = {}

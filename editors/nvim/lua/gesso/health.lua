@@ -14,7 +14,7 @@ local function check_neovim()
   if not require("gesso").is_set_up then
     return health.error("setup() was not called", 'Add require("gesso").setup() to your configuration.')
   end
-  local native = require("gesso.suggestions").uses_native()
+  local native = require("gesso.actions").uses_native()
   health.ok("suggestions are drawn by " .. (native and "Neovim's own inline completion" or "the plugin"))
 end
 

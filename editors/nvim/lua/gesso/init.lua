@@ -10,7 +10,7 @@ local function highlight()
 end
 
 local function watch()
-  local server, suggestions, keys = require("gesso.server"), require("gesso.suggestions"), require("gesso.keys")
+  local server, suggestions, keys = require("gesso.server"), require("gesso.actions"), require("gesso.keys")
   local events = vim.api.nvim_create_augroup("gesso", { clear = true })
   local function of_ours(run)
     return function(event)
@@ -45,7 +45,7 @@ function M.setup(given)
   end
   local options = require("gesso.options").resolve(given)
   require("gesso.server").setup(options)
-  require("gesso.suggestions").setup(options)
+  require("gesso.actions").setup(options)
   require("gesso.keys").setup(options.keys)
   highlight()
   watch()
@@ -71,7 +71,7 @@ end
 
 for _, name in ipairs({ "accept", "accept_word", "accept_line", "dismiss", "cycle", "trigger", "is_visible" }) do
   M[name] = function(...)
-    return require("gesso.suggestions")[name](...)
+    return require("gesso.actions")[name](...)
   end
 end
 

@@ -1,6 +1,6 @@
 --- Keys, local to the buffers that have suggestions. A key does what it did before unless a suggestion is visible; Tab
 --- also leaves the popup menu, snippets and indentation what is theirs.
-local suggestions = require("gesso.suggestions")
+local suggestions = require("gesso.actions")
 
 local M = {}
 

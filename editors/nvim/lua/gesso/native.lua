@@ -1,7 +1,7 @@
 --- Neovim 0.12's own inline completion: it asks and draws. Here stands what it lets through wrongly: ghost text that
 --- the typed text has contradicted is taken off the screen, late answers are dropped, cancelled requests leave no error
 --- in the log. Uses public functions only.
-local offer = require("gesso.offer")
+local offer = require("gesso.suggestion")
 local server = require("gesso.server")
 
 local M = {}

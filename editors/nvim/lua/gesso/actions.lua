@@ -2,7 +2,7 @@
 --- Decides who draws: Neovim, or we.
 local ghost = require("gesso.ghost")
 local native = require("gesso.native")
-local offer = require("gesso.offer")
+local offer = require("gesso.suggestion")
 local server = require("gesso.server")
 
 local M = {}

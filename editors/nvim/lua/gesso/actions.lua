@@ -1,17 +1,16 @@
---- What a person does with suggestions: see, accept whole or in part, go through, dismiss, ask. Tells the server of it.
---- Decides who draws: Neovim, or we.
+--- The user's actions on suggestions: accept all or a part, cycle, dismiss, request. Reports them to the server, and
+--- decides whether Neovim or the plugin draws.
 local ghost = require("gesso.ghost")
 local native = require("gesso.native")
-local offer = require("gesso.suggestion")
 local server = require("gesso.server")
 
 local M = {}
 
 local use_native = false
-local attached = {} ---@type table<integer, integer>  client of a buffer
-local last_shown ---@type string|nil
+local client_ids = {} ---@type table<integer, integer>  by buffer
+local last_shown ---@type string|nil  ID of a suggestion
 
-local function shown(client, item)
+local function on_shown(client, item)
   local id = item.command and item.command.arguments and item.command.arguments[1]
   if id and id == last_shown then
     return
@@ -22,51 +21,51 @@ end
 
 ---@param options gesso.Options
 function M.setup(options)
-  use_native = options.native and native.is_there()
-  ghost.setup(options.debounce_ms, shown)
-  native.setup(shown)
+  use_native = options.native and native.is_available()
+  ghost.setup(options.debounce_ms, on_shown)
+  native.setup(on_shown)
 end
 
----@return boolean  whether Neovim itself draws, most of the time
+---@return boolean  whether Neovim draws suggestions, apart from those requested by hand, cycled or partly accepted
 function M.uses_native()
   return use_native
 end
 
-local function here()
-  return vim.api.nvim_get_current_buf()
+local function client_of(bufnr)
+  return vim.lsp.get_client_by_id(client_ids[bufnr] or -1)
 end
 
---- Suggestions in this buffer come from this client from now on.
+--- Shows the client's suggestions in the buffer.
 function M.attach(bufnr, client)
-  attached[bufnr] = client.id
+  client_ids[bufnr] = client.id
   if not use_native then
-    return ghost.take_charge(bufnr, client.id)
+    return ghost.enable(bufnr, client.id)
   end
-  native.take_charge(bufnr, client)
+  native.enable(bufnr, client)
   vim.api.nvim_create_autocmd("InsertLeave", {
     group = vim.api.nvim_create_augroup("gesso.buffer:" .. bufnr, { clear = true }),
     buffer = bufnr,
     callback = function()
-      local owner = vim.lsp.get_client_by_id(attached[bufnr] or -1)
-      if owner and ghost.is_in_charge(bufnr) then
-        ghost.leave(bufnr)
-        native.take_charge(bufnr, owner)
+      local current_client = client_of(bufnr)
+      if current_client and ghost.is_enabled(bufnr) then
+        ghost.disable(bufnr)
+        native.enable(bufnr, current_client)
       end
     end,
   })
 end
 
---- The client is gone from this buffer.
 function M.detach(bufnr)
-  attached[bufnr] = nil
-  ghost.leave(bufnr)
-  native.leave(bufnr)
+  client_ids[bufnr] = nil
+  ghost.disable(bufnr)
+  native.disable(bufnr)
 end
 
---- The suggestion that can be seen at the cursor.
----@return gesso.Offer|nil
+--- The suggestion visible at the cursor.
+---@return gesso.Suggestion|nil
 function M.current()
-  return ghost.current(here()) or native.current(here())
+  local bufnr = vim.api.nvim_get_current_buf()
+  return ghost.current(bufnr) or native.current(bufnr)
 end
 
 ---@return boolean
@@ -74,114 +73,111 @@ function M.is_visible()
   return M.current() ~= nil
 end
 
---- Until insert mode ends we draw by ourselves, beginning with what Neovim shows.
-local function take_over(bufnr)
-  if ghost.is_in_charge(bufnr) then
+--- Lets the plugin draw until insert mode ends, starting with the suggestion that Neovim shows.
+local function switch_to_ghost(bufnr)
+  if ghost.is_enabled(bufnr) then
     return
   end
-  local one = native.current(bufnr)
-  native.leave(bufnr)
-  ghost.take_charge(bufnr, attached[bufnr])
-  if one then
-    ghost.show(bufnr, { one }, 1, false)
+  local current = native.current(bufnr)
+  native.disable(bufnr)
+  ghost.enable(bufnr, client_ids[bufnr])
+  if current then
+    ghost.show(bufnr, { current }, 1, false)
   end
 end
 
-local function forget(bufnr, refused)
+local function clear(bufnr, rejected)
   ghost.clear(bufnr)
-  native.clear(bufnr, refused)
+  native.clear(bufnr, rejected)
 end
 
---- Writes all that is suggested. False where nothing is visible.
+--- Inserts the whole suggestion. False if none is visible, as for the functions below.
 ---@return boolean
 function M.accept()
-  local one = M.current()
-  if not one then
+  local current = M.current()
+  if not current then
     return false
   end
-  forget(one.bufnr, false)
-  one:write()
-  if one:id() then
-    server.execute(one.item.command.command, one.item.command.arguments)
+  clear(current.bufnr, false)
+  current:insert()
+  if current:id() then
+    server.execute(current.item.command.command, current.item.command.arguments)
   end
   return true
 end
 
-local function accept_part(measure)
-  local one = M.current()
-  if not one then
+local function accept_part(length_method)
+  local current = M.current()
+  if not current then
     return false
   end
-  local bytes = measure(one)
-  if bytes >= #one:rest() then
+  local bytes = current[length_method](current)
+  if bytes >= #current:rest() then
     return M.accept()
   end
-  take_over(one.bufnr)
-  local length = one:write(bytes)
-  ghost.refresh(one.bufnr)
-  local client = vim.lsp.get_client_by_id(attached[one.bufnr])
+  switch_to_ghost(current.bufnr)
+  local length = current:insert(bytes)
+  ghost.draw(current.bufnr)
+  local client = client_of(current.bufnr)
   if client then
-    server.notify(client, "textDocument/didPartiallyAcceptCompletion", { item = one.item, acceptedLength = length })
+    local params = { item = current.item, acceptedLength = length }
+    server.notify(client, "textDocument/didPartiallyAcceptCompletion", params)
   end
   return true
 end
 
---- Writes the next word of the suggestion and leaves the rest on the screen.
+--- Inserts the next word of the suggestion; the rest stays visible.
 ---@return boolean
 function M.accept_word()
-  return accept_part(function(one)
-    return one:word()
-  end)
+  return accept_part("word_length")
 end
 
---- Writes the next line of the suggestion and leaves the rest on the screen.
+--- Inserts the next line of the suggestion; the rest stays visible.
 ---@return boolean
 function M.accept_line()
-  return accept_part(function(one)
-    return one:line()
-  end)
+  return accept_part("line_length")
 end
 
---- Takes the suggestion away and tells the server that it was not wanted.
+--- Hides the suggestion and reports to the server that it was rejected.
 ---@return boolean
 function M.dismiss()
-  local one = M.current()
-  if not one then
+  local current = M.current()
+  if not current then
     return false
   end
-  forget(one.bufnr, true)
-  if one:id() then
-    server.execute("gesso.rejected", { one:id() })
+  clear(current.bufnr, true)
+  if current:id() then
+    server.execute("gesso.rejected", { current:id() })
   end
   return true
 end
 
-local function position(offers, text)
-  for index, one in ipairs(offers) do
+local function index_of(suggestions, text)
+  for index, one in ipairs(suggestions) do
     if one:rest() == text then
       return index
     end
   end
 end
 
---- Shows the alternative that is `step` further on; asks for alternatives first where there is but one suggestion.
+--- Shows the alternative `step` further on. Requests alternatives first if there are none yet.
 ---@param step integer
 ---@return boolean
 function M.cycle(step)
-  local one, bufnr = M.current(), here()
-  if not one then
+  local current, bufnr = M.current(), vim.api.nvim_get_current_buf()
+  if not current then
     return false
   end
-  take_over(bufnr)
-  local offers, index, by_hand = ghost.offers(bufnr)
+  switch_to_ghost(bufnr)
+  local suggestions, index, by_hand = ghost.suggestions(bufnr)
   if by_hand then
-    ghost.show(bufnr, offers, (index - 1 + step) % #offers + 1, true)
+    ghost.show(bufnr, suggestions, (index - 1 + step) % #suggestions + 1, true)
     return true
   end
-  ghost.ask_by_hand(bufnr, function(found)
-    local at = position(found, one:rest())
-    if not at and one:rest() then
-      table.insert(found, 1, one)
+  ghost.request_by_hand(bufnr, function(found)
+    local at = index_of(found, current:rest())
+    if not at and current:rest() then
+      table.insert(found, 1, current)
       at = 1
     end
     if at then
@@ -191,7 +187,7 @@ function M.cycle(step)
   return true
 end
 
-local function tell_why_nothing()
+local function echo_reason()
   server.execute("gesso.whyNothing", {}, function(records)
     local sentence = records and records[1] and records[1].sentence
     sentence = type(sentence) == "string" and sentence or "There is no suggestion here."
@@ -199,35 +195,35 @@ local function tell_why_nothing()
   end)
 end
 
---- Asks for suggestions here and now, several of them; says why where there is none.
+--- Requests several suggestions at the cursor; shows the reason if there is none.
 ---@return boolean
 function M.trigger()
-  local bufnr = here()
-  if not attached[bufnr] or vim.fn.mode():sub(1, 1) ~= "i" then
+  local bufnr = vim.api.nvim_get_current_buf()
+  if not client_ids[bufnr] or vim.fn.mode():sub(1, 1) ~= "i" then
     return false
   end
-  take_over(bufnr)
-  ghost.ask_by_hand(bufnr, function(found)
+  switch_to_ghost(bufnr)
+  ghost.request_by_hand(bufnr, function(found)
     ghost.show(bufnr, found, 1, true)
     if #found == 0 then
-      tell_why_nothing()
+      echo_reason()
     end
   end)
   return true
 end
 
---- Tells the server which document the user looks at.
+--- Reports to the server which document has the focus.
 function M.focus(bufnr)
-  local client = vim.lsp.get_client_by_id(attached[bufnr] or -1)
+  local client = client_of(bufnr)
   if client then
     local document = vim.lsp.util.make_text_document_params(bufnr)
     server.notify(client, "textDocument/didFocus", { textDocument = document })
   end
 end
 
---- Takes away what is visible, without a word to the server: suggestions were switched off.
+--- Hides the suggestion without reporting it, because suggestions were switched off.
 function M.hide()
-  forget(here(), true)
+  clear(vim.api.nvim_get_current_buf(), true)
 end
 
 return M

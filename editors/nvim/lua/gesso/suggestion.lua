@@ -1,29 +1,29 @@
---- One suggestion at its place in a buffer: what of it is left to write after more was typed, and how it gets written.
---- Knows nothing of how it is drawn, nor of where it came from but the item the server sent.
+--- One suggestion at a position in a buffer: which part is still to be inserted after more typing, and its insertion.
+--- Must not know how it is drawn, nor where its item came from.
 local M = {}
 
----@class gesso.Place  the cursor's place when the server was asked
+---@class gesso.Position  the cursor when the server was asked
 ---@field bufnr integer
 ---@field row integer  0-based
 ---@field column integer  bytes
 ---@field line string
 
----@class gesso.Offer
+---@class gesso.Suggestion
 ---@field item table  as the server sent it
 ---@field bufnr integer
 ---@field row integer
----@field column integer  bytes; where the item's text begins
+---@field column integer  bytes; the start of the item's range
 ---@field before string  left of `column` on that line
 ---@field after string  right of the cursor on that line
----@field swallow integer  bytes right of the cursor that the item replaces
+---@field replaced integer  bytes right of the cursor that the item replaces
 ---@field text string  with \n for line ends
 ---@field crlf boolean
-local Offer = {}
-Offer.__index = Offer
+local Suggestion = {}
+Suggestion.__index = Suggestion
 
---- The cursor's place in the current window.
----@return gesso.Place
-function M.here()
+--- The cursor in the current window.
+---@return gesso.Position
+function M.cursor()
   local cursor = vim.api.nvim_win_get_cursor(0)
   local bufnr, line = vim.api.nvim_get_current_buf(), vim.api.nvim_get_current_line()
   return { bufnr = bufnr, row = cursor[1] - 1, column = cursor[2], line = line }
@@ -42,116 +42,118 @@ local function byte_index(line, character, encoding)
   return ok and index or #line
 end
 
---- Nil for an item that spans lines or does not begin on the line of the place: such a one cannot be drawn.
----@param place gesso.Place
+--- Nil if the item's range covers other lines than the position's, because that cannot be drawn.
+---@param position gesso.Position
 ---@param item table
 ---@param encoding string
----@return gesso.Offer|nil
-function M.new(place, item, encoding)
+---@return gesso.Suggestion|nil
+local function new(position, item, encoding)
   local text = type(item.insertText) == "table" and item.insertText.value or item.insertText
-  local first, last = place.column, place.column
+  local first, last = position.column, position.column
   if item.range then
-    if item.range.start.line ~= place.row or item.range["end"].line ~= place.row then
+    if item.range.start.line ~= position.row or item.range["end"].line ~= position.row then
       return nil
     end
-    first = byte_index(place.line, item.range.start.character, encoding)
-    last = math.max(byte_index(place.line, item.range["end"].character, encoding), place.column)
+    first = byte_index(position.line, item.range.start.character, encoding)
+    last = math.max(byte_index(position.line, item.range["end"].character, encoding), position.column)
   end
-  if first > place.column then
+  if first > position.column then
     return nil
   end
-  local plain = text:gsub("\r\n", "\n")
+  local normalized = text:gsub("\r\n", "\n")
   return setmetatable({
     item = item,
-    bufnr = place.bufnr,
-    row = place.row,
+    bufnr = position.bufnr,
+    row = position.row,
     column = first,
-    before = place.line:sub(1, first),
-    after = place.line:sub(place.column + 1),
-    swallow = last - place.column,
-    text = plain,
-    crlf = plain ~= text,
-  }, Offer)
+    before = position.line:sub(1, first),
+    after = position.line:sub(position.column + 1),
+    replaced = last - position.column,
+    text = normalized,
+    crlf = normalized ~= text,
+  }, Suggestion)
 end
 
---- The offers of a server's answer that can be drawn.
----@param place gesso.Place
+--- The suggestions of a server's result that still fit the buffer.
+---@param position gesso.Position
 ---@param result table|nil
 ---@param encoding string
----@return gesso.Offer[]
-function M.all(place, result, encoding)
-  local offers = {}
+---@return gesso.Suggestion[]
+function M.from_result(position, result, encoding)
+  local suggestions = {}
   for _, item in ipairs(result and (result.items or result) or {}) do
-    offers[#offers + 1] = M.new(place, item, encoding)
+    local suggestion = new(position, item, encoding)
+    if suggestion and suggestion:rest() then
+      suggestions[#suggestions + 1] = suggestion
+    end
   end
-  return offers
+  return suggestions
 end
 
----@return string|nil id  by which the server knows it
-function Offer:id()
+---@return string|nil id  the server's ID of the suggestion
+function Suggestion:id()
   local arguments = self.item.command and self.item.command.arguments
   return arguments and arguments[1]
 end
 
---- How many bytes of the text stand in the buffer already, typed since; nil where that disagrees with the text.
+--- The number of bytes of the text that are in the buffer by now; nil if the buffer contradicts the text.
 ---@return integer|nil
-function Offer:written()
+function Suggestion:typed_length()
   if vim.api.nvim_get_current_buf() ~= self.bufnr then
     return nil
   end
-  local here = M.here()
-  if here.row < self.row or (here.row == self.row and here.column < self.column) then
+  local cursor = M.cursor()
+  if cursor.row < self.row or (cursor.row == self.row and cursor.column < self.column) then
     return nil
   end
-  if here.line:sub(here.column + 1) ~= self.after then
+  if cursor.line:sub(cursor.column + 1) ~= self.after then
     return nil
   end
-  local first = vim.api.nvim_buf_get_lines(self.bufnr, self.row, self.row + 1, false)[1]
-  if not vim.startswith(first, self.before) then
+  local first_line = vim.api.nvim_buf_get_lines(self.bufnr, self.row, self.row + 1, false)[1]
+  if not vim.startswith(first_line, self.before) then
     return nil
   end
-  local typed = vim.api.nvim_buf_get_text(self.bufnr, self.row, self.column, here.row, here.column, {})
-  local text = table.concat(typed, "\n")
-  return vim.startswith(self.text, text) and #text or nil
+  local lines = vim.api.nvim_buf_get_text(self.bufnr, self.row, self.column, cursor.row, cursor.column, {})
+  local typed = table.concat(lines, "\n")
+  return vim.startswith(self.text, typed) and #typed or nil
 end
 
---- What would still be written at the cursor; nil where nothing is left, or where the buffer says otherwise by now.
+--- The part that is still to be inserted at the cursor; nil if there is none or the buffer contradicts the text.
 ---@return string|nil
-function Offer:rest()
-  local written = self:written()
-  return written and written < #self.text and self.text:sub(written + 1) or nil
+function Suggestion:rest()
+  local length = self:typed_length()
+  return length and length < #self.text and self.text:sub(length + 1) or nil
 end
 
---- Writes the first `bytes` of the rest at the cursor, or all of it, as an undo step of its own. All of it also
---- replaces what the item swallows. Returns how much of the item's text stands there now, in UTF-16 units as the
---- protocol counts, and whether that is all.
+--- Inserts the first `bytes` of the rest, or all of it, as one undo step. Inserting all of it also replaces the text
+--- that the item replaces. Returns how much of the item's text is now in the buffer, in UTF-16 code units.
 ---@param bytes integer|nil
----@return integer, boolean
-function Offer:write(bytes)
-  local written = assert(self:written(), "the suggestion does not fit the buffer")
-  local rest = self.text:sub(written + 1)
-  local whole = bytes == nil or bytes >= #rest
-  local text = whole and rest or rest:sub(1, bytes)
-  local here, lines = M.here(), vim.split(text, "\n", { plain = true })
-  vim.cmd("let &g:undolevels = &g:undolevels") -- begins a new undo step
-  local last = here.column + (whole and self.swallow or 0)
-  vim.api.nvim_buf_set_text(self.bufnr, here.row, here.column, here.row, last, lines)
-  local column = #lines[#lines] + (#lines == 1 and here.column or 0)
-  vim.api.nvim_win_set_cursor(0, { here.row + #lines, column })
-  local length = self.text:sub(1, written + #text)
-  local ends = self.crlf and select(2, length:gsub("\n", "")) or 0
-  return vim.fn.strutf16len(length) + ends, whole
+---@return integer
+function Suggestion:insert(bytes)
+  local typed = assert(self:typed_length(), "the suggestion does not fit the buffer")
+  local rest = self.text:sub(typed + 1)
+  local is_all = bytes == nil or bytes >= #rest
+  local text = is_all and rest or rest:sub(1, bytes)
+  local cursor, lines = M.cursor(), vim.split(text, "\n", { plain = true })
+  vim.cmd("let &g:undolevels = &g:undolevels") -- starts a new undo step
+  local last = cursor.column + (is_all and self.replaced or 0)
+  vim.api.nvim_buf_set_text(self.bufnr, cursor.row, cursor.column, cursor.row, last, lines)
+  local column = #lines[#lines] + (#lines == 1 and cursor.column or 0)
+  vim.api.nvim_win_set_cursor(0, { cursor.row + #lines, column })
+  local inserted = self.text:sub(1, typed + #text)
+  local line_ends = self.crlf and select(2, inserted:gsub("\n", "")) or 0
+  return vim.fn.strutf16len(inserted) + line_ends
 end
 
---- Bytes of the rest up to the end of its first word: blanks, then a word or a run of other characters.
+--- Bytes of the rest up to the end of its first word: whitespace, then keyword characters or a run of others.
 ---@return integer
-function Offer:word()
+function Suggestion:word_length()
   return #vim.fn.matchstr(self:rest() or "", [[^\_s*\%(\k\+\|\%(\k\@!\S\)\+\)\?]])
 end
 
---- Bytes of the rest up to the end of its first line that has text on it.
+--- Bytes of the rest up to the end of its first line that has text.
 ---@return integer
-function Offer:line()
+function Suggestion:line_length()
   return #vim.fn.matchstr(self:rest() or "", [[^\_s*[^\n]*]])
 end
 

@@ -1,95 +1,74 @@
-"""Settings, and where each came from: defaults < the user's file < the project's file < environment < flags.
+"""Settings, and where each one came from: defaults < the user's file < the project's file < environment < flags.
 
-The table of settings is the dataclass itself; a new one is one new field. Must not know what a setting does,
-and names no address: nothing is sent anywhere by what is set here (`infill.routes` has the servers that a user names).
+The dataclass `Settings` is the table of settings; a new setting is a new field. Must not know what a setting does, and
+holds no network address: `infill.backends.routes` reads the servers that a user names.
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import platformdirs
 
 from engine.errors import InputError, UsageError
 from infill.request import Lines
-from infill.routes import TABLES
+from infill.validation import Limits, NonEmpty, field_types, structure, unpack
 
 PROJECT_FILE, PYTHON_PROJECT_FILE = "gesso.toml", "pyproject.toml"
+SERVER_TABLES = ("routes", "backends")  # of `infill.backends.routes`, in the user's file only
 ENVIRONMENT_PREFIX = "GESSO_"
-WORDS = {
-    "true": True,
-    "yes": True,
-    "on": True,
-    "1": True,
-    "false": False,
-    "no": False,
-    "off": False,
-    "0": False,
-}
+RENAMED = {"meanwhile": "fallback_model"}  # old name: new name
+BOOLEANS = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
 
 
-@dataclass(frozen=True)
-class Rule:
-    """What a value must be. `empty`: may be left open, written as an empty string in files and environment."""
-
-    kind: type
-    help: str
-    least: float | None = None
-    most: float | None = None
-    choices: tuple[str, ...] = ()
-    empty: bool = False
-
-    def wanted(self) -> str:
-        """What would be right, as the end of a sentence."""
-        if self.choices:
-            return f"one of {', '.join(self.choices)}"
-        names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
-        bounds = [f"{word} {limit:g}" for word, limit in (("from", self.least), ("to", self.most)) if limit is not None]
-        return " ".join([names[self.kind], *bounds]) + (" (or empty)" if self.empty else "")
-
-
-def _setting(default: Any, kind: type, help: str, **limits: Any) -> Any:
-    return field(default=default, metadata={"rule": Rule(kind, help, **limits)})
+def setting(default: Any, help: str) -> Any:
+    """A field of a dataclass of settings."""
+    return field(default=default, metadata={"help": help})
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that can be set. None means: left to the model or the machine."""
+    """Everything that can be set. None, an empty string in files and variables, lets the model or machine decide."""
 
-    model: str = _setting("pocket", str, "name, hub id or folder of the model")
-    meanwhile: str | None = _setting(
-        "pocket", str, "what the service answers with while a larger model loads or has no memory", empty=True
+    model: NonEmpty = setting("pocket", "name, hub id or folder of the model")
+    fallback_model: NonEmpty | None = setting(
+        "pocket", "smaller model with which the service answers while the model loads or lacks memory"
     )
-    device: str = _setting("auto", str, "auto, cpu, cuda, cuda:N or mps")
-    dtype: str = _setting("auto", str, "number type of the weights", choices=("auto", "float32", "bfloat16"))
-    keys: str = _setting("auto", str, "number type of keys and values; fp8 halves them", choices=("auto", "fp8"))
-    threads: int = _setting(8, int, "most CPU threads to use", least=1, most=1024)
-    steps: int | None = _setting(None, int, "most denoising steps", least=1, most=1000, empty=True)
-    seed: int = _setting(0, int, "seed of the noise", least=0, most=2**63 - 1)
-    deadline_ms: float | None = _setting(None, float, "return the best so far after this", least=1, empty=True)
-    lines: Lines = _setting("auto", str, "how much to write", choices=("one", "block", "auto"))
-    candidates: int = _setting(1, int, "suggestions to make for a hole", least=1, most=32)
-    min_confidence: float | None = _setting(None, float, "show nothing below this", least=0, most=1, empty=True)
-    copy_drafts: bool = _setting(True, bool, "offer similar lines of the context beside the model's own")
-    causal_draft: bool = _setting(True, bool, "offer what the causal encoder writes beside the canvas")
-    batch_size: int = _setting(8, int, "rows that `gesso batch` fills together", least=1, most=1024)
-    offline: bool = _setting(False, bool, "refuse every download, also a wanted one")
+    device: NonEmpty = setting("auto", "auto, cpu, cuda, cuda:N or mps")
+    dtype: Literal["auto", "float32", "bfloat16"] = setting("auto", "number type of the weights")
+    keys: Literal["auto", "fp8"] = setting("auto", "number type of keys and values; fp8 halves their memory")
+    threads: Annotated[int, Limits(1, 1024)] = setting(8, "maximum number of CPU threads")
+    steps: Annotated[int, Limits(1, 1000)] | None = setting(None, "maximum number of denoising steps")
+    seed: Annotated[int, Limits(0, 2**63 - 1)] = setting(0, "seed of the noise")
+    deadline_ms: Annotated[float, Limits(least=1)] | None = setting(None, "return the best result so far after this")
+    lines: Lines = setting("auto", "how much to write")
+    candidates: Annotated[int, Limits(1, 32)] = setting(1, "suggestions to make for a hole")
+    min_confidence: Annotated[float, Limits(0, 1)] | None = setting(None, "show nothing below this confidence")
+    copy_drafts: bool = setting(True, "also offer similar lines of the context")
+    causal_draft: bool = setting(True, "also offer what the causal encoder writes")
+    batch_size: Annotated[int, Limits(1, 1024)] = setting(8, "rows that `gesso batch` fills together")
+    offline: bool = setting(False, "refuse every download, even one you ask for")
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """The settings, the origin of each by name, and variables that look like settings and are none."""
+    """The settings and the origin of each by name.
+
+    notices: sentences about old names. unknown_variables: names of variables that look like settings.
+    """
 
     settings: Settings
     origins: Mapping[str, str]
+    notices: tuple[str, ...] = ()
     unknown_variables: tuple[str, ...] = ()
 
 
-RULES: dict[str, Rule] = {entry.name: entry.metadata["rule"] for entry in fields(Settings)}
+HELP: dict[str, str] = {entry.name: entry.metadata["help"] for entry in fields(Settings)}
 
 
 def user_file() -> Path:
@@ -98,32 +77,42 @@ def user_file() -> Path:
 
 
 def resolve(flags: Mapping[str, Any], start: Path, environment: Mapping[str, str]) -> Resolved:
-    """The settings for work in the folder `start`; flags that are None were not given.
+    """The settings for work in the folder `start`; a flag that is None was not given.
 
-    Raises InputError for a file, UsageError for a variable or flag, naming the place and what would be right.
+    Raises InputError for a file and UsageError for a variable or flag, naming it and what it must be.
     """
     values: dict[str, Any] = {}
-    origins = dict.fromkeys(RULES, "default")
+    origins, notices = dict.fromkeys(HELP, "default"), []
     for file, table in _files(start):
+        table, renamed = current_names(table, RENAMED)
+        notices += [f"{file}: {notice}" for notice in renamed]
         for name, value in table.items():
-            values[name] = _from_file(file, name, value)
-            origins[name] = str(file)
-    unknown = []
-    for variable, written in environment.items():
-        name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
-        if not variable.startswith(ENVIRONMENT_PREFIX) or (not written.strip() and not _may_be_empty(name)):
-            continue
-        if name not in RULES:
-            unknown.append(variable)
-            continue
-        values[name] = _checked(name, _parsed(RULES[name], written.strip()), variable, UsageError)
-        origins[name] = f"variable {variable}"
-    for name, value in flags.items():
-        if value is not None:
-            flag = "--" + name.replace("_", "-")
-            values[name] = _checked(name, value, flag, UsageError)
-            origins[name] = f"flag {flag}"
-    return Resolved(Settings(**values), origins, tuple(sorted(unknown)))
+            values[name], origins[name] = _from_file(file, name, value), str(file)
+    variables, renamed = current_names(_variables(environment), RENAMED, _variable)
+    notices += renamed
+    unknown = sorted(_variable(name) for name, written in variables.items() if written and name not in HELP)
+    for name, written in variables.items():
+        if name in HELP and (written or _is_optional(name)):
+            variable = _variable(name)
+            values[name] = _checked(name, _parsed(name, written), variable, UsageError)
+            origins[name] = f"variable {variable}"
+    given, renamed = current_names({name: flags[name] for name in flags if flags[name] is not None}, RENAMED, _flag)
+    for name, value in given.items():
+        values[name] = _checked(name, value, _flag(name), UsageError)
+        origins[name] = f"flag {_flag(name)}"
+    return Resolved(Settings(**values), origins, tuple(notices + renamed), tuple(unknown))
+
+
+def current_names(
+    given: Mapping[str, Any], renamed: Mapping[str, str], written: Callable[[str], str] = str
+) -> tuple[dict[str, Any], list[str]]:
+    """`given` with the new names of settings, and a notice for each old one; `written` is how users write a name."""
+    current, notices = {name: value for name, value in given.items() if name not in renamed}, []
+    for old, new in renamed.items():
+        if old in given:
+            current.setdefault(new, given[old])
+            notices.append(f"The setting {written(old)} is now called {written(new)}; the old name still works.")
+    return current, notices
 
 
 def project_file(start: Path) -> Path | None:
@@ -132,27 +121,37 @@ def project_file(start: Path) -> Path | None:
         if (folder / PROJECT_FILE).is_file():
             return folder / PROJECT_FILE
         file = folder / PYTHON_PROJECT_FILE
-        if file.is_file() and _speaks_of_us(file) and _tool_table(file, _read(file)) is not None:
+        if file.is_file() and _mentions_gesso(file) and _tool_table(file, read_toml(file)) is not None:
             return file
     return None
 
 
+def read_toml(file: Path) -> Mapping[str, Any]:
+    """Raises InputError if the file cannot be read or is not TOML."""
+    try:
+        return tomllib.loads(file.read_text("utf-8-sig"))
+    except OSError as reason:
+        raise InputError(f"{file} cannot be read ({reason.strerror}); check its permissions.") from reason
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as wrong:
+        raise InputError(f"{file} is not valid TOML ({wrong}); correct it or remove it.") from wrong
+
+
 def _files(start: Path) -> list[tuple[Path, Mapping[str, Any]]]:
-    """Settings files that exist, the more general one first, each with its table."""
+    """The settings files that exist, the user's first, each with its table."""
     found: list[tuple[Path, Mapping[str, Any]]] = []
-    own = user_file()
-    if own.is_file():
-        found.append((own, {name: value for name, value in _read(own).items() if name not in TABLES}))
+    user = user_file()
+    if user.is_file():
+        found.append((user, {name: value for name, value in read_toml(user).items() if name not in SERVER_TABLES}))
     project = project_file(start.resolve())
-    if project is not None and project != own:
-        content = _read(project)
+    if project is not None and project != user:
+        content = read_toml(project)
         table = content if project.name == PROJECT_FILE else _tool_table(project, content)
         found.append((project, table or {}))
     return found
 
 
-def _speaks_of_us(file: Path) -> bool:
-    """So that a pyproject.toml that is broken, but none of our business, stops nobody."""
+def _mentions_gesso(file: Path) -> bool:
+    """So that a broken pyproject.toml without settings for Gesso is no error."""
     try:
         return b"gesso" in file.read_bytes()
     except OSError:
@@ -167,53 +166,48 @@ def _tool_table(file: Path, content: Mapping[str, Any]) -> Mapping[str, Any] | N
     return table
 
 
-def _read(file: Path) -> Mapping[str, Any]:
-    try:
-        return tomllib.loads(file.read_text("utf-8-sig"))
-    except OSError as reason:
-        raise InputError(f"{file} cannot be read ({reason.strerror}); check its permissions.") from reason
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as wrong:
-        raise InputError(f"{file} is not valid TOML ({wrong}); correct it or remove it.") from wrong
-
-
 def _from_file(file: Path, name: str, value: Any) -> Any:
-    """A model written as ./folder or ../folder is meant from where the file stands."""
-    if name in TABLES:
+    """A model written as ./folder or ../folder is relative to the file."""
+    if name in SERVER_TABLES:
         raise InputError(f"{file}: [{name}] says where code is sent, so only your own file {user_file()} may hold it.")
-    if name not in RULES:
+    if name not in HELP:
         raise InputError(f"{file}: there is no setting {name!r}; `gesso config` lists them all.")
-    value = _checked(name, None if value == "" and _may_be_empty(name) else value, f"{file}: {name}", InputError)
+    value = _checked(name, None if value == "" and _is_optional(name) else value, f"{file}: {name}", InputError)
     if name == "model" and value.startswith(("./", "../")):
         return str((file.parent / value).resolve())
     return value
 
 
-def _may_be_empty(name: str) -> bool:
-    return name in RULES and RULES[name].empty
+def _variables(environment: Mapping[str, str]) -> dict[str, str]:
+    return {
+        variable.removeprefix(ENVIRONMENT_PREFIX).lower(): written.strip()
+        for variable, written in environment.items()
+        if variable.startswith(ENVIRONMENT_PREFIX)
+    }
 
 
-def _parsed(rule: Rule, written: str) -> Any:
-    """A text as the kind of value that the rule wants; what cannot be read so stays text, and fails later."""
-    if not written and rule.empty:
-        return None
-    try:
-        return WORDS.get(written.lower(), written) if rule.kind is bool else rule.kind(written)
-    except ValueError:
-        return written
+def _variable(name: str) -> str:
+    return ENVIRONMENT_PREFIX + name.upper()
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _is_optional(name: str) -> bool:
+    return name in HELP and unpack(field_types(Settings)[name])[2]
+
+
+def _parsed(name: str, written: str) -> Any:
+    """The text as the type of the setting; text that cannot be converted stays, and fails the check."""
+    kind = unpack(field_types(Settings)[name])[0]
+    if kind is bool:
+        return BOOLEANS.get(written.lower(), written)
+    if kind in (int, float):
+        with suppress(ValueError):
+            return kind(written) if written else None
+    return written or None
 
 
 def _checked(name: str, value: Any, place: str, error: type[InputError] | type[UsageError]) -> Any:
-    """The value, a whole number as a float where one is wanted; raises `error` where it breaks its rule."""
-    rule = RULES[name]
-    if value is None and rule.empty:
-        return None
-    if rule.kind is float and type(value) is int:
-        value = float(value)
-    fits = type(value) is rule.kind and value != "" and (not rule.choices or value in rule.choices)
-    if fits and rule.kind in (int, float):
-        # written so that nan fits nowhere
-        fits = (rule.least is None or value >= rule.least) and (rule.most is None or value <= rule.most)
-        fits = fits and value == value and abs(value) != float("inf")
-    if not fits:
-        raise error(f"{place} is {value!r}; it must be {rule.wanted()}.")
-    return value
+    return structure(field_types(Settings)[name], value, place, error, none="empty")

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 from infill.statistics import latency, plain_model
 from infill.version import installed_version
-from lsp.settings import LspSettings
+from lsp.settings import LspSettings, may_hold_text
 
 Outcome = Literal["shown", "nothing", "superseded", "failed"]
 Rung = Literal["typed", "cache", "running", "remainder", "model"]
@@ -114,12 +114,11 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> list[st
 
 
 def _setting(entry: Field[Any], value: Any) -> str:
-    """The value where it can only be one of a few; "changed" where it may hold words of the user's."""
-    rule = entry.metadata["rule"]
+    """The value if it is one of a fixed set; "changed" if it may hold the user's own words."""
     if entry.name == "model" and value:
         return plain_model(value)
-    few = rule.type in ("boolean", "integer", "number") or value in rule.choices
-    return _shown(value) if few or (entry.name == "device" and _DEVICE.fullmatch(str(value))) else "changed"
+    is_fixed = not may_hold_text(entry.name)
+    return _shown(value) if is_fixed or (entry.name == "device" and _DEVICE.fullmatch(str(value))) else "changed"
 
 
 def _shown(value: Any) -> str:

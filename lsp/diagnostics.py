@@ -17,12 +17,13 @@ from itertools import count
 from lsprotocol import types
 
 from engine.errors import GessoError
+from infill.engine_protocol import EngineState
 from infill.findings import Finding, LintRequest, ignores
 from infill.instructions import follows_instructions
 from infill.lint.kinds import ALL_KINDS, STYLE, link
 from lsp.dismissals import Dismissals
 from lsp.documents import Snapshot
-from lsp.engine_process import EngineGone, EngineLoading, EngineState
+from lsp.engine import EngineGone, EngineLoading
 from lsp.marks import Mark, moved
 from lsp.session import Session
 from lsp.units import Unit, units

@@ -19,7 +19,7 @@ from infill.code.syntax import in_comment, in_string
 from infill.request import Candidate, Hole, InfillRequest, InfillResult
 from lsp.activity import Record, Rung
 from lsp.documents import Snapshot
-from lsp.engine_process import EngineLoading
+from lsp.engine import EngineLoading
 from lsp.reuse import Running, Suggestion
 from lsp.session import Session
 from lsp.triggers import Quiet, Situation, lines_wanted, why_quiet

@@ -7,7 +7,7 @@ from typing import Any
 
 from lsprotocol import types
 
-from lsp.engine_process import EngineState
+from infill.engine_protocol import EngineState
 
 
 class LoadProgress:

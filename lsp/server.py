@@ -15,12 +15,12 @@ from typing import Any
 from lsprotocol import converters, types
 from pygls.uris import to_fs_path
 
+from infill.engine_protocol import EngineState
 from infill.version import installed_version
 from lsp.code_actions import KINDS, code_actions
 from lsp.commands import register_commands
 from lsp.completion import ordinary_completion
 from lsp.documents import DocumentError, Snapshot
-from lsp.engine_process import EngineState
 from lsp.inline_completion import InlineCompletion, Place
 from lsp.offers import Offers
 from lsp.progress import LoadProgress

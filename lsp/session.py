@@ -15,11 +15,12 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from engine.errors import GessoError
+from infill.engine_protocol import EngineState
 from infill.request import Neighbour
 from infill.statistics import Statistics
 from lsp.activity import Activity, Record
 from lsp.documents import Documents, Snapshot
-from lsp.engine_process import EngineProcess, EngineState
+from lsp.engine import AsyncServiceClient
 from lsp.kept import Kept
 from lsp.pace import Pace
 from lsp.privacy import why_private
@@ -52,7 +53,7 @@ class Session:
         self.folders: tuple[Path, ...] = ()
         self.documents = Documents()
         self.trees = Trees()
-        self.engine = EngineProcess(self._engine_changed)
+        self.engine = AsyncServiceClient(self._engine_changed)
         self.ladder = Ladder(time.monotonic)
         self.rejections = Rejections(time.monotonic)
         self.pace = Pace(time.monotonic)
@@ -89,14 +90,13 @@ class Session:
         except GessoError as error:
             self.client.warn(str(error))
             return
-        wanted = settings, self.settings.engine == "service"
-        if wanted == self._engine_settings and not again:
+        if settings == self._engine_settings and not again:
             return
-        self._engine_settings = wanted
-        await self.engine.start(*wanted)
+        self._engine_settings = settings
+        self.engine.start(settings)
 
     async def close(self) -> None:
-        await self.engine.stop()
+        self.engine.stop()
         self.trees.close()
         if self.statistics is not None:
             await asyncio.to_thread(self.statistics.close)

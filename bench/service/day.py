@@ -27,9 +27,11 @@ from bench.report import Report, conditions
 from bench.service.load import memory_mib, service
 from bench.speed.pocket import Typing, sources, typings
 from engine.errors import Cancelled
+from infill.connection import CancellableConnection
 from infill.findings import LintRequest
-from infill.service.client import Client, Line, ServiceRefused
-from infill.service.location import Place, holder
+from infill.service.client import ServiceClient
+from infill.service.exchange import ServiceRefused
+from infill.service.location import ServiceLocation, lock_holder
 from infill.service.memory import TRIM_S
 
 CLIENTS = 4
@@ -52,35 +54,35 @@ class Moment:
     busy_mib: float
 
 
-def ask(client: Client, places: Sequence[Typing], number: int, steps: int | None) -> None:
+def ask(client: ServiceClient, places: Sequence[Typing], number: int, steps: int | None) -> None:
     """The `number`th request of the day."""
-    place, line = places[number // KEYS], Line()
+    place, connection = places[number // KEYS], CancellableConnection()
     request = replace(place.request(number % KEYS), steps=steps, seed=number)
     if number % LINT_EVERY == 0:
         at = place.start
         with suppress(ServiceRefused):  # a model that has no findings
             client.lint(LintRequest(request.text, request.language, request.path, ranges=((at, at + 1),)))
-    timer = threading.Timer(HANG_UP_S, line.hang_up)
+    timer = threading.Timer(HANG_UP_S, connection.cancel)
     if number % HANG_UP_EVERY == 0:
         timer.start()
     with suppress(Cancelled):
-        client.complete(request, line=line)
+        client.complete(request, connection=connection)
     timer.cancel()
 
 
-def look(place: Place, requests: int, started: float, quiet_s: float) -> Moment:
+def look(location: ServiceLocation, requests: int, started: float, quiet_s: float) -> Moment:
     """Before and after some quiet."""
-    busy_mib, kept = memory_mib(place), 0.0
+    busy_mib, kept = memory_mib(location), 0.0
     time.sleep(quiet_s)
-    for line in Client(place).metrics().splitlines():
+    for line in ServiceClient(location).metrics().splitlines():
         if line.startswith("gesso_prompt_cache_bytes "):
             kept = float(line.rpartition(" ")[2]) / 2**20
-    threads = psutil.Process(holder(place)).num_threads()
-    return Moment(requests, time.monotonic() - started, memory_mib(place), kept, threads, busy_mib)
+    threads = psutil.Process(lock_holder(location)).num_threads()
+    return Moment(requests, time.monotonic() - started, memory_mib(location), kept, threads, busy_mib)
 
 
 def day(
-    place: Place,
+    location: ServiceLocation,
     places: Sequence[Typing],
     requests: int,
     every: int,
@@ -90,8 +92,8 @@ def day(
 ) -> None:
     """Asks all `requests`, and appends to `seen`: before, and after `every` of them and some quiet."""
     started = time.monotonic()
-    seen.append(look(place, 0, started, 0.0))
-    clients = [Client(place, f"client-{number}") for number in range(CLIENTS)]
+    seen.append(look(location, 0, started, 0.0))
+    clients = [ServiceClient(location, name=f"client-{number}") for number in range(CLIENTS)]
     ended = threading.Event()
 
     def typed(client: int, first: int, last: int) -> None:
@@ -105,7 +107,7 @@ def day(
                 last = min(first + every, requests)
                 for running in [threads.submit(typed, client, first, last) for client in range(CLIENTS)]:
                     running.result()
-                seen.append(look(place, last, started, QUIET_S))
+                seen.append(look(location, last, started, QUIET_S))
                 say(str(seen[-1]))
         finally:
             ended.set()
@@ -124,9 +126,9 @@ def main(
     try:
         with (
             tempfile.TemporaryDirectory(prefix="gesso-day-") as folder,
-            service(Path(folder), "s", model, None) as place,
+            service(Path(folder), "s", model, None) as location,
         ):
-            day(place, places, requests, every, steps or None, seen, console.print)
+            day(location, places, requests, every, steps or None, seen, console.print)
     except KeyboardInterrupt:
         console.print("interrupted; what was measured so far:")
     made = report(seen, model, steps)

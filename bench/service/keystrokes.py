@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import random
 import statistics
 import sys
+import tempfile
 import time
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
@@ -28,6 +30,8 @@ from rich.table import Table
 
 from bench.report import conditions
 from engine.errors import InputError
+from infill.service.location import location_at, lock_holder
+from infill.service.start import stop_service
 
 SCENARIOS = Path(__file__).parents[1] / "scenarios"
 RESULT = Path(__file__).parents[1] / "results" / "keystrokes.json"
@@ -296,8 +300,7 @@ async def measure(scenarios: list[Scenario], settings: dict[str, Any], seed: int
     )
     client.initialized(types.InitializedParams())
     await asyncio.wait_for(ready.wait(), 120)
-    server = _server_process()
-    processes = [server, *server.children(recursive=True)]
+    processes = [_server_process(), psutil.Process(lock_holder(location_at()))]
     cpu, begun = _cpu_seconds(processes), time.perf_counter()
     typist = Typist(client, tally, seed, pace)
     for index, scenario in enumerate(scenarios):
@@ -405,12 +408,16 @@ def main(
     before = json.loads(baseline.read_text()) if baseline else None
     settings = {
         "eagerness": eagerness,
-        "engine": "own",  # so that all that it uses is counted
         "threads": threads,
         "statistics": False,
         **({} if lint is None else {"lint": lint}),
     }
-    found = asyncio.run(measure(read_scenarios(), settings, seed, pace))
+    with tempfile.TemporaryDirectory(prefix="gesso-keys-") as folder:
+        os.environ["XDG_RUNTIME_DIR"] = folder  # a service of this measurement, so that all it uses is counted
+        try:
+            found = asyncio.run(measure(read_scenarios(), settings, seed, pace))
+        finally:
+            stop_service(location_at())
     console.print(table_of(found, before))
     out.write_text(json.dumps({"conditions": conditions(), "settings": settings, **found}, indent=1) + "\n")
 

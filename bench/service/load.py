@@ -28,13 +28,13 @@ from rich.console import Console
 
 from bench.report import Report, Spread, conditions, ratios
 from bench.speed.pocket import ROOT, Typing, percentile, sources, typings
-from infill.cli.service import IN_FLIGHT
 from infill.complete.completion import Completer
 from infill.complete.loaded_model import LoadedModel
+from infill.engine_protocol import PriorityName
 from infill.request import InfillRequest, InfillResult
-from infill.service import client
-from infill.service.client import Client
-from infill.service.location import Place, holder, place_at
+from infill.service.client import IN_FLIGHT, ServiceClient
+from infill.service.location import ServiceLocation, location_at, lock_holder
+from infill.service.start import stop_service
 from infill.settings import Settings
 
 CLIENTS = (1, 2, 4, 8, 16, 32, 64)
@@ -75,15 +75,15 @@ class Found:
 
 
 @contextmanager
-def service(folder: Path, name: str, model: str, batch: int | None) -> Iterator[Place]:
+def service(folder: Path, name: str, model: str, batch: int | None) -> Iterator[ServiceLocation]:
     """A service of its own that is ready; ended afterwards."""
-    place = place_at(folder / name / "gesso.sock")
+    location = location_at(folder / name / "gesso.sock")
     options = ["--model", model, "--idle-minutes", "60", *(["--batch", str(batch)] if batch else [])]
-    client.start(place, options).wait_until_ready()
+    ServiceClient(location, arguments=options).connect()
     try:
-        yield place
+        yield location
     finally:
-        client.stop(place)
+        stop_service(location)
 
 
 def load(ask: Ask, places: Sequence[Typing], clients: int, total: int) -> Run:
@@ -122,9 +122,9 @@ def load(ask: Ask, places: Sequence[Typing], clients: int, total: int) -> Run:
     return Run(tuple(times), time.perf_counter() - started)
 
 
-def asks(place: Place, priority: str = "inline") -> Ask:
-    """Asks the service at `place`."""
-    return lambda name, request: Client(place, name).complete(request, priority=priority)
+def asks(location: ServiceLocation, priority: PriorityName = "inline") -> Ask:
+    """Asks the service at `location`."""
+    return lambda name, request: ServiceClient(location, name=name, priority=priority).complete(request)
 
 
 def measure(
@@ -141,11 +141,11 @@ def measure(
     }
 
 
-def rows(place: Place, places: Sequence[Typing], count: int, rounds: int) -> dict[str, Any]:
+def rows(location: ServiceLocation, places: Sequence[Typing], count: int, rounds: int) -> dict[str, Any]:
     """Of `count` rows by the service, with the priority of a batch: one by one, and as many under way as `gesso batch`
     has. Answers a second of both, and how many times as many those of a batch are, round by round in turns."""
     taken: dict[int, list[float]] = {1: [], IN_FLIGHT: []}
-    ask = asks(place, "batch")
+    ask = asks(location, "batch")
     for _ in range(rounds):
         for under_way, found in taken.items():
             with ThreadPoolExecutor(under_way) as threads:
@@ -160,7 +160,9 @@ def rows(place: Place, places: Sequence[Typing], count: int, rounds: int) -> dic
     }
 
 
-def overhead(place: Place, completer: Completer, requests: Sequence[InfillRequest], repeats: int) -> dict[str, Any]:
+def overhead(
+    location: ServiceLocation, completer: Completer, requests: Sequence[InfillRequest], repeats: int
+) -> dict[str, Any]:
     """Of the same requests, by the service and in this process in turns: ms each, their ratio, and what is added.
 
     outside_ms: added to what is no stage of the work, context, prompt, steps or checks. The stages take the same time
@@ -176,7 +178,7 @@ def overhead(place: Place, completer: Completer, requests: Sequence[InfillReques
         times[name].append(taken)
         outside[name].append(taken - sum(spent for stage, spent in stages.items() if stage != "total"))
 
-    asking = partial(asks(place), "one")
+    asking = partial(asks(location), "one")
     in_process = partial(completer.complete, stop=_never)
     for request in requests:
         for way in (in_process, asking):  # both read the prompt before it is timed
@@ -200,15 +202,16 @@ def life(folder: Path, model: str, request: InfillRequest, idle_s: float = IDLE_
 
     Then seconds of CPU and wake-ups a minute while nobody asks, and its memory in MiB.
     """
-    place = place_at(folder / "life" / "gesso.sock")
+    location = location_at(folder / "life" / "gesso.sock")
     started = time.perf_counter()
-    found = client.start(place, ["--model", model, "--idle-minutes", "60"])
+    client = ServiceClient(location, arguments=["--model", model, "--idle-minutes", "60"])
+    client.start()
     answers_s = time.perf_counter() - started
-    found.wait_until_ready()
+    client.connect()
     ready_s = time.perf_counter() - started
-    found.complete(request)
+    client.complete(request)
     first_s = time.perf_counter() - started
-    process = psutil.Process(holder(place))
+    process = psutil.Process(lock_holder(location))
     try:
         time.sleep(min(idle_s, SETTLE_S))  # what the answer left to be done
         cpu, wakes = sum(process.cpu_times()[:2]), sum(process.num_ctx_switches())
@@ -223,12 +226,12 @@ def life(folder: Path, model: str, request: InfillRequest, idle_s: float = IDLE_
             "memory_mib": process.memory_info().rss / 2**20,
         }
     finally:
-        client.stop(place)
+        stop_service(location)
 
 
-def memory_mib(place: Place) -> float:
-    """What the service at `place` holds now."""
-    return float(psutil.Process(holder(place)).memory_info().rss / 2**20)
+def memory_mib(location: ServiceLocation) -> float:
+    """What the service at `location` holds now."""
+    return float(psutil.Process(lock_holder(location)).memory_info().rss / 2**20)
 
 
 def _never() -> bool:

@@ -1,4 +1,4 @@
-"""What the APIs share: bodies read, errors and streams written, and a completion left when its client goes.
+"""What the APIs share: reading bodies, writing errors and streams, and cancelling work when the client disconnects.
 
 Must not know the shape of any API's requests.
 """
@@ -8,39 +8,40 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Coroutine, Iterable
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from engine.errors import GessoError, InputError
-from infill.api.fields import Object
-from infill.request import InfillResult, StepView
-from infill.service.engine import Asked, Busy, NotReady, ServiceEngine
+from infill.engine_protocol import Busy, Engine, EngineRequest, NotReady
+from infill.request import InfillRequest, InfillResult, StepView
+from infill.validation import Limits, structure
 
-Answer = TypeVar("Answer")
-GONE = 499  # as nginx has it: the client closed the connection; nobody reads this
-STEPS_KEPT = 64  # views that wait for a slow reader; more are left out
+T = TypeVar("T")
+Stop = Annotated[str, Limits(most=1024)]
+CLIENT_CLOSED = 499  # nginx's status for a closed connection; nobody reads it
+MAX_QUEUED_STEPS = 64  # for a slow reader; later ones are dropped
 EVENTS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
 class ClientGone(Exception):
-    """Nobody waits for the answer any more."""
+    """The client closed the connection."""
 
 
-async def read(request: Request, fields: Object) -> dict[str, Any]:
-    """The body, checked; raises InputError for what is no such JSON object."""
+async def read(request: Request, body: type[T]) -> T:
+    """The body; raises InputError if it is not JSON, or a value in it is wrong."""
     try:
         value = json.loads(await request.body())
     except (ValueError, RecursionError) as wrong:
         raise InputError("The body is not valid JSON; send a JSON object in UTF-8.") from wrong
-    return fields.read(value, "The request")
+    return structure(body, value, "body")
 
 
 def error_response(error: Exception) -> Response:
-    """The error in OpenAI's shape; its message is a sentence for the user."""
+    """The error in OpenAI's shape, with a sentence for the user."""
     if isinstance(error, ClientGone):
-        return Response(status_code=GONE)
+        return Response(status_code=CLIENT_CLOSED)
     status, kind = _status(error)
     headers = {"Retry-After": "1"} if status in (429, 503) else None
     return JSONResponse(error_value(str(error), kind, status), status, headers)
@@ -50,15 +51,15 @@ def error_value(message: str, kind: str, status: int) -> dict[str, Any]:
     return {"error": {"message": message, "type": kind, "code": status, "param": None}}
 
 
-async def complete(request: Request, engine: ServiceEngine, asked: Asked) -> InfillResult:
-    """The result, unless the client hangs up first (`answered`)."""
-    return await answered(request, asked, engine.complete(asked))
+async def complete(request: Request, engine: Engine, engine_request: EngineRequest[InfillRequest]) -> InfillResult:
+    """The result; otherwise as `answered`."""
+    return await answered(request, engine_request, engine.complete(engine_request))
 
 
-async def answered(request: Request, asked: Asked, work: Coroutine[Any, Any, Answer]) -> Answer:
-    """What the engine's `work` for `asked` returns; raises ClientGone, and frees the engine, where the client hangs up
-    first."""
-    task, watcher = asyncio.create_task(work), asyncio.create_task(_hung_up(request))
+async def answered(request: Request, engine_request: EngineRequest[Any], work: Coroutine[Any, Any, T]) -> T:
+    """Returns the result of the engine's `work` for `engine_request`; cancels it and raises ClientGone if the client
+    disconnects first."""
+    task, watcher = asyncio.create_task(work), asyncio.create_task(_disconnected(request))
     try:
         await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
@@ -66,28 +67,39 @@ async def answered(request: Request, asked: Asked, work: Coroutine[Any, Any, Ans
         return task.result()
     finally:
         if not task.done():
-            asked.gone.set()
+            engine_request.cancelled.set()
             task.cancel()
         watcher.cancel()
 
 
-async def steps_and_result(engine: ServiceEngine, asked: Asked) -> AsyncIterator[StepView | InfillResult]:
-    """The canvas after its steps, in the end the result. Leaving the iteration frees the engine."""
+async def steps_and_result(
+    engine: Engine, engine_request: EngineRequest[InfillRequest]
+) -> AsyncIterator[StepView | InfillResult]:
+    """The canvas after each step, then the result. Leaving the iteration cancels the work."""
     loop, views = asyncio.get_running_loop(), asyncio.Queue[StepView | None]()
 
     def on_step(view: StepView) -> None:
-        if views.qsize() < STEPS_KEPT:
+        if views.qsize() < MAX_QUEUED_STEPS:
             loop.call_soon_threadsafe(views.put_nowait, view)
 
-    task = asyncio.create_task(engine.complete(asked, on_step))
+    task = asyncio.create_task(engine.complete(engine_request, on_step))
     task.add_done_callback(lambda _: views.put_nowait(None))
     try:
         while (view := await views.get()) is not None:
             yield view
         yield await task
     finally:
-        asked.gone.set()
+        engine_request.cancelled.set()
         task.cancel()
+
+
+def cut(engine: Engine, text: str, stops: tuple[str, ...], most: int | None) -> tuple[str, str]:
+    """The text up to the first of `stops`, of at most `most` tokens, and its finish reason, "stop" or "length"."""
+    for stop in stops:
+        text = text.partition(stop)[0] if stop else text
+    if most is not None and len(tokens := engine.tokens(text)) > most:
+        return engine.text(tokens[:most]).rstrip("\ufffd"), "length"
+    return text, "stop"
 
 
 def event(data: Any, name: str | None = None) -> str:
@@ -100,7 +112,7 @@ def stream(events: AsyncIterator[str] | Iterable[str]) -> StreamingResponse:
     return StreamingResponse(events, media_type="text/event-stream", headers=EVENTS)
 
 
-async def _hung_up(request: Request) -> None:
+async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
 

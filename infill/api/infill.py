@@ -1,7 +1,7 @@
-"""`POST /v1/infill`: Gesso's own API, with everything that a request can ask and all that is known of the answer.
+"""`POST /v1/infill`: Gesso's own API, with every option of a request and all details of the result.
 
-With "stream" the canvas is sent as it settles, as server-sent events: `step` after each step, then `result` or `error`.
-Must not know other APIs.
+With "stream", sends the canvas as server-sent events: `step` after each step, then `result` or `error`. Must not know
+other APIs.
 """
 
 from __future__ import annotations
@@ -13,31 +13,26 @@ from starlette.responses import JSONResponse, Response
 
 from engine.errors import GessoError
 from infill.api.http import complete, error_value, event, read, steps_and_result, stream
-from infill.api.values import INFILL, request_from_json, result_to_json, settings_from_json, step_to_json
-from infill.request import StepView
-from infill.service.engine import Asked, ServiceEngine
+from infill.api.values import InfillBody, result_to_json, step_to_json
+from infill.engine_protocol import Engine, EngineRequest
+from infill.request import InfillRequest, StepView
 
 
-async def infill(request: Request, engine: ServiceEngine) -> Response:
+async def infill(request: Request, engine: Engine) -> Response:
     """Answers one request."""
-    fields = await read(request, INFILL)
-    asked = Asked(
-        request_from_json(fields),
-        fields["priority"],
-        fields["client"],
-        settings_from_json(fields),
-        fields["local"],
-        fields["any_model"],
+    body = await read(request, InfillBody)
+    engine_request = EngineRequest(
+        body.request(), body.priority, body.client, body.settings(), body.local, body.any_model
     )
-    if fields["stream"]:
-        engine.check(asked)
-        return stream(_events(engine, asked))
-    return JSONResponse(result_to_json(await complete(request, engine, asked)))
+    if body.stream:
+        engine.check(engine_request)
+        return stream(_events(engine, engine_request))
+    return JSONResponse(result_to_json(await complete(request, engine, engine_request)))
 
 
-async def _events(engine: ServiceEngine, asked: Asked) -> AsyncIterator[str]:
+async def _events(engine: Engine, engine_request: EngineRequest[InfillRequest]) -> AsyncIterator[str]:
     try:
-        async for one in steps_and_result(engine, asked):
+        async for one in steps_and_result(engine, engine_request):
             if isinstance(one, StepView):
                 yield event(step_to_json(one), "step")
             else:

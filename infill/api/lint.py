@@ -1,4 +1,4 @@
-"""`POST /v1/lint`: what looks wrong in a text, or in some lines of it, each with what should stand there.
+"""`POST /v1/lint`: likely mistakes in a text or in ranges of it, each with its correction.
 
 Must not know other APIs.
 """
@@ -9,18 +9,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from infill.api.http import answered, read
-from infill.api.values import LINT, findings_to_json, lint_request_from_json
-from infill.service.engine import Asked, ServiceEngine
+from infill.api.values import LintBody, findings_to_json
+from infill.engine_protocol import Engine, EngineRequest
 
 
-async def lint(request: Request, engine: ServiceEngine) -> Response:
+async def lint(request: Request, engine: Engine) -> Response:
     """Answers one request."""
-    fields = await read(request, LINT)
-    asked = Asked(
-        lint_request_from_json(fields),
-        fields["priority"],
-        fields["client"],
-        local=fields["local"],
-        any_model=fields["any_model"],
+    body = await read(request, LintBody)
+    engine_request = EngineRequest(
+        body.request(), body.priority, body.client, local=body.local, any_model=body.any_model
     )
-    return JSONResponse(findings_to_json(await answered(request, asked, engine.lint(asked))))
+    return JSONResponse(findings_to_json(await answered(request, engine_request, engine.lint(engine_request))))

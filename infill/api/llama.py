@@ -1,76 +1,87 @@
 """llama.cpp's `POST /infill`, as llama.vim and llama.vscode send it.
 
-Read for the shapes: llama.cpp's server README, llama.vim and llama.vscode. What steers an autoregressive sampler
-(`top_k`, `samplers`, …) has no meaning here and is passed over. Must not know other APIs.
+Sources: llama.cpp's server README, llama.vim and llama.vscode. Ignores the options of autoregressive samplers (`top_k`,
+`samplers`, …). Must not know other APIs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from infill.api.fields import Flag, ListOf, Number, Object, Text
-from infill.api.http import complete, event, read, stream
-from infill.api.openai import cut
+from infill.api.http import Stop, complete, cut, event, read, stream
+from infill.api.values import Name, Path, Text
+from infill.engine_protocol import Engine, EngineRequest
 from infill.request import Hole, InfillRequest, InfillResult, Neighbour
-from infill.service.engine import Asked, ServiceEngine
+from infill.validation import Limits
 
-MOST_TOKENS = 100_000
-INFILL = Object(
-    {
-        "input_prefix": Text(),
-        "input_suffix": Text(),
-        "input_extra": ListOf(Object({"filename": Text(most=4096), "text": Text()}), most=256),
-        "prompt": Text(),
-        "n_predict": Number(default=-1, least=-2, most=MOST_TOKENS, whole=True),
-        "seed": Number(default=0, least=-1, whole=True),
-        "stop": ListOf(Text(most=1024), most=256),
-        "stream": Flag(),
-        "t_max_prompt_ms": Number(default=0, least=0, most=10_000_000),
-        "t_max_predict_ms": Number(default=0, least=0, most=10_000_000),
-        "language": Text(default=None, most=64),
-        "path": Text(default=None, most=4096),
-        "response_fields": ListOf(Text(most=256), most=256),
-    }
-)
+Tokens = Annotated[int, Limits(-2, 100_000)]
+Milliseconds = Annotated[float, Limits(0, 10_000_000)]
 
 
-async def infill(request: Request, engine: ServiceEngine) -> Response:
-    """Answers one request. `n_predict` 0, which warms llama.cpp's cache, is answered at once."""
-    fields = await read(request, INFILL)
-    asked = Asked(_request(fields), any_model=True)
-    engine.check(asked)
-    if fields["n_predict"] == 0:
-        return JSONResponse(_chosen(_answer(engine, "", "limit", None), fields["response_fields"]))
-    result = await complete(request, engine, asked)
+@dataclass(frozen=True)
+class ExtraInput:
+    """Another file."""
+
+    filename: Path = ""
+    text: Text = ""
+
+
+@dataclass(frozen=True)
+class LlamaBody:
+    """The body of `/infill`. prompt: the text between `input_prefix` and the cursor. n_predict: below 0, no limit."""
+
+    input_prefix: Text = ""
+    input_suffix: Text = ""
+    input_extra: Annotated[tuple[ExtraInput, ...], Limits(most=256)] = ()
+    prompt: Text = ""
+    n_predict: Tokens = -1
+    seed: Annotated[int, Limits(-1, 2**63 - 1)] = 0
+    stop: Annotated[tuple[Stop, ...], Limits(most=256)] = ()
+    stream: bool = False
+    t_max_prompt_ms: Milliseconds = 0
+    t_max_predict_ms: Milliseconds = 0
+    language: Name | None = None
+    path: Path | None = None
+    response_fields: Annotated[tuple[Annotated[str, Limits(most=256)], ...], Limits(most=256)] = ()
+
+
+async def infill(request: Request, engine: Engine) -> Response:
+    """Answers one request; one with `n_predict` 0, which warms llama.cpp's cache, without the model."""
+    body = await read(request, LlamaBody)
+    engine_request = EngineRequest(_request(body), any_model=True)
+    engine.check(engine_request)
+    if body.n_predict == 0:
+        return JSONResponse(_chosen(_answer(engine, "", "limit", None), body.response_fields))
+    result = await complete(request, engine, engine_request)
     best = result.completions[0]
-    most = fields["n_predict"] if fields["n_predict"] > 0 else None
-    text, finish = cut(engine, best.text if best.shown else "", fields["stop"], most)
+    most = body.n_predict if body.n_predict > 0 else None
+    text, finish = cut(engine, best.text if best.shown else "", body.stop, most)
     answer = _answer(engine, text, "limit" if finish == "length" else "eos", result)
-    if fields["stream"]:
+    if body.stream:
         return stream(_chunks(text, answer))
-    return JSONResponse(_chosen(answer, fields["response_fields"]))
+    return JSONResponse(_chosen(answer, body.response_fields))
 
 
-def _request(fields: Mapping[str, Any]) -> InfillRequest:
-    """`prompt` is what stands in the cursor's line before it, after `input_prefix`."""
-    before = fields["input_prefix"] + fields["prompt"]
-    limits = [fields[name] for name in ("t_max_prompt_ms", "t_max_predict_ms")]
+def _request(body: LlamaBody) -> InfillRequest:
+    before = body.input_prefix + body.prompt
+    limits = (body.t_max_prompt_ms, body.t_max_predict_ms)
     return InfillRequest(
-        before + fields["input_suffix"],
+        before + body.input_suffix,
         (Hole(len(before), len(before)),),
-        language=fields["language"],
-        path=fields["path"],
-        seed=max(0, fields["seed"]) % 2**31,
+        language=body.language,
+        path=body.path,
+        seed=max(0, body.seed) % 2**31,
         deadline_ms=sum(limits) if all(limits) else None,
-        neighbours=tuple(Neighbour(one["filename"], one["text"]) for one in fields["input_extra"]),
+        neighbours=tuple(Neighbour(one.filename, one.text) for one in body.input_extra),
     )
 
 
-def _answer(engine: ServiceEngine, text: str, stop_type: str, result: InfillResult | None) -> dict[str, Any]:
+def _answer(engine: Engine, text: str, stop_type: str, result: InfillResult | None) -> dict[str, Any]:
     read_ms = result.timings_ms["encode"] if result else 0.0
     wrote_ms = result.timings_ms["total"] - read_ms if result else 0.0
     read_n, wrote_n = (result.encoded_tokens, len(engine.tokens(text))) if result else (0, 0)
@@ -101,7 +112,7 @@ def _speed(name: str, count: int, spent_ms: float) -> dict[str, float]:
 
 
 def _chosen(answer: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    """Only the fields asked for, those within others by their path ("timings/prompt_n"); all where none is named."""
+    """The fields in `names`, nested ones by their path ("timings/prompt_n"); without names, all."""
     if not names:
         return answer
     chosen: dict[str, Any] = {}

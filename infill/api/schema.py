@@ -1,39 +1,24 @@
-"""The OpenAPI description of the service, from the same declarations that check the requests, and a page of it."""
+"""The OpenAPI description of the service, from the types that check the requests, and the same as a page.
+
+Must not know how a request is answered.
+"""
 
 from __future__ import annotations
 
 from html import escape
 from typing import Any
 
-from infill.api import infill as api_infill
-from infill.api import lint as api_lint
-from infill.api import llama as api_llama
-from infill.api import openai as api_openai
-from infill.api.fields import Object
+from infill.api.paths import GETS, HEALTH, POSTS, Get, Post
+from infill.validation import json_schema
 
-POSTS: dict[str, tuple[str, Object]] = {
-    "/v1/infill": ("Fill the holes of a text; with `stream` the canvas comes as it settles.", api_infill.INFILL),
-    "/v1/lint": ("Say what looks wrong in a text, and what should stand there.", api_lint.LINT),
-    "/v1/completions": ("OpenAI's completions, with `suffix`.", api_openai.COMPLETION),
-    "/v1/fim/completions": ("The same, answered as a chat message.", api_openai.COMPLETION),
-    "/infill": ("llama.cpp's infill.", api_llama.INFILL),
-}
-GETS = {
-    "/v1/models": "The model that is loaded.",
-    "/health": "Whether the model is ready, and how far its loading is.",
-    "/metrics": "Counts for Prometheus.",
-    "/openapi.json": "This description.",
-    "/docs": "This description as a page.",
-}
-TEXTS = {"/metrics": "text/plain", "/docs": "text/html"}
-TROUBLE = {
+ERRORS = {
     "400": "The request cannot be used.",
     "401": "The token is missing or wrong.",
-    "403": "From a web page, or for another host.",
+    "403": "The request comes from a web page, or names another host.",
     "408": "The body did not arrive in time.",
     "413": "The body is too large.",
     "415": "The body is not JSON.",
-    "429": "Too much to do before the deadline.",
+    "429": "The service has too much to do before the deadline.",
     "500": "The engine failed.",
     "503": "The model is loading, or could not be loaded.",
 }
@@ -58,49 +43,48 @@ ERROR = {
 def description(version: str) -> dict[str, Any]:
     """OpenAPI 3.1."""
     info = {"title": "Gesso", "version": version, "description": "Fills holes in code with a block-diffusion model."}
-    posts = {path: {"post": _post(path, *what)} for path, what in POSTS.items()}
-    gets = {path: {"get": _get(path, summary)} for path, summary in GETS.items()}
+    posts = {post.path: {"post": _post(post)} for post in POSTS}
+    gets = {get.path: {"get": _get(get)} for get in GETS}
     return {"openapi": "3.1.0", "info": info, "paths": posts | gets}
 
 
 def page(version: str) -> str:
     """The description as HTML, without scripts."""
     parts = [f"<!doctype html><html lang=en><meta charset=utf-8><title>Gesso {escape(version)}</title><h1>Gesso</h1>"]
-    for path, (summary, fields) in POSTS.items():
-        parts.append(f"<h2>POST {escape(path)}</h2><p>{escape(summary)}</p><table>")
-        for name, field in fields.fields.items():
-            schema = {key: value for key, value in field.schema().items() if key not in ("properties",)}
-            needed = "required" if field.required else ""
-            parts.append(f"<tr><td><code>{escape(name)}</code><td>{needed}<td><code>{escape(str(schema))}</code>")
+    for post in POSTS:
+        parts.append(f"<h2>POST {escape(post.path)}</h2><p>{escape(post.summary)}</p><table>")
+        schema = json_schema(post.body)
+        for name, described in schema["properties"].items():
+            needed = "required" if name in schema.get("required", ()) else ""
+            parts.append(f"<tr><td><code>{escape(name)}</code><td>{needed}<td><code>{escape(str(described))}</code>")
         parts.append("</table>")
-    parts += [f"<h2>GET {escape(path)}</h2><p>{escape(summary)}</p>" for path, summary in GETS.items()]
+    parts += [f"<h2>GET {escape(get.path)}</h2><p>{escape(get.summary)}</p>" for get in GETS]
     return "".join(parts) + "</html>"
 
 
-def _post(path: str, summary: str, fields: Object) -> dict[str, Any]:
+def _post(post: Post) -> dict[str, Any]:
     answer = {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {"schema": EVENT}}
     return {
-        "operationId": path.strip("/").replace("/", "_"),
-        "summary": summary,
-        "requestBody": {"required": True, "content": {"application/json": {"schema": fields.schema()}}},
-        "responses": {"200": {"description": "The answer.", "content": answer}} | _troubles(TROUBLE),
+        "operationId": post.path.strip("/").replace("/", "_"),
+        "summary": post.summary,
+        "requestBody": {"required": True, "content": {"application/json": {"schema": json_schema(post.body)}}},
+        "responses": {"200": {"description": "The answer.", "content": answer}} | _errors(ERRORS),
     }
 
 
-def _get(path: str, summary: str) -> dict[str, Any]:
-    kind = TEXTS.get(path, "application/json")
-    schema = {"type": "string"} if path in TEXTS else {"type": "object"}
-    troubles = {"401": TROUBLE["401"], "403": TROUBLE["403"]}
-    responses: dict[str, Any] = {"200": {"description": "The answer.", "content": {kind: {"schema": schema}}}}
-    if path == "/health":
-        responses["503"] = {"description": TROUBLE["503"], "content": {kind: {"schema": schema}}}
+def _get(get: Get) -> dict[str, Any]:
+    schema = {"type": "string" if get.content_type.startswith("text/") else "object"}
+    content = {get.content_type: {"schema": schema}}
+    responses: dict[str, Any] = {"200": {"description": "The answer.", "content": content}}
+    if get is HEALTH:
+        responses["503"] = {"description": ERRORS["503"], "content": content}
     return {
-        "operationId": "get_" + path.strip("/").replace("/", "_").replace(".", "_"),
-        "summary": summary,
-        "responses": responses | _troubles(troubles),
+        "operationId": "get_" + get.path.strip("/").replace("/", "_").replace(".", "_"),
+        "summary": get.summary,
+        "responses": responses | _errors({status: ERRORS[status] for status in ("401", "403")}),
     }
 
 
-def _troubles(sentences: dict[str, str]) -> dict[str, Any]:
+def _errors(sentences: dict[str, str]) -> dict[str, Any]:
     content = {"application/json": {"schema": ERROR}}
     return {status: {"description": sentence, "content": content} for status, sentence in sentences.items()}

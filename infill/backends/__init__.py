@@ -1,4 +1,4 @@
-"""Other places than this service's own model where a request can be answered: one file for each kind of server.
+"""Servers that can answer a request instead of the service's own model: one file for each kind of server.
 
-Must not know when which of them is asked; that is `infill.backends.router`'s.
+Must not know which one is used when; `infill.backends.router` decides that.
 """

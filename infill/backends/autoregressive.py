@@ -1,6 +1,6 @@
-"""An autoregressive server with OpenAI's `/v1/completions`: the hole by `suffix`, or by a fill-in-the-middle prompt.
+"""An autoregressive server with OpenAI's `/v1/completions`: the hole in `suffix`, or in a fill-in-the-middle prompt.
 
-Its text is cut to a line or a block and judged like one of our own. Must not know other kinds of servers.
+Its text is cut to a line or a block and checked like the service's own. Must not know other kinds of servers.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from infill.backends.backend import BackendRefused
-from infill.backends.judged import Spent, Written, judged
+from infill.backends.checking import Generated, RunStats, checked_result
 from infill.backends.remote import Remote
 from infill.code.context import ContextBudget
 from infill.complete.causal_draft import block_end, without_what_follows
 from infill.complete.work import Work, make_ready, one_by_one
+from infill.connection import CancellableConnection
 from infill.findings import Finding, LintRequest
 from infill.request import HoleCompletion, InfillRequest, InfillResult
-from infill.service.client import Line
 
 BUDGET = ContextBudget(prefix=8_000, suffix=3_000, header=0)  # characters; some 3,000 tokens
 LINE_TOKENS, BLOCK_TOKENS = 48, 256
@@ -28,9 +28,9 @@ SAMPLED_TEMPERATURE = 0.6  # of further candidates
 
 
 @dataclass(frozen=True)
-class Asking:
-    """How the server wants to be asked. model: its name there. prompt: a template with {prefix} and {suffix}, without
-    which the suffix goes in a field of its own. log_probabilities: whether the server can tell them."""
+class CompletionOptions:
+    """How to request completions. model: its name at the server. prompt: a template with {prefix} and {suffix}; None
+    sends the suffix in a field of its own. log_probabilities: whether the server can return them."""
 
     model: str
     prompt: str | None = None
@@ -38,50 +38,54 @@ class Asking:
 
 
 class AutoregressiveBackend:
-    def __init__(self, name: str, remote: Remote, asking: Asking) -> None:
-        self.name, self.remote, self.asking = name, remote, asking
+    def __init__(self, name: str, remote: Remote, options: CompletionOptions) -> None:
+        self.name, self.remote, self.options = name, remote, options
 
-    def complete(self, request: InfillRequest, priority: str, timeout_s: float, line: Line) -> InfillResult:
-        """Several holes from the top down, each a request."""
+    def complete(
+        self, request: InfillRequest, priority: str, timeout_s: float, connection: CancellableConnection
+    ) -> InfillResult:
+        """Fills several holes from the top down, with a request for each."""
         until = time.monotonic() + timeout_s
         work = make_ready(request, BUDGET)
         if len(work.holes) == 1:
-            return self._one(work, until, line)
+            return self._one(work, until, connection)
         parts: list[InfillResult] = []
         completions: list[HoleCompletion] = []
         for single, original in one_by_one(work):
-            parts.append(self._one(make_ready(single, BUDGET), until, line))
+            parts.append(self._one(make_ready(single, BUDGET), until, connection))
             (completion,) = parts[-1].completions
             work.fillings.append(completion.text if completion.shown else "")
             text = completion.text.replace("\n", work.line_end)
             completions.append(replace(completion, hole=original, text=text))
         return replace(parts[-1], completions=tuple(completions))
 
-    def lint(self, request: LintRequest, priority: str, timeout_s: float, line: Line) -> tuple[Finding, ...]:
-        raise BackendRefused(f"The backend {self.name} completes only; change the route of lint.")
+    def lint(
+        self, request: LintRequest, priority: str, timeout_s: float, connection: CancellableConnection
+    ) -> tuple[Finding, ...]:
+        raise BackendRefused(f"The backend {self.name} cannot lint; change the route of lint.")
 
-    def _one(self, work: Work, until: float, line: Line) -> InfillResult:
+    def _one(self, work: Work, until: float, connection: CancellableConnection) -> InfillResult:
         started = time.perf_counter()
-        written: list[Written] = []
+        generated: list[Generated] = []
         tokens = 0
         for variant in range(max(1, work.request.candidates)):
-            answer = self.remote.post("/completions", self._body(work, variant), until - time.monotonic(), line)
+            response = self.remote.post("/completions", self._body(work, variant), until - time.monotonic(), connection)
             try:
-                choice = answer["choices"][0]
-                written.append(self._written(work, str(choice["text"]), choice.get("logprobs")))
-                tokens = int((answer.get("usage") or {}).get("prompt_tokens") or 0)
+                choice = response["choices"][0]
+                generated.append(self._generated(work, str(choice["text"]), choice.get("logprobs")))
+                tokens = int((response.get("usage") or {}).get("prompt_tokens") or 0)
             except (KeyError, IndexError, TypeError, AttributeError, ValueError) as wrong:
                 raise BackendRefused(
-                    f"What answers at the backend {self.name} has not OpenAI's completions."
+                    f"The backend {self.name} does not return OpenAI's completions; check its url and kind."
                 ) from wrong
-        return judged(work, written, Spent(self.asking.model, started, prompt_tokens=tokens))
+        return checked_result(work, generated, RunStats(self.options.model, started, prompt_tokens=tokens))
 
     def _body(self, work: Work, variant: int) -> dict[str, Any]:
         prefix, suffix, one_line = work.shown.prefix, work.shown.suffix, work.kinds[0].one_line
-        template = self.asking.prompt
+        template = self.options.prompt
         body: dict[str, Any] = {
-            "model": self.asking.model,
-            "prompt": prefix if template is None else _filled_in(template, prefix, suffix),
+            "model": self.options.model,
+            "prompt": prefix if template is None else _fill_in(template, prefix, suffix),
             "max_tokens": LINE_TOKENS if one_line else BLOCK_TOKENS,
             "temperature": SAMPLED_TEMPERATURE if variant else 0.0,
             "seed": work.request.seed + variant,
@@ -90,12 +94,12 @@ class AutoregressiveBackend:
             body["suffix"] = suffix
         if one_line:
             body["stop"] = ["\n"]
-        if self.asking.log_probabilities:
+        if self.options.log_probabilities:
             body["logprobs"] = 1
         return body
 
-    def _written(self, work: Work, text: str, told: Mapping[str, Any] | None) -> Written:
-        """The text up to the end of the line or block; some servers put the suffix behind it."""
+    def _generated(self, work: Work, text: str, log_probabilities: Mapping[str, Any] | None) -> Generated:
+        """Cuts the text at the end of the line or block. Some servers append the suffix."""
         kind, before, after = work.kinds[0], work.before(0), work.after(0)
         text = text.replace("\r\n", "\n").removesuffix(work.shown.suffix) if work.shown.suffix else text
         if kind.one_line:
@@ -107,12 +111,12 @@ class AutoregressiveBackend:
         text = without_what_follows(text.partition("\ufffd")[0], after, kind)
         if kind.whole_lines:
             text = text.rstrip() + "\n" if text.strip() else ""
-        scores = [one for one in (told or {}).get("token_logprobs") or () if isinstance(one, (int, float))]
+        scores = [one for one in (log_probabilities or {}).get("token_logprobs") or () if isinstance(one, (int, float))]
         confidence = math.exp(sum(scores) / len(scores)) if scores else 1.0
-        return Written(text, len(scores), min(1.0, confidence))
+        return Generated(text, len(scores), min(1.0, confidence))
 
 
-def _filled_in(template: str, prefix: str, suffix: str) -> str:
-    """Not `str.format`: code has braces of its own."""
+def _fill_in(template: str, prefix: str, suffix: str) -> str:
+    """Not `str.format`, since code contains braces."""
     parts = {"{prefix}": prefix, "{suffix}": suffix}
     return "".join(parts.get(part, part) for part in re.split(r"(\{prefix\}|\{suffix\})", template))

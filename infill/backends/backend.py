@@ -1,6 +1,6 @@
-"""What every backend is: asked like a `Completer`, by any thread, with a limit of time.
+"""The protocol of all backends: called like a `Completer`, by any thread, with a time limit.
 
-Must not know any kind of them.
+Must not know any kind of backend.
 """
 
 from __future__ import annotations
@@ -8,29 +8,33 @@ from __future__ import annotations
 from typing import Protocol
 
 from engine.errors import GessoError
+from infill.connection import CancellableConnection
 from infill.findings import Finding, LintRequest
 from infill.request import InfillRequest, InfillResult
-from infill.service.client import Line
 
 
 class BackendDown(GessoError):
-    """It cannot be reached, or did not answer in time."""
+    """The backend cannot be reached, or did not answer in time."""
 
 
 class BackendRefused(GessoError):
-    """It answered that it will not, or with what is no answer."""
+    """The backend refused the request, or its response is invalid."""
 
 
 class Backend(Protocol):
-    """timeout_s of its methods: for all of the answer. line: hung up, by any thread, where none is wanted any more.
+    """timeout_s of its methods: for the whole response. connection: any thread may cancel it.
 
-    Both raise BackendDown, BackendRefused, Cancelled, or InputError for a request that cannot be used.
+    Both methods raise BackendDown, BackendRefused, Cancelled, or InputError for an invalid request.
     """
 
     name: str
 
-    def complete(self, request: InfillRequest, priority: str, timeout_s: float, line: Line) -> InfillResult: ...
+    def complete(
+        self, request: InfillRequest, priority: str, timeout_s: float, connection: CancellableConnection
+    ) -> InfillResult: ...
 
-    def lint(self, request: LintRequest, priority: str, timeout_s: float, line: Line) -> tuple[Finding, ...]:
-        """BackendRefused where this kind of server cannot."""
+    def lint(
+        self, request: LintRequest, priority: str, timeout_s: float, connection: CancellableConnection
+    ) -> tuple[Finding, ...]:
+        """Raises BackendRefused if this kind of server cannot lint."""
         ...

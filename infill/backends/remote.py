@@ -1,7 +1,6 @@
-"""JSON over HTTP to one server on the network, connections kept; a token, and TLS with the system's authorities or
-one's own.
+"""JSON over HTTP to one server, with kept connections, a token, and TLS with the system's or other authorities.
 
-Standard library alone. Must not know what is asked.
+Standard library alone. Must not know what is requested.
 """
 
 from __future__ import annotations
@@ -19,16 +18,15 @@ from urllib.parse import urlsplit
 
 from engine.errors import InputError
 from infill.backends.backend import BackendDown, BackendRefused
-from infill.service.client import Line
+from infill.connection import LOOPBACK_HOSTS, CancellableConnection
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-LARGEST = 32 << 20  # bytes of an answer
-KEPT = 8  # connections that wait for the next request
+MAX_RESPONSE = 32 << 20  # bytes
+MAX_IDLE = 8  # connections kept for the next request
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where a server is. url: http or https, with what all its paths begin with; token: sent as a bearer's."""
+    """Of a server. url: http or https, with the common prefix of its paths; token: sent as a bearer token."""
 
     url: str
     token: str | None = field(default=None, repr=False)
@@ -36,19 +34,19 @@ class Address:
 
     @property
     def is_local(self) -> bool:
-        return urlsplit(self.url).hostname in LOOPBACK
+        return urlsplit(self.url).hostname in LOOPBACK_HOSTS
 
-    def check(self, place: str, plain: bool = False) -> None:
-        """Raises InputError that names `place`. plain: whether code may go over the network for all to read."""
+    def check(self, setting: str, plain: bool = False) -> None:
+        """Raises InputError that names `setting`. plain: whether code may be sent over the network unencrypted."""
         try:
             parts, port = urlsplit(self.url), urlsplit(self.url).port
         except ValueError:
             parts, port = urlsplit(""), 0
         if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or parts.query or parts.fragment:
-            raise InputError(f"{place} is {self.url!r}; write an address such as https://host:8012.")
+            raise InputError(f"{setting} is {self.url!r}; write an address such as https://host:8012.")
         if parts.scheme == "http" and not self.is_local and not plain:
             raise InputError(
-                f"{place} is {self.url!r}, where anyone on the way can read your code; use https, or set plain = true."
+                f"{setting} is {self.url!r}, which sends your code unencrypted; use https, or set plain = true."
             )
 
 
@@ -63,8 +61,8 @@ class Remote:
         if self._parts.scheme == "https":
             self._context = ssl.create_default_context(cafile=address.authorities)
 
-    def post(self, path: str, body: Mapping[str, Any], timeout_s: float, line: Line) -> Any:
-        """The answer's JSON. Raises BackendDown, BackendRefused, InputError where the server says 400, or Cancelled."""
+    def post(self, path: str, body: Mapping[str, Any], timeout_s: float, connection: CancellableConnection) -> Any:
+        """The JSON of the response. Raises BackendDown, BackendRefused, InputError for status 400, or Cancelled."""
         until = time.monotonic() + timeout_s
         content = json.dumps(body).encode()
         headers = {"Content-Type": "application/json"}
@@ -73,43 +71,43 @@ class Remote:
         while True:
             kept = bool(self._idle)
             try:
-                status, answer = self._exchanged(path, content, headers, until, line)
+                status, response = self._exchange(path, content, headers, until, connection)
                 break
             except (OSError, http.client.HTTPException) as reason:
-                line.leave_if_hung_up()
+                connection.raise_if_cancelled()
                 if kept and isinstance(reason, (ConnectionError, http.client.BadStatusLine)):
-                    continue  # the server had closed one that was kept; in the end none is
+                    continue  # the server closed a kept connection; after the last one, a new one is opened
                 late = isinstance(reason, TimeoutError)
                 what = f"did not answer within {timeout_s:.3g} s" if late else f"cannot be reached ({_why(reason)})"
                 raise BackendDown(f"The backend {self.name} {what}; see that it runs, or change its route.") from reason
-        return self._read(status, answer)
+        return self._read(status, response)
 
-    def _exchanged(
-        self, path: str, content: bytes, headers: dict[str, str], until: float, line: Line
+    def _exchange(
+        self, path: str, content: bytes, headers: dict[str, str], until: float, connection: CancellableConnection
     ) -> tuple[int, bytes]:
         left = until - time.monotonic()
         if left <= 0:
             raise TimeoutError
-        connection = self._taken(left)
+        server = self._server_connection(left)
         try:
-            if connection.sock is None:
-                connection.connect()
-            connection.sock.settimeout(max(0.001, until - time.monotonic()))
-            with line.on(connection.sock):
-                connection.request("POST", self._parts.path.rstrip("/") + path, content, headers)
-                response = connection.getresponse()
-                answer = _all_of(response, connection, until)
+            if server.sock is None:
+                server.connect()
+            server.sock.settimeout(max(0.001, until - time.monotonic()))
+            with connection.using(server.sock):
+                server.request("POST", self._parts.path.rstrip("/") + path, content, headers)
+                response = server.getresponse()
+                received = _read_all(response, server, until)
                 response.close()  # so that the connection can be used again
         except BaseException:
-            connection.close()
+            server.close()
             raise
-        if response.will_close or len(self._idle) >= KEPT:
-            connection.close()
+        if response.will_close or len(self._idle) >= MAX_IDLE:
+            server.close()
         else:
-            self._idle.append(connection)
-        return response.status, answer
+            self._idle.append(server)
+        return response.status, received
 
-    def _taken(self, timeout_s: float) -> http.client.HTTPConnection:
+    def _server_connection(self, timeout_s: float) -> http.client.HTTPConnection:
         with suppress(IndexError):
             return self._idle.pop()
         host, port = self._parts.hostname or "", self._parts.port
@@ -117,31 +115,31 @@ class Remote:
             return http.client.HTTPSConnection(host, port, timeout=timeout_s, context=self._context)
         return http.client.HTTPConnection(host, port, timeout=timeout_s)
 
-    def _read(self, status: int, answer: bytes) -> Any:
+    def _read(self, status: int, content: bytes) -> Any:
         try:
-            value = json.loads(answer)
+            value = json.loads(content)
         except (ValueError, RecursionError):
             value = None
         if status == 200 and value is not None:
             return value
         error = (value.get("error") or value.get("detail")) if isinstance(value, dict) else None
-        said = str(error.get("message", "") if isinstance(error, dict) else error or "")[:300]
+        reason = str(error.get("message", "") if isinstance(error, dict) else error or "")[:300]
         if status == 400:
-            raise InputError(said or f"The backend {self.name} cannot use the request.")
-        raise BackendRefused(f"The backend {self.name} answered with status {status}: {said or 'no reason given'}")
+            raise InputError(reason or f"The backend {self.name} rejected the request.")
+        raise BackendRefused(f"The backend {self.name} answered with status {status}: {reason or 'no reason given'}")
 
 
-def _all_of(response: http.client.HTTPResponse, connection: http.client.HTTPConnection, until: float) -> bytes:
-    """All of the answer, however slowly it comes, but no longer than `until`."""
-    answer = bytearray()
+def _read_all(response: http.client.HTTPResponse, server: http.client.HTTPConnection, until: float) -> bytes:
+    """The whole response; raises TimeoutError after `until`, even if it keeps arriving slowly."""
+    content = bytearray()
     while piece := response.read1(1 << 16):
-        answer += piece
+        content += piece
         left = until - time.monotonic()
-        if left <= 0 or len(answer) > LARGEST:
+        if left <= 0 or len(content) > MAX_RESPONSE:
             raise TimeoutError
-        if connection.sock is not None:
-            connection.sock.settimeout(left)
-    return bytes(answer)
+        if server.sock is not None:
+            server.sock.settimeout(left)
+    return bytes(content)
 
 
 def _why(reason: Exception) -> str:

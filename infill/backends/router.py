@@ -1,7 +1,7 @@
-"""Where a request is answered: the backends of its route, one after the other, until one has an answer that is good.
+"""Tries the backends of a request's route, one after the other, until one returns a good result.
 
-One that is down, late or refuses is left alone for a while, so that it does not delay every request. Must not know what
-kinds of backends there are, nor what is asked.
+A backend that is down, late or refuses is skipped for a while, so that it does not delay every request. Must not know
+kinds of backends, nor kinds of requests.
 """
 
 from __future__ import annotations
@@ -17,129 +17,132 @@ from typing import TypeVar
 
 from engine.errors import Cancelled, GessoError, InputError
 from infill.backends.backend import Backend, BackendDown
-from infill.routes import HERE
-from infill.service.client import Line
+from infill.backends.routes import HERE
+from infill.connection import CancellableConnection
 
 logger = logging.getLogger(__name__)
-Answer = TypeVar("Answer")
-REST_S, LONGEST_REST_S = 2.0, 60.0  # after a first failure, and at most; each failure in a row doubles it
-AT_ONCE, WAITING = 64, 512  # requests at backends, and with those that wait for their turn
-SHARE = 0.5  # of the time that is left, for a backend that is not the last
+Result = TypeVar("Result")
+AskBackend = Callable[[Backend, float, CancellableConnection], Result]
+PAUSE_S, LONGEST_PAUSE_S = 2.0, 60.0  # pause after the first failure, and at most; each consecutive failure doubles it
+AT_ONCE, MAX_PENDING = 64, 512  # requests at backends, and including those that wait
+SHARE = 0.5  # of the remaining time, for every backend but the last
 
 
 @dataclass
 class _Health:
-    failures: int = 0  # in a row
-    rests_until: float = 0.0
+    failures: int = 0  # consecutive
+    paused_until: float = 0.0
 
 
 @dataclass(frozen=True)
 class Member:
-    """A backend and the time that one answer of it may take."""
+    """A backend and its time limit for one request."""
 
     backend: Backend
     timeout_s: float
 
 
 class Router:
-    """counts: by backend and what came of the request: good, poor (it fails the checks), failed, late, resting."""
+    """counts: by backend and outcome: good, poor (fails the checks), failed, late, resting (skipped)."""
 
     def __init__(self, members: Mapping[str, Member], clock: Callable[[], float] = time.monotonic) -> None:
         self.members, self.clock = members, clock
         self.counts: Counter[tuple[str, str]] = Counter()
         self._health = {name: _Health() for name in members}
         self._threads = ThreadPoolExecutor(AT_ONCE, "backend")
-        self._lines: set[Line] = set()
+        self._connections: set[CancellableConnection] = set()
 
     def close(self) -> None:
-        """Hangs up on all that is under way."""
-        for line in list(self._lines):
-            line.hang_up()
+        """Cancels all requests."""
+        for connection in list(self._connections):
+            connection.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def answer(
         self,
         route: Sequence[str],
-        here: Callable[[], Awaitable[Answer]],
-        there: Callable[[Backend, float, Line], Answer],
-        is_good: Callable[[Answer], bool],
+        ask_local: Callable[[], Awaitable[Result]],
+        ask_backend: AskBackend[Result],
+        is_good: Callable[[Result], bool],
         deadline: float,
-    ) -> Answer:
-        """The first good answer, else the first one at all; raises what the last one raised where there is none.
+    ) -> Result:
+        """The first good result, else the first one; raises the last error if there is none.
 
-        here: asks the model of this service. there: asks a backend, on a thread, with its limit in seconds. deadline:
-        by `clock`. Where all rest, the last one is asked all the same.
+        ask_local: asks the service's own model. ask_backend: asks a backend, on a thread, with a time limit in seconds.
+        deadline: by `clock`. If all backends are paused, the last one is asked nevertheless.
         """
-        poor: list[Answer] = []
-        trouble: GessoError | None = None
+        poor: list[Result] = []
+        last_error: GessoError | None = None
         for index, name in enumerate(route):
             is_last = index == len(route) - 1
             left = deadline - self.clock()
-            if self._rests(name) and not (is_last and not poor):
+            if self._is_paused(name) and not (is_last and not poor):
                 self.counts[name, "resting"] += 1
                 continue
             try:
                 share = left if is_last else SHARE * left
-                answer = await (here() if name == HERE and is_last else self._asked(name, here, there, share))
+                result = await (
+                    ask_local() if name == HERE and is_last else self._ask(name, ask_local, ask_backend, share)
+                )
             except InputError as error:
                 if name == HERE:
                     raise
-                trouble = self._failed(name, "failed", error)
+                last_error = self._failed(name, "failed", error)
             except Cancelled:
                 raise
             except BackendDown as error:
-                trouble = self._failed(name, "late", error)
+                last_error = self._failed(name, "late", error)
             except GessoError as error:
-                trouble = self._failed(name, "failed", error)
+                last_error = self._failed(name, "failed", error)
             else:
                 self._recovered(name)
-                good = is_good(answer)
+                good = is_good(result)
                 self.counts[name, "good" if good else "poor"] += 1
                 if good:
-                    return answer
-                poor.append(answer)
+                    return result
+                poor.append(result)
         if poor:
             return poor[0]
-        assert trouble is not None, "a route has a backend, and the last one is asked"
-        raise trouble
+        assert last_error is not None, "a route has a backend, and the last one is asked"
+        raise last_error
 
-    async def _asked(
+    async def _ask(
         self,
         name: str,
-        here: Callable[[], Awaitable[Answer]],
-        there: Callable[[Backend, float, Line], Answer],
-        share: float,
-    ) -> Answer:
+        ask_local: Callable[[], Awaitable[Result]],
+        ask_backend: AskBackend[Result],
+        limit_s: float,
+    ) -> Result:
         if name == HERE:
             try:
-                return await asyncio.wait_for(_whole(here), max(0.0, share))
+                return await asyncio.wait_for(_as_coroutine(ask_local), max(0.0, limit_s))
             except TimeoutError as late:
                 raise BackendDown("The model of the service did not answer in time.") from late
-        if len(self._lines) >= WAITING:
-            raise BackendDown("Too many requests wait for backends already; ask again in a moment.")
-        member, line = self.members[name], Line()
-        limit_s = min(member.timeout_s, max(0.001, share))
-        self._lines.add(line)
+        if len(self._connections) >= MAX_PENDING:
+            raise BackendDown("Too many requests are waiting for backends; ask again in a moment.")
+        member, connection = self.members[name], CancellableConnection()
+        limit_s = min(member.timeout_s, max(0.001, limit_s))
+        self._connections.add(connection)
         try:
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._threads, there, member.backend, limit_s, line)
+            return await loop.run_in_executor(self._threads, ask_backend, member.backend, limit_s, connection)
         except asyncio.CancelledError:
-            line.hang_up()
+            connection.cancel()
             raise
         finally:
-            self._lines.discard(line)
+            self._connections.discard(connection)
 
-    def _rests(self, name: str) -> bool:
-        return name != HERE and self.clock() < self._health[name].rests_until
+    def _is_paused(self, name: str) -> bool:
+        return name != HERE and self.clock() < self._health[name].paused_until
 
-    def _failed(self, name: str, how: str, error: GessoError) -> GessoError:
-        self.counts[name, how] += 1
+    def _failed(self, name: str, outcome: str, error: GessoError) -> GessoError:
+        self.counts[name, outcome] += 1
         if name != HERE:
             health = self._health[name]
             health.failures += 1
-            rest_s = min(LONGEST_REST_S, REST_S * 2 ** (health.failures - 1))
-            health.rests_until = self.clock() + rest_s
-            logger.warning("%s: %s; left alone for %g s", name, type(error).__name__, rest_s)
+            pause_s = min(LONGEST_PAUSE_S, PAUSE_S * 2 ** (health.failures - 1))
+            health.paused_until = self.clock() + pause_s
+            logger.warning("%s: %s; skipped for %g s", name, type(error).__name__, pause_s)
         return error
 
     def _recovered(self, name: str) -> None:
@@ -147,5 +150,5 @@ class Router:
             self._health[name] = _Health()
 
 
-async def _whole(work: Callable[[], Awaitable[Answer]]) -> Answer:
+async def _as_coroutine(work: Callable[[], Awaitable[Result]]) -> Result:
     return await work()

@@ -1,8 +1,8 @@
-"""vLLM with DiffusionGemma: canvases with pinned tokens by `vllm_xargs`, laid out and measured as for a model here.
+"""vLLM with DiffusionGemma: canvases with pinned tokens in `vllm_xargs`, laid out as for the service's own model.
 
-Shape of the request and its limits: vLLM 0.33, `vllm/utils/diffusion.py`, `vllm/sampling_params.py` (no seed, no banned
-tokens, temperature 1) and `vllm/model_executor/models/diffusion_gemma.py` (pins hold on the input only; a canvas that
-is only read reports log-probabilities at temperature 1, and does not end where the answer does). Must not know other
+The shape of the request and its limits are those of vLLM 0.33: `vllm/utils/diffusion.py`, `vllm/sampling_params.py` (no
+seed, no banned tokens, temperature 1) and `vllm/model_executor/models/diffusion_gemma.py` (pins hold on the input only;
+a read-only canvas reports log-probabilities at temperature 1 and does not stop at a turn's end). Must not know other
 kinds of servers.
 """
 
@@ -18,27 +18,30 @@ from functools import cached_property
 import torch
 
 from engine.config import SamplingConfig
-from engine.denoiser import Denoiser, DenoiseRequest, DenoiseResult, StepCallback, Timings
+from engine.denoiser import DenoiseRequest, DenoiseResult, StepCallback
 from engine.errors import InputError
 from infill.backends.backend import BackendRefused
-from infill.backends.judged import Spent, Written, judged
+from infill.backends.checking import Generated, RunStats, checked_result
 from infill.backends.remote import Remote
 from infill.complete.canvas_text import filled_text
-from infill.complete.hole_length import CanvasRunner, Filled, FillTask, Probing
+from infill.complete.hole_length import Filled, FillTask, Probing
 from infill.complete.work import Work, make_ready
+from infill.connection import CancellableConnection
 from infill.findings import Finding, LintRequest
 from infill.prompts.prompt import Family, Layout
 from infill.request import InfillRequest, InfillResult
-from infill.service.client import Line
 
-LONGEST = {True: 128, False: 160}  # slots, for a line and for a block; one canvas must hold them with the code around
+LONGEST = {
+    True: 128,
+    False: 160,
+}  # slots, for a line and for a block; one canvas must also hold the code around them
 PROBE_LENGTHS = (4, 8, 16, 32, 64)
-AT_ONCE = 8  # canvases of one request that are asked about together; vLLM makes a batch of them
+AT_ONCE = 8  # canvases of one request that are sent at once; vLLM batches them
 
 
 @dataclass(frozen=True)
-class Served:
-    """The model as it is served. width: of the served canvas, which is the widest there; steps: at most."""
+class ServedModel:
+    """The model at the server. width: of the canvas, at most; steps: at most."""
 
     model: str
     width: int = 256
@@ -46,9 +49,9 @@ class Served:
 
 
 class VllmBackend:
-    """load_family: called once, when it is needed first: the prompts of the served model, with its tokenizer."""
+    """load_family: the prompts of the served model, with its tokenizer; called once, by the first request."""
 
-    def __init__(self, name: str, remote: Remote, load_family: Callable[[], Family], served: Served) -> None:
+    def __init__(self, name: str, remote: Remote, load_family: Callable[[], Family], served: ServedModel) -> None:
         self.name, self.remote, self.served = name, remote, served
         self._load_family = load_family
 
@@ -56,24 +59,27 @@ class VllmBackend:
     def family(self) -> Family:
         return self._load_family()
 
-    def complete(self, request: InfillRequest, priority: str, timeout_s: float, line: Line) -> InfillResult:
-        """One hole; raises BackendRefused where there are several."""
+    def complete(
+        self, request: InfillRequest, priority: str, timeout_s: float, connection: CancellableConnection
+    ) -> InfillResult:
+        """Raises BackendRefused for several holes."""
         started, until = time.perf_counter(), time.monotonic() + timeout_s
         work = make_ready(request, self.family.budget)
         if len(work.holes) > 1:
-            raise BackendRefused(f"The backend {self.name} fills one hole at a time; give them another route.")
+            raise BackendRefused(f"The backend {self.name} fills one hole at a time; change the route.")
         vocabulary = self.family.tokens.tokenizer.get_vocab_size()
-        canvases = RemoteCanvases(self.remote, self.served, vocabulary, until, line)
-        lengths = _Likeliest(CanvasRunner(canvases, self.served.width), PROBE_LENGTHS)
+        lengths = Probing(RemoteRunner(self.remote, self.served, vocabulary, until, connection), PROBE_LENGTHS)
         tasks = [self._task(work, variant) for variant in range(max(1, request.candidates))]
         filled = lengths.fill(tasks)
-        written = [self._written(work, one) for one in filled]
+        generated = [self._generated(work, one) for one in filled]
         prompt, canvas = filled[0].result.prompt_tokens, filled[0].layout.canvas.width
         steps = sum(one.steps for one in filled)
-        return judged(work, written, Spent(self.served.model, started, steps, prompt, canvas))
+        return checked_result(work, generated, RunStats(self.served.model, started, steps, prompt, canvas))
 
-    def lint(self, request: LintRequest, priority: str, timeout_s: float, line: Line) -> tuple[Finding, ...]:
-        raise BackendRefused(f"The backend {self.name} completes only; change the route of lint.")
+    def lint(
+        self, request: LintRequest, priority: str, timeout_s: float, connection: CancellableConnection
+    ) -> tuple[Finding, ...]:
+        raise BackendRefused(f"The backend {self.name} cannot lint; change the route of lint.")
 
     def _task(self, work: Work, variant: int) -> FillTask:
         def request(layout: Layout) -> DenoiseRequest:
@@ -89,41 +95,37 @@ class VllmBackend:
             most=(LONGEST[kind.one_line],),
         )
 
-    def _written(self, work: Work, filled: Filled) -> Written:
+    def _generated(self, work: Work, filled: Filled) -> Generated:
         hole = filled_text(self.family, filled.layout, filled.result, 0, work.kinds[0])
-        return Written(hole.text, hole.tokens, hole.confidence)
+        return Generated(hole.text, hole.tokens, hole.confidence)
 
 
-class _Likeliest(Probing):
-    """Lengths by probing; of the last ones the canvas decides that the model is surest of, as there is no causal pass
-    to be asked."""
+class RemoteRunner:
+    """A `Runner` of whole canvases: the server does not report single steps.
 
-    def _likelihood(self, request: DenoiseRequest, result: DenoiseResult) -> float:
-        return float(result.log_probabilities.mean())
-
-
-class RemoteCanvases(Denoiser):
-    """Stands where a `Denoiser` does, for whole canvases alone: there are no single steps to be seen or joined.
-
-    vocabulary: tokens that noise is drawn from. until: time.monotonic() by which all must be answered.
+    vocabulary: number of tokens that noise is drawn from. until: time.monotonic() of the deadline.
     """
 
-    def __init__(self, remote: Remote, served: Served, vocabulary: int, until: float, line: Line) -> None:
-        self.remote, self.served, self.vocabulary, self.until, self.line = remote, served, vocabulary, until, line
-        self.timings = Timings()
+    def __init__(
+        self, remote: Remote, served: ServedModel, vocabulary: int, until: float, connection: CancellableConnection
+    ) -> None:
+        self.remote, self.served, self.vocabulary = remote, served, vocabulary
+        self.until, self.connection = until, connection
+        self.max_canvas = served.width
 
     def run(self, requests: Sequence[DenoiseRequest], on_step: StepCallback | None = None) -> list[DenoiseResult]:
-        """In place of a canvas's entropies the surprise of what stands there, which is never larger."""
-        started = time.perf_counter()
+        """Instead of the entropies, results have the negative log-probabilities of their tokens."""
         with ThreadPoolExecutor(min(AT_ONCE, max(1, len(requests)))) as threads:
-            results = list(threads.map(self._denoised, requests))
-        self.timings = Timings(denoise=1000 * (time.perf_counter() - started))
-        return results
+            return list(threads.map(self._denoise, requests))
 
-    def _denoised(self, request: DenoiseRequest) -> DenoiseResult:
-        if request.canvas.width > self.served.width:
-            raise InputError("The hole is too long for the canvas of the server; ask for fewer lines.")
-        canvas = _Canvas.of(request, self.vocabulary)
+    def likelihood(self, request: DenoiseRequest, result: DenoiseResult) -> float:
+        """Of the canvas itself, since the server offers no causal pass."""
+        return float(result.log_probabilities.mean())
+
+    def _denoise(self, request: DenoiseRequest) -> DenoiseResult:
+        if request.canvas.width > self.max_canvas:
+            raise InputError("The hole is too long for the server's canvas; request fewer lines.")
+        canvas = _SeededCanvas.of(request, self.vocabulary)
         body = {
             "model": self.served.model,
             "prompt": list(request.prompt),
@@ -140,33 +142,33 @@ class RemoteCanvases(Denoiser):
                 "diffusion_read_only": 1,
             },
         }
-        answer = self.remote.post("/completions", body, self.until - time.monotonic(), self.line)
+        response = self.remote.post("/completions", body, self.until - time.monotonic(), self.connection)
         try:
-            choice = answer["choices"][0]
+            choice = response["choices"][0]
             tokens = [int(token) for token in choice["token_ids"]]
             scores = [float(score) for score in choice["logprobs"]["token_logprobs"]]
         except (KeyError, IndexError, TypeError, ValueError) as wrong:
-            raise self._no_canvas("tells no tokens") from wrong
+            raise self._invalid("returned no tokens") from wrong
         if len(tokens) != len(canvas.tokens) or len(scores) != len(tokens):
-            raise self._no_canvas(f"sent {len(tokens)} of {len(canvas.tokens)} tokens")
+            raise self._invalid(f"returned {len(tokens)} of {len(canvas.tokens)} tokens")
         return canvas.result(request, tokens, scores)
 
-    def _no_canvas(self, what: str) -> BackendRefused:
+    def _invalid(self, what: str) -> BackendRefused:
         return BackendRefused(
-            f"The backend {self.remote.name} {what}, so it is no vLLM that serves DiffusionGemma; see docs/service.md."
+            f"The backend {self.remote.name} {what}, so it is not vLLM with DiffusionGemma; see docs/service.md."
         )
 
 
 @dataclass(frozen=True)
-class _Canvas:
-    """A canvas as vLLM takes it: tokens with noise in the holes, and the columns that stay."""
+class _SeededCanvas:
+    """A canvas in vLLM's form: tokens, with noise in the holes, and the pinned columns."""
 
     tokens: list[int]
     pinned: list[int]
 
     @staticmethod
-    def of(request: DenoiseRequest, vocabulary: int) -> _Canvas:
-        """A hole's first column that must spell again what was typed is pinned to the shortest token that does."""
+    def of(request: DenoiseRequest, vocabulary: int) -> _SeededCanvas:
+        """A first column of a hole that must repeat typed characters is pinned to the shortest token that does."""
         draws = random.Random(request.seed)
         known = request.canvas.tokens.tolist()
         pins = set(request.canvas.pinned.nonzero().flatten().tolist())
@@ -174,26 +176,25 @@ class _Canvas:
             known[column] = int(choices[0])
             pins.add(column)
         tokens = [token if token >= 0 else draws.randrange(vocabulary) for token in known]
-        return _Canvas(tokens, sorted(pins))
+        return _SeededCanvas(tokens, sorted(pins))
 
-    def result(self, request: DenoiseRequest, answered: Sequence[int], scores: Sequence[float]) -> DenoiseResult:
-        """The known tokens put back, and each hole empty from the first token on that may not stand there, as the end
-        of an answer may not."""
-        tokens, pins = list(answered), set(self.pinned)
+    def result(self, request: DenoiseRequest, tokens: Sequence[int], scores: Sequence[float]) -> DenoiseResult:
+        """Restores the known tokens, and empties each hole from its first banned token on, such as a turn's end."""
+        filled, pins = list(tokens), set(self.pinned)
         banned = set() if request.banned is None else set(request.banned.tolist())
         columns = request.canvas.hole_columns.tolist()
-        over = -1  # the column after the last one that was emptied
-        for column in range(len(tokens)):
+        next_empty = -1  # the column after the last one that was emptied
+        for column in range(len(filled)):
             if column in pins:
-                tokens[column] = self.tokens[column]
-            elif tokens[column] in banned or over == column:
-                tokens[column], over = -1, column + 1
-        own = torch.tensor([0.0 if column in pins else scores[column] for column in columns])
+                filled[column] = self.tokens[column]
+            elif filled[column] in banned or next_empty == column:
+                filled[column], next_empty = -1, column + 1
+        log_probabilities = torch.tensor([0.0 if column in pins else scores[column] for column in columns])
         return DenoiseResult(
-            tokens=torch.tensor(tokens),
+            tokens=torch.tensor(filled),
             columns=torch.tensor(columns),
-            log_probabilities=own,
-            entropy=-own,
+            log_probabilities=log_probabilities,
+            entropy=-log_probabilities,
             steps=request.sampling.max_steps,
             finish="stable",
             prompt_tokens=len(request.prompt),

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from engine.errors import InputError, UsageError
 from infill.cli import support as cli_support
 from infill.cli import text_edits as edit
-from infill.cli.service import SERVICE_HELP, Service, service_for
+from infill.cli.service import SERVICE_HELP, service_for
 from infill.cli.support import BAD_USE, errors_to_exit_codes, say
 from infill.code import languages
 from infill.findings import Finding, LintRequest
@@ -28,6 +28,7 @@ from infill.lint.kinds import ALL_KINDS, STYLE
 from infill.lint.report import Place
 from infill.model_store import POCKET, resolve
 from infill.request import Hole
+from infill.service.client import ServiceClient
 from infill.version import installed_version
 
 if TYPE_CHECKING:
@@ -125,10 +126,10 @@ def _is_used_elsewhere(finding: Finding, text: str, several: frozenset[str]) -> 
     return finding.code in ("misspelled", "style-naming") and text[finding.start : finding.end] in several
 
 
-def _in_service(model: str | None, wanted: bool | None) -> Service | None:
+def _in_service(model: str | None, wanted: bool | None) -> ServiceClient | None:
     """The service, where it is to be asked."""
     settings = cli_support.read_settings(Path.cwd(), {"model": model}).settings
-    found = service_for(settings, wanted)
+    found = service_for(settings, wanted, "batch")
     if found is not None and not found.can_lint:
         _leave(settings.model)
     return found
@@ -145,7 +146,7 @@ def _linter(model: str | None) -> Linter:
     return linter
 
 
-def _explainer(model: str | None, service: bool | None) -> Linter | Service:
+def _explainer(model: str | None, service: bool | None) -> Linter | ServiceClient:
     """What explains findings. UsageError for a model that follows no instructions."""
     from infill.lint.linter import Linter
 
@@ -153,10 +154,10 @@ def _explainer(model: str | None, service: bool | None) -> Linter | Service:
     resolve(settings.model)
     if not follows_instructions(settings.model):
         raise UsageError(cannot_explain(settings.model))
-    return service_for(settings, service) or Linter(cli_support.load_completer(settings))
+    return service_for(settings, service, "batch") or Linter(cli_support.load_completer(settings))
 
 
-def _finder(explainer: Linter | Service) -> Linter | Service:
+def _finder(explainer: Linter | ServiceClient) -> Linter | ServiceClient:
     """What finds for it: itself, or the smaller model where it has no bars."""
     return explainer if explainer.can_lint else _linter(POCKET)
 

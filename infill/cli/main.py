@@ -21,7 +21,7 @@ from infill.cli import serve as cli_serve
 from infill.cli import stats as cli_stats
 from infill.cli import support as cli_support
 from infill.cli.batch import Batch
-from infill.cli.service import ROWS, SERVICE_HELP, service_for
+from infill.cli.service import BATCH_ROWS, SERVICE_HELP, service_for
 from infill.cli.support import INTERRUPTED, add_row, errors_to_exit_codes, say
 from infill.version import installed_version
 
@@ -121,13 +121,13 @@ def batch(
 
 
 def _run_with_bar(work: Batch, wanted: settings.Settings, service: bool | None) -> None:
-    asked = service_for(wanted, service)
+    asked = service_for(wanted, service, "batch")
     completer = asked or cli_support.load_completer(wanted)
     columns = (TextColumn("filling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = cli_support.errors_console()
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("rows", total=work.total, completed=work.done)
-        size = ROWS if asked is not None and wanted.batch_size < ROWS else None
+        size = BATCH_ROWS if asked is not None and wanted.batch_size < BATCH_ROWS else None
         work.run(completer, lambda done: progress.update(task, completed=done), size)
 
 
@@ -136,8 +136,8 @@ def _run_with_bar(work: Batch, wanted: settings.Settings, service: bool | None) 
 def config(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False) -> None:
     """Print every setting, its value and where it came from.
 
-    The order: defaults, your own file, the project's gesso.toml (or [tool.gesso] in pyproject.toml, in this folder
-    or above), variables such as GESSO_MODEL, flags. The later one counts.
+    Later sources override earlier ones: defaults, your own file, the project's gesso.toml (or [tool.gesso] in
+    pyproject.toml) in this folder or above, variables such as GESSO_MODEL, flags.
     """
     resolved = cli_support.read_settings(Path.cwd())
     values = asdict(resolved.settings)
@@ -148,11 +148,11 @@ def config(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON ob
     table = Table("setting", "value", "from", "meaning", box=None, pad_edge=False)
     for name, value in values.items():
         shown = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-        add_row(table, name, shown, resolved.origins[name], settings.RULES[name].help)
+        add_row(table, name, shown, resolved.origins[name], settings.HELP[name])
     Console().print(table)
-    say(f"your own file: {settings.user_file()}{'' if settings.user_file().is_file() else ' (not there)'}")
+    say(f"Your own file is {settings.user_file()}{'' if settings.user_file().is_file() else ' (does not exist)'}.")
     for variable in resolved.unknown_variables:
-        say(f"the variable {variable} is no setting and is ignored.")
+        say(f"Ignoring unknown setting {variable}.")
 
 
 @app.command()

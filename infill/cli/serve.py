@@ -1,6 +1,6 @@
-"""`gesso serve`: the resident service in this terminal, and `status`, `stop` and `logs` of the one that runs.
+"""`gesso serve`: runs the service in this terminal; `status`, `stop` and `logs` of a running one.
 
-Imports nothing slow: that waits until the lock is held.
+Imports nothing slow before the lock is held.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from typing import Annotated
 import typer
 
 from engine.errors import InputError, UsageError
+from infill.backends.routes import read_routes
 from infill.cli import support as cli_support
 from infill.cli.support import FILLED, errors_to_exit_codes, say
-from infill.routes import read_routes
-from infill.service import client
-from infill.service.location import Place, all_places, holder, place_at
+from infill.service.client import ServiceClient
+from infill.service.exchange import Health
+from infill.service.location import ServiceLocation, all_locations, location_at, lock_holder
 from infill.service.process import IDLE_MINUTES, Network, ServiceOptions
 from infill.service.process import serve as run_service
+from infill.service.start import stop_service
 from infill.settings import user_file
 
 NOT_RUNNING = 1
@@ -30,12 +32,12 @@ HELP = """Keep a model loaded, and fill holes for every editor and tool.
 \b
 gesso serve                 until Ctrl-C, or 30 minutes without a request
 gesso serve --port 8012     also on 127.0.0.1, for other programs
-gesso serve status          what runs, exit code 1 if nothing does
-gesso serve stop            end it
-gesso serve logs            its last lines
+gesso serve status          running services, exit code 1 if none
+gesso serve stop            end them
+gesso serve logs            the last lines of the log
 
-It listens on a Unix socket that only you can open. One service runs on
-a socket; a second one says so and ends.
+It listens on a Unix socket that only you can open. If a service already
+runs on the socket, a second one says so and exits.
 """
 app: typer.Typer = typer.Typer(
     help=HELP,
@@ -43,7 +45,7 @@ app: typer.Typer = typer.Typer(
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-Socket = Annotated[Path | None, typer.Option("--socket", metavar="PATH", help="Where its socket is.")]
+Socket = Annotated[Path | None, typer.Option("--socket", metavar="PATH", help="The path of its socket.")]
 
 
 @app.callback()
@@ -51,19 +53,19 @@ Socket = Annotated[Path | None, typer.Option("--socket", metavar="PATH", help="W
 def serve(
     context: typer.Context,
     socket: Socket = None,
-    host: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Of the port; 127.0.0.1 unless told.")] = None,
+    host: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Address; 127.0.0.1 by default.")] = None,
     port: Annotated[int | None, typer.Option(metavar="N", min=1, max=65535, help="Listen on TCP too.")] = None,
-    token_file: Annotated[Path | None, typer.Option(metavar="FILE", help="The token to ask for on the port.")] = None,
-    tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help="The port's certificate, PEM.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="The key of the certificate, PEM.")] = None,
+    token_file: Annotated[Path | None, typer.Option(metavar="FILE", help="The token that the port requires.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help="The port's certificate (PEM).")] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="The certificate's key (PEM).")] = None,
     model: Annotated[str | None, typer.Option(metavar="NAME", help="pocket, 26b, a hub id or a folder.")] = None,
     device: Annotated[str | None, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")] = None,
     dtype: Annotated[str | None, typer.Option(metavar="TYPE", help="auto, float32 or bfloat16.")] = None,
     threads: Annotated[int | None, typer.Option(metavar="N", help="Most CPU threads.")] = None,
     idle_minutes: Annotated[
-        float, typer.Option(metavar="N", min=0, max=1e6, help="End after this long without a request; 0: never.")
+        float, typer.Option(metavar="N", min=0, max=1e6, help="End after this time without a request; 0: never.")
     ] = IDLE_MINUTES,
-    batch: Annotated[int | None, typer.Option(metavar="N", min=1, max=256, help="Most canvases of a step.")] = None,
+    batch: Annotated[int | None, typer.Option(metavar="N", min=1, max=256, help="Most canvases per step.")] = None,
 ) -> None:
     if context.invoked_subcommand is not None:
         context.obj = socket
@@ -71,10 +73,10 @@ def serve(
     flags = {"model": model, "device": device, "dtype": dtype, "threads": threads}
     settings = cli_support.read_settings(Path.cwd(), flags).settings
     network = _network(host, port, token_file, tls_cert, tls_key)
-    place = place_at(socket)
+    location = location_at(socket)
     routes = read_routes(user_file())
-    if not run_service(ServiceOptions(place, settings, network, idle_minutes, batch, routes)):
-        say(f"A service runs already at {place.socket}, process {holder(place)}; this one is not needed.")
+    if not run_service(ServiceOptions(location, settings, network, idle_minutes, batch, routes)):
+        say(f"A service already runs at {location.socket}, process {lock_holder(location)}; use it, or stop it first.")
 
 
 @app.command()
@@ -82,22 +84,26 @@ def serve(
 def status(
     context: typer.Context,
     socket: Socket = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object for each.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object per service.")] = False,
 ) -> None:
-    """What runs. Exit code 0 where a service answers, else 1."""
-    places = _places(context, socket)
-    found = [one for place in places if (one := client.find(place)) is not None]
-    for one in found:
-        _print_health(one, as_json)
+    """Show running services. Exit code 0 if a service answers, else 1."""
+    locations = _locations(context, socket)
+    found = [(one.socket, health) for one in locations if (health := ServiceClient(one).find()) is not None]
+    for path, health in found:
+        _print_health(path, health, as_json)
     if not found:
-        cli_support.write_out("{}\n") if as_json else None
-        hung = [process for place in places if (process := holder(place)) is not None]
-        say(f"No service runs at {places[0].socket}." if not hung else f"Process {hung[0]} does not answer.")
+        if as_json:
+            cli_support.write_out("{}\n")
+        hung = [process for one in locations if (process := lock_holder(one)) is not None]
+        say(
+            f"Process {hung[0]} does not answer; end it with `gesso serve stop`."
+            if hung
+            else f"No service runs at {locations[0].socket}."
+        )
         raise typer.Exit(NOT_RUNNING)
 
 
-def _print_health(found: client.Client, as_json: bool) -> None:
-    health, socket = found.health(), found.place.socket
+def _print_health(socket: Path, health: Health, as_json: bool) -> None:
     if as_json:
         cli_support.write_out(json.dumps(asdict(health) | {"socket": str(socket)}) + "\n")
         return
@@ -112,9 +118,9 @@ def _print_health(found: client.Client, as_json: bool) -> None:
 @errors_to_exit_codes
 def stop(context: typer.Context, socket: Socket = None) -> None:
     """End the service, and wait until it is gone."""
-    places = _places(context, socket)
-    ended = [place for place in places if client.stop(place)]
-    say("The service has ended." if ended else f"No service runs at {places[0].socket}.")
+    locations = _locations(context, socket)
+    ended = [one for one in locations if stop_service(one)]
+    say("The service has ended." if ended else f"No service runs at {locations[0].socket}.")
     raise typer.Exit(FILLED)
 
 
@@ -123,21 +129,21 @@ def stop(context: typer.Context, socket: Socket = None) -> None:
 def logs(
     context: typer.Context,
     socket: Socket = None,
-    lines: Annotated[int, typer.Option(metavar="N", min=1, help="How many.")] = LOG_LINES,
+    lines: Annotated[int, typer.Option(metavar="N", min=1, help="Number of lines.")] = LOG_LINES,
 ) -> None:
-    """The last lines of its log. Code is never in it."""
-    place = _places(context, socket)[0]
+    """Print the last lines of the log, which never contains code."""
+    location = _locations(context, socket)[0]
     try:
-        text = place.log.read_text("utf-8", "replace")
+        text = location.log.read_text("utf-8", "replace")
     except OSError as reason:
-        raise InputError(f"There is no log at {place.log}; start a service with `gesso serve`.") from reason
+        raise InputError(f"There is no log at {location.log}; start a service with `gesso serve`.") from reason
     cli_support.write_out("".join(text.splitlines(keepends=True)[-lines:]))
 
 
-def _places(context: typer.Context, socket: Path | None) -> list[Place]:
-    """The one that was named, else all of this user, the usual one first."""
+def _locations(context: typer.Context, socket: Path | None) -> list[ServiceLocation]:
+    """The location of --socket, else all of this user's, the default first."""
     named = socket if socket is not None else context.obj
-    return [place_at(named)] if named is not None else all_places()
+    return [location_at(named)] if named is not None else all_locations()
 
 
 def _network(

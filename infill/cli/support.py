@@ -83,8 +83,11 @@ def add_row(table: Table, *cells: str) -> None:
 
 
 def read_settings(start: Path, flags: Mapping[str, Any] | None = None) -> Resolved:
-    """Settings for work in the folder `start`."""
-    return resolve(flags or {}, start, os.environ)
+    """Settings for work in the folder `start`; prints a notice for each old name of one."""
+    resolved = resolve(flags or {}, start, os.environ)
+    for notice in resolved.notices:
+        say(notice)
+    return resolved
 
 
 def load_completer(settings: Settings) -> Completer:

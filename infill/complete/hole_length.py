@@ -54,6 +54,18 @@ class HoleLengths(Protocol):
         ...
 
 
+class Runner(Protocol):
+    """Denoises canvases, and scores what came out."""
+
+    max_canvas: int
+
+    def run(self, requests: Sequence[DenoiseRequest], on_step: StepCallback | None = None) -> list[DenoiseResult]: ...
+
+    def likelihood(self, request: DenoiseRequest, result: DenoiseResult) -> float:
+        """Higher is better; compares results for layouts of different length."""
+        ...
+
+
 class CanvasRunner:
     """Runs layouts as one batch; those wider than the family's canvas go block after block, one by one.
 
@@ -79,6 +91,17 @@ class CanvasRunner:
                 self._add_timings()
         return results
 
+    def likelihood(self, request: DenoiseRequest, result: DenoiseResult) -> float:
+        """Mean causal log-probability of everything from the first hole on; -inf if a hole was not reached."""
+        first, denoiser = int(result.columns[0]), self.denoiser
+        tokens = result.tokens.tolist()
+        if min(tokens) < 0:
+            return -math.inf
+        scores = causal_log_probabilities(
+            denoiser.model, denoiser.cache, request.prompt, tokens[:first], [tokens[first:]]
+        )
+        return float(scores[0].mean())
+
     def _add_timings(self) -> None:
         self.timings.encode += self.denoiser.timings.encode
         self.timings.denoise += self.denoiser.timings.denoise
@@ -91,7 +114,7 @@ class NullSlots:
     A longer canvas that the deadline or the caller cuts off is dropped for the shorter one that was finished.
     """
 
-    def __init__(self, canvases: CanvasRunner, null_token: int) -> None:
+    def __init__(self, canvases: Runner, null_token: int) -> None:
         self.canvases, self.null_token = canvases, null_token
 
     def fill(self, tasks: Sequence[FillTask], on_step: StepCallback | None = None) -> list[Filled]:
@@ -137,9 +160,7 @@ class Probing:
     length. Lengths go up to twice the slots to begin with, as far as the canvas stays one.
     """
 
-    def __init__(
-        self, canvases: CanvasRunner, lengths: Sequence[int] = PROBE_LENGTHS, steps: int = PROBE_STEPS
-    ) -> None:
+    def __init__(self, canvases: Runner, lengths: Sequence[int] = PROBE_LENGTHS, steps: int = PROBE_STEPS) -> None:
         self.canvases, self.lengths, self.steps = canvases, lengths, steps
 
     def fill(self, tasks: Sequence[FillTask], on_step: StepCallback | None = None) -> list[Filled]:
@@ -160,22 +181,12 @@ class Probing:
         scores = length_scores(lengths, [float(probe.entropy.mean()) for probe in probes])
         best = sorted(range(len(lengths)), key=lambda index: -scores[index])[:FINALISTS]
         results = self.canvases.run([requests[index] for index in best], on_step)
-        chosen = max(range(len(best)), key=lambda index: self._likelihood(requests[best[index]], results[index]))
+        chosen = max(
+            range(len(best)), key=lambda index: self.canvases.likelihood(requests[best[index]], results[index])
+        )
         steps = sum(probe.steps for probe in probes) + sum(result.steps for result in results)
         encoded = sum(result.encoded_tokens for result in (*probes, *results))
         return Filled(layouts[best[chosen]], requests[best[chosen]], results[chosen], steps, encoded)
-
-    def _likelihood(self, request: DenoiseRequest, result: DenoiseResult) -> float:
-        """Mean causal log-probability of everything from the first hole on; -inf where a hole was not
-        reached."""
-        first, denoiser = int(result.columns[0]), self.canvases.denoiser
-        tokens = result.tokens.tolist()
-        if min(tokens) < 0:
-            return -math.inf
-        scores = causal_log_probabilities(
-            denoiser.model, denoiser.cache, request.prompt, tokens[:first], [tokens[first:]]
-        )
-        return float(scores[0].mean())
 
 
 def length_scores(lengths: Sequence[int], entropies: Sequence[float]) -> list[float]:

@@ -1,4 +1,4 @@
-"""The routes of the service: which API answers where, and errors in one shape.
+"""The HTTP application of the service: a route for each path, and errors in one shape.
 
 Must not know sockets, nor how a request is answered.
 """
@@ -17,61 +17,53 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from engine.errors import GessoError
-from infill.api import infill as api_infill
-from infill.api import lint as api_lint
-from infill.api import llama as api_llama
 from infill.api import openai as api_openai
 from infill.api import schema as api_schema
 from infill.api.http import ClientGone, error_response, error_value
-from infill.service.engine import ServiceEngine
+from infill.api.paths import DOCS, HEALTH, METRICS, MODELS, OPENAPI, POSTS, Get, Handler
+from infill.engine_protocol import Engine
 from infill.service.metrics import CONTENT_TYPE, metrics
 from infill.version import installed_version
 
-Answer = Callable[[Request, ServiceEngine], Awaitable[Response]]
-POSTS: dict[str, Answer] = {
-    "/v1/infill": api_infill.infill,
-    "/v1/lint": api_lint.lint,
-    "/v1/completions": api_openai.completions,
-    "/v1/fim/completions": api_openai.fim_completions,
-    "/infill": api_llama.infill,
-}
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def make_app(engine: ServiceEngine) -> Starlette:
+def make_app(engine: Engine) -> Starlette:
     """The application that serves `engine`."""
-    started, began = time.time(), time.monotonic()
-    gets: dict[str, Callable[[], Response]] = {
-        "/v1/models": lambda: api_openai.models(engine, started),
-        "/health": lambda: _health(engine),
-        "/metrics": lambda: PlainTextResponse(metrics(engine, time.monotonic() - began), media_type=CONTENT_TYPE),
-        "/openapi.json": lambda: JSONResponse(api_schema.description(installed_version())),
-        "/docs": lambda: HTMLResponse(api_schema.page(installed_version())),
+    created, started = time.time(), time.monotonic()
+    gets: dict[Get, Callable[[], Response]] = {
+        MODELS: lambda: api_openai.models(engine, created),
+        HEALTH: lambda: _health(engine),
+        METRICS: lambda: PlainTextResponse(metrics(engine, time.monotonic() - started), media_type=CONTENT_TYPE),
+        OPENAPI: lambda: JSONResponse(api_schema.description(installed_version())),
+        DOCS: lambda: HTMLResponse(api_schema.page(installed_version())),
     }
-    routes = [Route(path, _posted(answer, engine), methods=["POST"]) for path, answer in POSTS.items()]
-    routes += [Route(path, _got(answer), methods=["GET"]) for path, answer in gets.items()]
+    routes = [Route(one.path, _post(one.handler, engine), methods=["POST"]) for one in POSTS]
+    routes += [Route(one.path, _get(respond), methods=["GET"]) for one, respond in gets.items()]
     handlers: dict[Any, Any] = {HTTPException: _http_error}
     return Starlette(routes=routes, exception_handlers=handlers)
 
 
-def _posted(answer: Answer, engine: ServiceEngine) -> Callable[[Request], Awaitable[Response]]:
+def _post(handler: Handler, engine: Engine) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         try:
-            return await answer(request, engine)
+            return await handler(request, engine)
         except (GessoError, ClientGone) as error:
             return error_response(error)
 
     return endpoint
 
 
-def _got(answer: Callable[[], Response]) -> Callable[[Request], Awaitable[Response]]:
+def _get(respond: Callable[[], Response]) -> Endpoint:
     async def endpoint(request: Request) -> Response:
-        return answer()
+        return respond()
 
     return endpoint
 
 
-def _health(engine: ServiceEngine) -> Response:
-    state = engine.told_state
+def _health(engine: Engine) -> Response:
+    """See `infill.service.exchange.Health`."""
+    state = engine.state
     value = {
         "status": "ok" if state.kind == "ready" else state.kind,
         "model": state.model,
@@ -80,7 +72,7 @@ def _health(engine: ServiceEngine) -> Response:
         "message": state.message,
         "can_lint": state.can_lint,
         "lints": state.lints,
-        "meanwhile": state.meanwhile,
+        "fallback_model": state.fallback_model,
         "pending": engine.pending,
         "pid": os.getpid(),
         "version": installed_version(),

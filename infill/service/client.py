@@ -1,390 +1,336 @@
-"""The resident service from outside: found, started where there is none, asked. Standard library alone.
+"""The client of the service, for commands and editors: finds, starts and restarts it, and sends requests.
 
-A request is a connection of its own over the Unix socket, so hanging up is how one is cancelled (`Line`). Must not know
-who asks; not for the event loop of a server, as every call blocks.
+Standard library alone, since every command imports it. Must not know who uses it. Every call blocks, so it is not for
+an event loop.
 """
 
 from __future__ import annotations
 
-import fcntl
-import http.client
 import json
 import os
-import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from http.client import HTTPResponse
+from typing import Any, Literal, TypeVar
 
-from engine.errors import Cancelled, GessoError, InputError
+from engine.errors import Cancelled, GessoError
 from infill.api.values import (
+    REQUEST_SETTINGS,
     findings_from_json,
     lint_request_to_json,
     request_to_json,
     result_from_json,
     step_from_json,
 )
+from infill.connection import CancellableConnection
+from infill.engine_protocol import INFILL_LIMIT_S, LINT_LIMIT_S, EngineState, PriorityName
 from infill.findings import Finding, LintRequest
 from infill.request import InfillRequest, InfillResult, OnStep
-from infill.service.location import Place, holder, make_private
+from infill.service.exchange import (
+    QUICK_S,
+    Health,
+    ServiceGone,
+    ServiceNotReady,
+    error_from,
+    exchange,
+    read_health,
+    read_json,
+)
+from infill.service.location import ServiceLocation, location_at
+from infill.service.start import COMMAND, start_service, stop_service
+from infill.settings import Settings
 from infill.version import installed_version
 
-LAUNCHER = Path(__file__).parents[2] / "gesso_launcher.py"
-COMMAND = (sys.executable, "-P", str(LAUNCHER), "serve")
-START_S = 30.0  # until a service that was started answers at all
-ANSWER_S = 130.0  # a little longer than the service gives any infill
-LINT_ANSWER_S = 610.0  # and any lint
-QUICK_S = 5.0
-PAUSE_S, LONGEST_PAUSE_S = 0.03, 0.25  # between two questions whether it is ready
-END_S = 10.0
-Progress = Callable[[int, int], None]
-
-
-class ServiceGone(GessoError):
-    """There is no service, it ended before it answered, or it does not answer."""
-
-
-class ServiceRefused(GessoError):
-    """The service has too much to do, or failed at this request."""
-
-
-class ServiceNotReady(ServiceRefused):
-    """The service is loading its model, or could not load it."""
+ATTEMPTS = 3  # to get a response from a service that ends meanwhile: the request itself may be the cause
+IN_FLIGHT = 16  # requests of a batch: two batches of the engine's steps, so that one waits while one runs
+SLACK_S = 10.0  # that the client waits longer than the service's own limits
+POLL_S, LONGEST_POLL_S = 0.03, 0.25  # between two looks at a service that loads
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Health:
-    """status: "ok", "loading" or "failed". done, total: bytes of the weights while loading. can_lint: whether
-    its model has findings; lints: whether those are good enough to be shown unasked. meanwhile: the smaller model
-    that answers those who take any, until this one is ready."""
-
-    status: str
-    model: str
-    done: int
-    total: int
-    message: str | None
-    pending: int
-    pid: int
-    version: str
-    can_lint: bool = False
-    lints: bool = False
-    meanwhile: str | None = None
+class _Service:
+    location: ServiceLocation
+    health: Health
 
 
-class Line:
-    """The connection of one request, which any thread may hang up; whoever waits for its answer gets Cancelled."""
+class ServiceClient:
+    """A service, for any number of threads. The first request starts it, and it is restarted whenever it ends.
 
-    def __init__(self) -> None:
-        self.hung_up = False
-        self._socket: socket.socket | None = None
-        self._turn = threading.Lock()
+    location: None is the user's default. settings: the service must have their model and this version of Gesso; if
+    another service is at `location`, the right one is at a variant of it. Requests carry the settings that a request
+    can override. Without settings, any service at `location` will do. name: the engine shares its time fairly between
+    names. priority: of all requests; None is "inline" for `complete` and "lint" for `lint`. arguments: more of those of
+    `gesso serve`. any_model: a smaller model may answer while the model loads. on_state: called by any thread with
+    every change; "stopped" means that no service could be started, for the reason in `message`.
+    """
 
-    def hang_up(self) -> None:
-        with self._turn:
-            self.hung_up = True
-            if self._socket is not None:
-                with suppress(OSError):  # the other end was quicker
-                    self._socket.shutdown(socket.SHUT_RDWR)
-
-    @contextmanager
-    def on(self, connected: socket.socket) -> Iterator[None]:
-        """While `connected` is the line; Cancelled where it was hung up before."""
-        with self._turn:
-            self.leave_if_hung_up()
-            self._socket = connected
-        try:
-            yield
-        finally:
-            with self._turn:
-                self._socket = None
-
-    def leave_if_hung_up(self) -> None:
-        """Raises Cancelled."""
-        if self.hung_up:
-            raise Cancelled("The request was cancelled; ask again if it is still wanted.")
-
-
-class Client:
-    """One service. name: whose requests these are; those of one name share one share of the engine."""
-
-    def __init__(self, place: Place, name: str | None = None) -> None:
-        self.place = place
+    def __init__(
+        self,
+        location: ServiceLocation | None = None,
+        settings: Settings | None = None,
+        *,
+        name: str | None = None,
+        priority: PriorityName | None = None,
+        arguments: Sequence[str] = (),
+        command: Sequence[str] = COMMAND,
+        any_model: bool = False,
+        on_state: Callable[[EngineState], None] | None = None,
+    ) -> None:
+        self.location = location or location_at()
         self.name = name if name is not None else f"process-{os.getpid()}"
+        self._priority, self._any_model = priority, any_model
+        self._settings, self._command, self._on_state = settings, command, on_state
+        self._arguments = (*_arguments(settings), *arguments)
+        self._overrides = {name: getattr(settings, name) for name in REQUEST_SETTINGS} if settings is not None else {}
+        self._service: _Service | None = None
+        self._connecting = threading.Lock()
+        self._connections: set[CancellableConnection] = set()
+        self._closed = False
+
+    def find(self) -> Health | None:
+        """The health of a running service; None if none runs. Starts nothing."""
+        found = self._find()
+        return found.health if found is not None else None
 
     def health(self) -> Health:
-        """Raises ServiceGone where nothing answers."""
-        with self._asked("GET", "/health", None, QUICK_S) as response:
-            value = _value(response)
-        try:
-            return Health(**{name: value[name] for name in Health.__annotations__ if name in value})
-        except TypeError as wrong:
-            raise ServiceGone(f"What answers at {self.place.socket} is no Gesso service; remove the file.") from wrong
+        """Raises ServiceGone if no service runs."""
+        if (health := self.find()) is None:
+            raise ServiceGone(f"No service answers at {self.location.socket}; start one with `gesso serve`.")
+        return health
+
+    def metrics(self) -> str:
+        """The service's counts in Prometheus's format. Raises ServiceGone if no service runs."""
+        found = self._find()
+        with exchange(found.location if found else self.location, "GET", "/metrics", None, QUICK_S) as response:
+            return response.read().decode()
+
+    def start(self) -> Health:
+        """Starts the service unless it runs; returns once it answers, perhaps still loading. Raises ServiceGone."""
+        return self._start().health
+
+    def connect(self) -> Health:
+        """Starts the service unless it runs, and returns once its model is ready, or a smaller one with `any_model`.
+
+        Raises ServiceGone if it does not start, ServiceNotReady if its model cannot be loaded.
+        """
+        return self._connect().health
 
     def complete(
         self,
         request: InfillRequest,
         on_step: OnStep | None = None,
-        priority: str = "inline",
-        line: Line | None = None,
-        settings: Mapping[str, Any] | None = None,
-        any_model: bool = False,
+        *,
+        connection: CancellableConnection | None = None,
+        overrides: Mapping[str, Any] | None = None,
     ) -> InfillResult:
-        """The result, from the same values as from a `Completer`; with `on_step` the canvas after each step.
+        """The same result as from a `Completer`; with `on_step` the canvas after each step, until it returns False.
 
-        Where `on_step` returns False the steps that follow are no longer told. settings: those of
-        `infill.api.values.OWN` that stand for this request. any_model: a smaller one may answer while that of the
-        service loads. Raises ServiceGone, ServiceRefused, InputError for a
-        request that cannot be used, or Cancelled where `line` was hung up.
+        overrides: settings of this request, by the names in `infill.api.values.REQUEST_SETTINGS`. Raises ServiceGone,
+        ServiceRefused, InputError for an invalid request, or Cancelled once `connection` is cancelled.
         """
-        body = request_to_json(request) | {"priority": priority, "client": self.name, "stream": on_step is not None}
-        body["any_model"] = any_model
-        with self._asked("POST", "/v1/infill", {**body, **(settings or {})}, ANSWER_S, line) as response:
-            if response.status != 200:
-                raise _error(_value(response), response.status)
-            return result_from_json(_value(response) if on_step is None else _followed(response, on_step))
+        body = request_to_json(request) | self._overrides | dict(overrides or {})
+        body |= self._common(self._priority or "inline") | {"stream": on_step is not None}
 
-    def lint(
-        self, request: LintRequest, priority: str = "lint", line: Line | None = None, any_model: bool = False
-    ) -> tuple[Finding, ...]:
-        """What looks wrong, from the same values as from a `Linter`; otherwise as `complete`."""
-        body = lint_request_to_json(request) | {"priority": priority, "client": self.name, "any_model": any_model}
-        with self._asked("POST", "/v1/lint", body, LINT_ANSWER_S, line) as response:
-            value = _value(response)
-        if response.status != 200:
-            raise _error(value, response.status)
-        return findings_from_json(value)
+        def read(response: HTTPResponse) -> InfillResult:
+            return result_from_json(read_json(response) if on_step is None else _read_stream(response, on_step))
 
-    def metrics(self) -> str:
-        """The service's counts, as Prometheus reads them. Raises ServiceGone where nothing answers."""
-        with self._asked("GET", "/metrics", None, QUICK_S) as response:
-            return response.read().decode()
+        return self._send("/v1/infill", body, INFILL_LIMIT_S + SLACK_S, connection, read)
 
-    def wait_until_ready(self, on_progress: Progress | None = None, any_model: bool = False) -> Health:
-        """Returns when the model is loaded; with `any_model` as soon as a smaller one answers meanwhile.
+    def complete_batch(self, requests: Sequence[InfillRequest]) -> list[InfillResult | GessoError]:
+        """In the order of the requests, IN_FLIGHT at a time; the error of an invalid request takes its position."""
 
-        Raises ServiceNotReady where it cannot be, ServiceGone without a service.
-        """
-        pause_s = PAUSE_S
-        while (health := self.health()).status == "loading" and not (any_model and health.meanwhile):
-            if on_progress is not None:
-                on_progress(health.done, health.total)
-            time.sleep(pause_s)
-            pause_s = min(LONGEST_PAUSE_S, 1.5 * pause_s)
-        if health.status == "failed" and not (any_model and health.meanwhile):
-            raise ServiceNotReady(health.message or "The model of the service could not be loaded; see its log.")
-        return health
-
-    @contextmanager
-    def _asked(
-        self, method: str, path: str, body: Any, timeout_s: float, line: Line | None = None
-    ) -> Iterator[http.client.HTTPResponse]:
-        line = line or Line()
-        connection = _Connection(str(self.place.socket), timeout_s)
-        content = None if body is None else json.dumps(body).encode()
-        try:
-            connection.connect()
-            with line.on(connection.sock):
-                connection.request(method, path, content, {"Content-Type": "application/json"} if content else {})
-                yield connection.getresponse()
-        except (OSError, http.client.HTTPException, ServiceGone) as reason:
-            line.leave_if_hung_up()
-            if isinstance(reason, ServiceGone):
+        def complete(request: InfillRequest) -> InfillResult | GessoError:
+            try:
+                return self.complete(request)
+            except ServiceGone:
                 raise
-            raise ServiceGone(
-                f"The service at {self.place.socket} does not answer; ask again to restart it."
-            ) from reason
+            except GessoError as error:
+                return error
+
+        with ThreadPoolExecutor(IN_FLIGHT) as threads:
+            return list(threads.map(complete, requests))
+
+    def lint(self, request: LintRequest, connection: CancellableConnection | None = None) -> tuple[Finding, ...]:
+        """The same findings as from a `Linter`; otherwise as `complete`."""
+        body = lint_request_to_json(request) | self._common(self._priority or "lint")
+
+        def read(response: HTTPResponse) -> tuple[Finding, ...]:
+            return findings_from_json(read_json(response))
+
+        return self._send("/v1/lint", body, LINT_LIMIT_S + SLACK_S, connection, read)
+
+    @property
+    def can_lint(self) -> bool:
+        """Whether the model of the connected service produces findings."""
+        return self._service is not None and self._service.health.can_lint
+
+    def close(self) -> None:
+        """Cancels all requests; nothing is reported afterwards. The service stays for others, and ends when idle."""
+        self._closed = True
+        for connection in list(self._connections):
+            connection.cancel()
+
+    def _common(self, priority: PriorityName) -> dict[str, Any]:
+        return {"priority": priority, "client": self.name, "any_model": self._any_model}
+
+    def _send(
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        timeout_s: float,
+        connection: CancellableConnection | None,
+        read: Callable[[HTTPResponse], Result],
+    ) -> Result:
+        """Sends again, at most ATTEMPTS times in all, if the service ends or loads its model again."""
+        connection = connection or CancellableConnection()
+        self._connections.add(connection)
+        if self._closed:
+            connection.cancel()
+        try:
+            lost = None
+            for attempt in range(1, ATTEMPTS + 1):
+                service = self._connect(lost)
+                try:
+                    with exchange(service.location, "POST", path, body, timeout_s, connection) as response:
+                        if response.status != 200:
+                            raise error_from(read_json(response), response.status)
+                        return read(response)
+                except (ServiceGone, ServiceNotReady):
+                    if attempt == ATTEMPTS:
+                        raise
+                    lost = service
+            raise AssertionError("the last attempt returns or raises")
         finally:
-            connection.close()
+            self._connections.discard(connection)
 
-
-def find(place: Place) -> Client | None:
-    """The service that is there, loading or not; None where none is."""
-    client = Client(place)
-    try:
-        client.health()
-    except ServiceGone:
-        return None
-    return client
-
-
-def start(place: Place, arguments: Sequence[str] = (), command: Sequence[str] = COMMAND) -> Client:
-    """The service that is there, or else a new one in the background, as soon as it answers, maybe still loading.
-
-    arguments: of `gesso serve`. Whoever calls this at the same time gets the same service. Raises ServiceGone where
-    none comes up.
-    """
-    make_private(place.socket.parent)
-    if (found := find(place)) is not None:
-        return found
-    try:
-        with _alone(place):
-            if (found := find(place)) is not None:
-                return found
-            process = _spawn(place, [*command, "--socket", str(place.socket), *arguments])
-            return _first_answer(place, process)
-    except OSError as reason:
-        raise ServiceGone(f"The service cannot be started ({reason.strerror}); try `gesso serve`.") from reason
-
-
-def find_with(place: Place, model: str) -> Client | None:
-    """The service with this model and of this version, loading, ready or failed; at `place` or beside it."""
-    for at in _places(place, model):
-        found = Client(at)
-        with suppress(ServiceGone):
-            if _suits(found.health(), model):
-                return found
-    return None
-
-
-def start_with(place: Place, model: str, arguments: Sequence[str] = ()) -> Client:
-    """As `start`, a service with this model and of this version: where one with another has the place, one beside it.
-
-    One that could not load its model is replaced, as what was missing may be there now.
-    """
-    if (found := find_with(place, model)) is not None:
-        with suppress(ServiceGone):
-            if found.health().status != "failed" or found.health().meanwhile:
-                return found
-        stop(found.place)
-    for at in _places(place, model):
-        started = start(at, ("--model", model, *arguments))
-        if _suits(started.health(), model):
-            return started
-    raise ServiceGone(f"Another service took the place of the one for {model}; ask again.")
-
-
-def _places(place: Place, model: str) -> tuple[Place, Place]:
-    return place, place.beside(f"{model} {installed_version()}")
-
-
-def _suits(health: Health, model: str) -> bool:
-    return (health.model, health.version) == (model, installed_version())
-
-
-def complete(
-    place: Place, request: InfillRequest, on_step: OnStep | None = None, arguments: Sequence[str] = ()
-) -> InfillResult:
-    """As `Client.complete`, from a service that is started where there is none, and again where it dies."""
-    for last in (False, True):
-        client = start(place, arguments)
-        try:
-            client.wait_until_ready()
-            return client.complete(request, on_step)
-        except ServiceGone:
-            if last:
+    def _connect(self, lost: _Service | None = None) -> _Service:
+        """lost: a service that does not answer. One thread finds or starts another, and the others wait for it."""
+        service = self._service
+        if service is not None and service is not lost:
+            return service
+        with self._connecting:
+            if self._service is not None and self._service is not lost:
+                return self._service
+            self._report(EngineState("loading", self._model))
+            try:
+                service = self._wait_until_ready(self._start())
+            except GessoError as error:
+                kind: Literal["stopped", "failed"] = "stopped" if isinstance(error, ServiceGone) else "failed"
+                self._report(EngineState(kind, self._model, message=str(error)))
                 raise
-    raise AssertionError("the second try returns or raises")
+            self._service = service
+            self._report(_ready_state(service.health))
+        if service.health.status == "loading":
+            threading.Thread(target=self._report_main_model, args=(service,), name="service", daemon=True).start()
+        return service
 
+    def _start(self) -> _Service:
+        """A service that could not load its model is replaced, since what was missing may exist now."""
+        if (found := self._find()) is not None:
+            if found.health.status != "failed" or found.health.fallback_model:
+                return found
+            stop_service(found.location)
+        for location in self._locations():
+            health = start_service(location, self._arguments, self._command)
+            if self._suits(health):
+                return _Service(location, health)
+        raise ServiceGone(f"Another service took the socket of the one for {self._model}; try again.")
 
-def stop(place: Place) -> bool:
-    """Ends the service, at once where it does not end by itself; False where none runs. Returns when it is gone."""
-    if (process := _process(place)) is None:
-        return False
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.kill(process, number)
-        except ProcessLookupError:
-            return True
-        until = time.monotonic() + END_S
-        while time.monotonic() < until:
-            if _process(place) != process:
-                return True
-            time.sleep(PAUSE_S)
-    raise ServiceGone(f"The service, process {process}, does not end; see `ps -p {process}`.")
-
-
-def _process(place: Place) -> int | None:
-    """Of the service: who holds the lock, by its own word where the lock could not be signed."""
-    if (process := holder(place)) is not None:
-        return process
-    try:
-        return Client(place).health().pid
-    except ServiceGone:
+    def _find(self) -> _Service | None:
+        for location in self._locations():
+            with suppress(ServiceGone):
+                health = read_health(location)
+                if self._suits(health):
+                    return _Service(location, health)
         return None
 
+    def _locations(self) -> Sequence[ServiceLocation]:
+        if self._settings is None:
+            return (self.location,)
+        return self.location, self.location.variant(f"{self._model} {installed_version()}")
 
-class _Connection(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
+    def _suits(self, health: Health) -> bool:
+        return self._settings is None or (health.model, health.version) == (self._model, installed_version())
 
-    def __init__(self, path: str, timeout_s: float) -> None:
-        super().__init__("localhost", timeout=timeout_s)
-        self.path = path
+    def _wait_until_ready(self, service: _Service) -> _Service:
+        for health in self._poll(service):
+            if health.status == "ok" or (self._any_model and health.fallback_model):
+                return _Service(service.location, health)
+            if health.status == "failed":
+                raise ServiceNotReady(health.message or "The service could not load its model; see its log.")
+            self._report(EngineState("loading", health.model, health.done, health.total))
+        raise AssertionError("the health is polled until it is good or bad")
 
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
+    def _report_main_model(self, service: _Service) -> None:
+        """Reports again once the model itself is loaded, since it may lint better than the smaller one, or failed."""
+        with suppress(GessoError):  # the next request gets the error
+            for health in self._poll(service):
+                if health.status != "loading":
+                    self._report(_ready_state(health))
+                    return
 
+    def _poll(self, service: _Service) -> Iterator[Health]:
+        """The health of the service, again and again. Raises Cancelled once the client is closed, or ServiceGone."""
+        pause_s, health = POLL_S, service.health
+        while True:
+            if self._closed:
+                raise Cancelled("The client was closed; create another one to send requests.")
+            yield health
+            time.sleep(pause_s)
+            pause_s = min(LONGEST_POLL_S, 1.5 * pause_s)
+            health = read_health(service.location)
 
-@contextmanager
-def _alone(place: Place) -> Iterator[None]:
-    """One at a time starts a service; the lock of one that dies is free."""
-    file = os.open(place.start_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(file)
+    @property
+    def _model(self) -> str:
+        return self._settings.model if self._settings is not None else ""
 
-
-def _spawn(place: Place, command: Sequence[str]) -> subprocess.Popen[bytes]:
-    """A process that outlives this one; its last words go to the log."""
-    log = os.open(place.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            cwd=place.socket.parent,
-        )
-    finally:
-        os.close(log)
-
-
-def _first_answer(place: Place, process: subprocess.Popen[bytes]) -> Client:
-    until = time.monotonic() + START_S
-    while time.monotonic() < until:
-        if (found := find(place)) is not None:
-            return found
-        if process.poll() not in (None, 0):
-            break
-        time.sleep(PAUSE_S)
-    raise ServiceGone(f"The service did not start; {place.log} says why, or try `gesso serve`.")
+    def _report(self, state: EngineState) -> None:
+        if self._on_state is not None and not self._closed:
+            self._on_state(state)
 
 
-def _followed(response: http.client.HTTPResponse, on_step: OnStep) -> dict[str, Any]:
-    """The result at the end of a stream of events."""
-    name, wanted = "", True
+def _ready_state(health: Health) -> EngineState:
+    """message: why the smaller model answers, if the model could not be loaded."""
+    message = f"{health.message} Until then, {health.fallback_model} answers." if health.message else None
+    return EngineState(
+        "ready",
+        health.model,
+        message=message,
+        can_lint=health.can_lint,
+        lints=health.lints,
+        fallback_model=health.fallback_model,
+    )
+
+
+def _read_stream(response: HTTPResponse, on_step: OnStep) -> dict[str, Any]:
+    """The result at the end of a stream of server-sent events."""
+    name, wants_steps = "", True
     while line := response.readline():
         if line.startswith(b"event: "):
             name = line[7:].strip().decode()
         elif line.startswith(b"data: "):
             value = json.loads(line[6:])
             if name == "result":
-                return value
+                return dict(value)
             if name == "error":
-                raise _error(value, 500)
-            wanted = wanted and on_step(step_from_json(value)) is not False
-    raise ServiceGone("The service ended before it answered; ask again to restart it.")
+                raise error_from(value, 500)
+            wants_steps = wants_steps and on_step(step_from_json(value)) is not False
+    raise ServiceGone("The service ended before it answered; try again to restart it.")
 
 
-def _value(response: http.client.HTTPResponse) -> dict[str, Any]:
-    try:
-        value = json.loads(response.read())
-    except ValueError as wrong:
-        raise ServiceGone("The service did not answer in full; ask again.") from wrong
-    return value if isinstance(value, dict) else {}
-
-
-def _error(value: dict[str, Any], status: int) -> GessoError:
-    message = str((value.get("error") or {}).get("message") or f"The service answered with status {status}.")
-    kinds = {400: InputError, 503: ServiceNotReady}
-    return kinds.get(status, ServiceRefused)(message)
+def _arguments(settings: Settings | None) -> tuple[str, ...]:
+    """Of `gesso serve`, for settings that a request cannot carry."""
+    if settings is None:
+        return ()
+    options = {
+        "--model": settings.model,
+        "--device": settings.device,
+        "--dtype": settings.dtype,
+        "--threads": str(settings.threads),
+    }
+    return tuple(part for option in options.items() for part in option)

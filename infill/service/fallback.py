@@ -1,7 +1,7 @@
-"""A service's engine with a smaller model below the one that is wanted: it answers while that loads or has no memory.
+"""A model with a smaller one as its fallback, which answers while the model loads or is out of memory.
 
-Memory is watched as long as both are there: where other programs take it, first the prompts that are kept go, then the
-model, and it comes back once there is room again. Must not know HTTP.
+The GPU's free memory is watched: if other programs need it, first the cached prompts are dropped, then the model is
+unloaded, and it is loaded again once there is enough. Must not know HTTP.
 """
 
 from __future__ import annotations
@@ -10,169 +10,177 @@ import asyncio
 import gc
 import logging
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal, Protocol
 
+from infill.engine_protocol import Counts, Engine, EngineRequest, EngineState, NotReady, Usage
 from infill.findings import Finding, LintRequest
-from infill.request import InfillResult, OnStep
-from infill.service.engine import Asked, ServiceEngine, State
-from infill.settings import Settings
-
-if TYPE_CHECKING:
-    from infill.prompts.text_tokens import TextTokens
+from infill.request import InfillRequest, InfillResult, OnStep
 
 logger = logging.getLogger(__name__)
-WATCH_S = 10.0  # between two looks at the memory
-LOW = 1 << 30  # bytes that other programs find free, below which this one gives way
-TIMES = 3  # looks in a row before the model is put out or brought back: a load of it costs more than a short squeeze
-MARGIN = 1.25  # of what the model took, that must be free before it comes back
-Step = Literal["stay", "shrink", "move out", "come back"]
+WATCH_S = 10.0  # between two looks at the free memory
+LOW_BYTES = 1 << 30  # free memory below which this program makes room
+LOOKS = 3  # in a row before the model is unloaded or loaded: a load costs more than a short shortage
+MARGIN = 1.25  # of the model's weights that must be free before it is loaded again
+Action = Literal["none", "forget", "unload", "load"]
 
 
 @dataclass
-class Squeeze:
-    """From looks at the free memory to what is to be done. need: bytes that the model took, 0 while not known."""
+class MemoryWatch:
+    """Decides what to do from repeated looks at the free memory. weight_bytes: of the model, 0 while unknown."""
 
-    need: int = 0
-    low: int = 0
-    high: int = 0
+    weight_bytes: int = 0
+    low_looks: int = 0
+    high_looks: int = 0
 
-    def look(self, free: int, is_in: bool) -> Step:
-        """free: bytes. is_in: whether the model is loaded."""
-        if is_in:
-            self.high = 0
-            self.low = self.low + 1 if free < LOW else 0
-            if self.low >= TIMES:
-                self.low = 0
-                return "move out"
-            return "shrink" if self.low else "stay"
-        self.high = self.high + 1 if free > LOW + MARGIN * self.need else 0
-        if self.high >= TIMES:
-            self.high = 0
-            return "come back"
-        return "stay"
+    def look(self, free: int, is_loaded: bool) -> Action:
+        """free: bytes. is_loaded: whether the model is in memory."""
+        if is_loaded:
+            self.high_looks = 0
+            self.low_looks = self.low_looks + 1 if free < LOW_BYTES else 0
+            if self.low_looks >= LOOKS:
+                self.low_looks = 0
+                return "unload"
+            return "forget" if self.low_looks else "none"
+        enough = free > LOW_BYTES + MARGIN * self.weight_bytes
+        self.high_looks = self.high_looks + 1 if enough else 0
+        if self.high_looks >= LOOKS:
+            self.high_looks = 0
+            return "load"
+        return "none"
 
 
-class LadderEngine(ServiceEngine):
-    """free_memory: of the device that the model is on; None where it cannot run short of other programs' doing."""
+class UnloadableEngine(Engine, Protocol):
+    """An engine whose model can leave the memory and come back."""
 
-    def __init__(self, settings: Settings, batch: int | None = None) -> None:
-        super().__init__(settings, batch)
-        self.below: ServiceEngine | None = None
-        if settings.meanwhile and settings.meanwhile != settings.model:
-            self.below = ServiceEngine(replace(settings, model=settings.meanwhile), batch)
-        self.free_memory: Callable[[], int] | None = None
-        self._squeeze = Squeeze()
+    weight_bytes: int
+
+    def unload(self) -> None:
+        """Frees the model's memory once pending requests are answered. Blocks meanwhile."""
+        ...
+
+    def forget(self) -> None:
+        """Drops cached prompts."""
+        ...
+
+    def free_memory(self) -> int | None:
+        """Free bytes of the model's GPU; None if there is nothing to watch."""
+        ...
+
+
+class FallbackEngine:
+    """The `Engine` of `main`, with `fallback` for requests that accept any model."""
+
+    def __init__(self, main: UnloadableEngine, fallback: Engine) -> None:
+        self.main, self.fallback = main, fallback
+        self._memory = MemoryWatch()
         self._moving = threading.Lock()
-        self._is_out = False
-
-    def load(self) -> None:
-        """First the smaller model, which is quick, then the one that is wanted."""
-        if self.below is not None:
-            self.below.load()
-        self._load_own()
-
-    def close(self) -> None:
-        super().close()
-        if self.below is not None:
-            self.below.close()
+        self._is_unloaded = False
 
     @property
-    def told_state(self) -> State:
-        below = self.below
-        if below is None or below.state.kind != "ready":
-            return self.state
-        if self.state.kind == "ready":
-            return self.state if self.state.can_lint else replace(self.state, lints=below.state.lints)
-        return replace(self.state, meanwhile=below.settings.model, can_lint=below.state.can_lint)
+    def state(self) -> EngineState:
+        main, fallback = self.main.state, self.fallback.state
+        if fallback.kind != "ready":
+            return main
+        if main.kind == "ready":
+            return main if main.can_lint else replace(main, lints=fallback.lints)
+        return replace(main, fallback_model=fallback.model, can_lint=fallback.can_lint)
 
-    def check(self, asked: Asked | None = None) -> None:
-        if self.below is not None and asked is not None and self._goes_below(asked):
-            self.below.check()
-        else:
-            super().check()
+    @property
+    def counts(self) -> Counts:
+        return self.main.counts
 
-    def _tokens(self) -> TextTokens:
-        return super()._tokens() if self._model is not None or self.below is None else self.below._tokens()
+    @property
+    def pending(self) -> int:
+        return self.main.pending + self.fallback.pending
 
-    async def complete(self, asked: Asked, on_step: OnStep | None = None) -> InfillResult:
-        if self.below is not None and self._goes_below(asked):
-            return await self.below.complete(asked, on_step)
-        return await super().complete(asked, on_step)
+    @property
+    def usage(self) -> Usage | None:
+        return self.main.usage
 
-    async def lint(self, asked: Asked) -> tuple[Finding, ...]:
-        """Where the model has no bars, the smaller one looks for those who take any, and the model explains."""
-        below, request = self.below, asked.request
-        assert isinstance(request, LintRequest)
-        if below is not None and self._goes_below(asked):
-            return await below.lint(asked)
-        looks = asked.any_model and self.state.kind == "ready" and not self.state.can_lint and not request.findings
-        if below is None or not looks or not below.state.can_lint:
-            return await super().lint(asked)
-        found = await below.lint(replace(asked, request=replace(request, explain=False)))
-        if not request.explain or not found:
+    def load(self) -> None:
+        """The fallback first, since it loads quickly."""
+        self.fallback.load()
+        self._load_main()
+
+    def close(self) -> None:
+        self.main.close()
+        self.fallback.close()
+
+    def check(self, request: EngineRequest[Any]) -> None:
+        self._engine_for(request).check(request)
+
+    def tokens(self, text: str) -> list[int]:
+        try:
+            return self.main.tokens(text)
+        except NotReady:
+            return self.fallback.tokens(text)
+
+    def text(self, tokens: list[int]) -> str:
+        try:
+            return self.main.text(tokens)
+        except NotReady:
+            return self.fallback.text(tokens)
+
+    async def complete(self, request: EngineRequest[InfillRequest], on_step: OnStep | None = None) -> InfillResult:
+        return await self._engine_for(request).complete(request, on_step)
+
+    async def lint(self, request: EngineRequest[LintRequest]) -> tuple[Finding, ...]:
+        """If the main model has no findings, the fallback finds and the main model explains."""
+        wanted, engine = request.request, self._engine_for(request)
+        main, fallback = self.main.state, self.fallback.state
+        finds = not main.can_lint and fallback.can_lint and not wanted.findings
+        if engine is self.fallback or not (request.any_model and finds and main.kind == "ready"):
+            return await engine.lint(request)
+        found = await self.fallback.lint(replace(request, request=replace(wanted, explain=False)))
+        if not wanted.explain or not found:
             return found
-        return await super().lint(replace(asked, request=replace(request, findings=found)))
+        return await self.main.lint(replace(request, request=replace(wanted, findings=found)))
 
-    async def watch_memory(self) -> None:
-        """For as long as the service runs; only wakes up where memory can run short and a smaller model is there."""
-        while self.below is not None:
+    async def maintain(self) -> None:
+        """Watches the free memory."""
+        while True:
             await asyncio.sleep(WATCH_S)
-            if self.free_memory is not None and self.state.kind != "failed":
-                await self.look_at_memory(self.free_memory())
+            free = self.main.free_memory()
+            if free is not None and self.main.state.kind != "failed":
+                await self.react_to_memory(free)
 
-    async def look_at_memory(self, free: int) -> Step:
-        """Does what `free` bytes call for."""
-        is_in = self.state.kind == "ready"
-        if not is_in and not self._is_out:
-            return "stay"  # it is loading
-        step = self._squeeze.look(free, is_in)
-        if step == "shrink":
-            self.forget()
-        elif step == "move out":
-            logger.warning("the memory is short: model %s is put out", self.settings.model)
-            await asyncio.to_thread(self._move_out)
-        elif step == "come back":
-            logger.warning("there is memory again: model %s is loaded", self.settings.model)
-            await asyncio.to_thread(self._load_own)
-        return step
+    async def react_to_memory(self, free: int) -> Action:
+        """Does what `free` bytes require, and returns it."""
+        is_loaded = self.main.state.kind == "ready"
+        if not is_loaded and not self._is_unloaded:
+            return "none"  # it is loading
+        action = self._memory.look(free, is_loaded)
+        if action == "forget":
+            self.main.forget()
+        elif action == "unload":
+            logger.warning("low memory: unloading model %s", self.main.state.model)
+            await asyncio.to_thread(self._unload_main)
+        elif action == "load":
+            logger.warning("enough memory again: loading model %s", self.main.state.model)
+            await asyncio.to_thread(self._load_main)
+        return action
 
-    def _goes_below(self, asked: Asked) -> bool:
-        below = self.below
-        return asked.any_model and self.state.kind != "ready" and below is not None and below.state.kind == "ready"
+    def _engine_for(self, request: EngineRequest[Any]) -> Engine:
+        falls_back = request.any_model and self.main.state.kind != "ready" and self.fallback.state.kind == "ready"
+        return self.fallback if falls_back else self.main
 
-    def _load_own(self) -> None:
+    def _load_main(self) -> None:
         with self._moving:
-            before = self.free_memory() if self.free_memory is not None else 0
-            super().load()
-            self._is_out = False
-            if self._model is None:
-                return
-            device = self._model.denoiser.device
-            if device.type == "cuda" and self.free_memory is None:
-                self.free_memory = lambda: _free_for_others(device.index)
-                model = self._model.denoiser.model
-                self._squeeze.need = sum(weight.nbytes for weight in model.parameters())
-            elif self.free_memory is not None:
-                self._squeeze.need = max(self._squeeze.need, before - self.free_memory())
+            self.main.load()
+            self._is_unloaded = False
+            self._memory.weight_bytes = self.main.weight_bytes
 
-    def _move_out(self) -> None:
+    def _unload_main(self) -> None:
         with self._moving:
-            self._is_out = True
-            self.unload()
+            self._is_unloaded = True
+            self.main.unload()
             gc.collect()
-            _empty_device_cache()
+            _empty_gpu_cache()
 
 
-def _empty_device_cache() -> None:
+def _empty_gpu_cache() -> None:
     import torch
 
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def _free_for_others(device: int | None) -> int:
-    import torch
-
-    return int(torch.cuda.mem_get_info(device)[0])

@@ -1,6 +1,6 @@
-"""What every HTTP request must pass before any API sees it: no web pages, the token, limits of size and time.
+"""Checks every HTTP request before an API sees it: no web pages, the token, limits of size and time.
 
-An ASGI application around another. Must not know the APIs, nor read what a body says.
+An ASGI application around another. Must not know the APIs, nor parse a body.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
-LARGEST = 8 << 20  # bytes of a body
-READ_S = 10.0  # for all of a body to arrive
-SEND_S = 15.0  # for a client to take what was sent
-THIS_MACHINE = re.compile(rb"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?")
+MAX_BODY = 8 << 20  # bytes
+READ_S = 10.0  # for a whole body to arrive
+SEND_S = 15.0  # for a client to read what was sent
+LOOPBACK_HOST = re.compile(rb"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?")
 
 
 @dataclass
 class Activity:
-    """busy: requests under way; last: time.monotonic() of the last sign of a client that wants something."""
+    """busy: requests in progress; last: time.monotonic() at the end of the last request."""
 
     busy: int = 0
     last: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True)
-class Refused(Exception):
-    """A request that no API will see."""
+class Rejected(Exception):
+    """The request does not reach an API."""
 
     status: int
     message: str
@@ -45,49 +45,51 @@ class Refused(Exception):
 
 
 class Guard:
-    """token: asked of every request where there is one. hosts: whether the Host header must name this machine, which
-    a page that reached us by a name of its own making (DNS rebinding) cannot do."""
+    """token: required of every request, unless it is None. check_host: whether the Host header must name this machine,
+    which stops web pages that use DNS rebinding."""
 
-    def __init__(self, app: App, activity: Activity, token: str | None = None, hosts: bool = False) -> None:
-        self.app, self.activity, self.token, self.hosts = app, activity, token, hosts
+    def __init__(self, app: App, activity: Activity, token: str | None = None, check_host: bool = False) -> None:
+        self.app, self.activity, self.token, self.check_host = app, activity, token, check_host
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        wants = scope["method"] == "POST"
-        self.activity.busy += wants
+        is_post = scope["method"] == "POST"
+        self.activity.busy += is_post
         try:
             headers = {name.lower(): value for name, value in scope["headers"]}
             self._check(headers)
-            body = await _body(headers, receive) if wants else b""
-            await self.app(scope, _replayed(body, receive), _in_time(send))
-        except Refused as refused:
-            close = {"Connection": "close"} if wants else {}
-            extra = {"WWW-Authenticate": "Bearer"} if refused.status == 401 else {}
-            value = error_value(refused.message, refused.kind, refused.status)
-            await JSONResponse(value, refused.status, close | extra)(scope, receive, _in_time(send))
+            body = await _body(headers, receive) if is_post else b""
+            await self.app(scope, _replay(body, receive), _with_timeout(send))
+        except Rejected as rejected:
+            close = {"Connection": "close"} if is_post else {}
+            extra = {"WWW-Authenticate": "Bearer"} if rejected.status == 401 else {}
+            value = error_value(rejected.message, rejected.kind, rejected.status)
+            await JSONResponse(value, rejected.status, close | extra)(scope, receive, _with_timeout(send))
         finally:
-            self.activity.busy -= wants
-            if wants:
+            self.activity.busy -= is_post
+            if is_post:
                 self.activity.last = time.monotonic()
 
     def _check(self, headers: dict[bytes, bytes]) -> None:
         if b"origin" in headers or headers.get(b"sec-fetch-site", b"none") != b"none":
-            raise Refused(403, "Requests from web pages are refused; use a program.", "forbidden_error")
-        if self.hosts and THIS_MACHINE.fullmatch(headers.get(b"host", b"")) is None:
-            raise Refused(403, "The Host is not this machine; connect to 127.0.0.1 or localhost.", "forbidden_error")
+            raise Rejected(403, "Requests from web pages are refused; use a program.", "forbidden_error")
+        if self.check_host and LOOPBACK_HOST.fullmatch(headers.get(b"host", b"")) is None:
+            raise Rejected(
+                403, "The Host header does not name this machine; connect to 127.0.0.1 or localhost.", "forbidden_error"
+            )
         given = headers.get(b"authorization", b"")
         if self.token is not None and not hmac.compare_digest(given, b"Bearer " + self.token.encode()):
-            raise Refused(401, "The token is missing or wrong; send it as `Authorization: Bearer …`.", "auth_error")
+            raise Rejected(401, "The token is missing or wrong; send it as `Authorization: Bearer …`.", "auth_error")
 
 
 async def _body(headers: dict[bytes, bytes], receive: Receive) -> bytes:
     kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if kind != b"application/json":
-        raise Refused(415, "The body must be JSON; send `Content-Type: application/json`.")
-    said = headers.get(b"content-length", b"0")
-    if said.isdigit() and int(said) > LARGEST:
-        raise Refused(413, f"The body is too large; send at most {LARGEST >> 20} MiB.")
+        raise Rejected(415, "The body must be JSON; send `Content-Type: application/json`.")
+    length = headers.get(b"content-length", b"0")
+    if length.isdigit() and int(length) > MAX_BODY:
+        raise Rejected(413, f"The body is too large; send at most {MAX_BODY >> 20} MiB.")
     body = bytearray()
     try:
         async with asyncio.timeout(READ_S):
@@ -95,35 +97,35 @@ async def _body(headers: dict[bytes, bytes], receive: Receive) -> bytes:
             while more:
                 message = await receive()
                 if message["type"] == "http.disconnect":
-                    raise Refused(400, "The body ended early; send all of it.")
+                    raise Rejected(400, "The body is incomplete; send all of it.")
                 body += message.get("body", b"")
                 more = message.get("more_body", False)
-                if len(body) > LARGEST:
-                    raise Refused(413, f"The body is too large; send at most {LARGEST >> 20} MiB.")
+                if len(body) > MAX_BODY:
+                    raise Rejected(413, f"The body is too large; send at most {MAX_BODY >> 20} MiB.")
     except TimeoutError as late:
-        raise Refused(408, f"The body took longer than {READ_S:g} s to arrive; send it at once.") from late
+        raise Rejected(408, f"The body took longer than {READ_S:g} s to arrive; send it at once.") from late
     return bytes(body)
 
 
-def _replayed(body: bytes, receive: Receive) -> Receive:
-    """The body in one message, afterwards what comes from the client, which is that it hangs up."""
-    given = False
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Receives the body in one message, then what the client sends, which is its disconnect."""
+    sent = False
 
     async def replay() -> Message:
-        nonlocal given
-        if given:
+        nonlocal sent
+        if sent:
             return await receive()
-        given = True
+        sent = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return replay
 
 
-def _in_time(send: Send) -> Send:
-    """Gives up on a client that does not read; what was being written for it ends with TimeoutError."""
+def _with_timeout(send: Send) -> Send:
+    """Raises TimeoutError for a client that does not read what was sent."""
 
-    async def sent(message: Message) -> None:
+    async def send_in_time(message: Message) -> None:
         async with asyncio.timeout(SEND_S):
             await send(message)
 
-    return sent
+    return send_in_time

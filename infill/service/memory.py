@@ -1,6 +1,6 @@
-"""What keeps the memory of a long-lived process flat: what libraries may keep, and what is given back when nobody asks.
+"""Keeps the memory of a long-lived process flat: limits what libraries cache, and frees memory when idle.
 
-Must not know the model, nor requests. Without glibc nothing is done but what the libraries are told.
+Must not know the model, nor requests. Without glibc only the environment variables are set.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ import time
 from collections.abc import Callable
 from functools import cache
 
-ARENAS = 2  # of glibc's allocator: its usual eight a core keep what threads that are long gone have freed
-KERNELS = "192"  # that oneDNN keeps, some 0.7 MiB each; without a word of ours 1024
-TRIM_S, FORGET_S = 5.0, 600.0  # of quiet, until free memory goes back to the system, and until prompts are given up
-BUSY_TRIM_S = 60.0  # between two trims while somebody asks all the time
+ARENAS = 2  # of glibc's allocator; its default of eight per core keeps memory that ended threads have freed
+KERNELS = "192"  # that oneDNN caches, some 0.7 MiB each; its default is 1024
+TRIM_S, FORGET_S = 5.0, 600.0  # idle time before freed memory goes back to the system, and before prompts are dropped
+BUSY_TRIM_S = 60.0  # between two trims without idle time
 _ARENA_MAX = -8  # M_ARENA_MAX of malloc.h
 
 
-def be_sparing() -> None:
-    """For a process that lives long, before PyTorch is imported and a thread begun. The environment comes first."""
+def limit_memory() -> None:
+    """For a long-lived process, before PyTorch is imported and threads start. Existing environment variables win."""
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", KERNELS)
     if (libc := _glibc()) is not None and "MALLOC_ARENA_MAX" not in os.environ:
         libc.mallopt(_ARENA_MAX, ARENAS)
 
 
 def trim() -> None:
-    """Gives memory that is free back to the system, which glibc does only at the end of its heap. Some milliseconds."""
+    """Returns freed memory to the system; glibc itself returns only the end of its heap. Takes some milliseconds."""
     if (libc := _glibc()) is not None:
         libc.malloc_trim(0)
 
 
 class Housekeeping:
-    """Trims after TRIM_S of quiet, and calls `forget` after FORGET_S; then it sleeps until there was a request again.
-    Where there is no quiet, it trims every BUSY_TRIM_S.
+    """Trims after TRIM_S of idle time and calls `forget` after FORGET_S, then sleeps until the next request.
+    Without idle time it trims every BUSY_TRIM_S.
 
     For an event loop. clock: seconds.
     """
@@ -43,33 +43,32 @@ class Housekeeping:
     def __init__(self, forget: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._forget, self._clock = forget, clock
         self._timer: asyncio.TimerHandle | None = None
-        self._trimmed = clock()
+        self._last_trim = clock()
 
-    def asked(self) -> None:
-        """Somebody waits for an answer."""
+    def request_started(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def answered(self, others: int) -> None:
-        """`others` still wait for theirs."""
-        if not others:
-            self.asked()
-            self._timer = asyncio.get_running_loop().call_later(TRIM_S, self._quiet)
-        elif self._clock() - self._trimmed > BUSY_TRIM_S:
+    def request_ended(self, pending: int) -> None:
+        """pending: requests that are left."""
+        if not pending:
+            self.request_started()
+            self._timer = asyncio.get_running_loop().call_later(TRIM_S, self._idle)
+        elif self._clock() - self._last_trim > BUSY_TRIM_S:
             self._trim()
 
-    def _quiet(self) -> None:
+    def _idle(self) -> None:
         self._trim()
-        self._timer = asyncio.get_running_loop().call_later(FORGET_S - TRIM_S, self._quiet_for_long)
+        self._timer = asyncio.get_running_loop().call_later(FORGET_S - TRIM_S, self._idle_for_long)
 
-    def _quiet_for_long(self) -> None:
+    def _idle_for_long(self) -> None:
         self._forget()
         self._timer = asyncio.get_running_loop().call_later(TRIM_S, self._trim)
 
     def _trim(self) -> None:
-        """On another thread, as it takes some milliseconds."""
-        self._trimmed = self._clock()
+        """On another thread, since it takes some milliseconds."""
+        self._last_trim = self._clock()
         asyncio.get_running_loop().run_in_executor(None, trim)
 
 

@@ -1,6 +1,7 @@
-"""The resident service as a process: its lock, its sockets, its log, its end.
+"""The resident service as a process: its lock, its sockets, its log and its end.
 
-The lock comes before anything slow, so that of many started at once all but one end at once. Must not know the APIs.
+The lock is taken before anything slow, so that of many services started at once, all but one end at once. Must not know
+the APIs.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import signal
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from logging.handlers import RotatingFileHandler
@@ -20,27 +21,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import UsageError
-from infill.routes import NONE, Routes
-from infill.service.location import Place, bind, make_private, sign, take
-from infill.service.memory import be_sparing
+from infill.backends.routes import NONE, Routes
+from infill.connection import LOOPBACK_HOSTS
+from infill.engine_protocol import Engine
+from infill.service.location import ServiceLocation, bind, make_private, take_lock, write_pid
+from infill.service.memory import limit_memory
 from infill.settings import Settings
 
 if TYPE_CHECKING:
-    from infill.backends.router import Member
-    from infill.service.engine import ServiceEngine
     from infill.service.guard import Activity
 
 logger = logging.getLogger("gesso.service")
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 IDLE_MINUTES = 30.0
 LOG_BYTES = 256 << 10
-DRAIN_S = 3  # for requests under way when the service ends
+DRAIN_S = 3  # for requests that run when the service ends
 CONNECTIONS = 512
 
 
 @dataclass(frozen=True)
 class Network:
-    """A TCP port. Beyond loopback it needs a token and a certificate; `check` says so."""
+    """A TCP port. Beyond loopback it needs a token and a certificate, which `check` enforces."""
 
     port: int
     host: str = "127.0.0.1"
@@ -48,13 +48,9 @@ class Network:
     certificate: Path | None = None
     key: Path | None = None
 
-    @property
-    def is_local(self) -> bool:
-        return self.host in LOOPBACK
-
     def check(self) -> None:
-        """Raises UsageError where others could use or read it."""
-        if not self.is_local and (self.token is None or self.certificate is None):
+        """Raises UsageError if others could use the port or read what is sent."""
+        if self.host not in LOOPBACK_HOSTS and (self.token is None or self.certificate is None):
             raise UsageError(
                 f"The host {self.host} can be reached from other machines; give --token-file, --tls-cert and --tls-key."
             )
@@ -66,9 +62,9 @@ class Network:
 
 @dataclass(frozen=True)
 class ServiceOptions:
-    """idle_minutes: without a request, after which the service ends; 0: never. batch: most canvases of a step."""
+    """idle_minutes: without a request, after which the service ends; 0 means never. batch: most canvases in a step."""
 
-    place: Place
+    location: ServiceLocation
     settings: Settings
     network: Network | None = None
     idle_minutes: float = IDLE_MINUTES
@@ -76,41 +72,46 @@ class ServiceOptions:
     routes: Routes = NONE
 
 
-def serve(options: ServiceOptions) -> bool:
-    """Serves until it is told to end or idle for long enough; False at once where another service has the place.
+def serve(options: ServiceOptions, make_engine: Callable[[ServiceOptions], Engine] | None = None) -> bool:
+    """Serves until a signal or the idle time ends it; returns False at once if a service runs at this location.
 
-    Raises UsageError or NotPrivate for options that would let others in.
+    make_engine: replaces the engine of the options. Raises UsageError or NotPrivate for options that would let others
+    in.
     """
     if options.network is not None:
         options.network.check()
-    make_private(options.place.socket.parent)
-    lock = take(options.place.lock)
+    make_private(options.location.socket.parent)
+    lock = take_lock(options.location.lock)
     if lock is None:
         return False
-    be_sparing()
-    with suppress(OSError):  # a full disk: the service itself says which process it is
-        sign(lock)
-    with _logging(options.place.log):
+    limit_memory()
+    with suppress(OSError):  # on a full disk, clients ask the service for its process id
+        write_pid(lock)
+    with _logging(options.location.log):
         try:
-            asyncio.run(_serve(options))
+            asyncio.run(_serve(options, make_engine or _build))
         finally:
-            options.place.socket.unlink(missing_ok=True)
+            options.location.socket.unlink(missing_ok=True)
             os.close(lock)
     return True
 
 
-async def _serve(options: ServiceOptions) -> None:
+def _build(options: ServiceOptions) -> Engine:
+    from infill.service.build import build_engine
+
+    return build_engine(options.settings, options.batch, options.routes)
+
+
+async def _serve(options: ServiceOptions, make_engine: Callable[[ServiceOptions], Engine]) -> None:
     import uvicorn
 
     from infill.service.app import make_app
     from infill.service.guard import Activity, Guard
-    from infill.service.routed import RoutedEngine
 
     ended = asyncio.Event()
 
     class Server(uvicorn.Server):
-        """Leaves signals to the one who runs several, and sleeps while nobody asks, where uvicorn wakes up ten times a
-        second."""
+        """Leaves signals to `_serve`, and sleeps while idle; uvicorn's own loop wakes up ten times a second."""
 
         async def main_loop(self) -> None:
             await self.on_tick(0)
@@ -129,24 +130,24 @@ async def _serve(options: ServiceOptions) -> None:
             "date_header": False,
             "proxy_headers": False,
         }
-        own = {"loop": "asyncio", "http": "h11", "ws": "none", "lifespan": "off"}
-        return uvicorn.Config(app, **own, **limits, **quiet, **more)  # type: ignore[arg-type]
+        protocols = {"loop": "asyncio", "http": "h11", "ws": "none", "lifespan": "off"}
+        return uvicorn.Config(app, **protocols, **limits, **quiet, **more)  # type: ignore[arg-type]
 
-    engine = RoutedEngine(options.settings, options.batch, options.routes, _members(options.routes))
+    engine = make_engine(options)
     activity = Activity()
     app = make_app(engine)
     servers = [Server(config(Guard(app, activity)))]
-    sockets = [[bind(options.place)]]
+    sockets = [[bind(options.location)]]
     if (network := options.network) is not None:
-        guarded = Guard(app, activity, network.token, hosts=network.token is None)
+        guarded = Guard(app, activity, network.token, check_host=network.token is None)
         files = {"ssl_certfile": network.certificate, "ssl_keyfile": network.key} if network.certificate else {}
-        own = config(guarded, host=network.host, port=network.port, **files)
+        tcp = config(guarded, host=network.host, port=network.port, **files)
         try:
-            sockets.append([own.bind_socket()])
+            sockets.append([tcp.bind_socket()])
         except (SystemExit, OSError, ssl.SSLError) as reason:
             message = f"Port {network.port} of {network.host} cannot be used; choose another --port."
             raise UsageError(message) from reason
-        servers.append(Server(own))
+        servers.append(Server(tcp))
 
     def end() -> None:
         for server in servers:
@@ -157,39 +158,31 @@ async def _serve(options: ServiceOptions) -> None:
         asyncio.get_running_loop().add_signal_handler(number, end)
     logger.warning("started, process %d, model %s", os.getpid(), options.settings.model)
     threading.Thread(target=_load, args=(engine,), name="load", daemon=True).start()
-    watchers = [
+    tasks = [
         asyncio.create_task(_end_when_idle(engine, activity, 60 * options.idle_minutes, end)),
-        asyncio.create_task(engine.watch_memory()),
+        asyncio.create_task(engine.maintain()),
     ]
     try:
-        await asyncio.gather(*(server.serve(own) for server, own in zip(servers, sockets, strict=True)))
+        await asyncio.gather(*(server.serve(bound) for server, bound in zip(servers, sockets, strict=True)))
     finally:
-        for watcher in watchers:
-            watcher.cancel()
+        for task in tasks:
+            task.cancel()
         logger.warning("ended")
-        # the model's thread may be in the middle of a load or a pass; nothing of it has to be kept
+        # the model's thread may be in the middle of a load or a pass; there is nothing to save
         engine.close()
 
 
-def _members(routes: Routes) -> dict[str, Member]:
-    """The backends, whose modules are only imported where there are some."""
-    if not routes.backends:
-        return {}
-    from infill.backends.build import members
-
-    return members(routes)
-
-
-def _load(engine: ServiceEngine) -> None:
+def _load(engine: Engine) -> None:
     started = time.monotonic()
     engine.load()
-    logger.warning("model %s: %s after %.1f s", engine.state.model, engine.state.kind, time.monotonic() - started)
-    if engine.state.message:
-        logger.error("%s", engine.state.message)
+    state = engine.state
+    logger.warning("model %s: %s after %.1f s", state.model, state.kind, time.monotonic() - started)
+    if state.message:
+        logger.error("%s", state.message)
 
 
-async def _end_when_idle(engine: ServiceEngine, activity: Activity, idle_s: float, end: object) -> None:
-    """Sleeps until it could be time, so that an idle service does not wake up."""
+async def _end_when_idle(engine: Engine, activity: Activity, idle_s: float, end: Callable[[], None]) -> None:
+    """Sleeps until the idle time could have passed, so that an idle service does not wake up."""
     if not idle_s:
         return
     while True:
@@ -200,14 +193,13 @@ async def _end_when_idle(engine: ServiceEngine, activity: Activity, idle_s: floa
             await asyncio.sleep(1.0)
         else:
             logger.warning("idle for %g minutes", idle_s / 60)
-            assert callable(end)
             end()
             return
 
 
 @contextmanager
 def _logging(file: Path) -> Iterator[None]:
-    """Warnings and what the service says of itself, in a file that two of its kind never outgrow; never code."""
+    """Writes warnings and the service's own messages to `file` and one predecessor of limited size; never code."""
     before = os.umask(0o177)
     try:
         handler = RotatingFileHandler(file, maxBytes=LOG_BYTES, backupCount=1, delay=False)

@@ -1,4 +1,4 @@
-"""A service's engine that sends requests on where the routes say so, and falls back on the next of them.
+"""An engine that sends requests to backends as the routes say, and answers the others with the engine it holds.
 
 Must not know HTTP, nor kinds of backends.
 """
@@ -6,85 +6,109 @@ Must not know HTTP, nor kinds of backends.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from typing import Any
 
 from infill.backends.backend import Backend
-from infill.backends.router import Member, Router
+from infill.backends.router import Router
+from infill.backends.routes import HERE, Routes, Task
 from infill.code.indentation import expects_block
 from infill.code.languages import detect
+from infill.connection import CancellableConnection
+from infill.engine_protocol import (
+    INFILL_LIMIT_S,
+    LINT_LIMIT_S,
+    Counts,
+    Engine,
+    EngineRequest,
+    EngineState,
+    Usage,
+    is_shown,
+)
 from infill.findings import Finding, LintRequest
 from infill.request import InfillRequest, InfillResult, OnStep
-from infill.routes import HERE, NONE, Routes, Task
-from infill.service.client import Line
-from infill.service.engine import LONGEST_LINT_S, LONGEST_S, Asked, is_shown
-from infill.service.fallback import LadderEngine
-from infill.settings import Settings
 
 
-class RoutedEngine(LadderEngine):
-    """members: the backends that `routes` name."""
+class RoutedEngine:
+    """The `Engine` of `local` and of the backends in `router`."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        batch: int | None = None,
-        routes: Routes = NONE,
-        members: Mapping[str, Member] | None = None,
-    ) -> None:
-        super().__init__(settings, batch)
-        self.routes, self.router = routes, Router(members or {})
-        self.counts.backends = self.router.counts
+    def __init__(self, local: Engine, routes: Routes, router: Router) -> None:
+        self.local, self.routes, self.router = local, routes, router
+        local.counts.backends = router.counts
+
+    @property
+    def state(self) -> EngineState:
+        return self.local.state
+
+    @property
+    def counts(self) -> Counts:
+        return self.local.counts
+
+    @property
+    def pending(self) -> int:
+        return self.local.pending
+
+    @property
+    def usage(self) -> Usage | None:
+        return self.local.usage
+
+    def load(self) -> None:
+        self.local.load()
 
     def close(self) -> None:
         self.router.close()
-        super().close()
+        self.local.close()
 
-    def check(self, asked: Asked | None = None) -> None:
-        if asked is None or self._route(asked) == (HERE,):
-            super().check(asked)
+    async def maintain(self) -> None:
+        await self.local.maintain()
 
-    async def complete(self, asked: Asked, on_step: OnStep | None = None) -> InfillResult:
-        """As without routes; steps are told where the answer is made here."""
-        request, route = asked.request, self._route(asked)
-        assert isinstance(request, InfillRequest)
-        here = super().complete
+    def check(self, request: EngineRequest[Any]) -> None:
+        if self._route(request) == (HERE,):
+            self.local.check(request)
+
+    def tokens(self, text: str) -> list[int]:
+        return self.local.tokens(text)
+
+    def text(self, tokens: list[int]) -> str:
+        return self.local.text(tokens)
+
+    async def complete(self, request: EngineRequest[InfillRequest], on_step: OnStep | None = None) -> InfillResult:
+        """Only the local engine calls `on_step`."""
+        wanted, route = request.request, self._route(request)
         if route == (HERE,):
-            return await here(asked, on_step)
+            return await self.local.complete(request, on_step)
 
-        def there(backend: Backend, limit_s: float, line: Line) -> InfillResult:
-            return backend.complete(request, asked.priority, limit_s, line)
+        def ask(backend: Backend, limit_s: float, connection: CancellableConnection) -> InfillResult:
+            return backend.complete(wanted, request.priority, limit_s, connection)
 
-        longest_s = LONGEST_S if request.deadline_ms is None else min(LONGEST_S, request.deadline_ms / 1000)
-        deadline = time.monotonic() + longest_s
-        return await self.router.answer(route, lambda: here(asked, on_step), there, is_shown, deadline)
+        limit_s = INFILL_LIMIT_S if wanted.deadline_ms is None else min(INFILL_LIMIT_S, wanted.deadline_ms / 1000)
+        deadline = time.monotonic() + limit_s
+        return await self.router.answer(route, lambda: self.local.complete(request, on_step), ask, is_shown, deadline)
 
-    async def lint(self, asked: Asked) -> tuple[Finding, ...]:
-        request, route = asked.request, self._route(asked)
-        assert isinstance(request, LintRequest)
-        here = super().lint
+    async def lint(self, request: EngineRequest[LintRequest]) -> tuple[Finding, ...]:
+        wanted, route = request.request, self._route(request)
         if route == (HERE,):
-            return await here(asked)
+            return await self.local.lint(request)
 
-        def there(backend: Backend, limit_s: float, line: Line) -> tuple[Finding, ...]:
-            return backend.lint(request, asked.priority, limit_s, line)
+        def ask(backend: Backend, limit_s: float, connection: CancellableConnection) -> tuple[Finding, ...]:
+            return backend.lint(wanted, request.priority, limit_s, connection)
 
-        deadline = time.monotonic() + LONGEST_LINT_S
-        return await self.router.answer(route, lambda: here(asked), there, lambda _: True, deadline)
+        deadline = time.monotonic() + LINT_LIMIT_S
+        return await self.router.answer(route, lambda: self.local.lint(request), ask, lambda _: True, deadline)
 
-    def _route(self, asked: Asked) -> tuple[str, ...]:
-        return (HERE,) if asked.local or not self.routes.order else self.routes.of(task_of(asked))
+    def _route(self, request: EngineRequest[Any]) -> tuple[str, ...]:
+        return (HERE,) if request.local or not self.routes.order else self.routes.of(task_of(request))
 
 
-def task_of(asked: Asked) -> Task:
-    """What stands in the table of routes for this request."""
-    request = asked.request
-    if isinstance(request, LintRequest):
+def task_of(request: EngineRequest[Any]) -> Task:
+    """The task in the table of routes to which this request belongs."""
+    wanted = request.request
+    if isinstance(wanted, LintRequest):
         return "lint"
-    if asked.priority == "batch":
+    if request.priority == "batch":
         return "batch"
-    if not request.holes or any(hole.end > hole.start for hole in request.holes):
+    if not wanted.holes or any(hole.end > hole.start for hole in wanted.holes):
         return "edit"
-    if request.lines != "auto":
-        return "block" if request.lines == "block" else "inline"
-    language = request.language or detect(request.path, request.text.partition("\n")[0])
-    return "block" if expects_block(request.text, request.holes[0].start, language) else "inline"
+    if wanted.lines != "auto":
+        return "block" if wanted.lines == "block" else "inline"
+    language = wanted.language or detect(wanted.path, wanted.text.partition("\n")[0])
+    return "block" if expects_block(wanted.text, wanted.holes[0].start, language) else "inline"

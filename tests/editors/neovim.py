@@ -19,6 +19,8 @@ from typing import Any
 
 import pynvim
 
+from tests.editors.services import runtime_folder
+
 ROOT = Path(__file__).parents[2]
 PLUGIN = ROOT / "editors" / "nvim"
 NVIM = os.environ.get("GESSO_NVIM") or shutil.which("nvim")
@@ -118,12 +120,13 @@ def version(nvim: str | None) -> tuple[int, int]:
 
 
 def server_options(home: Path, **settings: Any) -> dict[str, Any]:
-    """Options of `setup()` that start this checkout's server, with an engine that ends with it, and let it offer all
+    """Options of `setup()` that start this checkout's server, with a service of the tests, and let it offer all
     it finds, at once."""
+    environment = {"PYTHONPATH": str(ROOT), "HOME": str(home), "GESSO_THREADS": "1"}
     return {
         "cmd": [sys.executable, "-m", "lsp"],
-        "cmd_env": {"PYTHONPATH": str(ROOT), "HOME": str(home), "GESSO_THREADS": "1"},
-        "settings": {"delayMs": 0, "minConfidence": 0, "eagerness": "eager", "engine": "own", **settings},
+        "cmd_env": {**environment, "XDG_RUNTIME_DIR": runtime_folder()},
+        "settings": {"delayMs": 0, "minConfidence": 0, "eagerness": "eager", **settings},
     }
 
 

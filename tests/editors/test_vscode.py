@@ -12,8 +12,10 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
+from infill.service.location import lock_holder
 from lsp.server import create_server
 from lsp.settings import schema
+from tests.editors.services import default_location
 from tests.editors.vscode import EXTENSION, ROOT, VSCode, build_extension, eventually, find_tools, vscode
 
 STACK = """\
@@ -117,10 +119,15 @@ def newest_reason(code: VSCode, wanted: str, typed: str) -> str:
     pytest.fail(f"the newest reason does not say: {wanted}; it says: {newest}")
 
 
-def another_process(code: VSCode, module: str, before: int) -> psutil.Process:
-    eventually(lambda: [one.pid for one in code.processes(module)] not in ([], [before]), f"another {module}")
-    (process,) = code.processes(module)
+def another_server(code: VSCode, before: int) -> psutil.Process:
+    eventually(lambda: [one.pid for one in code.servers()] not in ([], [before]), "another server")
+    (process,) = code.servers()
     return process
+
+
+def another_service(before: int | None) -> psutil.Process:
+    eventually(lambda: lock_holder(default_location()) not in (None, before), "another service")
+    return psutil.Process(lock_holder(default_location()))
 
 
 def ready_again(code: VSCode) -> None:
@@ -248,15 +255,15 @@ def test_status_and_switches(code: VSCode) -> None:
 @needs_vscode
 def test_the_server_comes_back_after_it_was_killed_and_when_told_to(code: VSCode) -> None:
     code.open("killed.py", STACK, line=9)
-    (server,) = code.processes("lsp")
+    (server,) = code.servers()
     server.kill()
     ready_again(code)
-    server = another_process(code, "lsp", server.pid)
+    server = another_server(code, server.pid)
     code.type(".it")
     ghost(code)
     code.command("Gesso: Restart the Server")
     ready_again(code)
-    another_process(code, "lsp", server.pid)
+    another_server(code, server.pid)
     code.press("Backspace")
     code.type("t")
     ghost(code)
@@ -266,19 +273,20 @@ def test_the_server_comes_back_after_it_was_killed_and_when_told_to(code: VSCode
 @needs_vscode
 def test_while_the_model_loads_it_is_said_and_typing_goes_on(code: VSCode) -> None:
     code.open("loading.py", STACK, line=9)
-    (worker,) = code.processes("infill.service.worker")
-    worker.kill()
-    worker = another_process(code, "infill.service.worker", worker.pid)
-    worker.suspend()  # a model that takes its time
+    service = another_service(None)
+    service.kill()
+    code.type(".i")  # its request starts the service again
+    service = another_service(service.pid)
+    service.suspend()  # a model that takes its time
     try:
         eventually(lambda: "The model is loading." in code.state(), "loading is said")
-        code.type(".it")
+        code.type("t")
         newest_reason(code, "still loading", "t")
         code.press("Escape")
         assert not code.ghost()
         code.saves("loading.py", STACK.replace("return self\n", "return self.it\n"))
     finally:
-        worker.resume()
+        service.resume()
     ready(code)
     code.press("Backspace")
     code.type("t")
@@ -339,7 +347,7 @@ def test_where_there_is_no_server_it_is_said_and_offered(configured: VSCode) -> 
     configured.configure({})
     eventually(lambda: "not installed" in configured.messages(), "the offer")
     assert "The server is not installed." in configured.state()
-    eventually(lambda: not configured.processes("lsp"), "the old server has ended")
+    eventually(lambda: not configured.servers(), "the old server has ended")
     configured.command("Gesso: Why Nothing?")
     answer = "Gesso cannot answer now. The server is not installed."
     eventually(lambda: answer in configured.messages(), "the reason")

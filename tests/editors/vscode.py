@@ -20,6 +20,8 @@ from typing import Any, TypeVar
 
 import psutil
 
+from tests.editors.services import runtime_folder
+
 ROOT = Path(__file__).parents[2]
 EXTENSION = ROOT / "editors" / "vscode"
 NAMED = os.environ.get("GESSO_CODE_SERVER")  # read here: no test sees variables of this kind
@@ -206,12 +208,12 @@ class VSCode:
             time.sleep(0.05)
         assert written == text
 
-    def processes(self, module: str) -> list[psutil.Process]:
-        """What this VS Code runs of Gesso: `lsp`, the server, and `infill.service.worker`, which holds the model."""
+    def servers(self) -> list[psutil.Process]:
+        """The language servers that this VS Code runs."""
         found = []
         for process in self.server.children(recursive=True):
             try:
-                if process.cmdline()[-2:] == ["-m", module]:
+                if process.cmdline()[-2:] == ["-m", "lsp"]:
                     found.append(process)
             except psutil.Error:
                 continue
@@ -236,7 +238,7 @@ def vscode(tools: Tools, place: Path, settings: Mapping[str, Any]) -> Iterator[V
     _write_settings(user / "User", SETTINGS)
     _write_settings(user / "Machine", settings)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("GESSO_", "VSCODE_"))}
-    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "XDG_RUNTIME_DIR": runtime_folder()}
     folders = os.environ["PATH"].split(os.pathsep)
     environment["PATH"] = os.pathsep.join(one for one in folders if not (Path(one) / "gesso-lsp").exists())
     environment |= {f"XDG_{kind}_HOME": str(place / kind.lower()) for kind in ("CONFIG", "DATA", "STATE")}
@@ -262,10 +264,8 @@ def vscode(tools: Tools, place: Path, settings: Mapping[str, Any]) -> Iterator[V
 
 
 def _write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
-    """With an engine that ends with its window, so that nothing outlives the test."""
     folder.mkdir(parents=True, exist_ok=True)
-    own = {"gesso.engine": "own"} if folder.name == "Machine" else {}
-    (folder / "settings.json").write_text(json.dumps({**own, **settings}))
+    (folder / "settings.json").write_text(json.dumps(dict(settings)))
 
 
 def _end(process: psutil.Process) -> None:

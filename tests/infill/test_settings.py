@@ -1,4 +1,4 @@
-"""Where each setting comes from, and what is refused."""
+"""The origin of each setting, old names, and errors for wrong values."""
 
 from pathlib import Path
 
@@ -9,14 +9,14 @@ from infill import settings
 from infill.settings import Settings, resolve
 
 
-def test_without_anything_the_defaults_stand(tmp_path: Path) -> None:
+def test_without_any_source_all_values_are_defaults(tmp_path: Path) -> None:
     resolved = resolve({}, tmp_path, {})
     assert resolved.settings == Settings()
     assert set(resolved.origins.values()) == {"default"}
     assert set(resolved.origins) == set(vars(Settings()))
 
 
-def test_each_later_place_counts_more(tmp_path: Path) -> None:
+def test_later_sources_override_earlier_ones(tmp_path: Path) -> None:
     names = ("steps", "seed", "candidates", "threads")
     settings.user_file().write_text("\n".join(f"{name} = 1" for name in names))
     project = tmp_path / "gesso.toml"
@@ -33,7 +33,7 @@ def test_each_later_place_counts_more(tmp_path: Path) -> None:
     ]
 
 
-def test_the_nearest_project_file_above_counts(tmp_path: Path) -> None:
+def test_the_nearest_project_file_is_used(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text('[tool.gesso]\nlines = "one"\nseed = 5\n')
     inner = tmp_path / "package" / "deep"
     inner.mkdir(parents=True)
@@ -45,7 +45,7 @@ def test_the_nearest_project_file_above_counts(tmp_path: Path) -> None:
     assert (resolved.settings.lines, resolved.settings.seed) == ("block", 0)
 
 
-def test_a_broken_pyproject_that_does_not_speak_of_us_stops_nobody(tmp_path: Path) -> None:
+def test_a_broken_pyproject_without_our_settings_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[tool.ruff\n")
     assert resolve({}, tmp_path, {}).settings == Settings()
     (tmp_path / "pyproject.toml").write_text("[tool.gesso\n")
@@ -57,20 +57,20 @@ def test_a_broken_pyproject_that_does_not_speak_of_us_stops_nobody(tmp_path: Pat
     ("line", "sentence"),
     [
         ("stesp = 3", "there is no setting 'stesp'; `gesso config` lists them all"),
-        ('steps = "3"', "steps is '3'; it must be a whole number from 1 to 1000 (or empty)"),
+        ('steps = "3"', 'steps is "3"; it must be a whole number from 1 to 1000 or empty'),
         ("steps = 0", "steps is 0; it must be a whole number from 1 to 1000"),
-        ("steps = true", "steps is True; it must be a whole number"),
+        ("steps = true", "steps is true; it must be a whole number"),
         ("seed = 1.5", "seed is 1.5; it must be a whole number"),
-        ('lines = "two"', "lines is 'two'; it must be one of one, block, auto"),
-        ("min_confidence = 2", "min_confidence is 2.0; it must be a number from 0 to 1"),
+        ('lines = "two"', 'lines is "two"; it must be one of one, block, auto'),
+        ("min_confidence = 2", "min_confidence is 2; it must be a number from 0 to 1"),
         ("min_confidence = nan", "it must be a number"),
         ("deadline_ms = inf", "it must be a number"),
         ("offline = 1", "offline is 1; it must be true or false"),
-        ('model = ""', "model is ''; it must be a text"),
+        ('model = ""', 'model is ""; it must be a non-empty string'),
         ("seed =", "is not valid TOML"),
     ],
 )
-def test_a_wrong_line_is_named_with_its_file(tmp_path: Path, line: str, sentence: str) -> None:
+def test_an_error_names_the_file_and_the_setting(tmp_path: Path, line: str, sentence: str) -> None:
     (tmp_path / "gesso.toml").write_text(line + "\n")
     with pytest.raises(InputError) as caught:
         resolve({}, tmp_path, {})
@@ -88,31 +88,53 @@ def test_a_wrong_line_is_named_with_its_file(tmp_path: Path, line: str, sentence
         ("GESSO_THREADS", "", "threads", 8),
     ],
 )
-def test_variables_are_read_as_what_they_set(
+def test_a_variable_is_converted_to_the_type_of_its_setting(
     tmp_path: Path, variable: str, written: str, name: str, value: object
 ) -> None:
     found = getattr(resolve({}, tmp_path, {variable: written}).settings, name)
     assert found == value and type(found) is type(value)
 
 
-def test_an_empty_variable_takes_back_what_a_file_set(tmp_path: Path) -> None:
+def test_an_empty_variable_overrides_a_file(tmp_path: Path) -> None:
     (tmp_path / "gesso.toml").write_text("steps = 4\n")
     assert resolve({}, tmp_path, {"GESSO_STEPS": ""}).settings.steps is None
 
 
-def test_a_wrong_variable_or_flag_is_wrong_use(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="GESSO_STEPS is 'many'"):
+def test_a_wrong_variable_or_flag_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match='GESSO_STEPS is "many"'):
         resolve({}, tmp_path, {"GESSO_STEPS": "many"})
     with pytest.raises(UsageError, match="--deadline-ms is 0.0"):
         resolve({"deadline_ms": 0.0}, tmp_path, {})
 
 
-def test_variables_that_are_no_settings_are_reported(tmp_path: Path) -> None:
+def test_unknown_variables_are_reported(tmp_path: Path) -> None:
     environment = {"GESSO_MODLE": "pocket", "OTHER": "x"}
     assert resolve({}, tmp_path, environment).unknown_variables == ("GESSO_MODLE",)
 
 
-def test_a_project_names_a_model_from_where_its_file_stands(tmp_path: Path) -> None:
+def test_a_models_path_is_relative_to_the_project_file(tmp_path: Path) -> None:
     (tmp_path / "gesso.toml").write_text('model = "./models/mine"\n')
     (tmp_path / "src").mkdir()
     assert resolve({}, tmp_path / "src", {}).settings.model == str(tmp_path / "models" / "mine")
+
+
+def test_an_old_name_works_with_a_notice(tmp_path: Path) -> None:
+    resolved = resolve({}, tmp_path, {"GESSO_MEANWHILE": ""})
+    assert resolved.settings.fallback_model is None and resolved.unknown_variables == ()
+    assert resolved.origins["fallback_model"] == "variable GESSO_FALLBACK_MODEL"
+    assert resolved.notices == (
+        "The setting GESSO_MEANWHILE is now called GESSO_FALLBACK_MODEL; the old name still works.",
+    )
+    (tmp_path / "gesso.toml").write_text('meanwhile = "small"\n')
+    resolved = resolve({}, tmp_path, {})
+    assert resolved.settings.fallback_model == "small"
+    assert resolved.notices == (
+        f"{tmp_path / 'gesso.toml'}: The setting meanwhile is now called fallback_model; the old name still works.",
+    )
+    resolved = resolve({"meanwhile": "other"}, tmp_path, {"GESSO_FALLBACK_MODEL": "third"})
+    assert resolved.settings.fallback_model == "other" and "--fallback-model" in resolved.notices[1]
+
+
+def test_the_new_name_overrides_the_old_one(tmp_path: Path) -> None:
+    environment = {"GESSO_MEANWHILE": "old", "GESSO_FALLBACK_MODEL": "new"}
+    assert resolve({}, tmp_path, environment).settings.fallback_model == "new"

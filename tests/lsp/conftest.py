@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from infill.service.client import stop
-from infill.service.location import all_places
+from infill.service.location import all_locations
+from infill.service.start import stop_service
 from tests.lsp.client import Client, Gone
 
 
@@ -22,8 +23,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
     yield {**kept, **own}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", str(run))
-        for place in all_places():
-            stop(place)
+        for location in all_locations():
+            stop_service(location)
 
 
 @pytest.fixture
@@ -32,6 +33,18 @@ def bare(environment: dict[str, str]) -> Iterator[Client]:
     client = Client(environment)
     yield client
     client.kill()
+
+
+@pytest.fixture
+def alone(environment: dict[str, str]) -> Iterator[Client]:
+    """The same without a service that other tests may have started."""
+    with tempfile.TemporaryDirectory(prefix="gesso-test-") as run, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", run)
+        client = Client({**environment, "XDG_RUNTIME_DIR": run})
+        yield client
+        client.kill()
+        for location in all_locations():
+            stop_service(location)
 
 
 @pytest.fixture(scope="session")

@@ -1,25 +1,28 @@
-"""A language server whose engine is the scripted worker, and that waits less for a pause in typing."""
+"""A language server with a scripted service of its own, and with a shorter pause before it lints."""
 
+import os
 import sys
+import tempfile
+from functools import partial
 from pathlib import Path
 
-from infill.settings import Settings
-from lsp import diagnostics, session
-from lsp.__main__ import main
-from lsp.engine_process import EngineProcess
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
 
-WORKER = Path(__file__).parents[1] / "infill" / "service" / "scripted_worker.py"
-
-
-class ScriptedEngine(EngineProcess):
-    def __init__(self, on_state: object) -> None:
-        super().__init__(on_state, (sys.executable, str(WORKER)))  # type: ignore[arg-type]
-
-    async def start(self, settings: Settings, shared: bool = False) -> None:
-        await super().start(settings, shared=False)
-
+from infill.service.location import all_locations  # noqa: E402
+from infill.service.start import stop_service  # noqa: E402
+from lsp import diagnostics, session  # noqa: E402
+from lsp.__main__ import main  # noqa: E402
+from lsp.engine import AsyncServiceClient  # noqa: E402
+from tests.infill.service.scripted_service import COMMAND  # noqa: E402
 
 if __name__ == "__main__":
-    session.EngineProcess = ScriptedEngine  # type: ignore[misc]
+    session.AsyncServiceClient = partial(AsyncServiceClient, command=COMMAND)  # type: ignore[misc, assignment]
     diagnostics.PAUSE_S = 0.1
-    main()
+    with tempfile.TemporaryDirectory(prefix="gesso-test-") as folder:
+        os.environ["XDG_RUNTIME_DIR"] = folder
+        try:
+            main()
+        finally:
+            for location in all_locations():
+                stop_service(location)

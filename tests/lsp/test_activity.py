@@ -11,7 +11,7 @@ from typing import Any, get_args
 import pytest
 
 from lsp.activity import LAST, Activity, Outcome, Record, Rung
-from lsp.settings import LspSettings
+from lsp.settings import LspSettings, may_hold_text
 
 SECRET = "hush_hush"
 STATUS = {"kind": "Normal", "state": "ready", "message": "", "model": "pocket", "enabled": True, "latencyMs": 41.6}
@@ -132,11 +132,7 @@ def changed_settings() -> dict[str, Any]:
         "model": f"/home/me/{SECRET}",
         "device": SECRET,
     }
-    assert {
-        field.name
-        for field in fields(LspSettings)
-        if (rule := field.metadata["rule"]).type in ("string", "array", "object") and not rule.choices
-    } == set(secrets)
+    assert {field.name for field in fields(LspSettings) if may_hold_text(field.name)} == set(secrets)
     return {field.name: secrets.get(field.name, getattr(LspSettings(), field.name)) for field in fields(LspSettings)}
 
 

@@ -1,4 +1,4 @@
-"""Settings as editors send them: what is wrong becomes its default and is told; the table makes the editors' lists."""
+"""Settings as editors send them: wrong values, removed settings, and the schema for the editors' extensions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ WRONG: dict[str, list[Any]] = {
     "lintInclude": ["style-naming", [1], None],
     "statistics": ["no"],
     "model": [1, ["pocket"]],
-    "engine": ["none", None, True],
     "device": [0],
     "threads": [0, -2, 1.5, True],
     "minConfidence": [-0.1, 1.1, math.nan, "0.5", True],
@@ -46,32 +45,32 @@ RIGHT: dict[str, list[Any]] = {
     "lintInclude": [["style-naming"], []],
     "statistics": [False],
     "model": ["26b", None],
-    "engine": ["service", "own"],
     "device": ["cuda:1"],
     "threads": [1, None],
     "minConfidence": [0, 1, 0.25, None],
 }
 
 
-def test_the_tests_know_every_setting() -> None:
+def test_every_setting_is_tested() -> None:
     assert set(WRONG) == set(RIGHT) == set(NAMES)
 
 
-def test_nothing_set_is_all_defaults() -> None:
+def test_without_settings_all_values_are_defaults() -> None:
     assert parse({}) == (LspSettings(), [])
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
-def test_a_wrong_value_becomes_its_default_and_is_told(name: str, value: Any) -> None:
+def test_a_wrong_value_becomes_the_default_with_a_message(name: str, value: Any) -> None:
     settings, problems = parse({name: value, "logLevel2": 1})
     assert settings == LspSettings()
     assert len(problems) == 2
-    assert problems[0].startswith(f"The setting gesso.{name} must be ") and problems[0].endswith(".")
-    assert problems[1] == "There is no setting gesso.logLevel2; it is ignored."
+    assert problems[0].startswith(f"The setting gesso.{name}") and problems[0].endswith(". The default is used.")
+    assert "; it must be " in problems[0]
+    assert problems[1] == "Ignoring unknown setting gesso.logLevel2."
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in RIGHT.items() for value in values])
-def test_a_right_value_is_taken(name: str, value: Any) -> None:
+def test_a_right_value_is_used(name: str, value: Any) -> None:
     settings, problems = parse({name: value})
     assert problems == []
     taken = getattr(settings, NAMES[name])
@@ -81,57 +80,76 @@ def test_a_right_value_is_taken(name: str, value: Any) -> None:
         assert taken == (tuple(value) if isinstance(value, list) else value)
 
 
-def test_one_wrong_value_leaves_the_others() -> None:
+def test_a_wrong_value_is_ignored_alone() -> None:
     settings, problems = parse({"eagerness": "frantic", "delayMs": 250})
     assert settings.delay_ms == 250 and settings.eagerness == "balanced"
-    assert problems == ["The setting gesso.eagerness must be one of calm, balanced, eager; balanced is used instead."]
+    assert problems == [
+        'The setting gesso.eagerness is "frantic"; it must be one of calm, balanced, eager. The default is used.'
+    ]
 
 
-def test_a_pattern_that_means_nothing_leaves_the_others() -> None:
+def test_a_wrong_part_of_a_value_is_named() -> None:
+    _, problems = parse({"languages": {"go": "no"}, "lintIgnore": ["wrong-name", 1], "threads": 0})
+    assert problems == [
+        'The setting gesso.languages.go is "no"; it must be true or false. The default is used.',
+        "The setting gesso.lintIgnore[1] is 1; it must be a string. The default is used.",
+        "The setting gesso.threads is 0; it must be a whole number from 1 or null. The default is used.",
+    ]
+
+
+@pytest.mark.parametrize("value", ["own", "service"])
+def test_a_removed_setting_is_reported_with_what_to_do(value: str) -> None:
+    settings, problems = parse({"engine": value, "delayMs": 250})
+    assert settings == LspSettings(delay_ms=250)
+    sentence = "Gesso always uses the shared service; remove the setting."
+    assert problems == [f"The setting gesso.engine no longer exists. {sentence}"]
+
+
+def test_an_invalid_pattern_is_ignored_alone() -> None:
     settings, problems = parse({"disabledPaths": ["!", "legal/"]})
     assert settings.disabled_paths == ("legal/",)
     assert len(problems) == 1 and "'!'" in problems[0]
 
 
-def test_the_extensions_own_settings_are_passed_over() -> None:
+def test_the_settings_of_the_extensions_are_ignored() -> None:
     assert parse({"server": {"command": ["gesso-lsp"]}, "trace": {"server": "off"}}) == (LspSettings(), [])
 
 
 @pytest.fixture
-def nobodys_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def no_user_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("MODEL", "DEVICE", "THREADS", "MIN_CONFIDENCE", "STEPS"):
         monkeypatch.delenv(f"GESSO_{name}", raising=False)
 
 
-def test_the_editor_stands_over_variables_and_those_over_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nobodys_settings: None
+def test_the_editor_overrides_variables_and_these_override_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_user_settings: None
 ) -> None:
-    (tmp_path / "gesso.toml").write_text('model = "of-the-file"\ndevice = "cpu"\nsteps = 5\nthreads = 3\n')
+    (tmp_path / "gesso.toml").write_text('model = "from-the-file"\ndevice = "cpu"\nsteps = 5\nthreads = 3\n')
     monkeypatch.setenv("GESSO_DEVICE", "cuda")
     monkeypatch.setenv("GESSO_THREADS", "2")
     settings, _ = parse({"threads": 1, "minConfidence": 1})
     resolved = settings.engine_settings(tmp_path)
-    assert (resolved.model, resolved.device, resolved.steps) == ("of-the-file", "cuda", 5)
+    assert (resolved.model, resolved.device, resolved.steps) == ("from-the-file", "cuda", 5)
     assert (resolved.threads, resolved.min_confidence) == (1, 1.0)
     assert isinstance(resolved.min_confidence, float)
 
 
-def test_a_model_in_the_workspace(tmp_path: Path, nobodys_settings: None) -> None:
+def test_a_models_path_is_relative_to_the_workspace(tmp_path: Path, no_user_settings: None) -> None:
     settings, _ = parse({"model": "./mine"})
     assert settings.engine_settings(tmp_path).model == str(tmp_path / "mine")
     settings, _ = parse({"model": "owner/name"})
     assert settings.engine_settings(tmp_path).model == "owner/name"
 
 
-def test_a_broken_settings_file_is_an_error_with_its_name(tmp_path: Path, nobodys_settings: None) -> None:
+def test_a_broken_settings_file_is_an_error_with_its_name(tmp_path: Path, no_user_settings: None) -> None:
     (tmp_path / "gesso.toml").write_text("model = ")
     with pytest.raises(InputError, match="gesso.toml"):
         LspSettings().engine_settings(tmp_path)
 
 
-def test_the_schema_says_what_parse_takes() -> None:
+def test_the_schema_describes_what_parse_accepts() -> None:
     described = schema()
     assert list(described) == [f"gesso.{name}" for name in NAMES]
     for name in NAMES:

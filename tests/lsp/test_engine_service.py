@@ -1,5 +1,4 @@
-"""The resident service as the engine of a language server: shared, killed in every phase, found again; real
-processes."""
+"""The language server's client with real services: shared, killed in every phase, restarted."""
 
 from __future__ import annotations
 
@@ -10,19 +9,21 @@ import signal
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from engine.errors import InputError
+from infill.engine_protocol import EngineState
 from infill.findings import LintRequest
 from infill.request import Hole, InfillRequest
-from infill.service import client as service
-from infill.service.location import Place, all_places, holder, place_at
+from infill.service.client import ServiceClient
+from infill.service.location import ServiceLocation, all_locations, location_at, lock_holder
+from infill.service.start import stop_service
 from infill.settings import Settings
-from lsp.engine_process import EngineLoading, EngineProcess, EngineState
+from lsp.engine import AsyncServiceClient, EngineLoading
 from tests.lsp.client import PATIENCE_S, Client
 
 CODE = "def add(one, other):\n    total = one + other\n    return \n\n\nprint(add(1, 2))\n"
@@ -40,11 +41,11 @@ def long_request(name: str) -> InfillRequest:
 
 
 class Watched:
-    """An engine in the service, and all its states."""
+    """A client and all its states."""
 
     def __init__(self) -> None:
         self.states: list[EngineState] = []
-        self.engine = EngineProcess(self.states.append)
+        self.engine = AsyncServiceClient(self.states.append)
 
     async def until(self, condition: Callable[[], object]) -> None:
         end = time.monotonic() + PATIENCE_S
@@ -53,7 +54,7 @@ class Watched:
             await asyncio.sleep(0.01)
 
     async def ready(self, **settings: Any) -> None:
-        await self.engine.start(Settings(**settings), shared=True)
+        self.engine.start(Settings(**settings))
         await self.until(lambda: self.engine.state.kind == "ready")
 
     async def complete(self, asked: InfillRequest) -> str:
@@ -67,7 +68,7 @@ async def watched() -> AsyncIterator[Watched]:
     try:
         yield one
     finally:
-        await one.engine.stop()
+        one.engine.stop()
 
 
 def run(test: Coroutine[Any, Any, None]) -> None:
@@ -76,7 +77,7 @@ def run(test: Coroutine[Any, Any, None]) -> None:
 
 @pytest.fixture(scope="module")
 def home() -> Iterator[Path]:
-    """Of the services of these tests; short enough for a socket's path."""
+    """For the sockets of these tests; short enough for a socket's path."""
     with tempfile.TemporaryDirectory(prefix="gesso-test-") as name:
         yield Path(name)
 
@@ -84,8 +85,8 @@ def home() -> Iterator[Path]:
 def _end_all(folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", str(folder))
-        for place in all_places():
-            service.stop(place)
+        for location in all_locations():
+            stop_service(location)
 
 
 @pytest.fixture(scope="module")
@@ -95,37 +96,38 @@ def shared_home(home: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def place(shared_home: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    """The usual place of a user for whom a service runs, or will."""
+def location(shared_home: Path, monkeypatch: pytest.MonkeyPatch) -> ServiceLocation:
+    """The default location of a user whose service is shared by several tests."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(shared_home))
     monkeypatch.setenv("GESSO_THREADS", "1")
-    return place_at()
+    return location_at()
 
 
 @pytest.fixture
-def own_place(home: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Place]:
-    """That of a user for whom none runs yet."""
+def own_location(
+    home: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[ServiceLocation]:
+    """The default location of a user without a service."""
     folder = home / f"own-{abs(hash(request.node.name)) % 10**8}"
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
     monkeypatch.setenv("GESSO_THREADS", "1")
-    yield place_at()
+    yield location_at()
     _end_all(folder)
 
 
-def kill(place: Place) -> int:
-    process = holder(place)
+def kill(location: ServiceLocation) -> int:
+    process = lock_holder(location)
     assert process is not None
     os.kill(process, signal.SIGKILL)
     return process
 
 
-def pending(place: Place) -> int:
-    with suppress(service.ServiceGone):
-        return service.Client(place).health().pending
-    return 0
+def pending(location: ServiceLocation) -> int:
+    health = ServiceClient(location).find()
+    return health.pending if health is not None else 0
 
 
-def test_two_editors_share_one_service_that_outlives_them(place: Place) -> None:
+def test_two_editors_share_one_service_that_outlives_them(location: ServiceLocation) -> None:
     async def test() -> None:
         async with watched() as one, watched() as other:
             await asyncio.gather(one.ready(), other.ready())
@@ -136,10 +138,10 @@ def test_two_editors_share_one_service_that_outlives_them(place: Place) -> None:
             assert finding.replacement == "first"
 
     run(test())
-    assert service.find(place) is not None
+    assert ServiceClient(location).find() is not None
 
 
-def test_an_error_of_the_request_arrives_with_its_class(place: Place) -> None:
+def test_an_error_of_a_request_arrives_with_its_class(location: ServiceLocation) -> None:
     async def test() -> None:
         async with watched() as one:
             await one.ready()
@@ -151,7 +153,7 @@ def test_an_error_of_the_request_arrives_with_its_class(place: Place) -> None:
     run(test())
 
 
-def test_the_editors_own_settings_go_with_its_requests(place: Place) -> None:
+def test_requests_carry_the_settings_of_their_editor(location: ServiceLocation) -> None:
     async def test() -> None:
         async with watched() as one:
             for least, shown in ((0.0, True), (1.0, False)):
@@ -165,24 +167,24 @@ def test_the_editors_own_settings_go_with_its_requests(place: Place) -> None:
     run(test())
 
 
-def test_cancelling_reaches_the_engine(place: Place) -> None:
+def test_cancelling_reaches_the_engine(location: ServiceLocation) -> None:
     async def test() -> None:
         async with watched() as one:
             await one.ready()
             tasks = [asyncio.ensure_future(one.engine.complete(long_request(f"total{n}"))) for n in range(3)]
             tasks.append(asyncio.ensure_future(one.engine.lint(LintRequest(CODE * 200, "python"))))  # type: ignore
-            await one.until(lambda: pending(place) == 4)
+            await one.until(lambda: pending(location) == 4)
             for task in tasks:
                 task.cancel()
             outcomes = await asyncio.gather(*tasks, return_exceptions=True)
             assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
-            await one.until(lambda: pending(place) == 0)
+            await one.until(lambda: pending(location) == 0)
             assert await one.complete(request())
 
     run(test())
 
 
-def test_what_was_cancelled_before_it_was_sent_is_never_sent(place: Place) -> None:
+def test_a_request_cancelled_before_it_was_sent_is_never_sent(location: ServiceLocation) -> None:
     async def test() -> None:
         async with watched() as one:
             await one.ready()
@@ -190,51 +192,51 @@ def test_what_was_cancelled_before_it_was_sent_is_never_sent(place: Place) -> No
                 task = asyncio.ensure_future(one.engine.complete(long_request(f"total{number}")))
                 await asyncio.sleep(0)
                 task.cancel()
-            await one.until(lambda: pending(place) == 0)
+            await one.until(lambda: pending(location) == 0)
             assert await one.complete(request())
 
     run(test())
 
 
 @pytest.mark.slow
-def test_a_service_that_dies_while_it_loads_is_started_again(own_place: Place) -> None:
+def test_a_service_that_dies_while_loading_is_restarted(own_location: ServiceLocation) -> None:
     async def test() -> None:
         async with watched() as one:
-            await one.engine.start(Settings(), shared=True)
-            await one.until(lambda: holder(own_place))
-            killed = kill(own_place)
+            one.engine.start(Settings())
+            await one.until(lambda: lock_holder(own_location))
+            killed = kill(own_location)
             with pytest.raises(EngineLoading):
                 await one.engine.complete(request())
             await one.until(lambda: one.engine.state.kind == "ready")
-            assert await one.complete(request()) and holder(own_place) != killed
+            assert await one.complete(request()) and lock_holder(own_location) != killed
 
     run(test())
 
 
 @pytest.mark.slow
-def test_what_it_did_not_answer_before_it_died_is_answered_by_the_next(own_place: Place) -> None:
+def test_pending_requests_of_a_dead_service_are_answered_by_the_next_one(own_location: ServiceLocation) -> None:
     async def test() -> None:
         async with watched() as one:
             await one.ready()
             tasks = [asyncio.ensure_future(one.complete(long_request(f"total{n}"))) for n in range(3)]
-            await one.until(lambda: pending(own_place) == 3)
-            killed = kill(own_place)
+            await one.until(lambda: pending(own_location) == 3)
+            killed = kill(own_location)
             await one.until(lambda: one.engine.state.kind == "loading")
             assert all(await asyncio.gather(*tasks))
-            assert one.engine.state.kind == "ready" and holder(own_place) not in (None, killed)
+            assert one.engine.state.kind == "ready" and lock_holder(own_location) not in (None, killed)
 
     run(test())
 
 
 @pytest.mark.slow
-def test_a_service_that_is_gone_is_started_by_the_next_request(own_place: Place) -> None:
+def test_the_next_request_restarts_a_stopped_service(own_location: ServiceLocation) -> None:
     async def test() -> None:
         async with watched() as one:
             await one.ready()
-            kill(own_place)
-            await one.until(lambda: holder(own_place) is None)
+            kill(own_location)
+            await one.until(lambda: lock_holder(own_location) is None)
             assert await one.complete(request())
-            service.stop(own_place)
+            stop_service(own_location)
             findings = await asyncio.wait_for(one.engine.lint(LintRequest("x = 1\n", "python")), PATIENCE_S)
             assert findings == ()
             assert [state.kind for state in one.states].count("failed") == 0
@@ -243,7 +245,7 @@ def test_a_service_that_is_gone_is_started_by_the_next_request(own_place: Place)
 
 
 @pytest.mark.slow
-def test_editors_with_different_models_have_a_service_each(own_place: Place, tmp_path: Path) -> None:
+def test_editors_with_different_models_use_different_services(own_location: ServiceLocation, tmp_path: Path) -> None:
     other_model = tmp_path / "other"
     other_model.symlink_to(POCKET)
 
@@ -252,8 +254,8 @@ def test_editors_with_different_models_have_a_service_each(own_place: Place, tmp
             await asyncio.gather(one.ready(), other.ready(model=str(other_model)))
             await third.ready(model=str(other_model))
             assert await one.complete(request()) == await other.complete(request()) == await third.complete(request())
-        running = [place for place in all_places() if holder(place)]
-        assert {service.Client(place).health().model for place in running} == {"pocket", str(other_model)}
+        running = [location for location in all_locations() if lock_holder(location)]
+        assert {ServiceClient(location).health().model for location in running} == {"pocket", str(other_model)}
         assert len(running) == 2
 
     run(test())
@@ -261,14 +263,14 @@ def test_editors_with_different_models_have_a_service_each(own_place: Place, tmp
 
 @pytest.mark.slow
 def test_a_model_that_was_missing_is_found_after_a_restart(
-    own_place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_location: ServiceLocation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("GESSO_MEANWHILE", "")
+    monkeypatch.setenv("GESSO_FALLBACK_MODEL", "")
     model = tmp_path / "later"
 
     async def test() -> None:
         async with watched() as one:
-            await one.engine.start(Settings(model=str(model)), shared=True)
+            one.engine.start(Settings(model=str(model)))
             await one.until(lambda: one.engine.state.kind == "failed")
             assert "later" in (one.engine.state.message or "")
             model.symlink_to(POCKET)
@@ -279,7 +281,7 @@ def test_a_model_that_was_missing_is_found_after_a_restart(
 
 
 @pytest.mark.slow
-def test_the_pocket_model_answers_in_place_of_one_that_cannot_be_loaded(own_place: Place, tmp_path: Path) -> None:
+def test_the_pocket_model_answers_for_one_that_cannot_be_loaded(own_location: ServiceLocation, tmp_path: Path) -> None:
     async def test() -> None:
         async with watched() as one:
             await one.ready(model=str(tmp_path / "nowhere"))
@@ -292,7 +294,7 @@ def test_the_pocket_model_answers_in_place_of_one_that_cannot_be_loaded(own_plac
 
 @pytest.mark.slow
 def test_twenty_servers_that_start_at_once_share_one_service(
-    own_place: Place, environment: dict[str, str], tmp_path: Path
+    own_location: ServiceLocation, environment: dict[str, str], tmp_path: Path
 ) -> None:
     own = {**environment, "XDG_RUNTIME_DIR": os.environ["XDG_RUNTIME_DIR"]}
     with ExitStack() as servers:
@@ -302,17 +304,17 @@ def test_twenty_servers_that_start_at_once_share_one_service(
             one.initialize(settings={"delayMs": 0, "minConfidence": 0})
         for one in clients:
             one.wait_until_ready(180)
-        (place,) = [place for place in all_places() if holder(place)]
+        (location,) = [one for one in all_locations() if lock_holder(one)]
         for number, one in enumerate(clients[:3]):
             uri = (tmp_path / f"{number}.py").as_uri()
             one.open(uri, CODE)
             assert one.inline(uri, 2, len("    return "), invoked=True)
-        kill(place)
+        kill(location)
         uri = (tmp_path / "after.py").as_uri()
         clients[7].open(uri, CODE)
         clients[7].request("textDocument/inlineCompletion", _inline(uri))
         clients[7].wait_until_ready()
-        assert len([place for place in all_places() if holder(place)]) == 1
+        assert len([one for one in all_locations() if lock_holder(one)]) == 1
 
 
 def _inline(uri: str) -> dict[str, Any]:

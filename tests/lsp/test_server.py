@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
+from infill.service.location import location_at, lock_holder
 from tests.lsp.client import MODERN, Client
 
 CODE = '''\
@@ -169,17 +169,17 @@ def test_settings_are_pulled_where_the_client_can_be_asked(bare: Client) -> None
     assert bare.command("gesso.status")["enabled"] is False
 
 
-def test_requests_before_the_model_is_ready_are_answered_at_once(bare: Client, tmp_path: Path) -> None:
-    bare.initialize(settings={"engine": "own"})  # a service may be ready at once
+def test_requests_before_the_model_is_ready_are_answered_at_once(alone: Client, tmp_path: Path) -> None:
+    alone.initialize()
     uri = (tmp_path / "early.py").as_uri()
-    bare.open(uri, CODE)
-    assert bare.inline(uri, LAST, CURSOR, invoked=True) == []
-    assert bare.command("gesso.whyNothing")[0]["rule"] == "model is loading"
-    bare.wait_until_ready()
-    progress = [m["params"]["value"]["kind"] for m in bare.received if m["method"] == "$/progress"]
+    alone.open(uri, CODE)
+    assert alone.inline(uri, LAST, CURSOR, invoked=True) == []
+    assert alone.command("gesso.whyNothing")[0]["rule"] == "model is loading"
+    alone.wait_until_ready()
+    progress = [m["params"]["value"]["kind"] for m in alone.received if m["method"] == "$/progress"]
     assert progress[0] == "begin" and progress[-1] == "end"
-    assert bare.inline(uri, LAST, CURSOR, invoked=True)
-    assert bare.close() == 0
+    assert alone.inline(uri, LAST, CURSOR, invoked=True)
+    assert alone.close() == 0
 
 
 def test_a_model_that_is_not_there_is_said_once_and_the_server_lives(bare: Client, tmp_path: Path) -> None:
@@ -221,32 +221,19 @@ def test_a_command_with_too_few_arguments_is_answered(shared: Client) -> None:
     assert error.value.args[0] == -32602
 
 
-def _descendants(pid: int) -> list[int]:
-    return [one.pid for one in psutil.Process(pid).children(recursive=True)]
-
-
 @pytest.mark.slow
-def test_an_engine_that_is_killed_comes_back(bare: Client, tmp_path: Path) -> None:
-    bare.initialize(settings={"delayMs": 0, "engine": "own"})
-    bare.wait_until_ready()
+def test_an_engine_that_is_killed_comes_back(alone: Client, tmp_path: Path) -> None:
+    alone.initialize(settings={"delayMs": 0})
+    alone.wait_until_ready()
     uri = (tmp_path / "killed.py").as_uri()
-    bare.open(uri, CODE)
-    os.kill(_descendants(bare.process.pid)[0], signal.SIGKILL)
-    bare.wait(lambda: bare.state() != "ready")
-    bare.wait_until_ready()
-    assert bare.inline(uri, LAST, CURSOR, invoked=True)
-
-
-@pytest.mark.slow
-def test_an_engine_of_its_own_ends_with_the_server(bare: Client) -> None:
-    bare.initialize(settings={"engine": "own"})
-    bare.wait_until_ready()
-    engine = _descendants(bare.process.pid)[0]
-    bare.kill()
-    deadline = time.monotonic() + 10
-    while Path(f"/proc/{engine}").exists() and "Z" not in Path(f"/proc/{engine}/stat").read_text().split()[2]:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    alone.open(uri, CODE)
+    killed = lock_holder(location_at())
+    assert killed is not None
+    os.kill(killed, signal.SIGKILL)
+    request = alone.start_inline(uri, LAST, CURSOR, invoked=True)
+    alone.wait(lambda: alone.state() != "ready")
+    alone.wait_until_ready()
+    assert alone.result(request)["items"]
 
 
 BAD: list[Any] = [

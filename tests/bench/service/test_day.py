@@ -10,7 +10,7 @@ from bench.service import day as bench
 from bench.service.day import Moment, day, report
 from bench.service.load import service
 from bench.speed.pocket import Source, Typing
-from infill.service.client import Client
+from infill.service.client import ServiceClient
 
 LINE = "value = compute(first, second, third)\n"
 PLACES = [Typing(Source(f"{n}.py", f"# {n}\n{LINE}", "python"), 4, 4 + len(LINE) - 1, 8) for n in range(3)]
@@ -29,9 +29,9 @@ def test_a_short_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "LINT_EVERY", 4)
     monkeypatch.setattr(bench, "HANG_UP_EVERY", 100)
     seen: list[Moment] = []
-    with service(tmp_path, "s", "pocket", None) as place:
-        day(place, PLACES, 12, 8, 1, seen)
-        counts = Client(place).metrics()
+    with service(tmp_path, "s", "pocket", None) as location:
+        day(location, PLACES, 12, 8, 1, seen)
+        counts = ServiceClient(location).metrics()
     assert [one.requests for one in seen] == [0, 8, 12]
     assert all(one.memory_mib > 50 and one.threads > 1 for one in seen) and seen[-1].kept_mib > 0
     assert sum(int(line.split()[1]) for line in counts.splitlines() if line.startswith("gesso_requests_total")) == 15

@@ -1,4 +1,4 @@
-"""The APIs as clients meet them, in this process with a tiny model: shapes, limits, who is refused."""
+"""The APIs as clients use them, in this process with a tiny model: shapes, limits, refusals."""
 
 from __future__ import annotations
 
@@ -17,22 +17,18 @@ from starlette.testclient import TestClient
 
 from engine.scheduling.request import Order
 from engine.scheduling.scheduler import Scheduler
-from infill.api.schema import POSTS
-from infill.api.values import (
-    LINT,
-    findings_from_json,
-    lint_request_from_json,
-    lint_request_to_json,
-    result_from_json,
-)
+from infill.api.paths import GETS, POSTS
+from infill.api.values import LintBody, findings_from_json, lint_request_to_json, result_from_json
+from infill.engine_protocol import EngineState
 from infill.findings import LintRequest
 from infill.lint.evidence import Bar, Bars
 from infill.lint.linter import Linter
 from infill.request import Neighbour
 from infill.service.app import make_app
-from infill.service.engine import CLIENTS, ServiceEngine, State
-from infill.service.guard import LARGEST, Activity, Guard
+from infill.service.guard import MAX_BODY, Activity, Guard
+from infill.service.model_engine import MAX_CLIENTS, ModelEngine
 from infill.settings import Settings
+from infill.validation import structure
 from tests.infill.fakes import tiny_completer
 
 torch.set_num_threads(1)
@@ -57,14 +53,14 @@ LLAMA_VIM: dict[str, Any] = {
 }
 
 
-class ReadyEngine(ServiceEngine):
-    """One whose model is tiny and loaded."""
+class ReadyEngine(ModelEngine):
+    """A service engine with a loaded tiny model."""
 
     def __init__(self) -> None:
         super().__init__(Settings(model="tiny"))
         self._model = tiny_completer().model
         self.scheduler = Scheduler(self._model.denoiser)
-        self.state = State("ready", "tiny")
+        self.state = EngineState("ready", "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +76,7 @@ def api(engine: ReadyEngine) -> TestClient:
 
 
 def events(text: str) -> list[tuple[str, Any]]:
-    """Names and data of a stream."""
+    """The names and data of the events in a stream."""
     found = []
     for block in text.strip().split("\n\n"):
         lines = dict(line.split(": ", 1) for line in block.splitlines())
@@ -94,10 +90,10 @@ def infill_body(**more: Any) -> dict[str, Any]:
     return {"text": PREFIX + SUFFIX, "holes": [{"start": at, "end": at}], "language": "python", **more}
 
 
-# our own
+# Gesso
 
 
-def test_an_infill_is_answered_with_all_that_is_known(api: TestClient) -> None:
+def test_an_infill_returns_the_whole_result(api: TestClient) -> None:
     response = api.post("/v1/infill", json=infill_body(candidates=2, caution=0))
     assert response.status_code == 200
     result = result_from_json(response.json())
@@ -123,19 +119,23 @@ def test_an_error_in_a_stream_is_an_event(api: TestClient) -> None:
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        ({"text": 3}, "text must be a text"),
-        ({"text": None}, "text is missing"),
-        ({"holes": []}, r"holes must be a list of 1 to 64"),
+        ({"text": 3}, "^body.text is 3; it must be a string"),
+        ({"text": None}, "text is null"),
+        ({"holes": []}, r"holes is \[\]; it must be a list of 1 to 64"),
         ({"holes": [{"start": 0}]}, r"holes\[0\].end is missing"),
         ({"holes": [{"start": 0, "end": True}]}, "whole number"),
         ({"lines": "two"}, "one of one, block, auto"),
         ({"candidates": 33}, "from 1 to 32"),
-        ({"deadline_ms": float("nan")}, "deadline_ms must be a number"),
+        ({"deadline_ms": float("nan")}, "deadline_ms is NaN; it must be a number"),
         ({"neighbours": [{"path": "/etc/passwd"}]}, "text is missing"),
-        ({"text": "\ud800"}, "half a character"),
+        ({"text": "\ud800"}, "text contains half of a character"),
+        ({"lines": "\ud800"}, "one of one, block, auto"),
+        ({"neighbours": "ab"}, "must be a list"),
+        ({"seed": 2**63}, "seed is 9223372036854775808; it must be"),
+        ({"caution": 10**400}, "caution is 1000"),
     ],
 )
-def test_a_field_that_is_wrong_is_named(api: TestClient, change: dict[str, Any], word: str) -> None:
+def test_an_error_names_the_wrong_field(api: TestClient, change: dict[str, Any], word: str) -> None:
     content = json.dumps(infill_body() | change)
     response = api.post("/v1/infill", content=content, headers={"Content-Type": "application/json"})
     assert response.status_code == 400
@@ -143,7 +143,7 @@ def test_a_field_that_is_wrong_is_named(api: TestClient, change: dict[str, Any],
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b"[" * 100_000, b'"text"'])
-def test_what_is_no_json_object_is_refused(api: TestClient, content: bytes) -> None:
+def test_a_body_that_is_not_a_json_object_is_refused(api: TestClient, content: bytes) -> None:
     response = api.post("/v1/infill", content=content, headers={"Content-Type": "application/json"})
     assert response.status_code == 400 and "JSON" in response.json()["error"]["message"]
 
@@ -153,13 +153,13 @@ def test_what_is_no_json_object_is_refused(api: TestClient, content: bytes) -> N
 
 @pytest.fixture
 def barred(engine: ReadyEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model that takes every misspelled word for wrong."""
+    """A model that reports every misspelled word."""
     bars = {"misspelled": Bar({}, intercept=1.0, least=0.0)}
     monkeypatch.setattr(engine, "_bars", Bars(bars, frozenset({"python"})))
     monkeypatch.setattr("infill.lint.likelihood.FIRST_LOOK", -1e9)
 
 
-def test_findings_are_those_of_a_linter(engine: ReadyEngine, api: TestClient, barred: None) -> None:
+def test_the_findings_equal_those_of_a_linter(engine: ReadyEngine, api: TestClient, barred: None) -> None:
     text = "first = 1\nsecond = frist + 1\nprint(first, second)\n"
     (mine,) = Linter(tiny_completer(), engine._bars).lint(LintRequest(text, "python"))
     assert mine.replacement == "first"
@@ -170,26 +170,26 @@ def test_findings_are_those_of_a_linter(engine: ReadyEngine, api: TestClient, ba
     assert api.post("/v1/lint", json=body | {"off": ["misspelled"]}).json() == {"findings": []}
 
 
-def test_a_lint_that_cannot_be_used_is_refused(api: TestClient, barred: None) -> None:
+def test_an_invalid_lint_request_is_refused(api: TestClient, barred: None) -> None:
     for change in ({"ranges": [{"start": 0, "end": 99}]}, {"ranges": [{"start": 2, "end": 1}]}, {"text": None}):
         answer = api.post("/v1/lint", json={"text": "x = 1\n", "language": "python"} | change)
         assert answer.status_code == 400, answer.text
 
 
-def test_a_lint_request_is_the_same_on_the_other_side() -> None:
+def test_a_lint_request_survives_json() -> None:
     asked = LintRequest("x\n", "go", "x.go", ((0, 1),), (Neighbour("y.go", "y"),), frozenset({"b", "a"}))
     sent = json.loads(json.dumps(lint_request_to_json(asked)))
-    assert lint_request_from_json(LINT.read(sent, "The request")) == asked
+    assert structure(LintBody, sent, "body").request() == asked
 
 
-def test_a_lint_that_takes_too_long_says_so(api: TestClient, barred: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("infill.service.engine.LONGEST_LINT_S", 0.0)
+def test_a_lint_that_takes_too_long_is_busy(api: TestClient, barred: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infill.service.model_engine.LINT_LIMIT_S", 0.0)
     answer = api.post("/v1/lint", json={"text": "count = 1\nprint(cuont)\n", "language": "python"})
     assert answer.status_code == 429
 
 
-def test_who_types_what_a_draft_said_gets_the_rest_with_fewer_passes(engine: ReadyEngine, api: TestClient) -> None:
-    """Each request has a completer of its own; what the client's last draft said goes from one to the next."""
+def test_typing_along_a_draft_needs_fewer_passes(engine: ReadyEngine, api: TestClient) -> None:
+    """Each request has its own completer; the client's last draft is passed on to the next one."""
     assert engine.scheduler is not None
 
     def calls(client: str) -> int:
@@ -200,13 +200,13 @@ def test_who_types_what_a_draft_said_gets_the_rest_with_fewer_passes(engine: Rea
 
     first = calls("typist")
     assert calls("typist") < first and calls("another") == first
-    engine._written.clear()
-    for number in range(CLIENTS + 3):
-        engine._remember(str(number), "x")
-    assert len(engine._written) == CLIENTS and "2" not in engine._written and "3" in engine._written
+    engine._drafts.clear()
+    for number in range(MAX_CLIENTS + 3):
+        engine._remember_draft(str(number), "x")
+    assert len(engine._drafts) == MAX_CLIENTS and "2" not in engine._drafts and "3" in engine._drafts
 
 
-def test_settings_that_come_with_a_request_stand_for_it_alone(api: TestClient) -> None:
+def test_settings_in_a_request_apply_to_it_alone(api: TestClient) -> None:
     body = infill_body(caution=1)
     (sure,) = api.post("/v1/infill", json=body | {"min_confidence": 1.0}).json()["completions"]
     assert not sure["shown"]
@@ -234,7 +234,7 @@ def test_the_openai_package_completes_with_a_suffix(engine: ReadyEngine, api: Te
         client.completions.create(model="gesso", prompt=PREFIX, max_tokens=-1)
 
 
-def test_a_stop_and_a_limit_cut_the_text(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stops_and_the_token_limit_cut_the_text(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("infill.complete.completion.first_refusal", lambda context: None)
     body = {"prompt": [PREFIX], "suffix": SUFFIX, "echo": True}
     text = api.post("/v1/completions", json=body).json()["choices"][0]["text"].removeprefix(PREFIX)
@@ -260,7 +260,7 @@ def test_continue_reads_deltas_and_minuet_reads_texts(api: TestClient, monkeypat
 # llama.cpp
 
 
-def test_llama_vim_gets_the_fields_that_it_asks_for(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_llama_vim_gets_the_requested_fields(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("infill.complete.completion.first_refusal", lambda context: None)
     answer = api.post("/infill", json=LLAMA_VIM).json()
     assert set(answer) == {"content", "timings/prompt_n", "timings/predicted_ms", "truncated", "tokens_cached"}
@@ -290,14 +290,14 @@ def test_the_line_before_the_cursor_follows_the_prefix(engine: ReadyEngine, api:
     assert request.text[: request.holes[0].start].endswith("return ") and request.neighbours[0].path == "other.py"
 
 
-def test_a_request_that_only_warms_costs_nothing(engine: ReadyEngine, api: TestClient) -> None:
+def test_a_warm_up_request_does_not_run_the_model(engine: ReadyEngine, api: TestClient) -> None:
     assert engine.scheduler is not None
     calls = engine.scheduler.load.calls
     assert api.post("/infill", json=LLAMA_VIM | {"n_predict": 0}).json()["content"] == ""
     assert engine.scheduler.load.calls == calls
 
 
-# who is refused
+# refusals
 
 
 @pytest.mark.parametrize("header", [{"Origin": "null"}, {"Origin": "http://x"}, {"Sec-Fetch-Site": "cross-site"}])
@@ -307,14 +307,14 @@ def test_web_pages_are_refused(api: TestClient, header: dict[str, str]) -> None:
 
 
 def test_on_tcp_the_host_must_be_this_machine(engine: ReadyEngine) -> None:
-    api = TestClient(Guard(make_app(engine), Activity(), hosts=True))
+    api = TestClient(Guard(make_app(engine), Activity(), check_host=True))
     for host in ("127.0.0.1:8012", "localhost", "[::1]:8012"):
         assert api.get("/health", headers={"Host": host}).status_code == 200
     for host in ("evil.example", "127.0.0.1.evil.example", "", "localhost.", "[::1].evil"):
         assert api.get("/health", headers={"Host": host}).status_code == 403
 
 
-def test_the_token_is_asked_for_everywhere(engine: ReadyEngine) -> None:
+def test_every_path_needs_the_token(engine: ReadyEngine) -> None:
     api = TestClient(Guard(make_app(engine), Activity(), token="0123456789abcdef"))
     for path in ("/health", "/docs", "/metrics", "/none"):
         assert api.get(path).status_code == 401
@@ -324,19 +324,19 @@ def test_the_token_is_asked_for_everywhere(engine: ReadyEngine) -> None:
     assert api.post("/v1/infill", json=infill_body(), headers=right).status_code == 200
 
 
-def test_a_body_is_json_and_not_too_large(api: TestClient) -> None:
+def test_a_body_must_be_json_and_not_too_large(api: TestClient) -> None:
     assert api.post("/v1/infill", content=b"{}", headers={"Content-Type": "text/plain"}).status_code == 415
-    assert api.post("/v1/infill", json=infill_body(client="x" * LARGEST)).status_code == 413
+    assert api.post("/v1/infill", json=infill_body(client="x" * MAX_BODY)).status_code == 413
 
     def pieces() -> Iterator[bytes]:
-        for _ in range(LARGEST // 2**16 + 2):
+        for _ in range(MAX_BODY // 2**16 + 2):
             yield b" " * 2**16
 
     chunked = api.post("/v1/infill", content=pieces(), headers={"Content-Type": "application/json"})
     assert chunked.status_code == 413
 
 
-def test_a_body_that_does_not_arrive_is_not_waited_for(engine: ReadyEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_a_body_times_out(engine: ReadyEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("infill.service.guard.READ_S", 0.01)
     activity, sent = Activity(), []
 
@@ -352,7 +352,7 @@ def test_a_body_that_does_not_arrive_is_not_waited_for(engine: ReadyEngine, monk
     assert sent[0]["status"] == 408 and activity.busy == 0
 
 
-def test_a_client_that_does_not_read_is_given_up(engine: ReadyEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sending_to_a_client_that_does_not_read_times_out(engine: ReadyEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("infill.service.guard.SEND_S", 0.01)
     activity = Activity()
 
@@ -364,7 +364,7 @@ def test_a_client_that_does_not_read_is_given_up(engine: ReadyEngine, monkeypatc
 
     scope = {"type": "http", "method": "POST", "path": "/v1/infill", "query_string": b"", "http_version": "1.1"}
     scope |= {"headers": [(b"content-type", b"application/json")], "asgi": {"spec_version": "2.4"}}
-    with pytest.raises(Exception):  # noqa: B017 - what the server is told is that the answer failed
+    with pytest.raises(Exception):  # noqa: B017 - the server only learns that the response failed
         asyncio.run(asyncio.wait_for(Guard(make_app(engine), activity)(scope, nothing_more, stuck), 20))
     assert engine.pending == 0 and activity.busy == 0
 
@@ -372,8 +372,8 @@ def test_a_client_that_does_not_read_is_given_up(engine: ReadyEngine, monkeypatc
 # states
 
 
-def test_while_the_model_loads_the_answer_is_loading(engine: ReadyEngine, api: TestClient) -> None:
-    state, engine.state = engine.state, State("loading", "tiny", 3, 10)
+def test_while_the_model_loads_requests_are_refused(engine: ReadyEngine, api: TestClient) -> None:
+    state, engine.state = engine.state, EngineState("loading", "tiny", 3, 10)
     try:
         health = api.get("/health")
         assert health.status_code == 503 and health.json()["status"] == "loading"
@@ -387,7 +387,7 @@ def test_while_the_model_loads_the_answer_is_loading(engine: ReadyEngine, api: T
         engine.state = state
 
 
-def test_what_no_turn_comes_for_before_its_deadline_is_told_to_come_again(engine: ReadyEngine, api: TestClient) -> None:
+def test_a_request_without_a_turn_before_its_deadline_is_busy(engine: ReadyEngine, api: TestClient) -> None:
     running, release = threading.Event(), threading.Event()
 
     def hold(_: object) -> None:
@@ -402,7 +402,7 @@ def test_what_no_turn_comes_for_before_its_deadline_is_told_to_come_again(engine
     assert answer.status_code == 429 and "deadline" in answer.json()["error"]["message"]
 
 
-def test_what_no_memory_is_left_for_is_told_in_a_sentence(
+def test_running_out_of_memory_is_reported_in_a_sentence(
     engine: ReadyEngine, api: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert engine.scheduler is not None
@@ -417,7 +417,7 @@ def test_what_no_memory_is_left_for_is_told_in_a_sentence(
     assert api.post("/v1/infill", json=infill_body()).status_code == 200 and engine.pending == 0
 
 
-def test_metrics_count_and_say_nothing_of_the_code(api: TestClient) -> None:
+def test_metrics_count_requests_and_contain_no_code(api: TestClient) -> None:
     api.post("/v1/infill", json=infill_body(path="secret.py", client="secret", priority="lint"))
     text = api.get("/metrics").text
     assert 'gesso_requests_total{priority="lint",outcome=' in text and "gesso_passes_total" in text
@@ -426,16 +426,19 @@ def test_metrics_count_and_say_nothing_of_the_code(api: TestClient) -> None:
         assert line.startswith("#") or (line.startswith("gesso_") and float(line.rsplit(" ", 1)[1]) >= 0)
 
 
-def test_the_description_names_every_post_and_its_page_has_no_script(api: TestClient) -> None:
+def test_the_description_names_every_path_and_its_page_has_no_script(api: TestClient) -> None:
     described = api.get("/openapi.json").json()
-    assert {path for path, methods in described["paths"].items() if "post" in methods} == set(POSTS)
+    for table, method in ((POSTS, "post"), (GETS, "get")):
+        paths = [one.path for one in table]
+        assert [path for path, methods in described["paths"].items() if method in methods] == paths
+        assert all(getattr(api, method)(path).status_code not in (404, 405) for path in paths)
     page = api.get("/docs").text
-    assert all(path in page for path in POSTS) and "<script" not in page
+    assert all(one.path in page for one in POSTS) and "<script" not in page
     assert api.get("/v1/infill").status_code == 405 and api.get("/none").status_code == 404
 
 
 def _openai(engine: ReadyEngine) -> openai.OpenAI:
-    """The package as it is, over a transport that ends in this process."""
+    """The real package, over a transport that ends in this process."""
     transport = TestClient(Guard(make_app(engine), Activity()), base_url="http://localhost")._transport
     own = httpx2.Client(transport=transport, base_url="http://localhost/v1")
     return openai.OpenAI(api_key="none", base_url="http://localhost/v1", http_client=own, max_retries=0)

@@ -1,4 +1,4 @@
-"""Servers for tests of backends: HTTP in a thread, answers by a script, and all that was asked is kept."""
+"""HTTP servers for tests of backends, on threads: scripted responses, and a record of the requests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Says = Callable[[str, dict[str, Any]], Any]
 
 
 class Refusal(Exception):
-    """What the server answers in place of 200."""
+    """The server responds with this status instead of 200."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -21,7 +21,7 @@ class Refusal(Exception):
 
 
 class JsonServer:
-    """says(path, body): the answer as JSON, or bytes as they are; may raise Refusal. connections: made so far."""
+    """says(path, body): the response, as JSON unless it is bytes; may raise Refusal. connections: opened so far."""
 
     def __init__(self, says: Says) -> None:
         self.says, self.bodies, self.heads = says, list[dict[str, Any]](), list[dict[str, str]]()

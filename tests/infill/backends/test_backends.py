@@ -13,18 +13,18 @@ from typing import Any
 import pytest
 
 from engine.errors import Cancelled, InputError
-from infill.backends.autoregressive import Asking, AutoregressiveBackend
+from infill.backends.autoregressive import AutoregressiveBackend, CompletionOptions
 from infill.backends.backend import Backend, BackendDown, BackendRefused
 from infill.backends.build import members
 from infill.backends.gesso import GessoBackend
 from infill.backends.remote import Address, Remote
-from infill.backends.vllm import Served, VllmBackend
+from infill.backends.routes import BackendSettings, Routes
+from infill.backends.vllm import ServedModel, VllmBackend
+from infill.connection import CancellableConnection
 from infill.findings import LintRequest
 from infill.prompts.chat import ChatPrompt
 from infill.prompts.text_tokens import TextTokens
 from infill.request import InfillRequest, InfillResult
-from infill.routes import BackendSettings, Routes
-from infill.service.client import Line
 from tests.infill.backends.servers import JsonServer, Refusal, serving
 from tests.infill.fakes import chat_tokenizer, request
 
@@ -32,8 +32,10 @@ FUNCTION = "def add(one, other):\n    total = one + other\n    return §\n\n\npr
 TURN_END = 106
 
 
-def ask(backend: Backend, asked: InfillRequest, timeout_s: float = 20.0, line: Line | None = None) -> InfillResult:
-    return backend.complete(asked, "inline", timeout_s, line or Line())
+def ask(
+    backend: Backend, asked: InfillRequest, timeout_s: float = 20.0, connection: CancellableConnection | None = None
+) -> InfillResult:
+    return backend.complete(asked, "inline", timeout_s, connection or CancellableConnection())
 
 
 def text_of(result: InfillResult) -> str:
@@ -63,7 +65,7 @@ def coder() -> Iterator[Callable[..., tuple[JsonServer, AutoregressiveBackend]]]
     def make(*texts: str, scores: list[float] | None = None, **asking: Any) -> tuple[JsonServer, AutoregressiveBackend]:
         made.append(JsonServer(says_text(*texts, scores=scores)))
         remote = Remote("coder", Address(made[-1].url, token="0123456789abcdef"))
-        return made[-1], AutoregressiveBackend("coder", remote, Asking("m", **asking))
+        return made[-1], AutoregressiveBackend("coder", remote, CompletionOptions("m", **asking))
 
     yield make
     for server in made:
@@ -96,7 +98,7 @@ def test_its_text_is_cut_to_the_line(coder: Any, said: str, wanted: str) -> None
     assert text_of(ask(coder(said)[1], request(FUNCTION, lines="one"))) == wanted
 
 
-def test_its_text_is_cut_to_the_block_and_less_what_follows(coder: Any) -> None:
+def test_its_text_is_cut_to_the_block_and_without_what_follows(coder: Any) -> None:
     block = "for one in range(3):\n        print(one)\n"
     asked = request("def show():\n    §\n\n\nprint(show())\n", lines="block")
     for said in (block + "\n\nprint(show())\n", block + "\ndef other():\n    pass\n"):
@@ -118,7 +120,7 @@ def test_its_probabilities_are_the_confidence(coder: Any) -> None:
     assert "logprobs" not in server.bodies[0]
 
 
-def test_further_candidates_are_sampled_and_the_same_ones_are_one(coder: Any) -> None:
+def test_further_candidates_are_sampled_and_duplicates_are_removed(coder: Any) -> None:
     server, backend = coder("total", "one + other", "total")
     (completion,) = ask(backend, request(FUNCTION, candidates=3)).completions
     assert {one.text for one in completion.candidates} == {"total", "one + other"}
@@ -162,14 +164,14 @@ class FakeVllm:
         )
         if not fine:
             raise Refusal(400, "vLLM refuses this")
-        written = [*self.tokens.encode(self.text), TURN_END]
+        generated = [*self.tokens.encode(self.text), TURN_END]
         holes = [column for column in range(width) if column not in pins]
         self.lengths.append(len(holes))
         answer = [(token + 1) % size for token in seed]  # pins hold on the input only
         for place, column in enumerate(holes):
-            answer[column] = written[place] if place < len(written) else seed[column]
-        fits = -0.05 if len(holes) >= len(written) else -3.0
-        scores = [fits if column in holes[: len(written)] else -0.5 for column in range(width)]
+            answer[column] = generated[place] if place < len(generated) else seed[column]
+        fits = -0.05 if len(holes) >= len(generated) else -3.0
+        scores = [fits if column in holes[: len(generated)] else -0.5 for column in range(width)]
         return {"choices": [{"text": "", "token_ids": answer, "logprobs": {"token_logprobs": scores}}]}
 
 
@@ -179,10 +181,10 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> TextTokens:
 
 
 def vllm(server: JsonServer, chat: TextTokens) -> VllmBackend:
-    return VllmBackend("big", Remote("big", Address(server.url)), lambda: ChatPrompt(chat), Served("m"))
+    return VllmBackend("big", Remote("big", Address(server.url)), lambda: ChatPrompt(chat), ServedModel("m"))
 
 
-def test_a_canvas_is_pinned_measured_spliced_and_cut_at_the_end_of_the_answer(chat: TextTokens) -> None:
+def test_a_canvas_is_pinned_probed_spliced_and_cut_at_the_end_of_the_turn(chat: TextTokens) -> None:
     fake = FakeVllm(chat, "total + 1")
     with serving(fake) as server:
         result = ask(vllm(server, chat), request(FUNCTION))
@@ -195,7 +197,7 @@ def test_a_canvas_is_pinned_measured_spliced_and_cut_at_the_end_of_the_answer(ch
     assert [body["vllm_xargs"]["diffusion_max_steps"] for body in server.bodies].count(48) == 2
 
 
-def test_what_was_typed_of_a_token_is_pinned(chat: TextTokens) -> None:
+def test_the_typed_part_of_a_token_is_pinned(chat: TextTokens) -> None:
     """`re` may be the beginning of `ret`, which the tokenizer has: the canvas may not say what it pleases there."""
     fake = FakeVllm(chat, "sult")
     with serving(fake) as server:
@@ -203,12 +205,12 @@ def test_what_was_typed_of_a_token_is_pinned(chat: TextTokens) -> None:
     assert text_of(result) == "sult"
 
 
-def test_a_lines_hole_ends_at_a_line_break(chat: TextTokens) -> None:
+def test_a_one_line_hole_ends_at_a_line_break(chat: TextTokens) -> None:
     with serving(FakeVllm(chat, "total\n    more")) as server:
         assert text_of(ask(vllm(server, chat), request(FUNCTION, lines="one"))) == "total"
 
 
-def test_the_same_seed_asks_the_same(chat: TextTokens) -> None:
+def test_the_same_seed_sends_the_same_requests(chat: TextTokens) -> None:
     with serving(FakeVllm(chat, "total")) as server:
         for seed in (0, 0, 1):
             ask(vllm(server, chat), request(FUNCTION, seed=seed))
@@ -226,16 +228,16 @@ def test_the_same_seed_asks_the_same(chat: TextTokens) -> None:
         [],
     ],
 )
-def test_a_server_that_is_no_such_vllm_is_told(chat: TextTokens, answer: Any) -> None:
-    with serving(lambda path, body: answer) as server, pytest.raises(BackendRefused, match="no vLLM"):
+def test_a_server_that_is_not_vllm_is_reported(chat: TextTokens, answer: Any) -> None:
+    with serving(lambda path, body: answer) as server, pytest.raises(BackendRefused, match="not vLLM"):
         ask(vllm(server, chat), request(FUNCTION))
 
 
 def test_servers_that_only_complete_do_not_lint(coder: Any, chat: TextTokens) -> None:
     server, backend = coder("x")
     for one in (backend, vllm(server, chat)):
-        with pytest.raises(BackendRefused, match="completes only"):
-            one.lint(LintRequest("x"), "lint", 1.0, Line())
+        with pytest.raises(BackendRefused, match="cannot lint"):
+            one.lint(LintRequest("x"), "lint", 1.0, CancellableConnection())
     with pytest.raises(BackendRefused, match="one hole"):
         ask(vllm(server, chat), request("a = §\nb = §\n"))
 
@@ -243,7 +245,7 @@ def test_servers_that_only_complete_do_not_lint(coder: Any, chat: TextTokens) ->
 # the way there
 
 
-def test_a_connection_is_kept_and_replaced_where_the_server_closed_it(coder: Any) -> None:
+def test_a_connection_is_kept_and_replaced_if_the_server_closed_it(coder: Any) -> None:
     server, backend = coder("total")
     for _ in range(3):
         ask(backend, request(FUNCTION))
@@ -260,27 +262,27 @@ def test_a_connection_is_kept_and_replaced_where_the_server_closed_it(coder: Any
         (Refusal(401, "no"), BackendRefused, "401"),
         (Refusal(400, "no such model"), InputError, "no such model"),
         (b"<html>", BackendRefused, "status 200"),
-        ({"choices": [{}]}, BackendRefused, "not OpenAI"),
-        ({"choices": 3}, BackendRefused, "not OpenAI"),
+        ({"choices": [{}]}, BackendRefused, "not return OpenAI"),
+        ({"choices": 3}, BackendRefused, "not return OpenAI"),
     ],
 )
-def test_bad_answers_are_told(says: Any, error: type[Exception], word: str) -> None:
+def test_invalid_responses_are_reported(says: Any, error: type[Exception], word: str) -> None:
     def answer(path: str, body: dict[str, Any]) -> Any:
         if isinstance(says, Refusal):
             raise says
         return says
 
     with serving(answer) as server:
-        backend = AutoregressiveBackend("coder", Remote("coder", Address(server.url)), Asking("m"))
+        backend = AutoregressiveBackend("coder", Remote("coder", Address(server.url)), CompletionOptions("m"))
         with pytest.raises(error, match=word):
             ask(backend, request(FUNCTION))
 
 
-def test_one_that_is_not_there_or_late_is_down() -> None:
+def test_an_absent_or_late_backend_is_down() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
-        backend = AutoregressiveBackend("coder", Remote("coder", Address(url)), Asking("m"))
+        backend = AutoregressiveBackend("coder", Remote("coder", Address(url)), CompletionOptions("m"))
         with pytest.raises(BackendDown, match="cannot be reached"):
             ask(backend, request(FUNCTION))
         taken.listen()
@@ -288,7 +290,7 @@ def test_one_that_is_not_there_or_late_is_down() -> None:
             ask(backend, request(FUNCTION), timeout_s=0.2)
 
 
-def test_an_answer_that_trickles_is_late() -> None:
+def test_a_response_that_trickles_is_late() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def trickle() -> None:
@@ -304,12 +306,12 @@ def test_an_answer_that_trickles_is_late() -> None:
 
         threading.Thread(target=trickle, daemon=True).start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-        backend = AutoregressiveBackend("coder", Remote("coder", Address(url)), Asking("m"))
+        backend = AutoregressiveBackend("coder", Remote("coder", Address(url)), CompletionOptions("m"))
         with pytest.raises(BackendDown, match="did not answer"):
             ask(backend, request(FUNCTION), timeout_s=0.3)
 
 
-def test_hanging_up_ends_the_request_there() -> None:
+def test_cancelling_closes_the_connection_to_the_server() -> None:
     begun, gone = threading.Event(), threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -324,28 +326,30 @@ def test_hanging_up_ends_the_request_there() -> None:
 
         threading.Thread(target=serve, daemon=True).start()
         remote = Remote("coder", Address(f"http://127.0.0.1:{listener.getsockname()[1]}/v1"))
-        line = Line()
-        threading.Thread(target=lambda: (begun.wait(10), line.hang_up()), daemon=True).start()
+        connection = CancellableConnection()
+        threading.Thread(target=lambda: (begun.wait(10), connection.cancel()), daemon=True).start()
         with pytest.raises(Cancelled):
-            ask(AutoregressiveBackend("coder", remote, Asking("m")), request(FUNCTION), line=line)
+            ask(
+                AutoregressiveBackend("coder", remote, CompletionOptions("m")), request(FUNCTION), connection=connection
+            )
         assert gone.wait(10)
 
 
-def test_an_answer_of_something_else_is_no_services(coder: Any) -> None:
+def test_another_kind_of_server_is_not_a_gesso_service(coder: Any) -> None:
     server, _ = coder("x")
     server.says = lambda path, body: {"completions": 3}
     backend = GessoBackend("team", Remote("team", Address(server.url.removesuffix("/v1"))))
-    with pytest.raises(BackendRefused, match="no Gesso service"):
+    with pytest.raises(BackendRefused, match="not a Gesso service"):
         ask(backend, request(FUNCTION))
     assert server.bodies[0]["local"] is True
-    with pytest.raises(BackendRefused, match="no Gesso service"):
-        backend.lint(LintRequest("x"), "lint", 5.0, Line())
+    with pytest.raises(BackendRefused, match="not a Gesso service"):
+        backend.lint(LintRequest("x"), "lint", 5.0, CancellableConnection())
 
 
 # settings
 
 
-def test_backends_are_made_from_their_settings(tmp_path: Path) -> None:
+def test_backends_are_built_from_their_settings(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("0123456789abcdef\n")
     made = members(
@@ -370,11 +374,11 @@ def test_backends_are_made_from_their_settings(tmp_path: Path) -> None:
         ({"url": "team.example:8012"}, "write an address"),
         ({"url": "https://team.example:99999"}, "write an address"),
         ({"url": "file:///etc/passwd"}, "write an address"),
-        ({"url": "https://team.example", "token_file": "nowhere"}, "not there"),
+        ({"url": "https://team.example", "token_file": "nowhere"}, "does not exist"),
         ({"url": "https://team.example", "ca_file": "broken"}, "no certificates"),
     ],
 )
-def test_backends_that_cannot_be_are_refused(
+def test_invalid_settings_of_backends_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], word: str
 ) -> None:
     monkeypatch.chdir(tmp_path)

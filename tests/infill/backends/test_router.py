@@ -1,4 +1,4 @@
-"""Which backend is asked, when the next one is, and which are left alone for a while. No server is asked here."""
+"""The order in which backends are tried, and when they are skipped. No server is involved."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ import pytest
 from engine.errors import Cancelled, GessoError, InputError
 from infill import settings
 from infill.backends.backend import BackendDown, BackendRefused
-from infill.backends.router import LONGEST_REST_S, REST_S, Member, Router
+from infill.backends.router import LONGEST_PAUSE_S, PAUSE_S, Member, Router
+from infill.backends.routes import read_routes
+from infill.connection import CancellableConnection
+from infill.engine_protocol import EngineRequest
 from infill.findings import LintRequest
 from infill.request import Hole, InfillRequest
-from infill.routes import read_routes
-from infill.service.client import Line
-from infill.service.engine import Asked
 from infill.service.routed import task_of
 
 
 class Scripted:
-    """A backend that says what it is told to, or raises it."""
+    """A backend that returns or raises the values of `says`, one after the other."""
 
     def __init__(self, name: str, *says: Any) -> None:
         self.name, self.says, self.asked, self.limits = name, list(says), 0, list[float]()
 
-    def answer(self, limit_s: float, line: Line) -> str:
+    def answer(self, limit_s: float, connection: CancellableConnection) -> str:
         self.asked += 1
         self.limits.append(limit_s)
         said = self.says[min(self.asked, len(self.says)) - 1]
         if isinstance(said, Exception):
             raise said
-        return said(line) if callable(said) else said
+        return said(connection) if callable(said) else said
 
 
 class Bench:
@@ -47,10 +47,10 @@ class Bench:
 
     async def ask(self, *route: str, deadline: float = 100.0) -> str:
         async def here() -> str:
-            return self.here.answer(0.0, Line())
+            return self.here.answer(0.0, CancellableConnection())
 
-        def there(backend: Any, limit_s: float, line: Line) -> str:
-            return backend.answer(limit_s, line)
+        def there(backend: Any, limit_s: float, connection: CancellableConnection) -> str:
+            return backend.answer(limit_s, connection)
 
         return await self.router.answer(route, here, there, lambda answer: answer.startswith("good"), deadline)
 
@@ -59,7 +59,7 @@ def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(asyncio.wait_for(test(), 30))
 
 
-def test_the_first_that_is_good_answers() -> None:
+def test_the_first_good_result_is_returned() -> None:
     async def test() -> None:
         far = Scripted("far", "good from far")
         bench = Bench(far)
@@ -73,7 +73,7 @@ def test_the_first_that_is_good_answers() -> None:
 @pytest.mark.parametrize(
     ("trouble", "how"), [(BackendDown("x"), "late"), (BackendRefused("x"), "failed"), (InputError("x"), "failed")]
 )
-def test_where_one_is_down_or_refuses_the_next_answers(trouble: Exception, how: str) -> None:
+def test_if_one_is_down_or_refuses_the_next_answers(trouble: Exception, how: str) -> None:
     async def test() -> None:
         bench = Bench(Scripted("far", trouble))
         assert await bench.ask("far", "here") == "good from here"
@@ -82,45 +82,45 @@ def test_where_one_is_down_or_refuses_the_next_answers(trouble: Exception, how: 
     run(test)
 
 
-def test_an_answer_that_fails_the_checks_is_kept_for_the_worst() -> None:
+def test_a_result_that_fails_the_checks_is_the_last_resort() -> None:
     async def test() -> None:
         far, other = Scripted("far", "poor from far"), Scripted("other", "good from other", BackendDown("x"), "poor")
         bench = Bench(far, other)
         assert await bench.ask("far", "other") == "good from other"
         assert await bench.ask("far", "other") == "poor from far"
-        bench.now += REST_S
+        bench.now += PAUSE_S
         assert await bench.ask("far", "other") == "poor from far"
         assert far.asked == other.asked == 3
 
     run(test)
 
 
-def test_one_that_failed_rests_longer_each_time_and_is_asked_again() -> None:
+def test_a_failed_backend_is_skipped_longer_each_time_and_tried_again() -> None:
     async def test() -> None:
         far = Scripted("far", BackendDown("x"))
         bench = Bench(far)
-        rest = REST_S
+        rest = PAUSE_S
         for failures in range(1, 9):
             assert await bench.ask("far", "here") == "good from here"
             assert far.asked == failures
             bench.now += rest - 0.01
             await bench.ask("far", "here")
-            assert far.asked == failures, "it rests"
+            assert far.asked == failures, "it is paused"
             bench.now += 0.02
-            rest = min(LONGEST_REST_S, 2 * rest)
+            rest = min(LONGEST_PAUSE_S, 2 * rest)
         far.says = ["good again"]
         assert await bench.ask("far", "here") == "good again"
         far.says = [BackendDown("x"), BackendDown("x"), "good"]
         far.asked = 0
         await bench.ask("far", "here")
-        bench.now += REST_S + 0.01
+        bench.now += PAUSE_S + 0.01
         await bench.ask("far", "here")
-        assert far.asked == 2, "an answer ends the row of failures"
+        assert far.asked == 2, "a result ends the consecutive failures"
 
     run(test)
 
 
-def test_the_only_one_is_asked_even_while_it_rests() -> None:
+def test_the_only_backend_is_tried_even_while_paused() -> None:
     async def test() -> None:
         bench = Bench(Scripted("far", BackendDown("it is down"), "good"))
         with pytest.raises(BackendDown, match="it is down"):
@@ -130,7 +130,7 @@ def test_the_only_one_is_asked_even_while_it_rests() -> None:
     run(test)
 
 
-def test_each_but_the_last_has_half_of_the_time_that_is_left() -> None:
+def test_each_but_the_last_has_half_of_the_remaining_time() -> None:
     async def test() -> None:
         one, other = Scripted("one", "poor"), Scripted("other", "poor")
         bench = Bench(one, other)
@@ -141,7 +141,7 @@ def test_each_but_the_last_has_half_of_the_time_that_is_left() -> None:
     run(test)
 
 
-def test_the_own_model_is_left_where_it_takes_too_long() -> None:
+def test_the_local_model_is_given_up_if_it_takes_too_long() -> None:
     async def test() -> None:
         bench = Bench(Scripted("far", "good from far"))
 
@@ -156,13 +156,13 @@ def test_the_own_model_is_left_where_it_takes_too_long() -> None:
 
 
 async def _asked(bench: Bench, here: Callable[[], Awaitable[str]], *route: str, deadline: float) -> str:
-    def there(backend: Any, limit_s: float, line: Line) -> str:
-        return backend.answer(limit_s, line)
+    def there(backend: Any, limit_s: float, connection: CancellableConnection) -> str:
+        return backend.answer(limit_s, connection)
 
     return await bench.router.answer(route, here, there, lambda _: True, deadline)
 
 
-def test_a_request_that_is_wrong_for_the_own_model_is_wrong() -> None:
+def test_a_request_that_is_invalid_for_the_local_model_is_invalid() -> None:
     async def test() -> None:
         bench = Bench(Scripted("far", "good"))
         bench.here.says = [InputError("no hole")]
@@ -172,14 +172,14 @@ def test_a_request_that_is_wrong_for_the_own_model_is_wrong() -> None:
     run(test)
 
 
-def test_who_hangs_up_hangs_up_on_the_backend() -> None:
+def test_cancelling_a_request_cancels_it_at_the_backend() -> None:
     async def test() -> None:
         begun, left = threading.Event(), threading.Event()
 
-        def wait(line: Line) -> str:
+        def wait(connection: CancellableConnection) -> str:
             begun.set()
             end = time.monotonic() + 20
-            while not line.hung_up and time.monotonic() < end:
+            while not connection.cancelled and time.monotonic() < end:
                 time.sleep(0.005)
             left.set()
             raise Cancelled("x")
@@ -245,19 +245,19 @@ def test_routes_are_read_in_their_order(file: Path) -> None:
         ('["team", "here"]', '["tem", "here"]', "routes.batch"),
         ('["team", "here"]', "[]", "routes.batch"),
         ("batch =", "bach =", "no task 'bach'"),
-        ('kind = "gesso"', 'kind = "geso"', "a kind that is one of"),
-        ('url = "https://team.example:8012"', "", "needs a url"),
+        ('kind = "gesso"', 'kind = "geso"', "kind is .geso.; it must be one of gesso"),
+        ('url = "https://team.example:8012"', "", "url is missing"),
         ('tokenizer = "26b"', "", "needs a tokenizer"),
         ('model = "coder"', "", "needs a model"),
         ("timeout_ms = 300", "timeout_ms = 0", "timeout_ms is 0"),
-        ("timeout_ms = 300", "timeout_ms = true", "timeout_ms is True"),
+        ("timeout_ms = 300", "timeout_ms = true", "timeout_ms is true"),
         ("timeout_ms = 300", "timeout = 1", "no setting 'timeout'"),
-        ("{suffix}", "", "must hold"),
+        ("{suffix}", "", "must contain"),
         ("[backends.team]", "[backends.here]", "not here"),
-        ("[routes]", "[routes", "cannot be read"),
+        ("[routes]", "[routes", "is not valid TOML"),
     ],
 )
-def test_what_is_wrong_in_the_tables_is_named(file: Path, old: str, new: str, word: str) -> None:
+def test_errors_in_the_tables_are_named(file: Path, old: str, new: str, word: str) -> None:
     file.write_text(GOOD.replace(old, new, 1))
     with pytest.raises(InputError, match=word):
         read_routes(file)
@@ -277,9 +277,9 @@ def test_only_the_users_own_file_may_name_servers(tmp_path: Path) -> None:
 def test_the_task_follows_from_the_request() -> None:
     def task(text: str, start: int, end: int, **more: Any) -> str:
         priority = more.pop("priority", "inline")
-        return task_of(Asked(InfillRequest(text, (Hole(start, end),), "python", **more), priority))
+        return task_of(EngineRequest(InfillRequest(text, (Hole(start, end),), "python", **more), priority))
 
     assert task("x = \n", 4, 4) == task("def f():\n    ", 13, 13, lines="one") == "inline"
     assert task("def f():\n    ", 13, 13) == task("x = \n", 4, 4, lines="block") == "block"
     assert task("x = 1\n", 4, 5) == "edit" and task("x = 1\n", 4, 5, priority="batch") == "batch"
-    assert task_of(Asked(LintRequest("x"), "batch")) == "lint"
+    assert task_of(EngineRequest(LintRequest("x"), "batch")) == "lint"

@@ -18,11 +18,12 @@ import pytest
 from infill.backends.backend import BackendDown, BackendRefused
 from infill.backends.gesso import GessoBackend
 from infill.backends.remote import Address, Remote
+from infill.connection import CancellableConnection
 from infill.findings import LintRequest
 from infill.request import InfillRequest, InfillResult
-from infill.service import client
-from infill.service.client import Client, Line
-from infill.service.location import place_at
+from infill.service.client import ServiceClient
+from infill.service.location import location_at
+from infill.service.start import stop_service
 from tests.infill.fakes import pocket_tokens, request
 
 pytestmark = pytest.mark.slow
@@ -44,25 +45,24 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-def started(folder: Path, monkeypatch: pytest.MonkeyPatch, config: str = "", *options: str) -> Client:
-    """A service of its own that is ready, with these settings of its user."""
+def started(folder: Path, monkeypatch: pytest.MonkeyPatch, config: str = "", *options: str) -> ServiceClient:
+    """A ready service whose user has this config file."""
     own = folder / "config" / "gesso"
     own.mkdir(parents=True)
     (own / "config.toml").write_text(config)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
     monkeypatch.setenv("GESSO_THREADS", "1")
-    service = client.start(place_at(folder / "run" / "gesso.sock"), ("--idle-minutes", "5", *options))
-    service.wait_until_ready()
+    service = ServiceClient(location_at(folder / "run" / "gesso.sock"), arguments=("--idle-minutes", "5", *options))
+    service.connect()
     return service
 
 
-def counts(service: Client) -> dict[str, float]:
-    with service._asked("GET", "/metrics", None, 5) as response:
-        lines = response.read().decode().splitlines()
+def counts(service: ServiceClient) -> dict[str, float]:
+    lines = service.metrics().splitlines()
     return dict((name, float(value)) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#"))
 
 
-def backend_count(service: Client, name: str, outcome: str) -> float:
+def backend_count(service: ServiceClient, name: str, outcome: str) -> float:
     return counts(service).get(f'gesso_backend_requests_total{{backend="{name}",outcome="{outcome}"}}', 0.0)
 
 
@@ -103,7 +103,7 @@ def _answers(url: str) -> bool:
         return False
 
 
-def test_an_autoregressive_server_answers_and_where_it_is_gone_the_own_model_does(
+def test_an_autoregressive_server_answers_and_once_it_is_gone_the_local_model_does(
     coder: tuple[str, subprocess.Popen[bytes], Path], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, process, model = coder
@@ -121,12 +121,12 @@ timeout_ms = 30000
     service = started(folder / "routed", monkeypatch, config)
     try:
         asked = request(FUNCTION, lines="one")
-        only = service.complete(asked, priority="batch")
-        assert only.model == str(model), "a route with one backend gives its answer, good or not"
+        only = ServiceClient(service.location, priority="batch").complete(asked)
+        assert only.model == str(model), "a route with one backend returns its result, good or not"
         assert backend_count(service, "coder", "good") + backend_count(service, "coder", "poor") == 1
         first = service.complete(asked)
         assert first.model == "pocket" or all(one.shown for one in first.completions)
-        assert service.complete(request(FUNCTION, lines="block")).model == "pocket", "no route leads away"
+        assert service.complete(request(FUNCTION, lines="block")).model == "pocket", "blocks have no route"
         process.kill()
         process.wait(10)
         assert service.complete(asked).model == "pocket"
@@ -134,7 +134,7 @@ timeout_ms = 30000
         assert service.complete(asked).model == "pocket"
         assert backend_count(service, "coder", "resting") == 1
     finally:
-        client.stop(service.place)
+        stop_service(service.location)
 
 
 # another service, over TLS
@@ -158,7 +158,7 @@ def certificates(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def team(folder: Path, certificates: Path) -> Iterator[tuple[Client, str]]:
+def team(folder: Path, certificates: Path) -> Iterator[tuple[ServiceClient, str]]:
     """A service as a team has it, and its address."""
     (folder / "token").write_text(TOKEN + "\n")
     port = free_port()
@@ -167,21 +167,23 @@ def team(folder: Path, certificates: Path) -> Iterator[tuple[Client, str]]:
     with pytest.MonkeyPatch.context() as patch:
         service = started(folder / "team", patch, "", *options, *tls)
     yield service, f"https://127.0.0.1:{port}"
-    client.stop(service.place)
+    stop_service(service.location)
 
 
 def ask(address: Address, asked: InfillRequest) -> InfillResult:
-    return GessoBackend("team", Remote("team", address)).complete(asked, "inline", 60.0, Line())
+    return GessoBackend("team", Remote("team", address)).complete(asked, "inline", 60.0, CancellableConnection())
 
 
-def test_a_service_over_tls_answers_those_who_have_its_token_and_trust_its_certificate(
-    team: tuple[Client, str], certificates: Path
+def test_a_service_over_tls_needs_its_token_and_a_trusted_certificate(
+    team: tuple[ServiceClient, str], certificates: Path
 ) -> None:
     service, url = team
     asked = request(FUNCTION, caution=0.0)
     address = Address(url, TOKEN, certificates / "ca.pem")
     assert ask(address, asked).completions == service.complete(asked).completions
-    assert GessoBackend("team", Remote("team", address)).lint(SLIP, "lint", 60.0, Line()) == service.lint(SLIP)
+    assert GessoBackend("team", Remote("team", address)).lint(
+        SLIP, "lint", 60.0, CancellableConnection()
+    ) == service.lint(SLIP)
     with pytest.raises(BackendRefused, match="401"):
         ask(Address(url, TOKEN + "x", certificates / "ca.pem"), asked)
     with pytest.raises(BackendDown, match="certificate is not trusted"):
@@ -190,11 +192,11 @@ def test_a_service_over_tls_answers_those_who_have_its_token_and_trust_its_certi
         ask(Address(url.replace("127.0.0.1", "localhost"), TOKEN, certificates / "ca.pem"), asked)
     with pytest.raises(BackendDown):
         ask(Address(url.replace("https", "http"), TOKEN), asked)
-    assert TOKEN not in service.place.log.read_text()
+    assert TOKEN not in service.location.log.read_text()
 
 
-def test_a_service_sends_its_batch_and_lint_to_the_teams(
-    team: tuple[Client, str], certificates: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_service_sends_batch_and_lint_to_another_service(
+    team: tuple[ServiceClient, str], certificates: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     theirs, url = team
     config = f"""
@@ -212,14 +214,15 @@ timeout_ms = 60000
     try:
         before = counts(theirs).get('gesso_requests_total{priority="batch",outcome="shown"}', 0.0)
         asked = request(FUNCTION, caution=0.0)
-        assert service.complete(asked, priority="batch").completions == theirs.complete(asked).completions
+        batch = ServiceClient(service.location, priority="batch")
+        assert batch.complete(asked).completions == theirs.complete(asked).completions
         assert counts(theirs)['gesso_requests_total{priority="batch",outcome="shown"}'] == before + 1
         assert [one.replacement for one in service.lint(SLIP)] == ["first"]
         assert backend_count(service, "team", "good") == 2
-        client.stop(theirs.place)
-        assert service.complete(asked, priority="batch").completions
+        stop_service(theirs.location)
+        assert batch.complete(asked).completions
         assert [one.replacement for one in service.lint(SLIP)] == ["first"]
         assert backend_count(service, "team", "late") == 1 and backend_count(service, "team", "resting") == 1
-        assert json.dumps(TOKEN) not in service.place.log.read_text()
+        assert json.dumps(TOKEN) not in service.location.log.read_text()
     finally:
-        client.stop(service.place)
+        stop_service(service.location)

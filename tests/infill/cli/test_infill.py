@@ -210,7 +210,7 @@ def test_a_picture_is_written_without_a_live_view(completer: FakeCompleter, file
         ("app.py --at 1:1 --force", "--force needs --in-place"),
         ("- --at 1:1 --in-place", "Standard input cannot be written in place"),
         ("app.py --at 1:1 --lang klingon", "There is no language 'klingon'; use one of python"),
-        ("app.py --at 1:1 --lines two", "--lines is 'two'; it must be one of one, block, auto"),
+        ("app.py --at 1:1 --lines two", '--lines is "two"; it must be one of one, block, auto'),
         ("app.py --at 1:1 --steps 0", "--steps is 0"),
         ("app.py --at 1:1 --candidates 99", "--candidates is 99"),
         ("app.py --marker absent", "does not contain the marker 'absent'"),

@@ -78,7 +78,15 @@ def test_config_names_the_source_of_each_value(tmp_path: Path, monkeypatch: pyte
     assert rows["model"] == {"value": "pocket", "from": "default"}
     table = gesso("config")
     assert "variable GESSO_LINES" in table.stdout
-    assert "the variable GESSO_SEDE is no setting" in table.stderr
+    assert "Ignoring unknown setting GESSO_SEDE." in table.stderr
+
+
+def test_an_old_name_of_a_setting_is_reported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GESSO_MEANWHILE", "small")
+    result = gesso("config", "--json")
+    assert json.loads(result.stdout)["fallback_model"]["value"] == "small"
+    assert result.stderr.count("GESSO_MEANWHILE is now called GESSO_FALLBACK_MODEL") == 1
 
 
 def test_config_names_an_invalid_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

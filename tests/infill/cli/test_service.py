@@ -1,4 +1,4 @@
-"""The commands that ask the service, beside the same commands with a model of their own. A real service."""
+"""The commands with a real service, and the same commands with a model of their own."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from typer.testing import CliRunner, Result
 
 from infill.cli import support as cli_support
 from infill.cli.main import app
-from infill.cli.service import Service, service_for
+from infill.cli.service import service_for
 from infill.request import InfillResult
-from infill.service import client
-from infill.service.location import all_places, holder, place_at
+from infill.service.client import ServiceClient
+from infill.service.location import all_locations, location_at, lock_holder
+from infill.service.start import stop_service
 from infill.settings import Settings
 
 SLIP = "first = 1\nsecond = frist + 1\nprint(first)\n"
@@ -34,8 +35,8 @@ def home() -> Iterator[Path]:
         patch.setenv("GESSO_THREADS", "1")
         yield Path(name)
         patch.setenv("XDG_RUNTIME_DIR", name)
-        for place in all_places():
-            client.stop(place)
+        for location in all_locations():
+            stop_service(location)
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +48,7 @@ def at_home(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
 
 @pytest.fixture
 def no_model_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is answered must come from the service."""
+    """Fails if a command loads the model itself."""
 
     def refuse(settings: Settings) -> None:
         raise AssertionError("the model was loaded in this process")
@@ -74,23 +75,23 @@ def texts(file: Path) -> list[tuple[object, str, bool]]:
     return [(row["id"], row["text"], row["shown"]) for row in map(json.loads, file.read_text().splitlines())]
 
 
-def test_without_a_service_none_is_asked_unless_wanted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_service_is_started_unless_requested(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(home / "nobody"))
     assert service_for(Settings(), None) is None and service_for(Settings(), False) is None
-    assert holder(place_at()) is None
+    assert lock_holder(location_at()) is None
 
 
-def test_lint_by_the_service(no_model_here: None) -> None:
+def test_lint_with_the_service(no_model_here: None) -> None:
     Path("app.py").write_text(SLIP)
     told = gesso("lint", "--service", "--json", "app.py")
     assert told.exit_code == 1, told.stderr
     (finding,) = json.loads(told.stdout)
     assert finding["replacement"] == "first"
-    assert gesso("lint", "--json", "app.py").stdout == told.stdout, "one that runs is asked without a word"
+    assert gesso("lint", "--json", "app.py").stdout == told.stdout, "a running service is used by default"
     assert gesso("lint", "--service", "--off", finding["code"], "app.py").exit_code == 0
 
 
-def test_a_batch_by_the_service(no_model_here: None) -> None:
+def test_a_batch_with_the_service(no_model_here: None) -> None:
     Path("in.jsonl").write_text(rows(5))
     told = gesso("batch", "--service", "in.jsonl", "out.jsonl")
     assert told.exit_code == 0, told.stderr
@@ -100,7 +101,7 @@ def test_a_batch_by_the_service(no_model_here: None) -> None:
 
 
 @pytest.mark.slow
-def test_both_ways_give_the_same(home: Path) -> None:
+def test_results_are_the_same_with_and_without_the_service(home: Path) -> None:
     Path("app.py").write_text(SLIP)
     Path("in.jsonl").write_text(rows(6))
     for name in ("service", "no-service"):
@@ -114,15 +115,16 @@ def test_both_ways_give_the_same(home: Path) -> None:
 
 @pytest.mark.slow
 def test_a_batch_survives_the_death_of_the_service(no_model_here: None) -> None:
-    service = Service(Settings())
+    service = ServiceClient(settings=Settings(), priority="batch")
+    service.connect()
     requests = [_request(number) for number in range(24)]
-    first = holder(place_at())
+    first = lock_holder(location_at())
     killer = threading.Thread(target=_kill_when_busy, args=(first,))
     killer.start()
     answers = service.complete_batch(requests)
     killer.join()
     assert all(isinstance(answer, InfillResult) for answer in answers) and len(answers) == 24
-    assert holder(place_at()) not in (None, first)
+    assert lock_holder(location_at()) not in (None, first)
 
 
 def _request(number: int):  # type: ignore[no-untyped-def]
@@ -133,7 +135,7 @@ def _request(number: int):  # type: ignore[no-untyped-def]
 
 def _kill_when_busy(process: int | None) -> None:
     end = time.monotonic() + 60
-    while client.Client(place_at()).health().pending < 8 and time.monotonic() < end:
+    while ServiceClient(location_at()).health().pending < 8 and time.monotonic() < end:
         time.sleep(0.01)
     assert process is not None
     os.kill(process, signal.SIGKILL)

@@ -18,10 +18,11 @@ from engine.checkpoints.export import save_model
 from engine.denoiser import Denoiser, DenoiseRequest
 from engine.errors import Cancelled, InputError
 from engine.scheduling.scheduler import Scheduler
-from infill.api.values import LINT, findings_from_json, lint_request_from_json, lint_request_to_json
+from infill.api.values import LintBody, findings_from_json, lint_request_to_json
 from infill.cli.main import app
 from infill.complete.completion import Completer
 from infill.complete.loaded_model import LoadedModel
+from infill.engine_protocol import EngineRequest, EngineState
 from infill.findings import Finding, LintRequest
 from infill.instructions import follows_instructions
 from infill.lint.evidence import Bar, Bars
@@ -31,10 +32,11 @@ from infill.prompts.chat import ChatPrompt
 from infill.prompts.prompt import Family
 from infill.prompts.text_tokens import TextTokens
 from infill.service.app import make_app
-from infill.service.engine import Asked, ServiceEngine, State
-from infill.service.fallback import LadderEngine
+from infill.service.fallback import FallbackEngine
 from infill.service.guard import Activity, Guard
+from infill.service.model_engine import ModelEngine
 from infill.settings import Settings
+from infill.validation import structure
 from tests.infill.fakes import (
     FEW_STEPS,
     POCKET,
@@ -167,14 +169,14 @@ def test_which_models_follow_instructions_is_told_by_their_folders(tmp_path: Pat
         assert follows_instructions(str(tmp_path / "model")) is follows
 
 
-class ChattyEngine(ServiceEngine):
+class ChattyEngine(ModelEngine):
     """One whose model is tiny and of the chat family."""
 
     def __init__(self, completer: Completer) -> None:
         super().__init__(Settings(model=str(POCKET)))
         self._model = completer.model
         self.scheduler = Scheduler(completer.denoiser)
-        self.state = State("ready", "tiny")
+        self.state = EngineState("ready", "tiny")
 
 
 @pytest.fixture
@@ -194,7 +196,7 @@ def test_by_the_service(api: TestClient, chat: Completer) -> None:
 def test_a_request_with_findings_is_the_same_on_the_other_side() -> None:
     asked = replace(REQUEST, on=frozenset({"style-naming"}))
     sent = json.loads(json.dumps(lint_request_to_json(asked)))
-    assert lint_request_from_json(LINT.read(sent, "The request")) == asked
+    assert structure(LintBody, sent, "body").request() == asked
 
 
 @pytest.fixture
@@ -228,15 +230,15 @@ def test_in_the_service_the_small_model_finds_for_those_who_take_any(
 
     bars = Bars({"misspelled": Bar({}, intercept=1.0, least=0.0)}, frozenset({"python"}), unasked=True)
     monkeypatch.setattr(LoadedModel, "load", load)
-    monkeypatch.setattr("infill.service.engine._bars", lambda model: bars if model == "small" else None)
+    monkeypatch.setattr("infill.service.model_engine._read_bars", lambda model: bars if model == "small" else None)
     monkeypatch.setattr("infill.lint.likelihood.FIRST_LOOK", -1e9)
-    engine = LadderEngine(Settings(model="large", meanwhile="small"))
+    engine = FallbackEngine(ModelEngine(Settings(model="large")), ModelEngine(Settings(model="small")))
     engine.load()
     try:
-        assert engine.told_state.lints and not engine.told_state.can_lint
+        assert engine.state.lints and not engine.state.can_lint
         request = LintRequest("first = 1\nsecond = frist + 1\nprint(first, second)\n", "python")
         for explain in (False, True):
-            asked = Asked(replace(request, explain=explain), any_model=any_model)
+            asked = EngineRequest(replace(request, explain=explain), any_model=any_model)
             found = asyncio.run(engine.lint(asked))
             assert [one.replacement for one in found] == (["first"] if any_model else [])
             assert [one.explanation is not None for one in found] == ([explain] if any_model else [])

@@ -1,4 +1,4 @@
-"""A large model and a small one: who answers when, and what becomes of the large one as the memory grows short."""
+"""A large model and a small one: which one answers, and when the large one is unloaded for lack of memory."""
 
 from __future__ import annotations
 
@@ -11,22 +11,25 @@ import pytest
 import torch
 from starlette.testclient import TestClient
 
+from infill.backends.routes import NONE
 from infill.complete.loaded_model import LoadedModel
-from infill.service import fallback as service_ladder
+from infill.engine_protocol import Counts, EngineRequest, NotReady
+from infill.service import fallback as service_fallback
 from infill.service.app import make_app
-from infill.service.engine import Asked, NotReady
-from infill.service.fallback import LOW, TIMES, LadderEngine, Squeeze
+from infill.service.build import build_engine
+from infill.service.fallback import LOOKS, LOW_BYTES, FallbackEngine, MemoryWatch
 from infill.service.guard import Activity, Guard
+from infill.service.model_engine import ModelEngine
 from infill.settings import Settings
 from tests.infill.fakes import request, tiny_completer
 
 torch.set_num_threads(1)
-ASKED = request("x = §\n")
+REQUEST = request("x = §\n")
 PLENTY = 100 << 30
 
 
 class Loads:
-    """Stands where `LoadedModel.load` does: tiny models; the large one waits until it is let in, or cannot load."""
+    """Replaces `LoadedModel.load`: tiny models; the large one waits for `let_in`, or fails to load."""
 
     def __init__(self) -> None:
         self.let_in, self.fails, self.loads = threading.Event(), False, list[str]()
@@ -49,12 +52,14 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Loads:
 
 
 @pytest.fixture
-def engine(loads: Loads) -> Iterator[LadderEngine]:
-    """One that loads its large model."""
-    engine = LadderEngine(Settings(model="large", meanwhile="small"))
+def engine(loads: Loads) -> Iterator[FallbackEngine]:
+    """One that is loading its large model."""
+    counts = Counts()
+    main = ModelEngine(Settings(model="large"), counts=counts)
+    engine = FallbackEngine(main, ModelEngine(Settings(model="small"), counts=counts))
     loading = threading.Thread(target=engine.load)
     loading.start()
-    while engine.told_state.meanwhile is None or engine.state.total == 0:
+    while engine.state.fallback_model is None or engine.state.total == 0:
         pass
     yield engine
     loads.let_in.set()
@@ -62,38 +67,49 @@ def engine(loads: Loads) -> Iterator[LadderEngine]:
     engine.close()
 
 
+def main(engine: FallbackEngine) -> ModelEngine:
+    assert isinstance(engine.main, ModelEngine)
+    return engine.main
+
+
 def run(test: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(test, 30))
 
 
-def until_ready(engine: LadderEngine, loads: Loads) -> None:
+def until_ready(engine: FallbackEngine, loads: Loads) -> None:
     loads.let_in.set()
     while engine.state.kind == "loading":
         pass
 
 
-def test_the_small_one_answers_those_who_take_any_until_the_large_one_is_there(
-    engine: LadderEngine, loads: Loads
+def test_the_small_model_answers_requests_for_any_model_until_the_large_one_is_ready(
+    engine: FallbackEngine, loads: Loads
 ) -> None:
     async def test() -> None:
-        told = engine.told_state
-        assert (told.kind, told.model, told.done, told.total, told.meanwhile) == ("loading", "large", 3, 10, "small")
-        assert (await engine.complete(Asked(ASKED, any_model=True))).model == "small"
+        state = engine.state
+        assert (state.kind, state.model, state.done, state.total, state.fallback_model) == (
+            "loading",
+            "large",
+            3,
+            10,
+            "small",
+        )
+        assert (await engine.complete(EngineRequest(REQUEST, any_model=True))).model == "small"
         with pytest.raises(NotReady, match="still loading"):
-            await engine.complete(Asked(ASKED))
+            await engine.complete(EngineRequest(REQUEST))
         until_ready(engine, loads)
-        assert engine.told_state.meanwhile is None
+        assert engine.state.fallback_model is None
         for any_model in (True, False):
-            assert (await engine.complete(Asked(ASKED, any_model=any_model))).model == "large"
+            assert (await engine.complete(EngineRequest(REQUEST, any_model=any_model))).model == "large"
         assert loads.loads == ["small", "large"]
 
     run(test())
 
 
-def test_apis_of_other_programs_take_any_model(engine: LadderEngine) -> None:
+def test_apis_of_other_programs_accept_any_model(engine: FallbackEngine) -> None:
     api = TestClient(Guard(make_app(engine), Activity()))
     health = api.get("/health")
-    assert health.status_code == 503 and health.json()["meanwhile"] == "small"
+    assert health.status_code == 503 and health.json()["fallback_model"] == "small"
     answer = api.post("/v1/completions", json={"prompt": "x = ", "suffix": "\n", "max_tokens": 1})
     assert answer.status_code == 200 and answer.json()["model"] == "small"
     assert api.post("/infill", json={"input_prefix": "x = ", "input_suffix": "\n"}).status_code == 200
@@ -103,22 +119,23 @@ def test_apis_of_other_programs_take_any_model(engine: LadderEngine) -> None:
         assert api.post("/v1/infill", json=body | {"any_model": True, "stream": stream}).status_code == 200
 
 
-def test_where_the_large_one_cannot_be_loaded_the_small_one_stays(engine: LadderEngine, loads: Loads) -> None:
+def test_if_the_large_model_cannot_be_loaded_the_small_one_stays(engine: FallbackEngine, loads: Loads) -> None:
     async def test() -> None:
         loads.fails = True
         until_ready(engine, loads)
-        told = engine.told_state
-        assert told.kind == "failed" and "memory ran out" in (told.message or "") and told.meanwhile == "small"
-        assert (await engine.complete(Asked(ASKED, any_model=True))).model == "small"
+        state = engine.state
+        assert state.kind == "failed" and "memory ran out" in (state.message or "")
+        assert state.fallback_model == "small"
+        assert (await engine.complete(EngineRequest(REQUEST, any_model=True))).model == "small"
 
     run(test())
 
 
 def test_the_same_model_is_not_loaded_twice(loads: Loads) -> None:
-    for settings in (Settings(model="small", meanwhile="small"), Settings(model="small", meanwhile=None)):
-        engine = LadderEngine(settings)
+    for settings in (Settings(model="small", fallback_model="small"), Settings(model="small", fallback_model=None)):
+        engine = build_engine(settings, None, NONE)
         engine.load()
-        assert engine.below is None and engine.state.kind == "ready"
+        assert isinstance(engine, ModelEngine) and engine.state.kind == "ready"
         engine.close()
     assert loads.loads == ["small", "small"]
 
@@ -126,67 +143,68 @@ def test_the_same_model_is_not_loaded_twice(loads: Loads) -> None:
 # memory
 
 
-def test_the_large_one_gives_way_in_steps_and_comes_back(engine: LadderEngine, loads: Loads) -> None:
+def test_low_memory_drops_prompts_then_unloads_the_large_model_which_comes_back(
+    engine: FallbackEngine, loads: Loads
+) -> None:
     async def test() -> None:
         until_ready(engine, loads)
-        await engine.complete(Asked(ASKED))
-        assert engine.scheduler is not None
-        cache = engine.scheduler.denoiser.cache
+        await engine.complete(EngineRequest(REQUEST))
+        scheduler = main(engine).scheduler
+        assert scheduler is not None
+        cache = scheduler.denoiser.cache
         assert cache.entries
-        assert await engine.look_at_memory(PLENTY) == "stay"
-        assert await engine.look_at_memory(LOW - 1) == "shrink"
+        assert await engine.react_to_memory(PLENTY) == "none"
+        assert await engine.react_to_memory(LOW_BYTES - 1) == "forget"
         while cache.entries:
             await asyncio.sleep(0.01)
-        assert (await engine.complete(Asked(ASKED))).model == "large"
-        for _ in range(TIMES - 2):
-            assert await engine.look_at_memory(LOW - 1) == "shrink"
-        assert await engine.look_at_memory(LOW - 1) == "move out"
-        assert engine.told_state.kind == "loading" and engine._model is None
-        assert (await engine.complete(Asked(ASKED, any_model=True))).model == "small"
-        for _ in range(TIMES - 1):
-            assert await engine.look_at_memory(PLENTY) == "stay"
-        assert await engine.look_at_memory(PLENTY) == "come back"
-        assert (await engine.complete(Asked(ASKED))).model == "large"
+        assert (await engine.complete(EngineRequest(REQUEST))).model == "large"
+        for _ in range(LOOKS - 2):
+            assert await engine.react_to_memory(LOW_BYTES - 1) == "forget"
+        assert await engine.react_to_memory(LOW_BYTES - 1) == "unload"
+        assert engine.state.kind == "loading" and main(engine)._model is None
+        assert (await engine.complete(EngineRequest(REQUEST, any_model=True))).model == "small"
+        for _ in range(LOOKS - 1):
+            assert await engine.react_to_memory(PLENTY) == "none"
+        assert await engine.react_to_memory(PLENTY) == "load"
+        assert (await engine.complete(EngineRequest(REQUEST))).model == "large"
 
     run(test())
 
 
-def test_what_is_under_way_is_answered_before_the_model_goes(engine: LadderEngine, loads: Loads) -> None:
+def test_pending_requests_are_answered_before_the_model_is_unloaded(engine: FallbackEngine, loads: Loads) -> None:
     async def test() -> None:
         until_ready(engine, loads)
-        asked = [asyncio.ensure_future(engine.complete(Asked(ASKED, client=str(n)))) for n in range(4)]
+        asked = [asyncio.ensure_future(engine.complete(EngineRequest(REQUEST, client=str(n)))) for n in range(4)]
         await asyncio.sleep(0)
-        for _ in range(TIMES):
-            await engine.look_at_memory(0)
+        for _ in range(LOOKS):
+            await engine.react_to_memory(0)
         assert {one.model for one in await asyncio.gather(*asked)} == {"large"}
-        assert engine._model is None
+        assert main(engine)._model is None
 
     run(test())
 
 
-def test_a_short_squeeze_moves_nothing() -> None:
-    squeeze = Squeeze(need=4 * LOW)
+def test_a_short_memory_shortage_changes_nothing() -> None:
+    watch = MemoryWatch(weight_bytes=4 * LOW_BYTES)
     for _ in range(10):
-        steps = [squeeze.look(free, True) for free in [LOW - 1] * (TIMES - 1) + [LOW]]
-        assert steps == ["shrink"] * (TIMES - 1) + ["stay"]
+        steps = [watch.look(free, True) for free in [LOW_BYTES - 1] * (LOOKS - 1) + [LOW_BYTES]]
+        assert steps == ["forget"] * (LOOKS - 1) + ["none"]
     for _ in range(10):
-        steps = [squeeze.look(free, False) for free in [PLENTY] * (TIMES - 1) + [5 * LOW]]
-        assert steps == ["stay"] * TIMES, "five times is too little for a model that took four and must leave one"
+        steps = [watch.look(free, False) for free in [PLENTY] * (LOOKS - 1) + [5 * LOW_BYTES]]
+        assert steps == ["none"] * LOOKS, "four with the margin and one to spare are more than five"
 
 
-def test_the_memory_is_looked_at_from_time_to_time(
-    engine: LadderEngine, loads: Loads, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(service_ladder, "WATCH_S", 0.001)
+def test_the_free_memory_is_watched(engine: FallbackEngine, loads: Loads, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_fallback, "WATCH_S", 0.001)
 
     async def test() -> None:
         until_ready(engine, loads)
-        engine.free_memory = lambda: 0
-        watcher = asyncio.create_task(engine.watch_memory())
-        while engine._model is not None:
+        main(engine).free_memory = lambda: 0  # type: ignore[method-assign]
+        watcher = asyncio.create_task(engine.maintain())
+        while main(engine)._model is not None:
             await asyncio.sleep(0.01)
-        engine.free_memory = lambda: PLENTY
-        while engine._model is None:
+        main(engine).free_memory = lambda: PLENTY  # type: ignore[method-assign]
+        while main(engine)._model is None:
             await asyncio.sleep(0.01)
         watcher.cancel()
 

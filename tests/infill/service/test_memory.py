@@ -8,7 +8,7 @@ import os
 import pytest
 
 from infill.service import memory as service_memory
-from infill.service.memory import KERNELS, Housekeeping, be_sparing, trim
+from infill.service.memory import KERNELS, Housekeeping, limit_memory, trim
 
 
 @pytest.fixture
@@ -21,51 +21,51 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return done
 
 
-def test_after_some_quiet_it_trims_and_later_forgets_and_then_sleeps(done: list[str]) -> None:
+def test_when_idle_it_trims_and_later_forgets_and_then_sleeps(done: list[str]) -> None:
     async def quiet() -> None:
         keeping = Housekeeping(lambda: done.append("forget"))
-        keeping.asked()
-        keeping.answered(0)
+        keeping.request_started()
+        keeping.request_ended(0)
         await asyncio.sleep(0.5)
 
     asyncio.run(quiet())
     assert done == ["trim", "forget", "trim"]
 
 
-def test_while_somebody_asks_it_does_nothing(done: list[str]) -> None:
+def test_while_a_request_runs_it_does_nothing(done: list[str]) -> None:
     async def busy() -> None:
         keeping = Housekeeping(lambda: done.append("forget"))
-        keeping.answered(0)
-        keeping.asked()
+        keeping.request_ended(0)
+        keeping.request_started()
         await asyncio.sleep(0.2)
-        keeping.answered(1)
+        keeping.request_ended(1)
         await asyncio.sleep(0.2)
 
     asyncio.run(busy())
     assert done == []
 
 
-def test_without_any_quiet_it_trims_from_time_to_time(done: list[str]) -> None:
+def test_without_idle_time_it_trims_from_time_to_time(done: list[str]) -> None:
     now = [0.0]
 
     async def busy() -> None:
         keeping = Housekeeping(lambda: done.append("forget"), lambda: now[0])
         for _ in range(10):
             now[0] += 0.4 * service_memory.BUSY_TRIM_S
-            keeping.answered(3)
+            keeping.request_ended(3)
         await asyncio.sleep(0.1)
 
     asyncio.run(busy())
     assert done == ["trim"] * 3
 
 
-def test_libraries_are_told_what_to_keep_unless_the_user_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_library_caches_are_limited_unless_the_user_set_them(monkeypatch: pytest.MonkeyPatch) -> None:
     name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
     monkeypatch.setenv("MALLOC_ARENA_MAX", "8")  # this process stays as it is
     monkeypatch.setenv(name, "5")
-    be_sparing()
+    limit_memory()
     assert os.environ[name] == "5"
     monkeypatch.delenv(name)
-    be_sparing()
+    limit_memory()
     assert os.environ[name] == KERNELS
     trim()

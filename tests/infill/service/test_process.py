@@ -1,4 +1,4 @@
-"""The service as a process with the shipped model: started, found, stopped, killed, asked by many."""
+"""The service as a process with the shipped model: starting, finding, stopping, killing it, and many clients."""
 
 from __future__ import annotations
 
@@ -27,12 +27,23 @@ from engine.checkpoints.export import save_model
 from engine.errors import Cancelled, InputError, UsageError
 from infill.api.values import request_to_json
 from infill.cli.main import app
+from infill.connection import CancellableConnection
 from infill.request import InfillRequest, StepView
-from infill.service import client
-from infill.service.client import Client, Line, ServiceGone
-from infill.service.location import LONGEST, NotPrivate, Place, bind, holder, make_private, place_at, take
+from infill.service.client import ServiceClient
+from infill.service.exchange import ServiceGone, ServiceRefused
+from infill.service.location import (
+    LONGEST,
+    NotPrivate,
+    ServiceLocation,
+    bind,
+    location_at,
+    lock_holder,
+    make_private,
+    take_lock,
+)
 from infill.service.memory import TRIM_S
 from infill.service.process import Network
+from infill.service.start import COMMAND, stop_service
 from tests.infill.fakes import POCKET, load_completer, request, tiny_config, tiny_model
 
 ROOT = Path(__file__).parents[3]
@@ -49,22 +60,26 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def service(folder: Path) -> Iterator[Place]:
-    """One that is ready, for tests that leave it as it is; in float32, so that no rounding tips what is almost even."""
-    place = place_at(folder / "shared" / "gesso.sock")
+def service(folder: Path) -> Iterator[ServiceLocation]:
+    """A ready service for tests that do not change it; in float32, so that rounding does not decide close calls."""
+    location = location_at(folder / "shared" / "gesso.sock")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GESSO_DTYPE", "float32")
-        client.start(place, OPTIONS).wait_until_ready()
-    yield place
-    client.stop(place)
+        client_of(location).connect()
+    yield location
+    stop_service(location)
 
 
 @pytest.fixture
-def place(folder: Path, request: pytest.FixtureRequest) -> Iterator[Place]:
-    """One of its own, where nothing runs yet."""
-    place = place_at(folder / f"own-{abs(hash(request.node.name)) % 10**8}" / "gesso.sock")
-    yield place
-    client.stop(place)
+def location(folder: Path, request: pytest.FixtureRequest) -> Iterator[ServiceLocation]:
+    """A location for one test, where no service runs yet."""
+    location = location_at(folder / f"own-{abs(hash(request.node.name)) % 10**8}" / "gesso.sock")
+    yield location
+    stop_service(location)
+
+
+def client_of(location: ServiceLocation, *more: str) -> ServiceClient:
+    return ServiceClient(location, arguments=(*OPTIONS, *more))
 
 
 def function(name: str) -> InfillRequest:
@@ -75,22 +90,22 @@ def function(name: str) -> InfillRequest:
 def until(fact: Callable[[], object], seconds: float = 30.0) -> None:
     end = time.monotonic() + seconds
     while not fact():
-        assert time.monotonic() < end, "it did not come about"
+        assert time.monotonic() < end, "the condition did not become true"
         time.sleep(0.02)
 
 
-# places
+# locations
 
 
-def test_the_files_of_a_service_stand_beside_its_socket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_files_of_a_service_are_next_to_its_socket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
-    usual = place_at()
+    usual = location_at()
     assert usual.socket == Path("/run/user/7/gesso/gesso.sock") and usual.log.name == "gesso.log"
     monkeypatch.delenv("XDG_RUNTIME_DIR")
-    assert str(os.getuid()) in place_at().socket.parent.name
+    assert str(os.getuid()) in location_at().socket.parent.name
     with pytest.raises(InputError, match="too long"):
-        place_at(tmp_path / ("x" * LONGEST))
+        location_at(tmp_path / ("x" * LONGEST))
 
 
 def test_a_folder_that_others_may_enter_is_refused(tmp_path: Path) -> None:
@@ -107,26 +122,26 @@ def test_a_folder_that_others_may_enter_is_refused(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "new" / "folder").stat().st_mode) == 0o700
 
 
-def test_a_lock_has_one_holder_and_is_free_when_it_is_gone(folder: Path) -> None:
-    place = place_at(folder / "lock.sock")
-    held = take(place.lock)
-    assert held is not None and take(place.lock) is None
+def test_a_lock_has_one_holder_and_is_released_with_it(folder: Path) -> None:
+    location = location_at(folder / "lock.sock")
+    held = take_lock(location.lock)
+    assert held is not None and take_lock(location.lock) is None
     os.close(held)
-    assert holder(place) is None
-    again = take(place.lock)
+    assert lock_holder(location) is None
+    again = take_lock(location.lock)
     assert again is not None
     os.close(again)
 
 
-def test_a_socket_that_a_dead_service_left_is_replaced(folder: Path) -> None:
-    place = place_at(folder / "left.sock")
-    bind(place).close()
-    assert client.find(place) is None
-    with bind(place):
-        assert stat.S_IMODE(place.socket.stat().st_mode) == 0o600
+def test_the_socket_of_a_dead_service_is_replaced(folder: Path) -> None:
+    location = location_at(folder / "left.sock")
+    bind(location).close()
+    assert ServiceClient(location).find() is None
+    with bind(location):
+        assert stat.S_IMODE(location.socket.stat().st_mode) == 0o600
 
 
-def test_beyond_loopback_a_token_and_a_certificate_are_needed(tmp_path: Path) -> None:
+def test_a_token_and_a_certificate_are_required_beyond_loopback(tmp_path: Path) -> None:
     Network(8012).check()
     certificate = tmp_path / "certificate.pem"
     token = "0123456789abcdef"
@@ -142,19 +157,19 @@ def test_beyond_loopback_a_token_and_a_certificate_are_needed(tmp_path: Path) ->
     Network(8012, "0.0.0.0", token, certificate, certificate).check()
 
 
-# a life
+# life cycle
 
 
-def test_only_its_user_can_reach_it(service: Place) -> None:
+def test_only_its_user_can_reach_it(service: ServiceLocation) -> None:
     assert stat.S_IMODE(service.socket.parent.stat().st_mode) == 0o700
     assert {stat.S_IMODE(file.stat().st_mode) for file in service.socket.parent.iterdir()} == {0o600}
 
 
-def test_the_answer_is_that_of_a_completer_in_this_process(service: Place) -> None:
+def test_results_equal_those_of_a_completer_in_this_process(service: ServiceLocation) -> None:
     completer = load_completer(dtype="float32", threads=1)
     for name in NAMES[:3]:
         mine = completer.complete(function(name), stop=lambda: False)
-        answer = Client(service).complete(function(name))
+        answer = ServiceClient(service).complete(function(name))
         assert answer.completions[0].text == mine.completions[0].text
         assert answer.completions[0].hole == mine.completions[0].hole
         assert [one.text for one in answer.completions[0].candidates] == [
@@ -162,121 +177,122 @@ def test_the_answer_is_that_of_a_completer_in_this_process(service: Place) -> No
         ]
 
 
-def test_the_canvas_is_streamed_as_it_settles(service: Place) -> None:
+def test_the_canvas_is_streamed_after_each_step(service: ServiceLocation) -> None:
     views: list[StepView] = []
-    result = Client(service).complete(function("total"), views.append)
+    result = ServiceClient(service).complete(function("total"), views.append)
     assert [view.step for view in views][:2] == [1, 2] and len(views) >= result.steps
     last = "".join(piece.text for piece in views[-1].pieces if piece.state == "settled")
     assert result.completions[0].text and views[0].pieces[0].state == "known"
     assert last == "" or any(one.text.strip() in last for one in result.completions[0].candidates)
 
 
-def test_a_request_that_cannot_be_used_is_an_error_of_the_input(service: Place) -> None:
+def test_an_invalid_request_raises_input_error(service: ServiceLocation) -> None:
     with pytest.raises(InputError, match="lies outside"):
-        Client(service).complete(InfillRequest("x", function("total").holes))
+        ServiceClient(service).complete(InfillRequest("x", function("total").holes))
 
 
-def test_a_client_that_hangs_up_frees_the_engine(service: Place) -> None:
+def test_a_disconnected_client_frees_the_engine(service: ServiceLocation) -> None:
     with socket.socket(socket.AF_UNIX) as raw:
         raw.connect(str(service.socket))
         wanted = request_to_json(function("total")) | {"lines": "block", "candidates": 32, "priority": "batch"}
         body = json.dumps(wanted).encode()
         head = b"POST /v1/infill HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
         raw.sendall(head % len(body) + body)
-        until(lambda: Client(service).health().pending == 1)
-    until(lambda: Client(service).health().pending == 0)
-    assert 'priority="batch",outcome="cancelled"} 1' in Client(service).metrics()
+        until(lambda: ServiceClient(service).health().pending == 1)
+    until(lambda: ServiceClient(service).health().pending == 0)
+    assert 'priority="batch",outcome="cancelled"} 1' in ServiceClient(service).metrics()
 
 
-def test_status_logs_and_a_second_start_speak_of_the_one_that_runs(service: Place) -> None:
+def test_status_logs_and_a_second_start_report_the_running_service(service: ServiceLocation) -> None:
     at = ["--socket", str(service.socket)]
     said = CliRunner().invoke(app, ["serve", "status", *at])
-    assert said.exit_code == 0 and "ready" in said.stdout and str(holder(service)) in said.stdout
+    assert said.exit_code == 0 and "ready" in said.stdout and str(lock_holder(service)) in said.stdout
     assert "model pocket: ready" in CliRunner().invoke(app, ["serve", "logs", *at]).stdout
     again = CliRunner().invoke(app, ["serve", *at])
-    assert again.exit_code == 0 and "runs already" in again.stderr
+    assert again.exit_code == 0 and "already runs" in again.stderr
 
 
-def test_code_is_not_in_the_log(service: Place) -> None:
-    Client(service).complete(request("secret_of_mine = §\n"))
+def test_code_is_not_in_the_log(service: ServiceLocation) -> None:
+    ServiceClient(service).complete(request("secret_of_mine = §\n"))
     assert "secret" not in service.log.read_text()
 
 
-def test_without_a_service_status_says_so(place: Place) -> None:
-    said = CliRunner().invoke(app, ["serve", "status", "--socket", str(place.socket)])
+def test_status_and_stop_report_that_no_service_runs(location: ServiceLocation) -> None:
+    said = CliRunner().invoke(app, ["serve", "status", "--socket", str(location.socket)])
     assert said.exit_code == 1 and "No service" in said.stderr
-    assert "No service" in CliRunner().invoke(app, ["serve", "stop", "--socket", str(place.socket)]).stderr
+    assert "No service" in CliRunner().invoke(app, ["serve", "stop", "--socket", str(location.socket)]).stderr
 
 
 @pytest.mark.slow
-def test_twenty_clients_that_start_it_at_once_get_the_same_service(place: Place) -> None:
+def test_twenty_clients_that_start_a_service_at_once_share_it(location: ServiceLocation) -> None:
     with ThreadPoolExecutor(20) as threads:
-        clients = list(threads.map(lambda _: client.start(place, OPTIONS), range(20)))
-    assert len({one.health().pid for one in clients}) == 1
-    assert {one.health().pid for one in clients} == {holder(place)}
+        processes = {health.pid for health in threads.map(lambda _: client_of(location).start(), range(20))}
+    assert processes == {lock_holder(location)}
 
 
 @pytest.mark.slow
-def test_of_twenty_services_started_at_once_one_stays(place: Place) -> None:
-    command = [sys.executable, "-m", "infill", "serve", "--socket", str(place.socket), *OPTIONS]
+def test_only_one_of_twenty_services_started_at_once_stays(location: ServiceLocation) -> None:
+    command = [sys.executable, "-m", "infill", "serve", "--socket", str(location.socket), *OPTIONS]
     quiet = {"cwd": ROOT, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     processes = [subprocess.Popen(command, **quiet) for _ in range(20)]
     until(lambda: sum(process.poll() is not None for process in processes) == 19, 120)
-    until(lambda: client.find(place))
+    until(lambda: ServiceClient(location).find())
     (left,) = [process for process in processes if process.poll() is None]
-    assert holder(place) == left.pid == Client(place).health().pid
+    assert lock_holder(location) == left.pid == ServiceClient(location).health().pid
     assert {process.returncode for process in processes if process is not left} == {0}
-    assert client.stop(place) and left.wait(10) == 0
+    assert stop_service(location) and left.wait(10) == 0
 
 
 @pytest.mark.slow
-def test_a_service_that_is_killed_is_replaced_whatever_it_was_doing(place: Place) -> None:
-    client.start(place, OPTIONS)
-    os.kill(holder(place) or 0, signal.SIGKILL)  # while it loads
-    assert client.complete(place, function("total"), arguments=OPTIONS).completions[0].candidates
-    first = holder(place)
+def test_a_killed_service_is_replaced_whatever_it_was_doing(location: ServiceLocation) -> None:
+    client_of(location).start()
+    os.kill(lock_holder(location) or 0, signal.SIGKILL)  # while it loads
+    assert client_of(location).complete(function("total")).completions[0].candidates
+    first = lock_holder(location)
     killer = threading.Timer(0.05, lambda: os.kill(first or 0, signal.SIGKILL))
     killer.start()  # while it answers, or has answered
     for name in NAMES:
-        assert client.complete(place, function(name), arguments=OPTIONS).completions[0].candidates
+        assert client_of(location).complete(function(name)).completions[0].candidates
     killer.join()
-    assert holder(place) not in (None, first)
-    second = holder(place)
+    assert lock_holder(location) not in (None, first)
+    second = lock_holder(location)
     os.kill(second or 0, signal.SIGKILL)  # while it is idle
-    until(lambda: holder(place) is None)
+    until(lambda: lock_holder(location) is None)
     with pytest.raises(ServiceGone):
-        Client(place).health()
-    assert client.complete(place, function("total"), arguments=OPTIONS).completions[0].candidates
+        ServiceClient(location).health()
+    assert client_of(location).complete(function("total")).completions[0].candidates
 
 
 @pytest.mark.slow
-def test_a_service_that_is_idle_ends_and_leaves_no_socket(place: Place) -> None:
-    client.start(place, ("--idle-minutes", "0.02"))
-    until(lambda: holder(place) is None)
-    assert not place.socket.exists() and "idle" in place.log.read_text()
+def test_an_idle_service_ends_and_removes_its_socket(location: ServiceLocation) -> None:
+    ServiceClient(location, arguments=("--idle-minutes", "0.02")).start()
+    until(lambda: lock_holder(location) is None)
+    assert not location.socket.exists() and "idle" in location.log.read_text()
 
 
 @pytest.mark.slow
-def test_a_model_that_cannot_be_loaded_is_told(place: Place) -> None:
-    with pytest.raises(client.ServiceRefused, match="no-such-folder"):
-        client.start(place, (*OPTIONS, "--model", "./no-such-folder")).wait_until_ready()
+def test_a_model_that_cannot_be_loaded_is_reported(location: ServiceLocation) -> None:
+    with pytest.raises(ServiceRefused, match="no-such-folder"):
+        client_of(location, "--model", "./no-such-folder").connect()
 
 
 @pytest.mark.slow
-def test_fifty_clients_at_once_are_all_answered_as_one_alone_would_be(service: Place) -> None:
+def test_fifty_concurrent_clients_get_the_results_of_a_single_one(service: ServiceLocation) -> None:
     requests = [function(f"{name}_{number}") for name in NAMES for number in range(7)][6:]
     with ThreadPoolExecutor(50) as threads:
         answers = list(
-            threads.map(lambda one: Client(service, f"client-{one[0]}").complete(one[1]), enumerate(requests))
+            threads.map(
+                lambda one: ServiceClient(service, name=f"client-{one[0]}").complete(one[1]), enumerate(requests)
+            )
         )
-    alone = [Client(service).complete(one) for one in requests]
+    alone = [ServiceClient(service).complete(one) for one in requests]
     assert [one.completions[0].text for one in answers] == [one.completions[0].text for one in alone]
     assert len(answers) == 50
-    assert Client(service).health().pending == 0
+    assert ServiceClient(service).health().pending == 0
 
 
 @pytest.mark.slow
-def test_clients_that_never_read_do_not_keep_others_waiting(service: Place) -> None:
+def test_clients_that_never_read_do_not_delay_others(service: ServiceLocation) -> None:
     head = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
     deaf = []
     try:
@@ -289,61 +305,62 @@ def test_clients_that_never_read_do_not_keep_others_waiting(service: Place) -> N
                 raw.sendall(head * 400)
             except TimeoutError:
                 pass
-        assert Client(service).complete(function("total")).completions[0].candidates
+        assert ServiceClient(service).complete(function("total")).completions[0].candidates
     finally:
         for raw in deaf:
             raw.close()
-    assert Client(service).health().status == "ok"
+    assert ServiceClient(service).health().status == "ok"
 
 
 @pytest.mark.slow
-def test_a_full_disk_does_not_keep_it_from_answering(place: Place) -> None:
-    """No byte can be written to any file: not the lock's holder, not the log."""
-    full = ["bash", "-c", 'ulimit -f 0; exec "$@"', "-", *client.COMMAND]
-    own = client.start(place, OPTIONS, full)
-    own.wait_until_ready()
-    assert place.log.stat().st_size == place.lock.stat().st_size == 0
-    assert own.complete(function("total")).completions[0].candidates
-    assert client.start(place, OPTIONS).health().pid == own.health().pid
-    assert CliRunner().invoke(app, ["serve", "status", "--socket", str(place.socket)]).exit_code == 0
-    assert client.stop(place) and client.find(place) is None
+def test_it_answers_with_a_full_disk(location: ServiceLocation) -> None:
+    """No byte can be written to any file, neither to the lock nor to the log."""
+    full = ["bash", "-c", 'ulimit -f 0; exec "$@"', "-", *COMMAND]
+    client = ServiceClient(location, arguments=OPTIONS, command=full)
+    client.connect()
+    assert location.log.stat().st_size == location.lock.stat().st_size == 0
+    assert client.complete(function("total")).completions[0].candidates
+    assert client_of(location).start().pid == client.health().pid
+    assert CliRunner().invoke(app, ["serve", "status", "--socket", str(location.socket)]).exit_code == 0
+    assert stop_service(location) and ServiceClient(location).find() is None
 
 
 @pytest.mark.slow
-def test_it_sleeps_while_nobody_asks(service: Place) -> None:
-    process = psutil.Process(holder(service))
-    Client(service).complete(function("total"))
+def test_it_sleeps_while_idle(service: ServiceLocation) -> None:
+    process = psutil.Process(lock_holder(service))
+    ServiceClient(service).complete(function("total"))
     time.sleep(1.0)
     before = process.num_ctx_switches()
     time.sleep(2.0)
     after = process.num_ctx_switches()
-    assert sum(after) - sum(before) <= 4, "it wakes up by itself"
+    assert sum(after) - sum(before) <= 4, "it wakes up without a request"
 
 
 @pytest.mark.slow
-def test_after_many_requests_it_needs_no_more_memory(
-    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_many_requests_do_not_increase_its_memory(
+    location: ServiceLocation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of four clients at once, some of which hang up; few enough prompts for all to be kept soon."""
-    monkeypatch.setenv("GESSO_MEANWHILE", "")
+    """From four concurrent clients, some of which cancel; the prompts are few enough to be cached soon."""
+    monkeypatch.setenv("GESSO_FALLBACK_MODEL", "")
     tiny_folder(tmp_path / "tiny")
-    client.start(place, ("--model", str(tmp_path / "tiny"), *OPTIONS)).wait_until_ready()
-    process = psutil.Process(holder(place))
+    client_of(location, "--model", str(tmp_path / "tiny")).connect()
+    process = psutil.Process(lock_holder(location))
 
     def ask(number: int) -> None:
-        one, line, prompt = Client(place, f"client-{number % 4}"), Line(), number % 40
+        client, prompt = ServiceClient(location, name=f"client-{number % 4}"), number % 40
+        connection = CancellableConnection()
         asked = function(f"total_{prompt}")
         asked = replace(asked, text=asked.text + "#" * prompt, seed=number, candidates=1, steps=2)
         if number % 10 == 0:
-            threading.Timer(0.005, line.hang_up).start()
+            threading.Timer(0.005, connection.cancel).start()
         with suppress(Cancelled):
-            one.complete(asked, line=line, settings={"causal_draft": number % 3 == 0})
+            client.complete(asked, connection=connection, overrides={"causal_draft": number % 3 == 0})
 
     def quiet_after(numbers: Iterable[int]) -> float:
-        """MiB once these were asked and what is free was given back."""
+        """MiB after these requests, once freed memory was returned."""
         with ThreadPoolExecutor(4) as threads:
             list(threads.map(ask, numbers))
-        until(lambda: Client(place).health().pending == 0)
+        until(lambda: ServiceClient(location).health().pending == 0)
         time.sleep(TRIM_S + 1)
         return process.memory_info().rss / 2**20
 

@@ -23,20 +23,20 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
 
-from infill.service import client
-from infill.service.client import Client
-from infill.service.location import Place, holder, place_at
+from infill.service.client import ServiceClient
+from infill.service.location import ServiceLocation, location_at, lock_holder
 from infill.service.memory import TRIM_S
+from infill.service.start import stop_service
 from tests.infill.service.test_process import tiny_folder
 
 REQUESTS = int(os.environ.get("GESSO_RANDOM_REQUESTS", "400"))
 LONGEST_S = 60.0  # for one answer, however many candidates it has
 SHORT = """
-import infill.service.engine
-infill.service.engine.LONGEST_S = infill.service.engine.LONGEST_LINT_S = 0.3
+from infill.service import model_engine
+model_engine.INFILL_LIMIT_S = model_engine.LINT_LIMIT_S = 0.3
 from infill.cli.main import main
 main()
-"""  # a service that gives no answer long: a model that knows nothing would write to the end of every canvas
+"""  # a service with a short time limit: a random model would write to the end of every canvas
 GROWTH_MIB = 200  # that the first thousands of all kinds of texts may need; what leaks needs more
 CONFORMS = (
     "not_a_server_error",
@@ -47,30 +47,30 @@ CONFORMS = (
 
 
 @pytest.fixture
-def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Place, str]]:
-    """A service with a tiny model, and its address on this machine."""
-    monkeypatch.setenv("GESSO_MEANWHILE", "")
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[ServiceLocation, str]]:
+    """A service with a tiny model, and its address."""
+    monkeypatch.setenv("GESSO_FALLBACK_MODEL", "")
     tiny_folder(tmp_path / "tiny")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory(prefix="gesso-test-") as folder:
-        place = place_at(Path(folder) / "s" / "gesso.sock")
+        location = location_at(Path(folder) / "s" / "gesso.sock")
         options = ("--model", str(tmp_path / "tiny"), "--port", str(port), "--threads", "1", "--idle-minutes", "5")
-        client.start(place, options, (sys.executable, "-c", SHORT, "serve")).wait_until_ready()
+        ServiceClient(location, arguments=options, command=(sys.executable, "-c", SHORT, "serve")).connect()
         try:
-            yield place, f"http://127.0.0.1:{port}"
+            yield location, f"http://127.0.0.1:{port}"
         finally:
-            client.stop(place)
+            stop_service(location)
 
 
 @pytest.mark.slow
-def test_no_random_request_breaks_the_service(served: tuple[Place, str]) -> None:
-    place, address = served
+def test_no_random_request_breaks_the_service(served: tuple[ServiceLocation, str]) -> None:
+    location, address = served
     schema = schemathesis.openapi.from_url(f"{address}/openapi.json")
     load_all_checks()
     wanted = [CHECKS.get_one(name) for name in CONFORMS]
-    process, session = psutil.Process(holder(place)), requests.Session()
+    process, session = psutil.Process(lock_holder(location)), requests.Session()
     before, outcomes, slowest = process.memory_info().rss, Counter[str](), 0.0
     operations = [found.ok() for found in schema.get_all_operations()]
     posts = [one for one in operations if one.method == "post"]
@@ -102,5 +102,6 @@ def test_no_random_request_breaks_the_service(served: tuple[Place, str]) -> None
     print(*(f"{number:6} {outcome}" for outcome, number in sorted(outcomes.items())), sep="\n")
     print(f"{sum(outcomes.values())} requests; slowest {slowest:.1f} s; {before / 2**20:.0f} MiB and {grown:.0f} more")
     assert sum(outcomes.values()) > 0.9 * REQUESTS
-    assert Client(place).health().status == "ok" and Client(place).health().pending == 0
+    health = ServiceClient(location).health()
+    assert health.status == "ok" and health.pending == 0
     assert grown < GROWTH_MIB

@@ -1,4 +1,4 @@
-"""Texts that a server wrote for a hole, judged in their place as those of a model here are.
+"""Checks the texts that a server generated for a hole, as the service checks those of its own model.
 
 Must not know any server.
 """
@@ -17,8 +17,8 @@ from infill.request import Candidate, HoleCompletion, InfillResult
 
 
 @dataclass(frozen=True)
-class Written:
-    """confidence: the mean probability of its tokens, geometric; 1 where the server does not tell it."""
+class Generated:
+    """confidence: the geometric mean of its tokens' probabilities; 1 if the server does not report them."""
 
     text: str
     tokens: int
@@ -26,8 +26,8 @@ class Written:
 
 
 @dataclass(frozen=True)
-class Spent:
-    """What a result says of how it came about. started: time.perf_counter()."""
+class RunStats:
+    """The statistics of a result. started: time.perf_counter()."""
 
     model: str
     started: float
@@ -36,11 +36,11 @@ class Spent:
     canvas: int = 0
 
 
-def judged(work: Work, written: Sequence[Written], spent: Spent) -> InfillResult:
-    """The result for the one hole of `work`, the best text first; one that breaks the parse is cut back."""
-    answered = time.perf_counter()
-    distinct = {one.text: one for one in reversed(written)}
-    found = [_candidate(work, one) for one in written if distinct[one.text] is one]
+def checked_result(work: Work, generated: Sequence[Generated], stats: RunStats) -> InfillResult:
+    """The result for the only hole of `work`, the best text first. A text that breaks the parse is shortened."""
+    finished = time.perf_counter()
+    distinct = {one.text: one for one in reversed(generated)}
+    found = [_candidate(work, one) for one in generated if distinct[one.text] is one]
     candidates = tuple(sorted(found, key=lambda one: (not one.shown, -one.confidence)))
     best = candidates[0]
     completion = HoleCompletion(work.originals[0], best.text, best.shown, best.reason, best.confidence, candidates)
@@ -48,26 +48,26 @@ def judged(work: Work, written: Sequence[Written], spent: Spent) -> InfillResult
     timings = {
         "context": 0.0,
         "encode": 0.0,
-        "denoise": 1000 * (answered - spent.started),
-        "checks": 1000 * (now - answered),
-        "total": 1000 * (now - spent.started),
+        "denoise": 1000 * (finished - stats.started),
+        "checks": 1000 * (now - finished),
+        "total": 1000 * (now - stats.started),
     }
     return InfillResult(
         completions=(completion,),
-        steps=spent.steps,
-        prompt_tokens=spent.prompt_tokens,
-        encoded_tokens=spent.prompt_tokens,
-        canvas=spent.canvas,
+        steps=stats.steps,
+        prompt_tokens=stats.prompt_tokens,
+        encoded_tokens=stats.prompt_tokens,
+        canvas=stats.canvas,
         hole=best.tokens,
         timings_ms=timings,
-        model=spent.model,
+        model=stats.model,
         seed=work.request.seed,
     )
 
 
-def _candidate(work: Work, written: Written) -> Candidate:
+def _candidate(work: Work, generated: Generated) -> Candidate:
     before, after = work.near(0)
-    text = written.text
+    text = generated.text
     if text.strip() and parse_worse(CheckContext(before, text, after, work.language)):
         shorter = cut_back(before, text, after, work.language, work.stop)
         text = shorter if shorter.strip() else text
@@ -76,10 +76,10 @@ def _candidate(work: Work, written: Written) -> Candidate:
         text=text,
         after=after,
         language=work.language,
-        confidence=written.confidence,
+        confidence=generated.confidence,
         rejected=frozenset(work.request.rejected),
         replaced=work.replaced(0),
     )
     reason = first_refusal(context)
     shown = text.replace("\n", work.line_end)
-    return Candidate(shown, round(written.confidence, 4), reason is None, reason, "model", written.tokens)
+    return Candidate(shown, round(generated.confidence, 4), reason is None, reason, "model", generated.tokens)

@@ -1,0 +1,28 @@
+"""From the settings of a service to its engine. Must not know HTTP, nor processes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from infill.backends.routes import Routes
+from infill.engine_protocol import Counts, Engine
+from infill.service.fallback import FallbackEngine
+from infill.service.model_engine import ModelEngine
+from infill.settings import Settings
+
+
+def build_engine(settings: Settings, batch: int | None, routes: Routes) -> Engine:
+    """batch: most canvases in one step; None leaves it to the scheduler."""
+    counts = Counts()
+    model = ModelEngine(settings, batch, counts)
+    engine: Engine = model
+    if settings.fallback_model and settings.fallback_model != settings.model:
+        fallback = ModelEngine(replace(settings, model=settings.fallback_model), batch, counts)
+        engine = FallbackEngine(model, fallback)
+    if routes.order:
+        from infill.backends.build import members
+        from infill.backends.router import Router
+        from infill.service.routed import RoutedEngine
+
+        engine = RoutedEngine(engine, routes, Router(members(routes)))
+    return engine

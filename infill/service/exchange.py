@@ -1,0 +1,118 @@
+"""One HTTP request to a service over its Unix socket, and the errors that come back. Standard library alone.
+
+Each request has a connection of its own, so that closing the connection cancels the request. Must not know what is
+requested, nor how a service is started.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import Any
+
+from engine.errors import GessoError, InputError
+from infill.connection import CancellableConnection
+from infill.service.location import ServiceLocation
+
+QUICK_S = 5.0  # for requests that no model answers
+
+
+class ServiceGone(GessoError):
+    """No service runs, it ended before it answered, or it does not answer."""
+
+
+class ServiceRefused(GessoError):
+    """The service has too much work, or failed on this request."""
+
+
+class ServiceNotReady(ServiceRefused):
+    """The service is loading its model or could not load it."""
+
+
+@dataclass(frozen=True)
+class Health:
+    """status: "ok", "loading" or "failed". done, total: bytes of the weights while loading. can_lint: whether the model
+    produces findings; lints: whether they are good enough to be shown without being requested. fallback_model: the
+    smaller model that answers requests that accept any model, until this one is ready."""
+
+    status: str
+    model: str
+    done: int
+    total: int
+    message: str | None
+    pending: int
+    pid: int
+    version: str
+    can_lint: bool = False
+    lints: bool = False
+    fallback_model: str | None = None
+
+
+def read_health(location: ServiceLocation) -> Health:
+    """Raises ServiceGone."""
+    with exchange(location, "GET", "/health", None, QUICK_S) as response:
+        value = read_json(response)
+    try:
+        return Health(**{one.name: value[one.name] for one in fields(Health) if one.name in value})
+    except TypeError as wrong:
+        raise ServiceGone(f"What answers at {location.socket} is not a Gesso service; remove the file.") from wrong
+
+
+@contextmanager
+def exchange(
+    location: ServiceLocation,
+    method: str,
+    path: str,
+    body: Any,
+    timeout_s: float,
+    connection: CancellableConnection | None = None,
+) -> Iterator[http.client.HTTPResponse]:
+    """The response to one request. body: sent as JSON unless it is None. Raises ServiceGone or Cancelled."""
+    connection = connection or CancellableConnection()
+    unix = _UnixConnection(str(location.socket), timeout_s)
+    content = None if body is None else json.dumps(body).encode()
+    try:
+        unix.connect()
+        with connection.using(unix.sock):
+            unix.request(method, path, content, {"Content-Type": "application/json"} if content else {})
+            yield unix.getresponse()
+    except (OSError, http.client.HTTPException, ServiceGone) as reason:
+        connection.raise_if_cancelled()
+        if isinstance(reason, ServiceGone):
+            raise
+        raise ServiceGone(f"The service at {location.socket} does not answer; try again to restart it.") from reason
+    finally:
+        unix.close()
+
+
+def read_json(response: http.client.HTTPResponse) -> dict[str, Any]:
+    """The JSON object of a response, empty if it is not an object; raises ServiceGone for an incomplete one."""
+    try:
+        value = json.loads(response.read())
+    except ValueError as wrong:
+        raise ServiceGone("The response of the service is incomplete; try again.") from wrong
+    return value if isinstance(value, dict) else {}
+
+
+def error_from(value: dict[str, Any], status: int) -> GessoError:
+    """The error that a response with this status describes."""
+    message = str((value.get("error") or {}).get("message") or f"The service answered with status {status}.")
+    kinds = {400: InputError, 503: ServiceNotReady}
+    return kinds.get(status, ServiceRefused)(message)
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: str, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)

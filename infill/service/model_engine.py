@@ -1,0 +1,274 @@
+"""One model in memory: loaded with progress, its requests scheduled and counted.
+
+Must not know HTTP, sockets or the JSON of requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from engine.errors import Cancelled, GessoError, is_memory_error, leave_if
+from infill.engine_protocol import (
+    BUCKETS_S,
+    INFILL_LIMIT_S,
+    LINT_LIMIT_S,
+    Busy,
+    Counts,
+    EngineRequest,
+    EngineState,
+    NotReady,
+    Usage,
+    is_shown,
+)
+from infill.findings import Finding, LintRequest
+from infill.request import InfillRequest, InfillResult, OnStep
+from infill.service.memory import Housekeeping
+from infill.settings import Settings
+
+if TYPE_CHECKING:
+    from engine.denoiser import Denoiser
+    from engine.scheduling.scheduler import Scheduler
+    from infill.complete.completion import Completer
+    from infill.complete.loaded_model import LoadedModel
+    from infill.lint.evidence import Bars
+
+logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
+Work = Callable[["Completer"], Result]
+MAX_PENDING = 512  # requests of all clients
+POLL_S = 0.02
+MAX_CLIENTS = 64  # whose last draft is remembered
+
+
+class ModelEngine:
+    """The `Engine` of one loaded model behind a scheduler.
+
+    batch: most canvases in one step; None leaves it to the scheduler. counts: shared by the engines of a service.
+    """
+
+    def __init__(self, settings: Settings, batch: int | None = None, counts: Counts | None = None) -> None:
+        self.settings, self.batch = settings, batch
+        self.state = EngineState("loading", settings.model)
+        self.counts = counts if counts is not None else Counts()
+        self.pending = 0
+        self.weight_bytes = 0
+        self.scheduler: Scheduler | None = None
+        self._model: LoadedModel | None = None
+        self._bars: Bars | None = None
+        self._gpu: int | None = None
+        self._housekeeping = Housekeeping(self.forget)
+        self._drafts: dict[str, str] = {}  # the last draft of each client; typing along it requests the rest
+
+    def load(self) -> None:
+        try:
+            from engine.scheduling.scheduler import BATCH, Scheduler
+            from infill.complete.loaded_model import LoadedModel
+
+            model = LoadedModel.load(self.settings, self._report_progress)
+            bars = self._bars = _read_bars(self.settings.model)
+            self.scheduler = Scheduler(model.denoiser, self.batch or BATCH)
+        except Exception as error:
+            message = _sentence(error, "The model could not be loaded")
+            self.state = EngineState("failed", self.settings.model, message=message)
+            return
+        self._model = model
+        device = model.denoiser.device
+        if device.type == "cuda":
+            self._gpu = device.index or 0
+            self.weight_bytes = sum(weight.nbytes for weight in model.denoiser.model.parameters())
+        lints = bars is not None and bars.unasked
+        self.state = EngineState("ready", self.settings.model, can_lint=bars is not None, lints=lints)
+
+    def unload(self) -> None:
+        """Frees the model's memory once pending requests are answered. Blocks meanwhile."""
+        self.state = EngineState("loading", self.settings.model)
+        end = time.monotonic() + INFILL_LIMIT_S
+        while self.pending and time.monotonic() < end:
+            time.sleep(POLL_S)
+        scheduler, self.scheduler, self._model = self.scheduler, None, None
+        if scheduler is not None:
+            scheduler.close()
+
+    def close(self) -> None:
+        if self.scheduler is not None:
+            self.scheduler.close()
+
+    def forget(self) -> None:
+        """Drops cached prompts, as a task of the scheduler so that no request uses the model meanwhile."""
+        from engine.scheduling.request import Order
+
+        scheduler = self.scheduler
+        if scheduler is not None:
+            scheduler.submit(lambda _: scheduler.denoiser.forget(), Order())
+
+    async def maintain(self) -> None:
+        return
+
+    def free_memory(self) -> int | None:
+        """Free bytes of the model's GPU; None on a CPU, or before the model was loaded."""
+        if self._gpu is None:
+            return None
+        import torch
+
+        return int(torch.cuda.mem_get_info(self._gpu)[0])
+
+    @property
+    def usage(self) -> Usage | None:
+        if self.scheduler is None:
+            return None
+        load, cache = self.scheduler.load, self.scheduler.denoiser.cache
+        return Usage(load.steps, load.stepped, sum(entry.kv.bytes for entry in list(cache.entries)))
+
+    async def complete(self, request: EngineRequest[InfillRequest], on_step: OnStep | None = None) -> InfillResult:
+        started = time.monotonic()
+        wanted = request.request
+        limit_s = INFILL_LIMIT_S if wanted.deadline_ms is None else min(INFILL_LIMIT_S, wanted.deadline_ms / 1000)
+        deadline = started + limit_s
+
+        def work(completer: Completer) -> InfillResult:
+            left_ms = max(1.0, 1000 * (deadline - time.monotonic()))
+            completer.proposals.last_draft = self._drafts.get(request.client, "")
+            result = completer.complete(replace(wanted, deadline_ms=left_ms), on_step, request.cancelled.is_set)
+            self._remember_draft(request.client, completer.proposals.last_draft)
+            return result
+
+        result = await self._run(request, work, deadline, is_shown)
+        self._count(result, time.monotonic() - started)
+        return result
+
+    async def lint(self, request: EngineRequest[LintRequest]) -> tuple[Finding, ...]:
+        deadline = time.monotonic() + LINT_LIMIT_S
+
+        def stop() -> bool:
+            return request.cancelled.is_set() or time.monotonic() >= deadline
+
+        def work(completer: Completer) -> tuple[Finding, ...]:
+            from infill.lint.linter import Linter
+
+            try:
+                return tuple(Linter(completer, self._bars).lint(request.request, stop))
+            except Cancelled:
+                leave_if(request.cancelled.is_set)
+                raise Busy("The lint request took too long; lint fewer lines at a time.") from None
+
+        return await self._run(request, work, deadline, bool)
+
+    def tokens(self, text: str) -> list[int]:
+        return self._loaded().family.tokens.encode(text)
+
+    def text(self, tokens: list[int]) -> str:
+        return self._loaded().family.tokens.decode(tokens)
+
+    def check(self, request: EngineRequest[Any]) -> None:
+        if self.state.kind == "loading":
+            raise NotReady(f"The model {self.state.model} is still loading; ask again in a moment.")
+        if self.state.kind == "failed":
+            raise NotReady(self.state.message or "The model could not be loaded.")
+        if self.pending >= MAX_PENDING:
+            raise Busy("Too many requests are waiting; ask again in a moment.")
+
+    async def _run(
+        self, request: EngineRequest[Any], work: Work[Result], deadline: float, is_shown: Callable[[Result], bool]
+    ) -> Result:
+        """The result of `work`, counted; an unexpected error becomes a sentence. deadline: time.monotonic()."""
+        outcome = "failed"
+        try:
+            self.check(request)
+            self.pending += 1
+            self._housekeeping.request_started()
+            try:
+                result = await self._schedule(request, work, deadline)
+            finally:
+                self.pending -= 1
+                self._housekeeping.request_ended(self.pending)
+            outcome = "shown" if is_shown(result) else "quiet"
+            return result
+        except (asyncio.CancelledError, Cancelled):
+            outcome = "cancelled"
+            raise
+        except (Busy, NotReady):
+            outcome = "refused"
+            raise
+        except GessoError:
+            raise
+        except Exception as error:
+            raise GessoError(_sentence(error, "The engine failed on this request")) from error
+        finally:
+            self.counts.outcomes[request.priority, outcome] += 1
+
+    async def _schedule(self, request: EngineRequest[Any], work: Work[Result], deadline: float) -> Result:
+        from engine.scheduling.request import Order, Priority, TooLate
+
+        if self.scheduler is None:
+            raise NotReady(f"The model {self.state.model} is not loaded right now; ask again in a moment.")
+        order = Order(Priority[request.priority.upper()], request.client, deadline, request.cancelled.is_set)
+        future = self.scheduler.submit(lambda denoiser: work(self._completer_for(denoiser, request)), order)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            request.cancelled.set()
+            raise
+        except TooLate as late:
+            raise Busy(str(late)) from late
+
+    def _completer_for(self, denoiser: Denoiser, request: EngineRequest[Any]) -> Completer:
+        """A completer with the settings of this request."""
+        from infill.complete.completion import Completer
+
+        return Completer(replace(self._loaded(), denoiser=denoiser), replace(self.settings, **request.settings))
+
+    def _loaded(self) -> LoadedModel:
+        if self._model is None:
+            raise NotReady(f"The model {self.state.model} is still loading; ask again in a moment.")
+        return self._model
+
+    def _remember_draft(self, client: str, draft: str) -> None:
+        """Called within a scheduled task, so never by two threads at once."""
+        self._drafts.pop(client, None)
+        self._drafts[client] = draft
+        if len(self._drafts) > MAX_CLIENTS:
+            del self._drafts[next(iter(self._drafts))]
+
+    def _report_progress(self, done: int, total: int) -> None:
+        self.state = EngineState("loading", self.settings.model, done, total)
+
+    def _count(self, result: InfillResult, seconds: float) -> None:
+        counts = self.counts
+        for bucket in (*BUCKETS_S, float("inf")):
+            if seconds <= bucket:
+                counts.seconds[bucket] += 1
+        counts.total_s += seconds
+        counts.encoded_tokens += result.encoded_tokens
+        counts.denoise_steps += result.steps
+
+
+def _read_bars(model: str) -> Bars | None:
+    """For the model's findings; a model without them still completes."""
+    from infill.lint.evidence import Bars
+    from infill.model_store import resolve
+
+    try:
+        return Bars.read(resolve(model))
+    except Exception as error:
+        logger.error("%s", _sentence(error, "The model cannot produce findings"))
+        return None
+
+
+def _sentence(error: Exception, problem: str) -> str:
+    """For the user. The log gets the traceback without the error's message, which may quote the user's code."""
+    if isinstance(error, GessoError):
+        return str(error)
+    frames = []
+    trace = error.__traceback__
+    while trace is not None:
+        frames.append(f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}")
+        trace = trace.tb_next
+    logger.error("%s: %s at %s", problem, type(error).__name__, " < ".join(reversed(frames)))
+    if is_memory_error(error):
+        return f"{problem} because the memory ran out; close other programs, or choose a smaller model."
+    return f"{problem} ({type(error).__name__}); this is a bug in Gesso, please report it with the log."

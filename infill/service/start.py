@@ -1,0 +1,106 @@
+"""Starts the process of a service, and ends it. Standard library alone. Must not know what is requested."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from infill.service.exchange import Health, ServiceGone, read_health
+from infill.service.location import ServiceLocation, lock_holder, make_private
+
+LAUNCHER = Path(__file__).parents[2] / "gesso_launcher.py"
+COMMAND = (sys.executable, "-P", str(LAUNCHER), "serve")
+START_S = 30.0  # until a new service answers at all
+END_S = 10.0
+POLL_S = 0.03
+
+
+def start_service(location: ServiceLocation, arguments: Sequence[str], command: Sequence[str] = COMMAND) -> Health:
+    """Starts a service in the background unless one runs at this location; returns once it answers, perhaps loading.
+
+    arguments: of `gesso serve`. Callers in several processes at once get the same service. Raises ServiceGone if it
+    does not start, NotPrivate if others may enter its folder.
+    """
+    make_private(location.socket.parent)
+    with suppress(ServiceGone):
+        return read_health(location)
+    try:
+        with _start_lock(location):
+            with suppress(ServiceGone):
+                return read_health(location)
+            process = _spawn(location, [*command, "--socket", str(location.socket), *arguments])
+            return _wait_for_health(location, process)
+    except OSError as reason:
+        raise ServiceGone(f"The service cannot be started ({reason.strerror}); try `gesso serve`.") from reason
+
+
+def stop_service(location: ServiceLocation) -> bool:
+    """Ends the service, by force if needed, and returns once it is gone; False if none runs."""
+    if (process := _service_pid(location)) is None:
+        return False
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.kill(process, number)
+        except ProcessLookupError:
+            return True
+        until = time.monotonic() + END_S
+        while time.monotonic() < until:
+            if _service_pid(location) != process:
+                return True
+            time.sleep(POLL_S)
+    raise ServiceGone(f"The service, process {process}, does not end; see `ps -p {process}`.")
+
+
+def _service_pid(location: ServiceLocation) -> int | None:
+    """From the lock, or from the service itself if its id could not be written into the lock."""
+    if (process := lock_holder(location)) is not None:
+        return process
+    try:
+        return read_health(location).pid
+    except ServiceGone:
+        return None
+
+
+@contextmanager
+def _start_lock(location: ServiceLocation) -> Iterator[None]:
+    """One process at a time starts a service."""
+    file = os.open(location.start_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)
+
+
+def _spawn(location: ServiceLocation, command: Sequence[str]) -> subprocess.Popen[bytes]:
+    """A process that outlives this one; its output goes to the log."""
+    log = os.open(location.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd=location.socket.parent,
+        )
+    finally:
+        os.close(log)
+
+
+def _wait_for_health(location: ServiceLocation, process: subprocess.Popen[bytes]) -> Health:
+    until = time.monotonic() + START_S
+    while time.monotonic() < until:
+        with suppress(ServiceGone):
+            return read_health(location)
+        if process.poll() not in (None, 0):
+            break
+        time.sleep(POLL_S)
+    raise ServiceGone(f"The service did not start; see {location.log}, or try `gesso serve`.")

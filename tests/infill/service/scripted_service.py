@@ -1,0 +1,139 @@
+"""A service with a scripted engine: the model's name and the request's text say what it does. Takes the options of
+`gesso serve`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[3]))
+
+from engine.errors import InputError  # noqa: E402
+from infill.engine_protocol import Counts, EngineRequest, EngineState  # noqa: E402
+from infill.findings import Finding, LintRequest  # noqa: E402
+from infill.request import InfillRequest, InfillResult, OnStep  # noqa: E402
+from infill.service.location import location_at  # noqa: E402
+from infill.service.process import ServiceOptions, serve  # noqa: E402
+from infill.settings import Settings  # noqa: E402
+
+COMMAND = (sys.executable, str(Path(__file__).resolve()))
+IDLE_MINUTES = 2.0  # so that none is left long after a test that was killed
+MISTAKES = {"wrnog": ("wrong-name", "wrong"), "plsu": ("misspelled", "plus"), "plsUm": ("style-naming", "pls_um")}
+
+
+class ScriptedEngine:
+    """The words of MISTAKES are findings, also with digits behind them.
+
+    The file that SCRIPTED_LINT_LOG names gets a line for each lint request.
+    """
+
+    def __init__(self, model: str) -> None:
+        self.state = EngineState("loading", model)
+        self.counts, self.pending, self.usage = Counts(), 0, None
+        self.begun = 0
+
+    def load(self) -> None:
+        model = self.state.model
+        self.state = EngineState("loading", model, 50, 100)
+        if model == "endless":
+            return
+        time.sleep(0.3)  # so that clients see it
+        if model == "absent":
+            self.state = EngineState("failed", model, message="There is no such model; choose another.")
+        else:
+            lints = model != "no lint"
+            self.state = EngineState("ready", model, can_lint=lints, lints=lints)
+
+    def close(self) -> None:
+        pass
+
+    async def maintain(self) -> None:
+        pass
+
+    def check(self, request: EngineRequest[Any]) -> None:
+        pass
+
+    def tokens(self, text: str) -> list[int]:
+        return [ord(character) for character in text]
+
+    def text(self, tokens: list[int]) -> str:
+        return "".join(map(chr, tokens))
+
+    async def complete(self, request: EngineRequest[InfillRequest], on_step: OnStep | None = None) -> InfillResult:
+        """`steps` of the result is the number of requests begun so far."""
+        self.begun += 1
+        text = request.request.text
+        if text == "print":
+            print("a stray line", flush=True)
+        elif text == "endless":
+            await self._forever()
+        elif text == "input":
+            raise InputError("The request is no good; ask otherwise.")
+        elif text == "die":
+            os.abort()
+        return InfillResult((), self.begun, len(text), 0, 0, 0, {"total": 0.0}, "scripted", 0)
+
+    async def lint(self, request: EngineRequest[LintRequest]) -> tuple[Finding, ...]:
+        wanted = request.request
+        if path := os.environ.get("SCRIPTED_LINT_LOG"):
+            asked = [wanted.text[start:end] for start, end in wanted.ranges]
+            with open(path, "a") as file:
+                off, on = sorted(wanted.off), sorted(wanted.on)
+                print(json.dumps({"path": wanted.path, "asked": asked, "off": off, "on": on}), file=file)
+        if wanted.explain and "mute" in wanted.text:
+            raise InputError("The model is mute; choose another.")
+        if wanted.explain:
+            return tuple(replace(one, explanation=f"Since `{one.replacement}` it is.") for one in wanted.findings)
+        found: list[Finding] = []
+        for start, end in wanted.ranges or ((0, len(wanted.text)),):
+            if "endless" in wanted.text[start:end]:
+                await self._forever()
+            if "input" in wanted.text[start:end]:
+                raise InputError("The request is no good; ask otherwise.")
+            found += _findings(wanted, start, end)
+        return tuple(found)
+
+    async def _forever(self) -> None:
+        self.pending += 1
+        try:
+            await asyncio.sleep(600)
+        finally:
+            self.pending -= 1
+
+
+def _findings(request: LintRequest, start: int, end: int) -> list[Finding]:
+    found = []
+    for match in re.compile("|".join(MISTAKES)).finditer(request.text, start, end):
+        code, replacement = MISTAKES[match[0]]
+        is_repeated = match[0] == "plsUm" and "plsUm" in request.text[: match.start()]
+        if code in request.off or (code.startswith("style-") and (code not in request.on or is_repeated)):
+            continue
+        if "gesso: ignore" not in request.text[match.end() :].split("\n")[0]:
+            message = f"`{match[0]}` looks wrong."
+            found.append(Finding(match.start(), match.end(), code, message, replacement, 5.0))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--socket", type=Path)
+    parser.add_argument("--model", default="pocket")
+    options, _ = parser.parse_known_args()
+    if options.model == "dying":
+        print("last words", flush=True)
+        os._exit(3)
+    settings = Settings(model=options.model)
+    service = ServiceOptions(location_at(options.socket), settings, idle_minutes=IDLE_MINUTES)
+    serve(service, lambda _: ScriptedEngine(options.model))
+
+
+if __name__ == "__main__":
+    main()

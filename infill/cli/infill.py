@@ -114,8 +114,8 @@ def infill(
     request = _request(source, file, _language(lang), settings, _holes(source.text, at, range_, marker), neighbours)
     step_seconds = SECONDS_PER_STEP if settings.deadline_ms is None else 0.0
     view = LiveView(cli_support.errors_console(), step_seconds, show=watch)
-    complete = _completer(settings, service)
-    result = _complete(complete, request, view if watch or watch_svg else None, watch_svg)
+    completer = service_for(settings, service) or cli_support.load_completer(settings)
+    result = _complete(completer.complete, request, view if watch or watch_svg else None, watch_svg)
     raise typer.Exit(_write_result(source, result, output))
 
 
@@ -189,15 +189,6 @@ def _short_name(path: Path) -> str:
         return path.resolve().relative_to(Path.cwd()).as_posix()
     except ValueError:
         return path.name
-
-
-def _completer(settings: Settings, service: bool | None) -> Complete:
-    """The service if it runs with this model, otherwise the model loaded in this process.
-
-    service: True starts the service if needed; False never uses it.
-    """
-    found = service_for(settings, service)
-    return found.complete if found is not None else cli_support.load_completer(settings).complete
 
 
 def _complete(complete: Complete, request: InfillRequest, view: LiveView | None, picture: Path | None) -> InfillResult:

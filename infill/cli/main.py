@@ -69,8 +69,8 @@ def main() -> None:
     app(prog_name="gesso")
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         cli_support.write_out(f"gesso {installed_version()}\n")
         raise typer.Exit
 
@@ -105,30 +105,30 @@ def batch(
         "seed": seed,
         "model": model,
     }
-    wanted = cli_support.read_settings(Path.cwd(), flags).settings
-    work = Batch(source, target, wanted)
+    resolved = cli_support.read_settings(Path.cwd(), flags).settings
+    work = Batch(source, target, resolved)
     if work.done == work.total:
         say(f"{target} has all {work.total} rows.")
         return
     if work.done:
         say(f"{target} has {work.done} of {work.total} rows; resuming.")
     try:
-        _run_with_bar(work, wanted, service)
+        _run_with_bar(work, resolved, service)
     except KeyboardInterrupt as error:
         say(f"Stopped with {work.done} of {work.total} rows done; run the same command again to resume.")
         raise typer.Exit(INTERRUPTED) from error
     say(f"{target} has all {work.total} rows.")
 
 
-def _run_with_bar(work: Batch, wanted: settings.Settings, service: bool | None) -> None:
-    asked = service_for(wanted, service, "batch")
-    completer = asked or cli_support.load_completer(wanted)
+def _run_with_bar(work: Batch, resolved: settings.Settings, service: bool | None) -> None:
+    client = service_for(resolved, service, "batch")
+    completer = client or cli_support.load_completer(resolved)
     columns = (TextColumn("filling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = cli_support.errors_console()
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("rows", total=work.total, completed=work.done)
-        size = BATCH_ROWS if asked is not None and wanted.batch_size < BATCH_ROWS else None
-        work.run(completer, lambda done: progress.update(task, completed=done), size)
+        batch_size = max(BATCH_ROWS, resolved.batch_size) if client else None
+        work.run(completer, lambda done: progress.update(task, completed=done), batch_size)
 
 
 @app.command()

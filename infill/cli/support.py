@@ -83,7 +83,7 @@ def add_row(table: Table, *cells: str) -> None:
 
 
 def read_settings(start: Path, flags: Mapping[str, Any] | None = None) -> Resolved:
-    """Settings for work in the folder `start`; prints a notice for each old name of one."""
+    """Settings for files in the folder `start`. Prints a notice for each renamed or removed setting."""
     resolved = resolve(flags or {}, start, os.environ)
     for notice in resolved.notices:
         say(notice)
@@ -91,7 +91,7 @@ def read_settings(start: Path, flags: Mapping[str, Any] | None = None) -> Resolv
 
 
 def load_completer(settings: Settings) -> Completer:
-    """The model that the settings name, loaded behind a progress bar."""
+    """Loads the model of the settings, with a progress bar."""
     from infill.complete.completion import Completer
     from infill.complete.loaded_model import LoadedModel
 

@@ -59,10 +59,10 @@ def stats(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
     erase: Annotated[bool, typer.Option("--erase", help="Delete all statistics.")] = False,
 ) -> None:
-    """Show how many suggestions your editors displayed, how many you accepted and kept, and how fast they were.
+    """Show statistics of your editors' suggestions: shown, accepted, kept, and latency.
 
-    The statistics are recorded on this machine, contain no code and are never sent anywhere. They cover the last 90
-    days. To turn them off, set gesso.statistics to false in your editor.
+    They cover the last 90 days, contain no code and never leave this machine. To turn them off, set gesso.statistics
+    to false in your editor.
     """
     path = statistics.default_path()
     if erase:

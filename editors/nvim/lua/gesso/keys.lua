@@ -79,9 +79,10 @@ local function run_previous(key, previous)
   local keys_to_feed
   if mapping.callback then
     keys_to_feed = mapping.callback()
+  elseif mapping.expr == 1 then
+    keys_to_feed = vim.api.nvim_eval((mapping.rhs:gsub("<SID>", ("<SNR>%d_"):format(mapping.sid))))
   else
-    local rhs = mapping.rhs:gsub("<SID>", ("<SNR>%d_"):format(mapping.sid))
-    keys_to_feed = mapping.expr == 1 and vim.api.nvim_eval(rhs) or keycode(rhs)
+    keys_to_feed = keycode((mapping.rhs:gsub("<SID>", ("<SNR>%d_"):format(mapping.sid))))
   end
   if mapping.callback and mapping.expr ~= 1 or type(keys_to_feed) ~= "string" then
     return

@@ -1,3 +1,6 @@
-"""Programs that measure: each prints a table and writes JSON with its conditions. None of them is a test."""
+"""Benchmarks: programs that print a table and can write it, with its conditions, as JSON and Markdown.
 
-import engine  # noqa: F401  (before PyTorch: it says how PyTorch's threads wait)
+None of them writes anything that is shipped; programs that do are in `train`.
+"""
+
+import engine  # noqa: F401  (before PyTorch: it sets how OpenMP threads wait)

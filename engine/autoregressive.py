@@ -1,7 +1,7 @@
-"""Greedy decoding, token by token, through the causal encoder: the draft that denoising is compared with.
+"""Greedy decoding, token by token, with the causal encoder: the draft that denoising is compared with.
 
-DiffusionGemma's encoder is the autoregressive model it was made from, with the same weights. Knows nothing of
-text. The prompt's keys come from the prefix cache and are left as they were.
+DiffusionGemma's encoder is the autoregressive model it was made from, with the same weights. Must not know text. The
+prompt's keys come from the prefix cache and are left unchanged.
 """
 
 from __future__ import annotations
@@ -13,28 +13,29 @@ from torch import Tensor
 
 from engine.errors import InputError
 from engine.key_values import KeyValues
-from engine.models.diffusion_gemma import DiffusionGemma
-from engine.prefix_cache import PrefixCache
+from engine.memory import CausalModel
+from engine.prefix_cache import PromptCache
 from engine.token_tree import TokenTree
 
 Done = Callable[[list[int]], bool]
-MATCH = 2  # tokens that a guess has in common with what was written
-AHEAD = 15  # tokens of a guess; with the one that has to be read anyway, as many rows as a product takes at once
+MATCH = 2  # tokens that must occur before a guess
+AHEAD = 15  # tokens of a guess; with the one that is encoded in any case, the number of rows of one product
 
 
 def decode_greedily(
-    model: DiffusionGemma,
-    cache: PrefixCache,
+    model: CausalModel,
+    cache: PromptCache,
     prompt: Sequence[int],
     limit: int,
     stop: Done,
     banned: Tensor | None = None,
     first: Tensor | None = None,
 ) -> tuple[list[int], list[float]]:
-    """At most `limit` tokens after `prompt` and the log-probability of each, up to the one for which `stop` is true.
+    """At most `limit` tokens after `prompt` and the log probability of each, ending with the first for which `stop` is
+    true.
 
-    stop: asked with the tokens so far after each one, which is part of the answer. banned: token ids never taken.
-    first: token ids that the first token must be one of. Raises InputError for an empty prompt.
+    stop: called with all tokens so far after each one. banned: token ids that are never taken. first: token ids that
+    the first token must be one of. Raises InputError for an empty prompt.
     """
     if not prompt:
         raise InputError("There is no prompt to continue; give it at least one token.")
@@ -56,9 +57,10 @@ def follow_greedily(
 ) -> tuple[list[int], list[float]]:
     """See `decode_greedily`; `prompt` ends with the trunk of `tree`.
 
-    What the tree has read costs no pass. So the caller may let it read what is likely to be written, and every pass
-    reads a guess as well: what followed the last tokens where they stood before. The answer is the same, each token the
-    likeliest (speculative decoding, arXiv 2211.17192; with the guesses of prompt lookup decoding).
+    Tokens that the tree has already encoded cost no pass, so the caller may let it encode likely continuations first.
+    Every pass also encodes a guess: the tokens that followed the last tokens at their previous occurrence. Each token
+    is still the likeliest one (speculative decoding, arXiv 2211.17192; the guesses are those of prompt lookup
+    decoding).
     """
     tokens: list[int] = []
     scores: list[float] = []
@@ -80,7 +82,8 @@ def follow_greedily(
 
 
 def _guess(tokens: Sequence[int]) -> Sequence[int]:
-    """At most AHEAD tokens that followed the last MATCH of `tokens` where they stood last; none where they did not."""
+    """At most AHEAD tokens that followed the previous occurrence of the last MATCH of `tokens`; none if there is
+    none."""
     end = list(tokens[-MATCH:])
     for start in range(len(tokens) - MATCH - 1, -1, -1):
         if tokens[start] == end[0] and tokens[start : start + MATCH] == end:

@@ -1,7 +1,6 @@
-"""A canvas too wide for one pass, denoised block after block: a finished block joins the prompt of the next.
+"""Denoises a canvas that is too wide for one pass block by block: a finished block joins the prompt of the next.
 
-Built on `engine.denoiser.Denoiser.run`. A block does not see what is known in the blocks after it, which is
-the price of the cut. Knows nothing of text.
+A block does not see known tokens in the blocks after it. Must not know text.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from engine.canvas import Canvas
-from engine.denoiser import (
+from engine.canvas_run import (
+    CanvasDenoiser,
     CanvasRun,
-    Denoiser,
     DenoiseRequest,
     DenoiseResult,
     Finish,
@@ -32,25 +31,25 @@ FROM_BEST_TO_WORST: tuple[Finish, ...] = ("stable", "steps", "deadline", "cancel
 class BlocksResult(DenoiseResult):
     """The result of a whole canvas: its first `filled` columns are done, the others were not reached.
 
-    A hole that was not reached holds its draft, or -1 as on a canvas, with the log probability and the
-    entropy of a uniform guess. steps and encoded_tokens are sums over the blocks, finish is their worst.
+    A hole that was not reached holds its draft, or -1 as on a canvas, with the log probability and the entropy of a
+    uniform guess. steps and encoded_tokens are sums over the blocks, finish is their worst.
     """
 
     filled: int
 
 
 def denoise_in_blocks(
-    denoiser: Denoiser,
+    denoiser: CanvasDenoiser,
     request: DenoiseRequest,
     width: int | None = None,
     on_step: StepCallback | None = None,
 ) -> BlocksResult:
-    """Cuts the canvas into blocks of `width` columns (default: the model's canvas) and fills one by one.
+    """Cuts the canvas into blocks of `width` columns (default: the model's canvas length) and fills them in order.
 
-    Block number n is seeded with seed + n, so a canvas of one block comes out as from `Denoiser.run`. A block
-    without a hole is only read. The deadline, and `on_step` returning False, hold for the whole; one step is
-    always made. `on_step` sees the run of the block at work, whose first column on the whole canvas is
-    len(run.request.prompt) - len(request.prompt). Raises InputError where prompt and canvas are too long.
+    Block n is seeded with seed + n, so a canvas of one block gives the same result as `Denoiser.run`. A block without a
+    hole is only encoded. The deadline and `on_step` returning False apply to the whole canvas; at least one step is
+    made. `on_step` gets the run of the current block, whose first column on the whole canvas is len(run.request.prompt)
+    - len(request.prompt). Raises InputError if prompt and canvas are too long.
     """
     config, canvas = denoiser.model.config, request.canvas
     width = config.canvas_length if width is None else width
@@ -59,7 +58,7 @@ def denoise_in_blocks(
     length = len(request.prompt) + canvas.width
     if length > config.max_positions:
         raise InputError(
-            f"Prompt and canvas have {length} tokens together; the model takes {config.max_positions}, so show it less."
+            f"Prompt and canvas have {length} tokens, but the model takes {config.max_positions}; shorten the prompt."
         )
     stopped = False
 
@@ -115,7 +114,7 @@ def denoise_in_blocks(
 
 
 def _cut(canvas: Canvas, start: int, end: int) -> Canvas:
-    """Columns [start, end) as a canvas of their own."""
+    """Columns [start, end) as a separate canvas."""
     allowed = {column - start: ids for column, ids in canvas.allowed.items() if start <= column < end}
     return Canvas(canvas.tokens[start:end], canvas.pinned[start:end], allowed)
 

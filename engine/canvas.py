@@ -1,6 +1,6 @@
-"""A canvas: tokens that are known and stay (pinned), and holes that are the model's to write.
+"""A canvas: known tokens, which are pinned, and holes, which the model fills.
 
-Knows nothing of the model. What becomes of a canvas while it is denoised is kept by `engine.denoiser`.
+Must not know the model. `engine.canvas_run` holds the state of a canvas while it is denoised.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from engine.errors import InputError
 
 @dataclass(frozen=True)
 class Known:
-    """A run of tokens that stand as they are."""
+    """A run of pinned tokens."""
 
     tokens: Sequence[int]
 
 
 @dataclass(frozen=True)
 class Hole:
-    """`slots` positions to fill. `draft` starts the first of them with tokens, not noise (None: noise)."""
+    """`slots` positions to fill. `draft` starts the first of them with tokens instead of noise (None: noise)."""
 
     slots: int
     draft: Sequence[int | None] = ()
@@ -31,9 +31,9 @@ class Hole:
 
 @dataclass(frozen=True)
 class Canvas:
-    """tokens [width]: known tokens, drafts, and -1 where noise is to stand; pinned [width] bool.
+    """tokens [width]: known tokens, drafts, and -1 for noise; pinned [width] bool.
 
-    allowed: for a column, the token ids it may take (a hole that must begin with text already typed).
+    allowed: by column, the token ids it may take (for a hole that must begin with text already typed).
     """
 
     tokens: Tensor
@@ -42,7 +42,7 @@ class Canvas:
 
     @staticmethod
     def of(*parts: Known | Hole, allowed: Mapping[int, Sequence[int]] | None = None) -> Canvas:
-        """Lays known runs and holes side by side; raises InputError where nothing is left to fill."""
+        """Concatenates known runs and holes; raises InputError if nothing is left to fill."""
         tokens: list[int] = []
         pinned: list[bool] = []
         for part in parts:
@@ -59,7 +59,8 @@ class Canvas:
         for column, ids in restricted.items():
             if not 0 <= column < len(tokens) or pinned[column] or not len(ids):
                 raise InputError(
-                    f"Column {column} of the canvas cannot be restricted: it is no hole, or allows nothing."
+                    f"Column {column} of the canvas cannot be restricted; choose a column in a hole and allow at least "
+                    "one token."
                 )
         return Canvas(torch.tensor(tokens), torch.tensor(pinned), restricted)
 

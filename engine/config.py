@@ -1,7 +1,7 @@
 """What a checkpoint's `config.json` and `generation_config.json` say, as typed values.
 
 Source of the fields and defaults: transformers, `models/diffusion_gemma/configuration_diffusion_gemma.py` and
-`generation_diffusion_gemma.py`. Must not know where the files came from, nor anything of weights.
+`generation_diffusion_gemma.py`. Must not know where the files came from, or weights.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class LayerConfig:
 
 @dataclass(frozen=True)
 class NoiseConfig:
-    """What stands on the canvas where nothing is known yet.
+    """The tokens of a canvas where nothing is known yet.
 
-    `uniform`: a random token of the vocabulary (the 26B). `mask`: always `mask_token_id`. `hybrid`: mostly
+    `uniform`: a random token of the vocabulary (the 26B). `mask`: always `mask_token_id`. `hybrid`: usually
     `mask_token_id`, with probability `uniform_share` a random token (GIDD, arXiv 2503.04482).
     """
 
@@ -65,9 +65,9 @@ class NoiseConfig:
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(NoiseKind):
-            raise ModelError(f"The kind of noise is {self.kind!r}; only uniform, mask and hybrid are known.")
+            raise ModelError(f"Unknown kind of noise {self.kind!r}; use uniform, mask or hybrid.")
         if self.kind != "uniform" and self.mask_token_id is None:
-            raise ModelError(f"Noise of the kind {self.kind} needs a mask_token_id; add it to config.json.")
+            raise ModelError(f"Noise of kind {self.kind} needs a mask_token_id; add it to config.json.")
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class ModelConfig:
 
     @staticmethod
     def from_json(config: Mapping[str, Any]) -> ModelConfig:
-        """Reads the content of a `config.json`; raises ModelError where it is not a DiffusionGemma."""
+        """Reads the content of a `config.json`; raises ModelError if it is not a DiffusionGemma."""
         model_type = config.get("model_type")
         if model_type != ARCHITECTURE:
             raise ModelError(
@@ -105,19 +105,22 @@ class ModelConfig:
         if not isinstance(text, Mapping):
             raise ModelError("config.json has no 'text_config'; fetch the model again, the file is incomplete.")
         if text.get("use_bidirectional_attention") == "all":
-            raise ModelError("config.json asks for a bidirectional encoder, which no released checkpoint has.")
+            raise ModelError(
+                "config.json asks for a bidirectional encoder, which is not supported; choose another model."
+            )
         if text.get("attention_bias"):
-            raise ModelError("config.json asks for biases in attention, which no released checkpoint has.")
+            raise ModelError("config.json asks for attention biases, which are not supported; choose another model.")
         if text.get("hidden_activation", "gelu_pytorch_tanh") != "gelu_pytorch_tanh":
             raise ModelError(
-                f"config.json asks for the activation {text['hidden_activation']!r}; only gelu_pytorch_tanh is known."
+                f"config.json asks for the activation {text['hidden_activation']!r}, but this build supports only "
+                "gelu_pytorch_tanh; choose another model."
             )
         try:
             return _read_text_config(config, text)
-        except KeyError as missing:
-            raise ModelError(f"config.json lacks the field {missing}; fetch the model again.") from missing
-        except (TypeError, ValueError) as wrong:
-            raise ModelError(f"config.json has a field of the wrong type ({wrong}); fetch the model again.") from wrong
+        except KeyError as error:
+            raise ModelError(f"config.json lacks the field {error}; fetch the model again.") from error
+        except (TypeError, ValueError) as error:
+            raise ModelError(f"config.json has a field of the wrong type ({error}); fetch the model again.") from error
 
 
 def _read_text_config(config: Mapping[str, Any], text: Mapping[str, Any]) -> ModelConfig:
@@ -168,7 +171,7 @@ def _default_layer_kinds(num_layers: int) -> list[str]:
 
 
 def _layer_overrides(text: Mapping[str, Any], index: int, kind: str) -> dict[str, Any]:
-    """`per_layer_config` as newer transformers writes it, or the released file's `global_*` fields."""
+    """`per_layer_config` as newer transformers writes it, or the `global_*` fields of the released file."""
     if "per_layer_config" in text:
         return dict((text["per_layer_config"] or {}).get(str(index), {}))
     if kind == "sliding_attention":
@@ -183,7 +186,8 @@ def _read_rope(parameters: Mapping[str, Any]) -> RopeConfig:
     kind = parameters.get("rope_type", "default")
     if kind not in ("default", "proportional"):
         raise ModelError(
-            f"config.json asks for rotary embedding of type {kind!r}; only default and proportional are known."
+            f"config.json asks for rotary embedding of type {kind!r}, but this build supports only default and "
+            "proportional; choose another model."
         )
     return RopeConfig(
         kind=kind,
@@ -197,11 +201,10 @@ def _read_rope(parameters: Mapping[str, Any]) -> RopeConfig:
 class SamplingConfig:
     """How a canvas is denoised; the defaults are those DiffusionGemma was released with.
 
-    max_steps: upper limit of denoising steps a canvas. entropy_bound: nats (arXiv 2505.24857).
-    temperature runs linearly from `t_max` to `t_min` with the steps that remain. A canvas is done when its
-    argmax was the same for `stability_threshold` steps and the mean entropy is under `confidence_threshold`
-    nats.
-    token_choice: `sample` draws each accepted token, `argmax` takes the likeliest.
+    max_steps: most denoising steps per canvas. entropy_bound: nats (arXiv 2505.24857). temperature: goes linearly from
+    `t_max` to `t_min` with the remaining steps. A canvas is done when its argmax was the same for `stability_threshold`
+    steps and the mean entropy is below `confidence_threshold` nats. token_choice: `sample` draws each accepted token,
+    `argmax` takes the likeliest.
     """
 
     max_steps: int = 48
@@ -218,11 +221,11 @@ class SamplingConfig:
         if self.entropy_bound < 0 or self.t_min < 0 or self.t_max < self.t_min or self.t_max == 0:
             raise ModelError("The sampling settings need entropy_bound >= 0 and 0 <= t_min <= t_max with t_max > 0.")
         if self.token_choice not in get_args(TokenChoice):
-            raise ModelError(f"The token choice is {self.token_choice!r}; only sample and argmax are known.")
+            raise ModelError(f"Unknown token choice {self.token_choice!r}; use sample or argmax.")
 
     @staticmethod
     def from_json(config: Mapping[str, Any]) -> SamplingConfig:
-        """Reads the content of a `generation_config.json`; what is absent or null keeps its default."""
+        """Reads the content of a `generation_config.json`; absent or null fields keep their defaults."""
         names = {"max_denoising_steps": "max_steps"}
         names |= {
             name: name for name in ("t_min", "t_max", "stability_threshold", "confidence_threshold", "token_choice")

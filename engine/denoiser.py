@@ -1,8 +1,7 @@
-"""The loop: canvases go in with their prompts, one step advances any set of them, filled canvases come out.
+"""The denoising loop: takes prompts and canvases, advances any set of canvases by one step, returns filled canvases.
 
-`step` takes whatever runs are handed to it, so that a scheduler may let canvases join and leave between
-steps. Source of the step: transformers, `generation_diffusion_gemma.py`, with pinned tokens added. Knows
-nothing of text.
+`step` takes whatever runs it is given, so a scheduler may let canvases join and leave between steps. Source of the
+step: transformers, `generation_diffusion_gemma.py`, with pinned tokens added. Must not know text.
 """
 
 from __future__ import annotations
@@ -10,118 +9,33 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from engine.canvas import Canvas, Hole
-from engine.config import SamplingConfig
-from engine.errors import NotFiniteError, Stop, is_memory_error, leave_if
+from engine.canvas_run import CanvasRun, DenoiseRequest, DenoiseResult, StepCallback, Timings
+from engine.errors import NotFiniteError, is_memory_error, leave_if
 from engine.graphs.recorded_steps import CudaGraphs, RecordedSteps
 from engine.key_values import BatchedCanvasMemory, CanvasMemory
-from engine.models.diffusion_gemma import DiffusionGemma
+from engine.models.text_model import TextModel
 from engine.prefix_cache import Lease, PrefixCache
 from engine.sampler import Draws, RowDraws, decide, is_confident
 
-Finish = Literal["stable", "steps", "deadline", "cancelled"]
-Answer = TypeVar("Answer")
+T = TypeVar("T")
 BANNED_LOGIT = -1e4
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class DenoiseRequest:
-    """A prompt (token ids) and the canvas that follows it.
-
-    banned [n]: token ids that no hole may take, save where the canvas says what a column is allowed.
-    deadline: time.monotonic() after which the best canvas so far is returned; one step is always made.
-    stop: asked between steps and while the prompt is read; where it answers True, Cancelled is raised.
-    """
-
-    prompt: Sequence[int]
-    canvas: Canvas
-    sampling: SamplingConfig = SamplingConfig()
-    seed: int = 0
-    banned: Tensor | None = None
-    deadline: float | None = None
-    stop: Stop | None = None
-
-
-@dataclass
-class CanvasRun:
-    """A canvas being denoised. `tokens`, `belief`, `argmax` run over the holes only."""
-
-    request: DenoiseRequest
-    lease: Lease
-    row: int
-    columns: Tensor  # [holes]
-    known_belief: Tensor  # [width, hidden]: embeddings of pinned tokens, zeros in holes
-    canvas: Tensor  # [width]
-    tokens: Tensor  # [holes], what stands in the holes now
-    argmax: Tensor  # [holes], the likeliest tokens of the last step
-    belief: Tensor  # [holes, hidden]
-    accepted: Tensor  # [holes] bool
-    entropy: Tensor  # [holes]
-    bias: Tensor | None  # [holes or 1, vocab], added to the logits
-    read_logits: Callable[[], Tensor] | None = None
-    log_probability: Tensor | None = None  # [holes] of `argmax` at temperature 1, where the step told it
-    ahead: tuple[int, Tensor, Tensor] | None = (
-        None  # see `engine.graphs.recorded_steps`: a step, and what is drawn from it on
-    )
-    steps: int = 0
-    unchanged: int = 0
-    finished: Finish | None = None
-
-    @property
-    def logits(self) -> Tensor | None:
-        """[holes, vocab] of the last step, computed now where the step did not need them."""
-        return None if self.read_logits is None else self.read_logits()
-
-    @property
-    def remaining(self) -> int:
-        return self.request.sampling.max_steps - self.steps
-
-
-@dataclass(frozen=True)
-class DenoiseResult:
-    """tokens [width] with pins as they were; columns [holes]; of the tokens there, log_probabilities at
-    temperature 1 and the entropy of the last step at its temperature, [holes] each, in nats.
-
-    encoded_tokens: prompt tokens that had to be read for this run, the rest came from the cache.
-    """
-
-    tokens: Tensor
-    columns: Tensor
-    log_probabilities: Tensor
-    entropy: Tensor
-    steps: int
-    finish: Finish
-    prompt_tokens: int
-    encoded_tokens: int
-
-
-@dataclass
-class Timings:
-    """Milliseconds spent, summed over a call."""
-
-    encode: float = 0.0
-    denoise: float = 0.0
-
-
-StepCallback = Callable[[Sequence[CanvasRun]], bool | None]
 
 
 class Denoiser:
     """One model, its prompt cache and its randomness. Not thread-safe: one caller at a time.
 
-    draws: tests may hand in their own randomness; otherwise each canvas has a generator of its own.
+    draws: randomness for tests; by default each canvas has a generator of its own.
     """
 
-    def __init__(self, model: DiffusionGemma, cache: PrefixCache | None = None, draws: Draws | None = None) -> None:
+    def __init__(self, model: TextModel, cache: PrefixCache | None = None, draws: Draws | None = None) -> None:
         self.model = model
         self.cache = cache if cache is not None else PrefixCache(model)
         self.device = model.embed_tokens.weight.device
@@ -135,9 +49,9 @@ class Denoiser:
         self._memory: tuple[tuple[tuple[int, int], ...], CanvasMemory | BatchedCanvasMemory] | None = None
 
     def run(self, requests: Sequence[DenoiseRequest], on_step: StepCallback | None = None) -> list[DenoiseResult]:
-        """Denoises all requests in one batch. Where `on_step` returns False, all end with what they have.
+        """Denoises all requests in one batch. If `on_step` returns False, all end with their present result.
 
-        Raises Cancelled where the `stop` of one of them says so.
+        Raises Cancelled if the `stop` of one of them returns True.
         """
         self.timings = Timings()
         runs: list[CanvasRun] = []
@@ -160,18 +74,18 @@ class Denoiser:
 
     @torch.inference_mode()
     def start(self, request: DenoiseRequest) -> CanvasRun:
-        """Encodes the prompt and lays out the canvas with noise in its holes. Call `close` in the end."""
+        """Encodes the prompt and lays out the canvas with noise in its holes. Call `close` at the end."""
         started = time.perf_counter()
-        lease = self.with_room(lambda: self.cache.acquire(request.prompt, request.stop))
+        lease = self.retry_without_cache(lambda: self.cache.acquire(request.prompt, request.stop))
         try:
-            run = self._laid_out(request, lease)
+            run = self._lay_out(request, lease)
         except BaseException:
             lease.release()
             raise
         self.timings.encode += 1000 * (time.perf_counter() - started)
         return run
 
-    def _laid_out(self, request: DenoiseRequest, lease: Lease) -> CanvasRun:
+    def _lay_out(self, request: DenoiseRequest, lease: Lease) -> CanvasRun:
         canvas = request.canvas.tokens.to(self.device)
         pinned = request.canvas.pinned.to(self.device)
         columns = request.canvas.hole_columns.to(self.device)
@@ -199,15 +113,15 @@ class Denoiser:
 
     @torch.inference_mode()
     def step(self, runs: Sequence[CanvasRun]) -> None:
-        """One denoising step for every run; those that are done get `finished`. Raises NotFiniteError.
+        """One denoising step for every run; sets `finished` of those that are done. Raises NotFiniteError.
 
-        Where the memory runs out, what is kept for later is given up, and the step made once more.
+        If memory runs out, drops unused prompts and repeats the step once.
         """
         started = time.perf_counter()
         if self.recorded is not None and self.recorded.takes(runs):
-            self.with_room(partial(self.recorded.step, runs))
+            self.retry_without_cache(partial(self.recorded.step, runs))
         else:
-            self.with_room(partial(self._step, runs))
+            self.retry_without_cache(partial(self._step, runs))
         now = time.monotonic()
         for run in runs:
             deadline = run.request.deadline
@@ -253,7 +167,7 @@ class Denoiser:
             run.steps += 1
             run.tokens, run.argmax = decision.tokens[index, :size], argmax
             run.belief, run.accepted = beliefs[index, :size], decision.accepted[index, :size]
-            run.entropy, run.read_logits = decision.entropy[index, :size], partial(_itself, logits[index, :size])
+            run.entropy, run.read_logits = decision.entropy[index, :size], partial(_identity, logits[index, :size])
             run.log_probability = None
             if confident[index] and run.unchanged >= run.request.sampling.stability_threshold:
                 run.finished = "stable"
@@ -262,11 +176,11 @@ class Denoiser:
 
     @torch.inference_mode()
     def result(self, run: CanvasRun) -> DenoiseResult:
-        """The argmax canvas as it stands."""
+        """The argmax canvas in its present state."""
         log_probabilities = run.log_probability
         if log_probabilities is None:
             logits = run.logits
-            assert logits is not None, "a result needs at least one step"
+            assert logits is not None, "a result requires at least one step"
             log_probabilities = torch.log_softmax(logits, dim=-1).gather(1, run.argmax[:, None]).squeeze(1)
         return DenoiseResult(
             tokens=run.canvas.index_copy(0, run.columns, run.argmax).cpu(),
@@ -280,59 +194,35 @@ class Denoiser:
         )
 
     def close(self, run: CanvasRun) -> None:
+        """Releases the prompt of `run` and forgets its randomness."""
         run.lease.release()
         self.own_draws.forget(run.row)
         if self.recorded is not None:
             self.recorded.leave(run)
         self._memory = None
 
-    def generate(
-        self,
-        prompt: Sequence[int],
-        max_new_tokens: int,
-        sampling: SamplingConfig,
-        end_tokens: Sequence[int] = (),
-        seed: int = 0,
-        on_step: StepCallback | None = None,
-    ) -> list[int]:
-        """Block after block, as the model was released: new tokens up to and with the first of `end_tokens`.
-
-        Every block is a canvas of the model's own width, hole throughout; a finished block joins the prompt.
-        """
-        width = self.model.config.canvas_length
-        tokens = list(prompt)
-        for block in range(-(-max_new_tokens // width)):
-            request = DenoiseRequest(tokens, Canvas.of(Hole(width)), sampling, seed + block)
-            result = self.run([request], on_step)[0]
-            written = result.tokens.tolist()
-            ends = [index for index, token in enumerate(written) if token in end_tokens]
-            tokens += written[: ends[0] + 1] if ends else written
-            if ends or result.finish == "cancelled":
-                break
-        return tokens[len(prompt) :]
-
-    def with_room(self, work: Callable[[], Answer]) -> Answer:
-        """What `work` returns; done once more, with nothing kept for later, where the memory ran out."""
+    def retry_without_cache(self, work: Callable[[], T]) -> T:
+        """Returns what `work` returns; if memory runs out, drops all unused prompts and calls it once more."""
         try:
             return work()
-        except Exception as full:
-            if not is_memory_error(full):
+        except Exception as error:
+            if not is_memory_error(error):
                 raise
-            log.warning("The memory of %s ran out; prompts kept for later are given up.", self.device)
-            full.__traceback__ = None  # whose frames hold what was computed so far
+            log.warning("The memory of %s ran out; dropping unused prompts.", self.device)
+            error.__traceback__ = None  # its frames hold intermediate results
         if self.recorded is not None:
             self.recorded.clear()
         self.forget()
         return work()
 
     def forget(self) -> None:
-        """Gives up the prompts that are kept for later, and their memory back to the device."""
+        """Drops unused prompts, and returns their memory to the device."""
         self._memory = None
         self.cache.clear()
         torch.cuda.empty_cache()
 
     def _memory_for(self, runs: Sequence[CanvasRun]) -> CanvasMemory | BatchedCanvasMemory:
-        """Kept from step to step, as long as the same runs are asked for."""
+        """Reused from step to step, as long as the runs are the same."""
         key = tuple((run.row, run.lease.kv.length) for run in runs)
         if self._memory is None or self._memory[0] != key:
             rows, widths = [run.lease.kv for run in runs], [len(run.canvas) for run in runs]
@@ -355,5 +245,5 @@ class Denoiser:
         return bias
 
 
-def _itself(logits: Tensor) -> Tensor:
+def _identity(logits: Tensor) -> Tensor:
     return logits

@@ -1,6 +1,6 @@
 """What this machine can run a model on: device, number type, threads, memory.
 
-Asks the operating system and PyTorch, and honours the limits of a container. Must not know of models.
+Asks the operating system and PyTorch, and respects the limits of a container. Must not know models.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from typing import Any
 import torch
 
 from engine.errors import ModelError, UsageError
-from engine.kernels import why_not
+from engine.kernels import unavailable_reason
 
 DTYPES = {"float32": torch.float32, "fp32": torch.float32, "bfloat16": torch.bfloat16, "bf16": torch.bfloat16}
 ROOT = Path("/")
-UNKNOWN_MEMORY = sys.maxsize  # where a system does not tell: nothing is refused for lack of memory
+UNKNOWN_MEMORY = sys.maxsize  # if the system does not report it: nothing is refused for lack of memory
 
 
 def choose_device(name: str = "auto") -> torch.device:
     """`auto` (CUDA, else MPS, else the CPU), `cpu`, `cuda`, `cuda:N` or `mps`.
 
-    Raises ModelError where the named device is absent or does not work, UsageError for any other name.
+    Raises ModelError if the named device is absent or does not work, UsageError for any other name.
     """
     if name == "auto":
         found = (_cuda(0), _mps(), torch.device("cpu"))
@@ -46,10 +46,10 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def choose_dtype(device: torch.device, name: str = "auto") -> torch.dtype:
-    """`float32` or `bfloat16`; `auto` is bfloat16 where `device` multiplies matrices in it natively."""
+    """`float32` or `bfloat16`; `auto` is bfloat16 if `device` multiplies matrices in it natively."""
     if name != "auto":
         if name not in DTYPES:
-            raise UsageError(f"There is no number type called {name!r}; use auto, float32 or bfloat16.")
+            raise UsageError(f"Unknown number type {name!r}; use auto, float32 or bfloat16.")
         return DTYPES[name]
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -61,7 +61,7 @@ def choose_dtype(device: torch.device, name: str = "auto") -> torch.dtype:
 
 
 def cpu_has_bfloat16() -> bool:
-    """Whether matrix products in bfloat16 run on instructions of their own, and PyTorch uses them."""
+    """Whether the CPU has instructions for bfloat16 matrix products, and PyTorch uses them."""
     if not torch.backends.mkldnn.is_available():
         return False
     capabilities = _cpu_capabilities()
@@ -71,32 +71,32 @@ def cpu_has_bfloat16() -> bool:
 
 
 def set_threads(most: int = 8) -> int:
-    """Sets PyTorch's threads to the physical cores this process may use, at most `most`, and returns them.
+    """Sets the number of PyTorch threads to the physical cores this process may use, at most `most`, and returns it.
 
-    The variable GESSO_THREADS overrules all; where OMP_NUM_THREADS is set, PyTorch's own choice stands.
+    The variable GESSO_THREADS overrides it; if OMP_NUM_THREADS is set, PyTorch's own choice is kept.
     """
-    wanted = os.environ.get("GESSO_THREADS", "").strip()
-    if wanted and not (wanted.isascii() and wanted.isdigit() and int(wanted) > 0):
-        raise UsageError(f"GESSO_THREADS is {wanted!r}; set it to a whole number from 1, or unset it.")
-    if wanted:
-        torch.set_num_threads(int(wanted))
+    setting = os.environ.get("GESSO_THREADS", "").strip()
+    if setting and not (setting.isascii() and setting.isdigit() and int(setting) > 0):
+        raise UsageError(f"GESSO_THREADS is {setting!r}; set it to a whole number from 1, or unset it.")
+    if setting:
+        torch.set_num_threads(int(setting))
     elif not threads_are_given():
         torch.set_num_threads(max(1, min(usable_cores(), most)))
     return torch.get_num_threads()
 
 
 def threads_are_given() -> bool:
-    """Whether the user has said how many threads there are to be, and not only how many at most."""
+    """Whether the user has set the number of threads, not only a maximum."""
     return any(os.environ.get(name, "").strip() for name in ("GESSO_THREADS", "OMP_NUM_THREADS"))
 
 
 def usable_cores() -> int:
-    """Physical cores this process may run on: affinity, the container's share of CPU time, at least one."""
+    """Physical cores this process may run on, by affinity and by the container's share of CPU time; at least one."""
     return max(1, min(_physical_cores(), int(_cgroup_cores())))
 
 
 def available_memory(device: torch.device) -> int:
-    """Bytes that can still be allocated on `device`, the limits of containers counted in."""
+    """Bytes that can still be allocated on `device`, within the limits of containers."""
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
@@ -107,7 +107,7 @@ def available_memory(device: torch.device) -> int:
 
 
 def describe() -> dict[str, Any]:
-    """What a user needs to know of this machine; memory in bytes, `trouble` says why a GPU cannot be used."""
+    """What a user needs to know about this machine; memory in bytes, `trouble` says why a GPU cannot be used."""
     device = choose_device("auto")
     return {
         "cpu": _cpu_name(),
@@ -121,7 +121,7 @@ def describe() -> dict[str, Any]:
         "memory_available": available_memory(torch.device("cpu")),
         "gpus": _describe_gpus(),
         "driver": nvidia_driver(),
-        "no_cuda": device_trouble("cuda"),
+        "no_cuda": cuda if isinstance(cuda := _cuda(0), str) else None,
         "mps": isinstance(_mps(), torch.device),
         "torch": torch.__version__,
         "device": str(device),
@@ -129,14 +129,8 @@ def describe() -> dict[str, Any]:
     }
 
 
-def device_trouble(name: str) -> str | None:
-    """Why `cuda` or `mps` cannot be used, in a clause; None where it can."""
-    device = _mps() if name == "mps" else _cuda(0)
-    return device if isinstance(device, str) else None
-
-
 def nvidia_driver() -> str | None:
-    """The version of NVIDIA's driver on Linux, as it tells it; None where there is none."""
+    """The version of NVIDIA's driver on Linux; None if there is none."""
     match = re.search(r"Kernel Module\D*([\d.]+)", _text("proc/driver/nvidia/version"))
     return match[1] if match else None
 
@@ -147,7 +141,7 @@ def _cuda(index: int) -> torch.device | str:
         return "this PyTorch was built without CUDA"
     if not torch.cuda.is_available() and (driver := nvidia_driver()):
         return (
-            f"the NVIDIA driver {driver} does not serve this PyTorch, which needs one for CUDA {torch.version.cuda}; "
+            f"the NVIDIA driver {driver} does not support this PyTorch, which needs CUDA {torch.version.cuda}; "
             "update the driver, or install a PyTorch for its CUDA version"
         )
     if not torch.cuda.is_available():
@@ -166,12 +160,12 @@ def _mps() -> torch.device | str:
 
 
 def _works(device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why a small product on `device` fails (an old driver, an unsupported GPU); None where it works."""
+    """Why a small product on `device` fails (an old driver, an unsupported GPU); None if it works."""
     try:
         ones = torch.ones(2, 2, device=device, dtype=dtype)
         (ones @ ones).sum().item()
-    except (RuntimeError, TypeError, AssertionError) as failure:
-        return str(failure).strip().partition("\n")[0].rstrip(".") or type(failure).__name__
+    except (RuntimeError, TypeError, AssertionError) as error:
+        return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
     return None
 
 
@@ -187,7 +181,7 @@ def _describe_gpus() -> list[dict[str, Any]]:
                 "memory_total": properties.total_memory,
                 "memory_available": available_memory(device) if isinstance(device, torch.device) else 0,
                 "trouble": device if isinstance(device, str) else None,
-                "no_kernels": why_not((properties.major, properties.minor)),
+                "no_kernels": unavailable_reason((properties.major, properties.minor)),
             }
         )
     return gpus
@@ -214,7 +208,7 @@ def _affinity() -> int:
 
 
 def _physical_cores() -> int:
-    """Hyper-threads of one core count once; on macOS only the fast cores count."""
+    """Hyper-threads of one core count once; on macOS only the performance cores count."""
     if not hasattr(os, "sched_getaffinity"):
         fast = _sysctl("hw.perflevel0.physicalcpu") or _sysctl("hw.physicalcpu")
         return int(fast) if fast.isdigit() else _affinity()
@@ -224,7 +218,7 @@ def _physical_cores() -> int:
 
 
 def _cgroup_cores() -> float:
-    """The container's share of CPU time in cores; half a core and up counts as one."""
+    """The container's share of CPU time in cores; half a core or more counts as one."""
     shares = [float(_affinity())]
     for group in _cgroups("cpu"):
         quota, _, period = _text(group / "cpu.max").partition(" ")
@@ -236,7 +230,7 @@ def _cgroup_cores() -> float:
 
 
 def _cgroup_memory() -> int:
-    """What the tightest container around this process leaves; file pages it can drop count as free."""
+    """What the tightest container around this process leaves; file pages that it can drop count as free."""
     free = UNKNOWN_MEMORY
     for group in _cgroups("memory"):
         limit = _text(group / "memory.max") or _text(group / "memory.limit_in_bytes")
@@ -248,7 +242,7 @@ def _cgroup_memory() -> int:
 
 
 def _cgroups(controller: str) -> Iterator[Path]:
-    """Folders under the root, innermost first, where this process's limits for `controller` may stand."""
+    """Folders under the root, innermost first, that may hold this process's limits for `controller`."""
     for line in _text("proc/self/cgroup").splitlines():
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
@@ -278,7 +272,7 @@ def _total_memory() -> int:
 
 
 def _text(path: str | Path) -> str:
-    """Content of a file of the operating system, named from its root; empty where there is none."""
+    """Content of a file of the operating system, named from its root; empty if there is none."""
     try:
         return (ROOT / path).read_text("utf-8", "replace").strip()
     except OSError:

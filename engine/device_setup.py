@@ -1,56 +1,72 @@
-"""A model that is loaded is made ready for the device it lies on: on a GPU by the kernels, where they work.
+"""Prepares a loaded model for its device: on a GPU it uses the kernels, if they pass their self-check.
 
-Where they do not, the log tells why, and the model runs as it is, slower. (On a CPU see `engine.models.packed`.) Must not know
-where the weights came from.
+If they do not, the log says why, and the model runs in plain PyTorch, slower. (For a CPU see `engine.models.packed`.)
+Must not know where the weights came from.
 """
 
 from __future__ import annotations
 
 import logging
+from functools import cache
 
 import torch
 
+from engine import kernels, self_check
 from engine.errors import UsageError
-from engine.kernels import FAST_TYPES, work_on
 from engine.models.diffusion_gemma import DiffusionGemma
+from engine.models.text_model import TextModel
 
 log = logging.getLogger(__name__)
 
 
-def for_device(model: DiffusionGemma, fp8_keys: bool = False) -> DiffusionGemma:
-    """The fused twin of `model` on a GPU whose kernels work, in a 16-bit type; otherwise `model`.
+def prepare_for_device(model: DiffusionGemma, fp8_keys: bool = False) -> TextModel:
+    """The fused model for a `model` in a 16-bit type on a GPU with working kernels; otherwise `model` itself.
 
-    fp8_keys: whether it is to keep keys and values in E4M3. Raises UsageError on a device that does not know it.
+    fp8_keys: whether the model keeps keys and values in E4M3. Raises UsageError on a device that does not support it.
     """
-    weight = model.embed_tokens.weight
-    if fp8_keys and weight.device.type == "mps":
+    device = model.embed_tokens.weight.device
+    if fp8_keys and device.type == "mps":
         raise UsageError("Keys and values in fp8 need a CPU or an NVIDIA GPU; leave the option out.")
-    model = _with_kernels(model)
-    model.fp8_keys = fp8_keys
-    return model
+    on_gpu = device.type == "cuda" and enable_kernels(device.index or 0)
+    prepared = _with_kernels(model) if on_gpu else model
+    prepared.fp8_keys = fp8_keys
+    return prepared
 
 
-def _with_kernels(model: DiffusionGemma) -> DiffusionGemma:
-    weight = model.embed_tokens.weight
-    if weight.device.type != "cuda":
+@cache
+def enable_kernels(index: int) -> bool:
+    """Runs the self-check on the CUDA device `index` and enables the kernels if it passes; otherwise logs why not."""
+    device = torch.device("cuda", index)
+    reason = kernels.unavailable_reason(torch.cuda.get_device_capability(index))
+    if index:  # Triton launches on a thread's current GPU, and every thread starts with the first
+        reason = reason or "they run on the first GPU only; choose a GPU with CUDA_VISIBLE_DEVICES"
+    if reason is None and (failure := self_check.kernel_failure(device)):
+        reason = f"they fail here: {failure}"
+    if reason:
+        log.warning("Plain PyTorch instead of Triton kernels: %s.", reason)
+        return False
+    kernels.enable(device)
+    return True
+
+
+def _with_kernels(model: DiffusionGemma) -> TextModel:
+    dtype = model.embed_tokens.weight.dtype
+    if dtype not in kernels.FAST_TYPES:
+        log.info("Plain PyTorch instead of the fused model, which does not support %s.", dtype)
         return model
-    if weight.dtype not in FAST_TYPES:
-        log.info("Plain PyTorch instead of Triton kernels, which are not made for %s.", weight.dtype)
-        return model
-    return fused_or_plain(model) if work_on(weight.device) else model
+    return fused_or_plain(model)
 
 
 @torch.inference_mode()
-def fused_or_plain(model: DiffusionGemma) -> DiffusionGemma:
-    """The fused twin, if a small canvas comes out of it as of `model`; otherwise `model`, and the log tells why."""
-    from engine.models.fused import fuse
-    from engine.self_check import model_fails
-
+def fused_or_plain(model: DiffusionGemma) -> TextModel:
+    """The fused model, if it agrees with `model` on a small canvas; otherwise logs why not and returns `model`."""
     try:
+        from engine.models.fused import fuse  # imports Triton, which may not be installed
+
         fused = fuse(model)
-        failure = model_fails(fused, model)
-    except Exception as trouble:  # a compiler's or driver's own kind: whatever it is, the plain model works
-        failure = f"{type(trouble).__name__}: {str(trouble).strip().partition(chr(10))[0][:200]}"
+        failure = self_check.model_failure(fused, model)
+    except Exception as error:  # compilers and drivers raise types of their own; the plain model works in any case
+        failure = self_check.describe_error(error)
     if failure is None:
         return fused
     log.warning("Plain PyTorch instead of the fused model: %s.", failure)

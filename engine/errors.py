@@ -1,6 +1,6 @@
 """The errors a user may see. Each message is one sentence that says what is wrong and what to do.
 
-Must not know who shows them: the command line maps classes to exit codes, the editor to messages.
+Must not know who shows them: the command line maps classes to exit codes, the editor maps them to messages.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class ModelError(GessoError):
 
 
 class NotFiniteError(ModelError):
-    """The model gave numbers that are none: there is no answer, rather than a wrong one."""
+    """The model produced NaN or infinity, so there is no result."""
 
     def __init__(self) -> None:
         super().__init__(
-            "The model gave numbers that are not finite, so there is no answer; check its weights with `gesso model "
-            "verify`, or try another device or number type."
+            "The model produced NaN or infinity; check its weights with `gesso model verify`, or try another device or "
+            "number type."
         )
 
 
@@ -39,22 +39,25 @@ class InputError(GessoError):
 
 
 class UsageError(GessoError):
-    """The command was given flags or arguments that do not fit together."""
+    """The command got flags or arguments that do not fit together."""
 
 
 class Cancelled(GessoError):
-    """Whoever asked wants no answer any more."""
+    """The caller cancelled."""
 
 
 def is_memory_error(error: BaseException) -> bool:
-    """Of the system or of a device; by name, since not everyone who asks has imported torch, and by its words, since
-    not every library has a class of its own for it."""
+    """Whether memory of the system or of a device ran out.
+
+    Compares the class name, because torch may not be imported, and the message, because some libraries have no class
+    for it.
+    """
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 def leave_if(stop: Stop | None) -> None:
-    """Raises Cancelled where `stop` answers True. It is asked every few milliseconds, so it has to be cheap."""
+    """Raises Cancelled if `stop` returns True. `stop` is called every few milliseconds, so it must be cheap."""
     if stop is not None and stop():
         raise Cancelled("The request was cancelled; ask again if it is still wanted.")

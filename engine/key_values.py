@@ -1,8 +1,7 @@
-"""Keys and values of an encoded prompt, in buffers with room for what follows.
+"""Keys and values of an encoded prompt, in buffers with free space for what follows.
 
-The canvas is written into the free room behind the prompt, so that no step copies the prompt's keys. Sliding
-layers keep the whole prompt too: a prompt can then be cut back (`truncate`) at any length. Knows nothing of
-tokens.
+The canvas is written into the free space behind the prompt, so no step copies the prompt's keys. Sliding layers keep
+the whole prompt too, so a prompt can be truncated at any length. Must not know tokens.
 """
 
 from __future__ import annotations
@@ -13,22 +12,22 @@ import torch
 from torch import Tensor
 
 from engine.config import ModelConfig
-from engine.models.diffusion_gemma import Masks
-from engine.ops.attention import COMPILED_ROWS, KEY_BLOCK, causal_mask, comes_in_blocks
+from engine.memory import Masks
+from engine.ops.attention import COMPILED_ROWS, KEY_BLOCK, causal_mask, should_come_in_blocks
 from engine.quantized import E4M3_LARGEST
 
 
-def put(room: Tensor, new: Tensor) -> None:
-    """Writes keys or values where they are kept, in the type in which they are: E4M3 knows no infinity, and would make
-    a NaN of what is too large for it."""
-    room.copy_(new.clamp(-E4M3_LARGEST, E4M3_LARGEST) if room.dtype == torch.float8_e4m3fn else new)
+def put(buffer: Tensor, new: Tensor) -> None:
+    """Writes keys or values to a buffer in the type of the buffer. E4M3 has no infinity, so values that are too large
+    are clamped; otherwise they would become NaN."""
+    buffer.copy_(new.clamp(-E4M3_LARGEST, E4M3_LARGEST) if buffer.dtype == torch.float8_e4m3fn else new)
 
 
 class KeyValues:
-    """One sequence: per layer keys and values [1, kv_heads, capacity, head_dim], `length` of it in use.
+    """One sequence: per layer keys and values [1, kv_heads, capacity, head_dim], with `length` positions in use.
 
-    dtype: of the model, or float8_e4m3fn, in which they take half the memory. Keys and values are normed, so they need
-    no scale of their own.
+    dtype: the model's, or float8_e4m3fn, which takes half the memory. Keys and values are normed, so they need no
+    scale.
     """
 
     def __init__(self, config: ModelConfig, device: torch.device, dtype: torch.dtype) -> None:
@@ -42,9 +41,9 @@ class KeyValues:
         return sum(buffer.nbytes for buffer in (*self.keys, *self.values))
 
     def reserve(self, new: int) -> None:
-        """Makes room for `new` positions behind the ones in use; grows by half at least.
+        """Makes space for `new` positions behind those in use; grows by at least half.
 
-        Layer by layer, so that little is held twice; where the memory runs out on the way, nothing is lost.
+        Works layer by layer, so that little is held twice; if memory runs out on the way, nothing is lost.
         """
         if self.length + new > self.capacity:
             capacity = max(self.length + new, self.capacity + self.capacity // 2)
@@ -52,6 +51,13 @@ class KeyValues:
                 self.keys[index] = self._grown(index, self.keys[index], capacity)
                 self.values[index] = self._grown(index, self.values[index], capacity)
             self.capacity = capacity
+
+    def write(self, layer: int, key: Tensor, value: Tensor, first: int, end: int) -> tuple[Tensor, Tensor]:
+        """Writes the keys and values of new positions behind those in use; returns those of positions [first, end)."""
+        keys, values, behind = self.keys[layer], self.values[layer], self.length + key.shape[2]
+        put(keys[:, :, self.length : behind], key)
+        put(values[:, :, self.length : behind], value)
+        return keys[:, :, first:end], values[:, :, first:end]
 
     def truncate(self, length: int) -> None:
         self.length = min(self.length, length)
@@ -65,7 +71,7 @@ class KeyValues:
         return other
 
     def visible_from(self, layer: int) -> int:
-        """The first prompt position that the canvas sees in this layer: sliding layers keep window - 1."""
+        """The first prompt position that the canvas sees in this layer: sliding layers see window - 1 positions."""
         if not self.config.layers[layer].is_sliding:
             return 0
         return max(0, self.length - self.config.sliding_window + 1)
@@ -81,26 +87,23 @@ class KeyValues:
 
 
 class PromptMemory:
-    """Memory of an encoder pass over `new` tokens that follow `kv`; `commit` makes them part of it."""
+    """Memory of an encoder pass over `new` tokens that follow `kv`; `commit` adds them to `kv`."""
 
     def __init__(self, kv: KeyValues, new: int) -> None:
         kv.reserve(new)
         self.kv, self.new = kv, new
 
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        start, end = self.kv.length, self.kv.length + self.new
-        put(self.kv.keys[layer][:, :, start:end], key)
-        put(self.kv.values[layer][:, :, start:end], value)
-        first = 0
+        first, end = 0, self.kv.length + self.new
         if self.new == 1 and self.kv.config.layers[layer].is_sliding:
             first = max(0, end - self.kv.config.sliding_window)
-        return self.kv.keys[layer][:, :, first:end], self.kv.values[layer][:, :, first:end]
+        return self.kv.write(layer, key, value, first, end)
 
     def positions(self) -> Tensor:
         return torch.arange(self.kv.length, self.kv.length + self.new, device=self.kv.device)[None]
 
     def masks(self) -> Masks:
-        """A single token sees all that `extend` returns, and needs none."""
+        """A single token sees everything that `extend` returns, so it needs no mask."""
         if self.new == 1:
             return {"full_attention": None, "sliding_attention": None}
         window = self.kv.config.sliding_window
@@ -114,13 +117,13 @@ class PromptMemory:
 
 
 class CanvasMemory:
-    """Memory of denoiser passes over one canvas, written into the free room behind the prompt of `kv`.
+    """Memory of denoiser passes over one canvas, written into the free space behind the prompt of `kv`.
 
-    Where keys had better come in blocks, some of that room is handed out with them, and masked away.
+    If keys should come in blocks, `extend` also returns some of the free space, masked.
     """
 
     def __init__(self, kv: KeyValues, width: int) -> None:
-        block = KEY_BLOCK if width >= COMPILED_ROWS and comes_in_blocks(kv.keys[0]) else 1
+        block = KEY_BLOCK if width >= COMPILED_ROWS and should_come_in_blocks(kv.keys[0]) else 1
         kv.reserve(width + block - 1)
         self.kv, self.width, end = kv, width, kv.length + width
         self._positions = torch.arange(kv.length, end, device=kv.device)[None]
@@ -136,12 +139,7 @@ class CanvasMemory:
                 self._masks[layer.kind] = (torch.arange(end + more - first) < end - first)[None]
 
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        start, end = self.kv.length, self.kv.length + self.width
-        keys, values = self.kv.keys[layer], self.kv.values[layer]
-        put(keys[:, :, start:end], key)
-        put(values[:, :, start:end], value)
-        first, last = self.kv.visible_from(layer), self._ends[layer]
-        return keys[:, :, first:last], values[:, :, first:last]
+        return self.kv.write(layer, key, value, self.kv.visible_from(layer), self._ends[layer])
 
     def positions(self) -> Tensor:
         return self._positions
@@ -151,7 +149,7 @@ class CanvasMemory:
 
 
 class BatchedCanvasMemory:
-    """The same for a batch of canvases: prompts gathered once, set flush right, the padding masked away.
+    """Memory of a batch of canvases: prompts are copied once, right-aligned, and the padding is masked.
 
     widths: how many positions of each row are canvas; the rest of the row is padding.
     """
@@ -169,7 +167,7 @@ class BatchedCanvasMemory:
         for index, layer in enumerate(first.config.layers):
             visible = [kv.length - kv.visible_from(index) for kv in rows]
             longest = max(visible)
-            if comes_in_blocks(first.keys[0]):
+            if should_come_in_blocks(first.keys[0]):
                 longest += -(longest + self.width) % KEY_BLOCK
             shape = (len(rows), layer.num_kv_heads, longest + self.width, layer.head_dim)
             keys = torch.zeros(shape, device=first.device, dtype=first.dtype)

@@ -1,43 +1,48 @@
-"""Keys and values of prompts, kept between requests: a prompt that shares a prefix encodes only the rest.
+"""Caches keys and values of prompts between requests: a prompt that shares a prefix encodes only the rest.
 
-Bounded in bytes; the least recently used entry goes first, and all that nobody uses where the memory runs out. Knows
-nothing of canvases.
+Bounded in bytes: the least recently used entry is evicted first, and all unused ones if memory runs out. Must not know
+canvases.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from engine.errors import InputError, Stop, is_memory_error, leave_if
 from engine.key_values import KeyValues, PromptMemory
-from engine.models.diffusion_gemma import DiffusionGemma
+from engine.models.text_model import TextModel
 
-ENCODE_CHUNK = 1024  # tokens of a pass
-WATCHED_CHUNK = 256  # the same where a caller may ask to stop: some 20 ms of the pocket model on one core
-LEAST_CHUNK = 16  # the same where the memory does not suffice for more
+ENCODE_CHUNK = 1024  # tokens per pass
+STOPPABLE_CHUNK = 256  # the same if a caller may cancel: about 20 ms of the pocket model on one core
+LEAST_CHUNK = 16  # the same if memory does not suffice for more
 LIMIT_SHARE, LEAST_LIMIT = 1 / 8, 128 << 20  # bytes
-KEEP_SHARE = 0.9  # an entry is cut back in place only if this share of it stays in use; else its front is copied
+KEEP_SHARE = 0.9  # an entry is truncated in place only if this share of it stays in use; otherwise its start is copied
 
 
 @dataclass
 class CachedPrompt:
-    """`kv` holds the keys of `tokens`. While `users` is above 0 the entry must not be changed."""
+    """`kv` holds the keys and values of `tokens`. The entry must not change while `users` is above 0.
+
+    exclusive: its only user may write behind the prompt.
+    """
 
     tokens: np.ndarray
     kv: KeyValues
     users: int = 0
+    exclusive: bool = False
     used_at: float = field(default_factory=time.monotonic)
 
 
 @dataclass
 class Lease:
-    """A prompt that stands encoded while the lease is held. `encoded`: tokens that had to be read now."""
+    """A prompt that stays encoded until `release` is called. encoded: tokens that were encoded for this lease."""
 
     prompt: CachedPrompt
     encoded: int
@@ -48,78 +53,95 @@ class Lease:
         return self.prompt.kv
 
 
-class PrefixCache:
-    """All prompts of one model. `encoded_tokens` counts what was read since the start.
+class PromptCache(Protocol):
+    """Encodes prompts: `PrefixCache`, or one request's view of it."""
 
-    limit_bytes: of what is kept; without it LIMIT_SHARE of what the weights take, and LEAST_LIMIT at least.
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    def encoded(self, tokens: Sequence[int], stop: Stop | None = None) -> AbstractContextManager[Lease]: ...
+
+
+class PrefixCache:
+    """The prompts of one model. `encoded_tokens` counts the tokens encoded since the start.
+
+    limit_bytes: size of the cache; by default LIMIT_SHARE of the size of the weights, and at least LEAST_LIMIT.
     """
 
-    def __init__(self, model: DiffusionGemma, limit_bytes: int | None = None) -> None:
-        weight = model.embed_tokens.weight
+    def __init__(self, model: TextModel, limit_bytes: int | None = None) -> None:
         self.model = model
-        self.limit_bytes = (
-            max(LEAST_LIMIT, int(LIMIT_SHARE * model.weight_bytes)) if limit_bytes is None else limit_bytes
-        )
-        self.device, self.dtype = weight.device, model.kv_dtype
+        default = max(LEAST_LIMIT, int(LIMIT_SHARE * model.weight_bytes))
+        self.limit_bytes = default if limit_bytes is None else limit_bytes
+        self.device, self.dtype = model.embed_tokens.weight.device, model.kv_dtype
         self.entries: list[CachedPrompt] = []
         self.encoded_tokens = 0
 
-    def acquire(self, tokens: Sequence[int], stop: Stop | None = None) -> Lease:
-        """Encodes what is not yet encoded of `tokens` (at least one); call `release` of the lease when done.
+    def acquire(self, tokens: Sequence[int], stop: Stop | None = None, exclusive: bool = False) -> Lease:
+        """Encodes the part of `tokens` (at least one) that is not cached; release the lease when done.
 
-        stop: asked between chunks; where it answers True, what is encoded is kept and Cancelled raised.
+        stop: called between chunks; if it returns True, the chunks encoded so far are kept and Cancelled is raised.
+        exclusive: until the release nobody else gets this entry, so the caller may write behind the prompt.
         """
-        wanted = np.asarray(tokens, dtype=np.int64)
+        prompt = np.asarray(tokens, dtype=np.int64)
         limit = self.model.config.max_positions
-        if not 0 < len(wanted) <= limit:
-            raise InputError(f"The prompt has {len(wanted)} tokens; the model takes 1 to {limit}, so show it less.")
-        entry = self._entry_for(wanted)
+        if not 0 < len(prompt) <= limit:
+            raise InputError(
+                f"The prompt has {len(prompt)} tokens, but the model takes 1 to {limit}; shorten the prompt."
+            )
+        entry = self._entry_for(prompt)
+        if entry.users and (exclusive or entry.exclusive):
+            entry = self._add(CachedPrompt(entry.tokens, entry.kv.copy(len(entry.tokens))))
         entry.users += 1
         entry.used_at = time.monotonic()
         before = entry.kv.length
         try:
-            self._encode(entry, wanted, stop)
+            self._encode(entry, prompt, stop)
         except BaseException:
             entry.users -= 1
             self._evict()
             raise
+        entry.exclusive = exclusive
         self._evict()
 
         def release() -> None:
             entry.users -= 1
+            entry.exclusive = False
 
         return Lease(entry, entry.kv.length - before, release)
 
     @contextmanager
     def encoded(self, tokens: Sequence[int], stop: Stop | None = None) -> Iterator[Lease]:
-        """`acquire` as a context."""
-        lease = self.acquire(tokens, stop)
+        """An exclusive `acquire` as a context."""
+        lease = self.acquire(tokens, stop, exclusive=True)
         try:
             yield lease
         finally:
             lease.release()
 
     def clear(self) -> None:
-        """Gives up all prompts that nobody uses."""
+        """Drops all unused prompts."""
         self.entries = [entry for entry in self.entries if entry.users]
 
-    def _entry_for(self, wanted: np.ndarray) -> CachedPrompt:
-        """An entry that holds a prefix of `wanted` and nothing else; of those that share as much, one that need not be
-        cut back or copied."""
+    def _entry_for(self, prompt: np.ndarray) -> CachedPrompt:
+        """An entry that holds a prefix of `prompt` and nothing else; if several share as much, preferably one that need
+        not be truncated or copied."""
         shared, *_, best = max(
             (
-                (shared := _common_prefix(entry.tokens, wanted), not entry.users, shared == len(entry.tokens), index)
+                (shared := _common_prefix(entry.tokens, prompt), not entry.users, shared == len(entry.tokens), index)
                 for index, entry in enumerate(self.entries)
             ),
             default=(0, True, True, -1),
         )
         if shared == 0:
-            return self._add(CachedPrompt(wanted[:0], KeyValues(self.model.config, self.device, self.dtype)))
+            return self._add(CachedPrompt(prompt[:0], KeyValues(self.model.config, self.device, self.dtype)))
         entry = self.entries[best]
-        if shared == len(entry.tokens) and (not entry.users or shared == len(wanted)):
+        if shared == len(entry.tokens) and (not entry.users or shared == len(prompt)):
             return entry
         if entry.users or shared < KEEP_SHARE * len(entry.tokens):
-            return self._add(CachedPrompt(wanted[:shared], entry.kv.copy(shared)))
+            return self._add(CachedPrompt(prompt[:shared], entry.kv.copy(shared)))
         entry.kv.truncate(shared)
         entry.tokens = entry.tokens[:shared]
         return entry
@@ -129,26 +151,26 @@ class PrefixCache:
         return entry
 
     @torch.inference_mode()
-    def _encode(self, entry: CachedPrompt, wanted: np.ndarray, stop: Stop | None) -> None:
-        size = ENCODE_CHUNK if stop is None else min(ENCODE_CHUNK, WATCHED_CHUNK)
-        while entry.kv.length < len(wanted):
+    def _encode(self, entry: CachedPrompt, prompt: np.ndarray, stop: Stop | None) -> None:
+        size = ENCODE_CHUNK if stop is None else min(ENCODE_CHUNK, STOPPABLE_CHUNK)
+        while entry.kv.length < len(prompt):
             leave_if(stop)
             try:
-                self._encode_chunk(entry, wanted[: entry.kv.length + size])
+                self._encode_chunk(entry, prompt[: entry.kv.length + size])
             except Exception as error:
-                size = min(size, len(wanted) - entry.kv.length)
+                size = min(size, len(prompt) - entry.kv.length)
                 if size <= LEAST_CHUNK or not is_memory_error(error):
                     raise
                 size //= 2
                 self.clear()
 
-    def _encode_chunk(self, entry: CachedPrompt, wanted: np.ndarray) -> None:
-        """In one pass."""
-        chunk = torch.from_numpy(wanted[entry.kv.length :])[None].to(self.device)
+    def _encode_chunk(self, entry: CachedPrompt, prompt: np.ndarray) -> None:
+        """Encodes the rest of `prompt` in one pass."""
+        chunk = torch.from_numpy(prompt[entry.kv.length :])[None].to(self.device)
         memory = PromptMemory(entry.kv, chunk.shape[1])
         self.model.encode(chunk, memory.positions(), memory.masks(), memory)
         memory.commit()
-        entry.tokens = wanted
+        entry.tokens = prompt
         self.encoded_tokens += chunk.shape[1]
 
     def _evict(self) -> None:

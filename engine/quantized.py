@@ -1,17 +1,17 @@
-"""Weights that stay in few bits in memory and become numbers in the product: what their bits mean, in plain PyTorch.
+"""Weights that stay quantized in memory: what their bits mean, in plain PyTorch.
 
-`QuantizedWeight.dequantize` is the reference that `engine.kernels` is held to. A weight may be one matrix or a stack of
-them (experts). Must not know names of tensors, files, nor kernels. Sources: OCP 8-bit floating point (E4M3), OCP
-Microscaling Formats (E2M1), NVIDIA ModelOpt (`NVFP4QTensor`), ggml's Q4_0 for int4 (`engine.quantization`).
+`QuantizedWeight.dequantize` is the reference for `engine.kernels`. A weight is one matrix or a stack of matrices
+(experts). Must not know tensor names, files or kernels. Sources: OCP 8-bit floating point (E4M3), OCP Microscaling
+Formats (E2M1), NVIDIA ModelOpt (`NVFP4QTensor`), ggml's Q4_0 for int4, with scales chosen for the least squared error.
 
 | format | numbers | group_scales | row_scales |
 |---|---|---|---|
 | plain | the weight itself [..., rows, columns] | none | none |
-| fp8 | float8_e4m3fn [..., rows, columns] | none, or a float a block of `group` columns | float32, or none |
-| int4 | uint8 [..., rows, columns / 2], steps + 8 | float16 a group of 32 columns | none |
-| nvfp4 | uint8 [..., rows, columns / 2], e2m1 | float8_e4m3fn a group of 16 columns | float32: the global scale |
+| fp8 | float8_e4m3fn [..., rows, columns] | none, or a float per block of `group` columns | float32, or none |
+| int4 | uint8 [..., rows, columns / 2], steps + 8 | float16 per group of 32 columns | none |
+| nvfp4 | uint8 [..., rows, columns / 2], e2m1 | float8_e4m3fn per group of 16 columns | float32: the global scale |
 
-Two neighbouring columns lie in one byte, the first in its low half. Every scale is to be multiplied with.
+Two neighbouring columns share a byte, the first in its low half. Every scale is a factor.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ import torch
 from torch import Tensor
 
 from engine.errors import ModelError
-from engine.quantization import GROUP, quantize_groups
 
 Format = Literal["plain", "fp8", "int4", "nvfp4"]
 FORMATS: tuple[Format, ...] = get_args(Format)
-PACKED: tuple[Format, ...] = ("int4", "nvfp4")  # two columns a byte
+PACKED: tuple[Format, ...] = ("int4", "nvfp4")  # two columns per byte
+INT4_GROUP = 32
 NVFP4_GROUP = 16
+INT4_SHRINKS = (0.95, 0.9, 0.85, 0.8)  # factors for a group's scale: the largest weight is clipped, the others gain
 E4M3_LARGEST = 448.0
 E2M1_LARGEST = 6.0
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # the eight magnitudes; bit 3 is the sign
-ROWS_AT_ONCE = 2**14
 
 
 @dataclass(frozen=True)
 class QuantizedWeight:
-    """See the table above. group: columns that share a group scale, 0 where there are none."""
+    """See the table above. group: columns that share a group scale, 0 if there are none."""
 
     format: Format
     numbers: Tensor
@@ -58,7 +58,7 @@ class QuantizedWeight:
         return sum(part.nbytes for part in self._parts())
 
     def __len__(self) -> int:
-        """How many matrices it has."""
+        """The number of matrices."""
         return 1 if self.numbers.dim() == 2 else len(self.numbers)
 
     def __getitem__(self, index: int) -> QuantizedWeight:
@@ -84,61 +84,50 @@ class QuantizedWeight:
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The weight [..., rows, columns], computed in float32 and rounded once to `dtype`, row scales last.
 
-        The kernels round to the type of the activations before the row scales are applied; see `product_weight`.
+        The kernels round to the type of the activations before they apply row scales.
         """
-        weight = self._without_row_scales()
-        if self.row_scales is not None:
-            weight = weight * self.row_scales[..., None]
-        return weight.to(dtype)
-
-    def product_weight(self, dtype: torch.dtype) -> Tensor:
-        """What a product multiplies in `dtype`; its result [..., rows] is then to be multiplied with `row_scales`."""
-        return self._without_row_scales().to(dtype)
-
-    def _without_row_scales(self) -> Tensor:
         if self.format == "int4":
             values = unpack_bytes(self.numbers).float() - 8
         elif self.format == "nvfp4":
             values = e2m1_values(unpack_bytes(self.numbers))
         else:
             values = self.numbers.float()
-        if self.group_scales is None:
-            return values
-        scales = self.group_scales.float()
-        if values.shape[-1] % self.group:  # the last block of a row may be narrower
-            return values * scales.repeat_interleave(self.group, dim=-1)[..., : values.shape[-1]]
-        return (values.unflatten(-1, (-1, self.group)) * scales[..., None]).flatten(-2)
+        if self.group_scales is not None:
+            scales = self.group_scales.float().repeat_interleave(self.group, dim=-1)
+            values = values * scales[..., : values.shape[-1]]  # the last block of a row may be narrower
+        if self.row_scales is not None:
+            values = values * self.row_scales[..., None]
+        return values.to(dtype)
 
     def _parts(self) -> list[Tensor]:
         return [part for part in (self.numbers, self.row_scales, self.group_scales) if part is not None]
 
 
 def plain(weight: Tensor) -> QuantizedWeight:
-    """A weight as it is."""
+    """A weight that is not quantized."""
     return QuantizedWeight("plain", weight.detach().contiguous())
 
 
 def quantize_weight(weight: Tensor, kind: Format) -> QuantizedWeight:
-    """`weight` [..., rows, columns] in `kind`: fp8 with a scale a row, int4 in groups of 32, nvfp4 with one global
-    scale a matrix. Raises ModelError where the columns cannot be grouped."""
+    """Quantizes `weight` [..., rows, columns]: fp8 with a scale per row, int4 in groups of 32, nvfp4 with one global
+    scale per matrix. Raises ModelError if the columns cannot be grouped."""
     if kind == "plain":
         return plain(weight)
     if kind == "fp8":
         return _quantize_fp8(weight)
-    group = GROUP if kind == "int4" else NVFP4_GROUP
+    group = INT4_GROUP if kind == "int4" else NVFP4_GROUP
     if weight.shape[-1] % group:
         raise ModelError(
             f"A weight with {weight.shape[-1]} columns cannot be quantized to {kind}, which needs a multiple of "
             f"{group}; choose fp8 or bfloat16."
         )
     if kind == "int4":
-        numbers, scales = quantize_groups(weight)
-        return QuantizedWeight("int4", numbers, None, scales, group).to(weight.device)
+        return _quantize_int4(weight)
     return _quantize_nvfp4(weight)
 
 
 def concatenate(parts: list[QuantizedWeight]) -> QuantizedWeight:
-    """Weights of one format and as many columns, one below the other (along the rows)."""
+    """Concatenates weights of the same format and number of columns along the rows."""
     first = parts[0]
     rows = [part.row_scales for part in parts if part.row_scales is not None]
     groups = [part.group_scales for part in parts if part.group_scales is not None]
@@ -172,6 +161,29 @@ def _quantize_fp8(weight: Tensor) -> QuantizedWeight:
     return QuantizedWeight("fp8", (values / scales[..., None]).to(torch.float8_e4m3fn), scales)
 
 
+def _quantize_int4(weight: Tensor) -> QuantizedWeight:
+    """The largest weight of a group, with its sign, becomes -8 steps, or slightly more if that reduces the squared
+    error of the group."""
+    groups = weight.detach().float().unflatten(-1, (-1, INT4_GROUP))
+    largest = groups.gather(-1, groups.abs().argmax(dim=-1, keepdim=True))
+    scales, steps, error = _int4_steps(groups, largest / -8)
+    for factor in INT4_SHRINKS:
+        smaller, smaller_steps, squared = _int4_steps(groups, largest * (factor / -8))
+        better = squared < error
+        scales, steps = torch.where(better, smaller, scales), torch.where(better, smaller_steps, steps)
+        error = torch.where(better, squared, error)
+    numbers = pack_bytes((steps + 8).to(torch.uint8).flatten(-2))
+    return QuantizedWeight("int4", numbers, None, scales.squeeze(-1).half(), INT4_GROUP)
+
+
+def _int4_steps(groups: Tensor, scales: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The scales rounded to float16, the `groups` [..., INT4_GROUP] in steps of them, and the squared error of each
+    group."""
+    scales = _nonzero(scales.half().float())
+    steps = (groups / scales).round().clamp(-8, 7)
+    return scales, steps, (steps * scales - groups).square().sum(dim=-1, keepdim=True)
+
+
 def _quantize_nvfp4(weight: Tensor) -> QuantizedWeight:
     """The global scale makes the largest group scale the largest E4M3 number, as ModelOpt does."""
     groups = weight.detach().float().unflatten(-1, (-1, NVFP4_GROUP))
@@ -186,4 +198,4 @@ def _quantize_nvfp4(weight: Tensor) -> QuantizedWeight:
 
 
 def _nonzero(scales: Tensor) -> Tensor:
-    return torch.where(scales > 0, scales, torch.ones_like(scales))
+    return torch.where(scales == 0, torch.ones_like(scales), scales)

@@ -1,10 +1,10 @@
-"""One sampling decision: which tokens of a canvas to accept, what stands elsewhere, and whether it is done.
+"""One sampling decision: which tokens of a canvas are accepted, what replaces the others, and whether it is done.
 
 Source: transformers, `generation_diffusion_gemma.py` (EntropyBoundSampler, arXiv 2505.24857;
-LinearTemperatureScheduleLogitsProcessor; StableAndConfidentStoppingCriteria). Sees hole positions only, so
-pinned tokens take no part in the entropy bound nor in the stop rule. Knows nothing of the model.
+LinearTemperatureScheduleLogitsProcessor; StableAndConfidentStoppingCriteria). Sees only hole positions, so pinned
+tokens do not count for the entropy bound or the stopping rule. Must not know the model.
 
-Shapes: rows, holes (padded to the widest row; `present` [rows, holes] says which are real), vocab.
+Shapes: rows, holes (padded to the widest row; `present` [rows, holes] marks the real ones), vocab.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from engine.kernels import usable
 
 
 class Draws(Protocol):
-    """Where randomness comes from. `rows` are the identities of the rows that stand in the batch."""
+    """The source of randomness. `rows` are the identities of the rows in the batch."""
 
     def noise(self, rows: Sequence[int], present: Tensor) -> Tensor:
         """Noise tokens [rows, holes]."""
@@ -34,7 +34,7 @@ class Draws(Protocol):
 
 
 class RowDraws:
-    """A generator of its own for every row, so that a row comes out the same alone and in a batch."""
+    """One generator per row, so that a row gives the same result alone and in a batch."""
 
     def __init__(self, noise: NoiseConfig, vocab: int, device: torch.device) -> None:
         self.noise_config, self.vocab, self.device = noise, vocab, device
@@ -59,8 +59,8 @@ class RowDraws:
         return choose(probabilities, uniform.to(self.device))
 
     def ahead(self, row: int, count: int, steps: int, samples: bool) -> tuple[Tensor, Tensor]:
-        """What `choose` (where it `samples`) and `noise` would draw for a row in its next steps: uniform numbers and
-        noise tokens, each [steps, count], on the CPU."""
+        """What `choose` (if it `samples`) and `noise` would draw for a row in its next steps: uniform numbers and noise
+        tokens, each [steps, count], on the CPU."""
         uniform, noise = torch.zeros(steps, count), torch.zeros(steps, count, dtype=torch.long)
         for step in range(steps):
             if samples:
@@ -99,11 +99,11 @@ def decide(
     remaining: Sequence[int],
     draws: Draws,
 ) -> Decision:
-    """logits [rows, holes, vocab]; for each row a config and the steps that remain, this one included."""
+    """Decides for logits [rows, holes, vocab]; per row a config and the remaining steps, including this one."""
     device = logits.device
     temperature = [_temperature(config, left) for config, left in zip(configs, remaining, strict=True)]
     scaled = logits / torch.tensor(temperature, device=device).clamp(min=1e-4)[:, None, None]
-    probabilities, entropy, argmax = measured(scaled)
+    probabilities, entropy, argmax = probabilities_and_entropy(scaled)
     sampling = [index for index, config in enumerate(configs) if config.token_choice == "sample"]
     chosen = argmax
     if len(sampling) == len(rows):
@@ -119,7 +119,8 @@ def decide(
 
 
 def choose(probabilities: Tensor, uniform: Tensor) -> Tensor:
-    """A token [...] from `probabilities` [..., vocab]: where they add up to more than `uniform` [...] of their sum."""
+    """A token [...] from `probabilities` [..., vocab]: the first whose cumulative probability exceeds `uniform` [...]
+    times the sum."""
     cumulative = probabilities.cumsum(dim=-1)
     point = uniform[..., None] * cumulative[..., -1:]
     found = torch.searchsorted(cumulative, point, right=True).squeeze(-1)
@@ -127,7 +128,7 @@ def choose(probabilities: Tensor, uniform: Tensor) -> Tensor:
 
 
 def temperatures(config: SamplingConfig) -> Tensor:
-    """[max_steps]: of each step, the first one first."""
+    """[max_steps]: the temperature of each step."""
     return torch.tensor([_temperature(config, left) for left in range(config.max_steps, 0, -1)])
 
 
@@ -135,13 +136,13 @@ def _temperature(config: SamplingConfig, remaining: int) -> float:
     return config.t_min + (config.t_max - config.t_min) * remaining / config.max_steps
 
 
-def measured(scaled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def probabilities_and_entropy(scaled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Probabilities [rows, holes, vocab], entropy and argmax [rows, holes] of scaled logits [rows, holes, vocab]."""
     if usable(scaled):
-        from engine.kernels.vocabulary import read_out_logits
+        from engine.kernels.vocabulary import stats_from_logits
 
         flat = scaled.flatten(0, 1)
-        seen = read_out_logits(flat, 0.0, flat.new_ones(len(flat)), 1)
+        seen = stats_from_logits(flat, 0.0, flat.new_ones(len(flat)), 1)
         shape = scaled.shape[:2]
         return torch.softmax(scaled, dim=-1), seen.entropy.view(shape), seen.argmax.view(shape)
     log_probabilities = torch.log_softmax(scaled, dim=-1)
@@ -150,20 +151,20 @@ def measured(scaled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _argmax(x: Tensor) -> Tensor:
-    """The first of the largest entries over the last dimension; on a CPU NumPy finds it in a fifth of the time."""
+    """The first of the largest entries over the last dimension; on a CPU NumPy takes a fifth of the time."""
     if x.device.type != "cpu":
         return x.max(dim=-1).indices
     return torch.from_numpy(np.argmax(x.numpy(), axis=-1))
 
 
 def accept(entropy: Tensor, present: Tensor, bounds: Tensor) -> Tensor:
-    """The positions of lowest entropy whose sum, less its largest term, stays within `bounds` [rows]."""
+    """The positions of lowest entropy whose sum, without its largest term, stays within `bounds` [rows]."""
     ordered, order = entropy.masked_fill(~present, torch.inf).sort(dim=-1)
     within = ordered.cumsum(dim=-1) - ordered <= bounds[:, None]
     return torch.zeros_like(present).scatter(-1, order, within & ordered.isfinite())
 
 
 def is_confident(entropy: Tensor, present: Tensor, thresholds: Tensor) -> Tensor:
-    """[rows]: is the mean entropy of the holes under the threshold [rows]?"""
+    """[rows]: whether the mean entropy of the holes is below the threshold [rows]."""
     mean = (entropy * present).sum(dim=-1) / present.sum(dim=-1)
     return mean < thresholds

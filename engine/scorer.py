@@ -1,6 +1,6 @@
-"""How likely the causal encoder finds continuations: the second opinion on what the denoiser wrote.
+"""Scores continuations with the causal encoder: a second opinion on the denoiser's result.
 
-Knows nothing of text. The prompt's keys come from the prefix cache and are left as they were.
+Must not know text. The prompt's keys come from the prefix cache and are left unchanged.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from engine.errors import Stop
-from engine.models.diffusion_gemma import DiffusionGemma
-from engine.prefix_cache import PrefixCache
+from engine.memory import CausalModel
+from engine.prefix_cache import PromptCache
 from engine.token_tree import TokenTree
 
 
 def causal_log_probabilities(
-    model: DiffusionGemma,
-    cache: PrefixCache,
+    model: CausalModel,
+    cache: PromptCache,
     prompt: Sequence[int],
     known: Sequence[int],
     continuations: Sequence[Sequence[int]],
@@ -26,8 +26,8 @@ def causal_log_probabilities(
 ) -> list[Tensor]:
     """log p(token | prompt, known, tokens before it) for each of `continuations`, in one pass: [its length] on the CPU.
 
-    Where `known` is empty the first token has nothing to be predicted from here, and its entry is 0. stop: asked
-    between passes; where it answers True, Cancelled is raised.
+    If `known` is empty, nothing here predicts the first token, and its entry is 0. stop: called between passes; if it
+    returns True, Cancelled is raised.
     """
     if not any(continuations):
         return [torch.zeros(0) for _ in continuations]

@@ -1,9 +1,9 @@
-"""On how many CPU threads a model is fastest here: measured when it is loaded, since no rule knows.
+"""Chooses the number of CPU threads for a model by measuring it when it is loaded.
 
-A step of a small model is hundreds of products that take microseconds each. Threads that must wake up for every one of
-them (they must not spin, see `engine/__init__.py`) cost more than they bring on some machines: on two virtual cores a
-step of the pocket model took 15 ms on one thread and 38 on two (bench/NOTES.md). Elsewhere, or with larger weights, all
-cores pay. Knows nothing of who asks, nor for what.
+A step of a small model is hundreds of products of a few microseconds each. On some machines waking the threads for
+every product (they must not spin, see `engine/__init__.py`) costs more than it gains: on two virtual cores a step of
+the pocket model took 15 ms on one thread and 38 ms on two (bench/NOTES.md). Elsewhere, or with larger weights, all
+cores help. Must not know what the model is used for.
 """
 
 from __future__ import annotations
@@ -16,23 +16,24 @@ from collections.abc import Iterator
 import torch
 
 from engine.canvas import Canvas, Hole
+from engine.canvas_run import DenoiseRequest
 from engine.config import SamplingConfig
-from engine.denoiser import Denoiser, DenoiseRequest
+from engine.denoiser import Denoiser
 from engine.device import threads_are_given
-from engine.models.diffusion_gemma import DiffusionGemma
+from engine.models.text_model import TextModel
 
-GAIN = 1.25  # times as fast, at least, for twice the threads
-LARGE_BYTES = 2**30  # weights from which on all threads are taken: products are long, and so would be the measurement
+GAIN = 1.25  # least speedup that is worth twice the threads
+LARGE_BYTES = 2**30  # larger weights use all threads: their products are long, and so would be the measurement
 PROMPT, CANVAS = 128, 48  # tokens
-TRIES = 3  # steps, after one that warms up
+MEASURED_STEPS = 3  # after one step of warm-up
 log = logging.getLogger(__name__)
 
 
-def settle_threads(model: DiffusionGemma) -> int:
-    """Sets PyTorch's threads to as many as `model` is fastest on, at most as many as are set; returns their number.
+def settle_threads(model: TextModel) -> int:
+    """Sets the number of PyTorch threads, at most as many as are set now, to the fastest for `model`; returns it.
 
-    Nothing is measured on a GPU, nor where the user has given a number (`engine.device.set_threads`). A thread takes
-    the number when it first needs it, so those that run the model must begin later.
+    Measures nothing on a GPU, or if the user has set a number (`engine.device.set_threads`). A thread reads the number
+    when it first needs it, so the threads that run the model must start later.
     """
     most = torch.get_num_threads()
     on_cpu = model.embed_tokens.weight.device.type == "cpu"
@@ -41,8 +42,8 @@ def settle_threads(model: DiffusionGemma) -> int:
     best = 1
     try:
         best = _fastest(Denoiser(model), most)
-    except Exception as trouble:  # a model that can make no step says so at the first request
-        log.warning("The threads could not be measured (%s); one is taken.", type(trouble).__name__)
+    except Exception as error:  # a model that cannot make a step reports it at the first request
+        log.warning("Threads could not be measured (%s); using one.", type(error).__name__)
     torch.set_num_threads(best)
     return best
 
@@ -54,7 +55,7 @@ def _fastest(denoiser: Denoiser, most: int) -> int:
         if best_s < GAIN * taken_s:
             break
         best, best_s = count, taken_s
-    log.info("%d threads of %d: a step takes %.1f ms.", best, most, 1000 * best_s)
+    log.info("Using %d of %d threads: a step takes %.1f ms.", best, most, 1000 * best_s)
     return best
 
 
@@ -68,17 +69,17 @@ def _doubled(most: int) -> Iterator[int]:
 
 
 def _seconds(denoiser: Denoiser, threads: int, enough: float = math.inf) -> float:
-    """The least that a step takes on so many: what else the machine does only makes it longer. Given up after two tries
+    """The shortest time of a step on `threads` threads, because other load only makes it longer. Stops after two steps
     that took `enough` or more."""
     torch.set_num_threads(threads)
     config, least = denoiser.model.config, math.inf
     prompt, canvas = [1] * min(PROMPT, config.max_positions // 2), Canvas.of(Hole(min(CANVAS, config.canvas_length)))
     request = DenoiseRequest(prompt, canvas, SamplingConfig(max_steps=1))
     denoiser.run([request])
-    for turn in range(TRIES):
+    for index in range(MEASURED_STEPS):
         started = time.perf_counter()
         denoiser.run([request])
         least = min(least, time.perf_counter() - started)
-        if turn and least >= enough:
+        if index and least >= enough:
             break
     return least

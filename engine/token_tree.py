@@ -1,8 +1,8 @@
-"""What the causal encoder says along several continuations of one prompt, every token read once.
+"""Evaluates several continuations of one prompt with the causal encoder, each token once.
 
-Continuations that begin alike share their beginning: together they are a tree, of which all that is new is read in one
-pass, each token seeing the prompt and its own ancestors alone (the token tree of SpecInfer, arXiv 2305.09781). The keys
-stand behind the prompt's while the tree is in use. Knows nothing of text, nor of what is done with the answers.
+Continuations with a common beginning share it: together they form a tree. All new nodes are encoded in one pass, in
+which each token sees only the prompt and its own ancestors (the token tree of SpecInfer, arXiv 2305.09781). Their keys
+are stored behind the prompt's while the tree is in use. Must not know text, or what the results are for.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ import torch
 from torch import Tensor
 
 from engine.errors import NotFiniteError, Stop, is_memory_error, leave_if
-from engine.key_values import KeyValues, put
-from engine.models.diffusion_gemma import DiffusionGemma, Masks
-from engine.prefix_cache import WATCHED_CHUNK
+from engine.key_values import KeyValues
+from engine.memory import CausalModel, Masks
+from engine.prefix_cache import STOPPABLE_CHUNK
 
 ROOT = -1
 
 
 class TokenTree:
-    """Behind the prompt in `kv` first the tokens of `trunk`, which are given, then whatever is asked for.
+    """After the prompt in `kv` come the given tokens of `trunk`, then the branches that are read.
 
-    A context: in the end `kv` is as it was. stop: asked before every pass; where it answers True, Cancelled is raised.
+    A context: at its end `kv` is as before. stop: called before every pass; if it returns True, Cancelled is raised.
     """
 
-    def __init__(self, model: DiffusionGemma, kv: KeyValues, trunk: Sequence[int], stop: Stop | None = None) -> None:
+    def __init__(self, model: CausalModel, kv: KeyValues, trunk: Sequence[int], stop: Stop | None = None) -> None:
         self.model, self.kv, self.stop = model, kv, stop
         self.past = kv.length
-        self._nodes: dict[tuple[int, int], int] = {}  # of a parent and a token
+        self._nodes: dict[tuple[int, int], int] = {}  # by parent and token
         self._tokens: list[int] = []
         self._depths: list[int] = []
         self._sees = np.zeros((64, 64), dtype=bool)  # [node, itself and its ancestors]
-        self._logits: list[Tensor | None] = []  # [vocab] of every node that was read; None in the trunk
+        self._logits: list[Tensor | None] = []  # [vocab] per node that was read; None in the trunk
         self._normalizers: list[Tensor | None] = []
         self._top = ROOT
         for token in trunk:
@@ -51,20 +51,21 @@ class TokenTree:
 
     @torch.inference_mode()
     def read(self, branches: Sequence[Sequence[int]]) -> None:
-        """Reads what is new in `branches` (ids after the trunk): in one pass, or several where it may be stopped."""
+        """Encodes the new nodes of `branches` (ids after the trunk): in one pass, or in several if it may be
+        cancelled."""
         for branch in branches:
             node = self._top
             for token in branch:
                 known = self._nodes.get((node, token))
                 node = self._add(node, token) if known is None else known
-        end, size = len(self._tokens), WATCHED_CHUNK if self.stop is not None else len(self._tokens)
+        end, size = len(self._tokens), STOPPABLE_CHUNK if self.stop is not None else len(self._tokens)
         for first in range(len(self._logits), end, max(1, size)):
             leave_if(self.stop)
             self._read(first, min(end, first + size))
 
     def _read(self, first: int, end: int) -> None:
-        """The nodes from `first` up to `end`, whose ancestors are read or among them; in halves where the memory does
-        not suffice."""
+        """The nodes from `first` up to `end`, whose ancestors are read or among them; in halves if memory does not
+        suffice."""
         before, middle = self.kv.length, (first + end) // 2
         try:
             return self._pass(first, end)
@@ -81,7 +82,7 @@ class TokenTree:
         memory = _TreeMemory(self.kv, self.past, np.asarray(self._depths[:end]), self._sees[:end, :end])
         hidden = self.model.encode(entry, memory.positions(), memory.masks(), memory)[0]
         self.kv.length += end - first
-        given = min(max(0, self._top - first), end - first)  # of the trunk before its last: nobody asks what follows
+        given = min(max(0, self._top - first), end - first)  # trunk nodes but the last: their logits are not needed
         logits = self.model.logits(hidden[given:])
         normalizers = torch.logsumexp(logits, dim=-1)
         if not bool(normalizers.isfinite().all()):
@@ -90,7 +91,7 @@ class TokenTree:
         self._normalizers += [*[None] * given, *normalizers.unbind()]
 
     def has_read(self, branch: Sequence[int]) -> bool:
-        """Whether asking what follows `branch` costs no pass."""
+        """Whether the logits after `branch` need no further pass."""
         node = self._top
         for token in branch:
             known = self._nodes.get((node, token))
@@ -100,10 +101,10 @@ class TokenTree:
         return node < len(self._logits)
 
     def logits(self, branch: Sequence[int]) -> Tensor:
-        """[vocab] in fp32, of the token that follows `branch`; read now where it was not. Not to be changed."""
+        """[vocab] in fp32, for the token that follows `branch`; encodes it if necessary. Must not be changed."""
         self.read([branch])
         logits = self._logits[self._path(branch)[-1]]
-        assert logits is not None, "nothing precedes the first token"
+        assert logits is not None, "no token precedes the first one"
         return logits
 
     def log_probability(self, branch: Sequence[int], token: int) -> float:
@@ -111,27 +112,27 @@ class TokenTree:
         self.read([branch])
         node = self._path(branch)[-1]
         logits, normalizer = self._logits[node], self._normalizers[node]
-        assert logits is not None and normalizer is not None, "nothing precedes the first token"
+        assert logits is not None and normalizer is not None, "no token precedes the first one"
         return float(logits[token] - normalizer)
 
     @torch.inference_mode()
     def log_probabilities(self, branch: Sequence[int]) -> Tensor:
-        """log p of every token of `branch` after those before it: [its length] on the CPU, in nats.
+        """log p of every token of `branch` given those before it: [its length] on the CPU, in nats.
 
-        Without a trunk the first token has nothing to be predicted from here, and its entry is 0.
+        Without a trunk nothing here predicts the first token, and its entry is 0.
         """
         if not branch:
             return torch.zeros(0)
         self.read([branch])
         found = torch.zeros(len(branch), device=self.kv.device)
-        for place, (node, token) in enumerate(zip(self._path(branch), branch, strict=False)):
+        for index, (node, token) in enumerate(zip(self._path(branch), branch, strict=False)):
             logits, normalizer = (None, None) if node == ROOT else (self._logits[node], self._normalizers[node])
             if logits is not None and normalizer is not None:
-                found[place] = logits[token] - normalizer
+                found[index] = logits[token] - normalizer
         return found.cpu()
 
     def _path(self, branch: Sequence[int]) -> list[int]:
-        """The nodes of the trunk's last token and of all of `branch`."""
+        """The nodes of the trunk's last token and of all tokens of `branch`."""
         path = [self._top]
         for token in branch:
             path.append(self._nodes[path[-1], token])
@@ -160,20 +161,16 @@ class _TreeMemory:
         keys = np.concatenate((np.arange(past), past + depths))
         visible = np.concatenate((np.ones((self.new, past), dtype=bool), sees[-self.new :]), axis=1)
         window = kv.config.sliding_window
-        near = visible & (keys > self.queries[:, None] - window)
-        self.first = min(past, max(0, int(self.queries.min()) - window + 1))  # that a sliding layer looks at
+        visible_nearby = visible & (keys > self.queries[:, None] - window)
+        self.first = min(past, max(0, int(self.queries.min()) - window + 1))  # seen by a sliding layer
         self._masks: Masks = {
             "full_attention": self._mask(visible),
-            "sliding_attention": self._mask(near[:, self.first :]),
+            "sliding_attention": self._mask(visible_nearby[:, self.first :]),
         }
 
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        start, end = self.kv.length, self.kv.length + self.new
-        keys, values = self.kv.keys[layer], self.kv.values[layer]
-        put(keys[:, :, start:end], key)
-        put(values[:, :, start:end], value)
         first = self.first if self.kv.config.layers[layer].is_sliding else 0
-        return keys[:, :, first:end], values[:, :, first:end]
+        return self.kv.write(layer, key, value, first, self.kv.length + self.new)
 
     def positions(self) -> Tensor:
         return torch.from_numpy(self.queries)[None].to(self.kv.device)

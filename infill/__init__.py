@@ -1,7 +1,6 @@
-"""Code in, code out: holes in source text are filled by the engine, checked, and handed back as text.
+"""Code in, code out: the engine fills holes in source text, and what passes the checks is returned as text.
 
-Knows code and prompts. It must not know any editor or protocol (that is `lsp`), nor how the model computes
-(that is `engine`).
+Must not know editors or their protocol (`lsp`), nor how the model computes (`engine`).
 """
 
-import engine  # noqa: F401  (before PyTorch: it says how PyTorch's threads wait)
+import engine  # noqa: F401  (before PyTorch, since it sets how the threads of PyTorch wait)

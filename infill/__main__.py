@@ -1,4 +1,4 @@
-"""`python -m infill` is `gesso`."""
+"""`python -m infill` runs `gesso`."""
 
 from infill.cli.main import main
 

@@ -1,6 +1,6 @@
-"""What this machine has, which model fits its memory, and what to do next.
+"""`gesso doctor`: what this machine has, which models fit its memory, and what to do next.
 
-Reports, and changes nothing. Must not load a model.
+Must not load a model or change anything.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from infill.code.languages import LANGUAGES
 from infill.model_store import POCKET, POCKET_FOLDER
 
 GIB = 2**30
-BYTES_A_WEIGHT = {"float32": 4, "bfloat16": 2}
-# Of the 26B without its vision tower, from its shapes and the formats of engine/checkpoints/quantizing.py; nvfp4 as NVIDIA
-# publishes it, with everything but the experts in bfloat16.
+BYTES_PER_WEIGHT = {"float32": 4, "bfloat16": 2}
+# The 26B without its vision tower, from its shapes and the formats of engine/checkpoints/quantizing.py; nvfp4 as
+# NVIDIA publishes it, with only the experts in nvfp4.
 LARGE_BYTES = {"bfloat16": 50.5e9, "float32": 101.0e9, "fp8": 26.1e9, "nvfp4": 17.8e9, "int4": 16.1e9}
-FEW_BITS = ("fp8", "nvfp4", "int4")
-CONTEXT = 8192 + 256  # tokens of a prompt and a canvas
-KEY_BYTES = {"float32": 450_560, "bfloat16": 225_280}  # a token, over all layers
-WORKING_BYTES = GIB  # activations of a pass, logits, the keys that a recorded step looks at
+QUANTIZED = ("fp8", "nvfp4", "int4")
+CONTEXT = 8192 + 256  # tokens of prompt and canvas
+KEY_BYTES = {"float32": 450_560, "bfloat16": 225_280}  # per token, over all layers
+WORKING_BYTES = GIB  # activations, logits, and the keys of a recorded step
 HOW = {
     "bfloat16": "gesso model pull 26b",
     "float32": "gesso model pull 26b",
@@ -38,8 +38,10 @@ HOW = {
 
 @dataclass(frozen=True)
 class Fit:
-    """A model in one number type. bytes: weights and working room, of the 26B with 8k of context too; runs: it fits,
-    and is fast enough here to be of use."""
+    """A model in one number type. bytes: for weights and activations, and for the 26B 8k of context.
+
+    runs: whether it fits and is fast enough on this device to be useful.
+    """
 
     model: str
     dtype: str
@@ -52,7 +54,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class Report:
-    """machine: see `engine.device.describe`; languages: whether the grammar of each is installed."""
+    """machine: see `engine.device.describe`. languages: whether the grammar of each is installed."""
 
     machine: Mapping[str, Any]
     models: tuple[Fit, ...]
@@ -64,7 +66,7 @@ class Report:
 
 
 def examine(machine: Mapping[str, Any] | None = None) -> Report:
-    """The report for this machine, or for one described as `engine.device.describe` does."""
+    """The report for this machine, or for one as described by `engine.device.describe`."""
     machine = describe() if machine is None else machine
     free = _free_memory(machine)
     models = (_pocket(machine, free), *_large(machine, free))
@@ -73,13 +75,13 @@ def examine(machine: Mapping[str, Any] | None = None) -> Report:
 
 
 def _free_memory(machine: Mapping[str, Any]) -> int:
-    """Bytes free on the device that would be chosen."""
+    """Free bytes on the default device."""
     gpu = _gpu(machine)
     return int(machine["memory_available"] if gpu is None else gpu["memory_available"])
 
 
 def _gpu(machine: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The NVIDIA GPU that would be chosen."""
+    """The NVIDIA GPU if it is the default device."""
     if not machine["device"].startswith("cuda"):
         return None
     return machine["gpus"][int(machine["device"].partition(":")[2] or 0)]
@@ -91,21 +93,21 @@ def _pocket(machine: Mapping[str, Any], free: int) -> Fit:
         weights = [tensor for tensor in stored_tensors(POCKET_FOLDER).values() if not tensor.name.endswith(".scale")]
     except ModelError as broken:
         return Fit(POCKET, dtype, 0, machine["device"], False, False, str(broken))
-    size = sum(prod(tensor.shape) for tensor in weights) * BYTES_A_WEIGHT[dtype] + RESERVE_BYTES
+    size = sum(prod(tensor.shape) for tensor in weights) * BYTES_PER_WEIGHT[dtype] + RESERVE_BYTES
     fits = size <= free
     return Fit(POCKET, dtype, size, machine["device"], fits, fits, "shipped with Gesso")
 
 
 def _large(machine: Mapping[str, Any], free: int) -> list[Fit]:
-    """The released model in every build, with 8k of context; the one in the machine's own number type first."""
+    """The released model with 8k of context in every number type, the default one of this machine first."""
     gpu, native = _gpu(machine), machine["dtype"]
     found = []
-    for build in (native, *FEW_BITS):
+    for build in (native, *QUANTIZED):
         size = int(LARGE_BYTES[build]) + CONTEXT * KEY_BYTES[native] + WORKING_BYTES
         fits, note, runs = size <= free, HOW[build], True
-        if build in FEW_BITS and gpu is None:
-            note, runs = "needs an NVIDIA GPU to be of use", False
-        elif build in FEW_BITS and gpu is not None and gpu.get("no_kernels"):
+        if build in QUANTIZED and gpu is None:
+            note, runs = "needs an NVIDIA GPU to be useful", False
+        elif build in QUANTIZED and gpu is not None and gpu.get("no_kernels"):
             note = f"slow here: {gpu['no_kernels']}"
         found.append(Fit("26b", build, size, machine["device"], fits, fits and runs, note))
     return found
@@ -115,29 +117,34 @@ def _advice(machine: Mapping[str, Any], models: tuple[Fit, ...], languages: Mapp
     advice = list(_gpu_advice(machine))
     pocket, large = models[0], models[1:]
     if not pocket.runs:
-        lack = f"it needs {pocket.bytes / GIB:.1f} GiB of free memory; close other programs."
-        advice.append(f"The pocket model cannot be loaded: {lack if pocket.bytes else pocket.note}")
+        need = f"it needs {pocket.bytes / GIB:.1f} GiB of free memory; close other programs."
+        advice.append(f"The pocket model cannot be loaded: {need if pocket.bytes else pocket.note}")
     best = next((fit for fit in large if fit.runs), None)
     if best is not None:
         speed = "" if machine["device"] != "cpu" else ", slowly on this CPU"
         way = f"`{best.note}`" if best.note.startswith("gesso ") else best.note
-        use = "`gesso infill … --model 26b`" if best.dtype not in FEW_BITS else "`gesso infill … --model DEST`"
+        use = "`gesso infill … --model 26b`" if best.dtype not in QUANTIZED else "`gesso infill … --model DEST`"
         advice.append(f"The 26B model fits in {best.dtype} with 8k of context{speed}: {way}, then {use}.")
     else:
         advice += _why_not_large(machine, large, pocket.runs)
+    if _gpu(machine) is not None:
+        advice.append(
+            "Gesso's kernels and CUDA graphs are experimental: they have not been run on a GPU yet; set "
+            "GESSO_KERNELS=off to do without them."
+        )
     if pocket.runs:
         advice.append("Try it: `gesso infill FILE --at LINE:COL --watch`.")
     absent = [name for name, present in languages.items() if not present]
     if absent:
         advice.append(
-            f"These languages are filled without a syntax tree: {', '.join(absent)}; "
+            f"These languages have no syntax tree: {', '.join(absent)}; "
             "install their tree-sitter grammars (`pip install --upgrade gesso`)."
         )
     return advice
 
 
 def _gpu_advice(machine: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with the GPUs, and what to do."""
+    """Problems of the GPUs, and what to do."""
     for gpu in machine["gpus"]:
         if gpu["trouble"]:
             yield f"{gpu['name']} cannot be used: {gpu['trouble']}."
@@ -147,18 +154,18 @@ def _gpu_advice(machine: Mapping[str, Any]) -> Iterator[str]:
         yield f"No GPU can be used: {machine['no_cuda']}."
     gpu = _gpu(machine)
     if gpu is not None and machine["dtype"] == "float32":
-        old = f"{gpu['name']} (compute capability {gpu['compute_capability']}) is too old for bfloat16"
-        yield f"{old}, so weights take twice the memory."
+        too_old = f"{gpu['name']} (compute capability {gpu['compute_capability']}) is too old for bfloat16"
+        yield f"{too_old}, so weights take twice the memory."
 
 
 def _why_not_large(machine: Mapping[str, Any], large: Sequence[Fit], has_pocket: bool) -> list[str]:
-    """The smallest build that this machine could run, and whether other programs are in its way."""
+    """The memory that the smallest usable number type needs, and whether other programs take it."""
     gpu, free = _gpu(machine), _free_memory(machine)
     smallest = min(large if gpu is not None else large[:1], key=lambda fit: fit.bytes)
     if gpu is not None and smallest.bytes <= gpu["memory_total"]:
-        taken = (gpu["memory_total"] - free) / GIB
+        used = (gpu["memory_total"] - free) / GIB
         return [
-            f"Other programs hold {taken:.1f} GiB of {gpu['name']}; close them, and the 26B model fits in "
+            f"Other programs use {used:.1f} GiB of {gpu['name']}; close them, and the 26B model fits in "
             f"{smallest.dtype}, which needs {smallest.bytes / GIB:.1f} GiB."
         ]
     if not has_pocket:

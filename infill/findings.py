@@ -1,6 +1,6 @@
-"""What the lint is asked for and what it finds: plain data, that also goes between processes.
+"""What lint is asked for and what it finds: plain data that also travels between processes.
 
-Must not know the model, nor who shows a finding.
+Must not know the model, nor how findings are shown.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from infill.request import Neighbour
 
 Range = tuple[int, int]  # [start, end) in characters
-IGNORE = "gesso: ignore"  # what a comment says, with [code, code] behind it where only those kinds are meant
+IGNORE = "gesso: ignore"  # in a comment; [code, code] after it limits it to those kinds
 _IGNORE = re.compile(r"gesso:\s*ignore(?:\[([\w\-, ]*)\])?(?!\w)")
 
 
 @dataclass(frozen=True)
 class LintRequest:
-    """ranges: of `text`, those that are asked about; without any the whole. off: codes that are not wanted; on: those
-    of style that are. findings: where there are any, nothing is looked for, and these are what was found. explain:
-    whether each gets a sentence that says why.
+    """ranges: parts of `text` to check; empty for all of it. off: codes to leave out. on: style codes to include.
+
+    findings: if there are any, nothing is searched for and these are the result. explain: whether each finding gets a
+    sentence that explains it.
     """
 
     text: str
@@ -35,10 +36,10 @@ class LintRequest:
 
 @dataclass(frozen=True)
 class Finding:
-    """[start, end) of the text should read `replacement`. score: by how much that is likelier, in nats.
+    """text[start:end] should read `replacement`. score: how much likelier the whole text becomes, in nats.
 
-    also: further places that must then read it too, as where a name is used. explanation: a sentence, where one was
-    asked for and the model had one.
+    also: other ranges that get the same replacement, for example all uses of a name. explanation: a sentence, if it was
+    requested and the model gave one.
     """
 
     start: int
@@ -51,13 +52,13 @@ class Finding:
     explanation: str | None = None
 
     @property
-    def places(self) -> tuple[Range, ...]:
-        """All that should read `replacement`, in text order."""
+    def ranges(self) -> tuple[Range, ...]:
+        """All ranges that should read `replacement`, in text order."""
         return tuple(sorted(((self.start, self.end), *self.also)))
 
 
 def ignores(line: str, code: str) -> bool:
-    """Whether a comment in this line says that findings of this kind are to be left alone on it."""
+    """Whether a comment in this line suppresses findings of this kind."""
     return any(
-        named[1] is None or code in (one.strip() for one in named[1].split(",")) for named in _IGNORE.finditer(line)
+        match[1] is None or code in (part.strip() for part in match[1].split(",")) for match in _IGNORE.finditer(line)
     )

@@ -1,4 +1,4 @@
-"""Which models can be asked in words; told by a model's folder, before it is loaded. Imports nothing slow."""
+"""Whether a model follows instructions, read from its folder before it is loaded. Imports nothing slow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FAMILY = "chat"
 
 
 def follows_instructions(model: str) -> bool:
-    """Whether the model of this name is of a family that does; False where it is not on this machine."""
+    """Whether the model belongs to a family that does; False if it is not on this machine."""
     try:
         config = json.loads((resolve(model) / "config.json").read_text("utf-8"))
         return (config.get("gesso") or {}).get("family", FAMILY) == FAMILY
@@ -20,5 +20,5 @@ def follows_instructions(model: str) -> bool:
 
 
 def cannot_explain(model: str) -> str:
-    """What a user of a model that does not is told."""
-    return f"The model {model} follows no instructions, so it cannot explain findings; use one that does, such as 26b."
+    """The error message for a model that does not follow instructions."""
+    return f"The model {model} does not follow instructions and cannot explain findings; use another one, such as 26b."

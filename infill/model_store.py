@@ -1,6 +1,6 @@
-"""A model's name becomes its folder: the shipped model, a folder of the user's, or a copy in the hub's cache.
+"""From the name of a model to its folder: the shipped model, a folder of the user, or the cache of the hub.
 
-Only `pull` fetches anything, and only when it is called for. Must not know what is in the weights.
+Only `pull` downloads. Must not know the contents of the weights.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 @dataclass(frozen=True)
 class StoredModel:
-    """A model on this machine. bytes: of all its files; source: `shipped` or `hub cache`."""
+    """A model on this machine. bytes: of all its files. source: `shipped` or `hub cache`."""
 
     name: str
     folder: Path
@@ -33,7 +33,7 @@ class StoredModel:
 
 
 def resolve(name: str) -> Path:
-    """The folder of a model that is on this machine; raises ModelError with what to do where it is not."""
+    """The folder of a model on this machine; raises ModelError, saying what to do, if it is not there."""
     found = _local_folder(name)
     if found is not None:
         return found
@@ -41,21 +41,21 @@ def resolve(name: str) -> Path:
 
 
 def pull(name: str, offline: bool = False) -> Path:
-    """Fetches a model from the hub, with the hub's own progress bars, into the hub's cache; returns its folder.
+    """Downloads a model to the cache of the hub, with the hub's progress bars; returns its folder.
 
-    What is there already is not fetched again, and a fetch that was cut off goes on where it stopped.
+    Files that are there are not downloaded again, and an interrupted download resumes.
     """
     found = _local_folder(name)
     if found is not None:
         return found
     repository = hub_id(name)
     if offline or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
-        raise ModelError(f"Fetching {repository} is refused while `offline` is set; unset it to allow downloads.")
+        raise ModelError(f"Downloading {repository} is refused while `offline` is set; unset it to allow downloads.")
     return _from_hub(repository, name, fetch=True)
 
 
 def hub_id(name: str) -> str:
-    """`owner/name`; raises ModelError for a path to nowhere, UsageError for what is no model's name at all."""
+    """`owner/name`; raises ModelError for a path that does not exist, UsageError for an invalid name."""
     repository = ALIASES.get(name, name)
     if name.startswith(("/", ".", "~")):
         raise ModelError(f"There is no model folder {name}; check the path, or use {POCKET}.")
@@ -68,7 +68,7 @@ def hub_id(name: str) -> str:
 
 
 def stored_models() -> list[StoredModel]:
-    """The shipped model, then those of its kind in the hub's cache."""
+    """The shipped model, then the models of MODEL_TYPE in the cache of the hub."""
     found = [StoredModel(POCKET, POCKET_FOLDER, _folder_bytes(POCKET_FOLDER), "shipped")]
     hub = _hub()
     try:
@@ -99,23 +99,23 @@ def _from_hub(repository: str, name: str, fetch: bool) -> Path:
         return Path(hub.snapshot_download(repository, allow_patterns=FILES, local_files_only=not fetch))
     except (hub.errors.GatedRepoError, hub.errors.RepositoryNotFoundError) as refused:
         raise ModelError(
-            f"The hub does not hand out {repository}; check the name, and if its terms must be accepted, accept "
-            "them on its page and run `hf auth login`."
+            f"The hub refuses access to {repository}; check the name, and if the model has terms, accept them on its "
+            "page and run `hf auth login`."
         ) from refused
-    except Exception as trouble:  # the network and the cache fail in many classes
+    except Exception as error:  # network and cache raise many classes
         if not fetch:
             raise ModelError(
                 f"The model {name} is not on this machine; fetch it with `gesso model pull {name}`."
-            ) from trouble
-        reason = str(trouble).strip().partition("\n")[0].rstrip(".")
+            ) from error
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
         raise ModelError(
-            f"{repository} could not be fetched ({reason}); check the network and the free disk space, and run "
-            f"`gesso model pull {name}` again: it goes on where it stopped."
-        ) from trouble
+            f"{repository} could not be downloaded ({reason}); check the network and the free disk space, and run "
+            f"`gesso model pull {name}` again, which resumes the download."
+        ) from error
 
 
 def _hub() -> Any:
-    """huggingface_hub, told to report nothing home."""
+    """huggingface_hub, with telemetry disabled."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     import huggingface_hub
     import huggingface_hub.errors

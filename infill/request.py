@@ -1,6 +1,6 @@
-"""What is asked of an infill and what comes back: plain values, shared by command line, batch and editor.
+"""Requests and results of an infill: plain values, with offsets in characters of the text.
 
-Must not know how a completion is made. Offsets are characters of the text.
+Must not know how a completion is made.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PieceState = Literal["known", "settled", "noise", "null"]
 
 @dataclass(frozen=True)
 class Hole:
-    """[start, end) of the text is to be written anew; start == end is a cursor."""
+    """text[start:end] is to be replaced; an empty range is a cursor."""
 
     start: int
     end: int
@@ -24,7 +24,7 @@ class Hole:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """Another file whose names may be of use."""
+    """Another file of the project, for context."""
 
     path: str
     text: str
@@ -32,10 +32,10 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class InfillRequest:
-    """language: an id of `infill.code.languages`, None for text without a tree. lines: how much is asked for.
+    """language: an id of `infill.code.languages`; None to detect it. lines: how much to write.
 
-    steps, seed: of the denoiser. deadline_ms counts from the call; the best so far is returned then. rejected: texts
-    that the user refused here. caution: times the confidence that the settings ask for; 0: whatever passes the checks.
+    steps, seed: of the denoiser. deadline_ms: from the call on; the best so far is returned then. rejected: texts that
+    the user rejected here. caution: factor of the threshold of confidence; with 0 all that passes the checks is shown.
     """
 
     text: str
@@ -54,15 +54,15 @@ class InfillRequest:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Log-probabilities in nats a token.
+    """The evidence for a candidate; log-probabilities in nats per token.
 
-    seam: of the text and of the tokens after it, by the causal encoder that has not seen what follows.
-    middle: of the text by the causal encoder that has. weakest: of the least likely token there; both 0 without it.
-    certainty: of the denoiser in the text it wrote, 0 for texts that are not its own.
-    denoised, drafted, copied: 1 where the text came about so. agreeing: share of the other ways that begin alike.
-    matched: log of one more than the characters before the hole that stand before the copy too; fits: 1 where what
-    follows the hole follows there too; places: log of one more than the places that say the same; all 0 without a
-    copy. length: log of the number of tokens.
+    seam: of the text and the tokens after it, by the causal encoder given only the text before.
+    middle: of the text, by the causal encoder given the text on both sides; weakest: of its least likely token; both 0
+    if the encoder is not trained for that. certainty: of the denoiser in its own text; 0 for other texts.
+    denoised, drafted, copied: 1 if that is a source of the text. agreeing: share of the other texts that begin alike.
+    matched: log(1 + characters before the hole that also precede the copy). fits: 1 if the copy is followed by what
+    follows the hole. places: log(1 + occurrences of the copy). All three are 0 without a copy.
+    length: log of the number of tokens.
     """
 
     seam: float = 0.0
@@ -81,8 +81,10 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Candidate:
-    """confidence: 0 to 1. shown: good enough to show; reason: why not. source: the model's canvas, its causal encoder,
-    or a copy from the context."""
+    """confidence: 0 to 1. shown: whether it passes all checks; reason: why not. tokens: length of the text.
+
+    source: the denoised canvas ("model"), the causal encoder, or a copy from the context.
+    """
 
     text: str
     confidence: float
@@ -95,7 +97,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class HoleCompletion:
-    """The best candidate's values (even where it is not to be shown) and all candidates, best first."""
+    """The values of the best candidate, even if it is not shown, and all candidates, best first."""
 
     hole: Hole
     text: str
@@ -107,7 +109,7 @@ class HoleCompletion:
 
 @dataclass(frozen=True)
 class InfillResult:
-    """canvas: width in tokens; hole: slots laid out; timings_ms: by stage, `total` among them."""
+    """canvas: width in tokens. hole: number of slots. timings_ms: by stage, and `total`."""
 
     completions: tuple[HoleCompletion, ...]
     steps: int
@@ -122,7 +124,7 @@ class InfillResult:
 
 @dataclass(frozen=True)
 class Piece:
-    """A run of canvas text: known code, settled or still noise, or a slot left empty."""
+    """A part of the canvas: known text, settled tokens, tokens that are still noise, or null slots."""
 
     text: str
     state: PieceState

@@ -1,7 +1,7 @@
-"""Local statistics: what was shown, accepted and kept, and how fast it came. Never code, never a file's name.
+"""Local statistics: which suggestions were shown, accepted and kept, and how fast. Never code or file names.
 
-One SQLite file in the user's data folder, safe with several servers at once; written on a thread of its own. What goes
-wrong with it loses statistics and nothing else. Must not know editors, nor how the figures are drawn.
+One SQLite file in the user's data folder, shared by several servers and written on a thread of its own. Errors only
+lose statistics. Must not know editors, nor how the figures are drawn.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from infill.model_store import ALIASES, POCKET, hub_id
 
 logger = logging.getLogger(__name__)
 KEPT_DAYS = 90
-RETRY_S = 0.05  # until a locked file is tried again
-BUSY_S = 2.0  # how long to wait for another program that writes
+RETRY_S = 0.05  # pause before the next attempt on a locked file
+BUSY_S = 2.0  # longest wait for another process that writes
 CLOSE_S = 3.0
-BATCH, GATHER_S = 200, 0.5  # rows written at once, and how long the first of them waits for more
+BATCH, GATHER_S = 200, 0.5  # rows written at once, and the longest wait for more
 Key = TypeVar("Key", str, date)
 Event = Literal["shown", "accepted", "partly", "rejected", "kept"]
 _TABLE = """
@@ -42,35 +42,36 @@ create index if not exists events_at on events (at);
 
 @dataclass(frozen=True)
 class Row:
-    """at: seconds of the epoch. characters: of the suggestion, or of the part that was taken.
+    """at: seconds of the epoch. characters: of the suggestion or the accepted part. origin: stored in the column
+    `rung`, so that existing files stay readable.
 
-    value: of `shown` the milliseconds from the request to the answer, of `kept` the share that still stands, 0 to 1.
+    value: for `shown` the milliseconds from request to answer, for `kept` the share that is still in the text, 0 to 1.
     """
 
     at: float
     event: Event
     language: str | None
     model: str
-    rung: str | None = None
+    origin: str | None = None
     characters: int = 0
     value: float | None = None
 
     @property
     def day(self) -> date:
-        """In the time of this machine."""
+        """In local time."""
         return datetime.fromtimestamp(self.at).date()
 
 
-COLUMNS = tuple(entry.name for entry in fields(Row))
+COLUMNS = tuple("rung" if entry.name == "origin" else entry.name for entry in fields(Row))
 
 
 def default_path() -> Path:
-    """The one file, whether or not it exists."""
+    """The path of the file, whether or not it exists."""
     return Path(platformdirs.user_data_dir("gesso", appauthor=False)) / "statistics.sqlite"
 
 
 def plain_model(name: str) -> str:
-    """A model's name where it is one; a folder's path is nobody's business and becomes "a folder"."""
+    """The name of a model; "a folder" instead of a path, which is private."""
     if name in ("", POCKET, *ALIASES):
         return name
     try:
@@ -80,21 +81,21 @@ def plain_model(name: str) -> str:
 
 
 class Statistics:
-    """Writes events; `add` returns at once."""
+    """Writes events on a thread of its own."""
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path or default_path()
         self._rows: queue.SimpleQueue[Row | None] = queue.SimpleQueue()
-        self._told = False
+        self._warned = False
         self._thread = threading.Thread(target=self._run, name="statistics", daemon=True)
         self._thread.start()
 
     def add(self, row: Row) -> None:
-        """The model is written by its name only, never by the folder it lies in."""
+        """Returns at once. Only the name of a model is written, never its folder."""
         self._rows.put(row)
 
     def close(self) -> None:
-        """Waits until what was added is written, `CLOSE_S` at most. What is added later is lost."""
+        """Waits until all rows are written, at most `CLOSE_S`. Rows added later are lost."""
         self._rows.put(None)
         self._thread.join(CLOSE_S)
 
@@ -106,7 +107,7 @@ class Statistics:
                 self._write(rows)
 
     def _gather(self) -> tuple[list[Row], bool]:
-        """The next rows, in their order, and whether they are the last."""
+        """The next rows, in order, and whether they are the last ones."""
         rows: list[Row] = []
         until = float("inf")
         while len(rows) < BATCH:
@@ -127,11 +128,11 @@ class Statistics:
             try:
                 return _append(self.path, rows)
             except (sqlite3.Error, OSError) as error:
-                # while another server makes the file, SQLite says "locked" at once, whatever the timeout
+                # while another server creates the file, SQLite reports "locked" at once, whatever the timeout
                 if "locked" not in str(error) or time.monotonic() > deadline:
-                    if not self._told:
+                    if not self._warned:
                         logger.warning("Statistics cannot be written to %s: %s", self.path, error)
-                    self._told = True
+                    self._warned = True
                     return None
             time.sleep(RETRY_S)
 
@@ -146,27 +147,27 @@ def _append(path: Path, rows: list[Row]) -> None:
 
 
 def read(path: Path | None = None, since: date | None = None) -> list[Row]:
-    """All events from the start of that day on, oldest first; none where nothing was ever written.
+    """All events since the start of that day, oldest first; empty if there is no file.
 
-    Raises InputError for a file that cannot be read.
+    Raises InputError if the file cannot be read.
     """
     path = path or default_path()
     begin = 0.0 if since is None else datetime(since.year, since.month, since.day).timestamp()
-    wanted = f"select {', '.join(COLUMNS)} from events where at >= ? order by at, rowid"
+    query = f"select {', '.join(COLUMNS)} from events where at >= ? order by at, rowid"
     try:
         if not path.is_file():
             return []
         with closing(_connect(path)) as database:
-            rows = [Row(*found) for found in database.execute(wanted, (begin,))]
+            rows = [Row(*found) for found in database.execute(query, (begin,))]
     except (sqlite3.Error, OSError) as error:
         raise _unusable(path, error) from error
     return [row for row in rows if row.event in get_args(Event)]
 
 
 def erase(path: Path | None = None) -> bool:
-    """Removes everything, also while servers run; whether there was anything. Raises InputError where that fails.
+    """Removes all events, also while servers run; returns whether there were any. Raises InputError if it fails.
 
-    The file itself stays: one that is removed under a server which writes to it leaves SQLite with a broken one.
+    The file stays, since removing it while a server writes to it would break the database.
     """
     path = path or default_path()
     try:
@@ -181,7 +182,7 @@ def erase(path: Path | None = None) -> bool:
             return erased > 0
         except sqlite3.OperationalError:
             raise
-        except sqlite3.DatabaseError:  # no database, or a broken one: nobody writes to it
+        except sqlite3.DatabaseError:  # not a database, or a damaged one, so that no server writes to it
             for file in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
                 file.unlink(missing_ok=True)
             return True
@@ -190,13 +191,13 @@ def erase(path: Path | None = None) -> bool:
 
 
 def days_back(count: int) -> date:
-    """The first of the last `count` days, today being one of them."""
+    """The first of the last `count` days, including today."""
     return date.today() - timedelta(days=count - 1)
 
 
 @dataclass(frozen=True)
 class Counts:
-    """characters: of all that was accepted, whole or in part."""
+    """characters: accepted in total, as a whole or in part."""
 
     shown: int
     accepted: int
@@ -206,13 +207,13 @@ class Counts:
 
     @property
     def accepted_share(self) -> float | None:
-        """Accepted as a whole, of those shown."""
+        """The share of shown suggestions that were accepted as a whole."""
         return self.accepted / self.shown if self.shown else None
 
 
 @dataclass(frozen=True)
 class Latency:
-    """From the request to the answer, in milliseconds, of `shown` suggestions."""
+    """Milliseconds from request to answer. shown: number of suggestions."""
 
     shown: int
     p50: float
@@ -222,7 +223,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class Summary:
-    """kept_share: the mean over `settled` acceptances of what was left of each; days: only those with an event."""
+    """kept_share: the mean share that is still in the text, over `settled` acceptances. days: those with an event."""
 
     total: Counts
     settled: int
@@ -234,13 +235,13 @@ class Summary:
 
 
 def summarize(rows: Sequence[Row]) -> Summary:
-    """The sums of some events; languages and models by how much was shown, days in their order."""
+    """The totals; languages and models sorted by how many were shown, days in order."""
     counted = [row for row in rows if row.event != "kept"]
     kept = [row.value for row in rows if row.event == "kept" and row.value is not None]
     times: dict[str, list[float]] = {}
     for row in counted:
         if row.event == "shown" and row.value is not None:
-            times.setdefault(row.rung or "other", []).append(row.value)
+            times.setdefault(row.origin or "other", []).append(row.value)
     return Summary(
         total=count(counted),
         settled=len(kept),
@@ -248,12 +249,12 @@ def summarize(rows: Sequence[Row]) -> Summary:
         languages=_most_shown(_counts_by(counted, lambda row: row.language or "other")),
         models=_most_shown(_counts_by(counted, lambda row: row.model or "other")),
         days=dict(sorted(_counts_by(counted, lambda row: row.day).items())),
-        latencies={rung: latency(found) for rung, found in sorted(times.items())},
+        latencies={origin: latency(found) for origin, found in sorted(times.items())},
     )
 
 
 def count(rows: Iterable[Row]) -> Counts:
-    """How often each event is among `rows`."""
+    """The number of events of each kind."""
     numbers = dict.fromkeys(get_args(Event), 0)
     characters = 0
     for row in rows:
@@ -263,7 +264,7 @@ def count(rows: Iterable[Row]) -> Counts:
 
 
 def latency(milliseconds: Sequence[float]) -> Latency:
-    """Percentiles of at least one time, by the nearest rank: each is a time that was measured."""
+    """Percentiles by the nearest rank, each one of the given times, of which there must be at least one."""
     ranked = sorted(milliseconds)
     p50, p95, p99 = (ranked[math.ceil(share * len(ranked) / 100) - 1] for share in (50, 95, 99))
     return Latency(len(ranked), p50, p95, p99)
@@ -295,5 +296,5 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _unusable(path: Path, error: Exception) -> InputError:
     if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
-        return InputError(f"The statistics in {path} are damaged ({error}); `gesso stats --erase` begins anew.")
+        return InputError(f"The statistics in {path} are damaged ({error}); run `gesso stats --erase` to start over.")
     return InputError(f"The statistics in {path} cannot be used ({error}); check its permissions, or try again.")

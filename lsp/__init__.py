@@ -1,1 +1,1 @@
-"""The editor's words in, the editor's words out: the language server."""
+"""The language server: editor requests in, suggestions and findings out."""

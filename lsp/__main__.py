@@ -8,25 +8,25 @@ import sys
 
 from infill.version import installed_version
 
-SWITCH_S = 0.001  # how long the parser's thread may keep the event loop waiting; Python's default is 0.005
+SWITCH_S = 0.001  # longest time that the parser thread blocks the event loop; Python's default is 0.005
 
 
 def main() -> None:
-    """Runs the server until its client goes."""
+    """Runs the server until its client disconnects."""
     parser = argparse.ArgumentParser(prog="gesso-lsp", description="Gesso's language server, over stdin and stdout.")
-    parser.add_argument("--tcp", type=int, metavar="PORT", help="listen on this port of the loopback instead")
+    parser.add_argument("--tcp", type=int, metavar="PORT", help="listen on this local port instead")
     parser.add_argument("--log", metavar="LEVEL", default="warning", choices=("error", "warning", "info", "debug"))
-    parser.add_argument("--stdio", action="store_true", help="the default; clients like to say it")
+    parser.add_argument("--stdio", action="store_true", help="communicate over stdin and stdout (the default)")
     parser.add_argument("--version", action="version", version=f"gesso-lsp {installed_version()}")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    logging.basicConfig(stream=sys.stderr, level=given.log.upper(), format=form)
+    logging.basicConfig(stream=sys.stderr, level=arguments.log.upper(), format=form)
     sys.setswitchinterval(SWITCH_S)
     from lsp.server import create_server
 
     server = create_server()
-    if given.tcp is not None:
-        server.start_tcp("127.0.0.1", given.tcp)
+    if arguments.tcp is not None:
+        server.start_tcp("127.0.0.1", arguments.tcp)
     else:
         server.start_io()
 

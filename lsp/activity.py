@@ -1,7 +1,7 @@
-"""The last requests and what became of each, for "why nothing?" and for bug reports.
+"""The last requests and their outcomes, for "why nothing?" and for bug reports.
 
-A record has no field for code or for a file's name. The one free text in it, the sentence for the user, may name a
-model's folder; it is no part of a report. Must not know the protocol.
+A record has no field for code or file names. Its only free text, the sentence for the user, may name a model's folder
+and is left out of reports. Must not know the protocol.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import Any, Literal, get_args
 from infill.statistics import latency, plain_model
 from infill.version import installed_version
 from lsp.settings import LspSettings, may_hold_text
+from lsp.suggestions import Origin
 
 Outcome = Literal["shown", "nothing", "superseded", "failed"]
-Rung = Literal["typed", "cache", "running", "remainder", "model"]
-LAST = 30
+LAST = 30  # requests listed in a report
 STAGES = ("context", "encode", "denoise", "checks")
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
 @dataclass(frozen=True)
 class Record:
-    """at: seconds of the epoch; document: a running number; line from 1; times in milliseconds.
+    """at: seconds since the epoch; document: a number; line: from 1; times in milliseconds.
 
-    language: an id of `infill.code.languages`. rule: the name of the rule that was quiet; sentence: for the user alone.
+    language: an id of `infill.code.languages`. rule: why nothing was suggested; sentence: the same, for the user alone.
     """
 
     at: float
@@ -38,7 +38,7 @@ class Record:
     outcome: Outcome
     rule: str | None
     sentence: str | None
-    rung: Rung | None
+    origin: Origin | None
     timings_ms: Mapping[str, float]
     total_ms: float
     characters: int
@@ -55,14 +55,14 @@ class Activity:
         self._records.append(record)
 
     def last(self, count: int) -> list[Record]:
-        """Oldest first."""
+        """The last records, oldest first."""
         return list(self._records)[max(0, len(self._records) - count) :]
 
     def report(self, status: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-        """Markdown to paste in a bug report.
+        """Markdown to paste into a bug report.
 
-        status: as the command `gesso.status` has it. settings: those that are not as they come, by their names in
-        `LspSettings`; of one that holds the user's own words it is only said that it was changed.
+        status: the result of the command `gesso.status`. settings: those that differ from their defaults, by their
+        names in `LspSettings`; a value that may hold the user's own words is shown as "changed".
         """
         model, latency_ms = status.get("model"), status.get("latencyMs")
         lines = ["## Gesso", ""]
@@ -75,36 +75,36 @@ class Activity:
         lines += [f"- latest answer: {latency_ms:.0f} ms" if latency_ms is not None else "- latest answer: none yet"]
         known = [entry for entry in fields(LspSettings) if entry.name in settings]
         changed = [f"{entry.name} {_setting(entry, settings[entry.name])}" for entry in known]
-        lines += [f"- settings: {', '.join(changed) or 'as they come'}"]
+        lines += [f"- settings: {', '.join(changed) or 'defaults'}"]
         lines += ["", *self._percentiles(), "", *self._outcomes(), "", *self._requests(), ""]
         return "\n".join(lines)
 
     def _percentiles(self) -> list[str]:
-        """Of what was shown; the time includes the wait for a pause in typing."""
+        """Latency by origin of what was shown, including the wait for a pause in typing."""
         rows = []
-        for rung in get_args(Rung):
-            times = [one.total_ms for one in self._records if one.outcome == "shown" and one.rung == rung]
+        for origin in get_args(Origin):
+            times = [one.total_ms for one in self._records if one.outcome == "shown" and one.origin == origin]
             if times:
                 found = latency(times)
-                rows.append((rung, found.shown, *(f"{time:.0f}" for time in (found.p50, found.p95, found.p99))))
-        return _table(("shown by rung", "times", "p50 ms", "p95 ms", "p99 ms"), rows)
+                rows.append((origin, found.shown, *(f"{time:.0f}" for time in (found.p50, found.p95, found.p99))))
+        return _table(("shown by origin", "count", "p50 ms", "p95 ms", "p99 ms"), rows)
 
     def _outcomes(self) -> list[str]:
         counted = Counter((one.outcome, one.rule or "") for one in self._records)
-        rows = [(outcome, rule, times) for (outcome, rule), times in counted.most_common()]
-        return _table(("outcome", "rule", f"times in the last {len(self._records)}"), rows)
+        rows = [(outcome, rule, number) for (outcome, rule), number in counted.most_common()]
+        return _table(("outcome", "rule", f"count in the last {len(self._records)}"), rows)
 
     def _requests(self) -> list[str]:
-        """The newest last. s ago: seconds before the last one."""
+        """The last requests, newest last. s ago: seconds before the newest."""
         records = self.last(LAST)
-        head = ("s ago", "document", "line", "language", "outcome", "rule", "rung", "characters", "confidence", "ms")
+        head = ("s ago", "document", "line", "language", "outcome", "rule", "origin", "characters", "confidence", "ms")
         rows = []
         for one in records:
             stages = [f"{one.timings_ms[stage]:.0f}" if stage in one.timings_ms else "" for stage in STAGES]
             confidence = "" if one.confidence is None else f"{one.confidence:.2f}"
-            place = (f"{records[-1].at - one.at:.1f}", one.document, one.line, one.language or "")
-            result = (one.outcome, one.rule or "", one.rung or "", one.characters, confidence, f"{one.total_ms:.0f}")
-            rows.append((*place, *result, *stages))
+            request = (f"{records[-1].at - one.at:.1f}", one.document, one.line, one.language or "")
+            result = (one.outcome, one.rule or "", one.origin or "", one.characters, confidence, f"{one.total_ms:.0f}")
+            rows.append((*request, *result, *stages))
         return _table((*head, *STAGES), rows)
 
 

@@ -1,6 +1,6 @@
-"""What a user can do about a mark: take the replacement, ask why, have it ignored here or everywhere, or dismiss it.
+"""The actions for a finding: apply the fix, explain it, ignore it here or everywhere, or dismiss it.
 
-LSP 3.17, Code Action Request. Must not know how marks come about.
+LSP 3.17, Code Action Request. Must not know how findings are made.
 """
 
 from __future__ import annotations
@@ -8,67 +8,64 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lsprotocol import types
 
 from infill.code.syntax import SyntaxTree, in_comment
 from infill.findings import IGNORE, Range
-from infill.lint.renames import CODE as NAMING
-from infill.lint.renames import rename_places
+from infill.lint.style_names import CODE as NAMING
+from infill.lint.style_names import rename_places
 from lsp.diagnostics import SOURCE, TREE_S
 from lsp.documents import Snapshot
-from lsp.marks import Mark
-
-if TYPE_CHECKING:
-    from lsp.server import GessoServer
+from lsp.host import Host
+from lsp.tracked_findings import TrackedFinding
 
 QUICK_FIX = types.CodeActionKind.QuickFix.value
 KINDS = (types.CodeActionKind.QuickFix,)
-LONGEST_TITLE = 50  # characters of a replacement
-MOST_LINES = 5  # of a mark that are tried for a comment
+LONGEST_TITLE = 50  # characters of a replacement shown in a title
+MOST_LINES = 5  # lines of a finding that are checked for room for a comment
 
 
-async def code_actions(server: GessoServer, params: types.CodeActionParams) -> list[types.CodeAction]:
-    """The actions for the marks that the range touches; none on a line where another source reports an error."""
+async def code_actions(server: Host, params: types.CodeActionParams) -> list[types.CodeAction]:
+    """The actions for the findings that touch the range; none on a line where another source reports an error."""
     uri, capabilities = params.text_document.uri, server.client_capabilities
     snapshot = server.session.documents.get(uri)
-    if snapshot is None or not _is_wanted(params.context.only) or not _has_literals(capabilities):
+    if snapshot is None or not _is_requested(params.context.only) or not _has_literals(capabilities):
         return []
     start, end = snapshot.offset(params.range.start), snapshot.offset(params.range.end)
-    server.diagnostics.looked_at(uri, start)
-    marks = [mark for mark in server.diagnostics.marks(uri) if mark.start <= end and start <= mark.end]
+    server.diagnostics.visited(uri, start)
+    findings = [one for one in server.diagnostics.shown(uri) if one.start <= end and start <= one.end]
     broken = _lines_with_errors(params.context.diagnostics)
-    marks = [mark for mark in marks if broken.isdisjoint(_lines(snapshot, mark))]
-    if not marks:
+    findings = [one for one in findings if broken.isdisjoint(_lines(snapshot, one))]
+    if not findings:
         return []
     tree = await server.session.trees.tree(snapshot, TREE_S)
-    comments = await asyncio.to_thread(_comments, snapshot, tree, marks) if tree is not None else {}
-    places = await asyncio.to_thread(_places, tree, marks)
+    comments = await asyncio.to_thread(_comments, snapshot, tree, findings) if tree is not None else {}
+    ranges = await asyncio.to_thread(_fixed_ranges, tree, findings)
     explains = await server.diagnostics.can_explain()
     if server.session.documents.get(uri) is not snapshot:
         return []
     actions = []
-    for mark in marks:
-        diagnostic = server.diagnostics.diagnostic(snapshot, mark)
-        given = [one for one in params.context.diagnostics if _is_of(one, mark)] or [diagnostic]
-        target = _Target(snapshot, mark, given, _is_versioned(capabilities))
-        actions += _actions(target, places[mark], comments.get(mark), explains)
+    for finding in findings:
+        diagnostic = server.diagnostics.diagnostic(snapshot, finding)
+        sent = [one for one in params.context.diagnostics if _is_of(one, finding)] or [diagnostic]
+        target = _Target(snapshot, finding, sent, _is_versioned(capabilities))
+        actions += _actions(target, ranges[finding], comments.get(finding), explains)
     return actions
 
 
 @dataclass(frozen=True)
 class _Target:
-    """A mark, and the diagnostics that the client has for it. versioned: edits may name the document's version."""
+    """A finding and the client's diagnostics for it. versioned: edits may name the document's version."""
 
     snapshot: Snapshot
-    mark: Mark
+    finding: TrackedFinding
     diagnostics: list[types.Diagnostic]
     versioned: bool
 
-    def edit(self, title: str, places: Sequence[Range], text: str) -> types.CodeAction:
-        """To put `text` in each of the places [start, end)."""
-        edits = [types.TextEdit(self.snapshot.range(start, end), text) for start, end in places]
+    def edit(self, title: str, ranges: Sequence[Range], text: str) -> types.CodeAction:
+        """An action that replaces each range [start, end) with `text`."""
+        edits = [types.TextEdit(self.snapshot.range(start, end), text) for start, end in ranges]
         if self.versioned:
             document = types.OptionalVersionedTextDocumentIdentifier(self.snapshot.uri, self.snapshot.version)
             change = types.WorkspaceEdit(document_changes=[types.TextDocumentEdit(document, [*edits])])
@@ -82,35 +79,35 @@ class _Target:
 
 
 def _actions(
-    target: _Target, places: Sequence[Range], comment: tuple[int, str] | None, explains: bool
+    target: _Target, ranges: Sequence[Range], comment: tuple[int, str] | None, explains: bool
 ) -> list[types.CodeAction]:
-    """places: those that the fix changes, none where it cannot be made. comment: where it would stand, and what it
-    would say, where one can. explains: whether the model can be asked why."""
-    mark, uri = target.mark, target.snapshot.uri
+    """ranges: what the fix replaces, empty if it is not possible. comment: offset and text of one that ignores the
+    finding, if possible. explains: whether the model can explain findings."""
+    finding, uri = target.finding, target.snapshot.uri
     actions = []
-    if places:
-        times = f" in {len(places)} places" if len(places) > 1 else ""
-        fix = target.edit(f"Change to `{_short(mark.replacement)}`{times}", places, mark.replacement)
+    if ranges:
+        times = f" in {len(ranges)} places" if len(ranges) > 1 else ""
+        fix = target.edit(f"Change to `{_short(finding.replacement)}`{times}", ranges, finding.replacement)
         fix.is_preferred = True
         actions.append(fix)
     if explains:
-        actions.append(target.command("Explain", "gesso.lint.explain", uri, mark.number))
+        actions.append(target.command("Explain", "gesso.lint.explain", uri, finding.number))
     if comment is not None:
         at, text = comment
         actions.append(target.edit("Ignore here", [(at, at)], text))
-    actions.append(target.command(f"Ignore this kind ({mark.code})", "gesso.ignoreKind", mark.code))
-    actions.append(target.command("Dismiss", "gesso.dismiss", uri, mark.number))
+    actions.append(target.command(f"Ignore this kind ({finding.code})", "gesso.ignoreKind", finding.code))
+    actions.append(target.command("Dismiss", "gesso.dismiss", uri, finding.number))
     return actions
 
 
-def _is_wanted(only: Sequence[types.CodeActionKind | str] | None) -> bool:
-    """Kinds are hierarchical: asked for `a`, `a.b` is meant too; the empty one means all."""
+def _is_requested(only: Sequence[types.CodeActionKind | str] | None) -> bool:
+    """Whether quick fixes are requested. Kinds are hierarchical: `a` includes `a.b`, and "" includes all."""
     kinds = [str(getattr(kind, "value", kind)) for kind in only or ("",)]
     return any(kind == "" or QUICK_FIX == kind or QUICK_FIX.startswith(f"{kind}.") for kind in kinds)
 
 
 def _has_literals(capabilities: types.ClientCapabilities) -> bool:
-    """Whether the client takes actions that are more than the name of a command."""
+    """Whether the client accepts code actions, not only commands."""
     document = capabilities.text_document
     actions = document.code_action if document is not None else None
     return actions is not None and actions.code_action_literal_support is not None
@@ -124,15 +121,15 @@ def _lines_with_errors(diagnostics: Iterable[types.Diagnostic]) -> set[int]:
     return lines
 
 
-def _lines(snapshot: Snapshot, mark: Mark) -> range:
-    span = snapshot.range(mark.start, mark.end)
+def _lines(snapshot: Snapshot, finding: TrackedFinding) -> range:
+    span = snapshot.range(finding.start, finding.end)
     return range(span.start.line, span.end.line + 1)
 
 
-def _is_of(diagnostic: types.Diagnostic, mark: Mark) -> bool:
+def _is_of(diagnostic: types.Diagnostic, finding: TrackedFinding) -> bool:
     data = diagnostic.data
     number = data.get("number") if isinstance(data, dict) else getattr(data, "number", None)
-    return diagnostic.source == SOURCE and number == mark.number
+    return diagnostic.source == SOURCE and number == finding.number
 
 
 def _is_versioned(capabilities: types.ClientCapabilities) -> bool:
@@ -140,29 +137,33 @@ def _is_versioned(capabilities: types.ClientCapabilities) -> bool:
     return edits is not None and bool(edits.document_changes)
 
 
-def _comments(snapshot: Snapshot, tree: SyntaxTree, marks: Iterable[Mark]) -> dict[Mark, tuple[int, str]]:
-    """For each mark the end of a line of its own where a comment can stand, and that comment; checked by the grammar,
-    since a line may end within a string or go on after a backslash. Not for the event loop."""
-    found: dict[Mark, tuple[int, str]] = {}
-    for mark in marks:
-        for line in _lines(snapshot, mark)[:MOST_LINES]:
+def _comments(
+    snapshot: Snapshot, tree: SyntaxTree, findings: Iterable[TrackedFinding]
+) -> dict[TrackedFinding, tuple[int, str]]:
+    """Offset and text of a comment that ignores each finding, at the end of one of its lines. Blocks.
+
+    The grammar decides whether a comment is possible: a line may end in a string or continue after a backslash.
+    """
+    found: dict[TrackedFinding, tuple[int, str]] = {}
+    for finding in findings:
+        for line in _lines(snapshot, finding)[:MOST_LINES]:
             bare = snapshot.lines[line].rstrip("\r\n")
             at = snapshot.offset(types.Position(line, 0)) + len(bare)
             comment = f"{'' if bare.endswith(' ') else '  '}{tree.language.line_comment} {IGNORE}"
             if not bare.endswith("\\") and in_comment(tree.replaced(at, at, comment), at + len(comment)):
-                found[mark] = at, comment
+                found[finding] = at, comment
                 break
     return found
 
 
-def _places(tree: SyntaxTree | None, marks: Iterable[Mark]) -> dict[Mark, Sequence[Range]]:
-    """For each mark what changes with it: of a name in another convention every place of it. Not for the event loop."""
-    found: dict[Mark, Sequence[Range]] = {}
-    for mark in marks:
-        if mark.code != NAMING:
-            found[mark] = [(mark.start, mark.end)]
+def _fixed_ranges(tree: SyntaxTree | None, findings: Iterable[TrackedFinding]) -> dict[TrackedFinding, Sequence[Range]]:
+    """What the fix of each finding replaces; renaming a name replaces all its uses. Blocks."""
+    found: dict[TrackedFinding, Sequence[Range]] = {}
+    for finding in findings:
+        if finding.code != NAMING:
+            found[finding] = [(finding.start, finding.end)]
         else:
-            found[mark] = (rename_places(tree, mark.start, mark.replacement) or []) if tree is not None else []
+            found[finding] = (rename_places(tree, finding.start, finding.replacement) or []) if tree is not None else []
     return found
 
 

@@ -1,4 +1,4 @@
-"""Suggestions in the ordinary popup, for clients that know no ghost text: one item, last in the list.
+"""Suggestions in the ordinary completion list, for clients without inline completion: one item, sorted last.
 
 Must not know how a suggestion is found.
 """
@@ -6,36 +6,36 @@ Must not know how a suggestion is found.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from lsprotocol import types
 
-if TYPE_CHECKING:
-    from lsp.server import GessoServer
+from lsp.cursor import CursorContext
+from lsp.host import Host
 
 LABEL = 60  # characters
 _WORD = re.compile(r"\w*\Z")
 _LANGUAGE = re.compile(r"\A[\w+#-]+\Z")
 
 
-async def ordinary_completion(server: GessoServer, params: types.CompletionParams) -> types.CompletionList:
-    """The best suggestion as one item. It is asked for by hand where the client says so by its trigger kind alone when
-    nothing was typed yet; filtering is by the word at the cursor, which the item replaces."""
-    found = server.place(params.text_document.uri, params.position, invoked=False)
-    if found is None or server.session.settings.ordinary_completion == "never":
+async def ordinary_completion(server: Host, params: types.CompletionParams) -> types.CompletionList:
+    """The best suggestion as one item, filtered by the word before the cursor, which it replaces.
+
+    The request counts as automatic: clients send the same trigger kind while typing and by hand.
+    """
+    snapshot = server.session.documents.get(params.text_document.uri)
+    if snapshot is None or server.session.settings.ordinary_completion == "never":
         return types.CompletionList(True, [])
-    place, span = found
-    answer = await server.inline.answer(place)
-    server.offers.offered(place, answer)
-    if not answer.suggestions:
+    context = CursorContext.at(snapshot, params.position)
+    found = await server.inline.suggest(context)
+    server.feedback.sent(context, found)
+    if not found.items:
         return types.CompletionList(True, [])
-    suggestion = answer.suggestions[0]
-    match = _WORD.search(place.before[-200:])
+    suggestion = found.items[0]
+    match = _WORD.search(context.before[-200:])
     word = match[0] if match else ""
     text = word + suggestion.text
     first, *more = text.strip().split("\n")
-    start = types.Position(span.start.line, place.snapshot.position(len(place.before) - len(word)).character)
-    fence = place.snapshot.language_id if _LANGUAGE.match(place.snapshot.language_id) else ""
+    fence = snapshot.language_id if _LANGUAGE.match(snapshot.language_id) else ""
     item = types.CompletionItem(
         label=first[:LABEL] + ("…" if more or len(first) > LABEL else ""),
         kind=types.CompletionItemKind.Text,
@@ -45,7 +45,7 @@ async def ordinary_completion(server: GessoServer, params: types.CompletionParam
         filter_text=word or first[:LABEL],
         insert_text_format=types.InsertTextFormat.PlainText,
         insert_text_mode=types.InsertTextMode.AsIs,
-        text_edit=types.TextEdit(types.Range(start, span.end), text),
+        text_edit=types.TextEdit(snapshot.range(context.offset - len(word), context.offset), text),
         command=types.Command("Accepted", "gesso.accepted", arguments=[suggestion.id]),
     )
     return types.CompletionList(True, [item])

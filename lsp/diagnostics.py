@@ -1,8 +1,8 @@
-"""When the model looks for what is wrong, where, and what of that is marked.
+"""Decides when the model lints a document, which part of it, and which findings are shown.
 
-After typing has paused, for the parts of the text near where the user is; what was found in a part is kept by its text,
-so an unchanged one is not looked at again. One run a document, given up with the next change. Must not know the
-protocol's methods, nor how an editor shows a mark.
+Linting starts after a pause in typing, for the chunks of text near the user. Findings are cached by the chunk's text,
+so an unchanged chunk is not linted again. One run per document, cancelled by the next change. Must not know the
+protocol's methods nor how an editor shows a finding.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from infill.engine_protocol import EngineState
 from infill.findings import Finding, LintRequest, ignores
 from infill.instructions import follows_instructions
 from infill.lint.kinds import ALL_KINDS, STYLE, link
+from lsp.chunks import Chunk, chunks_in
 from lsp.dismissals import Dismissals
 from lsp.documents import Snapshot
 from lsp.engine import EngineGone, EngineLoading
-from lsp.marks import Mark, moved
 from lsp.session import Session
-from lsp.units import Unit, units
+from lsp.tracked_findings import TrackedFinding, shifted
 
 logger = logging.getLogger(__name__)
-PAUSE_S = 0.6  # without a change; longer than inline completion waits by itself, so that it asks first
-NEAR_LINES = 60  # above and below the place where the user is: about what a screen shows
-RECENT = 4  # documents last opened or changed; others are looked at when the user turns to them
-TREE_S = 1.0
-TOGETHER = 1_500  # characters of parts that one request asks about
-KEPT = 500  # parts of a document whose findings are kept
-MOST_MARKS = 100  # of a document that are shown
-MOST_EDITS = 64  # in one message; after more the marks are put anew, from what is kept
+PAUSE_S = 0.6  # without a change; longer than the wait of inline completion, which comes first
+NEAR_LINES = 60  # above and below the user's position: about one screen
+RECENT = 4  # recently used documents that are linted before the user visits them
+TREE_S = 1.0  # longest wait for a syntax tree
+REQUEST_CHARS = 1_500  # of the chunks in one request
+CACHED_CHUNKS = 500  # per document
+MOST_SHOWN = 100  # findings per document
+MOST_EDITS = 64  # in one message; with more, findings are restored from the cache instead of shifted
 SOURCE = "gesso"
 SEVERITIES = {
     "hint": types.DiagnosticSeverity.Hint,
@@ -44,144 +44,152 @@ SEVERITIES = {
     "warning": types.DiagnosticSeverity.Warning,
     "error": types.DiagnosticSeverity.Error,
 }
-Places = tuple[tuple[int, int, int], ...]
 
 
 @dataclass
-class _Watched:
-    """A document. known: what was found in a part, by its text, with offsets from its start. at: where the user is.
+class _Document:
+    """The lint state of an open document.
 
-    told: number, start and end of the marks that the client was last told of. run: waits for a pause, then looks.
-    visited: the user was seen here.
+    cursor: offset of the last change or visit; visited: the user was there since the document was opened. cache:
+    findings by the text of their chunk, with offsets from its start. reported: the findings that the client has, as
+    (number, start, end). run: the current lint run.
     """
 
     snapshot: Snapshot
-    at: int = 0
-    marks: list[Mark] = field(default_factory=list)
-    known: OrderedDict[str, tuple[Finding, ...]] = field(default_factory=OrderedDict)
-    told: Places = ()
-    run: asyncio.Task[None] | None = None
+    cursor: int = 0
     visited: bool = False
+    findings: list[TrackedFinding] = field(default_factory=list)
+    cache: OrderedDict[str, tuple[Finding, ...]] = field(default_factory=OrderedDict)
+    reported: tuple[tuple[int, int, int], ...] = ()
+    run: asyncio.Task[None] | None = None
+
+    def cancel(self) -> None:
+        if self.run is not None:
+            self.run.cancel()
+            self.run = None
+
+    def finding(self, number: int) -> TrackedFinding | None:
+        return next((finding for finding in self.findings if finding.number == number), None)
 
 
 class Diagnostics:
-    """Of all open documents; lives on the event loop.
+    """The findings of all open documents. Used on the event loop only.
 
-    announce: called where the client should hear of a document's marks. pulled: the client asks for them after each
-    change by itself.
+    on_change: called when the findings of a document differ from those that the client has. pulled: the client asks
+    for diagnostics after each change.
     """
 
-    def __init__(self, session: Session, announce: Callable[[Snapshot], None]) -> None:
-        self.session, self.announce = session, announce
+    def __init__(self, session: Session, on_change: Callable[[Snapshot], None]) -> None:
+        self.session, self.on_change = session, on_change
         self.pulled = False
         self.dismissals = Dismissals()
         self.ignored_kinds: set[str] = set()
-        self._watched: dict[str, _Watched] = {}
+        self._documents: dict[str, _Document] = {}
         self._numbers = count(1)
-        self._lints = False  # as the engine said when it was last ready
-        self._off = self._kinds_off()
+        self._lints = False  # by default, for the model that was ready last
+        self._hidden = self._hidden_kinds()
         self._explains: tuple[EngineState, bool] | None = None
         self._severity = session.settings.lint_severity
 
     def opened(self, snapshot: Snapshot) -> None:
         self.closed(snapshot.uri)
-        self._watched[snapshot.uri] = watched = _Watched(snapshot)
-        self._begin(watched)
+        self._documents[snapshot.uri] = document = _Document(snapshot)
+        self._start(document)
 
     def changed(self, snapshot: Snapshot) -> None:
-        """Marks move with the text; one whose own text changed is gone at once."""
-        watched = self._watched.get(snapshot.uri)
-        if watched is None:
+        """Shifts the findings with the text; one whose own text changed is dropped at once."""
+        document = self._documents.get(snapshot.uri)
+        if document is None:
             return
-        watched.snapshot, edits, watched.visited = snapshot, snapshot.edits, True
+        document.snapshot, edits, document.visited = snapshot, snapshot.edits, True
         if edits:
-            watched.at = edits[-1].start + len(edits[-1].inserted)
-        watched.marks = moved(watched.marks, snapshot) if len(edits) <= MOST_EDITS else []
-        if watched.told and not self.pulled:
-            shown = {mark.number for mark in self._shown(watched)}
-            if any(number not in shown for number, _, _ in watched.told):
-                self._tell(watched)
-        self._begin(watched)
+            document.cursor = edits[-1].start + len(edits[-1].inserted)
+        document.findings = shifted(document.findings, snapshot) if len(edits) <= MOST_EDITS else []
+        if document.reported and not self.pulled:
+            shown = {finding.number for finding in self._shown(document)}
+            if any(number not in shown for number, _, _ in document.reported):
+                self._report_changes(document)
+        self._start(document)
 
     def closed(self, uri: str) -> None:
-        """The client is told that nothing is marked there any more."""
-        watched = self._watched.pop(uri, None)
-        if watched is None:
+        """Clears the document's findings in the client."""
+        document = self._documents.pop(uri, None)
+        if document is None:
             return
-        _cancel(watched)
+        document.cancel()
         if not self.pulled:
-            self._clear(watched)
+            self._clear(document)
 
-    def looked_at(self, uri: str, offset: int) -> None:
-        """The user is at this place of a document; what is near is looked at unless it is known."""
-        watched = self._watched.get(uri)
-        if watched is not None and not (watched.visited and watched.at == offset):
-            watched.at, watched.visited = offset, True
-            if watched.run is None:
-                self._begin(watched)
+    def visited(self, uri: str, offset: int) -> None:
+        """The user is at this offset: lints the chunks around it that are not cached."""
+        document = self._documents.get(uri)
+        if document is not None and not (document.visited and document.cursor == offset):
+            document.cursor, document.visited = offset, True
+            if document.run is None:
+                self._start(document)
 
     def engine_changed(self, state: EngineState) -> None:
-        """What another model found is not what this one finds."""
+        """Another model may have other findings."""
         if state.kind == "loading" and not state.done:
-            for watched in self._watched.values():
-                watched.known.clear()
+            for document in self._documents.values():
+                document.cache.clear()
         elif state.kind == "ready":
             self._lints = state.lints
             self.reconsider()
 
     def reconsider(self) -> None:
-        """Settings changed, or what is private: everything is looked at again, as far as it is not known."""
-        off, severity = self._kinds_off(), self.session.settings.lint_severity
-        for watched in self._watched.values():
-            if not off >= self._off:
-                watched.known.clear()
-            if watched.told and severity != self._severity:
-                self.announce(watched.snapshot)
-            self._begin(watched)
-        self._off, self._severity = off, severity
+        """Settings or private files changed: starts all runs again, with the cache where it is still valid."""
+        hidden, severity = self._hidden_kinds(), self.session.settings.lint_severity
+        for document in self._documents.values():
+            if not hidden >= self._hidden:
+                document.cache.clear()
+            if document.reported and severity != self._severity:
+                self.on_change(document.snapshot)
+            self._start(document)
+        self._hidden, self._severity = hidden, severity
 
     def ignore_kind(self, code: str) -> None:
-        """Findings of this kind are not shown any more in this session."""
+        """Hides findings of this kind for this session."""
         self.ignored_kinds.add(code)
-        self._off = self._kinds_off()
-        for watched in self._watched.values():
-            self._tell(watched)
+        self._hidden = self._hidden_kinds()
+        for document in self._documents.values():
+            self._report_changes(document)
 
     def dismiss(self, uri: str, number: int) -> None:
-        """This mark is not shown any more, however the text around it changes; an unknown one is passed over."""
-        watched = self._watched.get(uri)
-        mark = next((one for one in watched.marks if one.number == number), None) if watched else None
-        if watched is not None and mark is not None:
-            self.dismissals.dismiss(watched.snapshot, mark)
-            self._tell(watched)
+        """Hides a finding, however the text around it changes. An unknown number is ignored."""
+        document = self._documents.get(uri)
+        finding = document.finding(number) if document else None
+        if document is not None and finding is not None:
+            self.dismissals.dismiss(document.snapshot, finding)
+            self._report_changes(document)
 
-    def marks(self, uri: str) -> list[Mark]:
-        """What is shown in a document, in text order."""
-        watched = self._watched.get(uri)
-        return [] if watched is None else self._shown(watched)
+    def shown(self, uri: str) -> list[TrackedFinding]:
+        """The findings shown in a document, in text order."""
+        document = self._documents.get(uri)
+        return [] if document is None else self._shown(document)
 
     def report(self, snapshot: Snapshot) -> list[types.Diagnostic]:
-        """What is shown in the newest snapshot, for the client, which is then taken to know it."""
-        watched = self._watched.get(snapshot.uri)
-        if watched is None or watched.snapshot is not snapshot:
+        """The diagnostics of the newest snapshot; from now on the client counts as having them."""
+        document = self._documents.get(snapshot.uri)
+        if document is None or document.snapshot is not snapshot:
             return []
-        shown = self._shown(watched)
-        watched.told = _places(shown)
-        return [self.diagnostic(snapshot, mark) for mark in shown]
+        shown = self._shown(document)
+        document.reported = _positions(shown)
+        return [self.diagnostic(snapshot, finding) for finding in shown]
 
-    def diagnostic(self, snapshot: Snapshot, mark: Mark) -> types.Diagnostic:
+    def diagnostic(self, snapshot: Snapshot, finding: TrackedFinding) -> types.Diagnostic:
         return types.Diagnostic(
-            range=snapshot.range(mark.start, mark.end),
-            message=mark.message,
+            range=snapshot.range(finding.start, finding.end),
+            message=finding.message,
             severity=SEVERITIES[self.session.settings.lint_severity],
-            code=mark.code,
-            code_description=types.CodeDescription(link(mark.code)) if mark.code in ALL_KINDS else None,
+            code=finding.code,
+            code_description=types.CodeDescription(link(finding.code)) if finding.code in ALL_KINDS else None,
             source=SOURCE,
-            data={"number": mark.number, "replacement": mark.replacement},
+            data={"number": finding.number, "replacement": finding.replacement},
         )
 
     async def can_explain(self) -> bool:
-        """Whether the model that is ready follows instructions; asked of its folder once."""
+        """Whether the current model follows instructions; read from its folder once."""
         state = self.session.engine.state
         if state.kind != "ready":
             return False
@@ -190,125 +198,125 @@ class Diagnostics:
         return self._explains[1]
 
     async def explain(self, uri: str, number: int) -> str | None:
-        """Why this mark may be right, in a sentence of the model; None where it has none, or there is no such mark.
+        """The model's explanation of a finding, one sentence; None if it has none or the finding is unknown.
 
-        Raises EngineLoading, EngineGone, or InputError where the model cannot explain.
+        Raises EngineLoading, EngineGone, or InputError if the model cannot explain findings.
         """
-        watched = self._watched.get(uri)
-        mark = next((one for one in watched.marks if one.number == number), None) if watched else None
-        if watched is None or mark is None:
+        document = self._documents.get(uri)
+        tracked = document.finding(number) if document else None
+        if document is None or tracked is None:
             return None
-        snapshot = watched.snapshot
-        if await self.session.why_private(snapshot):
+        snapshot = document.snapshot
+        if await self.session.private_reason(snapshot):
             return None
-        finding = Finding(mark.start, mark.end, mark.code, mark.message, mark.replacement, 0.0)
+        finding = Finding(tracked.start, tracked.end, tracked.code, tracked.message, tracked.replacement, 0.0)
         request = LintRequest(snapshot.text, snapshot.language, snapshot.path, findings=(finding,), explain=True)
         (explained,) = await self.session.engine.lint(request)
         return explained.explanation
 
     async def settled(self, uri: str) -> bool:
-        """Waits for the run on its way in a document, where there is one; whether it came to its end."""
-        watched = self._watched.get(uri)
-        run = watched.run if watched is not None else None
+        """Waits for the current run of a document, if any. Returns False if it was cancelled."""
+        document = self._documents.get(uri)
+        run = document.run if document is not None else None
         if run is None:
             return True
         await asyncio.wait([run])
         return not run.cancelled()
 
     def stop(self) -> None:
-        for watched in self._watched.values():
-            _cancel(watched)
+        for document in self._documents.values():
+            document.cancel()
 
-    def _kinds_off(self) -> frozenset[str]:
-        """What the user does not want, and of style all that was not asked for."""
+    def _hidden_kinds(self) -> frozenset[str]:
+        """The kinds that the user ignores, and the style kinds that are not enabled."""
         return self._ignored() | (STYLE.keys() - set(self.session.settings.lint_include))
 
     def _ignored(self) -> frozenset[str]:
         return frozenset(self.session.settings.lint_ignore) | self.ignored_kinds
 
     def _is_on(self, snapshot: Snapshot) -> bool:
-        wanted = self.session.settings.lint
-        return (self._lints if wanted is None else wanted) and self.session.why_off(snapshot) is None
+        setting = self.session.settings.lint
+        return (self._lints if setting is None else setting) and self.session.off_reason(snapshot) is None
 
-    def _shown(self, watched: _Watched) -> list[Mark]:
-        """Without what the user ignores or dismissed."""
-        off, snapshot, shown = self._kinds_off(), watched.snapshot, []
-        for mark in watched.marks:
-            lines = snapshot.range(mark.start, mark.end)
-            on_lines = snapshot.lines[lines.start.line : lines.end.line + 1]
-            if mark.code in off or any(ignores(line, mark.code) for line in on_lines):
+    def _shown(self, document: _Document) -> list[TrackedFinding]:
+        """The findings that the user has neither ignored nor dismissed."""
+        hidden, snapshot, shown = self._hidden_kinds(), document.snapshot, []
+        for finding in document.findings:
+            span = snapshot.range(finding.start, finding.end)
+            lines = snapshot.lines[span.start.line : span.end.line + 1]
+            if finding.code in hidden or any(ignores(line, finding.code) for line in lines):
                 continue
-            if not self.dismissals.is_dismissed(snapshot, mark):
-                shown.append(mark)
-        return shown[:MOST_MARKS]
+            if not self.dismissals.is_dismissed(snapshot, finding):
+                shown.append(finding)
+        return shown[:MOST_SHOWN]
 
-    def _tell(self, watched: _Watched) -> None:
-        """Announces the marks, where they are not as the client knows them."""
-        places = _places(self._shown(watched))
-        if places != watched.told:
-            watched.told = places
-            self.announce(watched.snapshot)
+    def _report_changes(self, document: _Document) -> None:
+        """Calls `on_change` if the client has other findings."""
+        positions = _positions(self._shown(document))
+        if positions != document.reported:
+            document.reported = positions
+            self.on_change(document.snapshot)
 
-    def _clear(self, watched: _Watched) -> None:
-        watched.marks = []
-        self._tell(watched)
+    def _clear(self, document: _Document) -> None:
+        document.findings = []
+        self._report_changes(document)
 
-    def _begin(self, watched: _Watched) -> None:
-        """A run instead of the one on its way, where the user wants any."""
-        _cancel(watched)
-        if not self._is_on(watched.snapshot):
-            self._clear(watched)
+    def _start(self, document: _Document) -> None:
+        """Starts a run in place of the current one, if linting is on."""
+        document.cancel()
+        if not self._is_on(document.snapshot):
+            self._clear(document)
             return
-        watched.run = run = asyncio.ensure_future(self._run(watched))
-        run.add_done_callback(lambda task: self._ended(watched, task))
+        document.run = asyncio.ensure_future(self._run(document))
+        document.run.add_done_callback(lambda task: self._ended(document, task))
 
-    def _ended(self, watched: _Watched, task: asyncio.Task[None]) -> None:
-        if watched.run is task:
-            watched.run = None
+    def _ended(self, document: _Document, task: asyncio.Task[None]) -> None:
+        if document.run is task:
+            document.run = None
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("While looking for what is wrong: %r", error, exc_info=error)
+            logger.error("Linting a document failed: %r", error, exc_info=error)
 
-    async def _run(self, watched: _Watched) -> None:
-        """A change gives this run up, so the snapshot is the newest throughout."""
+    async def _run(self, document: _Document) -> None:
+        """A change cancels this run, so the snapshot is the newest throughout."""
         await asyncio.sleep(PAUSE_S)
-        session, snapshot = self.session, watched.snapshot
-        if await session.why_private(snapshot):
-            self._clear(watched)
+        session, snapshot = self.session, document.snapshot
+        if await session.private_reason(snapshot):
+            self._clear(document)
             return
         if session.engine.state.kind != "ready":
             return
-        if not watched.visited and snapshot not in session.documents.recent()[:RECENT]:
+        if not document.visited and snapshot not in session.documents.recent()[:RECENT]:
             return
         tree = await session.trees.tree(snapshot, TREE_S)
         if tree is None:
             return
-        near = await asyncio.to_thread(units, tree, *_window(snapshot, watched.at))
-        unknown = []
-        for unit in near:
-            if unit.text in watched.known:
-                watched.known.move_to_end(unit.text)
-                self._put(watched, unit)
+        near = await asyncio.to_thread(chunks_in, tree, *_window(snapshot, document.cursor))
+        new = []
+        for chunk in near:
+            if chunk.text in document.cache:
+                document.cache.move_to_end(chunk.text)
+                self._apply(document, chunk)
             else:
-                unknown.append(unit)
-        self._tell(watched)
-        for group in _groups(unknown, watched.at):
+                new.append(chunk)
+        self._report_changes(document)
+        for group in _groups(new, document.cursor):
             try:
-                found = await self._ask(snapshot, group)
+                found = await self._lint(snapshot, group)
             except (EngineLoading, EngineGone):
                 return
-            for unit in group:
-                watched.known[unit.text] = _within(unit, found)
-                self._put(watched, unit)
-            while len(watched.known) > KEPT:
-                watched.known.popitem(last=False)
-            self._tell(watched)
+            for chunk in group:
+                document.cache[chunk.text] = _relative(chunk, found)
+                self._apply(document, chunk)
+            while len(document.cache) > CACHED_CHUNKS:
+                document.cache.popitem(last=False)
+            self._report_changes(document)
 
-    async def _ask(self, snapshot: Snapshot, group: Sequence[Unit]) -> tuple[Finding, ...]:
+    async def _lint(self, snapshot: Snapshot, group: Sequence[Chunk]) -> tuple[Finding, ...]:
         request = LintRequest(
             text=snapshot.text,
             language=snapshot.language,
             path=snapshot.path,
-            ranges=tuple((unit.start, unit.end) for unit in group),
+            ranges=tuple((chunk.start, chunk.end) for chunk in group),
             neighbours=self.session.neighbours(snapshot),
             off=self._ignored(),
             on=frozenset(self.session.settings.lint_include) & STYLE.keys(),
@@ -317,60 +325,53 @@ class Diagnostics:
             return await self.session.engine.lint(request)
         except (EngineLoading, EngineGone):
             raise
-        except GessoError as error:  # asked again it would fail again: nothing is known to be wrong there
-            logger.warning("Nothing could be found out: %s", error)
+        except GessoError as error:  # cached as no findings: another attempt would fail too
+            logger.warning("The engine could not lint a part of a document: %s", error)
             return ()
 
-    def _put(self, watched: _Watched, unit: Unit) -> None:
-        """Marks in this part are those that are known for it; a mark that stays keeps its number."""
-        inside = [mark for mark in watched.marks if unit.start <= mark.start and mark.end <= unit.end]
-        outside = [mark for mark in watched.marks if mark.end < unit.start or mark.start > unit.end]
-        for finding in watched.known[unit.text]:
-            start, end = unit.start + finding.start, unit.start + finding.end
-            text = unit.text[finding.start : finding.end]
-            fresh = Mark(next(self._numbers), start, end, text, finding.code, finding.message, finding.replacement)
-            outside.append(next((mark for mark in inside if mark.is_like(fresh)), fresh))
-        watched.marks = sorted(outside, key=lambda mark: mark.start)
+    def _apply(self, document: _Document, chunk: Chunk) -> None:
+        """Replaces the findings in a chunk by the cached ones; one that is still there keeps its number."""
+        inside = [one for one in document.findings if chunk.start <= one.start and one.end <= chunk.end]
+        outside = [one for one in document.findings if one.end < chunk.start or one.start > chunk.end]
+        for found in document.cache[chunk.text]:
+            start, end = chunk.start + found.start, chunk.start + found.end
+            text = chunk.text[found.start : found.end]
+            new = TrackedFinding(next(self._numbers), start, end, text, found.code, found.message, found.replacement)
+            outside.append(next((one for one in inside if one.is_like(new)), new))
+        document.findings = sorted(outside, key=lambda finding: finding.start)
 
 
-def _cancel(watched: _Watched) -> None:
-    if watched.run is not None:
-        watched.run.cancel()
-        watched.run = None
+def _positions(findings: Iterable[TrackedFinding]) -> tuple[tuple[int, int, int], ...]:
+    return tuple((finding.number, finding.start, finding.end) for finding in findings)
 
 
-def _places(marks: Iterable[Mark]) -> Places:
-    return tuple((mark.number, mark.start, mark.end) for mark in marks)
-
-
-def _window(snapshot: Snapshot, at: int) -> tuple[int, int]:
-    line = snapshot.position(at).line
+def _window(snapshot: Snapshot, cursor: int) -> tuple[int, int]:
+    line = snapshot.position(cursor).line
     first, last = max(0, line - NEAR_LINES), line + NEAR_LINES + 1
     return snapshot.offset(types.Position(first, 0)), snapshot.offset(types.Position(last, 0))
 
 
-def _groups(unknown: Iterable[Unit], at: int) -> list[list[Unit]]:
-    """The nearest first; small ones together."""
-    groups: list[list[Unit]] = []
-    room = 0
-    for unit in sorted(unknown, key=lambda unit: max(unit.start - at, at - unit.end, 0)):
-        size = unit.end - unit.start
-        if size > room:
+def _groups(chunks: Iterable[Chunk], cursor: int) -> list[list[Chunk]]:
+    """The chunks of each request: the nearest first, small ones together."""
+    groups: list[list[Chunk]] = []
+    left = 0
+    for chunk in sorted(chunks, key=lambda chunk: max(chunk.start - cursor, cursor - chunk.end, 0)):
+        size = chunk.end - chunk.start
+        if size > left:
             groups.append([])
-            room = TOGETHER
-        groups[-1].append(unit)
-        room -= size
-    return [sorted(group, key=lambda unit: unit.start) for group in groups]
+            left = REQUEST_CHARS
+        groups[-1].append(chunk)
+        left -= size
+    return [sorted(group, key=lambda chunk: chunk.start) for group in groups]
 
 
-def _within(unit: Unit, found: Iterable[Finding]) -> tuple[Finding, ...]:
-    """The findings in this part, with offsets from its start.
+def _relative(chunk: Chunk, found: Iterable[Finding]) -> tuple[Finding, ...]:
+    """The findings in a chunk, with offsets from its start.
 
-    Without further places that change with them: those are looked for anew once the change is wanted, since other parts
-    may be edited meanwhile.
+    Drops the other ranges that a fix changes: code actions compute them when needed, since other chunks may be edited.
     """
     return tuple(
-        replace(one, start=one.start - unit.start, end=one.end - unit.start, also=())
+        replace(one, start=one.start - chunk.start, end=one.end - chunk.start, also=())
         for one in found
-        if unit.start <= one.start <= one.end <= unit.end
+        if chunk.start <= one.start <= one.end <= chunk.end
     )

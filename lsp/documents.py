@@ -1,8 +1,8 @@
-"""The open documents, as the editor has them: exact line ends, three encodings, one immutable snapshot a version.
+"""The open documents as the editor has them: exact line ends, three encodings, one immutable snapshot per version.
 
 A line ends at "\\n", "\\r\\n" or "\\r" and at nothing else (LSP 3.17, Text Documents). A change costs the lines that it
-touches and a copy of the list of lines; the text is put together only when it is asked for. Must not know trees,
-suggestions, or the disk.
+touches and a copy of the list of lines; the text is joined only on demand. Must not know trees, suggestions, or the
+disk.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _EDITOR_NAMES = {
 
 
 class DocumentError(KeyError):
-    """A document that was never opened, or was closed."""
+    """The document is not open."""
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -42,7 +42,7 @@ class DocumentError(KeyError):
 
 @dataclass(frozen=True)
 class Edit:
-    """`removed` at character `start` became `inserted`; `start` counts in the text just before this edit."""
+    """`inserted` replaced `removed` at character `start` of the text just before this edit."""
 
     start: int
     removed: str
@@ -51,10 +51,9 @@ class Edit:
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """One version of a document, never changed. `edits`, one for each change of the message that made it, in order.
+    """One immutable version of a document. edits: the changes of the message that produced it, in order.
 
-    `lines` are with their ends; the last one has none and may be empty, so there is always one. Offsets count
-    characters of `text`.
+    `lines` include their line ends; the last one has none and may be empty. Offsets count characters of `text`.
     """
 
     uri: str
@@ -66,12 +65,12 @@ class Snapshot:
 
     @cached_property
     def path(self) -> str | None:
-        """The file on disk; None for a document that has none here (untitled, or on another machine)."""
+        """The file on disk; None for a document without a local file (untitled, or on another machine)."""
         return to_fs_path(self.uri) if self.uri.startswith("file:") else None
 
     @cached_property
     def language(self) -> str | None:
-        """The id in `infill.code.languages`: what the editor says, else by the file's name or the first line."""
+        """The id in `infill.code.languages`, from the editor's language id, the file's name or the first line."""
         name = _EDITOR_NAMES.get(self.language_id, self.language_id)
         if get(name) is not None:
             return name
@@ -83,21 +82,21 @@ class Snapshot:
 
     @cached_property
     def _starts(self) -> list[int]:
-        """The offset of every line's first character, and the text's length."""
+        """The offset of each line's first character, and the text's length."""
         return list(accumulate(map(len, self.lines), initial=0))
 
     @property
     def length(self) -> int:
-        """Characters in the text."""
+        """The number of characters in the text."""
         return self._starts[-1]
 
     def offset(self, position: types.Position) -> int:
-        """The offset of a position; past a line's end it is that end, past the last line the text's end."""
+        """The offset of a position, clamped to the end of its line or, past the last line, of the text."""
         line, index = _clamped(self.lines, position, self.encoding)
         return self._starts[line] + index
 
     def position(self, offset: int) -> types.Position:
-        """The position of an offset, clamped to the text; between the two characters of "\\r\\n" the line's end."""
+        """The position of an offset, clamped to the text; inside "\\r\\n" it is the end of the line."""
         line = bisect_right(self._starts, max(0, offset), hi=len(self.lines)) - 1
         bare = _without_end(self.lines[line])
         return types.Position(line, index_to_column(bare, max(0, offset) - self._starts[line], self.encoding))
@@ -107,14 +106,14 @@ class Snapshot:
 
 
 class Documents:
-    """All open documents. `encoding` is set once, when the client has said what it can."""
+    """All open documents. `encoding` is set once, at the client's `initialize`."""
 
     def __init__(self, encoding: Encoding = "utf-16") -> None:
         self.encoding = encoding
         self._open: dict[str, Snapshot] = {}
 
     def open(self, item: types.TextDocumentItem) -> Snapshot:
-        """The first snapshot of a document; one that is open already begins anew."""
+        """The first snapshot of a document; replaces one that is already open."""
         lines = tuple(_split(item.text, True))
         return self._put(Snapshot(item.uri, item.language_id, item.version, lines, self.encoding))
 
@@ -126,9 +125,9 @@ class Documents:
         """Applies the changes of one message in their order; raises DocumentError for a document that is not open."""
         before = self.get(document.uri)
         if before is None:
-            raise DocumentError(f"The document {document.uri} was changed, but is not open.")
+            raise DocumentError(f"The document {document.uri} was changed but is not open.")
         if document.version <= before.version:
-            logger.warning("A change to version %d came after version %d.", document.version, before.version)
+            logger.warning("Version %d of a document arrived after version %d.", document.version, before.version)
         draft = _Draft(before)
         edits = tuple(draft.apply(change) for change in changes)
         lines = tuple(draft.lines)
@@ -152,7 +151,7 @@ class Documents:
 
 
 class _Draft:
-    """The lines of a document while the changes of one message are applied to them."""
+    """The lines of a document while the changes of one message are applied."""
 
     def __init__(self, before: Snapshot) -> None:
         self.lines, self._encoding = list(before.lines), before.encoding
@@ -166,7 +165,7 @@ class _Draft:
         return self._replace(start, end, change.text)
 
     def _replace(self, start: tuple[int, int], end: tuple[int, int], text: str) -> Edit:
-        """What lies between two places, each a line and an index within it, becomes `text`."""
+        """Replaces the text between two positions, each a line and an index within it."""
         lines, (first, left), (last, right) = self.lines, start, end
         head, tail = lines[first][:left], lines[last][right:]
         if first == last:
@@ -176,13 +175,13 @@ class _Draft:
         edit = Edit(self._start_of(first) + left, removed, text)
         if first and (head + text + tail).startswith("\n") and lines[first - 1].endswith("\r"):
             first -= 1
-            self._start_of(first)  # from here on this line may end elsewhere
+            self._start_of(first)  # moves the cached offset here: the lengths below may change
             head = lines[first]
         lines[first : last + 1] = _split(head + text + tail, last + 1 == len(lines))
         return edit
 
     def _replace_all(self, text: str) -> Edit:
-        """Editors that send the whole text with every key are understood as if they had sent what differs."""
+        """Replaces the whole text and returns only the difference: some editors send everything with every key."""
         old, new = self.lines, _split(text, True)
         top = _common(old, new)
         bottom = _common(old[top:][::-1], new[top:][::-1])
@@ -195,7 +194,7 @@ class _Draft:
         return edit
 
     def _start_of(self, line: int) -> int:
-        """The offset of a line's start. Counted from the line last asked for, so that many cursors cost one pass."""
+        """The offset of a line's start, counted from the last requested line, so that many cursors cost one pass."""
         if line >= self._line:
             self._start += sum(map(len, self.lines[self._line : line]))
         else:
@@ -205,14 +204,14 @@ class _Draft:
 
 
 def _clamped(lines: Sequence[str], position: types.Position, encoding: Encoding) -> tuple[int, int]:
-    """Line and index of a position, both within the text; past the last line it is the text's end."""
+    """Line and index of a position, clamped to the text."""
     if position.line >= len(lines):
         return len(lines) - 1, len(lines[-1])
     return position.line, column_to_index(_without_end(lines[position.line]), position.character, encoding)
 
 
 def _split(text: str, to_the_end: bool) -> list[str]:
-    """Lines with their ends. With `to_the_end`, of a text's last part, the last line has none and may be empty."""
+    """Lines with their line ends. With `to_the_end` the last line has none and may be empty."""
     lines = _LINE.findall(text)
     if to_the_end and not (lines and _without_end(lines[-1]) == lines[-1]):
         lines.append("")
@@ -223,7 +222,7 @@ def _without_end(line: str) -> str:
     return line.removesuffix("\n").removesuffix("\r")
 
 
-def _common(one: Sequence[str], other: Sequence[str]) -> int:
-    """How many items at the start of both are equal."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((number for number, (a, b) in pairs if a != b), min(len(one), len(other)))
+def _common(first: Sequence[str], second: Sequence[str]) -> int:
+    """The length of the common prefix."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((number for number, (a, b) in pairs if a != b), min(len(first), len(second)))

@@ -1,4 +1,4 @@
-"""Columns of the protocol to indices of Python strings and back, in the encoding that client and server agreed on.
+"""Converts the protocol's columns to indices of Python strings and back, in the negotiated encoding.
 
 Source: LSP 3.17, Position: `character` counts code units of the position encoding. Must not know documents.
 """
@@ -11,7 +11,7 @@ Encoding = Literal["utf-8", "utf-16", "utf-32"]
 
 
 def width(text: str, encoding: Encoding) -> int:
-    """Code units of a text: bytes in UTF-8 (a lone surrogate takes three), 16-bit units in UTF-16, else characters."""
+    """The code units of a text: bytes in UTF-8 (three for a lone surrogate), 16-bit units in UTF-16, or characters."""
     if encoding == "utf-32" or text.isascii():
         return len(text)
     if encoding == "utf-16":
@@ -20,7 +20,7 @@ def width(text: str, encoding: Encoding) -> int:
 
 
 def column_to_index(line: str, column: int, encoding: Encoding) -> int:
-    """The index of `column` code units in `line`: at most the line's length; inside a character, its start."""
+    """The index after `column` code units of `line`, at most its length; inside a character, that character's start."""
     low, high = 0, min(max(0, column), len(line))
     if encoding == "utf-32" or line[:high].isascii():
         return high
@@ -36,5 +36,5 @@ def column_to_index(line: str, column: int, encoding: Encoding) -> int:
 
 
 def index_to_column(line: str, index: int, encoding: Encoding) -> int:
-    """The code units before `index` of `line`; at most those of the whole line."""
+    """The number of code units before `index` in `line`, at most that of the whole line."""
     return width(line[: max(0, index)], encoding)

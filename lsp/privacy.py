@@ -1,7 +1,7 @@
-"""Which files are never read nor sent: secrets, what the user or the repository ignores, what no person writes.
+"""Decides which files are never read nor sent: secrets, ignored files, and files that programs write.
 
-A file that is named like a secret is refused by its name alone. Ignore files are read as git reads them, but for its
-index: a file that is both ignored and committed counts as ignored. Must not know the protocol.
+A file named like a secret is refused by its name alone. Ignore files are read as git reads them, but without its index:
+a file that is both ignored and committed counts as ignored. Must not know the protocol.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ SECRET_NAMES = GitIgnoreSpec.from_lines(
         ".vault-token kubeconfig *.kubeconfig *.tfvars *.tfvars.json *.tfstate *.tfstate.* service[-_]account*.json"
     ).split()
 )
-SECRET_WORDS = re.compile(  # words that make a file of data a secret, and not a file of code
+SECRET_WORDS = re.compile(  # words that mark a data file as secret, but not a code file
     r"(?:.*[._-])?(?:secrets?|credentials?|passwords?|passwd)(?:[._-].*)?"
     r"\.(?:json|toml|ya?ml|ini|cfg|conf|properties|xml|csv|txt)"
     r"|\.?(?:secrets?|credentials?|passwords?|passwd)"
 )
-SECRET_PLACES = GitIgnoreSpec.from_lines(
+SECRET_PATHS = GitIgnoreSpec.from_lines(
     (
         ".ssh/ .aws/ .gnupg/ .kube/ .password-store/ .envs/ **/.config/gcloud/ **/.config/gh/ "
         "**/.docker/config.json **/.azure/*.json"
@@ -44,18 +44,18 @@ GENERATED = {
 }
 
 
-def why_private(path: str | None, patterns: Sequence[str], folders: Sequence[Path], text: str) -> str | None:
-    """A sentence where the file is not to be read; reads ignore files on disk, so not for the event loop.
+def private_reason(path: str | None, patterns: Sequence[str], folders: Sequence[Path], text: str) -> str | None:
+    """Why the file must not be read, as a sentence; None if it may. Reads ignore files on disk, so it blocks.
 
-    patterns: the user's, as in .gitignore, relative to the workspace's `folders`, or absolute, or from `~`. text: as
-    the editor has it; not looked at where the name says enough.
+    patterns: the user's, as in .gitignore, relative to the workspace's `folders`, absolute, or starting with `~`.
+    text: the editor's text, used only if the name does not decide.
     """
     if path is not None:
         file = Path(path)
         if named_like_a_secret(file):
-            return "The name of this file says that it holds secrets; it is never read."
+            return "Files with this name may hold secrets and are never read."
         if patterns and _matches(file, tuple(patterns), folders):
-            return "This file matches a pattern of the setting gesso.disabledPaths."
+            return "This file matches a pattern in the setting gesso.disabledPaths."
         if source := ignored_by(file):
             return f"This file is ignored by {source}."
         if has_generated_name(path):
@@ -67,18 +67,18 @@ def why_private(path: str | None, patterns: Sequence[str], folders: Sequence[Pat
 
 
 def named_like_a_secret(file: Path) -> bool:
-    """By the name alone, in capitals or not: keys, credentials, environments, and all that lies in a folder of such."""
+    """Whether the path names keys, credentials or environment files, or lies in a folder of these; case is ignored."""
     name, whole = file.name.lower(), file.as_posix().lower().lstrip("/")
     if SECRET_NAMES.match_file(name) or SECRET_WORDS.fullmatch(name):
         return True
-    return SECRET_PLACES.match_file(whole)
+    return SECRET_PATHS.match_file(whole)
 
 
 def ignored_by(file: Path) -> str | None:
-    """The name of the ignore file that says so; None outside of a repository.
+    """The name of the ignore file that ignores this file; None if there is none or no repository.
 
-    As in gitignore(5): the last pattern that matches counts; deeper files before shallower ones, then the repository's
-    `info/exclude`, then the user's `git/ignore`; nothing within a folder that is ignored can be had back.
+    As in gitignore(5): the last matching pattern decides; deeper files before shallower ones, then the repository's
+    `info/exclude`, then the user's `git/ignore`; nothing in an ignored folder can be re-included.
     """
     root = next((folder for folder in file.parents if (folder / ".git").exists()), None)
     if root is None:
@@ -100,24 +100,24 @@ def ignored_by(file: Path) -> str | None:
 
 
 def _verdict(spec: GitIgnoreSpec, name: str) -> bool | None:
-    """What the last pattern says that means this file or folder itself; the folders above it were asked about before.
+    """The verdict of the last pattern that matches this file or folder itself; its parents were checked before.
 
-    `GitIgnoreSpec.check_file` answers for a file with all that is above it, which is not the same where folders are
-    had back: of `*` and `!*/` it says that they ignore every folder.
+    `GitIgnoreSpec.check_file` includes the parents of a file, which differs if folders are re-included: it says that
+    `*` and `!*/` ignore every folder.
     """
     for pattern in reversed(spec.patterns):
-        if pattern.regex is not None and _means(pattern.regex, name):
+        if pattern.regex is not None and _matches_itself(pattern.regex, name):
             return bool(pattern.include)
     return None
 
 
-def _means(regex: re.Pattern[str], name: str) -> bool:
+def _matches_itself(regex: re.Pattern[str], name: str) -> bool:
     contents = regex.pattern.endswith("/")  # `folder/**`
     return any(match.end() < len(name) if contents else match.end() == len(name) for match in regex.finditer(name))
 
 
 def is_pattern(line: str) -> bool:
-    """Whether a line means something in an ignore file."""
+    """Whether a line is a valid pattern of an ignore file."""
     try:
         return bool(GitIgnoreSpec.from_lines([line]))
     except ValueError:
@@ -125,12 +125,12 @@ def is_pattern(line: str) -> bool:
 
 
 def _users_ignore_file() -> Path:
-    """Where git looks when `core.excludesFile` is not set."""
+    """The file that git reads if `core.excludesFile` is not set."""
     return Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "git" / "ignore"
 
 
 def _exclude_file(root: Path) -> Path:
-    """In a worktree or a submodule `.git` is a file that says where the repository's own folder is."""
+    """In a worktree or submodule `.git` is a file that names the repository's folder."""
     folder = root / ".git"
     try:
         if folder.is_file():
@@ -156,12 +156,12 @@ def _read(source: Path, modified: int, size: int) -> GitIgnoreSpec:
 
 
 def _compiled(lines: Iterable[str]) -> GitIgnoreSpec:
-    """Of the lines that mean something: one that does not must not undo the others."""
+    """A spec of the valid lines: an invalid one must not disable the others."""
     return GitIgnoreSpec.from_lines([line for line in lines if is_pattern(line)])
 
 
 def _matches(file: Path, patterns: tuple[str, ...], folders: Sequence[Path]) -> bool:
-    """The innermost folder of the workspace has the say, then the absolute path."""
+    """Whether the user's patterns match: relative to the innermost workspace folder first, then the absolute path."""
     spec = _users_spec(patterns)
     within = sorted((folder for folder in folders if file.is_relative_to(folder)), key=lambda folder: len(folder.parts))
     for base in (*reversed(within), Path(file.anchor)):

@@ -1,4 +1,4 @@
-"""A model's loading as the client's own progress display. Must not know how a model is loaded."""
+"""Shows the loading of a model in the client's progress display. Must not know how a model is loaded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from infill.engine_protocol import EngineState
 
 
 class LoadProgress:
-    """`$/progress` from the first loading state to the next one that is none, where the client can show it."""
+    """Sends `$/progress` while the engine is loading, if the client supports it."""
 
     def __init__(self, server: Any) -> None:
         self.server = server
@@ -19,9 +19,9 @@ class LoadProgress:
         self.percent = -1
 
     def show(self, state: EngineState) -> None:
-        """Takes the engine's state; sends at most one message for each percent."""
+        """Takes the engine's state; sends at most one message per percent."""
         if state.kind == "loading":
-            if self.token is None and self._wanted():
+            if self.token is None and self._is_supported():
                 self._begin(state)
             elif self.token is not None and (percent := _percent(state)) > self.percent:
                 self.percent = percent
@@ -30,7 +30,7 @@ class LoadProgress:
             self._send(types.WorkDoneProgressEnd(message=state.message))
             self.token, self.percent = None, -1
 
-    def _wanted(self) -> bool:
+    def _is_supported(self) -> bool:
         window = self.server.client_capabilities.window
         return bool(window and window.work_done_progress)
 

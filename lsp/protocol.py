@@ -1,8 +1,8 @@
-"""The protocol layer over pygls: messages that cannot be read are answered, documents are kept by us alone.
+"""The protocol layer over pygls: answers unreadable requests, and leaves documents to our own store.
 
-pygls structures a message while it parses the JSON, leaves a request it cannot structure without an answer, shows
-every error to the user as a popup, and keeps a document store that splits lines as `str.splitlines` does. None of
-that is wanted here. Must not know what a request means.
+pygls structures a message while it parses the JSON, does not answer a request that it cannot structure, shows every
+error to the user as a popup, and keeps a document store that splits lines like `str.splitlines`. This layer replaces
+all four. Must not know what a request means.
 """
 
 from __future__ import annotations
@@ -20,16 +20,15 @@ from pygls.exceptions import (
     JsonRpcInvalidRequest,
     JsonRpcServerNotInitialized,
 )
-from pygls.lsp.server import LanguageServer
 from pygls.protocol import LanguageServerProtocol, lsp_method
 
 logger = logging.getLogger(__name__)
 
 
 class ServerCancelled(JsonRpcException):
-    """The answer to a request for diagnostics that something newer has overtaken: no error, so nothing is logged.
+    """The response to a superseded request for diagnostics. It is not an error, so nothing is logged.
 
-    retrigger: whether the client is to ask again (LSP 3.17, DiagnosticServerCancellationData).
+    retrigger: whether the client should ask again (LSP 3.17, DiagnosticServerCancellationData).
     """
 
     CODE = types.LSPErrorCodes.ServerCancelled.value
@@ -39,31 +38,31 @@ class ServerCancelled(JsonRpcException):
         super().__init__(data={"retriggerRequest": retrigger})
 
 
-class Protocol(LanguageServerProtocol):
-    """Structures whole messages, after parsing; hands document notifications to our handlers only."""
+class MessageProtocol(LanguageServerProtocol):
+    """Structures whole messages after parsing them; passes document notifications to our handlers only."""
 
     _initialized = False
 
     def structure_message(self, data: Any) -> Any:
-        """Called for every JSON object of a message; only the outermost is one, so nothing is structured here."""
+        """Called by pygls for every JSON object of a message; `handle_message` structures the outermost."""
         return data
 
     def handle_message(self, message: Any) -> None:
-        """Structures and delivers one message. A request that cannot be read is answered with -32602 or -32600."""
+        """Structures and delivers one message. Answers an unreadable request with -32602 or -32600."""
         if not isinstance(message, dict) or message.get("jsonrpc") != self.VERSION:
-            logger.warning("Ignoring what is no JSON-RPC 2.0 message.")
+            logger.warning("Ignoring a message that is not JSON-RPC 2.0.")
             self._refuse(message.get("id") if isinstance(message, dict) else None, JsonRpcInvalidRequest())
             return
         identifier, method = message.get("id"), message.get("method")
         if "id" in message and (isinstance(identifier, bool) or not isinstance(identifier, (int, str))):
-            logger.warning("Ignoring a message whose id is neither a number nor a text.")
+            logger.warning("Ignoring a message whose id is neither a number nor a string.")
             self._refuse(None, JsonRpcInvalidRequest())
             return
         if method is not None and not isinstance(method, str):
-            logger.warning("Ignoring a message whose method is no text.")
+            logger.warning("Ignoring a message whose method is not a string.")
             self._refuse(identifier, JsonRpcInvalidRequest())
             return
-        if self._out_of_turn(method):
+        if self._is_out_of_order(method):
             if "id" in message:
                 self._refuse(
                     identifier, JsonRpcInvalidRequest() if self._initialized else JsonRpcServerNotInitialized()
@@ -75,9 +74,9 @@ class Protocol(LanguageServerProtocol):
             message = {"params": None, **message}
         try:
             structured = super().structure_message(message)
-        except Exception as error:  # noqa: BLE001 - whatever cattrs stumbles over
+        except Exception as error:  # noqa: BLE001 - cattrs raises many kinds
             if method is None:
-                logger.warning("Ignoring a response that cannot be read.")
+                logger.warning("Ignoring an unreadable response.")
                 self._request_futures.pop(str(identifier), None)
                 return
             logger.warning("The parameters of %s cannot be read: %s", method, _first_reason(error))
@@ -86,8 +85,8 @@ class Protocol(LanguageServerProtocol):
             return
         super().handle_message(structured)
 
-    def _out_of_turn(self, method: str | None) -> bool:
-        """`initialize` comes first and once; before it nothing but `exit` is listened to."""
+    def _is_out_of_order(self, method: str | None) -> bool:
+        """Whether to ignore this method: `initialize` must come first and once; only `exit` may come before."""
         if method == types.INITIALIZE:
             again, self._initialized = self._initialized, True
             return again
@@ -122,15 +121,8 @@ class Protocol(LanguageServerProtocol):
         yield from self._call_ours(types.TEXT_DOCUMENT_DID_CLOSE, params)
 
 
-class Server(LanguageServer):
-    """A language server that tells of its errors in the log only."""
-
-    def report_server_error(self, error: Exception, source: Any) -> None:
-        logger.error("%s: %s", getattr(source, "__name__", source), error)
-
-
 def _first_reason(error: BaseException) -> str:
-    """The innermost first error of a group, in one line."""
+    """The first innermost error of a group, in one line."""
     while isinstance(error, ClassValidationError) and error.exceptions:
         error = error.exceptions[0]
     return f"{type(error).__name__}: {error}".splitlines()[0][:200]

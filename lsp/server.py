@@ -1,18 +1,20 @@
-"""Registers what the server can do, and turns the protocol's messages into calls. Decides nothing itself.
+"""The language server of one client: registers features and turns the protocol's messages into calls.
 
-LSP 3.18: `textDocument/inlineCompletion`; `textDocument/completion` for clients without it; the notifications that
-copilot-language-server's clients send. Must not know how a suggestion is found.
+LSP 3.18: `textDocument/inlineCompletion`; `textDocument/completion` for clients without it; the notifications of
+clients of copilot-language-server. Must not know how suggestions and findings are made.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
-from lsprotocol import converters, types
+from lsprotocol import types
+from lsprotocol.converters import get_converter
+from pygls.lsp.server import LanguageServer
 from pygls.uris import to_fs_path
 
 from infill.engine_protocol import EngineState
@@ -20,35 +22,41 @@ from infill.version import installed_version
 from lsp.code_actions import KINDS, code_actions
 from lsp.commands import register_commands
 from lsp.completion import ordinary_completion
-from lsp.documents import DocumentError, Snapshot
-from lsp.inline_completion import InlineCompletion, Place
-from lsp.offers import Offers
+from lsp.cursor import CursorContext
+from lsp.diagnostic_reports import OPTIONS, DiagnosticReports, Report
+from lsp.documents import DocumentError
+from lsp.feedback import Feedback
+from lsp.inline_completion import InlineCompletion
 from lsp.progress import LoadProgress
-from lsp.protocol import Protocol, Server
-from lsp.reports import OPTIONS, Report, Reports
+from lsp.protocol import MessageProtocol
 from lsp.session import Session
 
 logger = logging.getLogger(__name__)
 SECTION = "gesso"
-SETTLE_S = 5.0
+SETTLE_S = 5.0  # between two counts of accepted text
+SETTINGS_S = 2.0  # longest wait for the client's settings
 STATUS_KINDS = {"ready": "Normal", "loading": "Normal", "failed": "Error", "stopped": "Inactive"}
 
 
-class GessoServer(Server):
+class GessoServer(LanguageServer):
     """The server of one client, and its session."""
 
     def __init__(self) -> None:
-        super().__init__("gesso", installed_version(), protocol_cls=Protocol, converter_factory=_converter)
+        super().__init__("gesso", installed_version(), protocol_cls=MessageProtocol, converter_factory=get_converter)
         self.session = Session(self)
         self.inline = InlineCompletion(self.session)
-        self.offers = Offers(self.session, self.inline)
-        self.reports = Reports(self)
+        self.feedback = Feedback(self.session, self.inline)
+        self.reports = DiagnosticReports(self.session, self.text_document_publish_diagnostics, self._refresh)
         self.diagnostics = self.reports.diagnostics
         self.load_progress = LoadProgress(self)
         self.tasks: set[asyncio.Task[Any]] = set()
-        self.given: Mapping[str, Any] = {}
+        self.initial_settings: Mapping[str, Any] = {}
 
-    def in_background(self, work: Any) -> None:
+    def report_server_error(self, error: Exception, source: Any) -> None:
+        """Logs the error; pygls would show it to the user too."""
+        logger.error("%s: %s", getattr(source, "__name__", source), error)
+
+    def in_background(self, work: Coroutine[Any, Any, Any]) -> None:
         """Runs a coroutine that nobody awaits; its error goes to the log."""
         task = asyncio.ensure_future(work)
         self.tasks.add(task)
@@ -57,17 +65,21 @@ class GessoServer(Server):
     def _done(self, task: asyncio.Task[Any]) -> None:
         self.tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("In the background: %s", error, exc_info=error)
+            logger.error("A background task failed: %s", error, exc_info=error)
+
+    def _refresh(self) -> None:
+        self.in_background(self.workspace_diagnostic_refresh_async(None))
 
     def show_state(self, state: EngineState) -> None:
-        """The engine's state as `didChangeStatus`, which clients of copilot-language-server know."""
+        """Shows the engine's state, and sends it as `didChangeStatus` for clients of copilot-language-server."""
         self.load_progress.show(state)
         self.diagnostics.engine_changed(state)
-        self.send_status(state)
+        self.send_status()
 
-    def send_status(self, state: EngineState) -> None:
-        message = state.message or {"ready": "", "loading": "The model is loading."}.get(state.kind, "")
-        self.protocol.notify("didChangeStatus", {**self.status(), "busy": state.kind == "loading", "message": message})
+    def send_status(self) -> None:
+        status, loading = self.status(), self.session.engine.state.kind == "loading"
+        message = status["message"] or ("The model is loading." if loading else "")
+        self.protocol.notify("didChangeStatus", {**status, "busy": loading, "message": message})
 
     def status(self) -> dict[str, Any]:
         session, state = self.session, self.session.engine.state
@@ -87,46 +99,20 @@ class GessoServer(Server):
     def inform(self, sentence: str) -> None:
         self.window_show_message(types.ShowMessageParams(types.MessageType.Info, sentence))
 
-    def place(
-        self,
-        uri: str,
-        position: types.Position,
-        invoked: bool,
-        selected: types.SelectedCompletionInfo | None = None,
-    ) -> tuple[Place, types.Range] | None:
-        """The place in our document, and the range that an answer replaces; None for a document that is not open."""
-        snapshot = self.session.documents.get(uri)
-        if snapshot is None:
-            return None
-        offset = snapshot.offset(position)
-        text = snapshot.text
-        if selected is None:
-            here = snapshot.position(offset)
-            return Place(snapshot, text[:offset], text[offset:], invoked), types.Range(here, here)
-        start, end = snapshot.offset(selected.range.start), snapshot.offset(selected.range.end)
-        before = text[:start] + selected.text
-        place = Place(snapshot, before, text[max(start, end) :], invoked, selected.text, max(start, end) - start)
-        return place, selected.range
 
-
-def _converter() -> Any:
-    return converters.get_converter()
-
-
-def _says_something(record: logging.LogRecord) -> bool:
-    """Clients cancel what was answered a moment ago; pygls warns of each, a hundred times an hour of typing."""
+def _is_worth_logging(record: logging.LogRecord) -> bool:
+    """False for cancellations of finished requests, which clients send all the time while the user types."""
     return not record.getMessage().startswith("Cancel notification for unknown message id")
 
 
 def create_server() -> GessoServer:
     """A server with everything registered; `start_io` or `start_tcp` runs it."""
-    logging.getLogger("pygls").setLevel(logging.WARNING)  # at lower levels it logs the messages, code and all
-    logging.getLogger("pygls.protocol.json_rpc").addFilter(_says_something)
+    logging.getLogger("pygls").setLevel(logging.WARNING)  # lower levels log messages with the user's code
+    logging.getLogger("pygls.protocol.json_rpc").addFilter(_is_worth_logging)
     server = GessoServer()
     _register_lifecycle(server)
     _register_documents(server)
-    _register_suggestions(server)
-    _register_findings(server)
+    _register_requests(server)
     register_commands(server)
     return server
 
@@ -136,13 +122,13 @@ def _register_lifecycle(server: GessoServer) -> None:
 
     @server.feature(types.INITIALIZE)
     def initialize(params: types.InitializeParams) -> None:
-        session.documents.encoding = _encoding(params)
+        session.documents.encoding = types.PositionEncodingKind(server.workspace.position_encoding).value
         roots = [folder.uri for folder in params.workspace_folders or []] or [params.root_uri or ""]
         session.folders = tuple(Path(path) for uri in roots if uri and (path := to_fs_path(uri)))
-        server.given = _section(params.initialization_options)
+        server.initial_settings = _section(params.initialization_options)
         if not _has_inline_completion(params.capabilities):
             server.feature(types.TEXT_DOCUMENT_COMPLETION, types.CompletionOptions())(completion)
-        server.reports.learn(params.capabilities)
+        server.reports.negotiate(params.capabilities)
         if server.diagnostics.pulled:
             server.feature(types.TEXT_DOCUMENT_DIAGNOSTIC, OPTIONS)(diagnostic)
 
@@ -150,20 +136,19 @@ def _register_lifecycle(server: GessoServer) -> None:
         return await ordinary_completion(server, params)
 
     async def diagnostic(params: types.DocumentDiagnosticParams) -> Report:
-        return await server.reports.answer(params)
+        return await server.reports.pull(params)
 
     @server.feature(types.INITIALIZED)
     async def initialized(params: types.InitializedParams) -> None:
-        await session.configure(await _pulled(server) or server.given)
+        await session.configure(await _client_settings(server) or server.initial_settings)
         server.diagnostics.reconsider()
         server.in_background(_settle(server))
 
     @server.feature(types.WORKSPACE_DID_CHANGE_CONFIGURATION)
     async def configuration(params: types.DidChangeConfigurationParams) -> None:
-        pushed = _section(params.settings)
-        await session.configure(await _pulled(server) or pushed or server.given)
+        await session.configure(await _client_settings(server) or _section(params.settings) or server.initial_settings)
         server.diagnostics.reconsider()
-        server.send_status(session.engine.state)
+        server.send_status()
 
     @server.feature(types.SHUTDOWN)
     async def shutdown(params: Any) -> None:
@@ -182,12 +167,11 @@ def _register_documents(server: GessoServer) -> None:
         snapshot = session.documents.open(params.text_document)
         session.trees.opened(snapshot)
         server.diagnostics.opened(snapshot)
-        server.in_background(session.why_private(snapshot))
+        server.in_background(session.private_reason(snapshot))
 
     @server.feature(types.TEXT_DOCUMENT_DID_CHANGE)
     def changed(params: types.DidChangeTextDocumentParams) -> None:
-        uri = params.text_document.uri
-        before = session.documents.get(uri)
+        before = session.documents.get(params.text_document.uri)
         try:
             after = session.documents.change(params.text_document, params.content_changes)
         except DocumentError as error:
@@ -195,9 +179,9 @@ def _register_documents(server: GessoServer) -> None:
             return
         if before is not None:
             session.trees.changed(before, after)
-        session.pace.typed()
+        session.debounce.typed()
         server.inline.changed(after)
-        server.offers.changed(after)
+        server.feedback.changed(after)
         server.diagnostics.changed(after)
 
     @server.feature(types.TEXT_DOCUMENT_DID_CLOSE)
@@ -207,7 +191,7 @@ def _register_documents(server: GessoServer) -> None:
         session.trees.closed(uri)
         session.forget([uri])
         server.inline.closed(uri)
-        server.offers.closed(uri)
+        server.feedback.closed(uri)
         server.reports.closed(uri)
 
     @server.feature(types.TEXT_DOCUMENT_DID_SAVE)
@@ -219,81 +203,62 @@ def _register_documents(server: GessoServer) -> None:
 
     @server.feature("textDocument/didFocus")
     def focused(params: Any) -> None:
-        """The editor turned to another document; nothing has to be done yet."""
+        """Registered because clients of copilot-language-server send it; there is nothing to do."""
 
 
-def _register_suggestions(server: GessoServer) -> None:
+def _register_requests(server: GessoServer) -> None:
     @server.feature(types.TEXT_DOCUMENT_INLINE_COMPLETION, types.InlineCompletionOptions())
     async def inline_completion(params: types.InlineCompletionParams) -> types.InlineCompletionList:
-        context = params.context
-        invoked = context.trigger_kind == types.InlineCompletionTriggerKind.Invoked
-        selected = context.selected_completion_info
-        found = server.place(params.text_document.uri, params.position, invoked, selected)
-        if found is None:
+        snapshot = server.session.documents.get(params.text_document.uri)
+        if snapshot is None:
             return types.InlineCompletionList([])
-        place, span = found
-        answer = await server.inline.answer(place)
-        server.offers.offered(place, answer)
-        if answer.rung in ("model", "running"):
-            server.send_status(server.session.engine.state)
+        invoked = params.context.trigger_kind == types.InlineCompletionTriggerKind.Invoked
+        context = CursorContext.at(snapshot, params.position, invoked, params.context.selected_completion_info)
+        found = await server.inline.suggest(context)
+        server.feedback.sent(context, found)
+        if found.origin in ("model", "running"):
+            server.send_status()
         items = [
             types.InlineCompletionItem(
-                insert_text=place.lead + suggestion.text,
-                range=_swallowing(place.snapshot, span, len(suggestion.swallow)),
+                insert_text=context.entry + suggestion.text,
+                range=context.range(suggestion.swallow),
                 command=types.Command("Accepted", "gesso.accepted", arguments=[suggestion.id]),
             )
-            for suggestion in answer.suggestions
+            for suggestion in found.items
         ]
         return types.InlineCompletionList(items)
 
+    @server.feature(types.TEXT_DOCUMENT_CODE_ACTION, types.CodeActionOptions(code_action_kinds=KINDS))
+    async def code_action(params: types.CodeActionParams) -> list[types.CodeAction]:
+        return await code_actions(server, params)
+
     @server.feature("textDocument/didShowCompletion")
     def did_show(params: Any) -> None:
-        """What is answered counts as shown; clients that cycle say so when another one is."""
+        """The first suggestion sent counts as shown; clients that cycle report when they show another one."""
         identifier, _ = _accepted_part(params)
         if identifier is not None:
-            server.offers.shown(identifier)
+            server.feedback.shown(identifier)
 
     @server.feature("textDocument/didPartiallyAcceptCompletion")
     def did_partially_accept(params: Any) -> None:
         identifier, length = _accepted_part(params)
         if identifier is not None:
-            server.offers.partly_accepted(identifier, length)
-
-
-def _register_findings(server: GessoServer) -> None:
-    @server.feature(types.TEXT_DOCUMENT_CODE_ACTION, types.CodeActionOptions(code_action_kinds=KINDS))
-    async def code_action(params: types.CodeActionParams) -> list[types.CodeAction]:
-        return await code_actions(server, params)
-
-
-def _swallowing(snapshot: Snapshot, span: types.Range, characters: int) -> types.Range:
-    if not characters:
-        return span
-    return types.Range(span.start, snapshot.position(snapshot.offset(span.end) + characters))
+            server.feedback.partly_accepted(identifier, length)
 
 
 def _accepted_part(params: Any) -> tuple[str | None, int]:
-    """The suggestion's id and the accepted length, 0 where none is given; ours carries the id in its command."""
+    """The suggestion's id, which is in the item's command, and the accepted length, 0 if there is none."""
     try:
-        item, length = _plain(params)["item"], _plain(params).get("acceptedLength", 0)
-        identifier = _plain(_plain(item)["command"])["arguments"][0]
+        item, length = _as_dict(params)["item"], _as_dict(params).get("acceptedLength", 0)
+        identifier = _as_dict(_as_dict(item)["command"])["arguments"][0]
     except (KeyError, IndexError, TypeError):
         return None, 0
     return (identifier, length) if isinstance(identifier, str) and isinstance(length, int) else (None, 0)
 
 
-def _plain(value: Any) -> Any:
-    """Parameters of methods that the protocol does not know come as objects or as dictionaries."""
+def _as_dict(value: Any) -> Any:
+    """The parameters of a method outside the protocol as a dictionary; pygls may pass them as objects."""
     return value if isinstance(value, dict) else getattr(value, "__dict__", None) or getattr(value, "_asdict", dict)()
-
-
-def _encoding(params: types.InitializeParams) -> Any:
-    """The first position encoding the client offers that is known, as pygls chooses it; UTF-16 by default."""
-    general = params.capabilities.general
-    for offered in (general.position_encodings if general else None) or ():
-        if str(getattr(offered, "value", offered)) in ("utf-8", "utf-16", "utf-32"):
-            return str(getattr(offered, "value", offered))
-    return "utf-16"
 
 
 def _has_inline_completion(capabilities: types.ClientCapabilities) -> bool:
@@ -302,22 +267,22 @@ def _has_inline_completion(capabilities: types.ClientCapabilities) -> bool:
 
 
 def _section(value: Any) -> Mapping[str, Any]:
-    """Our part of what a client sent, which may be all its settings or only ours."""
+    """Our settings from what a client sent: all its settings, or only ours."""
     value = value if isinstance(value, Mapping) else getattr(value, "__dict__", {})
     inner = value.get(SECTION, value)
     return inner if isinstance(inner, Mapping) else {}
 
 
-async def _pulled(server: GessoServer) -> Mapping[str, Any]:
-    """The client's settings by `workspace/configuration`, where it has that; nothing within two seconds is nothing."""
+async def _client_settings(server: GessoServer) -> Mapping[str, Any]:
+    """The settings from `workspace/configuration`; empty if the client does not support it or does not answer."""
     workspace = server.client_capabilities.workspace
     if workspace is None or not workspace.configuration:
         return {}
     params = types.ConfigurationParams([types.ConfigurationItem(section=SECTION)])
     try:
-        values = await asyncio.wait_for(server.workspace_configuration_async(params), 2.0)
-    except Exception as error:  # noqa: BLE001 - whatever the client answered, the other settings stand
-        logger.warning("The client did not give its settings: %s", error)
+        values = await asyncio.wait_for(server.workspace_configuration_async(params), SETTINGS_S)
+    except Exception as error:  # noqa: BLE001 - a client's error must not stop the server from starting
+        logger.warning("The client did not send its settings: %s", error)
         return {}
     return _section(values[0]) if values else {}
 
@@ -325,4 +290,4 @@ async def _pulled(server: GessoServer) -> Mapping[str, Any]:
 async def _settle(server: GessoServer) -> None:
     while True:
         await asyncio.sleep(SETTLE_S)
-        server.offers.settle()
+        server.feedback.settle()

@@ -20,7 +20,7 @@ from lsp.privacy import is_pattern
 Eagerness = Literal["calm", "balanced", "eager"]
 Severity = Literal["hint", "information", "warning", "error"]
 LANGUAGES = {"*": True, "plaintext": False, "markdown": False}
-GONE = {"engine": "Gesso always uses the shared service; remove the setting"}  # name: what to do
+REMOVED = {"engine": "The service is always used; remove the setting."}  # name: what to do
 _EXTENSION_SETTINGS = ("server", "trace")
 _MACHINE_SETTINGS = ("model", "device", "threads")
 
@@ -108,8 +108,8 @@ def parse(value: Mapping[str, Any]) -> tuple[LspSettings, list[str]]:
                 values[NAMES[name]] = structure(kind, given, f"The setting gesso.{name}")
             except InputError as wrong:
                 problems.append(f"{wrong} The default is used.")
-        elif name in GONE:
-            problems.append(f"The setting gesso.{name} no longer exists. {GONE[name]}.")
+        elif name in REMOVED:
+            problems.append(f"The setting gesso.{name} no longer exists. {REMOVED[name]}")
         elif name not in _EXTENSION_SETTINGS:
             problems.append(f"Ignoring unknown setting gesso.{name}.")
     values["languages"] = {**LANGUAGES, **values.get("languages", {})}

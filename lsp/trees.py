@@ -1,7 +1,7 @@
-"""Syntax trees in step with the documents: every edit in its order, parsed in one thread, the newest version only.
+"""Syntax trees that follow the documents: edits applied in order, parsed in one thread, newest version only.
 
-An opening quote can cost a parser a tenth of a second in a long file, so nothing is parsed on the event loop, and what
-was typed while it parsed is taken in together. Must not know what a tree is used for.
+An opening quote can keep a parser busy for a tenth of a second in a long file, so nothing is parsed on the event loop,
+and edits that arrive during a parse are applied together. Must not know what a tree is used for.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from infill.code.syntax import MAX_PARSE_CHARS, SyntaxTree, parse
 from lsp.documents import Edit, Snapshot
 
 logger = logging.getLogger(__name__)
-MANY = 64  # edits at once, after which parsing the whole is cheaper
+MANY = 64  # edits at once; with more, a full parse is cheaper
 
 
 class _Followed:
-    """One document: the newest snapshot, the one last parsed with its tree, and the edits from there.
+    """One document: the newest snapshot, the snapshot parsed last with its tree, and the edits between them.
 
-    Snapshots are told apart by identity: an editor may use the number of a version twice.
+    Snapshots are compared by identity: an editor may use a version number twice.
     """
 
     def __init__(self, snapshot: Snapshot) -> None:
@@ -33,18 +33,18 @@ class _Followed:
         self.busy = False
         self.waiting: list[tuple[Snapshot, asyncio.Future[SyntaxTree | None]]] = []
 
-    def answer(self, everyone: bool = False) -> None:
-        """Who waits for what is parsed now gets it; who waits for what is not the newest any more gets nothing."""
+    def resolve(self, all_waiters: bool = False) -> None:
+        """Gives the tree to those who wait for the parsed snapshot, and None to those who wait for an outdated one."""
         waiting, self.waiting = self.waiting, []
-        for wanted, future in waiting:
-            if wanted is self.newest is not self.parsed and not everyone:
-                self.waiting.append((wanted, future))
+        for snapshot, future in waiting:
+            if snapshot is self.newest is not self.parsed and not all_waiters:
+                self.waiting.append((snapshot, future))
             elif not future.done():
-                future.set_result(self.tree if wanted is self.parsed else None)
+                future.set_result(self.tree if snapshot is self.parsed else None)
 
 
 class Trees:
-    """Lives on the event loop; only parsing happens elsewhere."""
+    """The trees of all open documents. Used on the event loop; only parsing runs in a thread."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="parse")
@@ -56,7 +56,7 @@ class Trees:
         self._parse(snapshot.uri)
 
     def changed(self, before: Snapshot, after: Snapshot) -> None:
-        """`after` came of `before` by `after.edits`; where `before` is not what is known, the whole is parsed."""
+        """`after.edits` turned `before` into `after`. If `before` is not the snapshot known here, parses all of it."""
         followed = self._followed.get(after.uri)
         if followed is None or followed.newest is not before:
             self.opened(after)
@@ -67,10 +67,10 @@ class Trees:
 
     def closed(self, uri: str) -> None:
         if (followed := self._followed.pop(uri, None)) is not None:
-            followed.answer(everyone=True)
+            followed.resolve(all_waiters=True)
 
     async def tree(self, snapshot: Snapshot, timeout_s: float) -> SyntaxTree | None:
-        """The tree of exactly this snapshot; None where it has no grammar, is not the newest, or takes longer."""
+        """The tree of exactly this snapshot; None if it has no grammar, is outdated, or takes longer to parse."""
         followed = self._followed.get(snapshot.uri)
         if followed is None or followed.newest is not snapshot:
             return None
@@ -82,13 +82,13 @@ class Trees:
         return future.result() if future.done() else None
 
     def close(self) -> None:
-        """Ends the thread; what it has not begun is left undone."""
+        """Ends the thread; parses that have not begun are dropped."""
         for uri in list(self._followed):
             self.closed(uri)
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _parse(self, uri: str) -> None:
-        """Takes all edits in, unless the parser is at this document already; then it does so when it is done."""
+        """Parses the newest snapshot. If this document is already being parsed, that happens afterwards."""
         followed = self._followed.get(uri)
         if followed is None or followed.busy or followed.parsed is followed.newest:
             return
@@ -105,9 +105,9 @@ class Trees:
         if future.cancelled():
             return
         if (error := future.exception()) is not None:
-            logger.error("A document could not be parsed: %r", error)
+            logger.error("Cannot parse a document: %r", error)
         followed.parsed, followed.tree = snapshot, None if error else future.result()
-        followed.answer()
+        followed.resolve()
         if self._followed.get(uri) is followed:
             self._parse(uri)
 

@@ -1,7 +1,7 @@
-"""When to ask the model and when to be quiet: named rules over the text around the cursor, each with its sentence.
+"""Rules that decide when to ask the model and when to stay quiet, from the text around the cursor.
 
-A rule that is quiet where a suggestion would have been welcome costs a key press (ask by hand); one that asks where
-nobody wants anything costs trust. Must not know the protocol, the engine, or what is known about a place already.
+A rule that is quiet when a suggestion was welcome costs a key press (invoke by hand); one that asks when nobody wants a
+suggestion costs trust. Must not know the protocol, the engine, or the suggestion cache.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ from typing import Literal
 
 from infill.code.indentation import expects_block, is_python_header
 from infill.code.languages import get
+from infill.request import Lines
 from lsp.documents import Edit
 from lsp.settings import Eagerness
+from lsp.suggestions import SkipReason
 
 Kind = Literal["code", "comment", "string"]
 LONG_LINE = 400  # characters
-LETTERS = 3  # of a word, to go by
-COMMENT_WORDS = 3
-PLACES = 2  # that one message may change: what is typed, and an import that a completion brings along
+LETTERS = 3  # least letters of a word to complete
+COMMENT_WORDS = 3  # least words in a comment to complete
+CHANGES = 2  # most separate changes by one key: the typed text, and an import added by a completion
 _LINE_END = re.compile(r"[\r\n]")
 _AFTER_OK = re.compile(r"[\s)\]}>\"'`;,:]*+\{?\s*\Z")
 _WORD_END = re.compile(r"\w\Z")
@@ -34,25 +36,23 @@ _END_OF_HEADER = re.compile(r"\s*[)\]}].*:\Z")
 
 @dataclass(frozen=True)
 class Situation:
-    """before, after: text around the cursor, at least its line and some before. edits: of the last change.
+    """before, after: text around the cursor, at least its line and some lines above. edits: of the last change.
 
-    selected: the entry of the popup that is chosen, which `before` ends with; typed: what stands there in its place.
-    offered: the suggestion that was last on the screen in this document.
+    kind: what the cursor is in. selected: the entry selected in the popup, which `before` ends with; typed: the text
+    that it replaces. last_shown: the suggestion shown last in this document.
     """
 
     before: str
     after: str
     language: str | None
     invoked: bool
-    place: Kind = "code"
+    kind: Kind = "code"
     edits: tuple[Edit, ...] = ()
     selected: str | None = None
     typed: str = ""
-    offered: str = ""
+    last_shown: str = ""
     eagerness: Eagerness = "balanced"
     multiline: Literal["auto", "never"] = "auto"
-    has_selection: bool = False
-    in_snippet: bool = False
 
     @property
     def line(self) -> str:
@@ -65,125 +65,108 @@ class Situation:
         return _LINE_END.split(self.after, maxsplit=1)[0]
 
 
-@dataclass(frozen=True)
-class Quiet:
-    """rule: its name, as statistics and reports have it; sentence: for the user."""
-
-    rule: str
-    sentence: str
+Rule = Callable[[Situation], SkipReason | None]
 
 
-Rule = Callable[[Situation], Quiet | None]
-
-
-def selecting(situation: Situation) -> Quiet | None:
-    """What is typed next replaces the selection, so nothing fits beside it."""
-    return Quiet("selecting", "Some text is selected.") if situation.has_selection else None
-
-
-def in_snippet(situation: Situation) -> Quiet | None:
-    """The snippet's own fields say what comes next, and Tab is theirs."""
-    return Quiet("in a snippet", "A snippet is being filled in.") if situation.in_snippet else None
-
-
-def popup_entry(situation: Situation) -> Quiet | None:
-    """Editors draw no suggestion over a chosen entry that takes back what was typed."""
+def popup_entry(situation: Situation) -> SkipReason | None:
+    """Editors hide a suggestion whose selected entry changes what was typed."""
     if situation.selected is None or situation.selected.startswith(situation.typed):
         return None
-    return Quiet("popup entry", "The chosen entry of the popup does not begin with what you typed.")
+    return SkipReason("popup entry", "The entry selected in the popup does not begin with what you typed.")
 
 
-def empty_file(situation: Situation) -> Quiet | None:
-    """Without any text a suggestion is a guess about everything."""
+def empty_file(situation: Situation) -> SkipReason | None:
+    """Without context a suggestion is a blind guess."""
     if (situation.before + situation.after).strip():
         return None
-    return Quiet("empty file", "There is nothing in this file yet to go by.")
+    return SkipReason("empty file", "This file is still empty.")
 
 
-def bulk_change(situation: Situation) -> Quiet | None:
-    """Pasting, undoing much, formatting, replacing: the user looks at what happened, and writes nothing now."""
+def bulk_change(situation: Situation) -> SkipReason | None:
+    """After a paste, a large undo, formatting or replacing, the user checks the result and is not writing."""
     edits = situation.edits
     apart = sum(not _touch(one, other) for one, other in pairwise(edits))
-    pasted = any(_has_lines(edit.inserted) and edit.inserted not in situation.offered for edit in edits)
-    if apart < PLACES and not pasted and not any(_has_lines(edit.removed) for edit in edits):
+    pasted = any(_has_lines(edit.inserted) and edit.inserted not in situation.last_shown for edit in edits)
+    if apart < CHANGES and not pasted and not any(_has_lines(edit.removed) for edit in edits):
         return None
-    return Quiet("bulk change", "Much was changed at once; a suggestion comes again when you type.")
+    return SkipReason("bulk change", "Much text changed at once; suggestions continue when you type.")
 
 
 def _touch(edit: Edit, following: Edit) -> bool:
-    """Whether one edit goes on where the other was: keys typed fast come as several edits in one message."""
+    """Whether two edits are adjacent: keys typed fast arrive as several edits in one message."""
     end = following.start + len(following.removed)
     return edit.start <= end and following.start <= edit.start + len(edit.inserted)
 
 
 def _has_lines(text: str) -> bool:
-    """Whether there is more than one line of text, not only line ends and the indentation that Enter brings."""
+    """Whether there is more than one line of text, not counting the line ends and indentation that Enter adds."""
     return _LINE_END.search(text.strip()) is not None
 
 
-def inside_word(situation: Situation) -> Quiet | None:
-    """Who stands in a word changes its name, and the rest of the word would have to go."""
+def inside_word(situation: Situation) -> SkipReason | None:
+    """The user is editing a name, and a suggestion would have to replace the rest of it."""
     if ("x" + situation.rest[:1]).isidentifier() and situation.rest:
-        return Quiet("inside a word", "The cursor stands before the rest of a word.")
+        return SkipReason("inside a word", "The cursor is inside a word.")
     return None
 
 
-def middle_of_line(situation: Situation) -> Quiet | None:
-    """Where code follows on the line, most of what a model writes repeats it."""
+def middle_of_line(situation: Situation) -> SkipReason | None:
+    """If code follows on the line, most model output repeats it."""
     if _AFTER_OK.match(situation.rest):
         return None
-    return Quiet("middle of a line", "More than closing brackets and punctuation follows on this line.")
+    return SkipReason("middle of a line", "More than closing brackets and punctuation follows on this line.")
 
 
-def deleted(situation: Situation) -> Quiet | None:
-    """Who deletes within a word corrects it."""
+def deleted(situation: Situation) -> SkipReason | None:
+    """Deleting at the end of a word usually means correcting it."""
     if situation.eagerness == "eager" or not situation.edits:
         return None
     edit = situation.edits[-1]
     if edit.removed and not edit.inserted and _WORD_END.search(situation.line):
-        return Quiet("just deleted", "You have just deleted something; a suggestion comes when you type on.")
+        return SkipReason("just deleted", "You have just deleted text; suggestions continue when you type.")
     return None
 
 
-def long_line(situation: Situation) -> Quiet | None:
-    """Such lines are data or minified code, which nobody writes by hand."""
+def long_line(situation: Situation) -> SkipReason | None:
+    """Very long lines are data or minified code, which nobody writes by hand."""
     if len(situation.line) + len(situation.rest) <= LONG_LINE:
         return None
-    return Quiet("long line", f"This line is longer than {LONG_LINE} characters.")
+    return SkipReason("long line", f"This line is longer than {LONG_LINE} characters.")
 
 
-def in_string(situation: Situation) -> Quiet | None:
-    """Strings, docstrings among them, are mostly prose, keys and paths, which cannot be told from the code."""
-    if situation.place == "string" and situation.eagerness != "eager":
-        return Quiet("in a string", "The cursor stands in a string.")
+def in_string(situation: Situation) -> SkipReason | None:
+    """Strings, including docstrings, are mostly prose, keys and paths, which cannot be predicted from the code."""
+    if situation.kind == "string" and situation.eagerness != "eager":
+        return SkipReason("in a string", "The cursor is in a string.")
     return None
 
 
-def in_comment(situation: Situation) -> Quiet | None:
-    """Prose is guessed badly and read unwillingly; a comment line that has a few words already is worth a try."""
-    if situation.place != "comment" or situation.eagerness == "eager":
+def in_comment(situation: Situation) -> SkipReason | None:
+    """Models predict prose badly. A comment line that already has a few words is worth a suggestion."""
+    if situation.kind != "comment" or situation.eagerness == "eager":
         return None
     if situation.eagerness == "balanced" and _WHOLE_COMMENT.match(situation.line) and situation.line.endswith(" "):
         if len(_WORDS.findall(situation.line)) >= COMMENT_WORDS:
             return None
-    return Quiet("in a comment", "The cursor stands in a comment.")
+    return SkipReason("in a comment", "The cursor is in a comment.")
 
 
-def finished(situation: Situation) -> Quiet | None:
-    """Right after `;`, `}`, `)` or a header's `:` the line is mostly over.
+def finished(situation: Situation) -> SkipReason | None:
+    """After `;`, `}`, `)` or a header's `:` most lines end.
 
-    Of lines in published code, by language, 1 to 3 % go on after a `;` that ends a statement, 3 to 48 % after `}`, 15
-    to 36 % after `)`. After `]` it is 38 to 73 %, so there only calm is quiet. A space after one says that it goes on.
+    In published code, depending on the language, 1 to 3 % of lines continue after a `;` that ends a statement, 3 to
+    48 % after `}`, 15 to 36 % after `)` and 38 to 73 % after `]`, where only calm is quiet. A space after it means that
+    the line continues.
     """
     line = situation.line
     closed = line.endswith((";", "}", ")")) or situation.eagerness == "calm" and line.endswith("]")
     if situation.eagerness == "eager" or not (closed or _is_header(line, situation.language)):
         return None
-    return Quiet("statement finished", "The statement left of the cursor looks finished.")
+    return SkipReason("statement finished", "The statement before the cursor looks complete.")
 
 
 def _is_header(line: str, language_id: str | None) -> bool:
-    """Whether the line ends with the colon of a block or of a case, not with that of an annotation or a dictionary."""
+    """Whether the line ends with the colon of a block or case, not of an annotation or dictionary."""
     if not line.endswith(":"):
         return False
     language = get(language_id)
@@ -192,23 +175,21 @@ def _is_header(line: str, language_id: str | None) -> bool:
     return _CASE_LABEL.match(line) is not None
 
 
-def unchosen_line(situation: Situation) -> Quiet | None:
-    """An empty line at the top level may become anything."""
+def unchosen_line(situation: Situation) -> SkipReason | None:
+    """Anything can follow on an empty line at the top level."""
     if situation.eagerness != "calm" or situation.line or _expects_block(situation):
         return None
-    return Quiet("empty line at the top", "At the top level anything may come.")
+    return SkipReason("empty line at the top", "Anything can follow on an empty line at the top level.")
 
 
-def few_letters(situation: Situation) -> Quiet | None:
-    """When calm, a letter or two of a name are not enough to go by, unless a dot before them narrows it down."""
+def few_letters(situation: Situation) -> SkipReason | None:
+    """One or two letters of a name are too little for calm, unless a dot before them narrows the choice."""
     if situation.eagerness != "calm" or not _FEW_LETTERS.search(situation.line):
         return None
-    return Quiet("few letters", "One or two letters of a word are little to go by.")
+    return SkipReason("few letters", "One or two letters are too few to complete a word.")
 
 
 RULES: tuple[Rule, ...] = (
-    selecting,
-    in_snippet,
     popup_entry,
     empty_file,
     bulk_change,
@@ -224,15 +205,15 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def why_quiet(situation: Situation) -> Quiet | None:
-    """The first rule that says to be quiet; none where the user asked by hand."""
+def reason_to_skip(situation: Situation) -> SkipReason | None:
+    """The reason of the first rule that applies; None if the user invoked suggestions by hand."""
     if situation.invoked:
         return None
-    return next((quiet for rule in RULES if (quiet := rule(situation)) is not None), None)
+    return next((reason for rule in RULES if (reason := rule(situation)) is not None), None)
 
 
-def lines_wanted(situation: Situation) -> Literal["one", "auto"]:
-    """Several lines only on an empty line where a block begins; elsewhere one."""
+def lines_to_request(situation: Situation) -> Lines:
+    """Several lines on an empty line that begins a block, otherwise one."""
     if situation.multiline == "never" or situation.line.strip() or situation.rest.strip():
         return "one"
     return "auto" if _expects_block(situation) else "one"

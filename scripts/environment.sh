@@ -1,5 +1,5 @@
-# Makes .venv with Gesso in it, once for every state of pyproject.toml. Sourced by `try` and `check`, in the
-# root of the repository; sets $python. Downloads a CUDA build of torch only where there is an NVIDIA GPU.
+# Makes .venv with Gesso in it, once per state of pyproject.toml. `try` and `check` source it in the root of the repository.
+# Sets $python. Downloads a CUDA build of torch only if there is an NVIDIA GPU.
 
 torch_range='torch>=2.11,<2.14'
 torch_cpu='2.13.0'
@@ -18,7 +18,7 @@ find_python() {
             return
         fi
     done
-    fail 'No Python 3.11 or newer was found; install one, or name it: PYTHON=/path/to/python3 ./try'
+    fail 'No Python 3.11 or newer was found; install one, or set PYTHON: PYTHON=/path/to/python3 ./try'
 }
 
 pip_install() {
@@ -49,13 +49,13 @@ set_up() {
         found=$(find_python) || exit $?
         echo "making .venv with $("$found" --version 2>&1)" >&2
         "$found" -m venv --clear .venv ||
-            fail "The environment .venv could not be made; on Debian and Ubuntu install python3-venv, then run this again."
+            fail "The environment .venv could not be created; on Debian and Ubuntu install python3-venv, then run this again."
     fi
     python=$PWD/.venv/bin/python
     stamp=.venv/gesso-${1:-plain}-$(cksum <pyproject.toml | tr ' ' '-')
     if [ ! -e "$stamp" ]; then
         install_torch || fail 'PyTorch could not be installed; see the lines above, check the network, and run this again.'
-        echo 'installing Gesso and what it needs' >&2
+        echo 'installing Gesso and its dependencies' >&2
         pip_install --editable ".${1:+[$1]}" ||
             fail 'Gesso could not be installed; see the lines above, check the network, and run this again.'
         touch "$stamp"

@@ -1,3 +1,3 @@
-"""Making the pocket model: its data, its tokenizer and its training. Nothing here is needed to fill a hole."""
+"""Makes the pocket model: data, tokenizer, training, calibration. Nothing here is needed to fill a hole."""
 
-import engine  # noqa: F401  (before PyTorch: it says how PyTorch's threads wait)
+import engine  # noqa: F401  (before PyTorch: it sets how OpenMP threads wait)

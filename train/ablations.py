@@ -1,8 +1,8 @@
-"""Small runs that differ from each other in one thing, for choosing the recipe by evidence.
+"""Trains small runs that differ in one setting each, to choose the recipe by measurement.
 
-`python -m train.ablations --data DIR/tokens --tokenizer DIR/tokenizer.json --out DIR/ablations` trains every variant of
-train/ablations.toml that has no result yet, one after the other, and writes a table. Stopped and run again, it goes on.
-Must not know how a run trains (train/run.py): it starts runs and reads their logs.
+`python -m train.ablations --data DIR/tokens --tokenizer DIR/tokenizer.json --out DIR/ablations` trains the variants of
+train/ablations.toml that have no result yet, one after another, and prints a table. Run it again to continue an
+interrupted series. Must not know how a run trains (train/run.py): it starts runs and reads their logs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from engine.errors import GessoError, InputError
+from engine.errors import InputError
+from train.program import reports_errors
 
 console = Console(highlight=False)
 LOSSES = ("valid_causal", "valid_hole", "valid_hole_first")
@@ -27,8 +28,8 @@ LOSSES = ("valid_causal", "valid_hole", "valid_hole_first")
 
 @dataclass(frozen=True)
 class Variant:
-    """One run. question: what it is compared for; start: the variant whose weights it begins with; tokens: in millions;
-    data: another folder of tokens with a tokenizer.json of its own, below --data's parent."""
+    """One run. question: what it answers. tokens: millions. start: the variant that gives its initial weights. data:
+    another folder of tokens with its own tokenizer.json, in the parent folder of --data."""
 
     name: str
     question: str
@@ -39,7 +40,7 @@ class Variant:
 
 
 def read_variants(path: Path) -> tuple[dict[str, dict[str, Any]], list[Variant]]:
-    """The base recipe and the variants, in order. Raises InputError where a name is missing, twice, or not known."""
+    """The base recipe and the variants, in order. Raises InputError for an invalid list."""
     try:
         content = tomllib.loads(path.read_text())
         base = {section: content["base"][section] for section in ("model", "layout", "run")}
@@ -51,9 +52,11 @@ def read_variants(path: Path) -> tuple[dict[str, dict[str, Any]], list[Variant]]
     for index, variant in enumerate(variants):
         earlier = {other.name for other in variants[:index]}
         if variant.name in earlier:
-            raise InputError(f"The variant {variant.name!r} is there twice in {path}; rename one.")
+            raise InputError(f"{path} has two variants named {variant.name!r}; rename one.")
         if variant.start is not None and variant.start not in earlier:
-            raise InputError(f"The variant {variant.name!r} starts from {variant.start!r}, which must stand above it.")
+            raise InputError(
+                f"The variant {variant.name!r} starts from {variant.start!r}, which must come before it; move it up."
+            )
     return base, variants
 
 
@@ -79,7 +82,7 @@ def recipe_text(base: dict[str, dict[str, Any]], changes: dict[str, dict[str, An
 def train_variant(
     variant: Variant, base: dict[str, dict[str, Any]], data: Path, tokenizer: Path, out: Path
 ) -> dict[str, Any]:
-    """Runs it in out/NAME and returns the last line of its log."""
+    """Trains in out/NAME and returns the last record of the log."""
     folder = out / variant.name
     folder.mkdir(parents=True, exist_ok=True)
     recipe = folder / "recipe.toml"
@@ -93,7 +96,7 @@ def train_variant(
         command += ["--start-from", out / variant.start / "checkpoint.pt"]
     finished = subprocess.run([str(part) for part in command], check=False)
     if finished.returncode:
-        raise InputError(f"The run {variant.name!r} failed ({finished.returncode}); its output above says why.")
+        raise InputError(f"The run {variant.name!r} failed with exit code {finished.returncode}; see its output above.")
     last: dict[str, Any] = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
     return last
 
@@ -109,29 +112,25 @@ def results_table(variants: list[Variant], results: dict[str, dict[str, Any]]) -
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="Folder that train.prepare wrote.")],
-    tokenizer: Annotated[Path, typer.Option(help="tokenizer.json it was made with.")],
-    out: Annotated[Path, typer.Option(help="Folder of the runs and of results.json.")],
-    variants: Annotated[Path, typer.Option(help="The list of variants.")] = Path("train/ablations.toml"),
-    only: Annotated[list[str] | None, typer.Option(help="Only these variants.")] = None,
+    data: Annotated[Path, typer.Option(help="Folder written by train.prepare.")],
+    tokenizer: Annotated[Path, typer.Option(help="tokenizer.json used for --data.")],
+    out: Annotated[Path, typer.Option(help="Folder for the runs and results.json.")],
+    variants: Annotated[Path, typer.Option(help="List of variants.")] = Path("train/ablations.toml"),
+    only: Annotated[list[str] | None, typer.Option(help="Only these variants; repeatable.")] = None,
 ) -> None:
     """Train the variants that have no result yet, and show all results."""
-    try:
-        base, wanted = read_variants(variants)
-        out.mkdir(parents=True, exist_ok=True)
-        store = out / "results.json"
-        results: dict[str, dict[str, Any]] = json.loads(store.read_text()) if store.is_file() else {}
-        for variant in wanted:
-            if variant.name in results or (only and variant.name not in only):
-                continue
-            console.rule(f"{variant.name}: {variant.question}")
-            results[variant.name] = train_variant(variant, base, data, tokenizer, out)
-            store.write_text(json.dumps(results, indent=1))
-        console.print(results_table(wanted, results))
-    except GessoError as error:
-        console.print(f"[red]{error}[/]")
-        raise typer.Exit(3) from error
+    base, listed = read_variants(variants)
+    out.mkdir(parents=True, exist_ok=True)
+    store = out / "results.json"
+    results: dict[str, dict[str, Any]] = json.loads(store.read_text()) if store.is_file() else {}
+    for variant in listed:
+        if variant.name in results or (only and variant.name not in only):
+            continue
+        console.rule(f"{variant.name}: {variant.question}")
+        results[variant.name] = train_variant(variant, base, data, tokenizer, out)
+        store.write_text(json.dumps(results, indent=1))
+    console.print(results_table(listed, results))
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    typer.run(reports_errors(main))

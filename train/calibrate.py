@@ -1,8 +1,8 @@
-"""Learns from held-out projects how sure to be of a candidate, and from where on to show it; stores it with the model.
+"""Fits a model's confidence and its threshold on held-out projects, and stores both in the model folder.
 
-`python -m train.calibrate --corpus DIR/corpus --model FOLDER`. A logistic model over the evidence that the pipeline
-collects (infill/complete/confidence.py), fitted on one half of the held-out projects; bench.quality.run judges on the other half.
-Must not know how candidates are made.
+`python -m train.calibrate --corpus DIR/corpus --model FOLDER` fits a logistic regression over the evidence that the
+pipeline collects (infill/complete/confidence.py) on half of the held-out projects; bench.quality.run measures on the
+other half. Must not know how candidates are made.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from train.logistic import fit_logistic
 console = Console(highlight=False)
 NAMES = tuple(field.name for field in fields(Evidence))
 BATCH = 8
-LEAST_RIGHT = 30  # right candidates without which nothing can be learnt
+MIN_RIGHT = 30  # exact candidates needed for a fit
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A candidate that passed all checks but the bar: of which hole, its evidence, whether it is what stood there."""
+    """A candidate that passed all checks except the threshold. hole: index of its hole. exact: equal to the truth."""
 
     hole: int
     evidence: Evidence
@@ -47,7 +47,7 @@ class Judged:
 
 
 def collect(completer: Completer, holes: Sequence[HeldOutHole], neighbourhood: Neighbourhood) -> list[Judged]:
-    """All candidates for all holes; the completer's bar must be 0."""
+    """All candidates for all holes. The completer's threshold must be 0."""
     judged = []
     for start in track(range(0, len(holes), BATCH), "candidates", console=console, transient=True):
         group = holes[start : start + BATCH]
@@ -70,10 +70,9 @@ def _request(hole: HeldOutHole, neighbourhood: Neighbourhood) -> InfillRequest:
 
 
 def fit(judged: Sequence[Judged], penalty: float = 1.0) -> Calibration:
-    """Logistic regression by LBFGS over standardized evidence with an L2 penalty; the weights are those of the evidence
-    as it comes. Raises InputError where too few candidates were right."""
-    if sum(one.exact for one in judged) < LEAST_RIGHT:
-        raise InputError(f"Fewer than {LEAST_RIGHT} candidates were right, too few to learn from; take more holes.")
+    """Logistic regression with an L2 penalty. Raises InputError if too few candidates are right."""
+    if sum(one.exact for one in judged) < MIN_RIGHT:
+        raise InputError(f"Fewer than {MIN_RIGHT} candidates are right, which is too few for a fit; take more holes.")
     x = torch.tensor([[*evidence_values(one.evidence).values()] for one in judged], dtype=torch.float64)
     y = torch.tensor([one.exact for one in judged], dtype=torch.float64)
     weights, intercept = fit_logistic(x, y, penalty)
@@ -91,38 +90,39 @@ def best_of_each_hole(judged: Sequence[Judged], calibration: Calibration) -> tup
     return np.array([value for value, _ in values]), np.array([exact for _, exact in values])
 
 
-def lowest_bar(confidence: NDArray[Any], exact: NDArray[Any], precision: float) -> float:
-    """The lowest confidence from which on at least `precision` of all are exact; just above all where there is none."""
+def lowest_threshold(confidence: NDArray[Any], exact: NDArray[Any], precision: float) -> float:
+    """The lowest threshold that shows at least a share `precision` of exact candidates; above all confidences if there
+    is none."""
     order = np.argsort(-confidence)
     right = np.cumsum(exact[order]) / np.arange(1, len(order) + 1)
     reached = np.flatnonzero(right >= precision)
     return float(confidence[order][reached[-1]]) if len(reached) else float(confidence.max(initial=0.0)) + 1e-6
 
 
-def store(folder: Path, calibration: Calibration, bar: float) -> None:
-    """Into the model's config.json, with its checksum."""
+def store(folder: Path, calibration: Calibration, threshold: float) -> None:
+    """Writes both into the model's config.json, and updates the checksums."""
     file = folder / "config.json"
     config = json.loads(file.read_text())
     gesso = config.setdefault("gesso", {})
     weights = {name: round(weight, 4) for name, weight in calibration.weights.items()}
     gesso["confidence"] = {"weights": weights, "intercept": round(calibration.intercept, 4)}
-    gesso["min_confidence"] = round(bar, 3)
+    gesso["min_confidence"] = round(threshold, 3)
     file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     write_checksums(folder)
 
 
 @errors_to_exit_codes
 def main(
-    corpus: Annotated[Path, typer.Option(help="Folder that train.corpus wrote.")],
-    model: Annotated[str, typer.Option(help="Model to calibrate: a name or a folder.")] = "pocket",
-    language: Annotated[list[str] | None, typer.Option(help="May be repeated; python by default.")] = None,
-    count: Annotated[int, typer.Option(help="Holes of each kind and language.")] = 200,
-    seed: Annotated[int, typer.Option(help="Choice of holes.")] = 7,
-    precision: Annotated[float, typer.Option(help="Share of what is shown that is to be exact.")] = 0.5,
-    threads: Annotated[int, typer.Option(help="Most CPU threads.")] = 8,
-    dry: Annotated[bool, typer.Option("--dry", help="Show what would be stored.")] = False,
+    corpus: Annotated[Path, typer.Option(help="Folder written by train.corpus.")],
+    model: Annotated[str, typer.Option(help="Model to calibrate: name or folder.")] = "pocket",
+    language: Annotated[list[str] | None, typer.Option(help="Repeatable. Default: python.")] = None,
+    count: Annotated[int, typer.Option(help="Holes per kind and language.")] = 200,
+    seed: Annotated[int, typer.Option(help="Seed for choosing holes.")] = 7,
+    precision: Annotated[float, typer.Option(help="Share of the shown candidates that should be exact.")] = 0.5,
+    threads: Annotated[int, typer.Option(help="CPU threads at most.")] = 8,
+    dry: Annotated[bool, typer.Option("--dry", help="Print the result without storing it.")] = False,
 ) -> None:
-    """Fit the confidence of a model and its bar, and store them with it."""
+    """Fit a model's confidence and its threshold, and store them in its folder."""
     languages = language or ["python"]
     files = [file for file in read_held_out(corpus, languages) if is_for_calibration(file.project)]
     settings = Settings(model=model, min_confidence=0.0, threads=threads)
@@ -132,17 +132,17 @@ def main(
     calibration = fit(judged)
     single = [one for one in judged if holes[one.hole].one_line]
     confidence, exact = best_of_each_hole(single, calibration)
-    bar = lowest_bar(confidence, exact, precision)
+    threshold = lowest_threshold(confidence, exact, precision)
     console.print(f"{len(judged)} candidates for {len(holes)} holes, {sum(one.exact for one in judged)} right")
     for name, weight in calibration.weights.items():
         console.print(f"  {name:12} {weight:+.3f}")
-    shown = confidence >= bar
+    shown = confidence >= threshold
     console.print(
-        f"bar {bar:.3f}: {shown.mean():.1%} of the single-line holes shown, {exact[shown].mean():.1%} of them exact; "
-        f"best candidate exact: {exact.sum() / sum(hole.one_line for hole in holes):.1%}"
+        f"threshold {threshold:.3f}: {shown.mean():.1%} of the one-line holes shown, {exact[shown].mean():.1%} of them "
+        f"exact; best candidate exact: {exact.sum() / sum(hole.one_line for hole in holes):.1%}"
     )
     if not dry:
-        store(resolve(model), calibration, bar)
+        store(resolve(model), calibration, threshold)
 
 
 if __name__ == "__main__":

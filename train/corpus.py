@@ -1,6 +1,6 @@
-"""The text that the pocket model learns from: permissively licensed projects, filtered and split by project.
+"""Builds the training corpus from permissively licensed projects: fetched, filtered, split by project.
 
-Puts packages and filters together and writes the shards and the manifest. Knows no tokenizer and no model.
+Writes shards and a manifest. Must not know a tokenizer or a model.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from engine.errors import InputError
 from train.filters import (
     LARGEST,
     PERMUTATIONS,
@@ -42,6 +43,7 @@ from train.packages import (
     license_of,
     open_archive,
 )
+from train.program import reports_errors
 
 console = Console(stderr=True)
 
@@ -49,23 +51,19 @@ TEXT_CAP = 150_000
 SHARD_BYTES = 32_000_000
 
 
-class CorpusError(Exception):
-    """Input that cannot be used; the message is one sentence for a person."""
-
-
 def read_sources(path: Path) -> list[Source]:
-    """The projects listed in a sources file, each once, in the order of the file."""
+    """The projects listed in a sources file, each once, in the order of the file. Raises InputError."""
     try:
         listing = tomllib.loads(path.read_text())
     except FileNotFoundError as error:
-        raise CorpusError(f"There is no sources file at {path}; name one with --sources.") from error
+        raise InputError(f"There is no sources file {path}; name one with --sources.") from error
     except tomllib.TOMLDecodeError as error:
-        raise CorpusError(f"{path} is not valid TOML: {error}.") from error
+        raise InputError(f"{path} is not valid TOML ({error}); correct it.") from error
     valid, cap_mb, caps = set(listing.get("valid", ())), listing.get("cap_mb", 6.0), listing.get("caps", {})
     sources: dict[str, Source] = {}
     for group in listing.get("group", ()):
         if group.get("ecosystem") not in FETCHERS:
-            raise CorpusError(f"{path}: ecosystem must be one of {', '.join(FETCHERS)}.")
+            raise InputError(f"{path}: ecosystem must be one of {', '.join(FETCHERS)}.")
         for entry in group.get("names", ()):
             name, _, version = entry.partition("==")
             held_out = name in valid or hashed_to_valid(name)
@@ -75,19 +73,19 @@ def read_sources(path: Path) -> list[Source]:
             source = Source(group["ecosystem"], name, version or None, held_out, int(1e6 * cap))
             sources.setdefault(source.slug, source)
     if not sources:
-        raise CorpusError(f"{path} lists no project; add a [[group]] with an ecosystem and names.")
+        raise InputError(f"{path} lists no project; add a [[group]] with an ecosystem and names.")
     return list(sources.values())
 
 
 def hashed_to_valid(project: str) -> bool:
-    """Whether the name of a project falls among the 4 % that are kept out of training."""
+    """Selects 4 % of the projects, by a hash of the name, to be kept out of training."""
     return int.from_bytes(hashlib.sha256(project.lower().encode()).digest()[:8], "big") % 25 == 0
 
 
 def read_package(source: Source, archive: Path) -> tuple[dict[str, Any], list[dict[str, Any]], np.ndarray]:
-    """(manifest entry, kept files, their signatures (n, 64)) of one fetched package.
+    """(manifest entry, kept files, their signatures [files, 64]) of one fetched package.
 
-    A license that does not permit use is noted in the entry. Raises Skipped when the archive cannot be read.
+    A license that does not permit training is noted in the entry. Raises Skipped if the archive cannot be read.
     """
     try:
         members = dict(open_archive(archive))
@@ -128,7 +126,7 @@ def read_package(source: Source, archive: Path) -> tuple[dict[str, Any], list[di
 
 
 def _stage(source: Source, archive: Path, staged: Path) -> None:
-    """Reads one package into `staged`, unless an earlier run did; delete `staging` to filter anew."""
+    """Reads one package into `staged`, unless an earlier run did. Delete `staging` to filter again."""
     if staged.exists():
         return
     try:
@@ -153,7 +151,7 @@ def _skipped(source: Source, reason: str) -> dict[str, Any]:
 
 
 def keep(files: list[dict[str, Any]], sketches: np.ndarray, seen: Seen, cap_bytes: int) -> list[dict[str, Any]]:
-    """The new files of one project, taken in the order of their paths' hashes until the cap is reached."""
+    """Files of one project that are new, in the order of the hashes of their paths, up to the cap."""
     order = sorted(range(len(files)), key=lambda i: hashlib.sha256(files[i]["path"].encode()).digest())
     kept, size, prose = [], 0, 0
     for index in order:
@@ -168,7 +166,7 @@ def keep(files: list[dict[str, Any]], sketches: np.ndarray, seen: Seen, cap_byte
 
 
 class _Shards:
-    """Writes records to files-000.jsonl.gz, files-001.jsonl.gz, ... of a bounded size."""
+    """Writes records to files-000.jsonl.gz, files-001.jsonl.gz, … of at most SHARD_BYTES each."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.count, self.size = folder, 0, SHARD_BYTES
@@ -191,28 +189,30 @@ class _Shards:
 def read_corpus(folder: Path, split: str | None = None) -> Iterator[dict[str, Any]]:
     """The records of a corpus ({project, version, license, path, language, split, text}), shard by shard.
 
-    `folder` may also be one shard.
+    folder: may also be one shard. Raises InputError without a corpus, and for a damaged shard.
     """
     shards = [folder] if folder.is_file() else sorted(folder.glob("files-*.jsonl.gz"))
     if not shards:
-        raise CorpusError(f"There is no corpus in {folder}; make one with python -m train.corpus --out {folder}.")
+        raise InputError(f"There is no corpus in {folder}; make one with `python -m train.corpus --out {folder}`.")
     for shard in shards:
-        with gzip.open(shard, "rt", encoding="utf-8") as lines:
-            for line in lines:
-                record = json.loads(line)
-                if split is None or record["split"] == split:
-                    yield record
+        try:
+            with gzip.open(shard, "rt", encoding="utf-8") as lines:
+                for record in map(json.loads, lines):
+                    if split is None or record["split"] == split:
+                        yield record
+        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{shard} is damaged ({error}); make the corpus again with `train.corpus`.") from error
 
 
 def _processes() -> ProcessPoolExecutor:
-    """Two workers, started afresh: a fork would copy the locks that the download threads hold."""
+    """Two spawned workers; forked ones would copy locks that the download threads hold."""
     return ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"))
 
 
 def build(
     sources: list[Source], out: Path, limit_mb: float = 400.0, archives: Path | None = None
 ) -> list[dict[str, Any]]:
-    """Fetches and reads every source, writes the shards and the manifest, and returns the manifest."""
+    """Fetches and reads every source, writes shards and manifest, and returns the manifest."""
     archives, staging = archives or out / "archives", out / "staging"
     staging.mkdir(parents=True, exist_ok=True)
     reasons: dict[str, str] = {}
@@ -240,7 +240,7 @@ def _write(
     for stale in out.glob("files-*.jsonl.gz"):
         stale.unlink()
     seen, shards, manifest, total = Seen(), _Shards(out), [], 0
-    # Valid projects go first, so that what they share with others is kept out of training.
+    # Valid projects come first: files that other projects share with them stay out of training.
     with Progress(console=console) as progress:
         for source in progress.track(sorted(sources, key=lambda s: not s.valid), description="writing"):
             if source.slug in reasons:
@@ -256,7 +256,7 @@ def _write(
                 entry |= {"files": len(files), "bytes": size, "split": split}
                 total += size
                 if not files:
-                    entry["skipped"] = "no file was left after filtering"
+                    entry["skipped"] = "no file left after filtering"
             elif "skipped" not in entry:
                 entry["skipped"] = "the corpus was full"
             for file in files:
@@ -269,7 +269,7 @@ def _write(
 
 
 def manifest_text(manifest: Iterable[dict[str, Any]]) -> str:
-    """The manifest as JSON with one package a line."""
+    """The manifest as JSON with one package per line."""
     return "[\n" + ",\n".join(json.dumps(entry, sort_keys=True) for entry in manifest) + "\n]\n"
 
 
@@ -286,21 +286,17 @@ def _report(out: Path, manifest: list[dict[str, Any]]) -> None:
 
 
 def main(
-    sources: Annotated[Path, typer.Option(help="The list of projects (TOML).")],
-    out: Annotated[Path, typer.Option(help="Where the corpus goes; an interrupted run continues there.")],
-    limit_mb: Annotated[float, typer.Option(help="Stop adding projects at this size.")] = 400.0,
-    manifest: Annotated[Path | None, typer.Option(help="Also write the manifest to this file.")] = None,
+    sources: Annotated[Path, typer.Option(help="List of projects (TOML).")],
+    out: Annotated[Path, typer.Option(help="Folder of the corpus; an interrupted run continues there.")],
+    limit_mb: Annotated[float, typer.Option(help="Size of the corpus at most.")] = 400.0,
+    manifest: Annotated[Path | None, typer.Option(help="Another file for the manifest.")] = None,
 ) -> None:
-    """Fetches permissively licensed projects and writes the files to learn from."""
-    try:
-        entries = build(read_sources(sources), out, limit_mb)
-    except CorpusError as error:
-        console.print(str(error), style="red")
-        raise typer.Exit(3) from None
+    """Fetch permissively licensed projects and write the corpus."""
+    entries = build(read_sources(sources), out, limit_mb)
     if manifest is not None:
         manifest.write_text(manifest_text(entries))
     _report(out, entries)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    typer.run(reports_errors(main))

@@ -1,7 +1,7 @@
-"""Draws the losses of one or several training runs against the tokens they have seen.
+"""Reads logs of train.run and draws their losses against the tokens seen.
 
-`python -m train.curves RUN [RUN…] --out FILE.svg`, where RUN is the folder of a run, or its log.jsonl. Reads what
-train.run logs. Needs matplotlib (the extra `train`). Must not know how a run was made.
+`python -m train.curves RUN [RUN…] --out FILE.svg`, where RUN is the folder of a run or its log. Drawing needs
+matplotlib (the extra `train`). Must not know how a run was made.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import typer
 from numpy.typing import NDArray
 from rich.console import Console
 
-from engine.errors import GessoError, InputError, UsageError
+from engine.errors import InputError, UsageError
+from train.program import reports_errors
 
 console = Console(highlight=False)
 
-WIDTH = 0.008  # of the smoothing, as a share of what is drawn
+WIDTH = 0.008  # of the smoothing kernel, as a share of the records
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # Okabe and Ito
 LOSSES = (("causal", "next token"), ("hole", "holes"))  # field of the log, title
 STYLE: Any = {
@@ -45,19 +46,19 @@ Series = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Run:
-    """A log: its records in the order of their steps."""
+    """The records of a log, ordered by step."""
 
     label: str
     records: list[dict[str, Any]]
 
     def series(self, name: str) -> Series:
-        """(tokens, values) of the records that have this field."""
+        """(tokens, values) of the records with this field."""
         found = [(record["tokens"], record[name]) for record in self.records if name in record]
         tokens, values = np.array(found, dtype=np.float64).reshape(-1, 2).T
         return tokens, values
 
     def phases(self) -> list[tuple[str, float, float]]:
-        """(phase, first tokens, last tokens), each from where the one before ended."""
+        """(phase, first tokens, last tokens) without gaps."""
         spans: list[tuple[str, float, float]] = []
         for record in self.records:
             name, tokens = record["phase"], float(record["tokens"])
@@ -69,13 +70,13 @@ class Run:
 
 
 def read_run(path: Path, label: str) -> Run:
-    """Where a run was resumed from an older checkpoint, the records that were overtaken are dropped.
+    """Reads a log. Records that a run repeated after a resumption replace the older ones.
 
-    Raises InputError where there is no log, or where it is not one of train.run.
+    Raises InputError if there is no log, or if it is not a log of train.run.
     """
     log = path if path.is_file() else path / "log.jsonl"
     if not log.is_file():
-        raise InputError(f"There is no {log}; name a folder that `python -m train.run` wrote.")
+        raise InputError(f"There is no {log}; name a folder written by `python -m train.run`.")
     records: list[dict[str, Any]] = []
     try:
         for line in log.read_text().splitlines():
@@ -88,14 +89,14 @@ def read_run(path: Path, label: str) -> Run:
                 record = records.pop() | record
             records.append(record)
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{log} is not a log of train.run; line {len(records) + 1} cannot be read.") from error
+        raise InputError(f"{log} is not a log of train.run: line {len(records) + 1} cannot be read.") from error
     if not records:
-        raise InputError(f"{log} is still empty; wait for the first steps.")
+        raise InputError(f"{log} is empty; wait for the first steps.")
     return Run(label, records)
 
 
 def smoothed(values: NDArray[np.float64], width: float) -> NDArray[np.float64]:
-    """Mean over the neighbours on both sides, weighted by a normal curve of `width` places; without lag."""
+    """Centered mean, weighted by a normal curve with a standard deviation of `width` values."""
     reach = min(int(np.ceil(3 * width)), len(values) - 1)
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
     inside = slice(reach, reach + len(values))
@@ -103,10 +104,11 @@ def smoothed(values: NDArray[np.float64], width: float) -> NDArray[np.float64]:
 
 
 def _draw_loss(axes: Any, run: Run, name: str, color: str) -> list[float]:
-    """Training faint and smoothed, anew in each phase; held-out as points. Returns the values that must be seen."""
+    """Draws training losses (faint, and smoothed within each phase) and held-out losses (points). Returns the values
+    that must be visible."""
     tokens, values = run.series(name)
     width = max(1.0, WIDTH * len(run.records))
-    seen: list[float] = []
+    visible: list[float] = []
     for _, first, last in run.phases():
         inside = (tokens > first) & (tokens <= last)
         if inside.sum() < 2:
@@ -114,21 +116,21 @@ def _draw_loss(axes: Any, run: Run, name: str, color: str) -> list[float]:
         line = smoothed(values[inside], width)
         axes.plot(tokens[inside] / 1e6, values[inside], color=color, linewidth=0.5, alpha=0.25)
         axes.plot(tokens[inside] / 1e6, line, color=color, linewidth=1.4)
-        seen += line.tolist()
+        visible += line.tolist()
     tokens, values = run.series(f"valid_{name}")
     axes.plot(tokens / 1e6, values, "o--", color=color, linewidth=0.8, markersize=4, markerfacecolor="white")
-    return seen + values.tolist()
+    return visible + values.tolist()
 
 
-def _set_limits(axes: Any, seen: Sequence[float]) -> None:
-    """The first steep drop may leave the picture: what comes after it is what one looks for."""
-    low, high = min(seen), max(float(np.quantile(seen, 0.94)), min(seen) + 0.1)
+def _set_limits(axes: Any, visible: Sequence[float]) -> None:
+    """Cuts off the steep drop at the start, which would flatten the rest."""
+    low, high = min(visible), max(float(np.quantile(visible, 0.94)), min(visible) + 0.1)
     margin = 0.06 * (high - low)
     axes.set_ylim(low - margin, high + margin)
 
 
 def _mark_phases(all_axes: Sequence[Any], runs: Sequence[Run]) -> None:
-    """One run: bands with names. Several: a line where a phase of a run ends, in its color."""
+    """One run: bands with names. Several runs: a line at the end of each phase, in the color of the run."""
     if len(runs) > 1:
         for run, color in zip(runs, COLORS * len(runs), strict=False):
             for _, _, last in run.phases()[:-1]:
@@ -140,14 +142,14 @@ def _mark_phases(all_axes: Sequence[Any], runs: Sequence[Run]) -> None:
             if index % 2:
                 axes.axvspan(first / 1e6, last / 1e6, color="#f2f2f2", zorder=0, linewidth=0)
         middle = (first + last) / 2e6
-        place = all_axes[0].get_xaxis_transform()
-        all_axes[0].text(middle, 1.02, f"{name} phase", transform=place, ha="center", va="bottom", color="#666666")
+        above = all_axes[0].get_xaxis_transform()
+        all_axes[0].text(middle, 1.02, f"{name} phase", transform=above, ha="center", va="bottom", color="#666666")
 
 
 def draw(runs: Sequence[Run], out: Path) -> None:
-    """Writes the picture, in the format that the name of `out` ends with; text stays text in an SVG.
+    """Writes the picture in the format given by the suffix of `out`.
 
-    Raises InputError without matplotlib, and where the format is not known.
+    Raises InputError without matplotlib, and for an unknown format.
     """
     try:
         import matplotlib
@@ -158,16 +160,16 @@ def draw(runs: Sequence[Run], out: Path) -> None:
         raise InputError(f"The picture {out} must end in one of {', '.join(formats)}.")
     losses = [loss for loss in LOSSES if any(len(run.series(loss[0])[0]) for run in runs)]
     if not losses:
-        raise InputError("The logs hold no losses yet; wait for the first steps.")
+        raise InputError("The logs have no losses yet; wait for the first steps.")
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 2.5 * len(losses) + 1.4), layout="constrained", facecolor="white")
         grid = figure.subplots(len(losses) + 1, 1, sharex=True, height_ratios=[3] * len(losses) + [1])
         for axes, (name, title) in zip(grid, losses, strict=False):
-            seen: list[float] = []
+            visible: list[float] = []
             for run, color in zip(runs, COLORS * len(runs), strict=False):
-                seen += _draw_loss(axes, run, name, color)
-            _set_limits(axes, seen)
-            axes.set_ylabel(f"{title}\nnats a token")
+                visible += _draw_loss(axes, run, name, color)
+            _set_limits(axes, visible)
+            axes.set_ylabel(f"{title}\nnats per token")
         for run, color in zip(runs, COLORS * len(runs), strict=False):
             tokens, rate = run.series("rate")
             grid[-1].plot(tokens / 1e6, rate, color=color, linewidth=1.2)
@@ -193,20 +195,16 @@ def _legend(axes: Any, runs: Sequence[Run]) -> None:
 
 def main(
     runs: Annotated[list[Path], typer.Argument(help="Folders of training runs.")],
-    out: Annotated[Path, typer.Option(help="The picture: .svg, .png or .pdf.")],
-    label: Annotated[list[str] | None, typer.Option(help="Name of a run, once for each; else its folder's.")] = None,
+    out: Annotated[Path, typer.Option(help="Picture: .svg, .png or .pdf.")],
+    label: Annotated[list[str] | None, typer.Option(help="Names of the runs; default: their folders.")] = None,
 ) -> None:
     """Draw the loss curves of training runs."""
-    try:
-        labels = label or [(run if run.is_dir() else run.absolute().parent).name for run in runs]
-        if len(labels) != len(runs):
-            raise UsageError(f"Give one --label for each of the {len(runs)} runs, or none.")
-        draw([read_run(run, name) for run, name in zip(runs, labels, strict=True)], out)
-    except GessoError as error:
-        console.print(f"[red]{error}[/]")
-        raise typer.Exit(3) from None
+    labels = label or [(run if run.is_dir() else run.absolute().parent).name for run in runs]
+    if len(labels) != len(runs):
+        raise UsageError(f"Give one --label for each of the {len(runs)} runs, or none.")
+    draw([read_run(run, name) for run, name in zip(runs, labels, strict=True)], out)
     console.print(f"{out}: {len(runs)} runs" if len(runs) > 1 else str(out))
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    typer.run(reports_errors(main))

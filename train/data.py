@@ -1,6 +1,6 @@
-"""Prepared token files to batches, made ahead of the training step by a thread or by worker processes.
+"""Makes batches from prepared token files, ahead of the training step, in a thread or in worker processes.
 
-Reads what `train.prepare` writes. Must not know the model, nor what a step does with its batch.
+Reads the files of `train.prepare`. Must not know the model, nor what a step does with its batch.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from train.objective import DiffusionBatch
 from train.slips import Slips
 
 COMMON_TOKENS = 2048  # the first merges: single letters, white space, keywords
-NEIGHBOUR_TRIES = 4
+NEIGHBOUR_CANDIDATES = 4
 
 
 def line_starts(tokenizer: Tokenizer) -> NDArray[np.bool_]:
-    """[vocabulary]: which tokens begin with a line end; byte-level BPE spells it Ċ."""
+    """bool [vocabulary]: tokens that begin with a line end, which byte-level BPE spells Ċ."""
     vocab = tokenizer.get_vocab()
     begins = np.zeros(max(vocab.values()) + 1, dtype=bool)
     for piece, token in vocab.items():
@@ -40,10 +40,10 @@ def line_starts(tokenizer: Tokenizer) -> NDArray[np.bool_]:
 
 
 class TokenFiles:
-    """Random access to the prepared files of one split. Pickled by name: who unpickles one opens the files anew."""
+    """Random access to the prepared files of one split. A pickled one holds the paths and opens the files again."""
 
     def __init__(self, folder: Path, tokenizer: Path, split: str) -> None:
-        self.opened_by = (folder, tokenizer, split)
+        self._arguments = (folder, tokenizer, split)
         for name in (f"tokens-{split}.bin", f"files-{split}.npy", f"spans-{split}.npy"):
             if not (folder / name).is_file():
                 raise InputError(f"{folder} has no {name}; make it with `python -m train.prepare`.")
@@ -64,11 +64,10 @@ class TokenFiles:
         self.slips = Slips(opened)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return TokenFiles, self.opened_by
+        return TokenFiles, self._arguments
 
     def random_file(self, rng: np.random.Generator, config: LayoutConfig) -> FileTokens:
-        """A file, with a probability that grows with its length; in `neighbour_share` of the draws with lines of a
-        neighbour."""
+        """A file, drawn in proportion to its length; in `neighbour_share` of the draws with lines of a neighbour."""
         at = rng.integers(len(self.tokens))
         index = int(np.searchsorted(self.starts, at, side="right")) - 1
         file = self.file(index)
@@ -79,14 +78,14 @@ class TokenFiles:
     def _neighbour(
         self, index: int, file: FileTokens, config: LayoutConfig, rng: np.random.Generator
     ) -> NDArray[np.int64]:
-        """Whole lines of another file of the project: of some random places, the one that shares most tokens that are
-        not common with the file. At most `header` tokens."""
+        """Whole lines of another file of the project, at most `header` tokens: of NEIGHBOUR_CANDIDATES random excerpts
+        the one that shares the most rare tokens with the file."""
         members = self.projects[self.project_of[index]]
         used = np.zeros(len(self.begins_line), dtype=bool)
         used[file.tokens] = True
         used[:COMMON_TOKENS] = False
         best, most = file.tokens[:0], 0
-        for other in members[rng.integers(len(members), size=NEIGHBOUR_TRIES)]:
+        for other in members[rng.integers(len(members), size=NEIGHBOUR_CANDIDATES)]:
             if other == index:
                 continue
             begin, end = int(self.starts[other]), int(self.ends[other])
@@ -111,7 +110,7 @@ class TokenFiles:
 
 
 def diffusion_batch(rows: list[Row], config: LayoutConfig) -> DiffusionBatch:
-    """Rows in groups of `canvases` that have their prompt in common."""
+    """A batch of rows, in groups of `canvases` that share a prompt."""
     count = len(rows)
     leading = rows[:: config.canvases]
     prompt = torch.zeros(len(leading), config.prompt_beside_canvas, dtype=torch.long)
@@ -156,10 +155,10 @@ def make_causal_batch(
 
 @dataclass(frozen=True)
 class BatchMaker:
-    """Batches by the number of the step alone: the same step gives the same batch, in whichever process.
+    """Makes the batch of a step. The same step gives the same batch in every process.
 
-    `files` is (training files, validation files), and `split` of the methods an index into it. `rows` windows a
-    batch. In data-parallel training each `rank` draws its own.
+    files: (training files, validation files); the methods' `split` is an index into it. rows: windows per batch. In
+    data-parallel training each `rank` draws its own batches.
     """
 
     files: tuple[TokenFiles, TokenFiles]
@@ -180,7 +179,7 @@ class BatchMaker:
 
 
 class _Steps(Dataset[Any]):
-    """make(step) as DataLoader wants it. An error is an item: DataLoader would wrap its message in a traceback."""
+    """make(step) as a Dataset. Returns an error as an item, since DataLoader would wrap its message in a traceback."""
 
     def __init__(self, make: Callable[[int], Any]) -> None:
         self.make = make
@@ -188,7 +187,7 @@ class _Steps(Dataset[Any]):
     def __getitem__(self, step: int) -> Any:
         try:
             return self.make(step)
-        except Exception as error:  # noqa: BLE001 - handed to the consumer
+        except Exception as error:  # noqa: BLE001 - raised in the consumer
             return error
 
 
@@ -198,7 +197,7 @@ def _leave_signals_to_the_trainer(worker: int) -> None:
 
 
 def pinned(batch: Any) -> Any:
-    """The batch in page-locked memory, from which copies to a GPU run beside its work."""
+    """The batch in page-locked memory, from which copies to a GPU run asynchronously."""
     if isinstance(batch, DiffusionBatch):
         return DiffusionBatch(**{name: tensor.pin_memory() for name, tensor in vars(batch).items()})
     return tuple(tensor.pin_memory() for tensor in batch)
@@ -207,10 +206,10 @@ def pinned(batch: Any) -> Any:
 def in_background(
     make: Callable[[int], Any], first: int, workers: int = 0, pin: bool = False, ahead: int = 4
 ) -> Iterator[Any]:
-    """make(first), make(first + 1), … in this order, computed ahead; an error of `make` is raised here.
+    """make(first), make(first + 1), … in order, computed ahead. Raises the errors of `make`.
 
-    `workers` processes call `make`, which must be picklable; with 0 a thread does. `pin` puts batches of tensors
-    into page-locked memory where there is a GPU. Closing or dropping the iterator ends the thread and the processes.
+    workers: processes that call `make`, which must be picklable; 0 for a thread. pin: put batches of tensors into
+    page-locked memory if there is a GPU. Closing or dropping the iterator ends the thread and the processes.
     """
     ready: queue.Queue[Any] = queue.Queue(maxsize=ahead)
     stopped = threading.Event()
@@ -239,7 +238,7 @@ def in_background(
             while not stopped.is_set():
                 item = next(items)
                 offer(pinned(item) if pin and not isinstance(item, Exception) else item)
-        except Exception as error:  # noqa: BLE001 - a worker died; handed to the consumer
+        except Exception as error:  # noqa: BLE001 - a worker died; raised in the consumer
             offer(error)
 
     thread = threading.Thread(target=work, daemon=True)

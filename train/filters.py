@@ -1,6 +1,6 @@
-"""Which files are worth learning from: by name, by content, and by likeness to what was kept before.
+"""Filters training files by name, by content and by similarity to files kept before.
 
-Knows text only. Knows no package, no registry and no model.
+Must not know packages, registries or models.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SMALLEST, LARGEST = 200, 200_000
 
 
 def language_of(path: str) -> str | None:
-    """The language of a path that may be learned from, by its extension; None for all others."""
+    """The language of a path by its extension; None if the file is not used for training."""
     pure = PurePosixPath(path)
     if has_generated_name(path, strict=True) or BENCHMARKS.search(path):
         return None
@@ -43,7 +43,7 @@ def language_of(path: str) -> str | None:
 
 
 def reason_to_drop(text: str) -> str | None:
-    """Why a text is no good to learn from (size, generated, minified, data, private key), or None."""
+    """Why a text is dropped (size, generated, minified, data, private key); None if it is kept."""
     if not SMALLEST <= len(text) <= LARGEST:
         return "size"
     if sign := generated_sign(None, text, strict=True):
@@ -57,7 +57,7 @@ def reason_to_drop(text: str) -> str | None:
 
 
 def scrub(text: str) -> str:
-    """The text with \\n line ends and without e-mail addresses and strings that look like secrets."""
+    """The text with \\n line ends; e-mail addresses and strings that look like secrets are replaced."""
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     if "@" in text:
         lines = text.split("\n")
@@ -77,7 +77,7 @@ _OFFSETS = np.random.default_rng(8).integers(0, 2**63, size=(PERMUTATIONS, 1), d
 
 
 def signature(text: str) -> np.ndarray:
-    """MinHash of a text, shape (64,) uint32, over runs of three stripped, non-empty lines."""
+    """MinHash of a text over runs of three stripped, non-empty lines: uint32 [64]."""
     lines = [line for raw in text.split("\n") if (line := raw.strip())]
     runs = {zlib.crc32("\n".join(lines[i : i + 3]).encode()) for i in range(max(1, len(lines) - 2))}
     hashes = np.fromiter(runs, dtype=np.uint64, count=len(runs))
@@ -85,14 +85,14 @@ def signature(text: str) -> np.ndarray:
 
 
 class Seen:
-    """Remembers the signatures of the texts that were kept."""
+    """The signatures of the texts kept so far."""
 
     def __init__(self) -> None:
         self._signatures: list[np.ndarray] = []
         self._buckets: dict[bytes, list[int]] = {}
 
     def is_new(self, sketch: np.ndarray) -> bool:
-        """False if a kept text has an estimated Jaccard likeness above 0.8 with this one; else keeps it."""
+        """False if a kept text has an estimated Jaccard similarity above 0.8 with this one; else keeps this one."""
         width = PERMUTATIONS // BANDS
         keys = [bytes([band]) + sketch[band * width : (band + 1) * width].tobytes() for band in range(BANDS)]
         candidates = {index for key in keys for index in self._buckets.get(key, ())}

@@ -1,8 +1,8 @@
-"""Cross-entropy over the vocabulary without ever holding all logits: loss and gradient chunk by chunk.
+"""Cross-entropy over the vocabulary, computed in chunks with its gradient, so that all logits are never in memory.
 
-The idea is that of Liger's fused linear cross-entropy and of Cut Cross-Entropy (arXiv 2411.09009): with logits of some
-hundred MB a batch, memory traffic costs more than the products. Here a chunk's logits are read twice, by two compiled
-kernels. The softcap bounds the logits, so no maximum has to be found first. Must not know what the targets mean.
+The idea is that of Liger's fused linear cross-entropy and of Cut Cross-Entropy (arXiv 2411.09009): moving hundreds
+of MB of logits costs more than the products. Two compiled kernels read the logits of a chunk. The softcap bounds the
+logits, so no maximum is needed. Must not know what the targets mean.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ LARGEST_CAP = 40.0  # exp(-2 * cap) must not vanish in fp32
 
 
 def _log_total(logits: Tensor, cap: float) -> Tensor:
-    """log of the sum of exp over capped logits [tokens, vocab], less `cap`: [tokens] in fp32."""
+    """log(sum(exp(capped logits))) - cap: [tokens] in fp32 for logits [tokens, vocab]."""
     return _below_cap(logits, cap).exp().sum(dim=-1).log()
 
 
 def _gradient(logits: Tensor, log_total: Tensor, factor: Tensor, cap: float) -> Tensor:
-    """Of factor * log_total by the uncapped `logits` [tokens, vocab], in their type."""
+    """Gradient of factor * log_total with respect to the uncapped logits [tokens, vocab], in their type."""
     probability = (_below_cap(logits, cap) - log_total[:, None]).exp()
     return (probability * _slope(logits, cap) * factor[:, None]).to(logits.dtype)
 
 
 def _below_cap(logits: Tensor, cap: float) -> Tensor:
-    """cap * tanh(logits / cap) - cap; by one exp, which is several times faster on a CPU than tanh."""
+    """cap * tanh(logits / cap) - cap, with one exp, which is several times faster than tanh on a CPU."""
     return -2.0 * cap / (1.0 + (logits.float() * (2.0 / cap)).exp())
 
 
@@ -40,13 +40,13 @@ def _slope(logits: Tensor, cap: float) -> Tensor:
 
 
 def _of_any_length(x: Tensor) -> Tensor:
-    """`x` [tokens, ...] with a hint to the compiler: one kernel is to serve chunks of all lengths."""
+    """`x` [tokens, ...], marked so that one compiled kernel serves all numbers of tokens."""
     torch._dynamo.maybe_mark_dynamic(x, 0)
     return x
 
 
 def _in_fp32(one: Tensor, other: Tensor) -> Tensor:
-    """one @ other [rows, columns], on a GPU without a rounding of the sums to their type."""
+    """one @ other [rows, columns]; on a GPU the sums stay in fp32."""
     return torch.mm(one, other, out_dtype=torch.float32) if one.is_cuda else one @ other
 
 
@@ -109,11 +109,11 @@ def head_loss(
 ) -> Tensor:
     """Weighted mean of -log softmax(cap * tanh(hidden table^T / cap))[target].
 
-    hidden [..., size], table [vocab, size], targets and weight [...]; the products run in `dtype`. Raises ValueError
+    hidden [..., size], table [vocab, size], targets and weight [...]. The products run in `dtype`. Raises ValueError
     for a cap above LARGEST_CAP.
     """
     if cap > LARGEST_CAP:
-        raise ValueError(f"The softcap {cap} is above {LARGEST_CAP}; the loss would lose small probabilities.")
+        raise ValueError(f"The softcap {cap} is above {LARGEST_CAP}, so small probabilities would vanish.")
     scale = weight.flatten().float() / weight.sum().clamp(min=1.0)
     graded = torch.is_grad_enabled()
     return _HeadLoss.apply(hidden.flatten(0, -2), table, targets.flatten(), scale, cap, dtype, compiled, graded)

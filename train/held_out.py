@@ -1,13 +1,11 @@
-"""Holes in projects that were kept out of training, and the files of the project that stand beside them.
+"""Cuts holes into projects that were kept out of training, and picks the neighbouring files of a hole.
 
-Reads a corpus that train.corpus wrote. Must not know a model or its tokens: every model is asked the same.
+Reads a corpus written by train.corpus. Must not know a model or its tokens, so that every model gets the same holes.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import json
 import random
 import re
 from bisect import bisect_left
@@ -22,22 +20,23 @@ from typing import TypeVar
 from engine.errors import InputError
 from infill.code.syntax import Span, SyntaxTree, parse
 from infill.request import Neighbour
+from train.corpus import read_corpus
 
 ONE_LINE = ("token span", "rest of line", "line")
 KINDS = (*ONE_LINE, "statement", "block")
 LANGUAGES = ("python", "javascript", "typescript", "go", "rust", "java", "c", "cpp")
 
-LEAST_LINE = 8  # characters of code in a line that a hole is cut into
-MOST_LINE, MOST_LINES = 100, 400  # characters of a truth: of one line, of a statement or block
+MIN_LINE, MAX_LINE = 8, 100  # characters of code in a line with a hole
+MAX_LINES = 400  # characters of a statement or block
 BLOCK_LINES = (2, 12)
 SPAN_WORDS = 6
 NEIGHBOURS = 3
-NEAR_BEFORE, NEAR_AFTER = 1200, 600  # characters around a hole whose names choose its neighbours
+NEAR_BEFORE, NEAR_AFTER = 1200, 600  # characters around a hole whose names rank its neighbours
 
 _BODIES = frozenset(("block", "statement_block", "compound_statement", "constructor_body"))
 _NO_HOLES = frozenset(("attribute_item", "inner_attribute_item", "package_clause", "package_declaration"))
 _WORD = re.compile(r"\w+|[^\w\s]")
-_INK = re.compile(r"\w")
+_WORD_CHARACTER = re.compile(r"\w")
 _NAME = re.compile(r"[^\W\d]\w{2,}")
 
 Item = TypeVar("Item")
@@ -45,7 +44,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, eq=False)
 class HeldOutFile:
-    """A file of a project that no model was trained on; its text has "\\n" line ends."""
+    """A file of a held-out project. Its text has "\\n" line ends."""
 
     project: str
     path: str
@@ -59,7 +58,7 @@ class HeldOutFile:
 
 @dataclass(frozen=True)
 class HeldOutHole:
-    """before + truth + after is the file. The truth of a line, statement or block has no line end at its end."""
+    """before + truth + after is the file. The truth does not end with a line end."""
 
     language: str
     kind: str
@@ -75,42 +74,35 @@ class HeldOutHole:
 
 
 def read_held_out(corpus: Path, languages: Sequence[str]) -> list[HeldOutFile]:
-    """The validation files in these languages. Raises InputError where there is no corpus, or nothing held out."""
-    shards = sorted(corpus.glob("files-*.jsonl.gz"))
-    if not shards:
-        raise InputError(f"There is no corpus in {corpus}; make one with `python -m train.corpus --out {corpus}`.")
+    """The validation files in these languages. Raises InputError without a corpus, or without such files."""
     files = []
-    for shard in shards:
-        try:
-            with gzip.open(shard, "rt", encoding="utf-8") as lines:
-                for record in map(json.loads, lines):
-                    if record["split"] == "valid" and record["language"] in languages:
-                        text = record["text"].replace("\r\n", "\n")
-                        files.append(HeldOutFile(record["project"], record["path"], record["language"], text))
-        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{shard} is no part of a corpus ({error}); make it again with train.corpus.") from error
+    for record in read_corpus(corpus, "valid"):
+        if record["language"] in languages:
+            text = record["text"].replace("\r\n", "\n")
+            files.append(HeldOutFile(record["project"], record["path"], record["language"], text))
     missing = [name for name in languages if all(file.language != name for file in files)]
     if missing:
-        raise InputError(f"The corpus in {corpus} has no held-out files in {', '.join(missing)}; ask for others.")
+        raise InputError(
+            f"The corpus in {corpus} has no held-out files in {', '.join(missing)}; choose other languages."
+        )
     return files
 
 
 def is_for_calibration(project: str) -> bool:
-    """About half of the held-out projects, by a hash of the name: confidence is learnt from these, judged on others."""
+    """Selects about half of the held-out projects, by a hash of the name. The others are for measuring."""
     return hashlib.sha256(project.encode()).digest()[0] % 2 == 0
 
 
 def for_judging(files: Sequence[HeldOutFile]) -> list[HeldOutFile]:
-    """Those of projects that confidence was not learnt from; of a language that has no others, all."""
+    """Files of projects not used for calibration; all files of a language that has no such project."""
     others = {file.language for file in files if not is_for_calibration(file.project)}
     return [file for file in files if file.language not in others or not is_for_calibration(file.project)]
 
 
 def cut_holes(files: Sequence[HeldOutFile], language: str, kind: str, count: int, seed: int) -> list[HeldOutHole]:
-    """At most `count` holes, in turns from every project and within it from every file, so that none outweighs
-    the others before they are used up.
+    """At most `count` holes. Projects take turns, and within a project its files, so that none dominates.
 
-    They follow from the seed, the language and the kind alone; a larger count only adds to them.
+    The holes depend on seed, language and kind only. A larger count adds holes and changes none.
     """
     rng = random.Random(f"{seed}/{language}/{kind}")
     projects: dict[str, list[HeldOutFile]] = defaultdict(list)
@@ -118,8 +110,8 @@ def cut_holes(files: Sequence[HeldOutFile], language: str, kind: str, count: int
         if file.language == language:
             projects[file.project].append(file)
     turns = []
-    for own in _shuffled([*projects.values()], rng):
-        turns.append(_in_turns([_holes_in(file, kind, rng) for file in _shuffled(own, rng)]))
+    for members in _shuffled([*projects.values()], rng):
+        turns.append(_in_turns([_holes_in(file, kind, rng) for file in _shuffled(members, rng)]))
     return list(islice(_in_turns(turns), count))
 
 
@@ -128,7 +120,7 @@ def _shuffled(items: Sequence[Item], rng: random.Random) -> list[Item]:
 
 
 def _in_turns(sources: Sequence[Iterator[HeldOutHole]]) -> Iterator[HeldOutHole]:
-    """One from each, again and again; a source that has no more drops out."""
+    """One hole from each source in turn, until all sources are used up."""
     waiting = deque(sources)
     while waiting:
         source = waiting.popleft()
@@ -139,29 +131,29 @@ def _in_turns(sources: Sequence[Iterator[HeldOutHole]]) -> Iterator[HeldOutHole]
 
 
 def _holes_in(file: HeldOutFile, kind: str, rng: random.Random) -> Iterator[HeldOutHole]:
-    """The holes of one kind in a file, in random order, one a line or node; the file is parsed for the first."""
-    for place in _shuffled(places(file.text, file.language, kind), rng):
-        start, end = _within(file.text, place, kind, rng)
+    """The holes of one kind in a file, one per line or node, in random order."""
+    for span in _shuffled(hole_spans(file.text, file.language, kind), rng):
+        start, end = _within(file.text, span, kind, rng)
         truth = file.text[start:end]
-        if _INK.search(truth):
+        if _WORD_CHARACTER.search(truth):
             yield HeldOutHole(file.language, kind, file.project, file.path, file.text[:start], truth, file.text[end:])
 
 
-def _within(text: str, place: Span, kind: str, rng: random.Random) -> Span:
-    """A part of the line, from a place where one may type on, or whole words and signs; else all of it."""
-    first = place.end - len(text[place.start : place.end].lstrip())
+def _within(text: str, span: Span, kind: str, rng: random.Random) -> Span:
+    """The hole within a span: a rest of the line, a run of words and signs, or all of it."""
+    first = span.end - len(text[span.start : span.end].lstrip())
     if kind == "rest of line":
-        return Span(rng.randint(first + 2, place.end - 3), place.end)
+        return Span(rng.randint(first + 2, span.end - 3), span.end)
     if kind == "token span":
-        words = [match.span() for match in _WORD.finditer(text, first, place.end)]
+        words = [match.span() for match in _WORD.finditer(text, first, span.end)]
         length = rng.randint(1, max(1, min(SPAN_WORDS, len(words) - 1)))
         start = rng.randint(0, len(words) - length)
         return Span(words[start][0], words[start + length - 1][1])
-    return place
+    return span
 
 
-def places(text: str, language: str, kind: str) -> list[Span]:
-    """Where holes may be cut: from a line's start to a line's end, free of comments, docstrings and long strings."""
+def hole_spans(text: str, language: str, kind: str) -> list[Span]:
+    """Spans for holes: whole lines without comments, docstrings and multi-line strings."""
     tree = parse(text, language)
     if tree is None:
         return []
@@ -179,20 +171,19 @@ def places(text: str, language: str, kind: str) -> list[Span]:
 def _lines(text: str) -> Iterator[Span]:
     start = 0
     for line in text.split("\n"):
-        if LEAST_LINE <= len(line.strip()) <= MOST_LINE:
+        if MIN_LINE <= len(line.strip()) <= MAX_LINE:
             yield Span(start, start + len(line.rstrip()))
         start += len(line) + 1
 
 
 def _read(tree: SyntaxTree) -> tuple[list[Span], list[Span], list[Span]]:
-    """What is no code (in text order, apart from each other), statements without others in them, and bodies.
+    """(spans that are not code, innermost statements, bodies), each in text order.
 
-    Like the spans that train.prepare makes holes of, statements and bodies stand on lines of their own; of a body
-    in braces the inside counts.
+    As in train.prepare, statements and bodies have lines of their own, and a body in braces is the part inside them.
     """
     language, text = tree.language, tree.text
     hidden: list[Span] = []
-    outer: list[tuple[str, Span]] = []  # each before what stands in it
+    nodes: list[tuple[str, Span]] = []  # each before the ones inside it
     pending = [tree.root]
     while pending:
         node = pending.pop()
@@ -203,18 +194,18 @@ def _read(tree: SyntaxTree) -> tuple[list[Span], list[Span], list[Span]]:
             hidden.append(tree.span(node))
             continue
         if language.is_statement(node.type) or node.type in language.blocks:
-            outer.append((node.type, tree.span(node)))
+            nodes.append((node.type, tree.span(node)))
         pending.extend(reversed(node.children))
     statements, bodies = [], []
-    for index, (name, span) in enumerate(outer):
-        holds_more = index + 1 < len(outer) and outer[index + 1][1].start < span.end
+    for index, (name, span) in enumerate(nodes):
+        has_inner = index + 1 < len(nodes) and nodes[index + 1][1].start < span.end
         if name in _BODIES:
             lines = _whole_lines(text, _inside(text, span))
-            if lines and BLOCK_LINES[0] <= _inked_lines(text, lines) <= BLOCK_LINES[1]:
+            if lines and BLOCK_LINES[0] <= _code_lines(text, lines) <= BLOCK_LINES[1]:
                 bodies.append(lines)
-        elif not holds_more and name not in _NO_HOLES and name not in language.blocks:
+        elif not has_inner and name not in _NO_HOLES and name not in language.blocks:
             lines = _whole_lines(text, span)
-            if lines and _inked_lines(text, lines) <= BLOCK_LINES[1]:
+            if lines and _code_lines(text, lines) <= BLOCK_LINES[1]:
                 statements.append(lines)
     return hidden, statements, bodies
 
@@ -226,21 +217,21 @@ def _inside(text: str, span: Span) -> Span:
 
 
 def _whole_lines(text: str, span: Span) -> Span | None:
-    """The span from its first line's start to its last line's end, None where it shares them or is too long."""
-    inked = text[span.start : span.end]
-    first, last = span.end - len(inked.lstrip()), span.start + len(inked.rstrip())
+    """The span extended to whole lines; None if other code shares its lines, or if it is too long."""
+    inside = text[span.start : span.end]
+    first, last = span.end - len(inside.lstrip()), span.start + len(inside.rstrip())
     start = text.rfind("\n", 0, first) + 1
-    if last - first > MOST_LINES or last <= first or text[start:first].strip():
+    if last - first > MAX_LINES or last <= first or text[start:first].strip():
         return None
     return Span(start, last) if last == len(text) or text[last] == "\n" else None
 
 
-def _inked_lines(text: str, span: Span) -> int:
+def _code_lines(text: str, span: Span) -> int:
     return sum(bool(line.strip()) for line in text[span.start : span.end].split("\n"))
 
 
 class Neighbourhood:
-    """The other files of each project, for the requests that show them."""
+    """The files of each project, from which a request takes its neighbours."""
 
     def __init__(self, files: Sequence[HeldOutFile]) -> None:
         self.files: dict[tuple[str, str], list[HeldOutFile]] = defaultdict(list)
@@ -248,7 +239,7 @@ class Neighbourhood:
             self.files[file.project, file.language].append(file)
 
     def of(self, hole: HeldOutHole) -> tuple[Neighbour, ...]:
-        """At most NEIGHBOURS: those of its folder first, then those with the most names in common with the text
+        """At most NEIGHBOURS files: those of the same folder first, then those that share the most names with the text
         near the hole."""
         near = {*_NAME.findall(hole.before[-NEAR_BEFORE:]), *_NAME.findall(hole.after[:NEAR_AFTER])}
         folder = PurePosixPath(hole.path).parent

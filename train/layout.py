@@ -1,8 +1,8 @@
-"""How a training window is laid out: prompt, canvas, holes, null slots. Numbers only: tokens in, arrays out.
+"""Lays out training windows: prompt, canvas, holes, null slots. Tokens in, arrays out.
 
-The layout is the pocket model's native one (infill/prompts/prompt.py builds the same from text): prompt = <bos>
-<language> <|suffix|> far suffix <|prefix|> far prefix, canvas = near prefix, hole, near suffix, all without a
-gap. A hole is followed by <|null|> slots, which the model learns to leave empty. Must not know of files.
+The layout is the pocket model's own (infill/prompts/prompt.py builds the same from text): prompt = <bos> <language>
+<|suffix|> far suffix <|prefix|> far prefix; canvas = near prefix, hole, near suffix; without gaps. A hole is followed
+by <|null|> slots, which the model learns to leave empty. Must not know files.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from train.slips import Slips
 
 Tokens = NDArray[np.int64]
 
-PAD, BOS, NULL, MASK, SUFFIX, PREFIX = 0, 2, 3, 4, 6, 7
+BOS, NULL, MASK, SUFFIX, PREFIX = 2, 3, 4, 6, 7
+LAST_SPECIAL = 31  # special tokens are never targets
 STATEMENT, BLOCK = 2, 3
 HOLE_KINDS = ("span", "rest_of_line", "line", "statement", "block")
 
@@ -25,12 +26,12 @@ HOLE_KINDS = ("span", "rest_of_line", "line", "statement", "block")
 class LayoutConfig:
     """Sizes in tokens.
 
-    A causal window has prompt + canvas of them; a window with holes has a prompt of `canvas_prompt` (0: the same) and
-    `canvases` canvases that share it. `supervised`: most positions of one canvas that carry a loss. `header`: what
-    stands before a cut prefix, the file's first lines or, in `neighbour_share` of the windows, lines of another file of
-    the project. `kind_shares` follow HOLE_KINDS. `exact_share`: holes without a null slot; `slack`: how soon the
-    smallest preset that holds a hole is taken, 1 for always (else the next ones, by a geometric law). `slip_share`: of
-    the canvases, those that are hole throughout and show slips (train/slips.py) instead of noise.
+    A causal window has prompt + canvas tokens. A diffusion window has a prompt of `canvas_prompt` tokens (0: `prompt`)
+    and `canvases` canvases that share it. supervised: positions of one canvas with a loss, at most. header: size of the
+    text before a cut prefix: the file's first lines or, in `neighbour_share` of the windows, lines of another file of
+    the project. kind_shares: in the order of HOLE_KINDS. exact_share: holes without null slots. slack: probability of
+    the smallest preset that holds a hole; the next presets follow a geometric distribution. slip_share: canvases that
+    are one hole and show slips (train/slips.py) instead of noise.
     """
 
     prompt: int = 320
@@ -53,7 +54,7 @@ class LayoutConfig:
         return self.canvas_prompt or self.prompt
 
     def window(self, kind: str) -> int:
-        """Positions that a window of a kind, causal or diffusion, is computed for."""
+        """Positions of one window. kind: "causal" or "diffusion"."""
         if kind == "causal":
             return self.prompt + self.canvas
         return self.prompt_beside_canvas + self.canvases * self.canvas
@@ -61,8 +62,8 @@ class LayoutConfig:
 
 @dataclass(frozen=True)
 class FileTokens:
-    """One file: its tokens, where lines begin (indices of newline tokens), its syntax spans, its language's token, and
-    lines of another file of its project (none where there is no other)."""
+    """One file. newlines: indices of the newline tokens. spans: [count, 3] of start, end, kind. language: its token.
+    neighbour: lines of another file of the project, empty without one."""
 
     tokens: Tokens
     newlines: Tokens
@@ -73,8 +74,8 @@ class FileTokens:
 
 @dataclass(frozen=True)
 class Row:
-    """One window. Positions with `hole` are the model's to write; `weight` is 0 where there is no loss; `shown` is the
-    canvas with slips, or as it is."""
+    """One window. hole: positions that the model writes. weight: of the loss, by position. shown: canvas with slips,
+    or unchanged."""
 
     prompt: Tokens
     canvas: Tokens
@@ -88,23 +89,23 @@ def prompt_tokens(far_prefix: Tokens, far_suffix: Tokens, language: int) -> Toke
     return np.concatenate((head, far_suffix, np.array([PREFIX], dtype=np.int64), far_prefix))
 
 
-def cut_prefix(file: FileTokens, end: int, room: int, config: LayoutConfig, rng: np.random.Generator) -> Tokens:
-    """The last `room` tokens before `end`; often behind a header (see LayoutConfig) that leaves at least half of it."""
+def cut_prefix(file: FileTokens, end: int, size: int, config: LayoutConfig, rng: np.random.Generator) -> Tokens:
+    """The last `size` tokens before `end`, often after a header (see LayoutConfig) of at most half of them."""
     header = np.empty(0, dtype=np.int64)
     if len(file.neighbour):
         header = file.neighbour
-    elif end > room and rng.random() < 0.5:
+    elif end > size and rng.random() < 0.5:
         lines = file.newlines[(file.newlines > 0) & (file.newlines <= config.header)]
         header = file.tokens[: int(lines[-1]) if len(lines) else 0]
-    if 2 * len(header) > room:
+    if 2 * len(header) > size:
         header = header[:0]
-    return np.concatenate((header, file.tokens[max(0, end - (room - len(header))) : end]))
+    return np.concatenate((header, file.tokens[max(0, end - (size - len(header))) : end]))
 
 
 def choose_hole(
     file: FileTokens, start: int, end: int, longest: int, kind: str, rng: np.random.Generator
 ) -> tuple[int, int] | None:
-    """A hole [first, last) of one of HOLE_KINDS within [start, end), or None where there is none."""
+    """A random hole [first, last) of one of HOLE_KINDS within [start, end); None if there is none."""
     if end - start < 4:
         return None
     if kind == "span":
@@ -112,12 +113,12 @@ def choose_hole(
         first = int(rng.integers(start, end - length))
         return first, first + length
     if kind in ("statement", "block"):
-        wanted = STATEMENT if kind == "statement" else BLOCK
+        span_kind = STATEMENT if kind == "statement" else BLOCK
         spans = file.spans
         fits = spans[
             (spans[:, 0] >= start)
             & (spans[:, 1] <= end)
-            & (spans[:, 2] == wanted)
+            & (spans[:, 2] == span_kind)
             & (spans[:, 1] - spans[:, 0] <= longest)
         ]
         if not len(fits):
@@ -139,7 +140,7 @@ def choose_hole(
 
 
 def slots_for(length: int, config: LayoutConfig, rng: np.random.Generator) -> int:
-    """Slots laid out for a hole of `length` tokens: sometimes exact, mostly with the slack that inference uses."""
+    """Slots for a hole of `length` tokens: sometimes exact, mostly with the slack used in inference."""
     if rng.random() < config.exact_share:
         return length
     presets = [size for size in (8, 16, 24, 32, 48, 64) if size >= length]
@@ -149,19 +150,19 @@ def slots_for(length: int, config: LayoutConfig, rng: np.random.Generator) -> in
 def diffusion_rows(
     file: FileTokens, config: LayoutConfig, rng: np.random.Generator, slips: Slips | None = None
 ) -> list[Row]:
-    """A random place of the file: `canvases` rows with one prompt in common, each with holes of its own.
+    """`canvases` rows at a random position of the file, with one shared prompt and holes of their own.
 
-    Null slots push text off a canvas's end; the far suffix begins where the canvas that shows most text ends, so that
-    none sees a hole's text in the prompt.
+    Null slots push text off the end of a canvas. The far suffix starts after the canvas that shows the most text, so
+    that no canvas sees the text of its holes in the prompt.
     """
     total, width = len(file.tokens), config.canvas
     start = int(rng.integers(0, max(1, total - width // 2)))
     end = min(total, start + width)
     canvases, consumed = [], start
     for _ in range(config.canvases):
-        sort = rng.random()
-        slipping = slips is not None and sort >= 1.0 - config.slip_share
-        whole = slipping or sort < config.whole_canvas_share
+        draw = rng.random()
+        slipping = slips is not None and draw >= 1.0 - config.slip_share
+        whole = slipping or draw < config.whole_canvas_share
         holes = [] if whole else _choose_holes(file, start, end, config, rng)
         canvas, hole, weight = _lay_out(file.tokens[start:end], [(a - start, b - start, s) for a, b, s in holes], width)
         shown = slips.slipped(canvas, rng) if slips is not None and slipping else canvas
@@ -173,20 +174,20 @@ def diffusion_rows(
         consumed = max(consumed, start + len(canvas) - int((canvas == NULL).sum()))
         canvases.append((canvas, hole, weight, shown))
     far_suffix = file.tokens[consumed : consumed + int(rng.integers(0, config.far_suffix + 1))]
-    room = config.prompt_beside_canvas - 4 - len(far_suffix)
+    size = config.prompt_beside_canvas - 4 - len(far_suffix)
     if rng.random() < 0.2:
-        room = int(rng.integers(0, room + 1))
-    prompt = prompt_tokens(cut_prefix(file, start, room, config, rng), far_suffix, file.language)
+        size = int(rng.integers(0, size + 1))
+    prompt = prompt_tokens(cut_prefix(file, start, size, config, rng), far_suffix, file.language)
     return [Row(prompt, *canvas) for canvas in canvases]
 
 
 def _choose_holes(
     file: FileTokens, start: int, end: int, config: LayoutConfig, rng: np.random.Generator
 ) -> list[tuple[int, int, int]]:
-    """(first, last, slots) in file order, apart from each other, within the supervised budget."""
-    budget, wanted = config.supervised, int(rng.integers(1, config.max_holes + 1))
+    """(first, last, slots) in file order, not adjacent, within the supervised budget."""
+    budget, count = config.supervised, int(rng.integers(1, config.max_holes + 1))
     holes: list[tuple[int, int, int]] = []
-    for _ in range(4 * wanted):
+    for _ in range(4 * count):
         kind = HOLE_KINDS[rng.choice(len(HOLE_KINDS), p=config.kind_shares)]
         found = choose_hole(file, start, end, budget, kind, rng)
         if found is None or any(found[0] <= last and first <= found[1] for first, last, _ in holes):
@@ -194,7 +195,7 @@ def _choose_holes(
         slots = min(slots_for(found[1] - found[0], config, rng), budget)
         holes.append((*found, slots))
         budget -= slots
-        if len(holes) == wanted or budget < 8:
+        if len(holes) == count or budget < 8:
             break
     if not holes:
         first = start + (end - start) // 3
@@ -205,7 +206,7 @@ def _choose_holes(
 def _lay_out(
     text: Tokens, holes: list[tuple[int, int, int]], width: int
 ) -> tuple[Tokens, NDArray[np.bool_], NDArray[np.float32]]:
-    """The canvas with null slots put in, cut at `width`; later nulls of a hole weigh less."""
+    """(canvas with null slots, hole, weight), cut at `width`. All nulls of a hole but the first weigh less."""
     pieces: list[Tokens] = []
     marks: list[tuple[int, float]] = []
     at = 0
@@ -221,10 +222,9 @@ def _lay_out(
 
 
 def causal_row(file: FileTokens, config: LayoutConfig, rng: np.random.Generator) -> tuple[Tokens, NDArray[np.float32]]:
-    """A window of at most prompt + canvas tokens for causal training, half of the time in fill-in-the-middle order
-    (suffix, prefix, middle).
+    """(tokens, weight of each token as a target) of at most prompt + canvas tokens for causal training.
 
-    Returns tokens and a weight per token as a target (0 for the markers at the front).
+    Half of the windows are in fill-in-the-middle order (suffix, prefix, middle). Special tokens weigh 0.
     """
     size = config.prompt + config.canvas - 4 - len(file.neighbour)
     start = int(rng.integers(0, max(1, len(file.tokens) - size + 1)))
@@ -234,4 +234,4 @@ def causal_row(file: FileTokens, config: LayoutConfig, rng: np.random.Generator)
         tail = int(rng.integers(1, min(len(window) // 2, 160)))
     cut = len(window) - tail
     tokens = prompt_tokens(np.concatenate((file.neighbour, window[:cut])), window[cut:], file.language)
-    return tokens, (tokens > 31).astype(np.float32)
+    return tokens, (tokens > LAST_SPECIAL).astype(np.float32)

@@ -1,6 +1,6 @@
-"""Logistic regression, by which evidence is weighed: the same for candidates and for findings.
+"""Logistic regression, used for the confidence of candidates and of findings.
 
-Must not know what the evidence is of.
+Must not know what the evidence means.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from torch.nn import functional as F
 
 
 def fit_logistic(x: Tensor, y: Tensor, penalty: float, weight: Tensor | None = None) -> tuple[list[float], float]:
-    """The weights of the evidence as it comes, and the intercept; by LBFGS over standardized evidence.
+    """(weights, intercept) for evidence in its original units; fitted by LBFGS on standardized evidence.
 
-    x: [rows, evidence] and y: [rows] of 0 and 1, in float64; weight: [rows], how much each counts, 1 if None. penalty:
-    of the squares of the standardized weights, against a summed loss. Evidence that never varies weighs nothing.
+    x: [rows, evidence] and y: [rows] of 0 and 1, in float64. weight: [rows], weight of each row, 1 if None. penalty:
+    factor of the squared standardized weights, added to a summed loss. Constant evidence gets weight 0.
     """
     spread, mean = x.std(0), x.mean(0)
     scale = spread.clamp(min=1e-6)

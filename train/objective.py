@@ -1,8 +1,8 @@
-"""The losses: causal cross-entropy on the prompt, cross-entropy on the holes of a noised canvas.
+"""The losses: causal cross-entropy on the prompt, and cross-entropy on the holes of a noised canvas.
 
-As DiffusionGemma is trained by the public recipes (t ~ U(0, 1), self-conditioning half of the time, encoder
-loss), with two additions: only holes are noised while the known text stays clean, and the noise may be a mask
-token (GIDD, arXiv 2503.04482). Must not know of data files nor of the optimizer.
+They follow the public recipes for DiffusionGemma (t ~ U(0, 1), self-conditioning in half of the steps, encoder loss)
+with two additions: only holes are noised, and the noise may be a mask token (GIDD, arXiv 2503.04482). Must not know
+data files or the optimizer.
 """
 
 from __future__ import annotations
@@ -13,16 +13,21 @@ import torch
 from torch import Tensor
 
 from engine.config import NoiseConfig
-from engine.models.diffusion_gemma import DiffusionGemma, Masks
+from engine.memory import Masks
+from engine.models.diffusion_gemma import DiffusionGemma
 from engine.ops.attention import CAUSAL, causal_mask
 from train.head_loss import head_loss
+from train.layout import LAST_SPECIAL
 
 
 @dataclass
 class DiffusionBatch:
-    """prompt [windows, prompt] padded right, prompt_length [windows]; of `rows` canvases, as many in a row for each
-    prompt: canvas [rows, canvas] clean and padded right, shown [rows, canvas] the same with slips, canvas_length
-    [rows], hole [rows, canvas] bool, targets [rows, supervised] canvas columns, weight [rows, supervised]."""
+    """Windows with `canvases` canvases each; the rows of one window are adjacent.
+
+    prompt [windows, prompt], padded right; prompt_length [windows]. canvas [rows, canvas], clean and padded right;
+    shown [rows, canvas], the same with slips; canvas_length [rows]; hole [rows, canvas] bool; targets, weight [rows,
+    supervised], with targets as canvas columns.
+    """
 
     prompt: Tensor
     prompt_length: Tensor
@@ -35,7 +40,7 @@ class DiffusionBatch:
 
     @property
     def canvases(self) -> int:
-        """Canvases that share a prompt."""
+        """Canvases per prompt."""
         return len(self.canvas) // len(self.prompt)
 
     @property
@@ -47,7 +52,7 @@ class DiffusionBatch:
 
 
 class EncoderMemory:
-    """Keeps what the encoder pass computed, with its gradient."""
+    """Keys and values of the encoder pass, with gradients."""
 
     def __init__(self) -> None:
         self.layers: list[tuple[Tensor, Tensor]] = []
@@ -58,7 +63,7 @@ class EncoderMemory:
 
 
 class DecoderMemory:
-    """A canvas sees the encoder's keys of its prompt and its own; `canvases` share a prompt."""
+    """Gives a canvas the encoder's keys of its prompt and its own; `canvases` share a prompt."""
 
     def __init__(self, encoder: EncoderMemory, canvases: int) -> None:
         self.encoder, self.canvases = encoder, canvases
@@ -72,7 +77,7 @@ class DecoderMemory:
 
 
 def encoder_masks(model: DiffusionGemma, length: int, device: torch.device) -> Masks:
-    """Causal in all layers; sliding ones need a mask that is written out where their window is shorter."""
+    """Causal masks; sliding layers need an explicit mask if their window is shorter than `length`."""
     window = model.config.sliding_window
     return {
         "full_attention": CAUSAL,
@@ -81,15 +86,15 @@ def encoder_masks(model: DiffusionGemma, length: int, device: torch.device) -> M
 
 
 def decoder_masks(model: DiffusionGemma, batch: DiffusionBatch) -> Masks:
-    """Each [rows, 1, 1, prompt + canvas]: the prompt without padding (sliding: its end) and the canvas."""
+    """Masks [rows, 1, 1, prompt + canvas]: the prompt without padding (sliding layers: its end) and the canvas."""
     device = batch.prompt.device
     prompt = torch.arange(batch.prompt.shape[1], device=device)[None]
     canvas = torch.arange(batch.canvas.shape[1], device=device)[None] < batch.canvas_length[:, None]
     prompt_length = batch.prompt_length_by_row[:, None]
-    real = prompt < prompt_length
-    near = real & (prompt > prompt_length - model.config.sliding_window)
+    unpadded = prompt < prompt_length
+    near = unpadded & (prompt > prompt_length - model.config.sliding_window)
     return {
-        "full_attention": torch.cat((real, canvas), dim=1)[:, None, None],
+        "full_attention": torch.cat((unpadded, canvas), dim=1)[:, None, None],
         "sliding_attention": torch.cat((near, canvas), dim=1)[:, None, None],
     }
 
@@ -97,13 +102,13 @@ def decoder_masks(model: DiffusionGemma, batch: DiffusionBatch) -> Masks:
 def token_loss(
     model: DiffusionGemma, hidden: Tensor, targets: Tensor, weight: Tensor, compiled: bool = False
 ) -> Tensor:
-    """Weighted mean cross-entropy of `targets` [...] under the head, for normed hidden states [..., hidden]."""
+    """Weighted mean cross-entropy of `targets` [...] for normed hidden states [..., hidden]."""
     table, cap = model.embed_tokens.weight, model.config.logit_softcap
     return head_loss(hidden, table, targets, weight, cap, hidden.dtype, compiled)
 
 
 def causal_loss(model: DiffusionGemma, tokens: Tensor, weight: Tensor, compiled: bool = False) -> Tensor:
-    """Next-token loss of the encoder over `tokens` [batch, length]; `weight` [batch, length] by target."""
+    """Next-token loss of the encoder. tokens, weight (by target): [batch, length]."""
     hidden, _ = encode(model, tokens)
     return token_loss(model, hidden[:, :-1], tokens[:, 1:], weight[:, 1:], compiled)
 
@@ -122,9 +127,11 @@ def add_noise(
     generator: torch.Generator | None,
     fixed_level: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The canvas with its holes noised, and which positions were. One t a row: 1 in three tenths of the rows (the first
-    step of every infill), uniform in the others, or `fixed_level`; rows that are hole throughout get a light uniform
-    noise, and those with slips nothing but these."""
+    """(canvas with noise in its holes, noised positions), both [rows, canvas].
+
+    The noise level of a row is 1 in three tenths of the rows (the first step of every infill) and uniform otherwise, or
+    `fixed_level`. Rows that are one hole get light uniform noise; rows with slips get no other noise.
+    """
     device, shape = batch.canvas.device, batch.canvas.shape
 
     def uniform(*size: int) -> Tensor:
@@ -156,8 +163,8 @@ def diffusion_loss(
 ) -> tuple[Tensor, Tensor]:
     """(loss on the holes, causal loss of the encoder on the prompt)."""
     hidden, memory = encode(model, batch.prompt)
-    real = torch.arange(batch.prompt.shape[1], device=batch.prompt.device)[None] < batch.prompt_length[:, None]
-    weight = (real & (batch.prompt > 31)).float()
+    unpadded = torch.arange(batch.prompt.shape[1], device=batch.prompt.device)[None] < batch.prompt_length[:, None]
+    weight = (unpadded & (batch.prompt > LAST_SPECIAL)).float()
     causal = token_loss(model, hidden[:, :-1], batch.prompt[:, 1:], weight[:, 1:], compiled)
 
     masks = decoder_masks(model, batch)

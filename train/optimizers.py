@@ -1,4 +1,4 @@
-"""The update: fp32 masters, Muon for the matrices of the layers, AdamW for the rest, gradients averaged over processes.
+"""The optimizers: Muon for the matrices of the layers, AdamW for the rest, fp32 masters, averaging over processes.
 
 Must not know losses, data or schedules.
 """
@@ -17,15 +17,15 @@ from engine.models.diffusion_gemma import DiffusionGemma
 from train.recipe import RunConfig
 
 MOMENTUM = 0.95
-# The quintic of Newton-Schulz and its number of turns: Keller Jordan's Muon, https://kellerjordan.github.io/posts/muon/
+# Coefficients and iterations of Newton-Schulz: Keller Jordan's Muon, https://kellerjordan.github.io/posts/muon/
 QUINTIC = (3.4445, -4.7750, 2.0315)
-TURNS = 5
+ITERATIONS = 5
 SMALLEST_NORM = 1e-7
-MATCHED_RMS = 0.2  # of an update, about that of AdamW's: arXiv 2502.16982, section 2.2
+MATCHED_RMS = 0.2  # of an update, about that of AdamW (arXiv 2502.16982, section 2.2)
 
 
-def initialise(model: DiffusionGemma, generator: torch.Generator) -> None:
-    """Normal weights of variance 1 / fan-in; branches enter the residual stream at a third of their scale."""
+def initialize(model: DiffusionGemma, generator: torch.Generator) -> None:
+    """Normal weights with variance 1 / fan-in. The last norm of each branch starts at 0.3."""
     for name, parameter in model.named_parameters():
         if parameter.dim() > 1:
             nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5, generator=generator)
@@ -33,14 +33,14 @@ def initialise(model: DiffusionGemma, generator: torch.Generator) -> None:
             nn.init.constant_(parameter, 0.3)
 
 
-def orthogonalised(matrices: Tensor) -> Tensor:
-    """`matrices` [count, rows, columns] with their singular values brought near 1 (0.5 to 1.5), in bf16."""
+def orthogonalized(matrices: Tensor) -> Tensor:
+    """`matrices` [count, rows, columns] with singular values near 1 (0.5 to 1.5), in bf16."""
     wide = matrices.bfloat16()
     if tall := wide.shape[1] > wide.shape[2]:
         wide = wide.mT
     wide = wide / wide.norm(dim=(1, 2), keepdim=True).clamp(min=SMALLEST_NORM)
     a, b, c = QUINTIC
-    for _ in range(TURNS):
+    for _ in range(ITERATIONS):
         gram = wide @ wide.mT
         polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         wide = torch.baddbmm(wide, polynomial, wide, beta=a)
@@ -48,10 +48,10 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum, orthogonalised; the update's root mean square matches AdamW's, the decay is decoupled.
+    """Orthogonalized Nesterov momentum with decoupled weight decay; the RMS of an update matches AdamW.
 
-    Does what torch.optim.Muon does with adjust_lr_fn="match_rms_adamw", and reads its state. Matrices of one shape are
-    worked on together: some dozens of kernels for a shape, not for a matrix.
+    Computes the same as torch.optim.Muon with adjust_lr_fn="match_rms_adamw", and reads its state. Matrices of the same
+    shape are updated together, which launches the kernels once per shape and not once per matrix.
     """
 
     def __init__(self, matrices: Iterable[Tensor], lr: float, weight_decay: float) -> None:
@@ -75,7 +75,7 @@ class Muon(torch.optim.Optimizer):
         momenta = [self.state[matrix]["momentum_buffer"] for matrix in matrices]
         torch._foreach_lerp_(momenta, grads, 1 - MOMENTUM)
         ahead = torch._foreach_lerp(grads, momenta, MOMENTUM)
-        updates = orthogonalised(torch.stack(ahead)).float()
+        updates = orthogonalized(torch.stack(ahead)).float()
         scale = MATCHED_RMS * max(matrices[0].shape) ** 0.5
         torch._foreach_mul_(matrices, 1 - lr * weight_decay)
         torch._foreach_add_(matrices, updates.unbind(), alpha=-lr * scale)
@@ -84,7 +84,7 @@ class Muon(torch.optim.Optimizer):
 class Optimizers:
     """Muon for the matrices of the layers, AdamW for embedding, experts, norms and scalars.
 
-    They hold fp32 masters; `step` takes the gradients of the working copy and writes the new weights back.
+    Both update fp32 masters. `step` reads the gradients of the working weights and writes the new weights back.
     """
 
     def __init__(self, model: DiffusionGemma, run: RunConfig) -> None:
@@ -103,10 +103,10 @@ class Optimizers:
         ]
 
     def step(self, rate: float, numbers: list[float]) -> tuple[Tensor, list[float]]:
-        """One update at `rate` of the full learning rates.
+        """One update with the learning rates times `rate`.
 
-        Returns the gradient's norm before clipping at 1, and the mean of `numbers` over all processes: they travel with
-        the gradients, so that all processes see the same.
+        Returns the norm of the gradient before clipping at 1, and the mean of `numbers` over all processes. The numbers
+        are sent with the gradients, so that all processes get the same.
         """
         found = {name: p.grad for name, p in self.working.items() if p.grad is not None}
         if dist.is_initialized():
@@ -128,7 +128,7 @@ class Optimizers:
         return {"masters": self.masters, "optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Weights and moments; settings, such as the weight decay, stay as they are here."""
+        """Loads weights and moments. Settings such as the weight decay are not loaded."""
         self.load_weights(state["masters"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             pairs = zip(optimizer.param_groups, saved["param_groups"], strict=True)
@@ -143,7 +143,7 @@ class Optimizers:
 
 
 def _average(grads: dict[str, Tensor], numbers: list[float]) -> list[float]:
-    """All gradients in one message, replaced by their mean; `numbers` at its end."""
+    """Replaces all gradients by their mean over processes, in one message with `numbers`; returns their mean."""
     device = next(iter(grads.values())).device
     flat = torch.cat([*(grad.float().flatten() for grad in grads.values()), torch.tensor(numbers, device=device)])
     dist.all_reduce(flat)

@@ -1,6 +1,6 @@
-"""Packages as registries hand them out: fetched through the registries' own clients, their licenses read.
+"""Fetches packages with the registries' own clients, and reads their licenses.
 
-Knows archives and package metadata. Knows nothing of what is learned from the files inside.
+Knows archives and package metadata. Must not know which files are used for training.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ALLOWED = {
     "BSD-3-CLAUSE", "BSD-3-CLAUSE-CLEAR", "BSD-4-CLAUSE",
 }  # fmt: skip
 _VERSION_2 = r",?[ -]*(v|version )?2(\.0)?"
-LICENSE_NAMES = [  # how people write a license in a free-text field or a classifier
+LICENSE_NAMES = [  # spellings in free-text fields and classifiers
     (r"(the )?(mit|expat)( license)?( \(mit\))?", "MIT"),
     (rf"(the )?(apache|asl)([ -]software)?([ -]license)?({_VERSION_2})?( license)?( \(.*2\.0\))?",
      "Apache-2.0"),
@@ -68,11 +68,11 @@ class Source:
 
 
 class Skipped(Exception):
-    """A package that is left out; the message says why and goes to the manifest."""
+    """A package is left out. The message is the reason and goes into the manifest."""
 
 
 def _client(command: list[str], cwd: Path, timeout: float = 180, **environment: str) -> str:
-    """Runs a registry's client and returns its output; a failure becomes a reason to skip the package."""
+    """The output of a registry's client. A failure raises Skipped."""
     try:
         done = subprocess.run(
             command,
@@ -87,7 +87,7 @@ def _client(command: list[str], cwd: Path, timeout: float = 180, **environment: 
     except subprocess.TimeoutExpired as error:
         raise Skipped("download took too long") from error
     if done.returncode < 0:
-        raise KeyboardInterrupt  # stopped from outside: not the package's fault
+        raise KeyboardInterrupt  # killed by a signal, so the package is not at fault
     if done.returncode:
         raise Skipped("no such package, version or file for this platform")
     return done.stdout
@@ -100,8 +100,8 @@ def _newest(folder: Path, pattern: str = "*") -> Path:
     return files[-1]
 
 
-# The client asks a source distribution's build backend for its metadata, and a backend may build half the
-# package for that. The metadata is in PKG-INFO anyway, and these stand-ins for the backends hand it over.
+# pip asks the build backend of a source distribution for its metadata, and a backend may build half the package to
+# answer. These replacements read the metadata from PKG-INFO instead.
 _BACKENDS = ("setuptools/build_meta", "maturin", "mesonpy", "scikit_build_core/build", "Cython/__init__")
 _BACKEND = """
 import pathlib, re, shutil
@@ -118,28 +118,28 @@ __legacy__ = __import__("types").SimpleNamespace(**globals())
 
 
 def _fetch_pypi(source: Source, folder: Path) -> Path:
-    wanted = source.name + (f"=={source.version}" if source.version else "")
+    requirement = source.name + (f"=={source.version}" if source.version else "")
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-cache-dir", "-d", "."]
     if source.ecosystem == "pypi":
         try:
-            _client([*pip, "--only-binary", ":all:", wanted], folder, timeout=90)
+            _client([*pip, "--only-binary", ":all:", requirement], folder, timeout=90)
             return _newest(folder)
         except Skipped:
-            pass  # there may be a source distribution
+            pass  # try the source distribution
     with tempfile.TemporaryDirectory() as backends:
         for name in _BACKENDS:
             module = Path(backends, f"{name}.py")
             module.parent.mkdir(exist_ok=True)
             module.write_text(_BACKEND)
         Path(backends, "setuptools/__init__.py").touch()
-        source_only = ["--no-binary", ":all:", "--use-pep517", "--no-build-isolation", wanted]
+        source_only = ["--no-binary", ":all:", "--use-pep517", "--no-build-isolation", requirement]
         _client([*pip, *source_only], folder, timeout=90, PYTHONPATH=backends)
     return _newest(folder)
 
 
 def _fetch_npm(source: Source, folder: Path) -> Path:
-    wanted = source.name + (f"@{source.version}" if source.version else "")
-    _client(["npm", "pack", "--silent", "--ignore-scripts", wanted], folder)
+    requirement = source.name + (f"@{source.version}" if source.version else "")
+    _client(["npm", "pack", "--silent", "--ignore-scripts", requirement], folder)
     return _newest(folder, "*.tgz")
 
 
@@ -152,7 +152,7 @@ def _fetch_debian(source: Source, folder: Path) -> Path:
 
 
 def _fetch_stdlib(source: Source, folder: Path) -> Path:
-    """The standard library of the running Python, packed as an archive like the others."""
+    """The standard library of the running Python as an archive."""
     archive = folder / f"cpython-{sys.version.split()[0]}.tar.gz"
     root = Path(sysconfig.get_path("stdlib"))
     with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
@@ -174,7 +174,7 @@ FETCHERS = {
 def fetch(source: Source, archives: Path) -> Path:
     """The archive of a project, downloaded unless an earlier run did.
 
-    Raises Skipped when the registry does not have it; a later run does not ask again.
+    Raises Skipped if the registry does not have it. Later runs remember this and do not ask again.
     """
     folder = archives / source.slug
     record = folder / "fetched.json"
@@ -194,7 +194,7 @@ def fetch(source: Source, archives: Path) -> Path:
 
 
 def allowed(license_name: str) -> bool:
-    """Whether an SPDX expression permits use: every part of an AND, one part of an OR, is on the list."""
+    """Whether an SPDX expression permits training: every part of an AND and one part of an OR is in ALLOWED."""
     text = license_name.replace("(", " ").replace(")", " ").strip()
     if not text:
         return False
@@ -206,7 +206,7 @@ def allowed(license_name: str) -> bool:
 
 
 def spdx(words: str) -> str:
-    """The SPDX name for a license as people write it, or the words themselves."""
+    """The SPDX name of a license in free text; the text itself if it is unknown."""
     tidy = " ".join(words.strip().split())
     for pattern, name in LICENSE_NAMES:
         if re.fullmatch(pattern, tidy, re.I):
@@ -217,8 +217,7 @@ def spdx(words: str) -> str:
 def license_from_metadata(metadata: str) -> tuple[str, str]:
     """(version, license) of a Python package, from its METADATA or PKG-INFO.
 
-    The order is License-Expression, classifiers, a short License field, the text of a long one. Several
-    classifiers must all be permissive.
+    Takes the first of: License-Expression, classifiers (all of them), a short License field, a phrase of a long one.
     """
     head = HeaderParser().parsestr(metadata)
     version = head.get("Version", "?")
@@ -245,8 +244,8 @@ def license_from_package_json(text: str) -> tuple[str, str]:
     return str(package.get("version", "?")), spdx(found)
 
 
-def _may_be_learned(pattern: str) -> bool:
-    """Whether a file pattern of a copyright file can stand for files that are kept."""
+def _may_match_kept(pattern: str) -> bool:
+    """Whether a file pattern of a copyright file can match files that are kept."""
     pure = PurePosixPath(pattern)
     if pattern.startswith("debian/") or DROPPED_FOLDERS & set(pure.parts[:-1]):
         return False
@@ -254,18 +253,18 @@ def _may_be_learned(pattern: str) -> bool:
 
 
 def license_from_copyright(text: str) -> str:
-    """The license of a Debian package, from its copyright file: all named for files that may be kept."""
+    """The licenses of a Debian package, from its copyright file, for files that may be kept."""
     names = set()
     for paragraph in re.split(r"\n[ \t]*\n", text):
         fields = HeaderParser().parsestr(paragraph)
         files, words = fields.get("Files"), fields.get("License")
-        if files and words and any(map(_may_be_learned, files.split())):
+        if files and words and any(map(_may_match_kept, files.split())):
             names.add(" OR ".join(spdx(word) for word in re.split(r"\s+or\s+", words.split("\n")[0], flags=re.I)))
     return " AND ".join(f"({name})" if " OR " in name else name for name in sorted(names))
 
 
 def license_of(ecosystem: str, archive: Path, members: dict[str, bytes]) -> tuple[str, str]:
-    """(version, license) as the package itself states them. `members` maps archive paths to contents."""
+    """(version, license) as stated by the package. members: contents by path in the archive."""
     if ecosystem == "stdlib":
         return archive.name.removeprefix("cpython-").removesuffix(".tar.gz"), "PSF-2.0"
     if ecosystem == "debian":
@@ -284,7 +283,7 @@ def license_of(ecosystem: str, archive: Path, members: dict[str, bytes]) -> tupl
 
 
 def _debian_data(package: bytes) -> bytes:
-    """The data archive inside a .deb, which is an ar archive: 60-byte headers, members on even offsets."""
+    """The data archive inside a .deb, an ar archive: 60-byte headers, members at even offsets."""
     at = 8
     while at + 60 <= len(package):
         name, size = package[at : at + 16].decode().strip(), int(package[at + 48 : at + 58])

@@ -1,9 +1,7 @@
-"""Turns a corpus into what training reads: token arrays, file bounds, and spans that make natural holes.
+"""Turns a corpus into the arrays that training reads: tokens, file bounds, and spans of statements and blocks.
 
-Knows the tokenizer, tree-sitter and files on disk. Knows no model and no noise.
-
-Written: tokens-{split}.bin (uint16, files one after the other), files-{split}.npy (FILE_TYPE),
-spans-{split}.npy (SPAN_TYPE, absolute token offsets, sorted by start) and meta.json.
+Writes tokens-{split}.bin (uint16, all files in sequence), files-{split}.npy (FILE_TYPE), spans-{split}.npy (SPAN_TYPE,
+absolute token offsets, sorted by start) and meta.json. Must not know a model or noise.
 """
 
 from __future__ import annotations
@@ -20,43 +18,27 @@ from typing import Annotated, Any
 
 import numpy as np
 import tree_sitter
-import tree_sitter_c
-import tree_sitter_cpp
-import tree_sitter_go
-import tree_sitter_java
-import tree_sitter_javascript
-import tree_sitter_python
-import tree_sitter_rust
-import tree_sitter_typescript
 import typer
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from tokenizers import Tokenizer, pre_tokenizers
 
-from train.corpus import CorpusError, read_corpus
+from engine.errors import InputError
+from infill.code.languages import LANGUAGES
+from train.corpus import read_corpus
+from train.layout import BLOCK, STATEMENT
+from train.program import reports_errors
 from train.tokenizer import LANGUAGE_IDS, SPECIAL_TOKENS, load_tokenizer
 
 console = Console(stderr=True)
 
 FILE_TYPE = np.dtype([("start", "<u8"), ("end", "<u8"), ("language", "u1"), ("project", "<u4")])
 SPAN_TYPE = np.dtype([("start", "<u8"), ("end", "<u8"), ("kind", "u1")])
-STATEMENT, BLOCK = 2, 3
-SHORTEST, LONGEST = 2, 96
-LONGEST_BYTES = 2000  # no span of at most 96 tokens of ordinary code is longer
+SHORTEST, LONGEST = 2, 96  # tokens of a span
+LONGEST_BYTES = 2000  # ordinary code of 96 tokens is shorter
 BATCH_FILES = 256
 
-GRAMMARS = {
-    "python": tree_sitter_python.language,
-    "javascript": tree_sitter_javascript.language,
-    "typescript": tree_sitter_typescript.language_typescript,
-    "tsx": tree_sitter_typescript.language_tsx,
-    "go": tree_sitter_go.language,
-    "rust": tree_sitter_rust.language,
-    "java": tree_sitter_java.language,
-    "c": tree_sitter_c.language,
-    "cpp": tree_sitter_cpp.language,
-}
 _SCRIPT = """
 [(expression_statement) (lexical_declaration) (variable_declaration) (return_statement) (throw_statement)
  (break_statement) (continue_statement) (import_statement)] @statement
@@ -104,26 +86,28 @@ _LINE_START = re.compile(rb"\n[ \t]*")
 
 @cache
 def _grammar(language: str) -> tuple[tree_sitter.Parser, tree_sitter.Query]:
-    grammar = tree_sitter.Language(GRAMMARS[language]())
+    grammar = LANGUAGES[language].grammar()
+    if grammar is None:
+        raise InputError(f"The grammar of {language} is not installed; run `pip install gesso` again.")
     return tree_sitter.Parser(grammar), tree_sitter.Query(grammar, QUERIES[language])
 
 
 def byte_lengths(tokenizer: Tokenizer) -> np.ndarray:
-    """How many bytes of text each token id stands for, shape (vocabulary,); 0 for special tokens."""
+    """Bytes of text of each token: int64 [vocabulary]; 0 for special tokens."""
     lengths = np.zeros(tokenizer.get_vocab_size(), np.int64)
     for token, index in tokenizer.get_vocab().items():
         lengths[index] = 0 if index < len(SPECIAL_TOKENS) else len(token)
-    assert len(pre_tokenizers.ByteLevel.alphabet()) == 256  # one character of a token spells one byte
+    assert len(pre_tokenizers.ByteLevel.alphabet()) == 256  # each character of a token is one byte
     return lengths
 
 
 def code_spans(source: bytes, language: str) -> list[tuple[int, int, int]]:
-    """(start, end, kind) in bytes of the statements and blocks that stand on lines of their own.
+    """(start, end, kind) in bytes of the statements and blocks that have lines of their own.
 
-    A span starts at the line end before its first line and ends where its last line ends. Of a block
-    in braces the inside counts. A docstring is no statement, and a block of one statement is a statement.
+    A span starts at the line end before its first line and ends at the end of its last line. A block in braces is the
+    part inside them. A docstring is not a statement; a block of one statement is a statement.
     """
-    if language not in GRAMMARS:
+    if language not in QUERIES:
         return []
     parser, query = _grammar(language)
     captures = tree_sitter.QueryCursor(query).captures(parser.parse(source).root_node)
@@ -150,9 +134,9 @@ def code_spans(source: bytes, language: str) -> list[tuple[int, int, int]]:
 
 
 def token_spans(source: bytes, language: str, ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The spans of one file as token offsets into `ids` (SPAN_TYPE, sorted), of 2 to 96 tokens.
+    """The spans of one file as token offsets into `ids` (SPAN_TYPE, sorted), of SHORTEST to LONGEST tokens.
 
-    `lengths` comes from byte_lengths. Raises ValueError if the tokens do not cover the source.
+    lengths: from `byte_lengths`. Raises ValueError if the tokens do not cover the source.
     """
     bounds = np.concatenate([[0], np.cumsum(lengths[ids])])
     if bounds[-1] != len(source):
@@ -167,7 +151,7 @@ def token_spans(source: bytes, language: str, ids: np.ndarray, lengths: np.ndarr
 
 
 def _prepare_shard(shard: Path, tokenizer_path: Path, part: Path) -> None:
-    """Tokens, files and spans of one shard; all splits together, offsets within the shard."""
+    """Writes tokens, files and spans of one shard to `part`: all splits together, offsets within the shard."""
     if part.exists():
         return
     os.environ["RAYON_NUM_THREADS"] = "1"
@@ -205,7 +189,7 @@ def _prepare_shard(shard: Path, tokenizer_path: Path, part: Path) -> None:
 
 
 def assemble(parts: list[Path], out: Path, split: str, projects: list[str]) -> dict[str, dict[str, int]]:
-    """Writes one split from the parts, train in a fixed shuffled order; returns counts by language."""
+    """Writes one split from the parts and returns counts by language. The train split is shuffled with a fixed seed."""
     loaded = [dict(np.load(part)) for part in parts]
     order = [(p, f) for p, part in enumerate(loaded) for f in np.flatnonzero(part["about"][:, 0] == split)]
     if split == "train":
@@ -237,13 +221,13 @@ def assemble(parts: list[Path], out: Path, split: str, projects: list[str]) -> d
 
 
 def prepare(corpus: Path, tokenizer_path: Path, out: Path) -> dict[str, Any]:
-    """Prepares a whole corpus; parts of an interrupted run are used again. Returns what meta.json holds."""
+    """Prepares a whole corpus and returns the content of meta.json. Reuses the parts of an interrupted run."""
     shards = sorted(corpus.glob("files-*.jsonl.gz"))
     if not shards:
-        raise CorpusError(f"There is no corpus in {corpus}; make one with python -m train.corpus --out {corpus}.")
+        raise InputError(f"There is no corpus in {corpus}; make one with `python -m train.corpus --out {corpus}`.")
     tokenizer = load_tokenizer(tokenizer_path)
     if tokenizer.get_vocab_size() > 2**16:
-        raise CorpusError("The vocabulary does not fit 16 bits; use a tokenizer of at most 65536 entries.")
+        raise InputError("The vocabulary does not fit into 16 bits; use a tokenizer of at most 65,536 entries.")
     fingerprint = hashlib.sha256(tokenizer_path.read_bytes()).hexdigest()
     (out / "parts").mkdir(parents=True, exist_ok=True)
     parts = []
@@ -272,16 +256,12 @@ def prepare(corpus: Path, tokenizer_path: Path, out: Path) -> dict[str, Any]:
 
 
 def main(
-    corpus: Annotated[Path, typer.Option(help="A corpus made by train.corpus.")],
-    tokenizer: Annotated[Path, typer.Option(help="A tokenizer made by train.tokenizer.")],
-    out: Annotated[Path, typer.Option(help="Where the arrays go; an interrupted run continues there.")],
+    corpus: Annotated[Path, typer.Option(help="Folder written by train.corpus.")],
+    tokenizer: Annotated[Path, typer.Option(help="File written by train.tokenizer.")],
+    out: Annotated[Path, typer.Option(help="Folder of the arrays; an interrupted run continues there.")],
 ) -> None:
-    """Tokenizes a corpus and finds the spans in it."""
-    try:
-        meta = prepare(corpus, tokenizer, out)
-    except CorpusError as error:
-        console.print(str(error), style="red")
-        raise typer.Exit(3) from None
+    """Tokenize a corpus and find its spans."""
+    meta = prepare(corpus, tokenizer, out)
     table = Table("split", "language", "files", "M tokens", "k spans")
     for split, counts in meta["splits"].items():
         for language, count in sorted(counts.items(), key=lambda item: -item[1]["tokens"]):
@@ -291,4 +271,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    typer.run(reports_errors(main))

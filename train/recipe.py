@@ -1,4 +1,4 @@
-"""The recipe file: model shape, window layout, run settings, and the `config.json` that follows from them."""
+"""Reads a recipe file: model shape, window layout, run settings; derives the model's `config.json` from it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ MODEL_FIELDS = frozenset(
 
 @dataclass(frozen=True)
 class RunConfig:
-    """`rows`: windows a step and process. `causal_share`, `decay_share`: of the budget. `mixed_causal`: share of the
-    steps of the diffusion phase that stay causal. Learning rates: Muon for matrices, AdamW for the rest. `workers`:
-    processes that make batches, a thread for 0. `evaluate_every`: seconds."""
+    """rows: windows per step and process. causal_share, decay_share: shares of the budget. mixed_causal: share of the
+    steps in the diffusion phase that stay causal. muon_lr: for the matrices of the layers; adam_lr: for the rest.
+    workers: processes that make batches; 0 for a thread. evaluate_every: seconds."""
 
     seed: int = 1
     rows: int = 16
@@ -50,12 +50,12 @@ class Recipe:
 
 
 def read_recipe(path: Path, vocab_size: int) -> Recipe:
-    """Raises InputError where the file is absent, no TOML, or has unknown or missing fields."""
+    """Raises InputError if the file is missing, is not TOML, or has unknown or missing fields."""
     try:
         content = tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise InputError(
-            f"The recipe {path} cannot be read ({error}); see train/pocket.toml for one that can."
+            f"The recipe {path} cannot be read ({error}); see train/pocket.toml for a valid one."
         ) from error
     _refuse_unknown(content, {"model", "layout", "run"}, path)
     model, layout, run = (content.get(section, {}) for section in ("model", "layout", "run"))
@@ -63,28 +63,26 @@ def read_recipe(path: Path, vocab_size: int) -> Recipe:
     _refuse_unknown(layout, {field.name for field in fields(LayoutConfig)}, path)
     _refuse_unknown(run, {field.name for field in fields(RunConfig)}, path)
     if missing := MODEL_FIELDS - set(model):
-        raise InputError(f"The recipe {path} lacks, under [model], the fields {', '.join(sorted(missing))}.")
+        raise InputError(f"The recipe {path} needs these fields under [model]: {', '.join(sorted(missing))}.")
     sizes = LayoutConfig(**layout)
     return Recipe(_config_json(model, vocab_size, sizes), sizes, RunConfig(**run))
 
 
 def _refuse_unknown(values: Mapping[str, Any], known: Set[str], path: Path) -> None:
     if unknown := set(values) - known:
-        raise InputError(
-            f"The recipe {path} has fields that are not known: {', '.join(sorted(unknown))}; take them out."
-        )
+        raise InputError(f"The recipe {path} has unknown fields: {', '.join(sorted(unknown))}; remove them.")
 
 
 def _config_json(model: dict[str, Any], vocab_size: int, layout: LayoutConfig) -> dict[str, Any]:
-    """A `config.json` that transformers and the engine both read; without a vision tower of its own."""
-    count, every = model["num_hidden_layers"], model["full_every"]
+    """A `config.json` that both transformers and the engine read, without a vision tower."""
+    layers, every = model["num_hidden_layers"], model["full_every"]
     noise = {"kind": model["noise"], "mask_token_id": MASK, "uniform_share": model["uniform_share"]}
     copied = {name: value for name, value in model.items() if name not in ("full_every", "noise", "uniform_share")}
     text = {
         **copied,
         "model_type": "diffusion_gemma_text",
         "vocab_size": vocab_size,
-        "layer_types": ["full_attention" if (i + 1) % every == 0 else "sliding_attention" for i in range(count)],
+        "layer_types": ["full_attention" if (i + 1) % every == 0 else "sliding_attention" for i in range(layers)],
         "global_head_dim": model["head_dim"],
         "num_global_key_value_heads": model["num_key_value_heads"],
         "hidden_activation": "gelu_pytorch_tanh",

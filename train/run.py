@@ -1,8 +1,8 @@
-"""The training loop: causal first, then diffusion with the same weights; resumable, logged, bounded by time or tokens.
+"""The training loop: causal steps, then diffusion with the same weights. Resumable, limited by time or tokens.
 
-Works on whatever torch finds (CPU, CUDA), in one process or, started by `torchrun`, in several that average their
-gradients: a working copy of the weights in bf16, fp32 masters in the optimizers. Must not know how windows are laid
-out (train/layout.py) nor what the losses are (train/objective.py).
+Runs on CPU or CUDA, in one process or, started by `torchrun`, in several that average their gradients. The working
+weights are bf16; the optimizers keep fp32 masters. Must not know how windows are laid out (train/layout.py), nor what
+the losses are (train/objective.py).
 """
 
 from __future__ import annotations
@@ -24,50 +24,51 @@ import typer
 from rich.console import Console
 from torch import Tensor
 
-from engine.errors import GessoError, InputError
+from engine.errors import InputError
 from engine.models.diffusion_gemma import DiffusionGemma
 from train.data import BatchMaker, TokenFiles, in_background
 from train.layout import LayoutConfig
 from train.objective import add_noise, causal_loss, diffusion_loss
-from train.optimizers import Optimizers, initialise
+from train.optimizers import Optimizers, initialize
+from train.program import reports_errors
 from train.recipe import Recipe, RunConfig, read_recipe
 from train.throughput import measured_peak, window_flops
 
 console = Console(highlight=False)
 LOG_EVERY = 20  # steps
 SAVE_EVERY = 300.0  # seconds
-INTERRUPTED = 130  # exit code of a run that was stopped before its budget was spent
+INTERRUPTED = 130  # exit code of a run stopped before the end of its budget
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Steps taken, seconds, positions computed (tokens and padding); counted over resumptions and processes."""
+    """Steps, seconds and positions (tokens and padding) so far, over all resumptions and processes."""
 
     step: int = 0
     seconds: float = 0.0
     tokens: int = 0
 
     def after(self, seconds: float, positions: int) -> Progress:
-        """One more step."""
+        """The progress after one more step."""
         return Progress(self.step + 1, self.seconds + seconds, self.tokens + positions)
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What a run may spend; the other of the two is without bound."""
+    """The limit of a run: seconds, tokens or both. None: no limit."""
 
     seconds: float | None = None
     tokens: int | None = None
 
     def share(self, progress: Progress) -> float:
-        """How much of it is spent, 0 to 1 and beyond."""
+        """The share of the budget that is used; 1 or more at the end."""
         by_time = progress.seconds / self.seconds if self.seconds is not None else 0.0
         by_tokens = progress.tokens / self.tokens if self.tokens is not None else 0.0
         return max(by_time, by_tokens)
 
 
 def learning_rate(progress: Progress, budget: Budget, run: RunConfig) -> float:
-    """Warm-up by steps, then constant, then linear to a twentieth over the last `decay_share` of the budget."""
+    """Factor of the learning rates: warm-up by steps, constant, then linear to 1/20 over the last `decay_share`."""
     left = max(0.0, 1.0 - budget.share(progress))
     decay = min(1.0, left / run.decay_share) if run.decay_share else 1.0
     return min(1.0, (progress.step + 1) / run.warmup_steps) * max(0.05, decay)
@@ -79,15 +80,15 @@ def phase_of(progress: Progress, budget: Budget, run: RunConfig) -> str:
 
 
 def kind_of_step(phase: str, step: int, run: RunConfig) -> str:
-    """In the diffusion phase every so-many-th step stays causal, spread evenly, as `mixed_causal` says."""
+    """A share `mixed_causal` of the steps in the diffusion phase stays causal, spread evenly."""
     if phase == "causal" or int((step + 1) * run.mixed_causal) > int(step * run.mixed_causal):
         return "causal"
     return "diffusion"
 
 
-def judged_layout(layout: LayoutConfig) -> LayoutConfig:
-    """The default layout in the sizes of `layout`, for held-out windows: recipes of the same sizes compare. Parts of a
-    prompt or canvas that is smaller than the default's are cut down with it."""
+def held_out_layout(layout: LayoutConfig) -> LayoutConfig:
+    """The default layout with the prompt and canvas sizes of `layout`, so that losses of recipes with the same sizes
+    are comparable. Smaller prompts and canvases scale their parts down."""
     default, prompt, canvas = LayoutConfig(), layout.prompt, layout.canvas
     return replace(
         default,
@@ -101,7 +102,7 @@ def judged_layout(layout: LayoutConfig) -> LayoutConfig:
 
 @dataclass
 class Meter:
-    """What came to pass since the last line of the log: positions and operations of the steps, seconds of waiting."""
+    """Counts since the last line of the log: positions, operations, seconds of waiting for batches."""
 
     begun: float = field(default_factory=time.monotonic)
     positions: int = 0
@@ -109,7 +110,7 @@ class Meter:
     waited: float = 0.0
 
     def figures(self, peak: float) -> dict[str, float]:
-        """`waiting`: share of the time for which a step had no batch yet; `peak` in operations a second."""
+        """Rates since the last line. waiting: share of time without a batch. peak: operations per second."""
         seconds = time.monotonic() - self.begun
         return {
             "tokens_per_second": self.positions / seconds,
@@ -119,7 +120,7 @@ class Meter:
 
 
 class Trainer:
-    """One run in `folder`: checkpoint.pt, log.jsonl."""
+    """One training run. Writes checkpoint.pt and log.jsonl into `folder`."""
 
     def __init__(self, recipe: Recipe, data: Path, tokenizer: Path, folder: Path, compiled: bool) -> None:
         self.recipe, self.folder, self.compiled = recipe, folder, compiled
@@ -130,14 +131,14 @@ class Trainer:
             torch.cuda.set_device(self.device)
         files = TokenFiles(data, tokenizer, "train"), TokenFiles(data, tokenizer, "valid")
         self.batches = BatchMaker(files, recipe.layout, recipe.run.rows, recipe.run.seed, self.rank)
-        self.judged = BatchMaker(files, judged_layout(recipe.layout), recipe.run.rows, 0)
+        self.held_out = BatchMaker(files, held_out_layout(recipe.layout), recipe.run.rows, 0)
         model = DiffusionGemma(recipe.model)
-        initialise(model, torch.Generator().manual_seed(recipe.run.seed))
+        initialize(model, torch.Generator().manual_seed(recipe.run.seed))
         self.model = model.to(self.device, torch.bfloat16)
         self.optimizers = Optimizers(self.model, recipe.run)
         self.progress = Progress()
         self.noise_generator = torch.Generator(self.device)
-        self.interrupted = False  # a signal came to this process
+        self.interrupted = False  # this process received a signal
         if compiled:
             for layer in self.model.layers:
                 for half in ("before_attention", "after_attention"):
@@ -157,23 +158,23 @@ class Trainer:
         self.progress = Progress(**state["progress"])
 
     def start_from(self, checkpoint: Path) -> None:
-        """Takes the weights of another run, and nothing else of it."""
+        """Loads only the weights of another run."""
         self.optimizers.load_weights(self._read(checkpoint)["masters"])
 
     def _read(self, checkpoint: Path) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(checkpoint, map_location=self.device, weights_only=True)
-        theirs, ours = state["config"]["text_config"], self.recipe.config_json["text_config"]
-        if differing := [name for name in ours if theirs.get(name) != ours[name]]:
+        stored, expected = state["config"]["text_config"], self.recipe.config_json["text_config"]
+        if differing := [name for name in expected if stored.get(name) != expected[name]]:
             raise InputError(
-                f"{checkpoint} holds a model of another shape ({', '.join(differing)} differ); use the recipe it was "
-                "made with, or another folder."
+                f"{checkpoint} has a model of another shape ({', '.join(differing)} differ); use its own recipe or "
+                "another folder."
             )
         return state
 
     def losses(
         self, kind: str, step: int, batch: Any, noise_level: float | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss to minimise, and its parts."""
+        """(loss to minimize, its parts)."""
         if kind == "causal":
             tokens, weight = (x.to(self.device, non_blocking=True) for x in batch)
             loss = causal_loss(self.model, tokens, weight, self.compiled)
@@ -186,21 +187,22 @@ class Trainer:
         return hole + self.recipe.run.encoder_loss_weight * causal, {"hole": hole, "causal": causal}
 
     def evaluate(self, batches: int = 4) -> dict[str, float]:
-        """Held-out losses. valid_causal: whole windows; valid_hole: holes at all noise levels, half of the batches with
-        self-conditioning; valid_hole_first: nothing but noise, as at an infill's first step. Windows as `judged_layout`
-        has them.
+        """Held-out losses, on windows of `held_out_layout`.
+
+        valid_causal: whole windows. valid_hole: holes at all noise levels, half of the batches with self-conditioning.
+        valid_hole_first: holes of pure noise, as in the first step of an infill.
         """
         totals = {"valid_causal": 0.0, "valid_hole": 0.0, "valid_hole_first": 0.0}
         with torch.no_grad():
             for index in range(batches):
-                causal, holes = self.judged.causal(index, 1), self.judged.diffusion(index, 1)
+                causal, holes = self.held_out.causal(index, 1), self.held_out.diffusion(index, 1)
                 totals["valid_causal"] += float(self.losses("causal", index, causal)[1]["causal"])
                 totals["valid_hole"] += float(self.losses("diffusion", index, holes)[1]["hole"])
                 totals["valid_hole_first"] += float(self.losses("diffusion", 2 * index, holes, 1.0)[1]["hole"])
         return {name: total / batches for name, total in totals.items()}
 
     def run(self, budget: Budget, save_every: float = SAVE_EVERY) -> bool:
-        """Trains until `budget` is spent; returns whether it is, since SIGINT and SIGTERM save and stop."""
+        """Trains until the budget is used up. Returns False if SIGINT or SIGTERM stopped it; it saves in both cases."""
         run, layout = self.recipe.run, self.recipe.layout
         peak = measured_peak(self.device) * self.processes
         flops = {kind: window_flops(self.model.config, layout, kind) for kind in ("causal", "diffusion")}
@@ -208,11 +210,11 @@ class Trainer:
         batches: Iterator[Any] = iter(())
         saved = evaluated = begun = time.monotonic()
         meter = Meter()
-        with _noting_interrupts(self):
+        with _recording_signals(self):
             while budget.share(self.progress) < 1.0 and not stopping:
-                wanted = phase_of(self.progress, budget, run)
-                if wanted != phase:
-                    phase = wanted
+                next_phase = phase_of(self.progress, budget, run)
+                if next_phase != phase:
+                    phase = next_phase
                     make = PhaseBatches(self.batches, phase, run)
                     batches = in_background(make, self.progress.step, run.workers, pin=True)
                 rate, kind = learning_rate(self.progress, budget, run), kind_of_step(phase, self.progress.step, run)
@@ -245,7 +247,7 @@ class Trainer:
         return finished
 
     def report(self, phase: str, figures: dict[str, float], budget: Budget) -> None:
-        """One line for the log, one for the console."""
+        """Writes one line to the log and one to the console."""
         if self.rank:
             return
         record = {"phase": phase, **vars(self.progress), **figures}
@@ -259,7 +261,7 @@ class Trainer:
 
 @dataclass(frozen=True)
 class PhaseBatches:
-    """The batch of a step in a phase; can be sent to another process."""
+    """Makes the batch of a step in a phase. Can be pickled."""
 
     maker: BatchMaker
     phase: str
@@ -271,13 +273,13 @@ class PhaseBatches:
 
 
 @contextmanager
-def _noting_interrupts(trainer: Trainer) -> Iterator[None]:
-    """The step in flight is finished first: all processes must stop at the same one."""
+def _recording_signals(trainer: Trainer) -> Iterator[None]:
+    """Signals set `trainer.interrupted`. The current step is finished, so that all processes stop at the same step."""
 
     def note(number: int, frame: object) -> None:
         trainer.interrupted = True
         if trainer.rank == 0:
-            console.print("Stopping after this step; the same command goes on from there.")
+            console.print("Stopping after this step; run the same command again to continue.")
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -289,7 +291,7 @@ def _noting_interrupts(trainer: Trainer) -> Iterator[None]:
 
 @contextmanager
 def _processes() -> Iterator[None]:
-    """Joins the processes that `torchrun` started; alone where it started none."""
+    """Joins the process group of `torchrun`, if it started this process."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         yield
         return
@@ -301,39 +303,37 @@ def _processes() -> Iterator[None]:
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="Folder that train.prepare wrote.")],
+    data: Annotated[Path, typer.Option(help="Folder written by train.prepare.")],
     tokenizer: Annotated[Path, typer.Option(help="tokenizer.json of the model.")],
-    out: Annotated[Path, typer.Option(help="Folder of this run: checkpoint and log.")],
-    recipe: Annotated[Path, typer.Option(help="The recipe to train by.")] = Path("train/pocket.toml"),
-    minutes: Annotated[float | None, typer.Option(help="Training time in all, counted over resumptions.")] = None,
-    tokens: Annotated[float | None, typer.Option(help="Million tokens in all, counted likewise.")] = None,
-    start_from: Annotated[Path | None, typer.Option(help="checkpoint.pt whose weights a new run begins with.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for checkpoint and log.")],
+    recipe: Annotated[Path, typer.Option(help="Training recipe.")] = Path("train/pocket.toml"),
+    minutes: Annotated[float | None, typer.Option(help="Training time in total, over all resumptions.")] = None,
+    tokens: Annotated[float | None, typer.Option(help="Million tokens in total, over all resumptions.")] = None,
+    start_from: Annotated[
+        Path | None, typer.Option(help="checkpoint.pt with the initial weights of a new run.")
+    ] = None,
     compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Compile layers and loss.")] = True,
 ) -> None:
-    """Train a pocket model. Run the same command again to go on after an interruption."""
+    """Train a pocket model. Run the same command again to continue after an interruption."""
     from tokenizers import Tokenizer
 
-    try:
-        if minutes is None and tokens is None:
-            raise InputError("Say how long to train: --minutes, --tokens, or both.")
-        if not tokenizer.is_file():
-            raise InputError(f"There is no tokenizer {tokenizer}; make it with `python -m train.tokenizer`.")
-        budget = Budget(None if minutes is None else 60 * minutes, None if tokens is None else int(1e6 * tokens))
-        vocab = Tokenizer.from_file(str(tokenizer)).get_vocab_size()
-        out.mkdir(parents=True, exist_ok=True)
-        with _processes():
-            trainer = Trainer(read_recipe(recipe, vocab), data, tokenizer, out, compiled)
-            if (out / "checkpoint.pt").is_file():
-                trainer.resume()
-            elif start_from is not None:
-                trainer.start_from(start_from)
-            finished = trainer.run(budget)
-    except GessoError as error:
-        console.print(f"[red]{error}[/]")
-        raise typer.Exit(3) from error
+    if minutes is None and tokens is None:
+        raise InputError("Give the length of the training: --minutes, --tokens, or both.")
+    if not tokenizer.is_file():
+        raise InputError(f"There is no tokenizer {tokenizer}; make it with `python -m train.tokenizer`.")
+    budget = Budget(None if minutes is None else 60 * minutes, None if tokens is None else int(1e6 * tokens))
+    vocab = Tokenizer.from_file(str(tokenizer)).get_vocab_size()
+    out.mkdir(parents=True, exist_ok=True)
+    with _processes():
+        trainer = Trainer(read_recipe(recipe, vocab), data, tokenizer, out, compiled)
+        if (out / "checkpoint.pt").is_file():
+            trainer.resume()
+        elif start_from is not None:
+            trainer.start_from(start_from)
+        finished = trainer.run(budget)
     if not finished:
         raise typer.Exit(INTERRUPTED)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    typer.run(reports_errors(main))

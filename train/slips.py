@@ -1,8 +1,8 @@
-"""Slips as people make them, in the tokens of a canvas: a name for another one nearby, an operator for one like it.
+"""Makes slips in the tokens of a canvas: a name replaced by another one nearby, an operator by a similar one.
 
-What the denoiser learns from such a canvas, with nothing said of where the slip is, is what lint asks of it. As the
+Training on such canvases, without a mark at the slip, teaches the denoiser what lint asks for. The slips follow the
 seeded bugs of "Learning to Represent Programs with Graphs" (arXiv 1711.00740) and BugLab (arXiv 2105.12787), on tokens
-alone. Must not know of syntax trees, nor how a canvas is laid out.
+only. Must not know syntax trees, nor how a canvas is laid out.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 Tokens = NDArray[np.int64]
-OTHER, BEGINS, GOES_ON, MAY_BEGIN = 0, 1, 2, 3  # what a token is in a name; MAY_BEGIN: letters without a space before
-MOST = 4  # slips in a canvas
-NAME_SHARE = 0.75  # of the slips where both sorts are possible
-ALIKE = (
+BEGINS, CONTINUES, EITHER = 1, 2, 3  # role of a token in a name; EITHER: letters without a leading space; 0: none
+MAX_SLIPS = 4  # in a canvas
+NAME_SHARE = 0.75  # share of names among the slips, if both kinds are possible
+SIMILAR = (
     ("==", "!="), ("<", "<="), (">", ">="), ("<", ">"), ("<=", ">="), ("+", "-"), ("*", "/"), ("+=", "-="),
     ("and", "or"), ("&&", "||"), ("True", "False"), ("true", "false"), ("0", "1"), ("1", "2"),
 )  # fmt: skip
@@ -33,7 +33,7 @@ _NOT_NAMES = frozenset(keyword.kwlist) | frozenset(
 
 
 class Slips:
-    """Makes slips in tokens of one byte-level tokenizer whose tokens are words or no words, never both."""
+    """Makes slips in tokens of a byte-level tokenizer whose tokens never mix words with other characters."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         pieces = tokenizer.get_vocab()
@@ -42,46 +42,46 @@ class Slips:
         for piece, token in pieces.items():
             word = piece.removeprefix("Ġ")
             if re.fullmatch(r"[A-Za-z_]+", word):
-                self.role[token] = BEGINS if piece.startswith("Ġ") else MAY_BEGIN
+                self.role[token] = BEGINS if piece.startswith("Ġ") else EITHER
                 self.keyword[token] = word in _NOT_NAMES
             elif re.fullmatch(r"[0-9]", piece):
-                self.role[token] = GOES_ON
-        self.alike: dict[int, list[int]] = defaultdict(list)
-        for one, other in ALIKE:
+                self.role[token] = CONTINUES
+        self.similar: dict[int, list[int]] = defaultdict(list)
+        for one, other in SIMILAR:
             for space in ("", "Ġ"):
                 if (a := pieces.get(space + one)) is not None and (b := pieces.get(space + other)) is not None:
-                    self.alike[a].append(b)
-                    self.alike[b].append(a)
+                    self.similar[a].append(b)
+                    self.similar[b].append(a)
 
     def names(self, tokens: Tokens) -> list[tuple[int, int]]:
-        """[first, last) of every name in `tokens`, but for keywords, and for what may be cut off at the edges."""
+        """[first, last) of every name in `tokens`, without keywords and names that may be cut off at the edges."""
         found, start = [], -1
         roles = self.role[tokens]
         for at, role in enumerate(roles):
-            inside = start >= 0 and role in (MAY_BEGIN, GOES_ON)
+            inside = start >= 0 and role in (EITHER, CONTINUES)
             if inside:
                 continue
             if start >= 0:
                 found.append((start, at))
-            start = at if role in (BEGINS, MAY_BEGIN) else -1
+            start = at if role in (BEGINS, EITHER) else -1
         return [(a, b) for a, b in found if a > 0 and not (b == a + 1 and self.keyword[tokens[a]])]
 
     def slipped(self, tokens: Tokens, rng: np.random.Generator) -> Tokens:
-        """A copy with up to MOST slips, often none: names in place of others of as many tokens, alike operators."""
+        """A copy with at most MAX_SLIPS slips, often none. A name is replaced by another of the same token count."""
         shown = tokens.copy()
         groups: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
         for first, last in self.names(tokens):
             groups[last - first, int(self.role[tokens[first]])].append((first, last))
-        places = [place for group in groups.values() for place in group]
-        operators = [at for at, token in enumerate(tokens.tolist()) if token in self.alike]
-        for _ in range(int(rng.integers(MOST + 1))):
-            if places and (not operators or rng.random() < NAME_SHARE):
-                first, last = places[rng.integers(len(places))]
+        names = [name for group in groups.values() for name in group]
+        operators = [at for at, token in enumerate(tokens.tolist()) if token in self.similar]
+        for _ in range(int(rng.integers(MAX_SLIPS + 1))):
+            if names and (not operators or rng.random() < NAME_SHARE):
+                first, last = names[rng.integers(len(names))]
                 group = groups[last - first, int(self.role[tokens[first]])]
-                taken = group[rng.integers(len(group))]
-                shown[first:last] = tokens[slice(*taken)]
+                other = group[rng.integers(len(group))]
+                shown[first:last] = tokens[slice(*other)]
             elif operators:
                 at = operators[rng.integers(len(operators))]
-                choices = self.alike[int(tokens[at])]
+                choices = self.similar[int(tokens[at])]
                 shown[at] = choices[rng.integers(len(choices))]
         return shown

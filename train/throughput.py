@@ -1,6 +1,6 @@
-"""How much arithmetic a training step is, and how much the machine could do: the share of peak that is reached.
+"""Counts the operations of a training step and measures the machine's peak, for the share of peak in the log.
 
-Products only, a multiply-add as two operations; recomputation is not counted. Must not know data or optimizers.
+Counts matrix products only, a multiply-add as two operations, without recomputation. Must not know data or optimizers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from train.layout import LayoutConfig
 
 
 def matrix_weights(config: ModelConfig) -> int:
-    """Weights that one token is multiplied with in the layers: all but those of experts it is not sent to."""
+    """Weights of the layers that one token is multiplied with: those of unused experts do not count."""
     with torch.device("meta"):
         model = DiffusionGemma(config)
     total = 0
@@ -28,26 +28,28 @@ def matrix_weights(config: ModelConfig) -> int:
 
 
 def window_flops(config: ModelConfig, layout: LayoutConfig, kind: str) -> float:
-    """Floating-point operations of one window, forward and backward; `kind` is causal or diffusion.
+    """Floating-point operations of one window, forward and backward. kind: "causal" or "diffusion".
 
-    6 for every weight and position (2 forward, 4 backward), attention likewise by the pairs that are looked at, and for
-    diffusion half of the time one more forward pass over the canvas.
+    6 per weight and position (2 forward, 4 backward), and per visible pair of attention; half of the diffusion steps
+    add a forward pass over the canvas for self-conditioning.
     """
     weights, head = matrix_weights(config), config.vocab_size * config.hidden_size
-    pair = 2.0 * config.num_heads * sum(layer.head_dim for layer in config.layers)  # scores and mix, a pair
+    pair = (
+        2.0 * config.num_heads * sum(layer.head_dim for layer in config.layers)
+    )  # scores and weighted sum, per visible pair
     if kind == "causal":
         length = layout.window(kind)
         return 6.0 * length * (weights + head) + 6.0 * pair * length * length / 2
     prompt, canvas, targets = layout.prompt_beside_canvas, layout.canvas, layout.supervised
     encoder = 6.0 * prompt * (weights + head) + 6.0 * pair * prompt * prompt / 2
     canvas_pass = 2.0 * canvas * weights + 2.0 * targets * head + 2.0 * pair * canvas * (prompt + canvas)
-    believed = canvas_pass + 2.0 * targets * head
-    return encoder + layout.canvases * (3.0 * canvas_pass + 0.5 * believed)
+    self_conditioning = canvas_pass + 2.0 * targets * head
+    return encoder + layout.canvases * (3.0 * canvas_pass + 0.5 * self_conditioning)
 
 
 def measured_peak(device: torch.device, seconds: float = 1.0) -> float:
-    """Operations a second of large bfloat16 products on `device`, with the threads that are set; the best of some."""
-    size = 8192 if device.type == "cuda" else 2048
+    """Operations per second of large bfloat16 products on `device` with the current threads: the best measurement."""
+    size, count = (8192, 10) if device.type == "cuda" else (2048, 1)
     one = torch.randn(size, size, device=device, dtype=torch.bfloat16)
     best, ends = 0.0, time.perf_counter() + seconds
     for _ in range(3):
@@ -55,11 +57,10 @@ def measured_peak(device: torch.device, seconds: float = 1.0) -> float:
     while best == 0.0 or time.perf_counter() < ends:
         _wait(device)
         started = time.perf_counter()
-        for _ in range(10 if device.type == "cuda" else 1):
+        for _ in range(count):
             one @ one
         _wait(device)
-        spent = time.perf_counter() - started
-        best = max(best, (10 if device.type == "cuda" else 1) * 2.0 * size**3 / spent)
+        best = max(best, count * 2.0 * size**3 / (time.perf_counter() - started))
     return best
 
 

@@ -1,6 +1,6 @@
-"""The pocket model's tokenizer: byte-level BPE that respects lines, digits and brackets.
+"""Trains the pocket model's tokenizer: byte-level BPE whose tokens do not cross lines, digits or brackets.
 
-Knows the text of a corpus and the `tokenizers` library. Knows nothing of how models are trained.
+Must not know how models are trained.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from rich.console import Console
 from rich.table import Table
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from train.corpus import CorpusError, read_corpus
+from engine.errors import InputError
+from train.corpus import read_corpus
+from train.program import reports_errors
 
 console = Console(stderr=True)
 
@@ -28,7 +30,7 @@ SPECIAL_TOKENS = [
     *(f"<|{language}|>" for language in LANGUAGES), *(f"<|reserved_{i}|>" for i in range(6, 12)),
 ]  # fmt: skip
 LANGUAGE_IDS = {language: SPECIAL_TOKENS.index(f"<|{language}|>") for language in LANGUAGES}
-SAMPLE_MB = {  # what each language contributes to the text that the merges are learned from
+SAMPLE_MB = {  # text of each language from which the merges are learned
     "python": 22.0, "javascript": 4.0, "typescript": 3.0, "tsx": 1.0, "go": 2.0, "rust": 2.5, "java": 2.0,
     "c": 2.0, "cpp": 2.0, "text": 1.0,
 }  # fmt: skip
@@ -45,14 +47,14 @@ PATTERN = "|".join(
         r'"""' + r"|'''|[\"'`]",
         r"\.\.\.|::|[,;:.]",
         rf" ?[{_OPERATOR}]+",
-        rf"[^\S\n]+(?![{_WORD}{_BRACKET}{_OPERATOR}])",  # leaves the last space to what may take it
+        rf"[^\S\n]+(?![{_WORD}{_BRACKET}{_OPERATOR}])",  # leaves the last space to the token after it
         r"[^\S\n]+",
     ]
 )
 
 
 def untrained() -> Tokenizer:
-    """The tokenizer with its rules and no merges."""
+    """The tokenizer with its splitting rules and no merges."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -67,7 +69,7 @@ def untrained() -> Tokenizer:
 def train_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> Tokenizer:
     """A tokenizer of exactly `vocabulary` entries: the special tokens, the 256 bytes, then the merges.
 
-    Raises CorpusError when the texts do not yield enough merges.
+    Raises InputError if the texts do not yield enough merges.
     """
     tokenizer = untrained()
     trainer = trainers.BpeTrainer(
@@ -79,17 +81,17 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> Token
     )
     tokenizer.train_from_iterator(texts, trainer)
     if tokenizer.get_vocab_size() != vocabulary:
-        raise CorpusError(f"The text gives {tokenizer.get_vocab_size()} entries, not {vocabulary}: use more text.")
+        raise InputError(f"The text yields {tokenizer.get_vocab_size()} entries, not {vocabulary}: use more text.")
     tokenizer.encode_special_tokens = True
     return tokenizer
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """A saved tokenizer, set so that text which spells a special token encodes as plain text."""
+    """A saved tokenizer. Text that spells a special token is encoded as plain text."""
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises a bare Exception
-        raise CorpusError(f"{path} is not a tokenizer; make one with python -m train.tokenizer.") from error
+        raise InputError(f"{path} is not a tokenizer; make one with `python -m train.tokenizer`.") from error
     tokenizer.encode_special_tokens = True
     return tokenizer
 
@@ -107,34 +109,33 @@ def balanced_sample(corpus: Path) -> Iterator[str]:
 
 
 def bytes_per_token(tokenizer: Tokenizer, records: Iterable[dict[str, Any]]) -> dict[str, tuple[int, int]]:
-    """(bytes, tokens) by language. Raises CorpusError when a text does not come back as it was."""
+    """(bytes, tokens) by language. Raises InputError if decoding does not restore a text."""
     sizes: dict[str, tuple[int, int]] = {}
     for record in records:
         text = record["text"]
         ids = tokenizer.encode(text, add_special_tokens=False).ids
         if tokenizer.decode(ids, skip_special_tokens=False) != text:
-            raise CorpusError(f"{record['project']}: {record['path']} does not survive encoding.")
+            raise InputError(
+                f"Decoding does not restore {record['path']} of {record['project']}; report this as a fault of the "
+                "tokenizer."
+            )
         size, tokens = sizes.get(record["language"], (0, 0))
         sizes[record["language"]] = (size + len(text.encode()), tokens + len(ids))
     return sizes
 
 
 def main(
-    corpus: Annotated[Path, typer.Option(help="A corpus made by train.corpus.")],
-    out: Annotated[Path, typer.Option(help="The tokenizer file to write.")],
-    vocab: Annotated[int, typer.Option(help="Entries in the vocabulary.")] = VOCABULARY,
+    corpus: Annotated[Path, typer.Option(help="Folder written by train.corpus.")],
+    out: Annotated[Path, typer.Option(help="Tokenizer file to write.")],
+    vocab: Annotated[int, typer.Option(help="Size of the vocabulary.")] = VOCABULARY,
 ) -> None:
-    """Trains the tokenizer and shows how it does on the valid split."""
-    try:
-        with console.status("learning merges"):
-            tokenizer = train_tokenizer(balanced_sample(corpus), vocab)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        tokenizer.save(str(out))
-        with console.status("measuring"):
-            sizes = bytes_per_token(load_tokenizer(out), read_corpus(corpus, "valid"))
-    except CorpusError as error:
-        console.print(str(error), style="red")
-        raise typer.Exit(3) from None
+    """Train the tokenizer and show its bytes per token on the valid split."""
+    with console.status("learning merges"):
+        tokenizer = train_tokenizer(balanced_sample(corpus), vocab)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(out))
+    with console.status("measuring"):
+        sizes = bytes_per_token(load_tokenizer(out), read_corpus(corpus, "valid"))
     table = Table("language", "MB", "M tokens", "bytes per token", title="valid split")
     for language, (size, tokens) in sorted(sizes.items(), key=lambda item: -item[1][0]):
         table.add_row(language, f"{size / 1e6:.2f}", f"{tokens / 1e6:.3f}", f"{size / tokens:.3f}")
@@ -142,4 +143,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    typer.run(reports_errors(main))

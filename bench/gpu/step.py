@@ -1,39 +1,36 @@
-"""Milliseconds per denoise step at the true 26B shapes, beside the bytes that a step must move, on one GPU.
+"""Milliseconds per denoise step at the true 26B shapes on one GPU, compared with the bytes that a step must read.
 
-Run `python -m bench.gpu.step` on a machine with a GPU; nothing is downloaded. Each format, canvas and context gives a row:
-a step run eagerly and as a CUDA graph, the least bytes over the copy bandwidth measured in the same run, their ratio,
-memory; and with `--profile` where the time goes by kernel. Results are written after every row, so a run may be
-interrupted. `bench.gpu.step_beside` is the comparison with transformers.
+`python -m bench.gpu.step` downloads nothing. Each format, canvas and context gives a row: a step run eagerly and as a
+CUDA graph, the time to read its bytes at the copy bandwidth measured in the same run, the ratio, memory; with
+`--profile` also the time by kernel. Results are written after every row, so a run may be interrupted.
+`bench.gpu.step_beside` compares with transformers.
 
 `TRITON_INTERPRET=1 python -m bench.gpu.step --tiny` is a dry run on a CPU; its times mean nothing.
 """
 
 from __future__ import annotations
 
-import gc
-import subprocess
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
-from time import perf_counter
 from typing import Annotated, Any
 
 import torch
 import typer
 
+from bench.gpu.common import NEVER, choose_device, choose_formats, first_line, timed
 from bench.gpu.step_shapes import BUILDS, TINY, TRUE_26B, random_keys, random_model, step_bytes
-from bench.report import RESULTS, Report, Spread, conditions
+from bench.report import DRY_RUN, RESULTS, Report, conditions, free_memory, peak_gpu_bytes
 from engine.config import ModelConfig, SamplingConfig
-from engine.errors import InputError
-from engine.graphs.fixed_step import MOST_STEPS, Bucket, FixedStep, KeyRoom, Row
+from engine.graphs.fixed_step import MOST_STEPS, Bucket, FixedStep, KeyValueBuffers, Row
 from engine.graphs.recorded_steps import CudaGraphs
-from engine.graphs.step_stats import TOP, few
+from engine.graphs.step_stats import TOP, top_stats
 from engine.key_values import KeyValues
-from engine.models.diffusion_gemma import DiffusionGemma
 from engine.models.fused import FusedModel
+from engine.models.text_model import TextModel
+from train.program import reports_errors
 
 COPIED_BYTES = 2**31
-NEVER = -1.0  # nats: no canvas is ever so sure
 HEADER = (
     "format",
     "canvas",
@@ -47,11 +44,11 @@ HEADER = (
 )
 
 
-def engine_step(model: DiffusionGemma, kv: KeyValues, canvas: int) -> FixedStep:
-    """The engine's own step for one canvas that is all hole, behind the prompt of `kv`, ready to be made many times."""
+def engine_step(model: TextModel, kv: KeyValues, canvas: int) -> FixedStep:
+    """The engine's step for one canvas that is all hole after the prompt of `kv`; may be called many times."""
     config, device = model.config, kv.device
     bucket = Bucket(1, canvas, canvas, kv.length, "none")
-    step = FixedStep(model, bucket, KeyRoom(config, bucket, device, kv.dtype), few)
+    step = FixedStep(model, bucket, KeyValueBuffers(config, bucket, device, kv.dtype), top_stats)
     tokens = torch.randint(0, config.vocab_size, (canvas,), device=device)
     nothing = torch.zeros_like(model.embed(tokens))
     row = Row(
@@ -64,35 +61,15 @@ def engine_step(model: DiffusionGemma, kv: KeyValues, canvas: int) -> FixedStep:
     return step
 
 
-def timed(work: Callable[[], object], device: torch.device, repeats: int, warm_up: int = 3) -> Spread:
-    """Milliseconds of `work`, by device events on a GPU."""
-    for _ in range(warm_up):
-        work()
-    samples = []
-    for _ in range(repeats):
-        if device.type != "cuda":
-            started = perf_counter()
-            work()
-            samples.append(1000 * (perf_counter() - started))
-            continue
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        work()
-        end.record()
-        end.synchronize()
-        samples.append(start.elapsed_time(end))
-    return Spread.of(samples)
-
-
 def copy_bandwidth(device: torch.device, size: int) -> float:
-    """Bytes read and written a second by a copy of random numbers on the device."""
+    """Bytes read and written per second by a copy on the device."""
     source = torch.randint(0, 256, (size,), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return 2 * size / (timed(lambda: target.copy_(source), device, 20).median / 1000)
 
 
 def by_kernel(work: Callable[[], object], most: int = 20) -> list[dict[str, Any]]:
-    """Microseconds and calls of the kernels of one run, the dearest first."""
+    """Microseconds and calls of the kernels of one run, the slowest first."""
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as profiler:
@@ -106,37 +83,31 @@ def by_kernel(work: Callable[[], object], most: int = 20) -> list[dict[str, Any]
 def measure(
     model: FusedModel, kv: KeyValues, canvas: int, bandwidth: float, repeats: int, profile: bool
 ) -> dict[str, Any]:
-    """The figures of one row."""
     device = kv.device
     step = engine_step(model, kv, canvas)
     read = step_bytes(model, kv, canvas)
     eager = timed(step, device, repeats)
-    assert bool(step.belief.isfinite().all()), "a step gave numbers that are not finite"
+    assert bool(step.belief.isfinite().all()), "a step produced NaN or infinity"
     figures: dict[str, Any] = {
         "bytes": asdict(read) | {"total": read.total},
         "floor_ms": 1000 * read.total / bandwidth,
-        "eager_ms": eager.to_json(),
-        "memory_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+        "eager_ms": eager,
+        "memory_bytes": peak_gpu_bytes(device),
     }
     best = eager
     if device.type == "cuda":
         try:
             best = timed(CudaGraphs()(step), device, repeats)
-            figures["graph_ms"] = best.to_json()
-        except Exception as trouble:  # a driver's own kind: the eager step is a result too
-            print(f"No CUDA graph: {reason(trouble)}", flush=True)
+            figures["graph_ms"] = best
+        except Exception as error:  # drivers raise their own classes; the eager step still counts
+            print(f"No CUDA graph: {first_line(error)}", flush=True)
     figures["over_floor"] = best.median / figures["floor_ms"]
     if profile and device.type == "cuda":
         try:
             figures["kernels"] = by_kernel(step)
-        except RuntimeError as trouble:  # where the machine does not let itself be profiled
-            print(f"No profile: {reason(trouble)}", flush=True)
+        except RuntimeError as error:  # the machine may not permit profiling
+            print(f"No profile: {first_line(error)}", flush=True)
     return figures
-
-
-def reason(trouble: Exception) -> str:
-    """What went wrong, in a line."""
-    return f"{type(trouble).__name__}: {str(trouble).strip().partition(chr(10))[0][:120]}"
 
 
 def row(name: str, canvas: int, context: int, figures: dict[str, Any]) -> list[str]:
@@ -145,8 +116,8 @@ def row(name: str, canvas: int, context: int, figures: dict[str, Any]) -> list[s
         name,
         str(canvas),
         str(context),
-        f"{figures['eager_ms']['median']:.2f}",
-        f"{graph['median']:.2f}" if graph else "–",
+        f"{figures['eager_ms'].median:.2f}",
+        f"{graph.median:.2f}" if graph else "–",
         f"{figures['floor_ms']:.2f}",
         f"{figures['over_floor']:.2f}",
         f"{figures['bytes']['total'] / 1e9:.1f}",
@@ -154,43 +125,28 @@ def row(name: str, canvas: int, context: int, figures: dict[str, Any]) -> list[s
     ]
 
 
-def choose_place(tiny: bool) -> tuple[torch.device, torch.dtype]:
-    """Device and number type; raises InputError where the kernels cannot run."""
-    if torch.cuda.is_available():
-        return torch.device("cuda"), torch.bfloat16
-    import triton
-
-    if not (tiny and triton.knobs.runtime.interpret):
-        raise InputError(
-            "There is no GPU here; for a dry run on the CPU run `TRITON_INTERPRET=1 python -m bench.gpu.step --tiny`."
-        )
-    return torch.device("cpu"), torch.float32
-
-
 @torch.inference_mode()
 def main(
-    formats: Annotated[list[str] | None, typer.Option("--format", help=f"Of {', '.join(BUILDS)}; else all.")] = None,
+    formats: Annotated[list[str] | None, typer.Option("--format", help=f"{', '.join(BUILDS)}; default: all.")] = None,
     canvases: Annotated[list[int] | None, typer.Option("--canvas", help="Canvas columns.")] = None,
     contexts: Annotated[list[int] | None, typer.Option("--context", help="Prompt tokens.")] = None,
-    repeats: Annotated[int, typer.Option(min=2, help="Measured steps of each row.")] = 30,
+    repeats: Annotated[int, typer.Option(min=2, help="Measured steps per row.")] = 30,
     profile: Annotated[bool, typer.Option(help="Also list the time by kernel.")] = False,
-    tiny: Annotated[bool, typer.Option(help="Small shapes, to try the program.")] = False,
+    tiny: Annotated[bool, typer.Option(help="Dry run at small shapes.")] = False,
     name: Annotated[str, typer.Option(help="Name of the result files.")] = "step",
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
 ) -> None:
-    """Measures a denoise step at the true shapes of the 26B."""
-    device, dtype = choose_place(tiny)
-    config_json = TINY if tiny else TRUE_26B
-    config = ModelConfig.from_json(config_json)
+    """Measure a denoise step at the true shapes of the 26B."""
+    device = choose_device(tiny, "bench.gpu.step", kernels=True)
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    config = ModelConfig.from_json(TINY if tiny else TRUE_26B)
     canvases = canvases or ([8] if tiny else [256, 128, 64])
     contexts = contexts or ([20] if tiny else [512, 2048, 8192])
     bandwidth = copy_bandwidth(device, 2**20 if tiny else COPIED_BYTES)
-    told = notes(bandwidth, repeats, tiny)
-    report = Report("A denoise step of the 26B", {**conditions(), **card(device)}, HEADER, [], told, {})
-    kinds = chosen(formats)
+    report = Report("A denoise step of the 26B", conditions(device), HEADER, [], notes(bandwidth, repeats, tiny), {})
     rows: list[list[str]] = []
     figures: dict[str, Any] = {"bandwidth": bandwidth, "rows": {}}
-    for kind in kinds:
+    for kind in choose_formats(formats):
         model = random_model(config, BUILDS[kind], device, dtype)
         for canvas in canvases:
             for context in contexts:
@@ -200,62 +156,24 @@ def main(
                 found = measure(model, kv, canvas, bandwidth, repeats, profile)
                 figures["rows"][f"{kind}, {canvas}, {context}"] = found
                 rows.append(row(kind, canvas, context, found))
-                _save(report, rows, figures, name, out)
+                files = replace(report, rows=rows, figures=figures).write(name, out)
+                print(" | ".join(rows[-1]), "->", files[1], flush=True)
         del model, kv
-        give_back()
-
-
-def chosen(formats: Sequence[str] | None) -> list[str]:
-    """The formats of a bench, all without a choice; raises InputError for one that there is not."""
-    if unknown := set(formats or ()) - BUILDS.keys():
-        raise InputError(f"There is no format {sorted(unknown)[0]!r}; choose among {', '.join(BUILDS)}.")
-    return list(formats or BUILDS)
-
-
-def give_back() -> None:
-    """The memory of a model that nobody holds any more."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def card(device: torch.device) -> dict[str, Any]:
-    """The GPU and what drives it."""
-    import triton
-
-    found = {"triton": triton.__version__, "cuda": torch.version.cuda}
-    if device.type == "cuda":
-        found |= {"gpu": torch.cuda.get_device_name(device), "driver": _driver()}
-    return found
-
-
-def _driver() -> str:
-    """As the driver's own tool tells it, where it is there."""
-    try:
-        command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.strip().partition("\n")[0]
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
+        free_memory()
 
 
 def notes(bandwidth: float, repeats: int, tiny: bool) -> list[str]:
-    told = [
-        f"Random weights made on the device. A batch of one, the whole canvas a hole; medians of {repeats} steps after "
-        "warm-up, by device events.",
-        f"Floor: the least bytes a step must read over the copy bandwidth measured in this run, {bandwidth / 1e12:.2f} "
-        "TB/s. Of the experts those that are chosen by anyone if all are as likely.",
+    return [
+        f"Random weights made on the device. A batch of one, the whole canvas is a hole; medians of {repeats} steps "
+        "after warm-up, measured by device events.",
+        f"Floor: bytes that a step must read, divided by the copy bandwidth measured in this run "
+        f"({bandwidth / 1e12:.2f} TB/s). Experts count if any token chooses them, with all experts equally likely.",
         "fp8: experts and projections; nvfp4: experts only; int4: experts in groups of 32, projections in fp8. "
-        "Embedding, head, router and self-conditioning are bfloat16 throughout.",
+        "Embedding, head, router and self-conditioning are always bfloat16.",
         f"Self-conditioning takes the {TOP} likeliest tokens.",
+        *([DRY_RUN] if tiny else []),
     ]
-    return [*told, "A dry run at tiny shapes: the times mean nothing."] if tiny else told
-
-
-def _save(report: Report, rows: list[list[str]], figures: dict[str, Any], name: str, out: Path) -> None:
-    done = Report(report.title, report.conditions, report.header, rows, report.notes, figures)
-    files = done.write(name, out)
-    print(" | ".join(rows[-1]), "->", files[1], flush=True)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    typer.run(reports_errors(main))

@@ -1,10 +1,9 @@
-"""A denoise step beside transformers' own: the same weights, prompt and canvas width, in one process, in turns.
+"""A denoise step compared with transformers: the same weights, prompt and canvas width, in one process, in turns.
 
-Run `python -m bench.gpu.step_beside` on a GPU that holds the experts once and all else twice (some 60 GiB, and 100 while
-transformers builds its model); nothing is downloaded. Both sides run whole: a step is the difference between a run of
-many steps and a run of one, over the steps in between, so that reading the prompt counts for nothing. Before that the
-likeliest tokens of both are compared.
-`--tiny` is a dry run at small shapes, on a CPU too; its times mean nothing.
+`python -m bench.gpu.step_beside` downloads nothing. It needs a GPU with about 100 GiB while transformers builds its
+model, then 60 (the experts are shared). The time of a step is the difference between a run of many steps and a run of
+one, per step in between, so encoding the prompt does not count. Before that, the likeliest tokens of both are compared.
+`--tiny` is a dry run at small shapes, also on a CPU; its times mean nothing.
 """
 
 from __future__ import annotations
@@ -19,25 +18,26 @@ import typer
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from bench.gpu.step import NEVER, card
+from bench.gpu.common import NEVER, choose_device
 from bench.gpu.step_shapes import TINY, TRUE_26B
 from bench.gpu.step_theirs import STEPS, generate, random_theirs
-from bench.report import RESULTS, Report, Spread, conditions, ratios
+from bench.report import DRY_RUN, RESULTS, Report, Spread, conditions, ratios
 from engine.canvas import Canvas, Hole
-from engine.checkpoints.checkpoint import checkpoint_views
+from engine.checkpoints.tensor_views import checkpoint_views
 from engine.config import ModelConfig, SamplingConfig
 from engine.denoiser import Denoiser, DenoiseRequest
-from engine.device_setup import for_device
-from engine.errors import InputError
+from engine.device_setup import prepare_for_device
 from engine.key_values import CanvasMemory
 from engine.models.diffusion_gemma import DiffusionGemma
+from engine.models.text_model import TextModel
 from engine.prefix_cache import PrefixCache
+from train.program import reports_errors
 
 HEADER = ("canvas", "context", "this engine, ms", "transformers, ms", "ratio", "same likeliest token")
 
 
 def sharing(theirs: Any, config: ModelConfig, device: torch.device) -> DiffusionGemma:
-    """This engine's model with the weights of `theirs`, whose experts it shares."""
+    """This engine's model with the weights of `theirs`; it shares the memory of the experts."""
     state: dict[str, Tensor] = theirs.state_dict()
     with torch.device("meta"):
         model = DiffusionGemma(config).to(theirs.dtype)
@@ -58,20 +58,29 @@ def sharing(theirs: Any, config: ModelConfig, device: torch.device) -> Diffusion
 
 
 @torch.inference_mode()
-def likeliest(ours: DiffusionGemma, theirs: Any, prompt: Tensor, canvas: Tensor) -> float:
-    """The share of columns whose likeliest token is the same on both sides, in a first step."""
-    cache = DynamicCache(config=theirs.config.text_config)
-    expected = theirs(input_ids=prompt[None], decoder_input_ids=canvas[None], past_key_values=cache).logits[0]
-    with PrefixCache(ours).encoded(prompt.tolist()) as lease:
+def our_logits(model: TextModel, prompt: Tensor, canvas: Tensor) -> Tensor:
+    """Logits [canvas, vocab] of this engine's first step over `canvas`, a tensor of noise."""
+    with PrefixCache(model).encoded(prompt.tolist()) as lease:
         memory = CanvasMemory(lease.kv, len(canvas))
-        belief = torch.zeros_like(ours.embed(canvas[None]))
-        hidden = ours.denoise(canvas[None], belief, memory.positions(), memory.masks(), memory)
-        found = ours.logits(hidden)[0]
+        belief = torch.zeros_like(model.embed(canvas[None]))
+        return model.logits(model.denoise(canvas[None], belief, memory.positions(), memory.masks(), memory))[0]
+
+
+@torch.inference_mode()
+def their_logits(model: Any, prompt: Tensor, canvas: Tensor) -> Tensor:
+    """The same of transformers' model."""
+    cache = DynamicCache(config=model.config.text_config)
+    logits: Tensor = model(input_ids=prompt[None], decoder_input_ids=canvas[None], past_key_values=cache).logits[0]
+    return logits
+
+
+def same_likeliest(found: Tensor, expected: Tensor) -> float:
+    """The share of columns with the same likeliest token. found, expected: logits [canvas, vocab]."""
     return float((found.argmax(-1) == expected.argmax(-1)).float().mean())
 
 
 def per_step(run: Callable[[int], object]) -> Callable[[], float]:
-    """Milliseconds per step of `run`, which takes a number of steps and waits for its answer."""
+    """Milliseconds per step of `run`, which takes a number of steps and waits for the result."""
 
     def timed(steps: int) -> float:
         started = perf_counter()
@@ -85,60 +94,57 @@ def per_step(run: Callable[[int], object]) -> Callable[[], float]:
     return measure
 
 
-@torch.no_grad()  # a compiler may not take tensors of inference mode, in which this engine's own steps run
+@torch.no_grad()  # not inference mode, whose tensors torch.compile may not accept
 def main(
-    compiled: Annotated[bool, typer.Option(help="transformers with a static cache, which it compiles.")] = False,
+    compiled: Annotated[bool, typer.Option(help="transformers with a static cache, for which it compiles.")] = False,
     canvas: Annotated[int, typer.Option(min=1, help="Canvas columns, all hole.")] = 256,
     context: Annotated[int, typer.Option(min=1, help="Prompt tokens.")] = 2048,
     repeats: Annotated[int, typer.Option(min=2, help="Measured pairs.")] = 10,
-    tiny: Annotated[bool, typer.Option(help="Small shapes, to try the program.")] = False,
+    tiny: Annotated[bool, typer.Option(help="Dry run at small shapes.")] = False,
     name: Annotated[str, typer.Option(help="Name of the result files.")] = "step_beside",
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
 ) -> None:
-    """Measures both sides in turns."""
-    if not (tiny or torch.cuda.is_available()):
-        raise InputError("There is no GPU here; for a dry run on the CPU run `python -m bench.gpu.step_beside --tiny`.")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Measure both sides in turns."""
+    device = choose_device(tiny, "bench.gpu.step_beside")
     canvas, context = (8, 20) if tiny else (canvas, context)
     config_json = TINY if tiny else TRUE_26B
     theirs = random_theirs(config_json, canvas, device)
-    ours = for_device(sharing(theirs, ModelConfig.from_json(config_json), device))
+    ours = prepare_for_device(sharing(theirs, ModelConfig.from_json(config_json), device))
     denoiser = Denoiser(ours)
     generator = torch.Generator().manual_seed(0)
     prompt = torch.randint(3, 250, (context,), generator=generator).to(device)
     noise = torch.randint(3, 250, (canvas,), generator=generator).to(device)
-    same = likeliest(ours, theirs, prompt, noise)
+    same = same_likeliest(our_logits(ours, prompt, noise), their_logits(theirs, prompt, noise))
 
     def run_ours(steps: int) -> None:
         sampling = SamplingConfig(max_steps=steps, confidence_threshold=NEVER)
         denoiser.run([DenoiseRequest(prompt.tolist(), Canvas.of(Hole(canvas)), sampling)])
 
-    mine, others = per_step(run_ours), per_step(lambda steps: generate(theirs, prompt[None], canvas, steps, compiled))
-    for side in (mine, others):
-        side()
-    pairs = [(mine(), others()) for _ in range(repeats)]
-    fast, slow = [one for one, _ in pairs], [one for _, one in pairs]
+    our_step = per_step(run_ours)
+    their_step = per_step(lambda steps: generate(theirs, prompt[None], canvas, steps, compiled))
+    our_step(), their_step()
+    fast, slow = zip(*((our_step(), their_step()) for _ in range(repeats)), strict=True)
     spreads = Spread.of(fast), Spread.of(slow), ratios(slow, fast)
-    rows = [[str(canvas), str(context), f"{spreads[0]}", f"{spreads[1]}", f"{spreads[2]}", f"{same:.1%}"]]
+    rows = [[str(canvas), str(context), *map(str, spreads), f"{same:.1%}"]]
     figures = {
-        "ours_ms": spreads[0].to_json(), "theirs_ms": spreads[1].to_json(), "ratio": spreads[2].to_json(),
+        "ours_ms": spreads[0], "theirs_ms": spreads[1], "ratio": spreads[2],
         "same_likeliest_token": same, "compiled": compiled, "kernels": ours.has_kernels,
         "recorded": denoiser.recorded is not None and denoiser.recorded.are_recorded,
     }  # fmt: skip
-    how = "compiled with a static cache" if compiled else "eager with its usual cache"
-    told = [
-        f"Medians and quartiles of {repeats} pairs. Random weights of the true shapes, the same on both sides, in "
-        f"{str(theirs.dtype).removeprefix('torch.')}; the whole canvas a hole; transformers {how}.",
-        f"This engine {'by kernels' if ours.has_kernels else 'in plain PyTorch'}, "
-        f"{'as CUDA graphs' if figures['recorded'] else 'without CUDA graphs'}; its self-conditioning takes the "
-        "likeliest 32 tokens where it runs by kernels, transformers' takes all.",
-        "Same likeliest token: share of columns of a first step. Random weights make near ties likely.",
+    mode = "compiled with a static cache" if compiled else "eager with its default cache"
+    notes = [
+        f"Medians and quartiles of {repeats} pairs. The same random weights of the true shapes on both sides, in "
+        f"{str(theirs.dtype).removeprefix('torch.')}; the whole canvas is a hole; transformers {mode}.",
+        f"This engine runs {'with kernels' if ours.has_kernels else 'in plain PyTorch'}, "
+        f"{'with' if figures['recorded'] else 'without'} CUDA graphs. With kernels its self-conditioning takes the 32 "
+        "likeliest tokens; transformers takes all.",
+        "Same likeliest token: share of columns in a first step. Random weights make near ties likely.",
+        *([DRY_RUN] if tiny else []),
     ]
-    told += ["A dry run at tiny shapes: the times mean nothing."] if tiny else []
-    report = Report("A step beside transformers", {**conditions(), **card(device)}, HEADER, rows, told, figures)
+    report = Report("A step compared with transformers", conditions(device), HEADER, rows, notes, figures)
     report.write(name, out)
     report.show()
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    typer.run(reports_errors(main))

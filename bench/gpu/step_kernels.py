@@ -1,8 +1,8 @@
-"""Every kernel at its true size: is it right, and how long does it take beside the library's own on the same tensors?
+"""Every kernel at its true size: is it right, and how fast is it compared with a library on the same tensors?
 
-Run `python -m bench.gpu.step_kernels` on a machine with a GPU. The reference is the plain twin in float32, inputs are fresh
-random numbers; results are held to it by the norm of the difference over the norm of the reference. Ends with exit code
-1 where a kernel is wrong or fails. `TRITON_INTERPRET=1 python -m bench.gpu.step_kernels --tiny` is a dry run on a CPU.
+`python -m bench.gpu.step_kernels` needs a GPU. Inputs are random; the reference is the plain implementation in float32.
+The error is the norm of the difference over the norm of the reference. Exit code 1 means a kernel is wrong or fails.
+`TRITON_INTERPRET=1 python -m bench.gpu.step_kernels --tiny` is a dry run on a CPU.
 """
 
 from __future__ import annotations
@@ -18,20 +18,22 @@ import typer
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.gpu.step import card, choose_place, reason, timed
+from bench.gpu.common import choose_device, first_line, timed
 from bench.gpu.step_libraries import flex, grouped, product, sdpa
 from bench.gpu.step_shapes import random_weight
-from bench.report import RESULTS, Report, Spread, conditions
+from bench.report import DRY_RUN, RESULTS, Report, Spread, conditions
 from engine.kernels.attention import attend
 from engine.kernels.linear import quantized_linear
 from engine.kernels.mixture import mixture
-from engine.kernels.vocabulary import gumbel_noise, read_out_hidden, read_out_logits
-from engine.ops import vocabulary as twin
+from engine.kernels.vocabulary import gumbel_noise, stats_from_hidden, stats_from_logits
+from engine.logit_stats import LogitStats
+from engine.ops import vocabulary as plain_vocabulary
 from engine.ops.experts import experts
 from engine.quantized import FORMATS, QuantizedWeight
+from train.program import reports_errors
 
-CAP, KEPT = 30.0, 4  # soft cap; likeliest tokens that are compared
-WORST = 1e-2  # relative: bfloat16 has 8 bits, and sums are in float32
+CAP, KEPT = 30.0, 4  # softcap; number of likeliest tokens that are compared
+MAX_ERROR = 1e-2  # relative; bfloat16 has 8 bits, sums are in float32
 HEADER = ("kernel", "what", "error", "ours, ms", "library, ms", "library")
 
 
@@ -54,8 +56,7 @@ TINY_SIZES = Sizes(8, 64, 32, 4, 2, 300, (20,), 16)
 
 @dataclass(frozen=True)
 class Case:
-    """A kernel on its inputs: ours and the reference give what is compared; library, where there is one, is timed
-    too."""
+    """A kernel with its inputs. ours and reference return the values to compare; library is only timed."""
 
     kernel: str
     what: str
@@ -66,7 +67,7 @@ class Case:
 
 
 def cases(sizes: Sizes, device: torch.device, dtype: torch.dtype, only: str = "") -> Iterator[Case]:
-    """Of the kernels whose name contains `only`."""
+    """The cases of the kernels whose name contains `only`."""
     kinds = {"mixture": _mixtures, "product": _products, "attention": _attentions, "vocabulary": _vocabularies}
     for name, made in kinds.items():
         if only in name:
@@ -108,8 +109,8 @@ def _products(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> Iterato
     like = torch.empty(3 * sizes.hidden, sizes.hidden, device="meta", dtype=dtype)
     for kind in FORMATS:
         weight = random_weight(like, kind, device)
-        library, whose = product(x, 3 * sizes.hidden, kind)
-        yield Case("product", kind, partial(quantized_linear, x, weight), partial(_product, x, weight), library, whose)
+        library, name = product(x, 3 * sizes.hidden, kind)
+        yield Case("product", kind, partial(quantized_linear, x, weight), partial(_product, x, weight), library, name)
 
 
 def _product(x: Tensor, weight: QuantizedWeight) -> Tensor:
@@ -117,13 +118,13 @@ def _product(x: Tensor, weight: QuantizedWeight) -> Tensor:
 
 
 def _attentions(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
-    """As prompts lie in a cache, as a recorded step holds them (masked where there is no prompt), and in fp8."""
+    """Keys as in the prefix cache, as in a recorded step (partly masked), and in fp8."""
     sliding = sizes.window - 1 + sizes.tokens
     shapes = [("sliding", 8, 256, sliding)] + [("full", 2, 512, n + sizes.tokens) for n in sizes.contexts]
     for what, kv_heads, dim, keys in shapes:
         query = torch.randn(1, 16, sizes.tokens, dim, device=device, dtype=dtype) / dim**0.5
-        room = torch.randn(2, 1, kv_heads, keys + 100, dim, device=device, dtype=dtype)
-        key, value = room[0, :, :, 50 : 50 + keys], room[1, :, :, 50 : 50 + keys]
+        buffer = torch.randn(2, 1, kv_heads, keys + 100, dim, device=device, dtype=dtype)
+        key, value = buffer[0, :, :, 50 : 50 + keys], buffer[1, :, :, 50 : 50 + keys]
         mask = (torch.arange(keys, device=device) >= keys // 8)[None, None, None]
         small = key.to(torch.float8_e4m3fn), value.to(torch.float8_e4m3fn)
         name, inputs = f"{what}, {keys} keys", (query, key, value)
@@ -182,77 +183,78 @@ def _plain_readout(
     hidden: Tensor, head: QuantizedWeight, temperature: Tensor, noise: Tensor, dtype: torch.dtype
 ) -> Tensor:
     logits = F.linear(hidden.to(dtype), head.numbers.to(dtype)).float()
-    return _told(twin.read_out(torch.tanh(logits / CAP) * CAP, temperature, KEPT, noise))
+    return _comparable(plain_vocabulary.logit_stats(torch.tanh(logits / CAP) * CAP, temperature, KEPT, noise))
 
 
 def _fused_readout(hidden: Tensor, head: QuantizedWeight, temperature: Tensor, seeds: Tensor) -> Tensor:
-    return _told(read_out_hidden(hidden, head, CAP, temperature, KEPT, seeds))
+    return _comparable(stats_from_hidden(hidden, head, CAP, temperature, KEPT, seeds))
 
 
 def _readout_of_logits(hidden: Tensor, head: QuantizedWeight, temperature: Tensor, seeds: Tensor) -> Tensor:
-    return _told(read_out_logits(F.linear(hidden, head.numbers), CAP, temperature, KEPT, seeds))
+    return _comparable(stats_from_logits(F.linear(hidden, head.numbers), CAP, temperature, KEPT, seeds))
 
 
-def _told(seen: twin.Readout) -> Tensor:
-    """What can be compared by a norm: tokens may differ where two are as likely."""
+def _comparable(seen: LogitStats) -> Tensor:
+    """The values without token ids, which may differ where two tokens are equally likely."""
     return torch.cat((seen.entropy, seen.log_probability, seen.top_probabilities.flatten()))
 
 
 def _library(case: Case, device: torch.device, repeats: int) -> tuple[Spread | None, str]:
-    """The time of the library's own, and whose it is; or that it fails here, and how."""
+    """(time of the library function, its name); without a time if there is none or if it fails."""
     if case.library is None:
         return None, case.library_name
     try:
         return timed(case.library, device, repeats), case.library_name
-    except Exception as trouble:  # a GPU it is not made for, a shape it does not take: each fails in its own class
-        return None, f"{case.library_name} fails: {reason(trouble)}"
+    except Exception as error:  # an unsupported GPU or shape; every library raises its own classes
+        return None, f"{case.library_name} fails: {first_line(error)}"
 
 
 def _error(case: Case) -> float:
-    """Norm of the difference to the reference over its norm."""
-    wanted, found = case.reference().float(), case.ours().float()
-    return float((found - wanted).norm() / wanted.norm())
+    """Norm of the difference to the reference over the norm of the reference."""
+    expected, found = case.reference().float(), case.ours().float()
+    return float((found - expected).norm() / expected.norm())
 
 
 @torch.inference_mode()
 def main(
-    repeats: Annotated[int, typer.Option(min=2, help="Measured runs of each.")] = 20,
+    repeats: Annotated[int, typer.Option(min=2, help="Measured runs of each kernel.")] = 20,
     only: Annotated[str, typer.Option(help="Only kernels whose name contains this.")] = "",
-    tiny: Annotated[bool, typer.Option(help="Small shapes, to try the program.")] = False,
+    tiny: Annotated[bool, typer.Option(help="Dry run at small shapes.")] = False,
     name: Annotated[str, typer.Option(help="Name of the result files.")] = "step_kernels",
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
 ) -> None:
-    """Checks and times the kernels at the true shapes of the 26B."""
-    device, dtype = choose_place(tiny)
+    """Check and time the kernels at the true shapes of the 26B."""
+    device = choose_device(tiny, "bench.gpu.step_kernels", kernels=True)
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     rows: list[list[str]] = []
     figures: list[dict[str, Any]] = []
     wrong = []
-    where = {**conditions(), **card(device)}
-    told = [
-        f"Error: norm of the difference to the twin in float32 over its norm; above {WORST} a kernel is wrong.",
-        f"Medians of {repeats} calls after warm-up, launches included; what fits the cache may stay in it.",
+    machine = conditions(device)
+    notes = [
+        f"Error: norm of the difference to the reference in float32 over its norm; above {MAX_ERROR} it is wrong.",
+        f"Medians of {repeats} calls after warm-up, with launches; tensors that fit the cache may stay in it.",
+        *([DRY_RUN] if tiny else []),
     ]
     for case in cases(TINY_SIZES if tiny else Sizes(), device, dtype, only):
         try:
-            error = _error(case)
+            difference = _error(case)
             ours = timed(case.ours, device, repeats)
-        except Exception as trouble:  # a compiler's or driver's own kind: the other kernels are still to be looked at
-            print(f"{case.kernel} | {case.what} | FAILS: {reason(trouble)}", flush=True)
+        except Exception as error:  # compilers and drivers raise their own classes; go on with the other kernels
+            print(f"{case.kernel} | {case.what} | FAILS: {first_line(error)}", flush=True)
             wrong.append(f"{case.kernel}, {case.what}")
             continue
-        if not error < WORST:
+        if not difference < MAX_ERROR:
             wrong.append(f"{case.kernel}, {case.what}")
-        library, whose = _library(case, device, repeats)
+        library, library_name = _library(case, device, repeats)
         rows.append(
-            [case.kernel, case.what, f"{error:.1e}", f"{ours.median:.3f}", f"{library.median:.3f}" if library else "–",
-             whose]
+            [case.kernel, case.what, f"{difference:.1e}", f"{ours.median:.3f}",
+             f"{library.median:.3f}" if library else "–", library_name]
         )  # fmt: skip
         figures.append(
-            {"kernel": case.kernel, "what": case.what, "error": error, "ours": ours.to_json(),
-             "library": library.to_json() if library else None, "library_name": whose}
+            {"kernel": case.kernel, "what": case.what, "error": difference, "ours": ours,
+             "library": library, "library_name": library_name}
         )  # fmt: skip
-        report = Report("Kernels at true sizes", where, HEADER, rows, told, figures)
-        report.write(name, out)
+        Report("Kernels at true sizes", machine, HEADER, rows, notes, figures).write(name, out)
         print(" | ".join(rows[-1]), flush=True)
     if wrong:
         print(f"WRONG: {'; '.join(wrong)}")
@@ -260,4 +262,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    typer.run(reports_errors(main))

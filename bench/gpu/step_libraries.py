@@ -1,7 +1,7 @@
-"""What libraries offer for the same work as our kernels, ready to be timed; used by `bench.gpu.step_kernels`.
+"""Library functions that do the same work as our kernels, for `bench.gpu.step_kernels`.
 
-Only for their time: weights in few bits are packed anew for them, so their numbers are others. Each may fail on a GPU
-it was not made for, which is then what is reported. Knows nothing of how times are taken.
+Only their time counts: quantized weights are random for them, so their results differ. Each may fail on a GPU that it
+does not support. Must not know how times are taken.
 """
 
 from __future__ import annotations
@@ -12,15 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from engine.quantization import GROUP
-from engine.quantized import Format
+from engine.quantized import INT4_GROUP, Format
 
 Work = Callable[[], Tensor]
 INNER_TILES = 8  # of tinygemm's packing, as torchao chooses it
 
 
 def grouped(x: Tensor, weights: Tensor, indices: Tensor, gate_up: Tensor, down: Tensor) -> Work:
-    """A mixture of experts with PyTorch's grouped product, sorted on the device too."""
+    """A mixture of experts with PyTorch's grouped product; tokens are sorted on the device."""
 
     def run() -> Tensor:
         flat = indices.flatten()
@@ -37,14 +36,14 @@ def grouped(x: Tensor, weights: Tensor, indices: Tensor, gate_up: Tensor, down: 
 
 
 def product(x: Tensor, rows: int, kind: Format) -> tuple[Work, str]:
-    """A product of x [tokens, columns] with random weights [rows, columns], and whose it is."""
+    """(product of x [tokens, columns] with random weights [rows, columns], name of the library function)."""
     columns, device = x.shape[-1], x.device
     if kind == "int4" and device.type == "cuda":
         codes = torch.randint(0, 256, (rows, columns // 2), dtype=torch.uint8, device=device)
-        scales = torch.ones(columns // GROUP, rows, 2, dtype=torch.bfloat16, device=device)
+        scales = torch.ones(columns // INT4_GROUP, rows, 2, dtype=torch.bfloat16, device=device)
 
         def tinygemm() -> Tensor:
-            return torch.ops.aten._weight_int4pack_mm(x, packed(), GROUP, scales)
+            return torch.ops.aten._weight_int4pack_mm(x, packed(), INT4_GROUP, scales)
 
         held: list[Tensor] = []
 
@@ -53,7 +52,7 @@ def product(x: Tensor, rows: int, kind: Format) -> tuple[Work, str]:
                 held.append(torch.ops.aten._convert_weight_to_int4pack(codes, INNER_TILES))
             return held[0]
 
-        return tinygemm, "tinygemm, which torchao takes"
+        return tinygemm, "tinygemm, as used by torchao"
     if kind == "fp8" and device.type == "cuda":
         whole = torch.randn(rows, columns, device=device).to(torch.float8_e4m3fn).t()
         by_row, by_column = torch.ones(len(x), 1, device=device), torch.ones(1, rows, device=device)
@@ -70,7 +69,7 @@ def sdpa(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dtype: 
     """Attention by PyTorch in `dtype`, as `engine.kernels.attention.attend` lays it out; mask [batch, 1, 1, keys]."""
     query, key, value = (part.to(dtype) for part in (query, key, value))
     groups = query.shape[1] // key.shape[1]
-    if mask is not None:  # with groups and a mask only the slowest of its kernels is left
+    if mask is not None:  # with groups and a mask PyTorch has only its slowest kernel
         key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))
     out = F.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, scale=1.0, enable_gqa=mask is None and groups > 1

@@ -1,7 +1,6 @@
-"""Models of the true 26B shapes with random weights made on the device, and the bytes that one step must move.
+"""Models of the true 26B shapes with random weights made on the device, and the bytes that one step must read.
 
-Random weights serve for the speed of a step; they say nothing about how many steps a real model needs. Knows nothing of
-how a step is timed.
+Random weights show the speed of a step and not how many steps a trained model needs. Must not know how a step is timed.
 """
 
 from __future__ import annotations
@@ -17,8 +16,7 @@ from engine.key_values import KeyValues
 from engine.models.diffusion_gemma import DiffusionGemma, Layer
 from engine.models.fused import FusedModel
 from engine.models.quantized import Convert, QuantizedModel
-from engine.quantization import GROUP
-from engine.quantized import NVFP4_GROUP, Format, QuantizedWeight
+from engine.quantized import INT4_GROUP, NVFP4_GROUP, Format, QuantizedWeight
 
 TRUE_26B: dict[str, Any] = {
     "model_type": "diffusion_gemma",
@@ -58,13 +56,13 @@ TINY: dict[str, Any] = {
         "moe_intermediate_size": 32,
     },
 }
-STEPS_OF_INT4 = 4.6  # root mean square of -8 .. 7
-E2M1_SPREAD = 2.9  # root mean square of the e2m1 numbers
+INT4_RMS = 4.6  # root mean square of -8 … 7
+E2M1_RMS = 2.9  # root mean square of the e2m1 numbers
 
 
 @dataclass(frozen=True)
 class Build:
-    """The formats of a build: of the experts, of the other projections. Embedding, head and router are bfloat16."""
+    """Weight formats of the experts and of the other projections. Embedding, head and router are bfloat16."""
 
     experts: Format
     dense: Format
@@ -79,26 +77,26 @@ BUILDS = {
 
 
 def random_model(config: ModelConfig, build: Build, device: torch.device, dtype: torch.dtype) -> FusedModel:
-    """A fused model with random weights, of which only one matrix at a time is ever held in another format."""
+    """A fused model with random weights. At most one matrix at a time exists in another format."""
     return fused(shapes_of(config, dtype), build, device)
 
 
 def random_plain_model(config: ModelConfig, build: Build, device: torch.device, dtype: torch.dtype) -> DiffusionGemma:
-    """The same without kernels, for any device."""
+    """A random model without kernels, for any device."""
     model = shapes_of(config, dtype)
     _make_small_parts(model, device)
     return QuantizedModel(model, _random_weights(build, device))
 
 
 def shapes_of(config: ModelConfig, dtype: torch.dtype) -> DiffusionGemma:
-    """A model without numbers, on "meta"."""
+    """A model without values, on the "meta" device."""
     with torch.device("meta"):
         model = DiffusionGemma(config).to(dtype)
     return model.eval().requires_grad_(False)
 
 
 def fused(model: DiffusionGemma, build: Build, device: torch.device) -> FusedModel:
-    """A fused model with random weights of the shapes of `model`, which must not be used afterwards."""
+    """A fused model with random weights in the shapes of `model`, which must not be used afterwards."""
     _make_small_parts(model, device)
     return FusedModel(model, _random_weights(build, device))
 
@@ -111,7 +109,7 @@ def _random_weights(build: Build, device: torch.device) -> Convert:
 
 
 def random_weight(like: Tensor, kind: Format, device: torch.device) -> QuantizedWeight:
-    """A weight of the shape and type of `like`, whose numbers are about as large as in a trained model."""
+    """A random weight with the shape and type of `like`, and values about as large as in a trained model."""
     shape, spread = like.shape, like.shape[-1] ** -0.5
     if kind == "plain":
         return QuantizedWeight("plain", torch.empty(shape, device=device, dtype=like.dtype).normal_(0, spread))
@@ -119,16 +117,16 @@ def random_weight(like: Tensor, kind: Format, device: torch.device) -> Quantized
         numbers = torch.empty(shape, device=device, dtype=torch.bfloat16).normal_().to(torch.float8_e4m3fn)
         return QuantizedWeight("fp8", numbers, torch.full(shape[:-1], spread, device=device))
     codes = torch.randint(0, 256, (*shape[:-1], shape[-1] // 2), dtype=torch.uint8, device=device)
-    group = GROUP if kind == "int4" else NVFP4_GROUP
+    group = INT4_GROUP if kind == "int4" else NVFP4_GROUP
     scales = torch.ones(*shape[:-1], shape[-1] // group, device=device)
     if kind == "int4":
-        return QuantizedWeight("int4", codes, None, (scales * (spread / STEPS_OF_INT4)).bfloat16(), group)
-    rows = torch.full(shape[:-1], spread / E2M1_SPREAD, device=device)
+        return QuantizedWeight("int4", codes, None, (scales * (spread / INT4_RMS)).bfloat16(), group)
+    rows = torch.full(shape[:-1], spread / E2M1_RMS, device=device)
     return QuantizedWeight("nvfp4", codes, rows, scales.to(torch.float8_e4m3fn), group)
 
 
 def random_keys(config: ModelConfig, context: int, canvas: int, device: torch.device, dtype: torch.dtype) -> KeyValues:
-    """Keys and values of a prompt of `context` tokens that nobody has read, with room for the canvas."""
+    """Random keys and values of a prompt of `context` tokens, with space for the canvas."""
     kv = KeyValues(config, device, dtype)
     kv.reserve(context + canvas)
     for buffer in (*kv.keys, *kv.values):
@@ -139,7 +137,7 @@ def random_keys(config: ModelConfig, context: int, canvas: int, device: torch.de
 
 @dataclass(frozen=True)
 class Bytes:
-    """Bytes that a step must read, by what they are; the least, each once."""
+    """The minimum of bytes that a step must read, each once."""
 
     experts: int
     dense: int
@@ -152,8 +150,11 @@ class Bytes:
 
 
 def step_bytes(model: FusedModel, kv: KeyValues, canvas: int) -> Bytes:
-    """What a step over `canvas` tokens must read. Of the experts those that are chosen by anyone, if all are as likely;
-    of keys and values what each layer may see. The few rows of the embedding for self-conditioning are left out."""
+    """The bytes for a step over `canvas` tokens.
+
+    Experts count if any token chooses them, with all experts equally likely; keys and values if a layer may see them.
+    The few rows of the embedding for self-conditioning are left out.
+    """
     config = model.config
     touched = 1 - (1 - config.experts_per_token / config.num_experts) ** canvas
     experts = sum(layer.experts_gate_up.bytes + layer.experts_down.bytes for layer in model.fused_layers)
@@ -168,17 +169,17 @@ def step_bytes(model: FusedModel, kv: KeyValues, canvas: int) -> Bytes:
 
 
 def _make_small_parts(model: DiffusionGemma, device: torch.device) -> None:
-    """Norms, routers, scalars, embedding and self-conditioning become real; the other weights stay on "meta"."""
+    """Fills norms, routers, scalars, embedding and self-conditioning; the other weights stay on "meta"."""
     for name, parameter in list(model.named_parameters()):
         if ".experts." in name or (name.startswith("layers.") and name.endswith("_proj.weight")):
             continue
-        owner_name, _, own = name.rpartition(".")
+        owner, _, attribute = name.rpartition(".")
         made = torch.empty(parameter.shape, device=device, dtype=parameter.dtype)
         if parameter.dim() > 1:
             made.normal_(0, parameter.shape[-1] ** -0.5)
         else:
             made.fill_(1.0)
-        setattr(model.get_submodule(owner_name), own, torch.nn.Parameter(made, requires_grad=False))
+        setattr(model.get_submodule(owner), attribute, torch.nn.Parameter(made, requires_grad=False))
     for module in model.layers:
         layer = cast(Layer, module)
         layer.encoder_scalar = torch.ones(1, device=device, dtype=torch.float32)

@@ -1,6 +1,6 @@
-"""A denoise step of transformers' own DiffusionGemma at the true shapes, with random weights made on the device.
+"""transformers' DiffusionGemma at the true shapes, with random weights made on the device, for `bench.gpu.step_beside`.
 
-Used by `bench.gpu.step_beside`. Knows nothing of this engine.
+Must not know this engine.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ STEPS = 9  # of the long run
 
 
 def generate(model: Any, prompt: torch.Tensor, canvas: int, steps: int, compiled: bool) -> None:
-    """transformers' generate over one canvas, waited for; prompt [1, length].
+    """Runs transformers' generate over one canvas and waits for it. prompt: [1, length].
 
-    compiled: with a static cache, for which transformers compiles its decoder with CUDA graphs; else eager.
+    compiled: with a static cache, for which transformers compiles its decoder; otherwise eager.
     """
     more: dict[str, Any] = {"cache_implementation": "static"} if compiled else {}
     model.generate(prompt, **whole_runs(canvas, steps), **more)
@@ -28,7 +28,7 @@ def generate(model: Any, prompt: torch.Tensor, canvas: int, steps: int, compiled
 
 
 def random_theirs(config_json: dict[str, Any], canvas: int, device: torch.device) -> Any:
-    """transformers' model in bfloat16, its weights made on `device`; float32 on a CPU."""
+    """transformers' model with weights made on `device`, in bfloat16, or in float32 on a CPU."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     config = DiffusionGemmaConfig(
@@ -47,7 +47,7 @@ def random_theirs(config_json: dict[str, Any], canvas: int, device: torch.device
     for name, parameter in model.named_parameters():
         if parameter.dim() > 1:
             parameter.normal_(0, parameter.shape[-1] ** -0.5)
-        elif name.endswith(("q_norm.weight", "k_norm.weight")):  # scores of about one, as nothing else scales them
+        elif name.endswith(("q_norm.weight", "k_norm.weight")):  # gives attention scores of about one
             parameter.fill_(parameter.shape[-1] ** -0.25)
         elif "norm" in name:
             parameter.fill_(1.0)

@@ -1,8 +1,8 @@
-"""Does lint see what people mended? One-line changes between two releases of a package, before and after.
+"""Measures lint on one-line changes between two releases of a package, before and after the change.
 
-`python -m bench.lint.releases OLD NEW [OLD NEW …]`, each a folder or an archive (.tar.gz, .zip, .whl). Of all small
-changes those are judged that one edit of a kind makes: another name of the file, another operator, exchanged arguments.
-Whether they mend a bug or only change a behaviour cannot be told from the text; all of them are listed.
+`python -m bench.lint.releases OLD NEW [OLD NEW …]`, each a folder or an archive (.tar.gz, .zip, .whl). Only changes
+that a single edit of lint could make count. The text does not show whether a change fixes a bug or changes behaviour,
+so all are listed.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
+from bench.lint.loading import load_linter
 from bench.report import RESULTS, Report, conditions
 from engine.errors import InputError, UsageError
-from infill.cli.support import errors_to_exit_codes, load_completer
+from infill.cli.support import errors_to_exit_codes
 from infill.code.languages import detect
 from infill.code.syntax import SyntaxTree, parse
 from infill.findings import LintRequest
@@ -30,18 +31,17 @@ from infill.lint.edits import find_edits
 from infill.lint.files import character_ranges
 from infill.lint.kinds import Edit
 from infill.lint.linter import Linter
-from infill.lint.quiet import is_left_alone
-from infill.lint.survey import Survey
-from infill.settings import Settings
+from infill.lint.suppressions import is_skipped
+from infill.lint.symbols import SymbolTable
 
-LARGEST = 200_000  # characters of a file
-MOST_CHANGED = 4  # tokens of the line that come or go, at most
-AROUND = 30  # lines that are linted on either side of a change
+MAX_FILE = 200_000  # characters of a file
+MAX_TOKENS = 4  # changed tokens of a line
+AROUND = 30  # lines linted above and below a change
 
 
 @dataclass(frozen=True)
 class Change:
-    """Line `number` (from 1) of `old` reads otherwise in `new`, and nothing else near it changed."""
+    """Line `number` (from 1) of `old` is line `new_number` of `new`, changed; its neighbours are not."""
 
     path: str
     language: str
@@ -57,9 +57,12 @@ class Change:
 
 @dataclass(frozen=True)
 class Outcome:
-    """codes: kinds with an edit that makes the change. near: codes of what was shown on the line before; right: it
-    proposed the new line; after: codes shown on the new line; others: how much else was shown within AROUND lines,
-    before and after. reached: the new line was among what the model read."""
+    """What lint shows for a change.
+
+    codes: kinds that propose the change. near: codes of findings on the old line; right: one of them proposed the new
+    line. after: codes of findings on the new line. elsewhere: other findings within AROUND lines, before and after.
+    reached: the model read an edit that makes the change.
+    """
 
     path: str
     before: str
@@ -68,12 +71,13 @@ class Outcome:
     near: list[str]
     right: bool
     after: list[str]
-    others: int
+    elsewhere: int
     reached: bool
 
 
 def read_package(source: Path) -> dict[str, str]:
-    """Text by path below the top folder, of the files in known languages. InputError where it cannot be read."""
+    """Texts of the files in known languages, by path below the top folder. Raises InputError if `source` is
+    unreadable."""
     try:
         if source.is_dir():
             parts = {file.relative_to(source).as_posix(): file.read_bytes() for file in _files(source)}
@@ -85,7 +89,7 @@ def read_package(source: Path) -> dict[str, str]:
                 members = [one for one in tar.getmembers() if one.isfile() and detect(one.name)]
                 parts = {one.name: content.read() for one in members if (content := tar.extractfile(one)) is not None}
     except (OSError, tarfile.TarError, zipfile.BadZipFile) as error:
-        raise InputError(f"{source} is no folder or archive that can be read ({error}); name an sdist.") from error
+        raise InputError(f"Cannot read {source} as a folder or archive ({error}); pass an sdist.") from error
     found = {}
     for name, data in parts.items():
         try:
@@ -100,16 +104,16 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _below_top(name: str, source: Path) -> str:
-    """Archives of sources have a top folder named after their version."""
+    """The path without the top folder that source archives have."""
     parts = PurePosixPath(name).parts
     return "/".join(parts[1:]) if not source.is_dir() and source.suffix != ".whl" and len(parts) > 1 else name
 
 
 def one_line_changes(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[Change]:
-    """Single lines in which at most MOST_CHANGED tokens of code differ; comments, strings and layout do not count."""
+    """Changes of single lines by at most MAX_TOKENS tokens of code; comments, strings and layout do not count."""
     for path in sorted({*old} & {*new}):
         before, after = old[path], new[path]
-        if before == after or max(len(before), len(after)) > LARGEST or is_left_alone(path, before):
+        if before == after or max(len(before), len(after)) > MAX_FILE or is_skipped(path, before):
             continue
         language = detect(path) or ""
         trees = parse(before, language), parse(after, language)
@@ -119,12 +123,12 @@ def one_line_changes(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator
         for tag, first, last, new_first, new_last in matcher.get_opcodes():
             if tag == "replace" and last - first == new_last - new_first == 1:
                 change = Change(path, language, before, after, first + 1, new_first + 1)
-                if 0 < _differing(_tokens(trees[0], first + 1), _tokens(trees[1], new_first + 1)) <= MOST_CHANGED:
+                if 0 < _changed_tokens(_tokens(trees[0], first + 1), _tokens(trees[1], new_first + 1)) <= MAX_TOKENS:
                     yield change
 
 
 def _tokens(tree: SyntaxTree, number: int) -> list[str]:
-    """The leaves of the tree on a line, without comments; a string's inside counts as one of them, but always alike."""
+    """The tokens of a line without comments. All strings count as the same token."""
     (span,) = character_ranges(tree.text, [range(number, number + 1)]) or ((0, 0),)
     start, end = tree.byte(span[0]), tree.byte(span[1])
     found, pending = [], [tree.root]
@@ -141,111 +145,110 @@ def _tokens(tree: SyntaxTree, number: int) -> list[str]:
     return found
 
 
-def _differing(one: list[str], other: list[str]) -> int:
+def _changed_tokens(one: list[str], other: list[str]) -> int:
     matcher = difflib.SequenceMatcher(None, one, other, autojunk=False)
     return sum(max(b - a, d - c) for tag, a, b, c, d in matcher.get_opcodes() if tag != "equal")
 
 
-def kinds_that_make(change: Change) -> list[str]:
-    """The codes of kinds with an edit in the old text that makes the new line."""
+def proposing_kinds(change: Change) -> list[str]:
+    """The codes of kinds that propose the change."""
     tree = parse(change.old, change.language)
     if tree is None:
         return []
     start, end = _line(change.old, change.number)
-    found = find_edits(tree, Survey(tree), ((start, end),))
+    found = find_edits(tree, SymbolTable(tree), ((start, end),))
     line = change.old[start:end]
-    made = {edit.code for edit in found if _made(line, start, edit) == change.lines[1]}
-    return sorted(made)
+    return sorted({edit.code for edit in found if _edited_line(line, start, edit) == change.lines[1]})
 
 
-def judge(linter: Linter, change: Change, codes: Sequence[str]) -> Outcome:
-    """What lint says of the code before and after. codes: of the kinds that make the change."""
+def measure(linter: Linter, change: Change, codes: Sequence[str]) -> Outcome:
+    """What lint shows before and after the change. codes: kinds that propose it."""
     path, language = change.path, change.language
-    shown, others, right, reached = _near(linter, path, language, change.old, change.number, change.lines[1])
+    shown, elsewhere, right, reached = _near(linter, path, language, change.old, change.number, change.lines[1])
     after, more, _, _ = _near(linter, path, language, change.new, change.new_number, "")
     before, now = change.lines
-    return Outcome(change.path, before.strip(), now.strip(), [*codes], shown, right, after, others + more, reached)
+    return Outcome(change.path, before.strip(), now.strip(), [*codes], shown, right, after, elsewhere + more, reached)
 
 
 def _near(
-    linter: Linter, path: str, language: str, text: str, number: int, wanted: str
+    linter: Linter, path: str, language: str, text: str, number: int, target: str
 ) -> tuple[list[str], int, bool, bool]:
-    """(codes shown on the line, findings around it, one of them makes it `wanted`, so did an edit that was read)."""
+    """(codes shown on the line, number of other findings, whether one on the line makes it `target`, whether any
+    candidate does)."""
     around = character_ranges(text, [range(max(1, number - AROUND), number + AROUND)])
     start, end = _line(text, number)
     request = LintRequest(text, language, path, around)
-    judged = linter.judge(request, linter.shown)
+    candidates = linter.candidates(request, linter.shown)
     line = text[start:end]
-    shown = linter.select(request, judged)
+    shown = linter.select(request, candidates)
     near = [one.edit for one in shown if start <= one.edit.start and one.edit.end <= end]
-    read = [one.edit for one in judged if start <= one.edit.start and one.edit.end <= end]
+    read = [one.edit for one in candidates if start <= one.edit.start and one.edit.end <= end]
     return (
         [edit.code for edit in near],
         len(shown) - len(near),
-        any(_made(line, start, edit) == wanted for edit in near),
-        any(_made(line, start, edit) == wanted for edit in read),
+        any(_edited_line(line, start, edit) == target for edit in near),
+        any(_edited_line(line, start, edit) == target for edit in read),
     )
 
 
 def _line(text: str, number: int) -> tuple[int, int]:
-    """[start, end) of line `number` (from 1), without its end."""
+    """[start, end) of line `number` (from 1), without its line end."""
     ((start, end),) = character_ranges(text, [range(number, number + 1)]) or ((0, 0),)
     return start, end - text[start:end].endswith("\n")
 
 
-def _made(line: str, start: int, edit: Edit) -> str:
-    """The line, which starts at `start`, with the edit."""
+def _edited_line(line: str, start: int, edit: Edit) -> str:
+    """The line that starts at `start`, after the edit."""
     return line[: max(0, edit.start - start)] + edit.replacement + line[max(0, edit.end - start) :]
 
 
 def releases_report(changes: int, outcomes: Sequence[Outcome], shown: Set[str], known: Mapping[str, Any]) -> Report:
-    """changes: how many small ones there were; outcomes: of those that an edit makes."""
+    """changes: how many small changes there are. outcomes: for those that lint could propose."""
     rows = []
     for code in [*sorted(shown), "all"]:
-        own = [one for one in outcomes if code == "all" or code in one.codes]
-        near = [one for one in own if (one.near if code == "all" else code in one.near)]
-        rows.append([code, str(len(own)), *(str(sum(map(bool, column))) for column in _columns(own, near))])
-    others = sum(one.others for one in outcomes)
+        of_kind = [one for one in outcomes if code == "all" or code in one.codes]
+        near = [one for one in of_kind if (one.near if code == "all" else code in one.near)]
+        rows.append([code, str(len(of_kind)), *(str(sum(map(bool, column))) for column in _columns(of_kind, near))])
+    elsewhere = sum(one.elsewhere for one in outcomes)
     notes = [
-        f"{changes} one-line changes of at most {MOST_CHANGED} tokens; {len(outcomes)} of them are what one edit of a "
-        f"kind that is shown makes. {others} findings elsewhere within {AROUND} lines of these, before and after.",
+        f"{changes} one-line changes of at most {MAX_TOKENS} tokens; lint could propose {len(outcomes)} of them. "
+        f"{elsewhere} other findings within {AROUND} lines, before and after.",
         *(
-            f"{'right' if one.right else 'near' if one.near else 'after' if one.after else 'quiet'}: {one.path}: "
+            f"{'right' if one.right else 'near' if one.near else 'after' if one.after else 'not shown'}: {one.path}: "
             f"`{one.before}` -> `{one.now}`"
             for one in outcomes
         ),
     ]
-    header = ("kind", "changes", "read", "shown before", "of these right", "shown after")
+    header = ("kind", "changes", "read", "shown before", "right fix", "shown after")
     figures = {"changes": changes, "outcomes": [asdict(one) for one in outcomes]}
     return Report("Lint of one-line changes between releases", {**known, **conditions()}, header, rows, notes, figures)
 
 
-def _columns(own: Sequence[Outcome], near: Sequence[Outcome]) -> list[list[object]]:
-    return [[one.reached for one in own], [*near], [one.right for one in near], [one.after for one in own]]
+def _columns(of_kind: Sequence[Outcome], near: Sequence[Outcome]) -> list[list[object]]:
+    return [[one.reached for one in of_kind], [*near], [one.right for one in near], [one.after for one in of_kind]]
 
 
 @errors_to_exit_codes
 def main(
     releases: Annotated[list[Path], typer.Argument(metavar="OLD NEW…", help="Folders or archives, in pairs.")],
-    model: Annotated[str, typer.Option(help="Model to judge: a name, a hub id or a folder.")] = "pocket",
-    threads: Annotated[int, typer.Option(min=1, help="Most CPU threads.")] = 8,
+    model: Annotated[str, typer.Option(help="Model to measure: a name, a hub id or a folder.")] = "pocket",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 8,
     write: Annotated[bool, typer.Option(help="Write bench/results/lint_releases.json and .md.")] = False,
 ) -> None:
     """Lint one-line changes between releases."""
     if len(releases) % 2:
-        raise UsageError("Releases come in pairs, the older one first; add the one that is missing.")
-    linter = Linter(load_completer(Settings(model=model, threads=threads)))
-    if not linter.can_lint:
-        raise InputError(f"The model {model} has no bars to judge; learn some with `python -m train.lint.thresholds`.")
+        raise UsageError("Releases come in pairs, the older one first; add the missing one.")
+    linter = load_linter(model, threads)
     pairs = [*zip(releases[::2], releases[1::2], strict=True)]
     console = Console(stderr=True)
     changes: list[Change] = []
     for old, new in track(pairs, "releases", console=console, transient=True):
         found = one_line_changes(read_package(old), read_package(new))
         changes += [one for one in found if one.language in linter.languages]
-    made = [(one, codes) for one in changes if (codes := [*linter.shown.intersection(kinds_that_make(one))])]
+    possible = [(one, codes) for one in changes if (codes := linter.shown.intersection(proposing_kinds(one)))]
     outcomes = [
-        judge(linter, one, sorted(codes)) for one, codes in track(made, "changes", console=console, transient=True)
+        measure(linter, one, sorted(codes))
+        for one, codes in track(possible, "changes", console=console, transient=True)
     ]
     known = {"model": model, "releases": [f"{old.name} {new.name}" for old, new in pairs]}
     report = releases_report(len(changes), outcomes, linter.shown, known)

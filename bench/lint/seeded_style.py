@@ -1,5 +1,5 @@
-"""Slips of style put into files with clear habits: one variable renamed into the other convention, one string in other
-quotes, one comparison or empty literal written otherwise. Must not know a model.
+"""Seeds style deviations into files with clear conventions: a renamed variable, a string in other quotes, a comparison
+or an empty literal written differently. Must not know a model.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import tree_sitter
 
 from infill.code.syntax import SyntaxTree, error_score, parse
 from infill.findings import Range
-from infill.lint.renames import Renames, convention, rewritten
-from infill.lint.survey import Survey
+from infill.lint.style_names import Renames, convention, convert
+from infill.lint.symbols import SymbolTable
 
 _ATTEMPTS = 20
 _STRING = re.compile(r"""([bru]{0,2})(["'])([^"'\n]*)\2\Z""")
-Slip = tuple[list[Range], str]  # all of these places become this
+Deviation = tuple[list[Range], str]  # all ranges get this text
 
 
 @dataclass(frozen=True)
 class SeededStyle:
-    """text[start:end], the first of the places that are written otherwise than in the file; `right` stood there."""
+    """text[start:end] is the first deviation; it was `right` before."""
 
     code: str
     text: str
@@ -33,35 +33,35 @@ class SeededStyle:
 
 
 def seed_style(text: str, language: str, code: str, rng: random.Random) -> SeededStyle | None:
-    """A slip of the kind at a random place, which still parses; None where there can be none."""
+    """A deviation of the kind at a random position, which still parses; None if there is no such position."""
     tree = parse(text, language)
     if tree is None or tree.root.has_error:
         return None
-    slips = list(_SLIPS[code](tree, Survey(tree)))
-    for places, wrong in rng.sample(slips, min(len(slips), _ATTEMPTS)):
+    deviations = list(_SEEDERS[code](tree, SymbolTable(tree)))
+    for ranges, wrong in rng.sample(deviations, min(len(deviations), _ATTEMPTS)):
         changed = text
-        for start, end in sorted(places, reverse=True):
+        for start, end in sorted(ranges, reverse=True):
             changed = changed[:start] + wrong + changed[end:]
         after = parse(changed, language)
         if after is not None and not error_score(after).errors:
-            start, end = min(places)
+            start, end = min(ranges)
             return SeededStyle(code, changed, start, start + len(wrong), text[start:end])
     return None
 
 
-def _naming(tree: SyntaxTree, survey: Survey) -> Iterator[Slip]:
-    """A variable of one function, in all of its places."""
-    renames = Renames(tree, survey)
+def _naming(tree: SyntaxTree, symbols: SymbolTable) -> Iterator[Deviation]:
+    """A variable of one function, everywhere."""
+    renames = Renames(tree, symbols)
     for text, name in renames.variables.items():
-        own = convention(text)
-        if own is not None:
-            wrong = rewritten(text, "camel" if own == "snake" else "snake")
-            places = renames.places(name.start, wrong)
-            if places is not None and rewritten(wrong, own) == text:
-                yield places, wrong
+        current = convention(text)
+        if current is not None:
+            wrong = convert(text, "camel" if current == "snake" else "snake")
+            ranges = renames.ranges(name.start, wrong)
+            if ranges is not None and convert(wrong, current) == text:
+                yield ranges, wrong
 
 
-def _quotes(tree: SyntaxTree, survey: Survey) -> Iterator[Slip]:
+def _quotes(tree: SyntaxTree, symbols: SymbolTable) -> Iterator[Deviation]:
     for node in _nodes(tree, "string"):
         found = _STRING.match(tree.part(node))
         if found is not None and node.parent is not None and node.parent.type != "expression_statement":
@@ -69,7 +69,7 @@ def _quotes(tree: SyntaxTree, survey: Survey) -> Iterator[Slip]:
             yield [tree.span(node)], f"{found[1]}{other}{found[3]}{other}"
 
 
-def _comparison(tree: SyntaxTree, survey: Survey) -> Iterator[Slip]:
+def _comparison(tree: SyntaxTree, symbols: SymbolTable) -> Iterator[Deviation]:
     for node in _nodes(tree, "comparison_operator"):
         left = tree.part(node.named_children[0])
         rest = tree.part(node)[len(left) :]
@@ -81,8 +81,8 @@ def _comparison(tree: SyntaxTree, survey: Survey) -> Iterator[Slip]:
             yield [tree.span(node)], f"not {left}{rest.replace(' not in ', ' in ', 1)}"
 
 
-def _literal(tree: SyntaxTree, survey: Survey) -> Iterator[Slip]:
-    """Of a value that gets a name."""
+def _literal(tree: SyntaxTree, symbols: SymbolTable) -> Iterator[Deviation]:
+    """An empty literal assigned to a name."""
     calls = {"{}": "dict()", "[]": "list()"}
     for node in (*_nodes(tree, "dictionary"), *_nodes(tree, "list")):
         named = node.parent is not None and node.parent.type == "assignment"
@@ -99,10 +99,10 @@ def _nodes(tree: SyntaxTree, kind: str) -> Iterator[tree_sitter.Node]:
         pending.extend(reversed(node.children))
 
 
-_SLIPS: dict[str, Callable[[SyntaxTree, Survey], Iterator[Slip]]] = {
+_SEEDERS: dict[str, Callable[[SyntaxTree, SymbolTable], Iterator[Deviation]]] = {
     "style-naming": _naming,
     "style-quotes": _quotes,
     "style-comparison": _comparison,
     "style-literal": _literal,
 }
-SEEDED = tuple(_SLIPS)
+SEEDED = tuple(_SEEDERS)

@@ -1,8 +1,7 @@
-"""How quiet is lint about style, and how much does it find? Held-out code as it is, and with one slip of style put in.
+"""Measures the style findings of lint: how many in held-out code, and how many seeded deviations it finds.
 
-`python -m bench.lint.style --corpus DIR/corpus`. What counting alone would show, and what
-of that the model finds likelier, too; all of it is listed, to be looked at, since no program can tell whether a
-maintainer would agree.
+`python -m bench.lint.style --corpus DIR/corpus`. Compares counting alone with counting and the model. All findings are
+listed for review, since no program can decide whether a maintainer would agree.
 """
 
 from __future__ import annotations
@@ -22,36 +21,37 @@ from bench.lint.seeded_style import SEEDED, SeededStyle, seed_style
 from bench.report import RESULTS, Report, conditions
 from infill.cli.support import errors_to_exit_codes, load_completer
 from infill.code.syntax import parse
-from infill.findings import LintRequest
+from infill.findings import LintRequest, Range
 from infill.lint.kinds import STYLE
 from infill.lint.linter import Linter
-from infill.lint.style import STYLE_GAIN, find_style
-from infill.lint.survey import Survey
+from infill.lint.style import MIN_STYLE_GAIN, find_style
+from infill.lint.symbols import SymbolTable
 from infill.settings import Settings
 from train.held_out import HeldOutFile, read_held_out
-from train.lint.samples import in_turns
+from train.lint.samples import round_robin
 
 HEADER = ("kind", "by counting", "shown", "per 1,000 lines", "seeded", "counted", "found", "right fix")
+AROUND = 300  # characters linted on either side of a deviation
 
 
 @dataclass(frozen=True)
 class Seeded:
-    """counted: counting alone would show it; found: it is shown; right: with the fix that makes it what it was."""
+    """counted: counting alone shows it. found: the model agrees. right: the fix restores the original."""
 
-    slip: SeededStyle
+    deviation: SeededStyle
     counted: bool
     found: bool
     right: bool
 
 
-def shown_in(linter: Linter, file: HeldOutFile) -> list[dict[str, Any]]:
-    """What counting finds in a file as it is, with the gain by the model; None where it found that too unlikely."""
+def counted_in(linter: Linter, file: HeldOutFile) -> list[dict[str, Any]]:
+    """What counting finds in an unchanged file, with the gain by the model; None if the model finds it too unlikely."""
     tree = parse(file.text, file.language)
     if tree is None or tree.root.has_error:
         return []
-    gains = linter.judge_style(LintRequest(file.text, file.language, file.path), frozenset(STYLE))
+    gains = linter.style_candidates(LintRequest(file.text, file.language, file.path), frozenset(STYLE))
     rows = []
-    for one in find_style(tree, Survey(tree), frozenset(STYLE), [(0, len(file.text))]):
+    for one in find_style(tree, SymbolTable(tree), frozenset(STYLE), [(0, len(file.text))]):
         line = file.text.count("\n", 0, one.edit.start)
         rows.append(
             {
@@ -60,7 +60,7 @@ def shown_in(linter: Linter, file: HeldOutFile) -> list[dict[str, Any]]:
                 "line": line + 1,
                 "old": file.text[one.edit.start : one.edit.end],
                 "new": one.edit.replacement,
-                "places": len(one.places),
+                "ranges": len(one.ranges),
                 "same": one.same,
                 "other": one.other,
                 "gain": None if one not in gains else round(gains[one], 2),
@@ -70,46 +70,48 @@ def shown_in(linter: Linter, file: HeldOutFile) -> list[dict[str, Any]]:
     return rows
 
 
-def judge_seeded(linter: Linter, file: HeldOutFile, slip: SeededStyle) -> Seeded:
-    """Whether the slip is found; asked about the lines around it, and of a name about the whole file."""
-    around = () if slip.code == "style-naming" else ((max(0, slip.start - 300), min(len(slip.text), slip.end + 300)),)
-    request = LintRequest(slip.text, file.language, file.path, around)
-    tree = parse(slip.text, file.language)
+def measure_seeded(linter: Linter, file: HeldOutFile, deviation: SeededStyle) -> Seeded:
+    """Lints the lines around the deviation, for a name the whole file."""
+    around: tuple[Range, ...] = ()
+    if deviation.code != "style-naming":
+        around = ((max(0, deviation.start - AROUND), min(len(deviation.text), deviation.end + AROUND)),)
+    request = LintRequest(deviation.text, file.language, file.path, around)
+    tree = parse(deviation.text, file.language)
     assert tree is not None
-    ranges = around or ((0, len(slip.text)),)
-    counted = find_style(tree, Survey(tree), frozenset((slip.code,)), ranges)
-    near = [one for one in counted if one.edit.start < slip.end and slip.start < one.edit.end]
-    gains = linter.judge_style(request, frozenset((slip.code,))) if near else {}
-    shown = [one for one in near if gains.get(one, -1.0) >= STYLE_GAIN]
-    right = any(one.edit.start == slip.start and one.edit.replacement == slip.right for one in shown)
-    return Seeded(slip, bool(near), bool(shown), right)
+    ranges = around or ((0, len(deviation.text)),)
+    counted = find_style(tree, SymbolTable(tree), frozenset((deviation.code,)), ranges)
+    near = [one for one in counted if one.edit.start < deviation.end and deviation.start < one.edit.end]
+    gains = linter.style_candidates(request, frozenset((deviation.code,))) if near else {}
+    shown = [one for one in near if gains.get(one, -1.0) >= MIN_STYLE_GAIN]
+    right = any(one.edit.start == deviation.start and one.edit.replacement == deviation.right for one in shown)
+    return Seeded(deviation, bool(near), bool(shown), right)
 
 
 def style_report(
     lines: int, clean: Sequence[dict[str, Any]], seeded: Sequence[Seeded], known: dict[str, Any]
 ) -> Report:
-    """clean: as `shown_in` has it, of all files together."""
+    """clean: the rows of `counted_in` for all files."""
     counted = Counter(row["code"] for row in clean)
     shown = Counter(row["code"] for row in clean if _is_shown(row))
     table, figures = [], {}
     for code in [*STYLE, "all"]:
-        own = [one for one in seeded if code in (one.slip.code, "all")]
+        of_kind = [one for one in seeded if code in (one.deviation.code, "all")]
         by_counting = counted.total() if code == "all" else counted[code]
         count = shown.total() if code == "all" else shown[code]
-        found, right = sum(one.found for one in own), sum(one.right for one in own)
-        looked = sum(one.counted for one in own)
+        found, right = sum(one.found for one in of_kind), sum(one.right for one in of_kind)
+        seeded_counted = sum(one.counted for one in of_kind)
         figures[code] = {
             "counted": by_counting,
             "shown": count,
-            "seeded": {"slips": len(own), "counted": looked, "found": found, "right": right},
+            "seeded": {"deviations": len(of_kind), "counted": seeded_counted, "found": found, "right": right},
         }
-        shares = [f"{part / len(own):.0%}" for part in (looked, found)] if own else ["", ""]
+        shares = [f"{part / len(of_kind):.0%}" for part in (seeded_counted, found)] if of_kind else ["", ""]
         fixes = f"{right / found:.0%}" if found else ""
         rate = f"{1000 * count / max(1, lines):.3f}"
-        table.append([code, str(by_counting), str(count), rate, str(len(own)), *shares, fixes])
+        table.append([code, str(by_counting), str(count), rate, str(len(of_kind)), *shares, fixes])
     notes = [
-        "by counting: what is against a clear habit; shown: of these, what the model finds likelier the file's way. "
-        "counted: share of the seeded slips that are against a clear habit of their file.",
+        "by counting: deviations from a clear convention of the file. shown: those for which the model prefers the "
+        "convention. counted: share of the seeded deviations that counting finds.",
         *(
             f"{'shown' if _is_shown(row) else 'not shown'}: {row['path']}:{row['line']}: {row['code']} "
             f"({row['same']}:{row['other']}, {row['gain']}): `{row['old']}` -> `{row['new']}`"
@@ -121,24 +123,24 @@ def style_report(
 
 
 def _is_shown(row: dict[str, Any]) -> bool:
-    return row["gain"] is not None and row["gain"] >= STYLE_GAIN
+    return row["gain"] is not None and row["gain"] >= MIN_STYLE_GAIN
 
 
 @errors_to_exit_codes
 def main(
     corpus: Annotated[Path, typer.Option(help="Folder that train.corpus wrote.")],
-    model: Annotated[str, typer.Option(help="Model to judge: a name, a hub id or a folder.")] = "pocket",
+    model: Annotated[str, typer.Option(help="Model to measure: a name, a hub id or a folder.")] = "pocket",
     language: Annotated[list[str] | None, typer.Option(help="Language of the held-out files; repeatable.")] = None,
-    lines: Annotated[int, typer.Option(min=100, help="Lines of clean code, at most.")] = 1_000_000,
-    count: Annotated[int, typer.Option(min=0, help="Slips of each kind.")] = 40,
-    seed: Annotated[int, typer.Option(help="Choice of files and slips.")] = 1,
-    threads: Annotated[int, typer.Option(min=1, help="Most CPU threads.")] = 8,
+    lines: Annotated[int, typer.Option(min=100, help="Most lines of clean code.")] = 1_000_000,
+    count: Annotated[int, typer.Option(min=0, help="Deviations per kind.")] = 40,
+    seed: Annotated[int, typer.Option(help="Seed for the choice of files and deviations.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 8,
     write: Annotated[bool, typer.Option(help="Write bench/results/lint_style.json and lint_style.md.")] = False,
 ) -> None:
-    """Judge lint of style on held-out projects."""
+    """Measure the style findings on held-out projects."""
     languages = language or ["python"]
     linter = Linter(load_completer(Settings(model=model, threads=threads)))
-    files = in_turns(read_held_out(corpus, languages), seed)
+    files = round_robin(read_held_out(corpus, languages), seed)
     clean: list[dict[str, Any]] = []
     total = 0
     console = Console(stderr=True)
@@ -146,16 +148,16 @@ def main(
         if total >= lines:
             break
         total += file.text.count("\n")
-        clean += shown_in(linter, file)
+        clean += counted_in(linter, file)
     rng, seeded = random.Random(seed), list[Seeded]()
     for code in SEEDED:
-        own = 0
+        of_kind = 0
         for file in track(files, code, console=console, transient=True):
-            if own == count:
+            if of_kind == count:
                 break
-            if (slip := seed_style(file.text, file.language, code, rng)) is not None:
-                seeded.append(judge_seeded(linter, file, slip))
-                own += 1
+            if (deviation := seed_style(file.text, file.language, code, rng)) is not None:
+                seeded.append(measure_seeded(linter, file, deviation))
+                of_kind += 1
     known = {"model": model, "seed": seed, "languages": " ".join(languages)}
     known["projects"] = str(len({file.project for file in files}))
     report = style_report(total, clean, seeded, known)

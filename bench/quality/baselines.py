@@ -1,7 +1,7 @@
-"""The ways to fill a hole that are judged: the shipped pipeline, and what it is compared with on the same holes.
+"""The methods that are judged: the shipped pipeline and the baselines it is compared with on the same holes.
 
-Each is a `Method`: questions in, answers out. Must not know whether an answer is right, save for what a baseline is
-given of the truth: its number of tokens (true length) or of lines (copy).
+Each is a `Method`: questions in, attempts out. Must not know whether an attempt is right. Two baselines get a part of
+the truth: its number of tokens (true length) or of lines (copy).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from infill.checks.context import CheckContext
 from infill.code.brackets import scan
 from infill.code.indentation import column_width
 from infill.complete.completion import Completer
-from infill.complete.hole_length import Filled, FillTask
-from infill.complete.work import make_ready
+from infill.complete.hole_length import FilledCanvas, FillTask
+from infill.complete.prepared import prepare
 from infill.prompts.prompt import Layout
 from infill.request import Hole, InfillRequest, InfillResult, Lines, Neighbour
 from train.held_out import KINDS, ONE_LINE, HeldOutHole
@@ -35,7 +35,7 @@ LONGEST_MATCH = 4000  # characters
 
 @dataclass(frozen=True)
 class Question:
-    """A hole and how it is asked for: one line, or for statement and block as many as it takes."""
+    """A hole and its request: for one line, or for a statement or block of any number of lines."""
 
     hole: HeldOutHole
     request: InfillRequest
@@ -51,11 +51,12 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """The text for a hole, even where it is not `shown`; `reason`: why not. ms: of this hole, or its part of a batch.
+class Attempt:
+    """The text that a method wrote for a hole.
 
-    confidence: 0 to 1, None where the method has none. best_passing: confidence and text of what would be shown if
-    the bar were 0; None where the other checks refuse everything.
+    shown: whether a user would see it. reason: why not. confidence: 0 to 1, None if the method has none. ms: time of
+    this hole, or its share of a batch. best_passing: confidence and text of the candidate that a threshold of 0 would
+    show; None if the other checks refuse all candidates.
     """
 
     text: str
@@ -69,36 +70,36 @@ class Answer:
 
 
 class Method(Protocol):
-    """name: as the tables call it. kinds: those it can fill. neighbours: whether its requests carry other files."""
+    """name: in tables. kinds: of holes it can fill. neighbours: whether its requests contain other files."""
 
     name: str
     kinds: tuple[str, ...]
     neighbours: bool
 
-    def fill(self, questions: Sequence[Question]) -> list[Answer]:
-        """An answer to each."""
+    def fill(self, questions: Sequence[Question]) -> list[Attempt]:
+        """One attempt per question."""
         ...
 
 
 class Pipeline:
-    """The completer as it is shipped, all questions in one batch; prompts are read anew for each batch."""
+    """The completer as shipped. All questions form one batch; the prompt cache is cleared before each batch."""
 
     def __init__(
         self, name: str, completer: Completer, neighbours: bool = False, kinds: tuple[str, ...] = KINDS
     ) -> None:
         self.name, self.completer, self.neighbours, self.kinds = name, completer, neighbours, kinds
 
-    def fill(self, questions: Sequence[Question]) -> list[Answer]:
+    def fill(self, questions: Sequence[Question]) -> list[Attempt]:
         self.completer.denoiser.cache.clear()
         started = time.perf_counter()
         results = self.completer.complete_batch([question.request for question in questions])
         ms = 1000 * (time.perf_counter() - started) / len(questions)
-        return [_answer(question, result, ms) for question, result in zip(questions, results, strict=True)]
+        return [_attempt(question, result, ms) for question, result in zip(questions, results, strict=True)]
 
 
-def _answer(question: Question, result: InfillResult | GessoError, ms: float) -> Answer:
+def _attempt(question: Question, result: InfillResult | GessoError, ms: float) -> Attempt:
     if isinstance(result, GessoError):
-        return Answer("", False, str(result), None, "none", 0, ms)
+        return Attempt("", False, str(result), None, "none", 0, ms)
     best = result.completions[0]
     passing = None
     for candidate in sorted(best.candidates, key=lambda candidate: -candidate.confidence):
@@ -107,26 +108,26 @@ def _answer(question: Question, result: InfillResult | GessoError, ms: float) ->
             passing = candidate.confidence, candidate.text
             break
     source = best.candidates[0].source
-    return Answer(best.text, best.shown, best.reason, best.confidence, source, result.steps, ms, passing)
+    return Attempt(best.text, best.shown, best.reason, best.confidence, source, result.steps, ms, passing)
 
 
 class GivenLengths:
-    """`infill.complete.hole_length.HoleLengths` without a choice: as many slots as it is told, and none may stay empty.
+    """Replaces `infill.complete.hole_length.HoleLengths`: the number of slots is given, and no slot may stay empty.
 
-    `truths` are the texts whose numbers of tokens are laid out, one for each task to come; None for FIXED_SLOTS.
+    truths: one text per coming task, whose number of tokens is laid out; None for FIXED_SLOTS.
     """
 
     def __init__(self, completer: Completer) -> None:
-        self.canvases, self.family = completer.canvases, completer.family
+        self.runner, self.family = completer.runner, completer.family
         self.truths: Sequence[str] | None = None
 
-    def fill(self, tasks: Sequence[FillTask], on_step: StepCallback | None = None) -> list[Filled]:
+    def fill(self, tasks: Sequence[FillTask], on_step: StepCallback | None = None) -> list[FilledCanvas]:
         truths = [None] * len(tasks) if self.truths is None else self.truths
         layouts = [self._lay_out(task, truth) for task, truth in zip(tasks, truths, strict=True)]
         requests = [task.request(layout) for task, layout in zip(tasks, layouts, strict=True)]
-        results = self.canvases.run(requests, on_step)
+        results = self.runner.run(requests, on_step)
         return [
-            Filled(layout, request, result, result.steps, result.encoded_tokens)
+            FilledCanvas(layout, request, result, result.steps, result.encoded_tokens)
             for layout, request, result in zip(layouts, requests, results, strict=True)
         ]
 
@@ -141,7 +142,7 @@ class GivenLengths:
 
 
 class TrueLength(Pipeline):
-    """The canvas, told how many tokens are missing."""
+    """The canvas with as many slots as tokens are missing."""
 
     name = "true length"
 
@@ -150,13 +151,13 @@ class TrueLength(Pipeline):
         self.lengths = GivenLengths(completer)
         completer.lengths = self.lengths
 
-    def fill(self, questions: Sequence[Question]) -> list[Answer]:
+    def fill(self, questions: Sequence[Question]) -> list[Attempt]:
         self.lengths.truths = [question.hole.truth for question in questions]
         return super().fill(questions)
 
 
 class FixedLength(Pipeline):
-    """The canvas with FIXED_SLOTS tokens to write, whatever is missing."""
+    """The canvas with FIXED_SLOTS slots for every hole."""
 
     name = "fixed length"
 
@@ -166,10 +167,10 @@ class FixedLength(Pipeline):
 
 
 class Causal:
-    """The same weights writing token after token through the causal encoder, the likeliest each time.
+    """Greedy decoding by the causal encoder of the same weights.
 
-    The prompt is the family's own for this (suffix, then prefix); where a text ends is what `completed` says, so that
-    it is told the kind of the hole. One question at a time; no checks, so that all that is written is shown.
+    The prompt family lays out the prompt (suffix, then prefix), and `completed` decides where a text ends, so this
+    baseline knows the kind of the hole. One question at a time. No checks: everything it writes is shown.
     """
 
     name = "causal"
@@ -178,17 +179,17 @@ class Causal:
     def __init__(self, completer: Completer, neighbours: bool) -> None:
         self.family, self.denoiser, self.neighbours = completer.family, completer.denoiser, neighbours
 
-    def fill(self, questions: Sequence[Question]) -> list[Answer]:
-        """Raises InputError where the encoder has not learnt to fill in the middle."""
+    def fill(self, questions: Sequence[Question]) -> list[Attempt]:
+        """Raises InputError if the encoder was not trained to fill in the middle."""
         self.denoiser.cache.clear()
         return [self._write(question) for question in questions]
 
-    def _write(self, question: Question) -> Answer:
+    def _write(self, question: Question) -> Attempt:
         started = time.perf_counter()
-        work = make_ready(question.request, self.family.budget)
+        work = prepare(question.request, self.family.budget)
         prompt = self.family.causal_prompt(work.shown, work.kinds[0])
         if prompt is None:
-            raise InputError("The causal encoder of this model has not learnt to fill holes; leave the baseline out.")
+            raise InputError("This model's causal encoder was not trained to fill holes; leave out --baseline causal.")
         read, typed, hole = self.family.tokens.decode, prompt.typed, question.hole
         tokens, scores = decode_greedily(
             self.denoiser.model,
@@ -207,9 +208,9 @@ class Causal:
 
 
 class Copy:
-    """What followed elsewhere in the file or its neighbours where the most text before the hole stands too.
+    """Copies the text that follows the longest match of the text before the hole, in the file or its neighbours.
 
-    It is given the truth's number of lines; no checks, so that all that is found is shown.
+    It knows the truth's number of lines. No checks: everything it finds is shown.
     """
 
     name = "copy"
@@ -218,8 +219,8 @@ class Copy:
     def __init__(self, neighbours: bool) -> None:
         self.neighbours = neighbours
 
-    def fill(self, questions: Sequence[Question]) -> list[Answer]:
-        answers = []
+    def fill(self, questions: Sequence[Question]) -> list[Attempt]:
+        attempts = []
         for question in questions:
             started = time.perf_counter()
             hole = question.hole
@@ -229,32 +230,32 @@ class Copy:
                 text = text if whole is None else whole
             else:
                 text = "\n".join(text.split("\n")[: hole.truth.count("\n") + 1])
-            answers.append(_unchecked(text, None, "copy", 0, 1000 * (time.perf_counter() - started)))
-        return answers
+            attempts.append(_unchecked(text, None, "copy", 0, 1000 * (time.perf_counter() - started)))
+        return attempts
 
 
-def _unchecked(text: str, confidence: float | None, source: str, steps: int, ms: float) -> Answer:
+def _unchecked(text: str, confidence: float | None, source: str, steps: int, ms: float) -> Attempt:
     shown = bool(text.strip())
     passing = (confidence, text) if shown and confidence is not None else None
-    return Answer(text, shown, None if shown else "nothing was written", confidence, source, steps, ms, passing)
+    return Attempt(text, shown, None if shown else "nothing was written", confidence, source, steps, ms, passing)
 
 
 def after_longest_match(hole: HeldOutHole, neighbours: Sequence[str]) -> str:
-    """All that follows where the longest end of the text before the hole stands elsewhere: above the hole (nearest
-    first), else below, else in a neighbour. Empty where not one character does."""
+    """All text after the longest match of the end of `hole.before`: above the hole (nearest first), else below it, else
+    in a neighbour. Empty if not even one character matches."""
     length, best = 0, ""
     for index, source in enumerate((hole.before, hole.after, *neighbours)):
-        places = source[:-1] if index == 0 else source
-        found = _longest_end(hole.before, places)
+        searched = source[:-1] if index == 0 else source
+        found = _longest_suffix(hole.before, searched)
         if found > length:
-            end = hole.before[-found:]
-            at = places.rfind(end) if index == 0 else places.find(end)
+            suffix = hole.before[-found:]
+            at = searched.rfind(suffix) if index == 0 else searched.find(suffix)
             length, best = found, source[at + found :]
     return best
 
 
-def _longest_end(text: str, source: str) -> int:
-    """Characters of the longest end of `text` that occurs in `source`."""
+def _longest_suffix(text: str, source: str) -> int:
+    """Length of the longest suffix of `text` that occurs in `source`."""
     low, high = 0, min(len(text), LONGEST_MATCH)
     while low < high:
         middle = (low + high + 1) // 2
@@ -263,11 +264,11 @@ def _longest_end(text: str, source: str) -> int:
 
 
 def completed(text: str, hole: HeldOutHole) -> str | None:
-    """What of `text`, written on from the text before the hole, fills it; None while the end is not reached.
+    """The part of `text` that fills the hole; None if its end is not reached yet.
 
-    A line ends with the line, a token span also where the rest of its line follows. Statement and block end where
-    the indentation falls below that of their first line, or where the next line of the file follows; a statement
-    also where another line is indented as its first, and no bracket is open.
+    One-line holes end with the line; a token span also where the rest of its line follows. Statements and blocks end
+    where the indentation falls below that of their first line, or where the next line of the file follows; a statement
+    also at the next line with its indentation while no bracket is open.
     """
     if not hole.one_line:
         return _completed_lines(text, hole)

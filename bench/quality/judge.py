@@ -1,6 +1,6 @@
-"""Is an answer right, how nearly, and what do many of them say together? Outcomes, rows of a table, calibration.
+"""Judges answers: one by one (`judge`), by group (`rows`), by confidence (`ConfidenceCurve`), by length (`length_gap`).
 
-Knows texts and numbers; must not know how an answer was made, or how a table is shown.
+Must not know how an answer was made, nor how a table is shown.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from os.path import commonprefix
 
 import numpy as np
 
-from bench.quality.baselines import Answer
+from bench.quality.baselines import Attempt
 from infill.code.syntax import error_score, parse
 from infill.prompts.text_tokens import TextTokens
 from train.held_out import ONE_LINE, HeldOutHole
@@ -28,10 +28,13 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Outcome:
-    """One answer to one hole. offset: of the hole, in characters; similarity: difflib's ratio; parses: with no more
-    errors than with the truth; tokens, true_tokens: of the model, in the answer and in the truth; kept: the share of
-    the truth's characters that one would keep of what is shown. passing: confidence and exactness of what would be
-    shown if the bar were 0, None where the other checks refuse everything or there is no confidence."""
+    """One judged attempt at one hole.
+
+    offset: of the hole, in characters. similarity: difflib's ratio. parses: with no more syntax errors than the
+    original file. tokens, true_tokens: lengths of the answer and of the truth, in tokens of the model. kept: share of
+    the truth that a user would keep of the text shown (common prefix). passing: confidence and exactness of the
+    candidate that a threshold of 0 would show; None if the other checks refuse all candidates, or without a confidence.
+    """
 
     method: str
     language: str
@@ -56,11 +59,11 @@ class Outcome:
     truth: str
 
 
-def judge(method: str, hole: HeldOutHole, answer: Answer, tokens: TextTokens) -> Outcome:
-    """White space at the end does not count, nor at the start where the hole is within one line."""
-    text, truth = _trimmed(answer.text, hole), _trimmed(hole.truth, hole)
-    errors = _errors(hole.before + answer.text + hole.after, hole.language)
-    passing = answer.best_passing
+def judge(method: str, hole: HeldOutHole, attempt: Attempt, tokens: TextTokens) -> Outcome:
+    """Ignores white space at the end, and for one-line holes also at the start."""
+    text, truth = _trimmed(attempt.text, hole), _trimmed(hole.truth, hole)
+    errors = _errors(hole.before + attempt.text + hole.after, hole.language)
+    passing = attempt.best_passing
     return Outcome(
         method=method,
         language=hole.language,
@@ -71,17 +74,17 @@ def judge(method: str, hole: HeldOutHole, answer: Answer, tokens: TextTokens) ->
         exact=text == truth,
         similarity=difflib.SequenceMatcher(None, text, truth, autojunk=False).ratio(),
         parses=errors <= _errors(hole.before + hole.truth + hole.after, hole.language),
-        tokens=len(tokens.encode(answer.text.rstrip("\n"))),
+        tokens=len(tokens.encode(attempt.text.rstrip("\n"))),
         true_tokens=len(tokens.encode(hole.truth)),
-        steps=answer.steps,
-        ms=answer.ms,
-        shown=answer.shown,
-        reason=answer.reason,
-        confidence=answer.confidence,
-        source=answer.source,
-        kept=len(commonprefix([text, truth])) / len(truth) if answer.shown else 0.0,
+        steps=attempt.steps,
+        ms=attempt.ms,
+        shown=attempt.shown,
+        reason=attempt.reason,
+        confidence=attempt.confidence,
+        source=attempt.source,
+        kept=len(commonprefix([text, truth])) / len(truth) if attempt.shown else 0.0,
         passing=(passing[0], _trimmed(passing[1], hole) == truth) if passing else None,
-        text=answer.text,
+        text=attempt.text,
         truth=hole.truth,
     )
 
@@ -98,9 +101,12 @@ def _errors(text: str, language: str) -> int:
 
 @dataclass(frozen=True)
 class Row:
-    """What a group of outcomes says. interval: 95 %, of `exact`; length_ratio: mean of the answer's over the truth's
-    tokens; within_one: share of answers at most one token longer or shorter than the truth; copied, drafted: shares
-    of answers that come from the context, and from the causal encoder; exact_of_shown: None where nothing is shown."""
+    """Means over a group of outcomes.
+
+    interval: 95 % interval of `exact`. length_ratio: mean of answer length over true length. within_one: share of
+    answers whose length differs from the truth by at most one token. copied, drafted: shares of answers that come from
+    the context and from the causal encoder. exact_of_shown: None if nothing is shown.
+    """
 
     language: str
     kind: str
@@ -122,7 +128,7 @@ class Row:
 
 
 def rows(outcomes: Sequence[Outcome]) -> list[Row]:
-    """By language, kind and method in the order in which they came; then each kind over all languages."""
+    """By language, kind and method, in order of first appearance; sums over kinds and languages come last."""
     groups: dict[tuple[str, str, str], list[Outcome]] = defaultdict(list)
     languages = [*dict.fromkeys(one.language for one in outcomes)]
     for one in outcomes:
@@ -167,15 +173,18 @@ def wilson(successes: int, trials: int) -> Interval:
     if not trials:
         return 0.0, 1.0
     share, spread = successes / trials, Z * Z / trials
-    middle = (share + spread / 2) / (1 + spread)
-    reach = Z * math.sqrt(share * (1 - share) / trials + spread / (4 * trials)) / (1 + spread)
-    return max(0.0, middle - reach), min(1.0, middle + reach)
+    center = (share + spread / 2) / (1 + spread)
+    half = Z * math.sqrt(share * (1 - share) / trials + spread / (4 * trials)) / (1 + spread)
+    return max(0.0, center - half), min(1.0, center + half)
 
 
 @dataclass(frozen=True)
-class BarPoint:
-    """What a bar of `threshold` shows: a share of all holes, and how many of them are right. interval: 95 %, of
-    `precision`, which is None where nothing is shown."""
+class ThresholdPoint:
+    """What a confidence threshold shows.
+
+    shown: share of all holes. count: number of holes shown. right: exact ones among them. precision: right / count,
+    None if nothing is shown. interval: 95 % interval of the precision.
+    """
 
     threshold: float
     shown: float
@@ -185,8 +194,8 @@ class BarPoint:
     interval: Interval
 
 
-class BarCurve:
-    """How well confidence tells right from wrong, over what passes the other checks. `holes`: all that were asked."""
+class ConfidenceCurve:
+    """How well the confidence separates right from wrong, over the candidates that pass the other checks."""
 
     def __init__(self, outcomes: Sequence[Outcome]) -> None:
         passing = sorted((one.passing for one in outcomes if one.passing), key=lambda pair: -pair[0])
@@ -194,31 +203,31 @@ class BarCurve:
         self.confidence = np.array([confidence for confidence, _ in passing], dtype=np.float64)
         self.exact = np.array([exact for _, exact in passing], dtype=bool)
 
-    def at(self, threshold: float) -> BarPoint:
-        """`threshold` itself passes, as in infill.checks.checks."""
+    def at(self, threshold: float) -> ThresholdPoint:
+        """A confidence equal to the threshold passes, as in infill.checks.checks."""
         count = int((self.confidence >= threshold).sum())
         right = int(self.exact[:count].sum())
         precision = right / count if count else None
-        return BarPoint(threshold, count / max(self.holes, 1), count, right, precision, wilson(right, count))
+        return ThresholdPoint(threshold, count / max(self.holes, 1), count, right, precision, wilson(right, count))
 
-    def at_shares(self) -> list[BarPoint]:
-        """The thresholds that show about SHARES of the holes, as far as the other checks let so many pass."""
+    def at_shares(self) -> list[ThresholdPoint]:
+        """The thresholds that show about SHARES of the holes; fewer if the other checks let fewer pass."""
         counts = [max(1, round(share * self.holes)) for share in SHARES]
         thresholds = [float(self.confidence[count - 1]) for count in counts if count <= len(self.confidence)]
         return [self.at(threshold) for threshold in dict.fromkeys(thresholds)]
 
-    def curve(self) -> list[BarPoint]:
-        """A point for each confidence that occurs, the highest first."""
+    def curve(self) -> list[ThresholdPoint]:
+        """One point per distinct confidence, the highest first."""
         return [self.at(float(threshold)) for threshold in np.unique(self.confidence)[::-1]]
 
-    def lowest(self, precision: float) -> BarPoint | None:
-        """The lowest confidence at which at least that share of what is shown is right; None where there is none."""
+    def lowest(self, precision: float) -> ThresholdPoint | None:
+        """The lowest confidence at which at least that share of the shown answers is right; None if there is none."""
         good = [point for point in self.curve() if point.precision is not None and point.precision >= precision]
         return good[-1] if good else None
 
     def area(self) -> float | None:
-        """Under the ROC: how often a right answer has the higher confidence than a wrong one, ties count half
-        (Mann and Whitney 1947). None where all are right or all are wrong."""
+        """Area under the ROC curve: how often a right answer has a higher confidence than a wrong one; ties count half
+        (Mann and Whitney 1947). None if all are right or all are wrong."""
         right, wrong = self.confidence[self.exact], self.confidence[~self.exact]
         if not len(right) or not len(wrong):
             return None
@@ -227,7 +236,7 @@ class BarCurve:
         return float(below.sum() / (2 * len(right) * len(wrong)))
 
     def roc(self) -> tuple[list[float], list[float]]:
-        """The shares of the wrong and of the right answers that are shown, from the highest bar to none."""
+        """Shares of the wrong and of the right answers that are shown, from the highest threshold down."""
         wrong, right = [0.0], [0.0]
         for point in self.curve():
             wrong.append((point.count - point.right) / max(int((~self.exact).sum()), 1))
@@ -237,8 +246,11 @@ class BarCurve:
 
 @dataclass(frozen=True)
 class LengthGap:
-    """On the one-line holes: exact match and similarity with a fixed length, with null slots, with the true length;
-    and the share of the way from the first to the last that null slots go, None where there is no way."""
+    """Exact match and similarity on one-line holes with a fixed length, with null slots and with the true length.
+
+    exact_closed, similarity_closed: the share of the gap between fixed and true length that null slots close; None if
+    there is no gap.
+    """
 
     holes: int
     exact: tuple[float, float, float]
@@ -248,7 +260,7 @@ class LengthGap:
 
 
 def length_gap(outcomes: Sequence[Outcome], methods: tuple[str, str, str]) -> LengthGap | None:
-    """`methods`: the names of fixed length, null slots and true length; None where one of them is missing."""
+    """methods: names of fixed length, null slots and true length. None if a method has no outcomes."""
     groups = [[one for one in outcomes if one.method == method and one.kind in ONE_LINE] for method in methods]
     if not all(groups):
         return None

@@ -1,6 +1,6 @@
-"""What bench.quality.run found, for people and for programs: tables on a console, Markdown, JSON, a picture.
+"""The results of bench.quality.run: tables on a console, Markdown, a JSON summary, a picture.
 
-Knows outcomes and conditions; must not know a model or how holes are filled.
+Knows outcomes and conditions. Must not know a model, nor how holes are filled.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.quality.judge import BarCurve, BarPoint, LengthGap, Outcome, Row, length_gap, rows
+from bench.quality.judge import ConfidenceCurve, LengthGap, Outcome, Row, ThresholdPoint, length_gap, rows
+from bench.report import markdown_table
 from engine.errors import InputError
 
-LEAST_WIDTH = 110
+MIN_WIDTH = 110
 PICTURES = (".svg", ".png", ".pdf")
 NAMES = ("language", "hole", "method")
 WRITTEN = ("holes", "exact", "95 %", "similar", "parses", "length", "±1", "steps", "ms")
 SHOWN = ("copied", "drafted", "shown", "right", "kept")
-BAR_HEADER = ("bar", "shown", "holes", "right", "95 %")
+THRESHOLD = ("threshold", "shown", "holes", "right", "95 %")
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#666666"
 _CHECKSUM = re.compile("[0-9a-f]{64}")
 STYLE = {
@@ -43,24 +44,30 @@ STYLE = {
 
 @dataclass(frozen=True)
 class QualityReport:
-    """conditions: what the figures depend on. judged: the method whose confidence is calibrated; bar: the threshold
-    it ran with; wanted: the precision that a bar is sought for. gap: the methods of fixed length, null slots and
-    true length."""
+    """conditions: all that the figures depend on. judged: the method whose confidence is calibrated. threshold: the
+    one it ran with. gap: names of the methods with fixed length, null slots and true length. target: the precision for
+    which a threshold is sought."""
 
     conditions: Mapping[str, Any]
     outcomes: Sequence[Outcome]
     judged: str
-    bar: float
+    threshold: float
     gap: tuple[str, str, str]
-    wanted: float | None = None
+    target: float | None = None
 
     @cached_property
     def rows(self) -> list[Row]:
         return rows(self.outcomes)
 
     @cached_property
-    def calibration(self) -> BarCurve:
-        return BarCurve([one for one in self.outcomes if one.method == self.judged])
+    def calibration(self) -> ConfidenceCurve:
+        return ConfidenceCurve([one for one in self.outcomes if one.method == self.judged])
+
+    @cached_property
+    def points(self) -> list[ThresholdPoint]:
+        """The threshold in use among those that show 10 %, 20 %, … of the holes, the highest first."""
+        points = [*self.calibration.at_shares(), self.calibration.at(self.threshold)]
+        return sorted(points, key=lambda point: -point.threshold)
 
     @cached_property
     def length_gap(self) -> LengthGap | None:
@@ -71,26 +78,25 @@ class QualityReport:
         languages = {row.language for row in self.rows}
         names = NAMES[len(languages) == 1 :]
         heads = [[row.language, row.kind, row.method][-len(names) :] for row in self.rows]
-        place = f" ({', '.join(languages)})" if len(languages) == 1 else ""
-        bars = sorted([*self.calibration.at_shares(), self.calibration.at(self.bar)], key=lambda bar: -bar.threshold)
+        suffix = f" ({', '.join(languages)})" if len(languages) == 1 else ""
         return [
             (
-                f"What is written{place}",
+                f"What is written{suffix}",
                 (*names, *WRITTEN),
                 [[*head, *_written(row)] for head, row in zip(heads, self.rows, strict=True)],
             ),
             (
-                f"What is shown{place}",
+                f"What is shown{suffix}",
                 (*names, *SHOWN),
                 [[*head, *_shown(row)] for head, row in zip(heads, self.rows, strict=True)],
             ),
-            (f"The bar of confidence ({self.judged})", BAR_HEADER, [self._bar_row(bar) for bar in bars]),
+            (f"The confidence threshold ({self.judged})", THRESHOLD, [self._threshold_row(one) for one in self.points]),
         ]
 
     def show(self) -> None:
-        """On standard output, wide enough for the tables also where that is no terminal."""
+        """Prints on standard output, wide enough for the tables even if that is not a terminal."""
         console = Console()
-        console.width = max(console.width, LEAST_WIDTH)
+        console.width = max(console.width, MIN_WIDTH)
         for title, header, cells in self.tables():
             console.print(_table(title, header, cells))
         for note in self.notes():
@@ -99,93 +105,97 @@ class QualityReport:
     def markdown(self) -> str:
         lines: list[str] = []
         for title, header, cells in self.tables():
-            lines += [f"{title}:", "", *_markdown_table(header, cells), ""]
+            lines += [f"{title}:", "", *markdown_table(header, cells), ""]
         return "\n".join([*lines, *(f"- {note}" for note in self.notes())]) + "\n"
 
-    def to_json(self, texts: bool) -> dict[str, Any]:
-        """`texts`: with what was written and what stood there."""
-        outcomes = [asdict(one) for one in self.outcomes]
-        for outcome in [] if texts else outcomes:
-            del outcome["text"], outcome["truth"]
-        lowest = self.calibration.lowest(self.wanted) if self.wanted is not None else None
+    def summary(self) -> dict[str, Any]:
+        """Conditions and figures of the tables, without single outcomes."""
+        lowest = self.calibration.lowest(self.target) if self.target is not None else None
         return {
             "conditions": dict(self.conditions),
             "table": [asdict(row) for row in self.rows],
             "calibration": {
                 "method": self.judged,
-                "bar": asdict(self.calibration.at(self.bar)),
+                "passing": len(self.calibration.confidence),
+                "holes": self.calibration.holes,
                 "area": self.calibration.area(),
-                "curve": [asdict(point) for point in self.calibration.curve()],
-                "wanted_precision": self.wanted,
-                "lowest_bar": asdict(lowest) if lowest else None,
+                "threshold": self.threshold,
+                "points": [asdict(point) for point in self.points],
+                "target_precision": self.target,
+                "lowest_threshold": asdict(lowest) if lowest else None,
             },
             "length_gap": asdict(self.length_gap) if self.length_gap else None,
-            "notes": self.notes(),
-            "outcomes": outcomes,
         }
+
+    def outcome_rows(self, texts: bool) -> list[dict[str, Any]]:
+        """One dictionary per outcome. texts: with the text written and the truth."""
+        found = [asdict(one) for one in self.outcomes]
+        for outcome in [] if texts else found:
+            del outcome["text"], outcome["truth"]
+        return found
 
     def notes(self) -> list[str]:
         found = [
             "; ".join(f"{name} {_in_words(value)}" for name, value in self.conditions.items()),
-            "exact: the truth but for white space at the end, within a line also at the start, with Wilson's interval; "
-            "similar: difflib's ratio; parses: with no more errors than with the truth; length: tokens written for "
-            "each that was missing; ±1: at most one too many or too few.",
+            "exact: equal to the truth except for white space at the end (within a line also at the start), with "
+            "Wilson's interval; similar: difflib's ratio; parses: with no more syntax errors than the original file; "
+            "length: tokens written per token missing; ±1: at most one token too many or too few.",
             "copied, drafted: taken from the context, written by the causal encoder; right: exact among shown; kept: "
-            "the share of the truth that one would keep of what is shown.",
-            f"ms: {self._times_in_words()}; copy and causal have no checks and work one hole at a time; a step of "
+            "share of the truth that a user would keep of the text shown.",
+            f"ms: {self._times_in_words()}; copy and causal have no checks and fill one hole at a time; a step of "
             "causal is a token.",
         ]
         area = self.calibration.area()
         if area is not None:
             passing = len(self.calibration.confidence)
             found.append(
-                f"Confidence tells right from wrong with an area under the ROC of {area:.2f} over the {passing} of "
-                f"{self.calibration.holes} holes that pass the other checks; the bar is {self.bar:g}."
+                f"Area under the ROC curve of the confidence: {area:.2f}, over the {passing} of "
+                f"{self.calibration.holes} holes that pass the other checks; the threshold is {self.threshold:g}."
             )
-        if self.wanted is not None:
-            found.append(self._lowest_in_words(self.wanted))
+        if self.target is not None:
+            found.append(self._lowest_in_words(self.target))
         if self.length_gap:
             found.append(_gap_in_words(self.length_gap, self.gap))
         return found
 
     def _times_in_words(self) -> str:
         batch = self.conditions["batch"]
-        return "one request at a time" if batch == 1 else f"a hole's part of a batch of at most {batch}"
+        return "one request at a time" if batch == 1 else f"a hole's share of a batch of at most {batch}"
 
-    def _lowest_in_words(self, wanted: float) -> str:
-        point = self.calibration.lowest(wanted)
+    def _lowest_in_words(self, target: float) -> str:
+        point = self.calibration.lowest(target)
         if point is None:
-            return f"On these holes no bar makes {wanted:.0%} of what is shown right."
+            return f"On these holes no threshold makes {target:.0%} of the shown answers right."
         return (
-            f"The lowest bar with at least {wanted:.0%} right on these holes is {point.threshold:.4f}: it shows "
-            f"{point.shown:.1%}, of these {point.right} of {point.count} right ({_interval(point.interval)})."
+            f"The lowest threshold with at least {target:.0%} right on these holes is {point.threshold:.4f}: it shows "
+            f"{point.shown:.1%}, and {point.right} of these {point.count} are right ({_interval(point.interval)})."
         )
 
-    def _bar_row(self, bar: BarPoint) -> list[str]:
-        threshold = f"{bar.threshold:.4f}" + (" (set)" if bar.threshold == self.bar else "")
-        return [threshold, _share(bar.shown), str(bar.count), _share(bar.precision), _interval(bar.interval)]
+    def _threshold_row(self, point: ThresholdPoint) -> list[str]:
+        threshold = f"{point.threshold:.4f}" + (" (set)" if point.threshold == self.threshold else "")
+        return [threshold, _share(point.shown), str(point.count), _share(point.precision), _interval(point.interval)]
 
     def plot(self, file: Path) -> None:
-        """What is right of what is shown, against how much is shown; and the ROC. `drawing_library` says beforehand
-        whether this can be drawn."""
+        """Draws precision against the share shown, and the ROC curve. Call `drawing_library` first: it raises if this
+        cannot be drawn."""
         matplotlib = drawing_library(file)
         from matplotlib.figure import Figure
 
         with matplotlib.rc_context(STYLE):
             figure = Figure(figsize=(7.2, 3.4), layout="constrained", facecolor="white")
             left, right = figure.subplots(1, 2)
-            self._draw_bars(left)
+            self._draw_precision(left)
             self._draw_roc(right)
             figure.savefig(file, dpi=160, metadata={"Date": None} if file.suffix == ".svg" else None)
 
-    def _draw_bars(self, axes: Any) -> None:
-        bars, own = self.calibration.curve(), self.calibration.at(self.bar)
-        shown = [bar.shown for bar in bars]
-        low, high = ([bar.interval[side] for bar in bars] for side in (0, 1))
+    def _draw_precision(self, axes: Any) -> None:
+        points, current = self.calibration.curve(), self.calibration.at(self.threshold)
+        shown = [point.shown for point in points]
+        low, high = ([point.interval[side] for point in points] for side in (0, 1))
         axes.fill_between(shown, low, high, color=BLUE, alpha=0.15, linewidth=0, label="95 %")
-        axes.plot(shown, [bar.precision for bar in bars], color=BLUE, linewidth=1.4, label="exact among shown")
-        if own.precision is not None:
-            axes.plot([own.shown], [own.precision], "o", color=ORANGE, label=f"bar {self.bar:g}")
+        axes.plot(shown, [point.precision for point in points], color=BLUE, linewidth=1.4, label="exact among shown")
+        if current.precision is not None:
+            axes.plot([current.shown], [current.precision], "o", color=ORANGE, label=f"threshold {self.threshold:g}")
         axes.set(xlabel="share shown", ylabel="exact among shown", xlim=(0, 1), ylim=(0, 1))
         axes.legend(loc="upper right")
 
@@ -193,14 +203,14 @@ class QualityReport:
         area = self.calibration.area()
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
         axes.plot(*self.calibration.roc(), color=BLUE, linewidth=1.4)
-        axes.set(xlabel="share of the wrong that is shown", ylabel="share of the right that is shown")
+        axes.set(xlabel="share of the wrong answers shown", ylabel="share of the right answers shown")
         axes.set(xlim=(0, 1), ylim=(0, 1))
         if area is not None:
             axes.text(0.95, 0.05, f"area {area:.2f}", ha="right", va="bottom", color=GREY)
 
 
 def drawing_library(file: Path) -> Any:
-    """matplotlib. Raises InputError without it, and where it cannot write such a file."""
+    """Returns matplotlib. Raises InputError if it is not installed, or cannot write a file with this suffix."""
     if file.suffix not in PICTURES:
         raise InputError(f"The picture {file} must end in one of {', '.join(PICTURES)}.")
     try:
@@ -217,10 +227,6 @@ def _table(title: str, header: Sequence[str], cells: Sequence[Sequence[str]]) ->
     for row in cells:
         table.add_row(*map(Text, row))
     return table
-
-
-def _markdown_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *cells)]
 
 
 def _written(row: Row) -> list[str]:
@@ -251,7 +257,7 @@ def _interval(interval: tuple[float, float]) -> str:
 
 
 def _in_words(value: object) -> str:
-    """Checksums by their first digits."""
+    """Shortens checksums to their first digits."""
     if isinstance(value, Mapping):
         return " ".join(f"{name} {_in_words(part)}" for name, part in value.items()) or "unknown"
     if isinstance(value, (list, tuple)):

@@ -1,8 +1,9 @@
-"""How good is a model at filling holes in projects that it has not seen?
+"""How well does a model fill holes in projects that it was not trained on?
 
-Cuts holes into the held-out files of a corpus of `train.corpus`, fills them with the shipped pipeline and with what it
-is to be compared with, and judges every answer by what stood there. The holes are the same for every model. Projects
-that train.calibrate learns from are left out; a language that has no others is named under `calibrated`.
+`python -m bench.quality.run --corpus DIR` cuts holes into the held-out files of a corpus made by `train.corpus`, fills
+them with the shipped pipeline and the baselines, and compares every answer with the original text. The holes are the
+same for every model. Projects that `train.calibrate` learns from are left out; languages that have no other project
+are listed under `calibrated`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bench.quality.baselines import Causal, Copy, FixedLength, Method, Pipeline, Question, TrueLength
 from bench.quality.judge import Outcome, judge
 from bench.quality.report import QualityReport, drawing_library
+from bench.report import json_text
 from engine.errors import InputError, UsageError
 from infill.cli.support import INTERRUPTED, errors_to_exit_codes, load_completer
 from infill.code.languages import LANGUAGES as KNOWN_LANGUAGES
@@ -45,7 +47,7 @@ CANVAS_ALONE = "canvas alone"
 
 
 class Baseline(StrEnum):
-    """What the pipeline can be compared with."""
+    """The baselines of the pipeline."""
 
     copy = "copy"
     causal = "causal"
@@ -54,7 +56,7 @@ class Baseline(StrEnum):
 
 
 def pipeline_name(settings: Settings) -> str:
-    """What the tables call the pipeline with what is left of its sources."""
+    """The name of the pipeline in tables, by its sources of candidates."""
     if not settings.copy_drafts and not settings.causal_draft:
         return CANVAS_ALONE
     if settings.copy_drafts and settings.causal_draft:
@@ -65,7 +67,7 @@ def pipeline_name(settings: Settings) -> str:
 def methods(
     completer: Completer, baselines: Sequence[Baseline], neighbours: bool, compare_neighbours: bool
 ) -> list[Method]:
-    """The pipeline first. Lengths are compared on what the canvas alone says, so then it is judged too."""
+    """The pipeline first. The length baselines are compared with the canvas alone, so they add that method."""
 
     def alone() -> Completer:
         return Completer(completer.model, replace(completer.settings, copy_drafts=False, causal_draft=False))
@@ -90,8 +92,8 @@ def methods(
 
 
 def batches(groups: Sequence[Sequence[HeldOutHole]], size: int) -> Iterator[Sequence[HeldOutHole]]:
-    """At most `size` holes of one language and kind at a time, in turns, so that what was done when it is stopped
-    is a fair part of the whole."""
+    """At most `size` holes of one language and kind at a time. The groups take turns, so that an interrupted run is a
+    fair sample."""
     cut = [[group[at : at + size] for at in range(0, len(group), size)] for group in groups]
     for turn in zip_longest(*cut):
         yield from (batch for batch in turn if batch)
@@ -105,7 +107,7 @@ def answer_all(
     completer: Completer,
     outcomes: list[Outcome],
 ) -> bool:
-    """Adds to `outcomes` batch by batch, each with the answers of all methods; False where Ctrl-C cut it short."""
+    """Adds the outcomes of all methods to `outcomes`, batch by batch. Returns False if Ctrl-C interrupted it."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -113,14 +115,14 @@ def answer_all(
         try:
             for batch in batches(groups, size):
                 progress.update(task, description=f"{batch[0].language}, {batch[0].kind}")
-                outcomes += _answers(chosen, batch, neighbourhood, completer)
+                outcomes += _judged(chosen, batch, neighbourhood, completer)
                 progress.advance(task, len(batch))
         except KeyboardInterrupt:
             return False
     return True
 
 
-def _answers(
+def _judged(
     chosen: Sequence[Method], batch: Sequence[HeldOutHole], neighbourhood: Neighbourhood, completer: Completer
 ) -> list[Outcome]:
     found = []
@@ -128,30 +130,30 @@ def _answers(
         if batch[0].kind not in method.kinds:
             continue
         questions = [Question.of(hole, neighbourhood.of(hole) if method.neighbours else ()) for hole in batch]
-        for hole, answer in zip(batch, method.fill(questions), strict=True):
-            found.append(judge(method.name, hole, answer, completer.family.tokens))
+        for hole, attempt in zip(batch, method.fill(questions), strict=True):
+            found.append(judge(method.name, hole, attempt, completer.family.tokens))
     return found
 
 
 def weights_digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of the weight files as SHA256SUMS of the model's folder has them; empty where it has none."""
+    """SHA-256 of the weight files according to SHA256SUMS in the model folder; empty without that file."""
     sums = folder / "SHA256SUMS"
     entries = [line.split(maxsplit=1) for line in sums.read_text("utf-8").splitlines()] if sums.is_file() else []
     return {name.strip(): digest for digest, name in entries if name.strip().endswith(".safetensors")}
 
 
 def _checked(languages: Sequence[str], kinds: Sequence[str], files: Sequence[Path | None], plot: Path | None) -> None:
-    """Raises before any work for what would fail after it."""
+    """Raises now for input that would fail only after the work."""
     for name, known in ((language, KNOWN_LANGUAGES) for language in languages):
         if name not in known:
-            raise UsageError(f"There is no language {name!r}; known are {', '.join(known)}.")
+            raise UsageError(f"There is no language {name!r}; choose from {', '.join(known)}.")
     for kind in kinds:
         if kind not in KINDS:
-            raise UsageError(f"There is no kind of hole {kind!r}; known are {', '.join(KINDS)}.")
+            raise UsageError(f"There is no kind of hole {kind!r}; choose from {', '.join(KINDS)}.")
     for file in files:
         if file is not None and not file.absolute().parent.is_dir():
             raise InputError(
-                f"{file} cannot be written, for there is no folder {file.absolute().parent}; make it first."
+                f"{file} cannot be written because there is no folder {file.absolute().parent}; create it first."
             )
     if plot is not None:
         drawing_library(plot)
@@ -159,38 +161,37 @@ def _checked(languages: Sequence[str], kinds: Sequence[str], files: Sequence[Pat
 
 @errors_to_exit_codes
 def main(
-    corpus: Annotated[Path, typer.Option(help="Folder that train.corpus wrote.")],
-    model: Annotated[str, typer.Option(help="Model to judge: a name, a hub id or a folder.")] = "pocket",
+    corpus: Annotated[Path, typer.Option(help="Folder written by train.corpus.")],
+    model: Annotated[str, typer.Option(help="Model to judge: name, hub id or folder.")] = "pocket",
     language: Annotated[
-        list[str] | None, typer.Option(help=f"May be repeated; python by default, {', '.join(LANGUAGES)}, or all.")
+        list[str] | None, typer.Option(help=f"Repeatable; {', '.join(LANGUAGES)}, or all. Default: python.")
     ] = None,
-    kind: Annotated[
-        list[str] | None, typer.Option(help=f"May be repeated; all by default: {', '.join(KINDS)}.")
-    ] = None,
-    count: Annotated[int, typer.Option(min=1, help="Holes of each kind in each language.")] = 100,
-    seed: Annotated[int, typer.Option(help="Choice of holes.")] = 1,
-    batch: Annotated[int, typer.Option(min=1, help="Holes the pipeline fills together; 1 for times of requests.")] = 8,
-    copies: Annotated[bool, typer.Option(help="Let drafts copied from context compete.")] = True,
-    draft: Annotated[bool, typer.Option(help="Let what the causal encoder writes compete.")] = True,
-    neighbours: Annotated[bool, typer.Option(help="Show up to three other files of the project.")] = False,
-    compare_neighbours: Annotated[bool, typer.Option(help="The pipeline with and without neighbours.")] = False,
-    baseline: Annotated[list[Baseline] | None, typer.Option(help="On the same holes too; may be repeated.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Most CPU threads to use.")] = 8,
+    kind: Annotated[list[str] | None, typer.Option(help=f"Repeatable; {', '.join(KINDS)}. Default: all.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Holes per kind and language.")] = 100,
+    seed: Annotated[int, typer.Option(help="Seed for choosing holes.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, help="Holes per batch; 1 measures single requests.")] = 8,
+    copies: Annotated[bool, typer.Option(help="Use candidates copied from the context.")] = True,
+    draft: Annotated[bool, typer.Option(help="Use candidates of the causal encoder.")] = True,
+    neighbours: Annotated[bool, typer.Option(help="Send up to three other files of the project.")] = False,
+    compare_neighbours: Annotated[bool, typer.Option(help="Also run the pipeline the other way.")] = False,
+    baseline: Annotated[list[Baseline] | None, typer.Option(help="Repeatable; fills the same holes.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads at most.")] = 8,
     calibrate: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Find the lowest bar with this share of the shown right.")
+        float | None, typer.Option(min=0, max=1, help="Find the lowest threshold with this precision.")
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="JSON: conditions, tables, every outcome.")] = None,
-    texts: Annotated[bool, typer.Option(help="Keep what was written and what stood there in the JSON.")] = False,
-    markdown: Annotated[Path | None, typer.Option(help="The tables as Markdown.")] = None,
-    plot: Annotated[
-        Path | None, typer.Option(help="The bar as a picture (.svg, .png, .pdf); needs matplotlib.")
+    output: Annotated[Path | None, typer.Option(help="Write conditions and tables as JSON.")] = None,
+    outcomes_file: Annotated[
+        Path | None, typer.Option("--outcomes", help="Write single outcomes as JSON lines.")
     ] = None,
+    texts: Annotated[bool, typer.Option(help="Add the texts written and the truths to --outcomes.")] = False,
+    markdown: Annotated[Path | None, typer.Option(help="Write the tables as Markdown.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw precision and ROC (.svg, .png or .pdf).")] = None,
 ) -> None:
     """Judge a model on held-out projects."""
     names = [*dict.fromkeys(language or ["python"])]
     names = [*LANGUAGES] if names == ["all"] else names
     kinds = [*dict.fromkeys(kind or KINDS)]
-    _checked(names, kinds, (output, markdown, plot), plot)
+    _checked(names, kinds, (output, outcomes_file, markdown, plot), plot)
     files = for_judging(read_held_out(corpus, names))
     completer = load_completer(Settings(model=model, copy_drafts=copies, causal_draft=draft, threads=threads))
     chosen = methods(completer, baseline or [], neighbours, compare_neighbours)
@@ -200,7 +201,7 @@ def main(
     if not outcomes and not finished:
         raise KeyboardInterrupt
     if not outcomes:
-        raise InputError("No hole of these kinds can be cut into the held-out files; ask for others.")
+        raise InputError("The held-out files have no hole of these kinds; choose other kinds or languages.")
     conditions = {
         "model": model,
         "weights": weights_digests(resolve(model)),
@@ -214,7 +215,7 @@ def main(
         "neighbours": neighbours,
         "batch": batch,
         "steps": completer.model.sampling.max_steps,
-        "bar": completer.min_confidence,
+        "threshold": completer.min_confidence,
         "interrupted": not finished,
         **_versions(completer),
     }
@@ -222,7 +223,10 @@ def main(
     report = QualityReport(conditions, outcomes, chosen[0].name, completer.min_confidence, gap, calibrate)
     report.show()
     if output is not None:
-        output.write_text(json.dumps(report.to_json(texts), indent=1) + "\n", "utf-8")
+        output.write_text(json_text(report.summary()), "utf-8")
+    if outcomes_file is not None:
+        lines = (json.dumps(one) + "\n" for one in report.outcome_rows(texts))
+        outcomes_file.write_text("".join(lines), "utf-8")
     if markdown is not None:
         markdown.write_text(report.markdown(), "utf-8")
     if plot is not None:

@@ -1,8 +1,8 @@
-"""From keystroke to suggestion: real code typed anew, as people type, through the real server over stdio.
+"""From keystroke to suggestion: types real code as a person does, through the language server over stdio.
 
-Run `python -m bench.service.keystrokes`. Each scenario under bench/scenarios is a file and the regions of it that are typed
-again: with pauses, mistakes and deletions, accepting a suggestion that is right. `--cut FILE` makes a new one. The
-committed result is the baseline: `--baseline` compares with it. Must not know how the server finds a suggestion.
+`python -m bench.service.keystrokes` plays the scenarios in bench/scenarios: files with regions that are typed again,
+with pauses, typing mistakes and deletions. Right suggestions are accepted. `--cut FILE` makes a new scenario;
+`--baseline FILE` compares with the figures of an earlier run. Must not know how the server finds a suggestion.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import random
-import statistics
 import sys
 import tempfile
 import time
@@ -28,24 +27,25 @@ from pygls.lsp.client import LanguageClient
 from rich.console import Console
 from rich.table import Table
 
-from bench.report import conditions
+from bench.report import conditions, json_text, percentile
 from engine.errors import InputError
 from infill.service.location import location_at, lock_holder
 from infill.service.start import stop_service
+from train.program import reports_errors
 
 SCENARIOS = Path(__file__).parents[1] / "scenarios"
 RESULT = Path(__file__).parents[1] / "results" / "keystrokes.json"
-GAP_S, WORD_GAP_S, LINE_GAP_S = 0.13, 0.22, 0.7  # medians: within a word, at its edge, at a new line
-SPREAD = 0.35  # of the logarithm of a gap
-MISTAKES = 0.03  # of the letters; each is taken back two letters later
+GAP_S, WORD_GAP_S, LINE_GAP_S = 0.13, 0.22, 0.7  # median pauses: within a word, at its edge, at a new line
+SPREAD = 0.35  # standard deviation of the logarithm of a pause
+MISTAKES = 0.03  # share of the letters before which wrong ones are typed and deleted
 READING_S = 0.35  # from suggestion to acceptance
-LEAST_WORTH = 4  # characters that are worth an acceptance
+MIN_ACCEPTED = 4  # characters of a suggestion worth accepting
 URI = "file:///scenario/"
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """A file; `typed`: [start, end) regions that are typed anew; `quiet`: offsets where nothing should be shown."""
+    """A file. typed: regions [start, end) to type again. quiet: offsets at which no suggestion should be shown."""
 
     path: str
     language: str
@@ -56,13 +56,12 @@ class Scenario:
 
 @dataclass
 class Tally:
-    """What was seen at the keystrokes of one or several scenarios."""
+    """Counts and times over all keystrokes."""
 
     keystrokes: int = 0
-    asked: int = 0
     with_suggestion: int = 0
     to_suggestion_ms: list[float] = field(default_factory=list)
-    by_rung_ms: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    by_origin_ms: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     rules: Counter[str] = field(default_factory=Counter)
     echo_ms: list[float] = field(default_factory=list)
     accepted: int = 0
@@ -70,12 +69,12 @@ class Tally:
     written: int = 0
     kept_on: int = 0
     flickered: int = 0
-    quiet_places: int = 0
+    quiet_offsets: int = 0
     quiet: int = 0
 
 
 class Typist:
-    """One client that types; what stands in the document is `text`, the cursor at `cursor`."""
+    """A client that types. text: content of the document. cursor: offset in it."""
 
     def __init__(self, client: LanguageClient, tally: Tally, seed: int, pace: float) -> None:
         self.client, self.tally, self.random, self.pace = client, tally, random.Random(seed), pace
@@ -85,19 +84,19 @@ class Typist:
         self.noted_at = 0.0
 
     async def read_notes(self) -> None:
-        """The server's own notes since the last time: which rung answered in what time, which rule kept quiet."""
+        """Reads the server's notes since the last call: origin and time of suggestions, rules that suppressed one."""
         notes = await self.client.workspace_execute_command_async(types.ExecuteCommandParams("gesso.whyNothing"))
         for note in reversed(notes or []):
             if note["at"] <= self.noted_at:
                 continue
             self.noted_at = note["at"]
             if note["outcome"] == "shown":
-                self.tally.by_rung_ms[note["rung"]].append(note["total_ms"])
+                self.tally.by_origin_ms[note["origin"]].append(note["total_ms"])
             else:
                 self.tally.rules[note["rule"] or note["outcome"]] += 1
 
     async def play(self, scenario: Scenario, index: int) -> None:
-        """Opens the file without its regions, types each, closes it."""
+        """Types each region into the file without it; then requests suggestions at the quiet offsets."""
         for number, (start, end) in enumerate(scenario.typed):
             self.uri, self.version, self.shown = f"{URI}{index}/{number}/{Path(scenario.path).name}", 1, None
             self.text, self.cursor = scenario.text[:start] + scenario.text[end:], start
@@ -108,29 +107,29 @@ class Typist:
         for number, offset in enumerate(scenario.quiet):
             await self._stay_quiet(scenario, f"{URI}{index}/quiet/{number}", offset)
 
-    async def _type(self, wanted: str) -> None:
-        self.tally.written += len(wanted)
+    async def _type(self, text: str) -> None:
+        self.tally.written += len(text)
         done = 0
-        while done < len(wanted):
-            if taken := await self._accept(wanted[done:]):
-                done += taken
+        while done < len(text):
+            if accepted := await self._accept(text[done:]):
+                done += accepted
                 continue
-            if wanted[done].isalpha() and self.random.random() < MISTAKES:
+            if text[done].isalpha() and self.random.random() < MISTAKES:
                 letters = "qx"[: self.random.randint(1, 2)]
                 for letter in letters:
                     await self._key(letter, 0, "a")
                 for _ in letters:
                     await self._key("", 1, "a")
-            piece = wanted[done]
-            if piece == "\n":  # the editor writes the indentation
-                rest = wanted[done + 1 :]
+            piece = text[done]
+            if piece == "\n":  # the editor inserts the indentation
+                rest = text[done + 1 :]
                 piece += rest[: len(rest) - len(rest.lstrip(" \t"))]
-            await self._key(piece, 0, wanted[done - 1] if done else " ")
+            await self._key(piece, 0, text[done - 1] if done else " ")
             done += len(piece)
 
     async def _key(self, inserted: str, deleted: int, before: str) -> None:
-        """One key: the edit, then the request for a suggestion, the older one cancelled; then the pause."""
-        begun = time.perf_counter()
+        """One key: the edit, a request for a suggestion (the previous one is cancelled), then the pause."""
+        started = time.perf_counter()
         self._edit(inserted, deleted)
         self.tally.keystrokes += 1
         if self.pending is not None and not self.pending.done():
@@ -139,7 +138,7 @@ class Typist:
             text, identifier = self.shown
             agrees = not deleted and text.startswith(inserted) and len(text) > len(inserted)
             self.shown = (text[len(inserted) :], identifier) if agrees else None
-        self.pending = asyncio.ensure_future(self._ask(begun, self.version))
+        self.pending = asyncio.ensure_future(self._request(started, self.version))
         if self.tally.keystrokes % 50 == 0:
             await self.read_notes()
         echo = asyncio.ensure_future(self._echo())
@@ -151,8 +150,7 @@ class Typist:
         median = LINE_GAP_S if inserted.startswith("\n") else WORD_GAP_S if edge else GAP_S
         return float(median * self.pace * self.random.lognormvariate(0, SPREAD))
 
-    async def _ask(self, begun: float, version: int) -> None:
-        self.tally.asked += 1
+    async def _request(self, started: float, version: int) -> None:
         expected = self.shown
         result = await self.client.text_document_inline_completion_async(self._params())
         if version != self.version:
@@ -162,7 +160,7 @@ class Typist:
             self.shown = None
             return
         self.tally.with_suggestion += 1
-        self.tally.to_suggestion_ms.append(1000 * (time.perf_counter() - begun))
+        self.tally.to_suggestion_ms.append(1000 * (time.perf_counter() - started))
         text = str(items[0].insert_text)
         if expected is not None:
             self.tally.kept_on += 1
@@ -171,14 +169,14 @@ class Typist:
         self.shown = text, str(arguments[0]) if arguments else ""
 
     async def _echo(self) -> None:
-        """How soon the server answers something trivial: whether it is held up by what it does for suggestions."""
-        begun = time.perf_counter()
+        """Times a trivial request, which shows whether suggestions block the server."""
+        started = time.perf_counter()
         await self.client.workspace_execute_command_async(types.ExecuteCommandParams("gesso.status"))
-        self.tally.echo_ms.append(1000 * (time.perf_counter() - begun))
+        self.tally.echo_ms.append(1000 * (time.perf_counter() - started))
 
     async def _accept(self, rest: str) -> int:
-        """Waits to read what is shown, and takes it if it is what was to be typed; how many characters that were."""
-        if self.shown is None or not rest.startswith(self.shown[0]) or len(self.shown[0].strip()) < LEAST_WORTH:
+        """Accepts the suggestion after a pause if `rest` begins with it; returns the number of accepted characters."""
+        if self.shown is None or not rest.startswith(self.shown[0]) or len(self.shown[0].strip()) < MIN_ACCEPTED:
             return 0
         text, identifier = self.shown
         await asyncio.sleep(READING_S * self.pace)
@@ -189,7 +187,7 @@ class Typist:
         self.tally.accepted += 1
         self.tally.accepted_characters += len(text)
         self.tally.keystrokes += 1
-        self.pending = asyncio.ensure_future(self._ask(time.perf_counter(), self.version))
+        self.pending = asyncio.ensure_future(self._request(time.perf_counter(), self.version))
         await asyncio.sleep(GAP_S * self.pace)
         return len(text)
 
@@ -218,13 +216,13 @@ class Typist:
         self.client.text_document_did_close(types.DidCloseTextDocumentParams(identifier))
 
     async def _stay_quiet(self, scenario: Scenario, uri: str, offset: int) -> None:
-        """Asks at a place where an editor would ask by itself but nothing should be shown."""
+        """Requests a suggestion at an offset at which none should be shown."""
         self.uri, self.version, self.text, self.cursor = uri, 1, scenario.text, offset
         item = types.TextDocumentItem(uri, scenario.language, 1, scenario.text)
         self.client.text_document_did_open(types.DidOpenTextDocumentParams(item))
         result = await self.client.text_document_inline_completion_async(self._params())
         items = result.items if isinstance(result, types.InlineCompletionList) else result or []
-        self.tally.quiet_places += 1
+        self.tally.quiet_offsets += 1
         self.tally.quiet += not items
         await self._leave()
 
@@ -235,27 +233,27 @@ def _position(text: str, offset: int) -> types.Position:
 
 
 def read_scenarios(folder: Path = SCENARIOS) -> list[Scenario]:
-    """All scenarios of a folder, by name."""
+    """All scenarios of a folder, by file name."""
     found = []
     for file in sorted(folder.glob("*.json")):
         value = json.loads(file.read_text())
         typed = tuple((int(start), int(end)) for start, end in value["typed"])
         found.append(Scenario(value["path"], value["language"], value["text"], typed, tuple(value["quiet"])))
     if not found:
-        raise InputError(f"There is no scenario in {folder}; make one with --cut FILE.")
+        raise InputError(f"There is no scenario in {folder}; create one with --cut FILE.")
     return found
 
 
 def cut(file: Path, seed: int = 0, regions: int = 2, lines: int = 9, quiet: int = 12) -> Scenario:
-    """A scenario of a file: regions of whole lines that begin at some indentation, places inside words and strings."""
+    """A scenario of a file: regions of whole indented lines; quiet offsets inside words and after closing brackets."""
     text = file.read_text()
-    chance = random.Random(f"{seed} {file.name}")
+    rng = random.Random(f"{seed} {file.name}")
     starts = [0]
     for line in text.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
     middle = [n for n in range(len(starts) // 4, len(starts) - lines - 2) if text[starts[n] : starts[n] + 4] == "    "]
     typed: list[tuple[int, int]] = []
-    for first in chance.sample(middle, len(middle)):
+    for first in rng.sample(middle, len(middle)):
         start, end = starts[first], starts[first + lines] - 1
         start += len(text[start:end]) - len(text[start:end].lstrip(" "))
         if all(end < other[0] or start > other[1] for other in typed):
@@ -264,8 +262,8 @@ def cut(file: Path, seed: int = 0, regions: int = 2, lines: int = 9, quiet: int 
             break
     inside = [n for n in range(1, len(text) - 1) if text[n - 1].isalpha() and text[n].isalpha()]
     ends = [n for n in range(1, len(text)) if text[n] == "\n" and text[n - 1] in ")]}" and text[n - 2] != "("]
-    places = chance.sample(inside, quiet // 2) + chance.sample(ends, min(len(ends), quiet - quiet // 2))
-    return Scenario(file.as_posix(), _language(file), text, tuple(sorted(typed)), tuple(sorted(places)))
+    offsets = rng.sample(inside, quiet // 2) + rng.sample(ends, min(len(ends), quiet - quiet // 2))
+    return Scenario(file.as_posix(), _language(file), text, tuple(sorted(typed)), tuple(sorted(offsets)))
 
 
 def _language(file: Path) -> str:
@@ -273,13 +271,13 @@ def _language(file: Path) -> str:
 
     language = detect(file.name)
     if language is None:
-        raise InputError(f"{file} is in no language that Gesso knows; choose another file.")
+        raise InputError(f"Gesso does not know the language of {file}; choose another file.")
     return language
 
 
 async def measure(scenarios: list[Scenario], settings: dict[str, Any], seed: int, pace: float) -> dict[str, Any]:
-    """Plays the scenarios one after another with one server; its figures."""
-    logging.getLogger("pygls").setLevel(logging.CRITICAL)  # answers to requests that were given up are no news
+    """Plays the scenarios one after another with one server and returns the figures."""
+    logging.getLogger("pygls").setLevel(logging.CRITICAL)  # hides responses to cancelled requests
     client, tally = LanguageClient("keystrokes", "1"), Tally()
     ready = asyncio.Event()
 
@@ -323,40 +321,36 @@ def _cpu_seconds(processes: list[psutil.Process]) -> float:
 
 
 def figures(tally: Tally, seconds: float, cpu_s: float, memory_mib: float) -> dict[str, Any]:
-    """What is reported: milliseconds, shares from 0 to 1, megabytes."""
-    answered = max(1, tally.with_suggestion)
-    served = sum(len(times) for times in tally.by_rung_ms.values())
+    """The figures: milliseconds, shares from 0 to 1, MiB."""
+    served = sum(len(times) for times in tally.by_origin_ms.values())
     saved = tally.accepted_characters - tally.accepted
     return {
         "keystrokes": tally.keystrokes,
         "characters": tally.written,
         "to_suggestion_ms": _percentiles(tally.to_suggestion_ms),
-        "by_rung": {
-            rung: {"share": len(times) / max(1, served), **_percentiles(times)}
-            for rung, times in sorted(tally.by_rung_ms.items())
+        "by_origin": {
+            origin: {"share": len(times) / max(1, served), **_percentiles(times)}
+            for origin, times in sorted(tally.by_origin_ms.items())
         },
         "with_suggestion": tally.with_suggestion / max(1, tally.keystrokes),
         "saved": saved / max(1, tally.written),
         "accepted": tally.accepted,
         "flicker": tally.flickered / max(1, tally.kept_on),
-        "quiet_rate": tally.quiet / max(1, tally.quiet_places),
+        "quiet_rate": tally.quiet / max(1, tally.quiet_offsets),
         "echo_ms": _percentiles(tally.echo_ms),
         "rules": dict(tally.rules.most_common()),
         "cpu_share": cpu_s / seconds,
         "memory_mib": memory_mib,
-        "suggestions_seen": answered,
+        "suggestions_seen": tally.with_suggestion,
     }
 
 
 def _percentiles(values: list[float]) -> dict[str, float]:
-    if len(values) < 2:
-        return {f"p{share}": values[0] if values else 0.0 for share in (50, 95, 99)}
-    cuts = statistics.quantiles(values, n=100, method="inclusive")
-    return {f"p{share}": round(cuts[share - 1], 2) for share in (50, 95, 99)}
+    return {f"p{share}": percentile(values, share / 100) if values else 0.0 for share in (50, 95, 99)}
 
 
 def table_of(found: dict[str, Any], baseline: dict[str, Any] | None) -> Table:
-    """The figures, beside those of the baseline where there is one."""
+    """The figures, next to those of a baseline."""
     table = Table("figure", "now", *(["baseline"] if baseline else []))
 
     def row(name: str, read: Any) -> None:
@@ -369,35 +363,33 @@ def table_of(found: dict[str, Any], baseline: dict[str, Any] | None) -> Table:
         return lambda one: f"{one[key]:.1%}"
 
     row("keystroke to suggestion, ms (p50 / p95 / p99)", times("to_suggestion_ms"))
-    for rung in ("typed", "cache", "running", "remainder", "model"):
-        row(f"  from rung {rung}: share, p50 / p95 ms", lambda one, rung=rung: _rung(one["by_rung"].get(rung)))
+    for origin in ("typed", "cache", "running", "remainder", "model"):
+        row(f"  from {origin}: share, p50 / p95 ms", lambda one, origin=origin: _origin(one["by_origin"].get(origin)))
     row("keystrokes with a suggestion", share("with_suggestion"))
     row("keystrokes saved", share("saved"))
     row("flicker", share("flicker"))
-    row("quiet where nothing should be shown", share("quiet_rate"))
-    row("answer to something trivial, ms (p50 / p95 / p99)", times("echo_ms"))
+    row("no suggestion where none should be shown", share("quiet_rate"))
+    row("response to a trivial request, ms (p50 / p95 / p99)", times("echo_ms"))
     row("CPU, cores", lambda one: f"{one['cpu_share']:.2f}")
     row("memory of server and engine, MiB", lambda one: f"{one['memory_mib']:.0f}")
     return table
 
 
-def _rung(one: dict[str, float] | None) -> str:
+def _origin(one: dict[str, float] | None) -> str:
     return f"{one['share']:.1%}, {one['p50']:.0f} / {one['p95']:.0f}" if one else "–"
 
 
 def main(
-    cut_file: Annotated[list[Path] | None, typer.Option("--cut", help="Make a scenario of this file.")] = None,
+    cut_file: Annotated[list[Path] | None, typer.Option("--cut", help="Create a scenario from this file.")] = None,
     eagerness: Annotated[str, typer.Option(help="calm, balanced or eager.")] = "balanced",
     threads: Annotated[int, typer.Option(help="CPU threads of the engine.")] = 2,
-    seed: Annotated[int, typer.Option(help="Of the typist's gaps and mistakes.")] = 0,
-    pace: Annotated[float, typer.Option(help="Times the usual gaps between keys.")] = 1.0,
-    lint: Annotated[
-        bool | None, typer.Option(help="Look for slips too; as the server does by itself without it.")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Where the figures go.")] = RESULT,
-    baseline: Annotated[Path | None, typer.Option(help="Figures to set beside these.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed for pauses and mistakes.")] = 0,
+    pace: Annotated[float, typer.Option(help="Factor of the pauses between keys.")] = 1.0,
+    lint: Annotated[bool | None, typer.Option(help="Switch lint on or off; default: the server's.")] = None,
+    out: Annotated[Path, typer.Option(help="File for the figures.")] = RESULT,
+    baseline: Annotated[Path | None, typer.Option(help="Earlier figures to compare with.")] = None,
 ) -> None:
-    """Type the scenarios with the real server and report what a user would have seen."""
+    """Type the scenarios with the language server and report what a user would see."""
     console = Console()
     for file in cut_file or ():
         SCENARIOS.mkdir(exist_ok=True)
@@ -419,8 +411,8 @@ def main(
         finally:
             stop_service(location_at())
     console.print(table_of(found, before))
-    out.write_text(json.dumps({"conditions": conditions(), "settings": settings, **found}, indent=1) + "\n")
+    out.write_text(json_text({"conditions": conditions(), "settings": settings, **found}))
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    typer.run(reports_errors(main))

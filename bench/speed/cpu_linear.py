@@ -1,8 +1,8 @@
-"""Microseconds of one linear product on the CPU, in every number type and layout that PyTorch offers.
+"""Microseconds of one linear product on the CPU, in every number type and layout of PyTorch.
 
-Run `python -m bench.speed.cpu_linear`. The shapes are those of the shipped model and of one with 30 M parameters; the rows
-are a token of a draft, a scored line, a narrow and a wide canvas. What `engine.ops.linear` takes is decided by this
-table. Knows nothing of the model's forward pass.
+`python -m bench.speed.cpu_linear` measures the shapes of the shipped model and of one with 30 M parameters, with the
+rows of a drafted token, a scored line, a narrow and a wide canvas. `engine.ops.linear` follows this table. Must not
+know the model's forward pass.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ from torch.nn import functional as F
 
 from bench.report import RESULTS, Report, conditions
 from engine.ops.linear import Product, can_pack
+from train.program import reports_errors
 
-VOCAB, HEAD_DIM = 8192, 64
+VOCAB = 8192
 MODELS = {"pocket": (256, 704), "30 M": (512, 1408)}
 ROWS = (1, 40, 96, 192)
-BATCH = 10  # products a measurement, so that the clock's grain does not count
+BATCH = 10  # products per measurement, for the resolution of the clock
 
 Contestant = Callable[[Tensor], Tensor]
 
 
 def shapes(hidden: int, intermediate: int) -> dict[str, tuple[int, int]]:
-    """Name of a product to (out, in)."""
+    """(out, in) by name of the product."""
     return {
         "queries, keys, values": (2 * hidden, hidden),
         "attention out": (hidden, hidden),
@@ -43,8 +44,8 @@ def shapes(hidden: int, intermediate: int) -> dict[str, tuple[int, int]]:
 
 
 def contestants(weight: Tensor, rows: int) -> dict[str, Contestant]:
-    """Each takes x [rows, in] in float32, converts it as its type needs, and returns [rows, out]; those that this
-    PyTorch or this machine does not have are left out."""
+    """Functions from x [rows, in] in float32 to [rows, out], with the conversion of x. Leaves out those that this
+    PyTorch or machine does not support."""
     half = weight.bfloat16()
     found: dict[str, Contestant] = {
         "float32": lambda x: F.linear(x, weight),
@@ -85,7 +86,7 @@ def _int8_weights(weight: Tensor, rows: int) -> Contestant:
 
 
 def _dynamic_int8(weight: Tensor, rows: int) -> Contestant:
-    """int8 weights, activations rounded to int8 with one scale for all rows."""
+    """int8 weights; activations rounded to int8 with one scale for all rows."""
     layer = torch.ao.nn.quantized.dynamic.Linear(weight.shape[1], weight.shape[0], bias_=False)
     zeros = torch.zeros(len(weight), dtype=torch.int)
     layer.set_weight_bias(torch.quantize_per_channel(weight, _int8(weight)[1], zeros, 0, torch.qint8), None)
@@ -93,7 +94,7 @@ def _dynamic_int8(weight: Tensor, rows: int) -> Contestant:
 
 
 def _onednn_int8(weight: Tensor, rows: int) -> Contestant:
-    """The same with oneDNN's product, and the activations rounded here."""
+    """The same with oneDNN's product."""
     numbers, scales = _int8(weight)
     packed = torch.ops.onednn.qlinear_prepack(numbers, [rows, weight.shape[1]])
     zeros = torch.zeros(len(weight), dtype=torch.int)
@@ -109,7 +110,7 @@ def _onednn_int8(weight: Tensor, rows: int) -> Contestant:
 
 
 def measure(out: int, size: int, rows: int, repeats: int) -> dict[str, float]:
-    """Median microseconds of CPU time of each contestant, run in turns."""
+    """Median microseconds of CPU time of each contestant; they run in turns."""
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(out, size, generator=generator) * size**-0.5
     x = torch.randn(rows, size, generator=generator)
@@ -128,7 +129,7 @@ def main(
     repeats: Annotated[int, typer.Option(min=1, help="Measured runs of each contestant.")] = 15,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
 ) -> None:
-    """Measures linear products with one thread and writes cpu_linear.md and cpu_linear.json."""
+    """Measure linear products with one thread; writes cpu_linear.md and cpu_linear.json."""
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")
     torch.set_num_threads(1)
     figures: list[dict[str, Any]] = []
@@ -153,13 +154,13 @@ def main(
 
 TITLE = "Linear products on the CPU, microseconds"
 NOTES = (
-    f"CPU time of one thread, so that other work on the machine counts little; median of the repeats, {BATCH} products "
-    "each, contestants in turns. The weight stays in the processor's cache, so in a forward pass a product takes "
-    "longer. x comes in float32; what it costs to convert it is counted.",
+    f"CPU time of one thread, which depends little on other load; median of the repeats, {BATCH} products each, "
+    "contestants in turns. The weight stays in the processor's cache, so a product takes longer in a forward pass. The "
+    "conversion of x from float32 is included.",
     "Packed: the weight reordered once into oneDNN's layout. int8 weights: aten._weight_int8pack_mm, activations in "
     "bfloat16. int8, PyTorch: ao.nn.quantized.dynamic.Linear; int8, oneDNN: onednn.qlinear_pointwise; both round "
-    "the activations to int8 with one scale for all rows, and so do not compute the same.",
-    "To see what a machine without AMX or AVX-512 would do: set ONEDNN_MAX_CPU_ISA and MKL_ENABLE_INSTRUCTIONS.",
+    "the activations to int8 with one scale for all rows, so they compute something else.",
+    "To emulate a machine without AMX or AVX-512, set ONEDNN_MAX_CPU_ISA and MKL_ENABLE_INSTRUCTIONS.",
 )
 
 
@@ -170,4 +171,4 @@ def _row(figure: dict[str, Any], kinds: Sequence[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    typer.run(reports_errors(main))

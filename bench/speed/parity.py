@@ -1,7 +1,7 @@
-"""Milliseconds per denoise step and per infill: this engine beside transformers' `generate`, same weights.
+"""Milliseconds per denoise step and per infill: this engine and transformers' `generate` with the same weights.
 
-Run `python -m bench.speed.parity`. Both sides get the same prompt, canvas width and number of steps, never
-stop early, and run in turns in one process. Without --model the weights are random, which serves for speed.
+`python -m bench.speed.parity` gives both sides the same prompt, canvas width and number of steps. They never stop early
+and run in turns in one process. Without --model the weights are random, which is enough for speed.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ from engine.config import ModelConfig, SamplingConfig
 from engine.denoiser import Denoiser, DenoiseRequest
 from engine.device import choose_dtype, set_threads
 from engine.models.diffusion_gemma import DiffusionGemma
+from train.program import reports_errors
 
 CPU = torch.device("cpu")
-NEVER = 1e-12  # nats: a mean entropy that no canvas falls under, so that no run ends early
-TYPED = 1  # tokens that stand in the canvas anew with the next keystroke
+NEVER = 1e-12  # nats; a mean entropy that no canvas reaches, so that no run stops early
+TYPED = 1  # tokens that the next keystroke adds to the canvas
 SMALL_VISION = {
     "model_type": "gemma4_vision",
     "hidden_size": 16,
@@ -45,7 +46,7 @@ SMALL_VISION = {
 
 
 def whole_runs(canvas: int, steps: int) -> dict[str, Any]:
-    """What makes transformers' generate take all its steps over one canvas of this many tokens."""
+    """Options with which transformers' generate takes all steps over one canvas."""
     return {
         "max_new_tokens": canvas,
         "max_denoising_steps": steps,
@@ -59,7 +60,7 @@ def whole_runs(canvas: int, steps: int) -> dict[str, Any]:
 
 
 def random_config(hidden: int, layers: int, intermediate: int, experts: int, top_k: int, size: int) -> dict[str, Any]:
-    """A config.json in the manner of train/pocket.toml: heads of 64, every third layer and the last full."""
+    """A config.json like that of train/pocket.toml: heads of 64; every third layer and the last are full."""
     kinds = ["full_attention" if i % 3 == 2 or i == layers - 1 else "sliding_attention" for i in range(layers)]
     text = {
         "model_type": "diffusion_gemma_text",
@@ -91,7 +92,7 @@ RANDOM_MODELS = {
 
 @dataclass(frozen=True)
 class Task:
-    """What both sides are asked: tokens of the prompt, columns of the canvas, of these hole, and steps."""
+    """The task of both sides: prompt tokens, canvas columns, hole columns, steps."""
 
     prompt: int
     canvas: int
@@ -103,18 +104,18 @@ class Task:
         return torch.randint(32, vocab, (self.prompt,), generator=generator).tolist()
 
     def line(self, keystrokes: int = 0) -> Canvas:
-        """Known code, the hole (narrower for every token typed), known code."""
+        """Known tokens, the hole (smaller by the tokens typed), known tokens."""
         before = (self.canvas - self.hole) // 2
         after = self.canvas - self.hole - before
         left = self.hole - TYPED * keystrokes
         return Canvas.of(Known([40] * before + [41] * (self.hole - left)), Hole(left), Known([42] * after))
 
-    def throughout(self) -> Canvas:
+    def all_hole(self) -> Canvas:
         return Canvas.of(Hole(self.canvas))
 
 
 class Ours:
-    """This engine: prompts in its prefix cache, known tokens pinned."""
+    """This engine, with its prefix cache and pinned known tokens."""
 
     def __init__(self, folder: Path, dtype: torch.dtype, task: Task) -> None:
         self.model = load_model(folder, CPU, dtype)
@@ -128,7 +129,7 @@ class Ours:
         return result.encoded_tokens
 
     def cold(self, canvas: Canvas, steps: int) -> None:
-        """With nothing in the cache, as for the first request in a file."""
+        """With an empty cache, as for the first request in a file."""
         self.denoiser.cache.clear()
         encoded = self.infill(canvas, steps)
         assert encoded == len(self.prompt)
@@ -140,7 +141,7 @@ class Ours:
 
 
 class Theirs:
-    """transformers' generate, one canvas; nothing can be pinned, so the whole canvas is always hole."""
+    """transformers' generate over one canvas. It cannot pin tokens, so the whole canvas is a hole."""
 
     def __init__(self, folder: Path, dtype: torch.dtype, task: Task) -> None:
         self.model: Any = DiffusionGemmaForBlockDiffusion.from_pretrained(folder, dtype=dtype).eval()
@@ -157,8 +158,8 @@ class Theirs:
     def cold(self, steps: int) -> None:
         self._generate(self.prompt, steps)
 
-    def kept_by_hand(self, steps: int) -> None:
-        """With a copy of the keys of all but the last prompt token, as a caller may keep them himself."""
+    def with_kept_keys(self, steps: int) -> None:
+        """With a copy of the keys of all but the last prompt token, as a caller may keep them."""
         self._generate(self.prompt[:, -1:], steps, past_key_values=copy.deepcopy(self.kept))
 
     def _generate(self, tokens: torch.Tensor, steps: int, **more: Any) -> Any:
@@ -166,9 +167,9 @@ class Theirs:
 
 
 def measure(folder: Path, dtype: torch.dtype, task: Task, repeats: int, warm_up: int) -> dict[str, Any]:
-    """Samples in ms of every contestant, and what follows from them."""
+    """Milliseconds of every contestant, and the ratios."""
     ours, theirs = Ours(folder, dtype, task), Theirs(folder, dtype, task)
-    whole, line, typed = task.throughout(), task.line(), task.line(keystrokes=1)
+    whole, line, typed = task.all_hole(), task.line(), task.line(keystrokes=1)
     steps = task.steps
     contestants: dict[str, Callable[[], object]] = {
         "theirs, infill": lambda: theirs.cold(steps),
@@ -176,15 +177,15 @@ def measure(folder: Path, dtype: torch.dtype, task: Task, repeats: int, warm_up:
         "ours, infill, line": lambda: ours.cold(line, steps),
         "ours, next keystroke, line": lambda: ours.warm(typed, steps),
         "ours, next keystroke, all hole": lambda: ours.warm(whole, steps),
-        "theirs, next keystroke by hand": lambda: theirs.kept_by_hand(steps),
+        "theirs, next keystroke with kept keys": lambda: theirs.with_kept_keys(steps),
         "theirs, one step": lambda: theirs.cold(1),
         "ours, one step, all hole": lambda: ours.cold(whole, 1),
         "ours, one step, line": lambda: ours.cold(line, 1),
     }
     with Progress(transient=True) as progress:
-        bar = progress.add_task("measuring", total=(warm_up + repeats) * len(contestants))
-        interleaved(contestants, warm_up, lambda: progress.advance(bar))
-        times = interleaved(contestants, repeats, lambda: progress.advance(bar))
+        measuring = progress.add_task("measuring", total=(warm_up + repeats) * len(contestants))
+        interleaved(contestants, warm_up, lambda: progress.advance(measuring))
+        times = interleaved(contestants, repeats, lambda: progress.advance(measuring))
     for side in ("theirs", "ours"):
         for canvas in ("",) if side == "theirs" else (", all hole", ", line"):
             pairs = zip(times[f"{side}, infill{canvas}"], times[f"{side}, one step{canvas}"], strict=True)
@@ -195,12 +196,12 @@ def measure(folder: Path, dtype: torch.dtype, task: Task, repeats: int, warm_up:
         "infill, all hole": ("theirs, infill", "ours, infill, all hole"),
         "infill, line": ("theirs, infill", "ours, infill, line"),
         "next keystroke, line": ("theirs, infill", "ours, next keystroke, line"),
-        "next keystroke, line, keys kept by hand": (
-            "theirs, next keystroke by hand",
+        "next keystroke, line, keys kept": (
+            "theirs, next keystroke with kept keys",
             "ours, next keystroke, line",
         ),
-        "next keystroke, all hole, keys kept by hand": (
-            "theirs, next keystroke by hand",
+        "next keystroke, all hole, keys kept": (
+            "theirs, next keystroke with kept keys",
             "ours, next keystroke, all hole",
         ),
     }
@@ -208,15 +209,10 @@ def measure(folder: Path, dtype: torch.dtype, task: Task, repeats: int, warm_up:
         "parameters": sum(parameter.numel() for parameter in ours.model.parameters()),
         "dtype": str(dtype).removeprefix("torch."),
         "transformers": theirs.implementation,
-        "ms": {name: Spread.of(samples).to_json() for name, samples in times.items()},
-        "ratios": {name: ratios(times[slow], times[fast]).to_json() for name, (slow, fast) in comparisons.items()},
+        "ms": {name: Spread.of(samples) for name, samples in times.items()},
+        "ratios": {name: ratios(times[slow], times[fast]) for name, (slow, fast) in comparisons.items()},
         "rows": [
-            [
-                name,
-                str(Spread.of(times[slow])),
-                str(Spread.of(times[fast])),
-                f"{ratios(times[slow], times[fast])}",
-            ]
+            [name, str(Spread.of(times[slow])), str(Spread.of(times[fast])), str(ratios(times[slow], times[fast]))]
             for name, (slow, fast) in comparisons.items()
         ],
     }
@@ -233,42 +229,44 @@ def write_random(config_json: dict[str, Any], folder: Path) -> None:
 
 
 def write_float(source: Path, folder: Path, canvas: int) -> None:
-    """The model of `source` as a float32 folder that transformers loads too, its canvas `canvas` wide."""
+    """The model of `source` as a float32 folder that transformers also loads, with a canvas of this width."""
     config_json = json.loads((source / "config.json").read_text("utf-8"))
     config_json = {"vision_config": SMALL_VISION, **config_json, "canvas_length": canvas}
-    save_model(load_model(source, CPU, torch.float32), config_json, {}, folder, "float32")
+    model = load_model(source, CPU, torch.float32)
+    assert isinstance(model, DiffusionGemma)
+    save_model(model, config_json, {}, folder, "float32")
 
 
 def notes(task: Task, repeats: int) -> list[str]:
     return [
         f"Prompt {task.prompt} tokens, canvas {task.canvas} columns, {task.steps} steps, batch of one, early "
         f"stopping off; median (quartiles) of {repeats} repeats in turns after warm-up.",
-        "Step: time of all steps less time of one step, per step in between. Infill: a whole request with "
-        "nothing cached. Ratios are of neighbouring runs: above 1, this engine is faster.",
-        "All hole: both sides write the whole canvas. Line: this engine pins what is known and asks for "
-        f"logits of a hole of {task.hole} columns only; transformers cannot pin and writes the whole canvas, "
-        "so this row compares two ways to the same line, not the same arithmetic.",
-        "Next keystroke: the prompt is unchanged, one more token of the line is known. This engine takes the "
-        "prompt's keys from its cache; generate reads the prompt again. Kept by hand: a caller of "
-        "transformers copies the keys of all prompt tokens but one and hands them in with past_key_values.",
-        "Both sides sample on the CPU with the released settings; logits are computed in the weights' type.",
-        "Aim: 2.5 times per step, 5 times per infill.",
+        "Step: (time of all steps - time of one step) per step in between. Infill: a whole request with an empty "
+        "cache. Ratios are of neighbouring runs; above 1, this engine is faster.",
+        "All hole: both sides write the whole canvas. Line: this engine pins known tokens and computes logits of a "
+        f"hole of {task.hole} columns; transformers cannot pin and writes the whole canvas, so the two sides do "
+        "different work for the same line.",
+        "Next keystroke: the same prompt, one more known token. This engine takes the prompt's keys from its cache; "
+        "generate encodes the prompt again. Keys kept: a caller of transformers copies the keys of all prompt tokens "
+        "but one and passes them as past_key_values.",
+        "Both sides sample on the CPU with the released settings and compute logits in the type of the weights.",
+        "Target: 2.5 times per step, 5 times per infill.",
     ]
 
 
 def main(
-    model: Annotated[Path | None, typer.Option(help="A model folder instead of random weights.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Model folder instead of random weights.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Measured runs of each contestant.")] = 15,
     warm_up: Annotated[int, typer.Option(min=1, help="Runs before measuring.")] = 2,
     prompt: Annotated[int, typer.Option(min=2, help="Prompt tokens.")] = 320,
     canvas: Annotated[int, typer.Option(min=4, help="Canvas columns.")] = 96,
-    hole: Annotated[int, typer.Option(min=2, help="Columns of the hole, where not all is hole.")] = 32,
+    hole: Annotated[int, typer.Option(min=2, help="Columns of the hole in the line rows.")] = 32,
     steps: Annotated[int, typer.Option(min=2, help="Denoising steps.")] = 8,
     only: Annotated[str, typer.Option(help="Only models whose name contains this.")] = "",
-    dtype: Annotated[list[str] | None, typer.Option(help="float32 or bfloat16; else all that run well.")] = None,
+    dtype: Annotated[list[str] | None, typer.Option(help="float32 or bfloat16; default: what suits this CPU.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
 ) -> None:
-    """Measures this engine beside transformers on the same weights."""
+    """Measure this engine and transformers with the same weights."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     set_threads()
@@ -292,12 +290,12 @@ def main(
                 figures[label] = result
     header = ("model", "what", "transformers, ms", "this engine, ms", "ratio")
     used = sorted({result["transformers"] for result in figures.values()})
-    told = [*notes(task, repeats), f"transformers ran with {'; '.join(used)}."]
-    report = Report("Speed beside transformers", conditions(), header, rows, told, figures)
+    said = [*notes(task, repeats), f"transformers ran with {'; '.join(used)}."]
+    report = Report("Speed compared with transformers", conditions(), header, rows, said, figures)
     report.show()
     for file in report.write("parity_speed", out):
         print(file)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    typer.run(reports_errors(main))

@@ -1,8 +1,7 @@
-"""A `DiffusionGemma` written as a model folder that transformers, or this engine, loads again.
+"""Writes a `DiffusionGemma` as a model folder that transformers or this engine can load.
 
-The inverse of `engine.checkpoints.checkpoint`, whose names and quantized formats it writes. A reader never meets a half-written
-file, nor old and new weights mixed: files get their names when they are complete, the index last. Must not
-know where a model comes from or what it is for.
+The inverse of `engine.checkpoints.checkpoint`. A reader never finds a half-written file, or old and new weights mixed:
+files get their names when they are complete, the index last. Must not know where a model comes from or what it is for.
 """
 
 from __future__ import annotations
@@ -22,46 +21,41 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from engine.checkpoints.checkpoint import (
-    CONFIG_FILE,
-    GENERATION_FILE,
-    METHODS,
-    SCALE_SUFFIX,
-    checkpoint_views,
-)
+from engine.checkpoints.checkpoint import SCALE_SUFFIX
+from engine.checkpoints.config_files import CONFIG_FILE, GENERATION_FILE, INT8_METHOD
+from engine.checkpoints.int8 import quantize_rows, row_scales
+from engine.checkpoints.tensor_views import checkpoint_views
 from engine.checkpoints.weight_files import INDEX_FILE, SINGLE_FILE, SUMS_FILE
 from engine.errors import ModelError
 from engine.models.diffusion_gemma import DiffusionGemma
-from engine.quantization import GROUP, Bits, can_group, quantize
 
-ExportType = Literal["float32", "bfloat16", "int8", "int4"]
-HEADER_BYTES = 256  # what one tensor may take in a shard's header
+ExportType = Literal["float32", "bfloat16", "int8"]
+Stored = Literal["as_is", "numbers", "scales"]
+HEADER_BYTES = 256  # upper limit for one tensor in a shard's header
 PARTIAL = ".partial-"
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """One stored tensor to be: from which view it is made, and how. bits: None where it is not quantized."""
+    """A tensor to write, made from the view `source`: as it is, or the numbers or scales of its int8 form."""
 
     name: str
     source: Tensor
     dtype: torch.dtype
-    bits: Bits | None = None
-    is_scale: bool = False
+    stored: Stored = "as_is"
 
     @property
     def bytes(self) -> int:
         count = self.source.numel()
-        if self.is_scale:
-            count //= GROUP if self.bits == 4 else self.source.shape[-1]
-        elif self.bits == 4:
-            count //= 2
+        if self.stored == "scales":
+            count //= self.source.shape[-1]
         return count * self.dtype.itemsize + HEADER_BYTES
 
     def tensor(self) -> Tensor:
-        if self.bits is not None:
-            return quantize(self.source, self.bits)[self.is_scale]
-        return self.source.to(device="cpu", dtype=self.dtype, copy=True).contiguous()
+        if self.stored == "as_is":
+            return self.source.to(device="cpu", dtype=self.dtype, copy=True).contiguous()
+        scales = row_scales(self.source)
+        return scales if self.stored == "scales" else quantize_rows(self.source, scales)
 
 
 def save_model(
@@ -72,15 +66,13 @@ def save_model(
     dtype: ExportType,
     max_shard_bytes: int = 5 * 10**9,
 ) -> None:
-    """Writes config.json, generation_config.json and the weights, in shards with an index where need be.
+    """Writes config.json, generation_config.json and the weights, in shards with an index if necessary.
 
-    config_json: as transformers lays it out; `dtype` and `quantization_config` are set to what is written.
-    dtype: `int8` quantizes projections, experts and embedding by row, `int4` projections and experts by groups of
-    columns and the embedding by row; norms, router and scalars stay float32. Such a folder is for this engine alone:
-    transformers would read it without the scales.
-    max_shard_bytes: size of a file, headers included; a single larger tensor gets a file of its own.
-    Replaces an older model in `folder` (and its SHA256SUMS) and leaves other files alone.
-    Raises ModelError where a weight is not finite or the disk refuses.
+    config_json: as transformers lays it out; `dtype` and `quantization_config` are replaced. dtype: `int8` quantizes
+    projections, experts and embedding by row; norms, router and scalars stay float32. Only this engine can load such a
+    folder: transformers would ignore the scales. max_shard_bytes: size of a file with its header; a single larger
+    tensor gets a file of its own. Replaces an older model in `folder` (and its SHA256SUMS) and leaves other files
+    unchanged. Raises ModelError if a weight is NaN or infinite, or if writing fails.
     """
     pieces = _pieces(model, dtype)
     shards = _split(pieces, max_shard_bytes)
@@ -100,10 +92,10 @@ def save_model(
             _write_json(folder / (PARTIAL + INDEX_FILE), index)
             names.append(INDEX_FILE)
         _put_in_place(folder, [CONFIG_FILE, GENERATION_FILE, *names])
-    except (OSError, SafetensorError) as refusal:
+    except (OSError, SafetensorError) as error:
         raise ModelError(
-            f"The model cannot be written to {folder} ({refusal}); check its free space and permissions."
-        ) from refusal
+            f"The model cannot be written to {folder} ({error}); check its free space and permissions."
+        ) from error
     finally:
         for partial in folder.glob(PARTIAL + "*"):
             with suppress(OSError):
@@ -111,7 +103,7 @@ def save_model(
 
 
 def write_checksums(folder: Path) -> None:
-    """Writes `SHA256SUMS` over all files of the folder, for `engine.checkpoints.verification.verify` and `sha256sum -c`."""
+    """Writes `SHA256SUMS` of all files in the folder, for `engine.checkpoints.verification` and `sha256sum -c`."""
     files = [file for file in sorted(folder.iterdir()) if file.is_file() and file.name != SUMS_FILE]
     lines = []
     for file in files:
@@ -126,23 +118,13 @@ def _pieces(model: DiffusionGemma, dtype: ExportType) -> list[_Piece]:
     pieces = []
     for name, view in checkpoint_views(model).items():
         if not bool(torch.isfinite(view).all()):
-            raise ModelError(f"The tensor {name} holds a number that is not finite; export an earlier state.")
-        bits = _bits(name, view, dtype)
-        if bits is None:
-            kept = "float32" if dtype in METHODS else dtype
-            pieces.append(_Piece(name, view, getattr(torch, kept)))
+            raise ModelError(f"The tensor {name} holds NaN or infinity; export an earlier state.")
+        if dtype == "int8" and view.dim() > 1 and ".router." not in name:
+            pieces.append(_Piece(name, view, torch.int8, "numbers"))
+            pieces.append(_Piece(name + SCALE_SUFFIX, view, torch.float32, "scales"))
         else:
-            numbers, scales = (torch.uint8, torch.float16) if bits == 4 else (torch.int8, torch.float32)
-            pieces.append(_Piece(name, view, numbers, bits))
-            pieces.append(_Piece(name + SCALE_SUFFIX, view, scales, bits, is_scale=True))
+            pieces.append(_Piece(name, view, torch.bfloat16 if dtype == "bfloat16" else torch.float32))
     return pieces
-
-
-def _bits(name: str, view: Tensor, dtype: ExportType) -> Bits | None:
-    """int4 keeps the embedding, and what cannot be grouped, in int8."""
-    if dtype not in METHODS or view.dim() < 2 or ".router." in name:
-        return None
-    return 4 if dtype == "int4" and ".embed_tokens." not in name and can_group(tuple(view.shape)) else 8
 
 
 def _split(pieces: list[_Piece], max_shard_bytes: int) -> list[list[_Piece]]:
@@ -162,11 +144,11 @@ def _shard_name(index: int, count: int) -> str:
 
 
 def _config(config_json: Mapping[str, Any], dtype: ExportType) -> dict[str, Any]:
-    config = {**config_json, "dtype": "float32" if dtype in METHODS else dtype}
+    config = {**config_json, "dtype": "bfloat16" if dtype == "bfloat16" else "float32"}
     config.pop("torch_dtype", None)
     config.pop("quantization_config", None)
-    if dtype in METHODS:
-        config["quantization_config"] = {"quant_method": METHODS[dtype]}
+    if dtype == "int8":
+        config["quantization_config"] = {"quant_method": INT8_METHOD}
     return config
 
 
@@ -175,7 +157,7 @@ def _write_json(file: Path, content: Mapping[str, Any]) -> None:
 
 
 def _put_in_place(folder: Path, names: list[str]) -> None:
-    """Gives the complete files their names; a reader in between finds no model rather than a mixture."""
+    """Gives the complete files their names; in between, a reader finds no model rather than a mixture."""
     old = [folder / name for name in (SINGLE_FILE, INDEX_FILE, SUMS_FILE)]
     for file in (*old, *folder.glob("model-*-of-*.safetensors")):
         file.unlink(missing_ok=True)

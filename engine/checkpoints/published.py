@@ -1,16 +1,16 @@
-"""One weight matrix of a published quantized checkpoint, by the tensors that stand there for it.
+"""How expert weight matrix of a published quantized checkpoint is stored.
 
 | layout | tensors of a matrix `M` |
 |---|---|
-| as it is | `M.weight` in a float type |
-| compressed-tensors float-quantized | `M.weight` F8_E4M3, `M.weight_scale` a row, a tensor, or a block |
-| ModelOpt NVFP4 | `M.weight` U8, `M.weight_scale` F8_E4M3 a group of 16, `M.weight_scale_2` F32, multiplied with |
+| not quantized | `M.weight` in a float type |
+| compressed-tensors float-quantized | `M.weight` F8_E4M3, `M.weight_scale` per row, tensor or block |
+| ModelOpt NVFP4 | `M.weight` U8, `M.weight_scale` F8_E4M3 per group of 16, `M.weight_scale_2` F32, a factor |
 | compressed-tensors nvfp4-pack-quantized | `M.weight_packed` U8, `M.weight_scale`, `M.weight_global_scale`: a divisor |
-| compressed-tensors pack-quantized, 4 bits | `M.weight_packed` I32, `M.weight_scale` a group, `M.weight_shape` |
+| compressed-tensors pack-quantized, 4 bits | `M.weight_packed` I32, `M.weight_scale` per group, `M.weight_shape` |
 
 Sources: ModelOpt's `NVFP4QTensor` and unified export; compressed-tensors' `naive_quantized`, `nvfp4_quantized`,
-`pack_quantized`. Which one it is, is told by what is there, not by lists of exceptions. Scales of activations are left
-aside: activations are not quantized here. Must not know any architecture.
+`pack_quantized`. The tensors that are present decide the layout. Scales of activations are ignored, because activations
+are not quantized here. Must not know any architecture.
 """
 
 from __future__ import annotations
@@ -22,12 +22,11 @@ from math import prod
 import torch
 from torch import Tensor
 
-from engine.checkpoints.weight_files import StoredTensor
+from engine.checkpoints.weight_files import FLOATS, StoredTensor
 from engine.errors import ModelError
 from engine.quantized import NVFP4_GROUP, PACKED, QuantizedWeight
 
-FLOATS = ("F64", "F32", "F16", "BF16")
-OF_ACTIVATIONS = (".input_scale", ".input_global_scale", ".k_scale", ".v_scale", ".q_scale", ".output_scale")
+ACTIVATION_SCALES = (".input_scale", ".input_global_scale", ".k_scale", ".v_scale", ".q_scale", ".output_scale")
 PARTS = (".weight", ".weight_packed", ".weight_scale", ".weight_scale_2", ".weight_global_scale", ".weight_shape")
 INT4_GROUPS = (32, 64, 128, 256)
 
@@ -36,22 +35,22 @@ Read = Callable[[str], Tensor]
 
 @dataclass(frozen=True)
 class Matrix:
-    """A matrix of `rows` x `columns` called `base`, as it is stored."""
+    """The matrix `base` of `rows` x `columns`, as it is stored."""
 
     base: str
     rows: int
     columns: int
 
     def names(self, stored: Mapping[str, StoredTensor]) -> list[str]:
-        """The tensors that stand there for it."""
+        """The tensors that store it."""
         return [self.base + part for part in PARTS if self.base + part in stored]
 
     def problem(self, stored: Mapping[str, StoredTensor]) -> str | None:
-        """What is wrong with how it is stored, told from headers alone; None where `weight` can read it."""
-        wanted = self._expected(stored)
-        if wanted is None:
-            return f"There is no weight {self.base} in a layout that is known here."
-        for part, (dtypes, shapes) in wanted.items():
+        """What is wrong with the stored tensors, judged from headers alone; None if `weight` can read them."""
+        expected = self._expected(stored)
+        if expected is None:
+            return f"The weight {self.base} is missing or in an unknown layout."
+        for part, (dtypes, shapes) in expected.items():
             tensor = stored.get(self.base + part)
             if tensor is None:
                 return f"The tensor {self.base}{part} is missing."
@@ -60,11 +59,11 @@ class Matrix:
                     f"The tensor {tensor.name} in {tensor.file} is {tensor.dtype} {list(tensor.shape)} where "
                     f"{' or '.join(dtypes)} {' or '.join(str(list(shape)) for shape in shapes)} was expected."
                 )
-        extra = [name for name in self.names(stored) if name.removeprefix(self.base) not in wanted]
+        extra = [name for name in self.names(stored) if name.removeprefix(self.base) not in expected]
         return f"The tensor {extra[0]} does not belong to the layout of its weight." if extra else None
 
     def weight(self, stored: Mapping[str, StoredTensor], read: Read, dtype: torch.dtype) -> QuantizedWeight:
-        """The matrix, after `problem` found none; one that is not quantized comes in `dtype`."""
+        """The matrix, once `problem` returned None; a matrix that is not quantized comes in `dtype`."""
 
         def part(suffix: str) -> Tensor:
             return read(self.base + suffix)
@@ -92,7 +91,7 @@ class Matrix:
     def _expected(
         self, stored: Mapping[str, StoredTensor]
     ) -> dict[str, tuple[tuple[str, ...], list[tuple[int, ...]]]] | None:
-        """By part of the layout the types and shapes it may have."""
+        """The types and shapes that each tensor of the layout may have; None for an unknown layout."""
         rows, columns = self.rows, self.columns
         single: list[tuple[int, ...]] = [(), (1,)]
         scale = stored.get(self.base + ".weight_scale")
@@ -126,7 +125,7 @@ class Matrix:
         return {".weight": (FLOATS, [(rows, columns)])}
 
     def _block(self, shape: tuple[int, ...]) -> int | None:
-        """The side of the square blocks that share a scale, where `shape` is that of such scales."""
+        """The side of the square blocks that share a scale, if `shape` is the shape of block scales."""
         if len(shape) != 2 or shape[1] == 1 or prod(shape) == 1:
             return None
         sides = (64, 128, 256)
@@ -134,32 +133,32 @@ class Matrix:
 
 
 def stack(weights: Iterator[QuantizedWeight], count: int, base: str) -> QuantizedWeight:
-    """The weights of `count` experts as one, filled one after the other, so that no more than one is held twice.
+    """The weights of `count` experts as one stack, filled one by one, so that only one expert is held twice.
 
-    Raises ModelError where they are not all of one format.
+    Raises ModelError if their formats differ.
     """
     first = next(weights)
 
-    def room(part: Tensor | None) -> Tensor | None:
+    def empty_stack(part: Tensor | None) -> Tensor | None:
         return None if part is None else part.new_empty((count, *part.shape))
 
-    numbers, rows, groups = (room(part) for part in (first.numbers, first.row_scales, first.group_scales))
+    numbers, rows, groups = (empty_stack(part) for part in (first.numbers, first.row_scales, first.group_scales))
     assert numbers is not None
     whole = QuantizedWeight(first.format, numbers, rows, groups, first.group)
     for index in range(count):
-        one = first if index == 0 else next(weights)
-        if (one.format, one.group) != (first.format, first.group):
+        expert = first if index == 0 else next(weights)
+        if (expert.format, expert.group) != (first.format, first.group):
             raise ModelError(
                 f"The experts of {base} are stored in different formats; choose another build of the model."
             )
-        for target, part in ((numbers, one.numbers), (rows, one.row_scales), (groups, one.group_scales)):
+        for target, part in ((numbers, expert.numbers), (rows, expert.row_scales), (groups, expert.group_scales)):
             if target is not None and part is not None:
                 target[index].copy_(part)
     return whole
 
 
 def one_format(parts: list[QuantizedWeight], base: str, dtype: torch.dtype) -> list[QuantizedWeight]:
-    """Weights that are to stand below each other, brought to `dtype` where their formats differ."""
+    """Weights to be concatenated, dequantized to `dtype` if their formats differ."""
     if len({(part.format, part.group, _scale_type(part)) for part in parts}) == 1:
         return parts
     if any(part.format in PACKED for part in parts) and sum(part.numbers.numel() for part in parts) > 2**28:

@@ -1,8 +1,8 @@
-"""A published quantized checkpoint of DiffusionGemma becomes a model, its weights as they are stored where that pays.
+"""Loads a published quantized checkpoint of DiffusionGemma.
 
-On a GPU they stay in few bits (`engine.models.quantized`). Elsewhere they are computed while loading, if memory holds
-them: products with plain weights are many times faster there. As in `engine.checkpoints.checkpoint` everything is checked from the
-headers first: a tensor that is missing, unexpected or of the wrong shape is an error, never a random weight.
+On a GPU weights stay quantized (`engine.models.quantized`). Elsewhere they are dequantized while loading, if memory
+suffices, because products with plain weights are many times faster there. Everything is checked from the headers first:
+a tensor that is missing, unexpected or of the wrong shape is an error, never a random weight.
 """
 
 from __future__ import annotations
@@ -16,21 +16,19 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from engine.checkpoints.checkpoint import (
-    PUBLISHED_METHODS,
-    TIED,
-    VISION,
-    Progress,
-    bringing,
-    checkpoint_views,
-    empty_model,
-    quantization_method,
-    read_config,
-    refuse,
-)
-from engine.checkpoints.published import FLOATS, OF_ACTIVATIONS, Matrix, one_format, stack
+from engine.checkpoints.config_files import PUBLISHED_METHODS, quantization_method, read_config
+from engine.checkpoints.loading import Progress, empty_model, is_skipped, loading_errors, refuse, refuse_too_large
+from engine.checkpoints.published import ACTIVATION_SCALES, Matrix, one_format, stack
 from engine.checkpoints.tensor_names import matrices_of, plain_views
-from engine.checkpoints.weight_files import FETCH_AGAIN, INDEX_FILE, SINGLE_FILE, StoredTensor, stored_tensors
+from engine.checkpoints.tensor_views import checkpoint_views
+from engine.checkpoints.weight_files import (
+    FETCH_AGAIN,
+    FLOATS,
+    INDEX_FILE,
+    SINGLE_FILE,
+    StoredTensor,
+    stored_tensors,
+)
 from engine.device import available_memory
 from engine.errors import ModelError
 from engine.models.diffusion_gemma import DiffusionGemma, Layer
@@ -44,23 +42,23 @@ log = logging.getLogger(__name__)
 def load_published(
     folder: Path, device: torch.device, dtype: torch.dtype, on_progress: Progress | None = None
 ) -> DiffusionGemma:
-    """The model of `folder` on `device`; what is not quantized comes in `dtype`.
+    """Loads the model of `folder` to `device`; weights that are not quantized come in `dtype`.
 
-    A `QuantizedModel` on a GPU, or where memory is too small for anything else; otherwise a plain model. on_progress
-    receives bytes done and bytes in all. Raises ModelError before anything is allocated where tensors are missing,
-    unexpected or of the wrong shape, or memory is too small.
+    Returns a `QuantizedModel` on a GPU, or if memory suffices for nothing else; otherwise a plain model. Raises
+    ModelError before anything is allocated if tensors are missing, unexpected or of the wrong shape, or if memory is
+    too small.
     """
     config = read_config(folder)
     if (method := quantization_method(folder)) not in PUBLISHED_METHODS:
         raise ModelError(
-            f"The model in {folder} is quantized by {method or 'no method'}, and only "
-            f"{' and '.join(PUBLISHED_METHODS)} are read here; choose another build of the model."
+            f"The model in {folder} is quantized by {method or 'no method'}, but only "
+            f"{' and '.join(PUBLISHED_METHODS)} can be loaded; choose another build of the model."
         )
     stored = stored_tensors(folder)
     model = empty_model(folder, config, dtype)
     refuse(mismatches(folder, model, stored))
     matrices, plain = matrices_of(config), plain_views(model)
-    in_few_bits = _stays_quantized(folder, model, matrices, stored, device)
+    stays_quantized = _stays_quantized(folder, model, matrices, stored, device)
     reader = _Reader(stored, device, on_progress or (lambda done, total: None))
 
     def weight_of(name: str, _: Tensor | QuantizedWeight) -> QuantizedWeight:
@@ -68,18 +66,18 @@ def load_published(
         each = len(parts) // config.num_experts if ".experts." in name else len(parts)
         groups = (parts[start : start + each] for start in range(0, len(parts), each))
         made = (_joined([m.weight(stored, reader.read, dtype) for m in group], name, dtype) for group in groups)
-        if not in_few_bits:
+        if not stays_quantized:
             made = (QuantizedWeight("plain", weight.dequantize(dtype)) for weight in made)
         return stack(made, config.num_experts, name) if ".experts." in name else next(made)
 
-    with bringing(folder, device):
+    with loading_errors(folder, device):
         _fill_small_parts(model, plain, reader, dtype, device)
-        ready = QuantizedModel(model, weight_of) if in_few_bits else _with_plain_weights(model, weight_of)
-    return ready.eval().requires_grad_(False)
+        loaded = QuantizedModel(model, weight_of) if stays_quantized else _with_plain_weights(model, weight_of)
+    return loaded.eval().requires_grad_(False)
 
 
 def mismatches(folder: Path, model: DiffusionGemma, stored: Mapping[str, StoredTensor]) -> Iterator[tuple[str, str]]:
-    """File name and sentence for each tensor that is missing, unexpected, misshapen or of a type not read."""
+    """File name and sentence for each tensor that is missing, unexpected, of the wrong shape or of an unknown type."""
     matrices = [matrix for parts in matrices_of(model.config).values() for matrix in parts]
     plain = plain_views(model)
     entry = SINGLE_FILE if (folder / SINGLE_FILE).is_file() else INDEX_FILE
@@ -99,8 +97,7 @@ def mismatches(folder: Path, model: DiffusionGemma, stored: Mapping[str, StoredT
             yield tensor.file.name, f"The tensor {name} is {how}. {advice}"
     known = {*plain, *(name for matrix in matrices for name in matrix.names(stored))}
     for name in stored.keys() - known:
-        tied = name.startswith(TIED) and not name.endswith(".layer_scalar")
-        if not (tied or name.startswith(VISION) or name.endswith(OF_ACTIVATIONS)):
+        if not (is_skipped(name) or name.endswith(ACTIVATION_SCALES)):
             sentence = f"The tensor {name} of {folder} is unexpected in this architecture; choose another build."
             yield stored[name].file.name, sentence
 
@@ -112,20 +109,16 @@ def _stays_quantized(
     stored: Mapping[str, StoredTensor],
     device: torch.device,
 ) -> bool:
-    """Whether the weights are to stay in few bits; raises ModelError where memory is too small even so."""
+    """Whether the weights stay quantized; raises ModelError if memory is too small even then."""
     names = [*plain_views(model), *(n for parts in matrices.values() for m in parts for n in m.names(stored))]
     packed, available = sum(stored[name].bytes for name in names) + RESERVE_BYTES, available_memory(device)
-    if packed > available:
-        raise ModelError(
-            f"The model in {folder} needs {packed / 2**30:.1f} GiB on {device}, but only {available / 2**30:.1f} GiB "
-            "are free; close other programs or choose a smaller model (`gesso doctor` tells which fits)."
-        )
+    refuse_too_large(folder, packed, available, device)
     plain = model.weight_bytes + RESERVE_BYTES
     if device.type != "cuda" and plain <= available:
         return False
     if device.type != "cuda":
         log.warning(
-            "The weights of %s stay in few bits, for which %s is slow: computed they would take %.1f GiB.",
+            "The weights of %s stay quantized, which is slow on %s: dequantized they would take %.1f GiB.",
             folder, device, plain / 2**30,
         )  # fmt: skip
     return True
@@ -137,13 +130,13 @@ def _with_plain_weights(
     for index, module in enumerate(model.layers):
         for name, weight in list(layer_weights(cast(Layer, module))):
             made = weight_of(f"layers.{index}.{name}", weight).numbers
-            owner, _, own = (name if ".experts." in f".{name}" else f"{name}.weight").rpartition(".")
-            setattr(module.get_submodule(owner), own, nn.Parameter(made, requires_grad=False))
+            parent, _, attribute = (name if ".experts." in f".{name}" else f"{name}.weight").rpartition(".")
+            setattr(module.get_submodule(parent), attribute, nn.Parameter(made, requires_grad=False))
     return model
 
 
 class _Reader:
-    """Tensors by name, memory mapped, brought to the device."""
+    """Memory-mapped tensors by name, moved to the device."""
 
     def __init__(self, stored: Mapping[str, StoredTensor], device: torch.device, on_progress: Progress) -> None:
         self.stored, self.device, self.on_progress = stored, device, on_progress
@@ -162,18 +155,18 @@ class _Reader:
 def _fill_small_parts(
     model: DiffusionGemma, plain: Mapping[str, Tensor], reader: _Reader, dtype: torch.dtype, device: torch.device
 ) -> None:
-    """Makes everything but the layers' projections real, and fills it."""
+    """Allocates and fills everything but the layers' projections."""
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        owner_name, _, own = name.rpartition(".")
-        if name.startswith("layers.") and (own.endswith("_proj") or (own == "weight" and "_proj." in name)):
+        owner_name, _, attribute = name.rpartition(".")
+        if name.startswith("layers.") and (attribute.endswith("_proj") or (attribute == "weight" and "_proj." in name)):
             if ".router." not in name:
                 continue
         real = torch.empty(tensor.shape, dtype=dtype, device=device)
-        owner = model.get_submodule(owner_name)
+        parent = model.get_submodule(owner_name)
         if isinstance(tensor, torch.nn.Parameter):
-            setattr(owner, own, torch.nn.Parameter(real, requires_grad=False))
+            setattr(parent, attribute, torch.nn.Parameter(real, requires_grad=False))
         else:
-            owner.register_buffer(own, real)
+            parent.register_buffer(attribute, real)
     views = checkpoint_views(model)
     for name in plain:
         views[name].copy_(reader.read(name))

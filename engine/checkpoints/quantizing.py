@@ -1,8 +1,8 @@
-"""A checkpoint in 16 or 32 bits becomes one in few bits, matrix by matrix, in a layout that `engine.checkpoints` reads.
+"""Quantizes a checkpoint in 16 or 32 bits, matrix by matrix, to a layout that `engine.checkpoints` loads.
 
-The layouts are those of compressed-tensors: see `engine.checkpoints.published`. Only one file of the result is held in
-memory at a time. It grows in a folder beside its place, file by file, so a run that was cut off goes on where it
-stopped, and gets its name when it is whole. Must not know where a model comes from.
+The layouts are those of compressed-tensors: see `engine.checkpoints.published`. Memory holds one file of the result at
+a time. The result grows file by file in a temporary folder beside the target, so an interrupted run resumes where it
+stopped; the folder gets its name when it is complete. Must not know where a model comes from.
 """
 
 from __future__ import annotations
@@ -21,17 +21,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from engine.checkpoints.checkpoint import (
-    CONFIG_FILE,
-    MODELOPT_FILE,
-    Progress,
-    empty_model,
-    mismatches,
-    quantization_method,
-    read_config,
-    refuse,
-)
+from engine.checkpoints.checkpoint import mismatches
+from engine.checkpoints.config_files import CONFIG_FILE, MODELOPT_FILE, quantization_method, read_config
 from engine.checkpoints.export import write_checksums
+from engine.checkpoints.loading import Progress, empty_model, refuse
 from engine.checkpoints.published import Matrix
 from engine.checkpoints.tensor_names import matrices_of, plain_views
 from engine.checkpoints.weight_files import (
@@ -51,15 +44,15 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 PLAN_FILE = "plan.json"
 COPIED = ("*.json", "*.jinja", "LICENSE*", "*.md", "tokenizer.model")
 LAYOUTS = {"fp8": "float-quantized", "int4": "pack-quantized", "nvfp4": "nvfp4-pack-quantized"}
-SPARE_BYTES = 2**26  # of the disk, beyond the weights
+SPARE_BYTES = 2**26  # free disk space beyond the weights
 
 Part = tuple[str, Callable[[], "dict[str, Tensor]"], int]
-"""The name of what is to be written, how it is made, and how many bytes of the source are read for it."""
+"""A name, a function that makes the tensors to write, and how many bytes of the source it reads."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """The folder that is read: its architecture and the headers of its files."""
+    """The source folder: its architecture and the headers of its files."""
 
     folder: Path
     config: ModelConfig
@@ -67,7 +60,7 @@ class Source:
 
     @staticmethod
     def open(folder: Path) -> Source:
-        """Raises ModelError where it is incomplete, of another architecture, or quantized already."""
+        """Raises ModelError if the folder is incomplete, of another architecture, or already quantized."""
         config = read_config(folder)
         if method := quantization_method(folder):
             raise ModelError(
@@ -81,16 +74,16 @@ class Source:
 def quantize_folder(source: Path, target: Path, kind: Kind, on_progress: Progress | None = None) -> None:
     """Writes the model of the folder `source` to the new folder `target`, with SHA256SUMS.
 
-    fp8: all projections, a scale a row. int4 (groups of 32) and nvfp4 (groups of 16): the experts; other projections
-    are in fp8, but for a model without a mixture, whose projections are all alike. Router, norms, embedding and
-    self-conditioning stay as they are. on_progress receives bytes read and bytes in all.
-    Raises InputError where `target` is there already, ModelError where the source cannot be used or the disk refuses.
+    fp8: all projections, with a scale per row. int4 (groups of 32) and nvfp4 (groups of 16): the experts; other
+    projections are fp8, except in a model without a mixture, whose projections all get the same format. Router, norms,
+    embedding and self-conditioning stay unchanged. on_progress receives bytes read and bytes in total. Raises
+    InputError if `target` exists already, ModelError if the source cannot be used or writing fails.
     """
     if kind not in KINDS:
-        raise UsageError(f"There is no format {kind!r}; choose {', '.join(KINDS)}.")
+        raise UsageError(f"Unknown format {kind!r}; choose {', '.join(KINDS)}.")
     opened, target = Source.open(source), target.absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"{target} is there already; name a folder that is new or empty.")
+        raise InputError(f"{target} already exists; name a folder that is new or empty.")
     work = target.with_name(f".{target.name}.partial")
     try:
         _prepare(work, opened, kind)
@@ -101,15 +94,15 @@ def quantize_folder(source: Path, target: Path, kind: Kind, on_progress: Progres
         if target.exists():
             target.rmdir()
         os.replace(work, target)
-    except (OSError, SafetensorError) as refusal:
+    except (OSError, SafetensorError) as error:
         raise ModelError(
-            f"The model cannot be written to {target} ({refusal}); check its free space and permissions, and run the "
-            "same command again: it goes on where it stopped."
-        ) from refusal
+            f"The model cannot be written to {target} ({error}); check its free space and permissions, and run the "
+            "same command again to resume."
+        ) from error
 
 
 def _prepare(work: Path, source: Source, kind: Kind) -> None:
-    """Makes the folder, or finds it half full of the same work; of other work nothing is left."""
+    """Makes the temporary folder, or keeps it if it holds part of the same result."""
     files = {tensor.file for tensor in source.stored.values()}
     states = {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(files)}
     plan = {"source": str(source.folder.resolve()), "kind": kind, "files": states}
@@ -124,7 +117,7 @@ def _prepare(work: Path, source: Source, kind: Kind) -> None:
     free = shutil.disk_usage(work.parent).free
     if free < needed:
         raise ModelError(
-            f"{work.parent} has {free / 2**30:.1f} GiB free, and the quantized model needs about "
+            f"{work.parent} has {free / 2**30:.1f} GiB free, but the quantized model needs about "
             f"{needed / 2**30:.1f} GiB; free some space or choose another disk."
         )
     work.mkdir()
@@ -132,14 +125,14 @@ def _prepare(work: Path, source: Source, kind: Kind) -> None:
 
 
 def _write_weights(work: Path, source: Source, kind: Kind, on_progress: Progress) -> None:
-    """One file a layer, and one of all else; those that are whole already are left as they are."""
+    """One file per layer, and one for everything else; complete files are kept."""
     with ExitStack() as stack:
         shards = _shards(source, kind, _Reader(source.stored, stack))
         total = sum(size for parts in shards for _, _, size in parts)
         done, weight_map = 0, dict[str, str]()
         for number, parts in enumerate(shards):
             file = work / f"model-{number + 1:05}-of-{len(shards):05}.safetensors"
-            if not _is_whole(file):
+            if not _is_complete(file):
                 tensors: dict[str, Tensor] = {}
                 read = done
                 for _, make, size in parts:
@@ -168,13 +161,15 @@ def _shards(source: Source, kind: Kind, reader: _Reader) -> list[list[Part]]:
     ]
     shards = [rest]
     for layer in range(len(config.layers)):
-        own = [part for name, parts in matrices.items() if name.startswith(f"layers.{layer}.") for part in parts]
-        shards.append([_part(matrix, format_of(matrix.base, kind, config), reader) for matrix in own])
+        layer_matrices = [
+            part for name, parts in matrices.items() if name.startswith(f"layers.{layer}.") for part in parts
+        ]
+        shards.append([_part(matrix, format_of(matrix.base, kind, config), reader) for matrix in layer_matrices])
     return shards
 
 
 def format_of(base: str, kind: Kind, config: ModelConfig) -> Kind:
-    """In which format the matrix `base` is written."""
+    """The format in which the matrix `base` is written."""
     return kind if ".experts." in base or config.num_experts == 1 else "fp8"
 
 
@@ -183,8 +178,7 @@ def _part(matrix: Matrix, kind: Kind, reader: _Reader) -> Part:
         weight = reader.matrix(matrix)
         if not bool(torch.isfinite(weight).all()):
             raise ModelError(
-                f"The tensor {matrix.base} holds a number that is not finite; check the source with `gesso model "
-                "verify`."
+                f"The tensor {matrix.base} holds NaN or infinity; check the source with `gesso model verify`."
             )
         return stored_parts(matrix.base, quantized(weight.float(), kind))
 
@@ -192,8 +186,8 @@ def _part(matrix: Matrix, kind: Kind, reader: _Reader) -> Part:
 
 
 def quantized(weight: Tensor, kind: Kind) -> QuantizedWeight:
-    """`weight` in `kind`. The scales of int4 are in bfloat16, as kernels multiply with them: what float16 knows more is
-    a fiftieth of the error of four bits."""
+    """`weight` in `kind`. The scales of int4 are bfloat16, as kernels multiply with them; the precision of float16
+    would reduce the error of four bits by only a fiftieth."""
     made = quantize_weight(weight, kind)
     if made.group_scales is None or kind != "int4":
         return made
@@ -201,7 +195,7 @@ def quantized(weight: Tensor, kind: Kind) -> QuantizedWeight:
 
 
 def stored_parts(base: str, weight: QuantizedWeight) -> dict[str, Tensor]:
-    """The tensors that stand for a quantized matrix: the inverse of `Matrix.weight`."""
+    """The tensors that store a quantized matrix: the inverse of `Matrix.weight`."""
     row, group, shape = weight.row_scales, weight.group_scales, torch.tensor([weight.rows, weight.columns])
     if weight.format == "fp8":
         assert row is not None
@@ -216,7 +210,7 @@ def stored_parts(base: str, weight: QuantizedWeight) -> dict[str, Tensor]:
 
 
 class _Reader:
-    """Matrices of a plain checkpoint, of stacked experts one at a time; memory mapped."""
+    """Memory-mapped matrices of a plain checkpoint; of stacked experts, one at a time."""
 
     def __init__(self, stored: Mapping[str, StoredTensor], stack: ExitStack) -> None:
         self.stored, self._stack = stored, stack
@@ -226,16 +220,16 @@ class _Reader:
         return self._file(name).get_tensor(name)
 
     def matrix(self, matrix: Matrix) -> Tensor:
-        name, expert, rows = self._place(matrix)
+        name, expert, rows = self._location(matrix)
         part = self._file(name).get_slice(name)
         return part[:] if expert is None else part[expert, rows]
 
     def item_bytes(self, matrix: Matrix) -> int:
-        stored = self.stored[self._place(matrix)[0]]
+        stored = self.stored[self._location(matrix)[0]]
         return stored.bytes // max(1, torch.Size(stored.shape).numel())
 
-    def _place(self, matrix: Matrix) -> tuple[str, int | None, slice]:
-        """Name in the source, number of the expert, rows."""
+    def _location(self, matrix: Matrix) -> tuple[str, int | None, slice]:
+        """Name in the source, index of the expert, rows."""
         front, experts, behind = matrix.base.partition(".experts.")
         if not experts:
             return matrix.base + ".weight", None, slice(None)
@@ -252,7 +246,7 @@ class _Reader:
         return self._files[file]
 
 
-def _is_whole(file: Path) -> bool:
+def _is_complete(file: Path) -> bool:
     try:
         return bool(read_header(file))
     except ModelError:
@@ -260,7 +254,7 @@ def _is_whole(file: Path) -> bool:
 
 
 def _write_config(work: Path, source: Source, kind: Kind) -> None:
-    """config.json says how the weights are stored; whatever else describes the model is copied."""
+    """Writes how the weights are stored to config.json, and copies the other files that describe the model."""
     left_out = {CONFIG_FILE, INDEX_FILE, SINGLE_FILE, MODELOPT_FILE, SUMS_FILE, PLAN_FILE}
     for file in _described(source.folder):
         if file.name not in left_out:
@@ -276,7 +270,7 @@ def _described(folder: Path) -> Iterator[Path]:
 
 
 def _quantization(kind: Kind, config: ModelConfig) -> dict[str, Any]:
-    """As compressed-tensors words it."""
+    """The `quantization_config` of compressed-tensors."""
     weights: dict[Format, dict[str, Any]] = {
         "fp8": {"num_bits": 8, "type": "float", "strategy": "channel"},
         "int4": {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 32},

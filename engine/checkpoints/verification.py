@@ -1,6 +1,6 @@
-"""Is a model folder whole? Every byte is read, every header held against the architecture, every sum compared.
+"""Checks whether a model folder is complete: reads every byte, compares headers with the architecture, and checksums.
 
-Built on `engine.checkpoints.checkpoint`, whose refusals it collects rather than raises. Loads no weights.
+Collects what the loaders would refuse instead of raising it. Loads no weights.
 """
 
 from __future__ import annotations
@@ -14,17 +14,16 @@ from pathlib import Path
 
 import torch
 
-from engine.checkpoints.checkpoint import (
+from engine.checkpoints.checkpoint import mismatches
+from engine.checkpoints.config_files import (
     CONFIG_FILE,
     GENERATION_FILE,
     PUBLISHED_METHODS,
-    Progress,
-    empty_model,
-    mismatches,
     quantization_method,
     read_config,
     read_sampling,
 )
+from engine.checkpoints.loading import Progress, empty_model
 from engine.checkpoints.quantized_loading import mismatches as published_mismatches
 from engine.checkpoints.weight_files import (
     FETCH_AGAIN,
@@ -44,7 +43,7 @@ SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 @dataclass(frozen=True)
 class FileCheck:
-    """What `verify` found out about one file; `problems` holds a sentence for each thing wrong with it."""
+    """What `verify` found in one file; `problems` holds one sentence per problem."""
 
     file: str
     bytes: int
@@ -53,16 +52,16 @@ class FileCheck:
 
 
 def verify(folder: Path, on_progress: Progress | None = None) -> list[FileCheck]:
-    """Reads every byte of the model and tells for each file its size, its SHA-256 and what is wrong with it.
+    """Reads every byte of the model and returns size, SHA-256 and problems of each file.
 
-    Sums are compared with the folder's `SHA256SUMS`, and with the name of the file that a hub cache links to.
-    on_progress receives bytes done and bytes in all. Raises ModelError only where there is no such folder.
+    Checksums are compared with the folder's `SHA256SUMS`, and with the name of the file that a hub cache links to.
+    on_progress receives bytes done and bytes in total. Raises ModelError only if there is no such folder.
     """
     if not folder.is_dir():
         raise ModelError(f"There is no model folder {folder}; name a folder that exists, or {FETCH_AGAIN}.")
     problems = _find_problems(folder)
     sums: dict[str, str] = {}
-    with _noting(problems, SUMS_FILE):
+    with _collecting(problems, SUMS_FILE):
         sums = _read_sums(folder / SUMS_FILE)
     files = [folder / name for name in sorted({*problems, *sums})]
     sizes = [file.stat().st_size if file.is_file() else 0 for file in files]
@@ -77,15 +76,15 @@ def verify(folder: Path, on_progress: Progress | None = None) -> list[FileCheck]
                 found.append(f"The file {file} is missing; {FETCH_AGAIN}.")
         except OSError as reason:
             found.append(str(unreadable(file, reason)))
-        if digest and {sums.get(file.name), _sum_in_hub_cache(file)} - {None, digest}:
+        if digest and {sums.get(file.name), _hub_cache_sum(file)} - {None, digest}:
             found.append(f"{file} is not what was published, its SHA-256 is {digest}; {FETCH_AGAIN}.")
         checks.append(FileCheck(file.name, size, digest, tuple(found)))
     return checks
 
 
 @contextmanager
-def _noting(problems: dict[str, list[str]], name: str) -> Iterator[None]:
-    """Files the ModelError of its block under `name`."""
+def _collecting(problems: dict[str, list[str]], name: str) -> Iterator[None]:
+    """Adds a ModelError of its block to the problems of `name`."""
     try:
         yield
     except ModelError as error:
@@ -93,23 +92,23 @@ def _noting(problems: dict[str, list[str]], name: str) -> Iterator[None]:
 
 
 def _find_problems(folder: Path) -> dict[str, list[str]]:
-    """By name each file the model consists of, with what the loader would refuse in it."""
+    """By name, each file of the model with what the loader would refuse in it."""
     problems: dict[str, list[str]] = {CONFIG_FILE: []}
     problems |= {name: [] for name in (GENERATION_FILE, INDEX_FILE) if (folder / name).is_file()}
     config = stored = None
-    with _noting(problems, CONFIG_FILE):
+    with _collecting(problems, CONFIG_FILE):
         config = read_config(folder)
-    with _noting(problems, GENERATION_FILE):
+    with _collecting(problems, GENERATION_FILE):
         read_sampling(folder)
-    with _noting(problems, INDEX_FILE):
+    with _collecting(problems, INDEX_FILE):
         for shard in find_shards(folder)[0]:
             problems[shard.name] = []
-            with _noting(problems, shard.name):
+            with _collecting(problems, shard.name):
                 read_header(shard)
         if not any(problems.values()):
             stored = stored_tensors(folder)
     if config is not None and stored is not None:
-        with _noting(problems, CONFIG_FILE):
+        with _collecting(problems, CONFIG_FILE):
             model = empty_model(folder, config, torch.float32)
             find = published_mismatches if quantization_method(folder) in PUBLISHED_METHODS else mismatches
             for name, sentence in find(folder, model, stored):
@@ -118,19 +117,19 @@ def _find_problems(folder: Path) -> dict[str, list[str]]:
 
 
 def _read_sums(file: Path) -> dict[str, str]:
-    """File name to SHA-256 as `sha256sum` writes them; empty where there is no such file."""
+    """Maps file names to SHA-256 as `sha256sum` writes them; empty if there is no such file."""
     sums = {}
     for line in file.read_text("utf-8", "replace").splitlines() if file.is_file() else []:
         digest, _, name = line.partition(" ")
         name = name.strip().removeprefix("*").removeprefix("./")
         if not SHA256.fullmatch(digest) or not name or Path(name).name != name:
-            raise broken(f"{file} has a line that is no checksum ({line!r})")
+            raise broken(f"{file} has a line that is not a checksum ({line!r})")
         sums[name] = digest.lower()
     return sums
 
 
-def _sum_in_hub_cache(file: Path) -> str | None:
-    """A hub cache keeps large files under their SHA-256 and links to them."""
+def _hub_cache_sum(file: Path) -> str | None:
+    """The SHA-256 that a hub cache uses as the file's name; None outside of a hub cache."""
     target = file.resolve()
     return target.name if target.parent.name == "blobs" and SHA256.fullmatch(target.name) else None
 

@@ -1,8 +1,8 @@
-"""Which tensors a model folder holds, told from its index and the headers of its safetensors files alone.
+"""Lists the tensors of a model folder from its index and the headers of its safetensors files alone.
 
-Every stated size is held against the real file: a damaged download is found before any weight is read.
-Pickled weights are never opened. Must not know any architecture. Source of the format: the safetensors README
-(eight bytes of header length, a JSON header, then the data without gaps).
+Every size in a header is compared with the file, so a damaged download is found before any weight is read. Pickled
+weights are never opened. Must not know any architecture. Source of the format: the safetensors README (eight bytes of
+header length, a JSON header, then the data without gaps).
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ SUMS_FILE = "SHA256SUMS"
 FETCH_AGAIN = "fetch the model again with `gesso model pull`"
 MAX_HEADER_BYTES = 100_000_000
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+FLOATS = ("F64", "F32", "F16", "BF16")
 DTYPE_BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2}
 DTYPE_BYTES |= {"U16": 2, "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1}
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor as a header describes it; `start` and `bytes` say where it lies behind that header."""
+    """A tensor as a header describes it; `start` and `bytes` give its position behind that header."""
 
     name: str
     dtype: str
@@ -41,7 +42,7 @@ class StoredTensor:
 
 
 def broken(what: str) -> ModelError:
-    """An error that a fresh download mends; `what` is a clause about the fault."""
+    """An error that a fresh download fixes; `what` is a clause about the problem."""
     return ModelError(f"{what}; {FETCH_AGAIN}.")
 
 
@@ -50,9 +51,9 @@ def unreadable(file: Path, reason: OSError) -> ModelError:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The JSON object in `file`; raises ModelError where it is absent, unreadable or something else."""
+    """Reads the JSON object in `file`; raises ModelError if it is absent, unreadable or not a JSON object."""
     try:
-        content = json.loads(file.read_bytes(), object_pairs_hook=_without_repeats)
+        content = json.loads(file.read_bytes(), object_pairs_hook=_unique_names)
     except FileNotFoundError as absent:
         raise broken(f"The model folder {file.parent} has no {file.name}") from absent
     except OSError as reason:
@@ -65,9 +66,9 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def find_shards(folder: Path) -> tuple[list[Path], dict[str, str] | None]:
-    """The safetensors files of `folder`, and the index (tensor name to file name) where there is one.
+    """The safetensors files of `folder`, and the index (tensor name to file name) if there is one.
 
-    Raises ModelError where weights are absent, only pickled, or a file named by the index is not there.
+    Raises ModelError if there are no weights, only pickled ones, or if a file that the index names is missing.
     """
     if (folder / SINGLE_FILE).is_file():
         return [folder / SINGLE_FILE], None
@@ -78,22 +79,22 @@ def find_shards(folder: Path) -> tuple[list[Path], dict[str, str] | None]:
         raise broken(f"{folder / INDEX_FILE} has no 'weight_map'")
     for name in index.values():
         if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
-            raise broken(f"{folder / INDEX_FILE} names {name!r}, which is no safetensors file in its folder")
+            raise broken(f"{folder / INDEX_FILE} names {name!r}, which is not a safetensors file in its folder")
     names = sorted(set(index.values()))
-    absent = [name for name in names if not (folder / name).is_file()]
-    if absent:
-        raise broken(f"{len(absent)} of {len(names)} weight files are missing from {folder}, first {absent[0]}")
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise broken(f"{len(missing)} of {len(names)} weight files are missing from {folder}, first {missing[0]}")
     return [folder / name for name in names], index
 
 
 def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
-    """Every tensor of the folder by name; raises ModelError where headers, index and files disagree."""
+    """Every tensor of the folder by name; raises ModelError if headers, index and files disagree."""
     shards, index = find_shards(folder)
     tensors: dict[str, StoredTensor] = {}
     for shard in shards:
         for name, tensor in read_header(shard).items():
             if name in tensors:
-                raise broken(f"The tensor {name} stands in both {tensors[name].file} and {shard}")
+                raise broken(f"The tensor {name} is in both {tensors[name].file} and {shard}")
             tensors[name] = tensor
     if index is not None:
         _compare_with_index(folder, index, tensors)
@@ -101,7 +102,7 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
 
 
 def read_header(file: Path) -> dict[str, StoredTensor]:
-    """The tensors of one safetensors file; raises ModelError where header and file do not fit together."""
+    """The tensors of one safetensors file; raises ModelError if header and file do not agree."""
     try:
         size = file.stat().st_size
         with file.open("rb") as stream:
@@ -115,13 +116,13 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
     if size < 8 or length > MAX_HEADER_BYTES or size < 8 + length:
         raise broken(f"{file} is truncated or has a corrupt header ({size} bytes in all)")
     try:
-        tensors = _parse_header(file, json.loads(header, object_pairs_hook=_without_repeats))
+        tensors = _parse_header(file, json.loads(header, object_pairs_hook=_unique_names))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as damaged:
         raise broken(f"{file} has a corrupt header ({damaged})") from damaged
     expected = 8 + length + sum(tensor.bytes for tensor in tensors.values())
     if size != expected:
-        fault = "is truncated" if size < expected else "has bytes that belong to no tensor"
-        raise broken(f"{file} {fault}: its header asks for {expected} bytes, it has {size}")
+        problem = "is truncated" if size < expected else "has bytes that belong to no tensor"
+        raise broken(f"{file} {problem}: its header asks for {expected} bytes, it has {size}")
     try:
         with safe_open(file, framework="pt"):
             pass
@@ -131,14 +132,14 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
 
 
 def _parse_header(file: Path, header: Mapping[str, Any]) -> dict[str, StoredTensor]:
-    """Raises ValueError, TypeError, KeyError or AttributeError on anything but a sound header."""
+    """Raises ValueError, TypeError, KeyError or AttributeError if the header is not sound."""
     tensors = []
     for name, entry in header.items():
         if name == "__metadata__":
             continue
         dtype, shape, (start, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
         if not all(type(number) is int and number >= 0 for number in (start, end, *shape)):
-            raise ValueError(f"{name} has a size that is no number")
+            raise ValueError(f"{name} has a size that is not a number")
         if dtype in DTYPE_BYTES and end - start != prod(shape) * DTYPE_BYTES[dtype]:
             raise ValueError(f"{name} takes {end - start} bytes, which does not fit {dtype} {shape}")
         tensors.append(StoredTensor(name, dtype, tuple(shape), file, start, end - start))
@@ -169,8 +170,8 @@ def _why_no_weights(folder: Path) -> str:
     return f"The model folder {folder} has neither {SINGLE_FILE} nor {INDEX_FILE}; {FETCH_AGAIN}."
 
 
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) != len(pairs):
-        raise ValueError("a name stands in it twice")
+        raise ValueError("a name occurs twice")
     return content

@@ -1,1 +1,1 @@
-"""Denoising steps that a GPU records once and replays."""
+"""Denoise steps recorded as CUDA graphs. Experimental: tested on a CPU, but never run on a GPU."""

@@ -1,10 +1,10 @@
-"""A denoise step over tensors that stay where they are: everything it decides, it decides on the device.
+"""A denoise step over tensors with fixed addresses, which makes all its decisions on the device.
 
-So one recording of it (a CUDA graph) serves all its steps and all requests that fit its `Bucket`. Pins, sampling,
-acceptance, stopping and the next step's belief are within; randomness and temperatures stand in tables, by step, drawn
-beforehand. Computes what `engine.denoiser.Denoiser.step` computes. Must not know of graphs, nor who is stepped when.
+So one recording of it (a CUDA graph) serves all steps of all requests that fit its `Bucket`. It includes pinned tokens,
+sampling, acceptance, stopping and the next belief; randomness and temperatures are drawn in advance and stored in
+tables by step. Computes what `engine.denoiser.Denoiser.step` computes. Must not know graphs, or who is stepped when.
 
-Shapes: batch, width (canvas columns), holes, hidden, vocab; rows, columns and holes that are not needed are masked.
+Shapes: batch, width (canvas columns), holes, hidden, vocab; unused rows, columns and holes are masked.
 """
 
 from __future__ import annotations
@@ -17,31 +17,33 @@ import torch
 from torch import Tensor
 
 from engine.config import LayerConfig, ModelConfig, SamplingConfig
-from engine.graphs.step_stats import Read
+from engine.graphs.step_stats import ComputeStats
 from engine.key_values import KeyValues, put
-from engine.models.diffusion_gemma import DiffusionGemma, Masks
+from engine.memory import Masks
+from engine.models.text_model import TextModel
 from engine.sampler import accept, is_confident, temperatures
 
-RUNNING, STABLE, OUT_OF_STEPS, NOT_FINITE = range(4)  # what `status` says of a row
+RUNNING, STABLE, OUT_OF_STEPS, NOT_FINITE = range(4)  # the `status` of a row
 MOST_STEPS = 64
 Bias = Literal["none", "row", "hole"]
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """What fits: so many canvases, columns, holes, prompt tokens. bias: none, one a row, or one a hole."""
+    """Upper limits: canvases, columns, holes and prompt tokens. bias: none, one per row, or one per hole."""
 
     batch: int
     width: int
     holes: int
-    room: int
+    prompt: int
     bias: Bias
 
 
 @dataclass(frozen=True)
 class Row:
-    """One canvas as a step takes it up. columns, tokens, argmax [holes]; canvas [width]; known_belief [width, hidden];
-    belief [holes, hidden]; noise, uniform [steps, holes]: of the steps from `steps` on; bias [1 or holes, vocab]."""
+    """The state of one canvas before a step. columns, tokens, argmax [holes]; canvas [width]; known_belief [width,
+    hidden]; belief [holes, hidden]; noise, uniform [steps, holes]: for the steps from `steps` on; bias [1 or holes,
+    vocab]."""
 
     kv: KeyValues
     sampling: SamplingConfig
@@ -58,13 +60,13 @@ class Row:
     unchanged: int
 
 
-class KeyRoom:
+class KeyValueBuffers:
     """Memory for the keys and values of one bucket at a time; `holds` says whether it is large enough for another."""
 
     def __init__(self, config: ModelConfig, bucket: Bucket, device: torch.device, dtype: torch.dtype) -> None:
         self.config = config
         sizes = (self._elements(layer, bucket) for layer in config.layers)
-        # zeros, as whatever stands where nobody looks must be a number
+        # zeros, because masked positions must not hold NaN
         self.storage = [torch.zeros(2, size, device=device, dtype=dtype) for size in sizes]
 
     def holds(self, bucket: Bucket) -> bool:
@@ -78,19 +80,19 @@ class KeyRoom:
         return part.view(2, bucket.batch, layer.num_kv_heads, -1, layer.head_dim)
 
     def _elements(self, layer: LayerConfig, bucket: Bucket) -> int:
-        length = visible_room(self.config, layer, bucket.room) + bucket.width
+        length = visible_prompt(self.config, layer, bucket.prompt) + bucket.width
         return bucket.batch * layer.num_kv_heads * length * layer.head_dim
 
 
-def visible_room(config: ModelConfig, layer: LayerConfig, room: int) -> int:
+def visible_prompt(config: ModelConfig, layer: LayerConfig, prompt: int) -> int:
     """How many prompt tokens a canvas may see in such a layer."""
-    return min(room, config.sliding_window - 1) if layer.is_sliding else room
+    return min(prompt, config.sliding_window - 1) if layer.is_sliding else prompt
 
 
 class FixedMemory:
-    """See `engine.models.diffusion_gemma.Memory`: prompts flush right, the canvases behind them, what is not there masked."""
+    """A `Memory` with prompts right-aligned, canvases behind them, and everything else masked."""
 
-    def __init__(self, config: ModelConfig, bucket: Bucket, keys: KeyRoom) -> None:
+    def __init__(self, config: ModelConfig, bucket: Bucket, keys: KeyValueBuffers) -> None:
         self.width = bucket.width
         self.layers = [keys.view(index, bucket) for index in range(len(config.layers))]
         device = self.layers[0].device
@@ -102,20 +104,20 @@ class FixedMemory:
             self._masks[kind] = torch.zeros(bucket.batch, 1, 1, length, dtype=torch.bool, device=device)
 
     def load(self, index: int, kv: KeyValues, width: int) -> None:
-        """Takes the prompt of a row, before a canvas of `width` columns."""
+        """Copies the prompt of a row, before a canvas of `width` columns."""
         self.starts[index] = kv.length
         for layer, part in enumerate(self.layers):
-            seen, end = kv.length - kv.visible_from(layer), part.shape[3] - self.width
-            span = slice(kv.length - seen, kv.length)
-            part[0, index, :, end - seen : end] = kv.keys[layer][0, :, span]
-            part[1, index, :, end - seen : end] = kv.values[layer][0, :, span]
+            stats, end = kv.length - kv.visible_from(layer), part.shape[3] - self.width
+            span = slice(kv.length - stats, kv.length)
+            part[0, index, :, end - stats : end] = kv.keys[layer][0, :, span]
+            part[1, index, :, end - stats : end] = kv.values[layer][0, :, span]
             mask = self._masks[kv.config.layers[layer].kind]
             assert mask is not None
             mask[index] = False
-            mask[index, :, :, end - seen : end + width] = True
+            mask[index, :, :, end - stats : end + width] = True
 
     def empty(self, index: int) -> None:
-        """A row that is not there looks at its own columns, so that it computes numbers."""
+        """Lets an unused row see its own columns, so that it does not compute NaN."""
         for mask in self._masks.values():
             assert mask is not None
             mask[index] = False
@@ -128,7 +130,7 @@ class FixedMemory:
         return keys, values
 
     def positions(self) -> Tensor:
-        """A new tensor each time: models keep what they compute of one."""
+        """A new tensor each time, because models cache what they compute from it."""
         return self.starts + self.columns
 
     def masks(self) -> Masks:
@@ -136,10 +138,10 @@ class FixedMemory:
 
 
 class FixedStep:
-    """The tensors of a bucket; `load` fills them with rows, calling it makes one step of all that are `live`."""
+    """The tensors of a bucket; `load` fills them with rows, and a call makes one step of all rows that are `live`."""
 
-    def __init__(self, model: DiffusionGemma, bucket: Bucket, keys: KeyRoom, read: Read) -> None:
-        self.model, self.bucket, self.read, config = model, bucket, read, model.config
+    def __init__(self, model: TextModel, bucket: Bucket, keys: KeyValueBuffers, compute_stats: ComputeStats) -> None:
+        self.model, self.bucket, self.compute_stats, config = model, bucket, compute_stats, model.config
         weight = model.embed_tokens.weight
         batch, width, holes = bucket.batch, bucket.width, bucket.holes
 
@@ -148,7 +150,7 @@ class FixedStep:
 
         belief_type = model.embed(zeros(1, dtype=torch.long)).dtype
         self.memory = FixedMemory(config, bucket, keys)
-        # one column more than there is: where holes that are not there are written
+        # one extra column, to which unused holes are written
         self.known = zeros(batch, width + 1, dtype=torch.long)
         self.known_belief = zeros(batch, width + 1, config.hidden_size, dtype=belief_type)
         self.columns = zeros(batch, holes, dtype=torch.long)
@@ -171,7 +173,7 @@ class FixedStep:
         self.status = zeros(batch, dtype=torch.long)
 
     def load(self, rows: Sequence[Row]) -> None:
-        """Takes up as many rows as the bucket holds at most; the others stay as they are, and still."""
+        """Loads at most as many rows as the bucket holds; other rows stay unchanged and are not live."""
         self.live.zero_()
         for index, row in enumerate(rows):
             self._load(index, row)
@@ -194,30 +196,32 @@ class FixedStep:
         self.limit[index], self.stability[index] = sampling.max_steps, sampling.stability_threshold
         self.samples[index] = sampling.token_choice == "sample"
         if self.bias is not None:
-            mine = self.bias.unflatten(0, (self.bucket.batch, -1))[index]
-            mine.zero_()
+            row_bias = self.bias.unflatten(0, (self.bucket.batch, -1))[index]
+            row_bias.zero_()
             if row.bias is not None:
-                mine[: 1 if self.bucket.bias == "row" else holes] = row.bias.to(mine.dtype)
+                row_bias[: 1 if self.bucket.bias == "row" else holes] = row.bias.to(row_bias.dtype)
         self.tokens[index, :holes], self.argmax[index, :holes] = row.tokens, row.argmax
         self.belief[index, :holes] = row.belief
         self.steps[index], self.unchanged[index], self.status[index] = row.steps, row.unchanged, RUNNING
 
     def __call__(self) -> None:
-        """One step of every row that is live and still running."""
+        """One step of every row that is live and running."""
         width, holes = self.bucket.width, self.bucket.holes
         live = self.live & (self.status == RUNNING)
-        place = self.columns[..., None].expand_as(self.belief)
+        index_hidden = self.columns[..., None].expand_as(self.belief)
         tokens = self.known.scatter(1, self.columns, self.tokens)[:, :width]
-        belief = self.known_belief.scatter(1, place, self.belief)[:, :width]
+        belief = self.known_belief.scatter(1, index_hidden, self.belief)[:, :width]
         memory = self.memory
         hidden = self.model.denoise(tokens, belief, memory.positions(), memory.masks(), memory)
-        hidden = hidden.gather(1, place.clamp(max=width - 1))
+        hidden = hidden.gather(1, index_hidden.clamp(max=width - 1))
         now = self.steps.clamp(max=MOST_STEPS - 1)[:, None]
         noise, uniform = (x.gather(1, now[..., None].expand(-1, 1, holes))[:, 0] for x in (self.noise, self.uniform))
         temperature = self.temperature.gather(1, now).clamp(min=1e-4).expand(-1, holes)
-        seen = self.read(self.model, hidden.flatten(0, 1), temperature.flatten(), uniform.flatten(), self.bias)
+        stats = self.compute_stats(
+            self.model, hidden.flatten(0, 1), temperature.flatten(), uniform.flatten(), self.bias
+        )
         argmax, sample, entropy, log_probability = (
-            x.view(-1, holes) for x in (seen.argmax, seen.sample, seen.entropy, seen.log_probability)
+            x.view(-1, holes) for x in (stats.argmax, stats.sample, stats.entropy, stats.log_probability)
         )
         accepted = accept(entropy, self.present, self.bounds)
         chosen = torch.where(accepted, torch.where(self.samples, sample, argmax), noise)
@@ -227,7 +231,7 @@ class FixedStep:
         status = torch.where(confident, STABLE, torch.where(self.steps + 1 >= self.limit, OUT_OF_STEPS, RUNNING))
         finite = (entropy.isfinite() | ~self.present).all(dim=1)
         changes = (
-            (self.tokens, chosen), (self.argmax, argmax), (self.belief, seen.belief.view_as(self.belief)),
+            (self.tokens, chosen), (self.argmax, argmax), (self.belief, stats.belief.view_as(self.belief)),
             (self.hidden, hidden), (self.accepted, accepted), (self.entropy, entropy),
             (self.log_probability, log_probability), (self.unchanged, unchanged), (self.steps, self.steps + 1),
             (self.status, torch.where(finite, status, NOT_FINITE)),

@@ -1,7 +1,7 @@
-"""What one step needs to know of the hole positions' hidden states, in tensors alone: no number travels to the host.
+"""Statistics of a step from the hidden states of its holes, in tensors alone: nothing is copied to the host.
 
-`full` multiplies all probabilities with the embedding and is the reference; `few` takes the likeliest TOP tokens, in
-one pass over the vocabulary where the model has kernels for it. Knows nothing of canvases.
+`exact_stats` multiplies all probabilities with the embedding and is the reference; `top_stats` uses the likeliest TOP
+tokens, in one pass over the vocabulary if the model has kernels for it. Must not know canvases.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
-from engine.models.diffusion_gemma import DiffusionGemma
-from engine.ops.vocabulary import mean_of_rows, read_out
-from engine.sampler import choose, measured
+from engine.models.text_model import TextModel
+from engine.ops.vocabulary import logit_stats, mean_of_rows
+from engine.sampler import choose, probabilities_and_entropy
 
 if TYPE_CHECKING:
     from engine.models.fused import FusedModel
 
-TOP = 32  # tokens that self-conditioning looks at
-SEEDS = 2**24  # as many as a uniform float32 number tells apart
+TOP = 32  # tokens that self-conditioning uses
+SEEDS = 2**24  # distinct values of a uniform float32 number
 
 
 @dataclass(frozen=True)
-class Seen:
-    """Of each row: argmax, a sampled token, entropy at the row's temperature and log probability of the argmax at
+class StepStats:
+    """Per row: argmax, a sampled token, entropy at the row's temperature and log probability of the argmax at
     temperature 1, in nats [rows]; belief [rows, hidden]: the mean embedding."""
 
     argmax: Tensor
@@ -36,16 +36,18 @@ class Seen:
     belief: Tensor
 
 
-Read = Callable[[DiffusionGemma, Tensor, Tensor, Tensor, "Tensor | None"], Seen]
-"""From model, hidden [rows, hidden], temperature and uniform numbers [rows], and a bias [n, vocab] on the logits, each
-row of which serves rows / n rows."""
+ComputeStats = Callable[[TextModel, Tensor, Tensor, Tensor, "Tensor | None"], StepStats]
+"""From model, hidden [rows, hidden], temperature and uniform numbers [rows], and a bias [n, vocab] on the logits, where
+each row of the bias applies to rows / n rows."""
 
 
-def full(model: DiffusionGemma, hidden: Tensor, temperature: Tensor, uniform: Tensor, bias: Tensor | None) -> Seen:
-    """By the whole product; the sample is where the cumulative probability passes the uniform number."""
+def exact_stats(
+    model: TextModel, hidden: Tensor, temperature: Tensor, uniform: Tensor, bias: Tensor | None
+) -> StepStats:
+    """Uses all tokens; the sample is where the cumulative probability exceeds the uniform number."""
     logits = _biased(model.logits(hidden), bias)
-    probabilities, entropy, argmax = measured((logits / temperature[:, None])[None])
-    return Seen(
+    probabilities, entropy, argmax = probabilities_and_entropy((logits / temperature[:, None])[None])
+    return StepStats(
         argmax=argmax[0],
         sample=choose(probabilities[0], uniform),
         entropy=entropy[0],
@@ -54,18 +56,18 @@ def full(model: DiffusionGemma, hidden: Tensor, temperature: Tensor, uniform: Te
     )
 
 
-def few(model: DiffusionGemma, hidden: Tensor, temperature: Tensor, uniform: Tensor, bias: Tensor | None) -> Seen:
-    """By the likeliest TOP tokens; the sample is by Gumbel noise, whose seeds come of the uniform numbers."""
+def top_stats(model: TextModel, hidden: Tensor, temperature: Tensor, uniform: Tensor, bias: Tensor | None) -> StepStats:
+    """Uses the likeliest TOP tokens; kernels sample with Gumbel noise, seeded by the uniform numbers."""
     if model.has_kernels:
         fused = cast("FusedModel", model)
-        seen = fused.read_out(hidden, temperature, min(TOP, model.config.vocab_size), (uniform * SEEDS).int(), bias)
-        belief = fused.embed_few(seen.top_tokens, seen.top_probabilities)
-        return Seen(seen.argmax, seen.sample, seen.entropy, seen.log_probability, belief)
+        stats = fused.logit_stats(hidden, temperature, min(TOP, model.config.vocab_size), (uniform * SEEDS).int(), bias)
+        belief = fused.embed_few(stats.top_tokens, stats.top_probabilities)
+        return StepStats(stats.argmax, stats.sample, stats.entropy, stats.log_probability, belief)
     logits = _biased(model.logits(hidden), bias)
-    seen = read_out(logits, temperature, min(TOP, logits.shape[-1]))
+    stats = logit_stats(logits, temperature, min(TOP, logits.shape[-1]))
     sample = choose(torch.softmax(logits / temperature[:, None], dim=-1), uniform)
-    belief = mean_of_rows(model.embed_tokens.weight, seen.top_tokens, seen.top_probabilities) * model.embed_scale
-    return Seen(seen.argmax, sample, seen.entropy, seen.log_probability, belief)
+    belief = mean_of_rows(model.embed_tokens.weight, stats.top_tokens, stats.top_probabilities) * model.embed_scale
+    return StepStats(stats.argmax, sample, stats.entropy, stats.log_probability, belief)
 
 
 def _biased(logits: Tensor, bias: Tensor | None) -> Tensor:

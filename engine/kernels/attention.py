@@ -1,10 +1,10 @@
-"""Attention of a canvas over the prompt's keys and its own, where they lie: twin of `engine.ops.attention.attend`.
+"""Attention of a canvas over the prompt's keys and its own, in place. Reference: `engine.ops.attention.attend`.
 
-The queries of all heads that share a key head stand below each other, so that each key is read once for them all. Keys
-and values are taken with their strides: a slice of the cache, never a copy. Where queries are few and keys many, the
-keys are split among programs and a second kernel merges the parts (Flash-Decoding). No causal mask: a canvas looks both
-ways, and what a sliding layer may see is a slice that the caller cuts. A mask says which keys there are, row by row;
-what lies before the first of them and behind the last is not read, and the splits share what is left.
+The queries of all heads that share a key head are stacked, so that each key is read once for all of them. Keys and
+values are read with their strides: a slice of the cache, never a copy. If queries are few and keys many, the keys are
+split among programs and a second kernel merges the parts (Flash-Decoding). There is no causal mask: a canvas sees in
+both directions, and the caller slices what a sliding layer may see. A mask marks the valid keys of each row; keys
+before the first valid one and after the last are not read, and the splits share the rest.
 """
 
 # mypy: allow-untyped-defs
@@ -19,9 +19,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from engine.kernels.tiles import is_roomy
+from engine.kernels.tiles import has_large_shared_memory
 
-LEAST_KEYS = 256  # that are worth a program of their own
+LEAST_KEYS = 256  # per program
 MASK_AT_ONCE = 1024
 LOG2_E = tl.constexpr(1.4426950408889634)
 LOWEST = tl.constexpr(-1.0e30)
@@ -38,13 +38,14 @@ class Cut:
 
 
 # chosen by what the compiler reports for sm_90 and sm_89: few or no spilled registers; not yet tuned by time
-ROOMY = {256: Cut(64, 32, 8, 2), 512: Cut(32, 32, 8, 2)}
-TIGHT = {256: Cut(32, 32, 4, 2), 512: Cut(32, 32, 8, 1)}
+LARGE_SMEM = {256: Cut(64, 32, 8, 2), 512: Cut(32, 32, 8, 2)}
+SMALL_SMEM = {256: Cut(32, 32, 4, 2), 512: Cut(32, 32, 8, 1)}
 
 
 @triton.jit
 def _as(x, dtype: tl.constexpr):
-    """Keys or values in the type of the queries; E4M3 by way of float32, as straight to bfloat16 is slow."""
+    """Converts keys or values to the type of the queries; E4M3 goes through float32, because a direct conversion to
+    bfloat16 is slow."""
     if x.dtype == tl.float8e4nv:
         return x.to(tl.float32).to(dtype)
     else:
@@ -53,7 +54,8 @@ def _as(x, dtype: tl.constexpr):
 
 @triton.jit
 def _seen_span(mask, keys, CHUNK: tl.constexpr):
-    """The first place that the mask [keys] shows, and the one behind the last; not above the first if it shows none."""
+    """The first valid position of the mask [keys], and the position after the last; if none is valid, the end is not
+    above the start."""
     first, end = tl.zeros((), tl.int32) + keys, tl.zeros((), tl.int32)
     for start in range(0, keys, CHUNK):
         place = start + tl.arange(0, CHUNK)
@@ -142,7 +144,7 @@ def attend(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, cut: Cut | None = None, splits: int = 0
 ) -> Tensor:
     """query [batch, heads, length, head_dim], key and value [batch, kv_heads, keys, head_dim], each contiguous in its
-    last dimension only, keys and values of the queries' type or in E4M3; mask bool [batch, 1, 1, keys], or None.
+    last dimension only, keys and values in the type of the queries or in E4M3; mask bool [batch, 1, 1, keys], or None.
     Returns [batch, length, heads * head_dim].
 
     head_dim must be a power of two. splits: a power of two, 0 for as many as fill the GPU. A query that sees no key
@@ -174,23 +176,23 @@ def attend(
 
 
 def takes(query: Tensor, mask: Tensor | None) -> bool:
-    """Whether `attend` computes this: no mask, or one that is the same for all heads and queries of a row."""
+    """Whether `attend` supports this: no mask, or one that is the same for all heads and queries of a row."""
     dim = query.shape[-1]
     plain = mask is None or (mask.dim() == 4 and mask.shape[1:3] == (1, 1) and mask.dtype == torch.bool)
     return plain and dim >= 16 and dim & (dim - 1) == 0
 
 
 def best_cut(device: torch.device, dim: int) -> Cut:
-    """The tile for heads of this size on this GPU; heads smaller than 256 are cut as those of 256."""
-    return (ROOMY if is_roomy(device) else TIGHT)[512 if dim > 256 else 256]
+    """The tile for this head size on this GPU; heads smaller than 256 use that of 256."""
+    return (LARGE_SMEM if has_large_shared_memory(device) else SMALL_SMEM)[512 if dim > 256 else 256]
 
 
 def best_splits(device: torch.device, programs: int, keys: int) -> int:
-    """How often to split the keys, a power of two, so that all multiprocessors have work."""
+    """How many splits of the keys, a power of two, give all multiprocessors work."""
     if device.type != "cuda":
         return 1
-    wanted = torch.cuda.get_device_properties(device).multi_processor_count // max(1, programs)
+    needed = torch.cuda.get_device_properties(device).multi_processor_count // max(1, programs)
     splits = 1
-    while splits * 2 <= wanted and keys // (splits * 2) >= LEAST_KEYS:
+    while splits * 2 <= needed and keys // (splits * 2) >= LEAST_KEYS:
         splits *= 2
     return splits

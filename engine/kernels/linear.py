@@ -1,6 +1,6 @@
-"""A plain product with a quantized weight, and the choice between it and the library's.
+"""A product with a quantized weight, and the choice between this kernel and the library's product.
 
-The library's product is kept for weights that are plain. Knows nothing of models.
+Plain weights use the library's product. Must not know models.
 """
 
 # mypy: allow-untyped-defs
@@ -22,7 +22,7 @@ FEW, FEW_PACKED = Tiling(tokens=16), Tiling(tokens=16, columns=32)
 MANY, MANY_PACKED = Tiling(tokens=64, columns=64), Tiling(tokens=64, columns=16)
 MOST, MOST_PACKED = Tiling(tokens=128, columns=64), Tiling(tokens=128, columns=16)
 MANY_TOKENS, MOST_TOKENS = 48, 192
-ENOUGH_PROGRAMS = 128  # about as many as there are multiprocessors
+ENOUGH_PROGRAMS = 128  # about the number of multiprocessors
 
 
 @triton.jit(do_not_specialize=["tokens"])
@@ -52,7 +52,7 @@ def linear(x: Tensor, weight: QuantizedWeight) -> Tensor:
 
 
 def quantized_linear(x: Tensor, weight: QuantizedWeight, tiling: Tiling | None = None) -> Tensor:
-    """The same by the kernel, whatever the format."""
+    """The same with the kernel, for any format."""
     flat = x.reshape(-1, x.shape[-1])
     flat = in_quarters(flat) if quarters_needed(weight) else flat.contiguous()
     tokens = len(flat)
@@ -68,8 +68,8 @@ def quantized_linear(x: Tensor, weight: QuantizedWeight, tiling: Tiling | None =
 
 
 def best_tiling(weight: QuantizedWeight, tokens: int) -> Tiling:
-    """For so many tokens and a weight in this format: bits become numbers once a tile, so tiles of many tokens are best
-    as long as there are programs enough."""
+    """The tiling for this number of tokens and this format: each tile dequantizes its weights, so tiles with many
+    tokens are best as long as there are enough programs."""
     few, many, most = (FEW_PACKED, MANY_PACKED, MOST_PACKED) if quarters_needed(weight) else (FEW, MANY, MOST)
     programs = triton.cdiv(tokens, most.tokens) * triton.cdiv(weight.rows, most.rows)
     if tokens >= MOST_TOKENS and programs >= ENOUGH_PROGRAMS:

@@ -1,8 +1,8 @@
-"""The mixture of experts for few tokens an expert: two grouped products and a sum, weights read once.
+"""The mixture of experts for few tokens per expert: two grouped products and a sum, with weights read once.
 
-The twin of `engine.ops.experts.experts` for weights in any format of `engine.quantized`. What bounds it is reading the
+Reference: `engine.ops.experts.experts`, for weights in any format of `engine.quantized`. The bottleneck is reading the
 weights, so a program takes one block of an expert's tokens and some rows of its weight, and blocks of one expert run
-side by side, so that the second finds the weight in the cache. Knows nothing of models.
+side by side, so that the second finds the weight in the cache. Must not know models.
 """
 
 # mypy: allow-untyped-defs
@@ -25,8 +25,8 @@ from engine.kernels.tiles import (
     add_product,
     finished,
     gelu_tanh,
+    has_large_shared_memory,
     in_quarters,
-    is_roomy,
     load_input,
     place_in_quarters,
     product,
@@ -39,8 +39,8 @@ TOKEN_BLOCKS = (16, 32, 64)
 
 @dataclass(frozen=True)
 class Tiling:
-    """How a product is cut: tokens (a schedule has its own), rows and stored numbers of a tile (of packed formats words
-    of eight columns), warps, stages of the pipeline."""
+    """The size of a tile: tokens (a schedule has its own), rows and stored numbers (for packed formats words of eight
+    columns), warps, stages of the pipeline."""
 
     tokens: int = 16
     rows: int = 64
@@ -49,18 +49,18 @@ class Tiling:
     stages: int = 3
 
 
-# of gate_up and of down; chosen by what the compiler reports, not yet by time
-ROOMY = Tiling(), Tiling(rows=128, columns=64)
-TIGHT = Tiling(stages=2), Tiling(columns=64)
-ROOMY_PACKED = Tiling(columns=32), Tiling(rows=128, columns=16)
-TIGHT_PACKED = Tiling(columns=32, stages=2), Tiling(rows=128, columns=16)
-TIGHT_PACKED_MANY = Tiling(columns=16, stages=2), Tiling(columns=16)  # for blocks of 64 tokens
+# for gate_up and down; chosen by what the compiler reports, not yet by time
+LARGE_SMEM = Tiling(), Tiling(rows=128, columns=64)
+SMALL_SMEM = Tiling(stages=2), Tiling(columns=64)
+LARGE_SMEM_PACKED = Tiling(columns=32), Tiling(rows=128, columns=16)
+SMALL_SMEM_PACKED = Tiling(columns=32, stages=2), Tiling(rows=128, columns=16)
+SMALL_SMEM_PACKED_MANY = Tiling(columns=16, stages=2), Tiling(columns=16)  # for blocks of 64 tokens
 
 
 @triton.jit
 def _my_slots(blocks, TOKENS: tl.constexpr):
-    """Of the program's block: its expert, -1 where there is nothing to do; its places in the order of slots, and which
-    of them there are."""
+    """For the program's block: its expert, -1 if there is nothing to do; its positions in the order of slots, and which
+    of them are used."""
     block = blocks + tl.program_id(0) * 3
     place = tl.load(block + 1) + tl.arange(0, TOKENS)
     return tl.load(block), place, place < tl.load(block + 2)
@@ -131,10 +131,10 @@ def by_slot(
     x: Tensor, weights: Tensor, plan: Schedule, gate_up: QuantizedWeight, down: QuantizedWeight,
     tilings: tuple[Tiling, Tiling] | None = None,
 ) -> Tensor:  # fmt: skip
-    """What each chosen expert gives, times its routing weight: [tokens, top_k, hidden], in the type of x.
+    """The result of each chosen expert times its routing weight: [tokens, top_k, hidden], in the type of x.
 
-    x [tokens, hidden], weights [tokens, top_k] in float32, `plan` the schedule of their indices; gate_up [experts,
-    2 * size, hidden], down [experts, hidden, size].
+    x [tokens, hidden], weights [tokens, top_k] in float32, `plan` the schedule of their indices; gate_up [experts, 2 *
+    size, hidden], down [experts, hidden, size].
     """
     first, second = tilings or (best_tilings(x.device, part, plan.block)[i] for i, part in enumerate((gate_up, down)))
     slots, (tokens, hidden), size = weights.numel(), x.shape, gate_up.rows // 2
@@ -155,36 +155,36 @@ def by_slot(
 
 
 def best_tilings(device: torch.device, weight: QuantizedWeight, tokens: int) -> tuple[Tiling, Tiling]:
-    """Of gate_up and of down, for a weight in this format on this GPU and so many tokens a block."""
+    """The tilings of gate_up and down, for a weight in this format on this GPU and this number of tokens per block."""
     if not quarters_needed(weight):
-        return ROOMY if is_roomy(device) else TIGHT
-    if is_roomy(device):
-        return ROOMY_PACKED
-    return TIGHT_PACKED if tokens < TOKEN_BLOCKS[-1] else TIGHT_PACKED_MANY
+        return LARGE_SMEM if has_large_shared_memory(device) else SMALL_SMEM
+    if has_large_shared_memory(device):
+        return LARGE_SMEM_PACKED
+    return SMALL_SMEM_PACKED if tokens < TOKEN_BLOCKS[-1] else SMALL_SMEM_PACKED_MANY
 
 
 def tokens_a_block(slots: int, experts: int) -> int:
-    """How many slots of an expert one program takes, so that most experts need one program a tile."""
+    """How many slots of an expert one program takes, so that most experts need one program per tile."""
     return next((block for block in TOKEN_BLOCKS if slots <= block * experts), TOKEN_BLOCKS[-1])
 
 
 def mixture(x: Tensor, weights: Tensor, indices: Tensor, gate_up: QuantizedWeight, down: QuantizedWeight) -> Tensor:
-    """See `engine.ops.experts.experts`, whose twin this is; the sum over a token's experts is in float32."""
+    """See `engine.ops.experts.experts`; the sum over a token's experts is in float32."""
     count = len(gate_up.numbers)
     plan = schedule(indices, count, tokens_a_block(indices.numel(), count))
     return by_slot(x, weights, plan, gate_up, down).sum(dim=1, dtype=torch.float32).to(x.dtype)
 
 
 def parts(weight: QuantizedWeight) -> tuple[Tensor, Tensor, Tensor]:
-    """Numbers (packed ones as words of eight columns), group scales and row scales for a kernel; the numbers stand in
-    for scales that there are not."""
+    """Numbers (packed ones as words of eight columns), group scales and row scales for a kernel; the numbers are passed
+    in place of missing scales."""
     numbers = weight.numbers.view(torch.int32) if quarters_needed(weight) else weight.numbers
     group, row = weight.group_scales, weight.row_scales
     return numbers, numbers if group is None else group, numbers if row is None else row
 
 
 def constants(weight: QuantizedWeight) -> dict[str, int | bool]:
-    """What a kernel is compiled for."""
+    """The compile-time constants of a kernel for this weight."""
     return {
         "FORMAT": CODES[weight.format],
         "GROUP": weight.group,

@@ -1,7 +1,8 @@
-"""What stands between the products of a layer, each in one pass: norms, residual sums, rotation.
+"""Everything between the products of a layer, each in one pass: norms, residual sums, rotation.
 
-Twins of `engine.ops.norm` and `engine.ops.rope` as `engine.models.diffusion_gemma.Layer` combines them. A row is read once, kept in fp32
-in registers, and written once in every form that the next products need. Knows nothing of weights in few bits.
+Reference: `engine.ops.norm` and `engine.ops.rope`, as `engine.models.diffusion_gemma.Layer` combines them. A row is
+read once, kept in fp32 in registers, and written once in every form that the next products need. Must not know
+quantized weights.
 """
 
 # mypy: allow-untyped-defs
@@ -19,13 +20,13 @@ from torch import Tensor
 
 @triton.jit
 def _unit(x, SIZE: tl.constexpr, EPS: tl.constexpr):
-    """x over its root mean square, for a row of SIZE numbers and zeros behind them."""
+    """x over its root mean square, for a row of SIZE numbers followed by zeros."""
     return x * tl.rsqrt(tl.sum(x * x, axis=0) / SIZE + EPS)
 
 
 @triton.jit
 def _store_scaled(unit, column, mask, row, gain_0, gain_1, gain_2, out_0, out_1, out_2, SIZE, GAINS: tl.constexpr):
-    """The normed row times each of the gains."""
+    """Stores the normed row times each of the gains."""
     place = row * SIZE + column
     if GAINS > 0:
         gain = tl.load(gain_0 + column, mask=mask, other=0.0).to(tl.float32)
@@ -85,7 +86,8 @@ def _heads(
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, PROJECTED: tl.constexpr, HAS_VALUE: tl.constexpr,
     D: tl.constexpr, EPS: tl.constexpr,
 ):  # fmt: skip
-    """One program a position and head; value heads that have no projection are made by their key's program."""
+    """One program per position and head; without a value projection, the program of a key head also writes its value
+    head."""
     position = tl.program_id(0)
     head = tl.program_id(1)
     batch = (position // length).to(tl.int64)
@@ -124,7 +126,7 @@ def add_normed(
 ) -> tuple[Tensor, list[Tensor]]:
     """x = residual + norm(product) * product_gain, and norm(x) times each of up to three `gains`.
 
-    residual and product [..., size], gains [size]; the results are of the type of `residual`.
+    residual and product [..., size], gains [size]; the results have the type of `residual`.
     """
     size = residual.shape[-1]
     out, scaled = torch.empty_like(residual), [torch.empty_like(residual) for _ in gains]
@@ -159,7 +161,7 @@ def split_heads(
     projected: Tensor, rope: tuple[Tensor, Tensor], q_gain: Tensor, k_gain: Tensor, eps: float,
     key: Tensor, value: Tensor, heads: int,
 ) -> Tensor:  # fmt: skip
-    """Norms and rotates what the projection gave, and writes keys and values where they are kept.
+    """Norms and rotates the projected heads, and writes keys and values to the cache.
 
     projected [batch, length, heads + kv_heads (+ kv_heads), head_dim]; rope: cosine and sine of each angle, [batch,
     length, head_dim / 2] each; key and value [batch, kv_heads, length, head_dim], slices of a cache. Without value

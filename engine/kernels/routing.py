@@ -1,7 +1,7 @@
-"""Which expert gets which tokens, decided on the device: no count ever travels to the host.
+"""Routes tokens to experts on the device: no count is copied to the host.
 
-`choose` is the twin of `engine.ops.experts.route`. `schedule` orders the chosen slots by expert and cuts each expert's
-share into blocks that one program of a grouped product takes. A slot is a (token, choice) pair: token * top_k + choice.
+Reference of `choose`: `engine.ops.experts.route`. `schedule` orders the chosen slots by expert and cuts each expert's
+slots into blocks, one per program of a grouped product. A slot is a (token, choice) pair: token * top_k + choice.
 """
 
 # mypy: allow-untyped-defs
@@ -21,8 +21,8 @@ SLOTS_AT_ONCE = 1024
 
 @dataclass(frozen=True)
 class Schedule:
-    """order [slots]: the slots by expert, in their own order within one. blocks [at most, 3]: expert, first and end
-    place in `order` of what one program takes; expert -1 where the block is not needed. All int32."""
+    """order [slots]: the slots by expert, in ascending order within one. blocks [at most, 3]: expert, first and end
+    position in `order` for one program; expert -1 if the block is unused. All int32."""
 
     order: Tensor
     blocks: Tensor
@@ -53,7 +53,7 @@ def _schedule(
     indices, order, blocks, slots, most_blocks,
     E: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr, BLOCKS_WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """One program an expert. Each counts all slots itself, which is cheaper than telling one another."""
+    """One program per expert. Each counts all slots itself, which is cheaper than exchanging counts."""
     me = tl.program_id(0)
     expert = tl.arange(0, WIDTH)
     counts = tl.zeros((WIDTH,), dtype=tl.int32)
@@ -77,20 +77,20 @@ def _schedule(
         place += tl.sum(mine.to(tl.int32), axis=0)
 
     number = tl.arange(0, BLOCKS_WIDTH)
-    own = (number >= first_block) & (number < first_block + my_blocks)
+    mine_blocks = (number >= first_block) & (number < first_block + my_blocks)
     begin = first + (number - first_block) * BLOCK
-    tl.store(blocks + number * 3, me, mask=own)
-    tl.store(blocks + number * 3 + 1, begin, mask=own)
-    tl.store(blocks + number * 3 + 2, tl.minimum(begin + BLOCK, end), mask=own)
+    tl.store(blocks + number * 3, me, mask=mine_blocks)
+    tl.store(blocks + number * 3 + 1, begin, mask=mine_blocks)
+    tl.store(blocks + number * 3 + 2, tl.minimum(begin + BLOCK, end), mask=mine_blocks)
     if me == E - 1:
         unused = (number >= first_block + my_blocks) & (number < most_blocks)
         tl.store(blocks + number * 3, -1, mask=unused)
 
 
 def choose(scores: Tensor, per_expert_scale: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
-    """Weights (float32) and indices (int32), each [tokens, top_k], of router scores [tokens, experts].
+    """Weights (float32) and indices (int32), each [tokens, top_k], for router scores [tokens, experts].
 
-    top_k must be a power of two. Of equal scores the first expert is taken.
+    top_k must be a power of two. Among equal scores the first expert is taken.
     """
     tokens, count = scores.shape
     weights = torch.empty(tokens, top_k, dtype=torch.float32, device=scores.device)
@@ -103,7 +103,7 @@ def choose(scores: Tensor, per_expert_scale: Tensor, top_k: int) -> tuple[Tensor
 
 
 def schedule(indices: Tensor, experts: int, block: int) -> Schedule:
-    """The schedule of `indices` [tokens, top_k], with at most `block` slots a program."""
+    """The schedule of `indices` [tokens, top_k], with at most `block` slots per program."""
     slots = indices.numel()
     most = slots // block + min(experts, slots)
     order = torch.empty(slots, dtype=torch.int32, device=indices.device)

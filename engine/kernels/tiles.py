@@ -1,14 +1,14 @@
-"""One tile of a product with a quantized weight: what all kernels that read weights share.
+"""One tile of a product with a quantized weight, shared by all kernels that read weights.
 
-A tile is [rows of the weight, tokens]: the weight stands left, because it has many rows and there are few tokens, which
-is how tensor cores waste least (wgmma takes 64 rows of its left side, and 16 tokens on the right are enough).
+A tile is [rows of the weight, tokens]: the weight is the left factor, because it has many rows and there are few
+tokens, which uses tensor cores best (wgmma takes 64 rows of its left side, and 16 tokens on the right are enough).
 
-Four bits a weight are read as words of eight columns. Masked, the halves of a word are two columns that lie four apart,
-in place for a pair of bfloat16, so one instruction does for two weights and nothing is shuffled. A word so gives four
-pairs, each for a product of its own, and the input has to come in quarters to match (`in_quarters`).
+Four-bit weights are read as words of eight columns. Masked, the halves of a word are two columns that are four apart,
+in the position of a pair of bfloat16, so one instruction handles two weights and nothing is shuffled. A word gives four
+pairs, each for a separate product, and the input must come in quarters to match (`in_quarters`).
 
-Bits become numbers in registers, exactly as `engine.quantized` says: times the scale of the group, rounded once to the
-type of the input. Row scales are for the caller to apply to the finished sum (`finished`).
+Weights are dequantized in registers exactly as in `engine.quantized`: multiplied by the scale of the group and rounded
+once to the type of the input. The caller applies row scales to the finished sum (`finished`).
 """
 
 # mypy: allow-untyped-defs
@@ -31,38 +31,40 @@ INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
 # Pairs of bfloat16 in an int32. Up to 255 the bits of a bfloat16 are worth 2^-133 each, so a code needs no exponent.
 CODES_LOW, CODES_HIGH = tl.constexpr(0x000F000F), tl.constexpr(0x00F000F0)
 LOW_FACTOR, HIGH_FACTOR = tl.constexpr(0x7F007F00), tl.constexpr(0x7D007D00)  # 2^127, 2^123
-MINUS_EIGHTH = tl.constexpr(-0x41FF4200)  # makes of code / 64 a step / 64
+MINUS_EIGHTH = tl.constexpr(-0x41FF4200)  # turns code / 64 into step / 64
 INT4_UNIT = tl.constexpr(64.0)
-# e2m1 as bfloat16 is 2^126 too small; its scale is made larger, but not by so much that 448 would be too large
+# e2m1 read as bfloat16 is 2^126 too small; its scale is enlarged, but only so far that a scale of 448 does not overflow
 E2M1_BITS = tl.constexpr(-0x7E3F7E40)
 NVFP4_SCALE, NVFP4_UNIT = tl.constexpr(2.0**116), tl.constexpr(2.0**10)
 
 
-def is_roomy(device: torch.device) -> bool:
-    """Whether a multiprocessor has some 228 KiB of shared memory (Hopper, Blackwell for data centers), not some 100."""
+def has_large_shared_memory(device: torch.device) -> bool:
+    """Whether a multiprocessor has about 228 KiB of shared memory (Hopper, data center Blackwell) rather than about
+    100."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] in (9, 10)
 
 
 def quarters_needed(weight: QuantizedWeight) -> bool:
-    """Whether the input of a product with `weight` has to come in quarters."""
+    """Whether the input of a product with `weight` must come in quarters."""
     return weight.format in PACKED
 
 
 def in_quarters(x: Tensor) -> Tensor:
-    """x [..., columns] with the columns c and c + 4 of every eight side by side: those of c = 0 first, of 3 last."""
+    """x [..., columns] with columns c and c + 4 of every eight next to each other: those of c = 0 first, of c = 3
+    last."""
     return x.unflatten(-1, (-1, 2, 4)).movedim(-1, -3).flatten(-3)
 
 
 @triton.jit
 def place_in_quarters(column, K: tl.constexpr):
-    """Where `in_quarters` puts a column of K."""
+    """The position to which `in_quarters` moves a column of K."""
     return column % 4 * (K // 4) + column // 8 * 2 + column // 4 % 2
 
 
 @triton.jit
 def load_input(x, rows, row_mask, k, K: tl.constexpr, FORMAT: tl.constexpr, BLOCK: tl.constexpr):
-    """What of the input [rows, K] is multiplied with stored numbers k.. of a weight's row: of packed formats four tiles
-    [tokens, 2 * BLOCK], else the same tile [tokens, BLOCK] four times."""
+    """The part of the input [rows, K] that is multiplied with stored numbers k.. of a weight's row: for packed formats
+    four tiles [tokens, 2 * BLOCK], otherwise the same tile [tokens, BLOCK] four times."""
     PACKED: tl.constexpr = FORMAT >= INT4
     PARTS: tl.constexpr = QUARTERS if PACKED else 1
     EACH: tl.constexpr = K // PARTS
@@ -83,19 +85,19 @@ def load_input(x, rows, row_mask, k, K: tl.constexpr, FORMAT: tl.constexpr, BLOC
 def load_scales(
     scales, rows, row_mask, k, STORED: tl.constexpr, SPAN: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
-    """[rows, groups] for BLOCK stored numbers from k on, where groups of SPAN share one of the scales
-    [rows, ceil(STORED / SPAN)]."""
+    """[rows, groups] for BLOCK stored numbers from k on, where groups of SPAN share one of the scales [rows,
+    ceil(STORED / SPAN)]."""
     GROUPS: tl.constexpr = (STORED + SPAN - 1) // SPAN
     PER_TILE: tl.constexpr = (BLOCK + SPAN - 1) // SPAN
     groups = k // SPAN + tl.arange(0, PER_TILE)
     mask = row_mask[:, None] & (groups < GROUPS)[None, :]
-    found = tl.load(scales + rows.to(tl.int64)[:, None] * GROUPS + groups[None, :], mask=mask, other=0.0)
-    return found
+    loaded = tl.load(scales + rows.to(tl.int64)[:, None] * GROUPS + groups[None, :], mask=mask, other=0.0)
+    return loaded
 
 
 @triton.jit
 def spread(scales, SPAN: tl.constexpr, BLOCK: tl.constexpr):
-    """Scales [rows, groups] for each of BLOCK stored numbers, or one for all."""
+    """Repeats scales [rows, groups] for each of BLOCK stored numbers, unless one applies to all."""
     if scales.shape[1] == 1:
         return scales
     else:
@@ -105,7 +107,7 @@ def spread(scales, SPAN: tl.constexpr, BLOCK: tl.constexpr):
 
 @triton.jit
 def _bits(x):
-    """Those of the bfloat16 nearest to a finite float32, in the low half of an int32: what `twice` rounds with."""
+    """The bits of the bfloat16 nearest to a finite float32, in the low half of an int32, rounded as `twice` does."""
     bits = x.to(tl.int32, bitcast=True)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16) & 0xFFFF
 
@@ -155,7 +157,7 @@ def quarter_of(words, scale, rest, QUARTER: tl.constexpr, FORMAT: tl.constexpr, 
         codes = moved & (CODES_LOW if QUARTER % 2 == 0 else CODES_HIGH)
         factor = tl.full(words.shape, LOW_FACTOR if QUARTER % 2 == 0 else HIGH_FACTOR, tl.int32)
         steps = fma_pairs(codes, factor, tl.full(words.shape, MINUS_EIGHTH, tl.int32))
-        if HAS_REST:  # steps have 4 bits, the rest of a scale in float16 has 3: this product is exact
+        if HAS_REST:  # exact: steps have 4 bits, and the rest of a float16 scale has 3
             small = fma_pairs(steps, rest, tl.full(words.shape, 0, tl.int32))
             return side_by_side(fma_pairs(steps, scale, small))
         else:
@@ -163,7 +165,7 @@ def quarter_of(words, scale, rest, QUARTER: tl.constexpr, FORMAT: tl.constexpr, 
     else:
         moved = words >> 8 if QUARTER >= 2 else words
         code = moved & (CODES_LOW if QUARTER % 2 == 0 else CODES_HIGH)
-        # two shifts at once, as neither meets the other: the sign to the top, the rest to the foot of the exponent
+        # two shifts in one product, which do not overlap: the sign to the top, the rest to the low end of the exponent
         codes = (code * (4160 if QUARTER % 2 == 0 else 260)) & E2M1_BITS
         return side_by_side(fma_pairs(codes, scale, tl.full(words.shape, 0, tl.int32)))
 
@@ -173,8 +175,8 @@ def add_product(
     total, numbers, scales, rows, row_mask, k, x_0, x_1, x_2, x_3,
     K: tl.constexpr, FORMAT: tl.constexpr, GROUP: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """total [rows, tokens] plus the product of BLOCK stored numbers from k on with `load_input`'s tiles; of packed
-    formats over their unit."""
+    """total [rows, tokens] plus the product of BLOCK stored numbers from k on with the tiles of `load_input`; for
+    packed formats divided by their unit."""
     PACKED: tl.constexpr = FORMAT >= INT4
     STORED: tl.constexpr = K // PER_WORD if PACKED else K
     SPAN: tl.constexpr = GROUP // PER_WORD if PACKED else GROUP
@@ -183,22 +185,22 @@ def add_product(
     stored = tl.load(numbers + rows.to(tl.int64)[:, None] * STORED + columns[None, :], mask=mask, other=0.0)
     if PACKED:
         HAS_REST: tl.constexpr = FORMAT == INT4 and scales.dtype.element_ty != tl.bfloat16
-        found = load_scales(scales, rows, row_mask, k, STORED, SPAN, BLOCK)
+        loaded = load_scales(scales, rows, row_mask, k, STORED, SPAN, BLOCK)
         if scales.dtype.element_ty == tl.bfloat16:
-            bits = found.to(tl.int16, bitcast=True).to(tl.int32) & 0xFFFF
+            bits = loaded.to(tl.int16, bitcast=True).to(tl.int32) & 0xFFFF
             scale = bits | (bits << 16)
         else:
-            scale = twice(found.to(tl.float32) * (NVFP4_SCALE if FORMAT == NVFP4 else 1.0))
+            scale = twice(loaded.to(tl.float32) * (NVFP4_SCALE if FORMAT == NVFP4 else 1.0))
         rest = scale
         if HAS_REST:
-            rest = spread(twice(found.to(tl.float32) - _high(scale)), SPAN, BLOCK)
+            rest = spread(twice(loaded.to(tl.float32) - _high(scale)), SPAN, BLOCK)
         scale = spread(scale, SPAN, BLOCK)
         total = dot(quarter_of(stored, scale, rest, 0, FORMAT, HAS_REST), x_0, total)
         total = dot(quarter_of(stored, scale, rest, 1, FORMAT, HAS_REST), x_1, total)
         total = dot(quarter_of(stored, scale, rest, 2, FORMAT, HAS_REST), x_2, total)
         return dot(quarter_of(stored, scale, rest, 3, FORMAT, HAS_REST), x_3, total)
     else:
-        weight = stored.to(tl.float32) if FORMAT == FP8 else stored  # straight to bfloat16 is a slow instruction
+        weight = stored.to(tl.float32) if FORMAT == FP8 else stored  # a direct conversion to bfloat16 is slow
         if GROUP > 0:
             weight *= spread(load_scales(scales, rows, row_mask, k, STORED, SPAN, BLOCK), SPAN, BLOCK).to(tl.float32)
         return dot(weight.to(x_0.dtype), x_0, total)
@@ -207,7 +209,7 @@ def add_product(
 @triton.jit
 def dot(weight, x, total):
     """total [rows, tokens] + weight [rows, columns] times x [tokens, columns] in float32."""
-    if INTERPRETED or weight.dtype != x.dtype:  # the interpreter's products of bfloat16 are wrong
+    if INTERPRETED or weight.dtype != x.dtype:  # the interpreter computes wrong bfloat16 products
         return tl.dot(weight.to(tl.float32), tl.trans(x.to(tl.float32)), total, input_precision="ieee")
     else:
         return tl.dot(weight, tl.trans(x), total, input_precision="ieee")

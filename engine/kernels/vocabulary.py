@@ -1,11 +1,11 @@
-"""One pass over the vocabulary: twin of `engine.ops.vocabulary`, with the head's product inside it or before it.
+"""One pass over the vocabulary, with or without the product of the head. Reference: `engine.ops.vocabulary`.
 
-`read_out_hidden` multiplies hidden states with the head block by block and keeps of each block a few numbers a row, so
-the logits [rows, vocab] are never written. `read_out_logits` takes logits that a library's product has written, in any
-float type, and reads them once. Both merge the blocks in a second, small kernel.
+`stats_from_hidden` multiplies hidden states with the head block by block and keeps a few numbers per block and row, so
+the logits [rows, vocab] are never written. `stats_from_logits` reads logits that a library's product has written, in
+any float type, once. Both merge the blocks in a second, small kernel.
 
-The tokens that carry mass are the likeliest PER_BLOCK of every block of VOCAB tokens, of which the likeliest `top` are
-kept. That is exact as long as no block holds more than PER_BLOCK of them; the argmax is always exact.
+The top tokens are the likeliest `top` among the likeliest PER_BLOCK of every block of VOCAB tokens. That is exact
+unless a block holds more than PER_BLOCK of them; the argmax is always exact.
 """
 
 # mypy: allow-untyped-defs
@@ -20,19 +20,19 @@ from torch import Tensor
 
 from engine.kernels.mixture import constants, parts
 from engine.kernels.tiles import in_quarters, product, quarters_needed, softcapped
-from engine.ops.vocabulary import Readout
+from engine.logit_stats import LogitStats
 from engine.quantized import QuantizedWeight
 
-VOCAB = 128  # tokens of a block
+VOCAB = 128  # tokens per block
 PER_BLOCK = 4
-NUMBERS = 6  # a block and row: largest, sums at its temperature (two) and at 1, largest with noise, its token
-ROUNDS = tl.constexpr(7)  # of Philox, which pass BigCrush from 7 on (Salmon et al., 2011)
+NUMBERS = 6  # per block and row: largest, sums at its temperature (two) and at 1, largest with noise, its token
+ROUNDS = tl.constexpr(7)  # Philox passes BigCrush from 7 rounds on (Salmon et al., 2011)
 LOWEST = tl.constexpr(-3.0e38)
 
 
 @triton.jit
 def gumbel(seed, token):
-    """Standard Gumbel noise of a row's seed [.., rows] and a token [tokens, ..]; fine-grained where it is large."""
+    """Standard Gumbel noise for a row's seed [.., rows] and a token [tokens, ..]; fine-grained where it is large."""
     zero = (token + seed) * 0
     bits, _, _, _ = tl.philox(0, token + zero, seed + zero, zero, zero, ROUNDS)
     share = (bits.to(tl.float32, bitcast=False) + 0.5) * 2.3283064365386963e-10
@@ -45,19 +45,19 @@ def _note_block(
     logits, rows, row_mask, tokens, block, blocks, bias, rows_a_bias, temperature, seeds, numbers, candidates, ids,
     CAP: tl.constexpr, V: tl.constexpr, HAS_BIAS: tl.constexpr, SAMPLE: tl.constexpr, KEPT: tl.constexpr,
 ):  # fmt: skip
-    """What is kept of the uncapped `logits` [tokens, rows] of one block."""
+    """Stores the numbers kept for the uncapped `logits` [tokens, rows] of one block."""
     present = (tokens < V)[:, None]
     if CAP > 0:
         logits = softcapped(logits, CAP)
     if HAS_BIAS:
         where = (rows // rows_a_bias).to(tl.int64)[None, :] * V + tokens[:, None]
         logits += tl.load(bias + where, mask=present & row_mask[None, :], other=0.0).to(tl.float32)
-    warmth = tl.load(temperature + rows, mask=row_mask, other=1.0)
-    scaled = tl.where(present, logits / warmth[None, :], LOWEST)
+    row_temperature = tl.load(temperature + rows, mask=row_mask, other=1.0)
+    scaled = tl.where(present, logits / row_temperature[None, :], LOWEST)
     largest = tl.max(scaled, axis=0)
     below = tl.where(present, scaled - largest[None, :], 0.0)
     share = tl.where(present, tl.exp(below), 0.0)
-    at_one = tl.where(present, tl.exp(below * warmth[None, :]), 0.0)
+    at_one = tl.where(present, tl.exp(below * row_temperature[None, :]), 0.0)
     place = rows.to(tl.int64) * blocks + block
     out = numbers + place * 6
     tl.store(out, largest, mask=row_mask)
@@ -178,46 +178,46 @@ def _noise(seeds, out, V: tl.constexpr, TOKENS: tl.constexpr):
     tl.store(out + row.to(tl.int64) * V + token, gumbel(tl.load(seeds + row), token), mask=token < V)
 
 
-def read_out_hidden(
+def stats_from_hidden(
     hidden: Tensor, head: QuantizedWeight, cap: float, temperature: Tensor, top: int,
     seeds: Tensor | None = None, bias: Tensor | None = None, rows: int = 64, columns: int = 64,
-) -> Readout:  # fmt: skip
-    """`read_out` of the logits of normed `hidden` states [rows, hidden] with the head [vocab, hidden].
+) -> LogitStats:  # fmt: skip
+    """`logit_stats` of the logits of normed `hidden` states [rows, hidden] with the head [vocab, hidden].
 
     cap: of the soft cap. temperature [rows] float32. seeds [rows] int32: of the noise; None samples nothing and gives
-    the argmax. bias [n, vocab] is added to the capped logits, each of its rows to rows / n of theirs. rows, columns:
+    the argmax. bias [n, vocab] is added to the capped logits, each row of it to rows / n of theirs. rows, columns: size
     of a tile.
     """
     count, vocab, temperature = len(hidden), head.rows, temperature.contiguous()
-    notes = _Notes(count, vocab, hidden.device)
+    block_stats = _BlockStats(count, vocab, hidden.device)
     rows = min(rows, max(16, triton.next_power_of_2(count)))
     packed = quarters_needed(head)
-    _from_hidden[(triton.cdiv(count, rows), notes.blocks)](
+    _from_hidden[(triton.cdiv(count, rows), block_stats.blocks)](
         in_quarters(hidden) if packed else hidden.contiguous(), *parts(head),
-        *_extras(bias, temperature, seeds), *notes.buffers, count, notes.blocks,
+        *_extras(bias, temperature, seeds), *block_stats.buffers, count, block_stats.blocks,
         K=hidden.shape[-1], V=vocab, CAP=cap, **constants(head), HAS_BIAS=bias is not None,
         SAMPLE=seeds is not None, KEPT=PER_BLOCK, TOKENS=VOCAB, ROWS=rows,
         BLOCK=columns // 4 if packed else columns, num_warps=8, num_stages=3,
     )  # fmt: skip
-    return notes.merged(top, temperature, seeds is not None)
+    return block_stats.merged(top, temperature, seeds is not None)
 
 
-def read_out_logits(
+def stats_from_logits(
     logits: Tensor, cap: float, temperature: Tensor, top: int, seeds: Tensor | None = None, bias: Tensor | None = None
-) -> Readout:
-    """The same of `logits` [rows, vocab] that stand written; cap 0 where they are capped already."""
+) -> LogitStats:
+    """The same for `logits` [rows, vocab]; cap 0 if they are already capped."""
     (count, vocab), temperature = logits.shape, temperature.contiguous()
-    notes = _Notes(count, vocab, logits.device)
-    _from_logits[(notes.blocks, triton.cdiv(count, 16))](
-        logits.contiguous(), *_extras(bias, temperature, seeds), *notes.buffers, count, notes.blocks,
+    block_stats = _BlockStats(count, vocab, logits.device)
+    _from_logits[(block_stats.blocks, triton.cdiv(count, 16))](
+        logits.contiguous(), *_extras(bias, temperature, seeds), *block_stats.buffers, count, block_stats.blocks,
         V=vocab, CAP=cap, HAS_BIAS=bias is not None, SAMPLE=seeds is not None, KEPT=PER_BLOCK,
         TOKENS=VOCAB, ROWS=16,
     )  # fmt: skip
-    return notes.merged(top, temperature, seeds is not None)
+    return block_stats.merged(top, temperature, seeds is not None)
 
 
 def mean_of_rows(table: Tensor, tokens: Tensor, weights: Tensor, scale: float = 1.0) -> Tensor:
-    """See `engine.ops.vocabulary.mean_of_rows`; the mean is multiplied with `scale`."""
+    """See `engine.ops.vocabulary.mean_of_rows`; the mean is multiplied by `scale`."""
     rows, hidden = len(tokens), table.shape[1]
     out = torch.empty(rows, hidden, dtype=table.dtype, device=table.device)
     columns = min(1024, triton.next_power_of_2(hidden))
@@ -228,14 +228,14 @@ def mean_of_rows(table: Tensor, tokens: Tensor, weights: Tensor, scale: float = 
 
 
 def gumbel_noise(seeds: Tensor, vocab: int) -> Tensor:
-    """The noise [rows, vocab] that sampling with `seeds` [rows] adds; for checks."""
+    """The noise [rows, vocab] that sampling with `seeds` [rows] adds; for tests and benchmarks."""
     out = torch.empty(len(seeds), vocab, dtype=torch.float32, device=seeds.device)
     _noise[(triton.cdiv(vocab, 1024), len(seeds))](seeds, out, V=vocab, TOKENS=1024)
     return out
 
 
-class _Notes:
-    """What the first kernel leaves for the second."""
+class _BlockStats:
+    """Buffers between the first kernel and the second."""
 
     def __init__(self, rows: int, vocab: int, device: torch.device) -> None:
         self.rows, self.blocks, self.device = rows, triton.cdiv(vocab, VOCAB), device
@@ -243,7 +243,7 @@ class _Notes:
         candidates = torch.empty(rows, self.blocks, PER_BLOCK, dtype=torch.float32, device=device)
         self.buffers = numbers, candidates, torch.empty_like(candidates, dtype=torch.int32)
 
-    def merged(self, top: int, temperature: Tensor, sample: bool) -> Readout:
+    def merged(self, top: int, temperature: Tensor, sample: bool) -> LogitStats:
         argmax, sampled = torch.empty(2, self.rows, dtype=torch.long, device=self.device)
         entropy, log_probability = torch.empty(2, self.rows, dtype=torch.float32, device=self.device)
         tokens = torch.empty(self.rows, top, dtype=torch.int32, device=self.device)
@@ -252,12 +252,12 @@ class _Notes:
             *self.buffers, argmax, sampled, entropy, log_probability, tokens, probabilities, temperature, self.blocks,
             SAMPLE=sample, KEPT=PER_BLOCK, TOP=top, WIDTH=triton.next_power_of_2(self.blocks), num_warps=8,
         )  # fmt: skip
-        return Readout(argmax, sampled, entropy, log_probability, tokens, probabilities)
+        return LogitStats(argmax, sampled, entropy, log_probability, tokens, probabilities)
 
 
 def _extras(bias: Tensor | None, temperature: Tensor, seeds: Tensor | None) -> tuple[Tensor, int, Tensor, Tensor]:
-    """Bias and how many rows one of its rows serves, temperature, seeds; the temperature stands in for what there is
-    not."""
+    """Bias and how many rows each of its rows applies to, temperature, seeds; the temperature is passed in place of
+    missing tensors."""
     repeat = 1 if bias is None else len(temperature) // len(bias)
     seeds = temperature if seeds is None else seeds.contiguous()
     return temperature if bias is None else bias.contiguous(), repeat, temperature, seeds

@@ -1,34 +1,26 @@
 """The text tower of DiffusionGemma: one set of weights, `encode` (causal) and `denoise` (bidirectional).
 
-Source: transformers, `models/diffusion_gemma/modeling_diffusion_gemma.py`, which it is held to in the tests.
-Knows nothing of sampling, of pinned tokens, of files. Where keys and values are kept is the affair of the
-`Memory` handed in.
+Source: transformers, `models/diffusion_gemma/modeling_diffusion_gemma.py`, with which the tests compare it. Must not
+know sampling, pinned tokens, files, or where keys and values are kept: that is up to the `Memory`.
 """
 
 from __future__ import annotations
 
-from typing import Protocol, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engine.config import LayerConfig, LayerKind, ModelConfig
+from engine.config import LayerConfig, ModelConfig
+from engine.memory import Masks, Memory
+from engine.models.text_model import TextModel
 from engine.ops.attention import attend
 from engine.ops.experts import experts, gated_gelu, matrix, route
 from engine.ops.norm import RMSNorm
-from engine.ops.rope import inverse_frequencies, rotate, rotation
+from engine.ops.rope import rotate, rotation
 
-Masks = dict[LayerKind, Tensor | None]
 Rotation = tuple[Tensor, Tensor]
-
-
-class Memory(Protocol):
-    """Where a pass puts its keys and values, and what it may look at."""
-
-    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Takes key and value [batch, kv_heads, new, head_dim]; returns all that this layer attends to."""
-        ...
 
 
 class Attention(nn.Module):
@@ -100,8 +92,8 @@ class Experts(nn.Module):
 class Layer(nn.Module):
     """Attention, then a dense feed-forward in parallel with a mixture of experts.
 
-    In two halves, with memory and attention between them: the halves know neither a layer's place nor its kind, so that
-    a compiler makes them once for all layers.
+    Split into two halves, with memory and attention between them: the halves know neither the layer's position nor its
+    kind, so a compiler compiles them once for all layers.
     """
 
     encoder_scalar: Tensor
@@ -136,7 +128,7 @@ class Layer(nn.Module):
         return self.attention(self.input_norm(x), rope)
 
     def after_attention(self, x: Tensor, attended: Tensor) -> Tensor:
-        """The rest of the layer, for `x` [batch, length, hidden] and what `attend` returned."""
+        """The rest of the layer, for `x` [batch, length, hidden] and the result of `attend`."""
         x = x + self.post_attention_norm(self.attention.o_proj(attended))
         dense = self.post_mlp_norm(self.mlp(self.pre_mlp_norm(x)))
         sparse = self.post_experts_norm(self._experts(x))
@@ -155,7 +147,7 @@ class Layer(nn.Module):
 
 
 class SelfConditioning(nn.Module):
-    """Adds what the last step believed (a mean of embeddings) to the canvas embeddings."""
+    """Adds the belief of the last step (a mean of embeddings) to the canvas embeddings."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -167,69 +159,21 @@ class SelfConditioning(nn.Module):
         return self.post_norm(embedded + self.mlp(self.pre_norm(belief)))
 
 
-class DiffusionGemma(nn.Module):
-    """Weights and both passes. Shapes: batch, length (prompt) or canvas, hidden, vocab."""
-
-    fp8_keys = False  # whether keys and values are kept in E4M3, in half the memory
-    has_kernels = False  # and so `read_out` and `embed_few` as well: see `engine.models.fused`
+class DiffusionGemma(TextModel):
+    """The plain model, in PyTorch's own modules; the only one that can be trained and exported."""
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
         embedding = torch.empty(config.vocab_size, config.hidden_size)
-        self.embed_tokens = nn.Embedding.from_pretrained(embedding, freeze=False)
-        if not embedding.is_meta:  # there normal numbers import PyTorch's compiler, which takes longer than all loading
+        super().__init__(config, nn.Embedding.from_pretrained(embedding, freeze=False))
+        if not embedding.is_meta:  # on meta this would import PyTorch's compiler, which takes longer than loading
             self.embed_tokens.reset_parameters()
         self.layers = nn.ModuleList(Layer(config, layer) for layer in config.layers)
         self.norm = RMSNorm(config.hidden_size, config.norm_eps)
         self.self_conditioning = SelfConditioning(config)
-        self.embed_scale = config.hidden_size**0.5
-        self._ropes = {layer.kind: (layer.rope, layer.head_dim) for layer in config.layers}
-        self._frequencies: dict[tuple[LayerKind, torch.device], Tensor] = {}
-
-    @property
-    def kv_dtype(self) -> torch.dtype:
-        """The type in which keys and values are kept."""
-        return torch.float8_e4m3fn if self.fp8_keys else self.embed_tokens.weight.dtype
-
-    @property
-    def weight_bytes(self) -> int:
-        """What the weights take in memory."""
-        return sum(parameter.nbytes for parameter in self.parameters())
-
-    def embed(self, tokens: Tensor) -> Tensor:
-        """Scaled embeddings of `tokens` [...]: [..., hidden]."""
-        return self.embed_tokens(tokens) * self._scale()
-
-    def embed_mean(self, probabilities: Tensor) -> Tensor:
-        """Mean of the scaled embeddings under `probabilities` [..., vocab]: [..., hidden]."""
-        weight = self.embed_tokens.weight
-        return torch.matmul(probabilities.to(weight.dtype), weight) * self._scale()
-
-    def encode(self, tokens: Tensor, positions: Tensor, masks: Masks, memory: Memory) -> Tensor:
-        """The causal pass over `tokens` [batch, length]; its product is what `memory` receives.
-
-        positions [batch, length]; a mask per kind of layer, as `engine.ops.attention.attend` takes it.
-        Returns the normed hidden states [batch, length, hidden], which only training looks at.
-        """
-        return self._run(self.embed(tokens), positions, masks, memory, encoder=True)
 
     def denoise(self, tokens: Tensor, belief: Tensor, positions: Tensor, masks: Masks, memory: Memory) -> Tensor:
-        """The bidirectional pass over a canvas `tokens` [batch, canvas].
-
-        belief [batch, canvas, hidden]: the self-conditioning signal, zeros where there is none.
-        Returns normed hidden states [batch, canvas, hidden], for `logits`.
-        """
         x = self.self_conditioning(self.embed(tokens), belief)
         return self._run(x, positions, masks, memory, encoder=False)
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Soft-capped logits in fp32, [..., vocab], of normed hidden states [..., hidden]."""
-        cap = self.config.logit_softcap
-        logits = F.linear(hidden, self.embed_tokens.weight).float()
-        if torch.is_grad_enabled():
-            return torch.tanh(logits / cap) * cap
-        return logits.div_(cap).tanh_().mul_(cap)
 
     def _run(self, x: Tensor, positions: Tensor, masks: Masks, memory: Memory, encoder: bool) -> Tensor:
         ropes = {kind: rotation(positions, self._frequency(kind, x.device), x.dtype) for kind in self._ropes}
@@ -238,13 +182,3 @@ class DiffusionGemma(nn.Module):
             x = layer(x, ropes[layer.kind], masks[layer.kind], memory, index)
             x = x * (layer.encoder_scalar if encoder else layer.decoder_scalar).to(x.dtype)
         return self.norm(x)
-
-    def _scale(self) -> Tensor:
-        """sqrt(hidden) rounded to the weights' type, as the model was trained with it; on the CPU, where a number that
-        a GPU multiplies with costs it no wait."""
-        return torch.tensor(self.embed_scale, dtype=self.embed_tokens.weight.dtype, device="cpu")
-
-    def _frequency(self, kind: LayerKind, device: torch.device) -> Tensor:
-        if (kind, device) not in self._frequencies:
-            self._frequencies[kind, device] = inverse_frequencies(*self._ropes[kind]).to(device)
-        return self._frequencies[kind, device]

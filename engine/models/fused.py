@@ -1,14 +1,14 @@
-"""The model made ready for a GPU: products with weights in any format, everything between them in fused passes.
+"""The model prepared for a GPU: products with weights in any format, everything between them in fused kernels.
 
-The twin of `engine.models.diffusion_gemma`, as `engine.models.packed` is on a CPU: the same passes, the same `Memory`, held to the plain model
-in the tests. Not for training, nor for export. Knows nothing of sampling, of pinned tokens, of files.
+Experimental: compared with the plain model in Triton's interpreter, but never run on a GPU. Neither for training nor
+for export. Must not know sampling, pinned tokens or files.
 """
 
 from __future__ import annotations
 
 from typing import cast
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from engine.config import LayerKind
@@ -17,22 +17,24 @@ from engine.kernels.linear import linear
 from engine.kernels.mixture import by_slot, tokens_a_block
 from engine.kernels.norms import add_normed, join_branches, split_heads
 from engine.kernels.routing import choose, schedule
-from engine.kernels.vocabulary import mean_of_rows, read_out_hidden, read_out_logits
-from engine.models.diffusion_gemma import DiffusionGemma, Layer, Masks, Memory
+from engine.kernels.vocabulary import mean_of_rows, stats_from_hidden, stats_from_logits
+from engine.logit_stats import LogitStats
+from engine.memory import Masks, Memory
+from engine.models.diffusion_gemma import DiffusionGemma, Layer
 from engine.models.quantized import Convert, layer_weights
+from engine.models.text_model import TextModel
 from engine.ops import attention as plain_attention
 from engine.ops.experts import gated_gelu
 from engine.ops.norm import RMSNorm
-from engine.ops.vocabulary import Readout
 from engine.quantized import Format, QuantizedWeight, plain, quantize_weight
 
-FUSED_HEAD_ROWS = 64  # up to this many rows the head is multiplied inside the pass over the vocabulary
+FUSED_HEAD_ROWS = 64  # up to so many rows, the product with the head is part of the pass over the vocabulary
 
 Angles = tuple[Tensor, Tensor]
 
 
 def fuse(model: DiffusionGemma, experts: Format = "plain", dense: Format = "plain") -> FusedModel:
-    """The fused twin of `model`, whose weights it shares: quantized ones as they are, plain ones in these formats."""
+    """The fused form of `model`, with shared weights: quantized ones as they are, plain ones in the given formats."""
 
     def convert(name: str, weight: Tensor | QuantizedWeight) -> QuantizedWeight:
         if isinstance(weight, QuantizedWeight):
@@ -43,7 +45,7 @@ def fuse(model: DiffusionGemma, experts: Format = "plain", dense: Format = "plai
 
 
 class FusedLayer:
-    """See `engine.models.diffusion_gemma.Layer`. x: [rows, hidden], the residual stream; normed: the same after the layer's input
+    """`engine.models.diffusion_gemma.Layer`. x: [rows, hidden], the residual stream; normed: x after the layer's input
     norm."""
 
     def __init__(self, layer: Layer, prefix: str, convert: Convert) -> None:
@@ -70,14 +72,15 @@ class FusedLayer:
 
     @property
     def weights(self) -> tuple[QuantizedWeight, ...]:
-        """All that it multiplies with, but for the router."""
+        """All weights of its products, except the router's."""
         return self.qkv, self.out, self.gate_up, self.down, self.experts_gate_up, self.experts_down
 
     def __call__(
         self, x: Tensor, normed: Tensor, angles: Angles, mask: Tensor | None, memory: Memory, index: int,
         next_gain: Tensor, encoder: bool,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """The residual stream after this layer, and the same normed for the next; both [batch, length, hidden]."""
+        """The residual stream after this layer, and the same normed for the next layer; both [batch, length,
+        hidden]."""
         attended = self._attended(normed, angles, mask, memory, index)
         x, (for_dense, for_experts, for_router) = add_normed(
             x, linear(attended, self.out), self.attention_gain, self.eps, self.inner_gains
@@ -101,18 +104,16 @@ class FusedLayer:
         return plain_attention.attend(query, keys, values, mask)
 
 
-class FusedModel(DiffusionGemma):
-    """See `engine.models.diffusion_gemma.DiffusionGemma`. Shares the parts of `model`, which stays as it is.
+class FusedModel(TextModel):
+    """See `TextModel`. Shares the parts of `model`, which stays usable.
 
-    convert: makes the weights of the layers that are multiplied with.
+    convert: makes the weights that the layers multiply with.
     """
 
     has_kernels = True
 
     def __init__(self, model: DiffusionGemma, convert: Convert) -> None:
-        nn.Module.__init__(self)
-        self.config, self.embed_tokens, self.embed_scale = model.config, model.embed_tokens, model.embed_scale
-        self._ropes, self._frequencies = model._ropes, model._frequencies
+        super().__init__(model.config, model.embed_tokens)
         self.norm, self.self_conditioning = model.norm, model.self_conditioning
         self.fused_layers = []
         for index, module in enumerate(model.layers):
@@ -126,14 +127,18 @@ class FusedModel(DiffusionGemma):
     def weight_bytes(self) -> int:
         return super().weight_bytes + sum(weight.bytes for layer in self.fused_layers for weight in layer.weights)
 
-    def read_out(
+    def denoise(self, tokens: Tensor, belief: Tensor, positions: Tensor, masks: Masks, memory: Memory) -> Tensor:
+        x = self.self_conditioning(self.embed(tokens), belief)
+        return self._run(x, positions, masks, memory, encoder=False)
+
+    def logit_stats(
         self, hidden: Tensor, temperature: Tensor, top: int, seeds: Tensor | None = None, bias: Tensor | None = None
-    ) -> Readout:
-        """What a step needs of the logits of normed `hidden` states [rows, hidden]: see `engine.ops.vocabulary`."""
+    ) -> LogitStats:
+        """Statistics of the logits of normed `hidden` states [rows, hidden]: see `engine.kernels.vocabulary`."""
         cap = self.config.logit_softcap
         if len(hidden) <= FUSED_HEAD_ROWS:
-            return read_out_hidden(hidden, self.head, cap, temperature, top, seeds, bias)
-        return read_out_logits(F.linear(hidden, self.head.numbers), cap, temperature, top, seeds, bias)
+            return stats_from_hidden(hidden, self.head, cap, temperature, top, seeds, bias)
+        return stats_from_logits(F.linear(hidden, self.head.numbers), cap, temperature, top, seeds, bias)
 
     def embed_few(self, tokens: Tensor, weights: Tensor) -> Tensor:
         """`embed_mean` of few tokens: tokens and weights [rows, top] give [rows, hidden]."""
@@ -148,7 +153,7 @@ class FusedModel(DiffusionGemma):
         return normed
 
     def _angles_at(self, positions: Tensor) -> dict[LayerKind, Angles]:
-        """Cosine and sine [batch, length, head_dim / 2] in fp32, kept: all steps of a canvas hand in one tensor."""
+        """Cosine and sine [batch, length, head_dim / 2] in fp32, cached: all steps of a canvas pass the same tensor."""
         if self._angles is None or self._angles[0] is not positions:
             found = {}
             for kind in self._ropes:

@@ -1,9 +1,9 @@
-"""The model made ready for inference on a CPU: weights laid out for fast products, activations in fp32.
+"""The model prepared for inference on a CPU: weights laid out for fast products, activations in fp32.
 
-The twin of `engine.models.diffusion_gemma`, for speed alone: few operations on small tensors, where each one costs more than its
-arithmetic. Between two products everything is fp32, so in bfloat16 it is closer to the fp32 model than the plain
-bfloat16 model is; in float32 it computes the same. Not for training, nor for export: a plain model does that.
-Knows nothing of sampling, of pinned tokens, of files.
+Computes what `engine.models.diffusion_gemma` does, faster: few operations on small tensors, because each operation
+costs more than its arithmetic. Everything between two products is fp32, so in bfloat16 it is closer to the fp32 model
+than the plain bfloat16 model is; in float32 it computes the same. Neither for training nor for export. Must not know
+sampling, pinned tokens or files.
 """
 
 from __future__ import annotations
@@ -14,32 +14,34 @@ import torch
 from torch import Tensor, nn
 
 from engine.config import LayerKind
-from engine.models.diffusion_gemma import Attention, DiffusionGemma, Experts, Layer, Masks, Memory, Rotation, Router
+from engine.memory import Masks, Memory
+from engine.models.diffusion_gemma import Attention, DiffusionGemma, Experts, Layer, Rotation, Router
 from engine.models.quantized import QuantizedModel
+from engine.models.text_model import TextModel
 from engine.ops.attention import attend
 from engine.ops.experts import experts
 from engine.ops.linear import GatedProduct, Product, pad_rows
 from engine.ops.norm import RMSNorm, UnitNorm
 from engine.ops.rope import rotate, rotation
 
-COPIED_EMBEDDING_BYTES = 2**26  # an embedding up to this size is held in three layouts
+COPIED_EMBEDDING_BYTES = 2**26  # an embedding up to this size is also held in oneDNN's layouts
 
 
-def pack(model: DiffusionGemma) -> DiffusionGemma:
-    """The packed twin of a plain `model` on a CPU; of any other the model itself.
+def pack(model: TextModel) -> TextModel:
+    """The packed form of a plain `model` on a CPU; any other model is returned unchanged.
 
-    Takes the model's weights away layer by layer. The model must not be used afterwards: what is packed replaces what
-    was plain, so that memory holds one of them.
+    Takes the model's weights away layer by layer, so that memory holds them once. `model` must not be used afterwards.
     """
-    if isinstance(model, PackedModel | QuantizedModel) or model.embed_tokens.weight.device.type != "cpu":
-        return model
-    return PackedModel(model)
+    on_cpu = model.embed_tokens.weight.device.type == "cpu"
+    if on_cpu and isinstance(model, DiffusionGemma) and not isinstance(model, QuantizedModel):
+        return PackedModel(model)
+    return model
 
 
 class PackedAttention:
-    """See `engine.models.diffusion_gemma.Attention`: queries, keys and values are normed together, and rotated together.
+    """`engine.models.diffusion_gemma.Attention`, with queries, keys and values normed together and rotated together.
 
-    input_gain [hidden]: what the input is to be multiplied with, taken into the weights.
+    input_gain [hidden]: a factor of the input, multiplied into the weights.
     """
 
     def __init__(self, attention: Attention, unit: UnitNorm, input_gain: Tensor) -> None:
@@ -54,7 +56,7 @@ class PackedAttention:
     def __call__(
         self, x: Tensor, batch: int, length: int, rope: Rotation, mask: Tensor | None, memory: Memory, index: int
     ) -> Tensor:
-        """x: [rows, hidden], of which the first batch * length are sequences; returns the same."""
+        """x: [rows, hidden], whose first batch * length rows are the sequences; returns the same shape."""
         unit = self.unit(self.qkv(x)[: batch * length].view(batch, length, -1, self.head_dim))
         rotated = rotate(unit[:, :, : self.rotated] * self.gain, *rope).to(self.qkv.dtype).transpose(1, 2)
         value = unit[:, :, self.values].to(self.qkv.dtype).transpose(1, 2)
@@ -64,7 +66,7 @@ class PackedAttention:
 
 
 class PackedFeedForwards:
-    """The dense feed-forward of a layer and its mixture of experts, both of the normed residual stream.
+    """The dense feed-forward of a layer and its mixture of experts, both for the normed residual stream.
 
     A single expert is a feed-forward too: its first products are made together with the dense ones.
     """
@@ -85,7 +87,7 @@ class PackedFeedForwards:
         self.dense_down, self.dense_size = Product(dense.down_proj.weight), dense.down_proj.in_features
 
     def __call__(self, residual: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
-        """(dense, sparse) of the residual stream and the same in units of its size: [rows, hidden] all."""
+        """(dense, sparse) for the residual stream, and the same stream normed: all [rows, hidden]."""
         inner = self.gated(unit)
         dense = self.dense_down(inner[..., : self.dense_size])
         if self.sparse_down is not None:
@@ -97,7 +99,7 @@ class PackedFeedForwards:
 
 
 class PackedLayer:
-    """See `engine.models.diffusion_gemma.Layer`. x: [rows, hidden], the rows of all sequences and below them some of zeros."""
+    """`engine.models.diffusion_gemma.Layer`. x: [rows, hidden], the rows of all sequences followed by rows of zeros."""
 
     def __init__(self, layer: Layer, unit: UnitNorm, head_unit: UnitNorm) -> None:
         self.kind, self.unit = layer.kind, unit
@@ -120,15 +122,13 @@ class PackedLayer:
         return x.addcmul_(self.unit(both), self.feed_forward_gain)
 
 
-class PackedModel(DiffusionGemma):
-    """See `engine.models.diffusion_gemma.DiffusionGemma`. A small embedding is held three times: by row, for logits and for means."""
+class PackedModel(TextModel):
+    """See `TextModel`. A small embedding is held three times: by row, for logits and for means."""
 
     def __init__(self, model: DiffusionGemma) -> None:
-        nn.Module.__init__(self)
-        self.config, self.embed_tokens, self.embed_scale = model.config, model.embed_tokens, model.embed_scale
+        super().__init__(model.config, model.embed_tokens)
         self.fp8_keys = model.fp8_keys
-        self._ropes, self._frequencies = model._ropes, model._frequencies
-        weight = model.embed_tokens.weight.detach()
+        weight, plain_bytes = model.embed_tokens.weight.detach(), model.weight_bytes
         sizes = {model.config.hidden_size, *(layer.head_dim for layer in model.config.layers)}
         units = {size: UnitNorm(size, model.config.norm_eps) for size in sizes}
         self.unit, self.gain = units[model.config.hidden_size], _gain(model.norm)
@@ -142,8 +142,14 @@ class PackedModel(DiffusionGemma):
         self.signal, self.signal_down = GatedProduct(*gate_up.chunk(2)), Product(conditioning.mlp.down_proj.weight)
         small = weight.nbytes <= COPIED_EMBEDDING_BYTES
         self.head, self.mean = Product(weight, small), Product(weight.t(), small)
+        copies = sum(product.packed for product in (self.head, self.mean))
+        self._weight_bytes = plain_bytes + copies * weight.nbytes
         self.scale = self._scale().float()
         self._rotations: tuple[Tensor, dict[LayerKind, Rotation]] | None = None
+
+    @property
+    def weight_bytes(self) -> int:
+        return self._weight_bytes
 
     def embed(self, tokens: Tensor) -> Tensor:
         return self.embed_tokens(tokens).float() * self.scale
@@ -175,7 +181,7 @@ class PackedModel(DiffusionGemma):
         return self.unit(rows[: batch * length]).mul_(self.gain).view_as(x)
 
     def _rotations_at(self, positions: Tensor) -> dict[LayerKind, Rotation]:
-        """Kept from pass to pass: all steps of a canvas hand in the same tensor."""
+        """Cached from pass to pass: all steps of a canvas pass the same tensor."""
         if self._rotations is None or self._rotations[0] is not positions:
             device = positions.device
             found = {kind: rotation(positions, self._frequency(kind, device), torch.float32) for kind in self._ropes}
@@ -184,7 +190,7 @@ class PackedModel(DiffusionGemma):
 
 
 def _scaled(weight: Tensor, gain: Tensor) -> Tensor:
-    """`weight` [out, in] of an input that is to be multiplied with `gain` [in] first."""
+    """`weight` [out, in] for an input that would first be multiplied by `gain` [in]."""
     return (weight.detach().float() * gain).to(weight.dtype)
 
 

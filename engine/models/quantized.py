@@ -1,7 +1,7 @@
-"""`engine.models.diffusion_gemma` with weights that stay in few bits: a matrix becomes numbers each time it is multiplied with.
+"""A plain model whose layers keep quantized weights, dequantized at every product.
 
-Runs wherever PyTorch does, slowly: the twin that `engine.models.fused` is held to, and what is left where its kernels
-cannot run. Not for training. Knows nothing of files nor of how weights are quantized.
+Runs wherever PyTorch does, slowly: the reference for `engine.models.fused`, and the fallback if the kernels cannot run.
+Not for training. Must not know files, or how weights are quantized.
 """
 
 from __future__ import annotations
@@ -9,18 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.models.diffusion_gemma import DiffusionGemma, Layer
 from engine.quantized import QuantizedWeight
 
+LINEARS = ("attention.qkv_proj", "attention.o_proj", "mlp.gate_up_proj", "mlp.down_proj")
+
 Convert = Callable[[str, "Tensor | QuantizedWeight"], QuantizedWeight]
-"""From a weight's name in `engine.models.diffusion_gemma` and what stands there (on "meta", only its shape) to the weight to be."""
+"""From the name of a weight in `engine.models.diffusion_gemma` and its present value (on "meta", only a shape) to the
+new weight."""
 
 
 class QuantizedLinear(nn.Module):
-    """See `torch.nn.Linear`, without bias."""
+    """A `torch.nn.Linear` without bias."""
 
     def __init__(self, weight: QuantizedWeight) -> None:
         super().__init__()
@@ -31,7 +35,7 @@ class QuantizedLinear(nn.Module):
 
 
 class QuantizedExperts(nn.Module):
-    """See `engine.models.diffusion_gemma.Experts`."""
+    """The weights of `engine.models.diffusion_gemma.Experts`."""
 
     def __init__(self, gate_up: QuantizedWeight, down: QuantizedWeight) -> None:
         super().__init__()
@@ -39,23 +43,23 @@ class QuantizedExperts(nn.Module):
 
 
 class QuantizedModel(DiffusionGemma):
-    """See `engine.models.diffusion_gemma.DiffusionGemma`. Takes the parts of `model`, which must not be used afterwards.
+    """A `DiffusionGemma` that takes over the parts of `model`, which must not be used afterwards.
 
-    convert: makes the weights of the layers that are multiplied with; router, norms and embedding stay.
+    convert: makes the weights that the layers multiply with; router, norms and embedding stay.
     """
 
     def __init__(self, model: DiffusionGemma, convert: Convert) -> None:
-        nn.Module.__init__(self)
-        self.config, self.embed_tokens, self.embed_scale = model.config, model.embed_tokens, model.embed_scale
-        self._ropes, self._frequencies = model._ropes, model._frequencies
-        self.layers, self.norm, self.self_conditioning = model.layers, model.norm, model.self_conditioning
+        with torch.device("meta"):
+            super().__init__(model.config)
+        self.embed_tokens, self.layers = model.embed_tokens, model.layers
+        self.norm, self.self_conditioning = model.norm, model.self_conditioning
         for index, module in enumerate(self.layers):
             layer = cast(Layer, module)
-            made = {name: convert(f"layers.{index}.{name}", weight) for name, weight in layer_weights(layer)}
-            for name in ("attention.qkv_proj", "attention.o_proj", "mlp.gate_up_proj", "mlp.down_proj"):
-                owner, _, own = name.partition(".")
-                setattr(layer.get_submodule(owner), own, QuantizedLinear(made[name]))
-            experts = QuantizedExperts(made["experts.gate_up_proj"], made["experts.down_proj"])
+            weights = {name: convert(f"layers.{index}.{name}", weight) for name, weight in layer_weights(layer)}
+            for name in LINEARS:
+                parent, _, attribute = name.partition(".")
+                setattr(layer.get_submodule(parent), attribute, QuantizedLinear(weights[name]))
+            experts = QuantizedExperts(weights["experts.gate_up_proj"], weights["experts.down_proj"])
             layer.experts = experts  # type: ignore[assignment]
 
     @property
@@ -65,8 +69,8 @@ class QuantizedModel(DiffusionGemma):
 
 
 def layer_weights(layer: Layer) -> Iterator[tuple[str, Tensor | QuantizedWeight]]:
-    """By name within the layer the weights that it multiplies with, but for its router's."""
-    for name in ("attention.qkv_proj", "attention.o_proj", "mlp.gate_up_proj", "mlp.down_proj"):
+    """The weights that a layer multiplies with, by name within the layer, except the router's."""
+    for name in LINEARS:
         linear = layer.get_submodule(name)
         yield name, linear.quantized if isinstance(linear, QuantizedLinear) else cast(Tensor, linear.weight)
     yield "experts.gate_up_proj", layer.experts.gate_up_proj

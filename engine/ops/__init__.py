@@ -1,1 +1,1 @@
-"""The primitive operations, each as plain PyTorch: the reference that faster twins are held to."""
+"""The primitive operations in plain PyTorch: the reference for the kernels."""

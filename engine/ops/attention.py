@@ -1,6 +1,6 @@
-"""Attention over keys and values that already stand in one buffer, and the masks of the two passes.
+"""Attention over keys and values in one buffer, and the masks of both passes.
 
-Scaling is 1: DiffusionGemma norms queries and keys instead. A mask is True where a query may look.
+Scores are not scaled: DiffusionGemma norms queries and keys instead. A mask is True where a query may look.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from torch.nn import functional as F
 
 from engine.kernels import FAST_TYPES, usable
 
-# Stands for `causal_mask(new, 0, None, device)` where all keys are new: kernels then skip the half that nobody sees,
-# and on a GPU the fastest one takes no mask. Known by identity; it holds nothing.
+# Replaces `causal_mask(new, 0, None, device)` if all keys are new: PyTorch then skips the masked half, and its fastest
+# GPU kernel takes no mask. Compared by identity; it is empty.
 CAUSAL = torch.empty(0, dtype=torch.bool)
 
-# PyTorch's kernel for 16 bits on a CPU (2.11 to 2.13) compiles its products for every size of the last block of queries
-# (of 32 rows) and of keys, 0.1 ms and 0.1 MiB each, and keeps them for ever in every thread. So sizes are rounded up.
-COMPILED_ROWS = 64  # and as many keys, from which on it compiles
+# PyTorch's 16-bit kernel on a CPU (2.11 to 2.13) compiles its products for every size of the last block of queries (of
+# 32 rows) and of keys, at 0.1 ms and 0.1 MiB each, and every thread keeps them. So sizes are rounded up.
+COMPILED_ROWS = 64  # it compiles from so many rows and keys on
 ROW_BLOCK, KEY_BLOCK = 16, 64
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     """query [batch, heads, length, head_dim], key and value [batch, kv_heads, keys, head_dim].
 
-    Keys and values may be in E4M3. mask: bool, broadcastable to [batch, heads, length, keys], or None for all, or
-    CAUSAL for as many keys as queries. Returns [batch, length, heads * head_dim].
+    Keys and values may be in E4M3. mask: bool, broadcastable to [batch, heads, length, keys]; None for no mask; CAUSAL
+    if there are as many keys as queries. Returns [batch, length, heads * head_dim].
     """
     if _library_is_slow(query, mask) and query.dtype in FAST_TYPES and usable(query):
         from engine.kernels import attention
@@ -37,10 +37,10 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
     causal, groups, rows = mask is CAUSAL, query.shape[1] // key.shape[1], query.shape[2]
     if causal:
         mask = None
-    elif comes_in_blocks(key) and min(rows, key.shape[2]) >= COMPILED_ROWS:
+    elif should_come_in_blocks(key) and min(rows, key.shape[2]) >= COMPILED_ROWS:
         query, key, value, mask = _in_blocks(query, key, value, mask)
     if groups > 1 and mask is not None and query.is_cuda:
-        # with groups and a mask only the kernel is left that keeps all scores in fp32
+        # for groups and a mask PyTorch has only the kernel that keeps all scores in fp32
         key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
         groups = 1
     out = F.scaled_dot_product_attention(
@@ -49,15 +49,15 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
     return out[:, :, :rows].transpose(1, 2).flatten(2)
 
 
-def comes_in_blocks(key: Tensor) -> bool:
-    """Whether keys had better come in a multiple of KEY_BLOCK, those behind the last one masked away."""
+def should_come_in_blocks(key: Tensor) -> bool:
+    """Whether keys should come in a multiple of KEY_BLOCK, with those behind the last one masked."""
     return key.device.type == "cpu" and key.dtype in FAST_TYPES
 
 
 def _in_blocks(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """With as many rows and keys more as are missing to whole blocks; what is added sees all and is not seen."""
+    """Pads rows and keys to whole blocks; added rows see everything, added keys are seen by nobody."""
     rows, keys = query.shape[2], key.shape[2]
     more_rows, more_keys = -rows % ROW_BLOCK, -keys % KEY_BLOCK
     if more_keys:
@@ -72,12 +72,12 @@ def _in_blocks(
 
 
 def _library_is_slow(query: Tensor, mask: Tensor | None) -> bool:
-    """Whether PyTorch has no flash kernel for this on a GPU: heads of more than 256, or a mask."""
+    """Whether PyTorch has no flash kernel for this on a GPU: head_dim above 256, or a mask."""
     return query.shape[-1] > 256 or (mask is not None and mask is not CAUSAL)
 
 
 def causal_mask(new: int, past: int, window: int | None, device: torch.device) -> Tensor:
-    """[new, past + new]: position past + i sees itself and those before it, at most `window` in all."""
+    """[new, past + new]: position past + i sees itself and the positions before it, at most `window` in total."""
     query = torch.arange(past, past + new, device=device)[:, None]
     key = torch.arange(past + new, device=device)[None, :]
     mask = key <= query

@@ -1,7 +1,6 @@
-"""Mixture of experts: router and grouped feed-forward, in plain PyTorch; on a GPU by the kernels where they can.
+"""Mixture of experts: router and grouped feed-forward, in plain PyTorch, or by the kernels on a GPU.
 
-Source: transformers, `DiffusionGemmaTextRouter` and `DiffusionGemmaTextExperts`. With one expert the router's
-weights are one by definition, and the product is a plain feed-forward.
+Source: transformers, `DiffusionGemmaTextRouter` and `DiffusionGemmaTextExperts`.
 """
 
 from __future__ import annotations
@@ -35,8 +34,8 @@ def experts(
 ) -> Tensor:
     """Sum over each token's experts of weight * down(gelu(gate x) * up x).
 
-    x [tokens, hidden], weights and indices [tokens, top_k], gate_up [experts, 2 * size, hidden],
-    down [experts, hidden, size]; returns [tokens, hidden]. Of quantized weights one expert at a time becomes numbers.
+    x [tokens, hidden], weights and indices [tokens, top_k], gate_up [experts, 2 * size, hidden], down [experts, hidden,
+    size]; returns [tokens, hidden]. Quantized weights are dequantized one expert at a time.
     """
     if x.dtype in FAST_TYPES and usable(x):
         from engine.kernels.mixture import mixture
@@ -56,5 +55,5 @@ def experts(
 
 
 def matrix(weights: Tensor | QuantizedWeight, expert: int, dtype: torch.dtype) -> Tensor:
-    """The matrix of one expert: as it is, or in `dtype` where it is quantized."""
+    """The matrix of one expert, in `dtype` if it is quantized."""
     return weights[expert] if isinstance(weights, Tensor) else weights[expert].dequantize(dtype)

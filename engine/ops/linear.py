@@ -1,13 +1,13 @@
-"""Linear products for inference on a CPU, with the weight laid out beforehand.
+"""Linear products for inference on a CPU, with the weight laid out in advance.
 
-`Product` picks the fastest layout that the machine has (measured: bench/results/cpu_linear.md):
+`Product` chooses the fastest layout for this machine (measured: bench/results/cpu_linear.md):
 
-1. bfloat16 weights, where oneDNN multiplies in bfloat16 (AMX, AVX-512 BF16, Arm BF16): reordered once into oneDNN's
+1. bfloat16 weights, if oneDNN multiplies in bfloat16 (AMX, AVX-512 BF16, Arm BF16): reordered once into oneDNN's
    blocked layout, not in every call, and with the activation of a feed-forward inside the product;
 2. otherwise PyTorch's own product in the weight's type. For float32 MKL is as fast on the plain layout. Int8 products
-   are twice as fast there, but round the activations, so they are not taken.
+   are twice as fast there, but round the activations, so they are not used.
 
-Knows nothing of the model. Not for training: a product keeps no gradient and a reordered weight cannot be changed.
+Not for training: a product keeps no gradient, and a reordered weight cannot be changed. Must not know the model.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from torch.nn import functional as F
 
 from engine.device import cpu_has_bfloat16
 
-FUSED_ROWS = 8  # from how many rows on an activation inside a product is faster than one behind it
+FUSED_ROWS = 8  # from so many rows on, an activation inside a product is faster than a separate one
 ROW_STEP = 16
 
 
 class Product:
-    """x @ weight.T for a `weight` [out, in]. x: [..., in] of any float type; the result is of the weight's type.
+    """x @ weight.T for a `weight` [out, in]. x: [..., in] of any float type; the result has the weight's type.
 
-    may_copy: where False the weight is used as it lies, for one that is needed elsewhere and too large to hold twice.
+    may_copy: False uses the weight in place, for a weight that is needed elsewhere and too large to hold twice.
     """
 
     def __init__(self, weight: Tensor, may_copy: bool = True) -> None:
@@ -45,7 +45,7 @@ class Product:
 
 
 class GatedProduct:
-    """gelu(gate x) * up x, for weights `gate` and `up` [size, in]: the twin of `engine.ops.experts.gated_gelu`."""
+    """gelu(gate x) * up x, for weights `gate` and `up` [size, in]. Reference: `engine.ops.experts.gated_gelu`."""
 
     def __init__(self, gate: Tensor, up: Tensor) -> None:
         self.gate, self.up = Product(gate), Product(up)
@@ -61,11 +61,11 @@ class GatedProduct:
 
 
 def pad_rows(x: Tensor, packed: bool) -> Tensor:
-    """x [..., size] as [rows, size], with zeros below where products are `packed`: up to a multiple of ROW_STEP, or of
-    an eighth of the next power of two.
+    """x [..., size] as [rows, size]. If products are `packed`, zero rows are appended up to a multiple of ROW_STEP, or
+    of an eighth of the next power of two.
 
-    oneDNN compiles a product anew for every number of rows, which takes longer than the product (1 to 2 ms, and 0.6 to
-    0.9 MiB that it keeps); so only few numbers of rows should occur. A single row stays alone.
+    oneDNN compiles a product for every number of rows, which takes longer than the product (1 to 2 ms, and 0.6 to 0.9
+    MiB that it keeps), so only a few numbers of rows should occur. A single row is not padded.
     """
     rows = x.reshape(-1, x.shape[-1])
     step = max(ROW_STEP, (1 << max(0, len(rows) - 1).bit_length()) // 8)
@@ -74,20 +74,20 @@ def pad_rows(x: Tensor, packed: bool) -> Tensor:
 
 
 def can_pack(weight: Tensor) -> bool:
-    """Whether oneDNN takes this weight in a layout of its own, and that is faster than the plain one."""
+    """Whether oneDNN takes this weight in a layout of its own, and is faster with it."""
     return weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and _bfloat16_works()
 
 
 @cache
 def _bfloat16_works() -> bool:
-    """Whether this PyTorch has the operators, and they compute what they should on this machine."""
+    """Whether this PyTorch has the operators, and they compute correct results on this machine."""
     if not cpu_has_bfloat16():
         return False
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(32, 64, generator=generator).bfloat16()
     x = torch.randn(16, 64, generator=generator).bfloat16()
-    wanted = F.linear(x.float(), weight.float())
-    gelu = F.gelu(wanted, approximate="tanh")
+    expected = F.linear(x.float(), weight.float())
+    gelu = F.gelu(expected, approximate="tanh")
     try:
         with torch.inference_mode():
             operator, packed = torch.ops.mkldnn._linear_pointwise, torch.ops.mkldnn._reorder_linear_weight(weight)
@@ -96,5 +96,5 @@ def _bfloat16_works() -> bool:
             product = operator.binary(x, activated, packed, None, "mul")
     except (AttributeError, NotImplementedError, RuntimeError):
         return False
-    pairs = ((plain, wanted), (activated, gelu), (product, wanted * gelu))
-    return all(torch.allclose(found.float(), right, atol=0.1, rtol=0.02) for found, right in pairs)
+    pairs = ((plain, expected), (activated, gelu), (product, expected * gelu))
+    return all(torch.allclose(found.float(), reference, atol=0.1, rtol=0.02) for found, reference in pairs)

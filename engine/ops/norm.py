@@ -22,9 +22,9 @@ class RMSNorm(nn.Module):
 
 
 class UnitNorm:
-    """x / rms(x) over the last dimension `size`, in fp32, without gradients: the twin of `RMSNorm` without a weight.
+    """x / rms(x) over the last dimension `size`, in fp32, without gradients. Reference: `RMSNorm` without a weight.
 
-    On a CPU in a fourth of the time of `F.rms_norm`, which runs as a dozen operations.
+    On a CPU it takes a fourth of the time of `F.rms_norm`, which runs as a dozen operations.
     """
 
     def __init__(self, size: int, eps: float) -> None:

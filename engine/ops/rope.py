@@ -1,4 +1,4 @@
-"""Rotary position embedding (arXiv 2104.09864), whole heads or a leading share of them.
+"""Rotary position embedding (arXiv 2104.09864) of whole heads or of a leading share of them.
 
 Source of both kinds: transformers, `modeling_rope_utils.py` (`default`, `proportional`).
 """
@@ -12,7 +12,7 @@ from engine.config import RopeConfig
 
 
 def inverse_frequencies(rope: RopeConfig, head_dim: int) -> Tensor:
-    """[head_dim / 2] in fp32; `proportional` leaves the trailing frequencies at zero: they do not rotate."""
+    """[head_dim / 2] in fp32; `proportional` sets the trailing frequencies to zero, so they do not rotate."""
     if rope.kind == "default":
         size = int(head_dim * rope.partial_factor)
         return 1.0 / rope.theta ** (torch.arange(0, size, 2, dtype=torch.float) / size)
@@ -24,7 +24,7 @@ def inverse_frequencies(rope: RopeConfig, head_dim: int) -> Tensor:
 def rotation(positions: Tensor, frequencies: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Cosine and sine for `positions` [batch, length]: each [batch, length, 1, head_dim].
 
-    The first half of the sines is negative: what `rotate` brings there is to be subtracted.
+    The first half of the sines is negative, because `rotate` subtracts there.
     """
     angles = (positions[..., None].float() * frequencies).unsqueeze(-2)
     cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)

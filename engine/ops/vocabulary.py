@@ -1,35 +1,21 @@
-"""What one step needs to know of its logits: likeliest token, a sample, entropy, and the few tokens that carry mass.
+"""The statistics of logits that a step needs: likeliest token, a sample, entropy, and the few likeliest tokens.
 
-The plain reference of `engine.kernels.vocabulary`, which never writes the logits. Knows nothing of canvases.
+The plain reference of `engine.kernels.vocabulary`, which never writes the logits. Must not know canvases.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Readout:
-    """Of each row [rows]: argmax and a sampled token, entropy in nats at the row's temperature, log probability of the
-    argmax at temperature 1. top_tokens and top_probabilities [rows, top], at the row's temperature, likeliest first.
-    """
-
-    argmax: Tensor
-    sample: Tensor
-    entropy: Tensor
-    log_probability: Tensor
-    top_tokens: Tensor
-    top_probabilities: Tensor
+from engine.logit_stats import LogitStats
 
 
-def read_out(logits: Tensor, temperature: Tensor, top: int, noise: Tensor | None = None) -> Readout:
-    """logits [rows, vocab] in float32, soft-capped, with whatever is banned already lowered; temperature [rows].
+def logit_stats(logits: Tensor, temperature: Tensor, top: int, noise: Tensor | None = None) -> LogitStats:
+    """logits [rows, vocab] in float32, soft-capped, with banned tokens already lowered; temperature [rows].
 
-    noise [rows, vocab]: standard Gumbel noise; the sample is the argmax of scaled logits and noise, so without noise it
-    is the argmax.
+    noise [rows, vocab]: standard Gumbel noise; the sample is the argmax of scaled logits plus noise, so without noise
+    it is the argmax.
     """
     scaled = logits / temperature[:, None]
     log_probabilities = torch.log_softmax(scaled, dim=-1)
@@ -37,7 +23,7 @@ def read_out(logits: Tensor, temperature: Tensor, top: int, noise: Tensor | None
     best = torch.topk(scaled, top, dim=-1).indices
     argmax = scaled.argmax(dim=-1)
     at_one = torch.log_softmax(logits, dim=-1).gather(1, argmax[:, None]).squeeze(1)
-    return Readout(
+    return LogitStats(
         argmax=argmax,
         sample=argmax if noise is None else (scaled + noise).argmax(dim=-1),
         entropy=-(probabilities * log_probabilities).sum(dim=-1),

@@ -1,4 +1,4 @@
-"""A request in the scheduler's line: how it stands there, whose it is, and what it waits for.
+"""A request that waits for the scheduler or is under way: its order, its state, and what it needs next.
 
 Must not know who has the next turn.
 """
@@ -13,15 +13,14 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Generic, TypeVar
 
-from engine.denoiser import Denoiser
 from engine.errors import GessoError, Stop
-from engine.scheduling.denoiser import Call, Canvases
+from engine.scheduling.denoiser import Operation
 
-Answer = TypeVar("Answer")
+T = TypeVar("T")
 
 
 class Priority(IntEnum):
-    """The lower one goes first, always."""
+    """A lower value always goes first."""
 
     INLINE = 0
     LINT = 1
@@ -29,19 +28,19 @@ class Priority(IntEnum):
 
 
 class TooLate(GessoError):
-    """The deadline passed before there was a turn."""
+    """The deadline passed before the request had a turn."""
 
 
 class Closed(GessoError):
-    """The scheduler takes no requests any more."""
+    """The scheduler no longer takes requests."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """How a request stands in line. client: any name; those of one name share one share of the engine.
+    """How a request is scheduled. client: any name; requests with the same name share one share of the engine.
 
-    deadline: time.monotonic() after which it need not begin. stop: asked before every unit of work, so it must be
-    cheap; once it answers True the request ends with Cancelled.
+    deadline: time.monotonic() after which the request need not start. stop: called before every unit of work, so it
+    must be cheap; once it returns True the request ends with Cancelled.
     """
 
     priority: Priority = Priority.INLINE
@@ -52,8 +51,8 @@ class Order:
 
 @dataclass
 class Load:
-    """What stands in line now, and what was done since the start. steps: passes over canvases; stepped: canvases in
-    them; calls: all other work of the model."""
+    """Requests waiting and running now; totals since the start. steps: passes over canvases; stepped: canvases in them;
+    calls: all other work of the model."""
 
     waiting: int = 0
     running: int = 0
@@ -63,34 +62,34 @@ class Load:
 
 
 @dataclass
-class Task(Generic[Answer]):
-    """A request. wish: what it waits for, None while it waits for nothing but its turn; short: how often there was
-    not enough memory for it since others gave some back; has_turn: whether it may go on, where it stands on the
-    engine's own thread; go: the same where it stands on a thread of its own."""
+class Task(Generic[T]):
+    """A request. operation: what it waits for, None if it only waits for its turn. memory_failures: how often memory
+    did not suffice for it since others freed some. has_turn: whether it may continue, if it runs on the engine's own
+    thread; resume: the same for a request on a thread of its own."""
 
     order: Order
     number: int
-    body: Callable[[Denoiser], Answer]
-    future: Future[Answer]
-    begun: bool = False
+    body: Callable[[Any], T]
+    future: Future[T]
+    started: bool = False
     ended: bool = False
-    short: int = 0
-    wish: Call | Canvases | None = None
-    answer: Any = None
+    memory_failures: int = 0
+    operation: Operation | None = None
+    result: Any = None
     error: BaseException | None = None
     has_turn: bool = False
-    go: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    resume: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
 
-    def is_unwanted(self) -> bool:
+    def is_cancelled(self) -> bool:
         return self.order.stop is not None and self.order.stop()
 
     def is_late(self) -> bool:
         return self.order.deadline is not None and time.monotonic() >= self.order.deadline
 
-    def take(self) -> Any:
-        """What its last wish was answered with; raises what it failed with."""
-        error, answer = self.error, self.answer
-        self.error = self.answer = None
+    def take_result(self) -> Any:
+        """The result of its last operation; raises the error that the operation failed with."""
+        error, result = self.error, self.result
+        self.error = self.result = None
         if error is not None:
             raise error
-        return answer
+        return result

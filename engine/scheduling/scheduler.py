@@ -1,17 +1,17 @@
-"""Who has the engine next: requests of many clients, unit by unit on one thread, their canvases stepped together.
+"""Schedules the requests of many clients on one model: unit by unit on one thread, with canvases stepped together.
 
-A request is ordinary code that is handed a `Denoiser`. The first one stands on the engine's own thread: while it waits
-for its turn, the engine serves others from there. So one request alone never waits for another thread to wake up. Each
-of the others has a thread to stand on, but only one runs at a time: it asks the engine thread for what it wants of the
-model, and waits for its next turn. No lock is held, nothing of the model is ever touched twice at once, and Python code
-never takes the interpreter from a running pass. Must not know what requests are for, nor who sends them.
+A request is ordinary code that is given a denoiser. The first one runs on the engine's own thread: while it waits for
+its turn, the engine serves others from inside its call, so a single request never waits for another thread to wake up.
+Each of the others has a thread, but only one thread runs at a time: it hands the engine thread an operation and waits
+for its next turn. So no lock is held, the model is never used twice at once, and Python code never takes the
+interpreter from a running pass. Must not know what requests are for, or who sends them.
 
-Within a priority the client goes first that had least of the engine so far (start-time fair queueing, Goyal et al.,
-SIGCOMM 1996), of one client's requests the one with the nearest deadline. Canvases join and leave between steps
+Within a priority the client that has used the engine least goes first (start-time fair queueing, Goyal et al., SIGCOMM
+1996), and of one client's requests the one with the nearest deadline. Canvases join and leave between steps
 (iteration-level scheduling, Orca, OSDI 2022).
 
-Where the memory runs out, prompts that nobody uses are given up first, then batches and passes are halved, then the
-request waits until others have ended, and those that wait go one by one. It fails when that was of no use either.
+If memory runs out, unused prompts are dropped first, then batches and passes are halved, then the request waits until
+others have ended; requests that wait for memory continue one by one. A request fails if that did not help either.
 """
 
 from __future__ import annotations
@@ -27,62 +27,63 @@ from typing import Any, TypeVar, cast
 
 import torch
 
-from engine.denoiser import CanvasRun, Denoiser
+from engine.canvas_run import CanvasRun
+from engine.denoiser import Denoiser
 from engine.errors import Cancelled, GessoError, Stop, is_memory_error
-from engine.scheduling.denoiser import Call, Canvases, ScheduledDenoiser, SharedPrompts, with_stop
+from engine.scheduling.denoiser import Call, CanvasBatch, Operation, ScheduledDenoiser, with_stop
 from engine.scheduling.request import Closed, Load, Order, Priority, Task, TooLate
 
-Answer = TypeVar("Answer")
-BATCH = 8  # canvases of a step
-RUNNING = 16  # requests of a priority that are at work, each with a thread and its share of the prompts
-STEPS_TO_GROW = 256  # after the memory ran out, until twice as many canvases are tried again
-MOST_RUNNING = 32  # the same with those whose client would have none at work otherwise
-TRIES = 3  # of what the memory does not suffice for: beside others, alone, and alone once the others have tried
+T = TypeVar("T")
+BATCH = 8  # canvases per step
+RUNNING = 16  # requests of a priority under way, each with a thread and its share of the prompts
+STEPS_TO_GROW = 256  # after memory ran out, until twice as many canvases are stepped together again
+MOST_RUNNING = 32  # requests under way, counting those whose client has no other under way
+MEMORY_ATTEMPTS = 3  # beside others, alone, and alone after the others have tried
+MOST_CLIENTS = 1024  # whose use of the engine is remembered
 
 
 class Scheduler:
-    """The only user of `denoiser` from now on, whose cache is replaced by one that keeps requests apart.
+    """The only user of `denoiser` from now on.
 
     batch: most canvases of one step. clock: seconds, by which clients are charged.
     """
 
     def __init__(self, denoiser: Denoiser, batch: int = BATCH, clock: Callable[[], float] = time.perf_counter) -> None:
         self.denoiser, self.batch, self.clock = denoiser, batch, clock
-        denoiser.cache = SharedPrompts(denoiser.model, denoiser.cache.limit_bytes)
         self.load = Load()
-        self._room, self._good_steps = batch, 0  # canvases that fit into a step now; steps since that was found
+        self._max_rows, self._good_steps = batch, 0  # canvases that fit into a step; steps since that was found
         self._numbers = count()
         self._tasks: list[Task[Any]] = []
-        self._here: Task[Any] | None = None  # the request on the engine's own thread
-        self._resumed_at = 0.0  # when it was
-        self._had: dict[tuple[Priority, str], float] = {}
-        self._now: dict[Priority, float] = dict.fromkeys(Priority, 0.0)
-        self._news = threading.Condition()
-        self._handed_back = threading.Semaphore(0)
+        self._engine_task: Task[Any] | None = None  # the request that runs on the engine's own thread
+        self._resumed_at = 0.0  # when that request last continued
+        self._used: dict[tuple[Priority, str], float] = {}  # by client, in virtual time
+        self._virtual_time: dict[Priority, float] = dict.fromkeys(Priority, 0.0)
+        self._changed = threading.Condition()
+        self._turn_over = threading.Semaphore(0)
         self._closed = False
         self._threads = ThreadPoolExecutor(MOST_RUNNING * len(Priority), "request")
         self._engine = threading.Thread(target=self._serve, name="engine", daemon=True)
         self._engine.start()
 
-    def submit(self, body: Callable[[Denoiser], Answer], order: Order) -> Future[Answer]:
-        """What `body` returns, which is called with a denoiser of its own on a thread of the scheduler.
+    def submit(self, body: Callable[[Any], T], order: Order) -> Future[T]:
+        """Schedules `body`, which is called with a `CanvasDenoiser` on a thread of the scheduler.
 
         The future fails with what `body` raises, or with Cancelled, TooLate or Closed.
         """
-        future: Future[Answer] = Future()
-        future.set_running_or_notify_cancel()  # it is ended by `stop` alone
-        with self._news:
+        future: Future[T] = Future()
+        future.set_running_or_notify_cancel()  # only `stop` cancels it
+        with self._changed:
             if self._closed:
                 raise Closed("The engine has been closed; start the service again.")
             self._tasks.append(Task(order, next(self._numbers), body, future))
-            self._news.notify()
+            self._changed.notify()
         return future
 
     def close(self) -> None:
-        """What is under way ends with Closed. Returns when the engine thread has ended."""
-        with self._news:
+        """Ends all requests with Closed. Returns when the engine thread has ended."""
+        with self._changed:
             self._closed = True
-            self._news.notify()
+            self._changed.notify()
         self._engine.join()
         self._threads.shutdown()
 
@@ -94,94 +95,96 @@ class Scheduler:
             self._end(task, _closed())
 
     def _serve_once(self) -> None:
-        """One unit of work, for whoever is next; waits until there is one."""
-        with self._news:
-            self._news.wait_for(lambda: self._tasks or self._closed)
+        """One unit of work for the next request; waits until there is one."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._tasks or self._closed)
             tasks = [task for task in self._tasks if not task.ended]
         for task in tasks:
-            if task.is_unwanted():
-                self._end(task, Cancelled("The request was cancelled; ask again if it is still wanted."))
-            elif not task.begun and task.is_late():
+            if task.is_cancelled():
+                self._end(task, _cancelled())
+            elif not task.started and task.is_late():
                 self._end(task, TooLate("The engine was busy until the deadline; allow more time."))
-        if ready := [task for task in tasks if not task.ended and self._may_go(task, tasks)]:
-            self._advance(min(ready, key=self._place), ready)
+        if ready := [task for task in tasks if not task.ended and self._may_continue(task, tasks)]:
+            self._advance(min(ready, key=self._sort_key), ready)
         if any(task.ended for task in tasks):
-            self._memory_is_back()
-        with self._news:
+            self._memory_was_freed()
+        with self._changed:
             self._tasks = [task for task in self._tasks if not task.ended]
-            self.load.waiting = sum(not task.begun for task in self._tasks)
+            self.load.waiting = sum(not task.started for task in self._tasks)
             self.load.running = len(self._tasks) - self.load.waiting
 
-    def _may_go(self, task: Task[Any], tasks: Sequence[Task[Any]]) -> bool:
-        """Whether it is under way or there is room for one more, or its client has none under way."""
-        if task.begun:
+    def _may_continue(self, task: Task[Any], tasks: Sequence[Task[Any]]) -> bool:
+        """Whether it is under way, or one more may start, or its client has none under way."""
+        if task.started:
             return not self._waits_for_memory(task, tasks)
-        if any(one.short and one.order.priority <= task.order.priority for one in tasks):
+        if any(other.memory_failures and other.order.priority <= task.order.priority for other in tasks):
             return False
-        running = [one for one in tasks if one.begun and not one.ended and one.order.priority is task.order.priority]
-        its_first = all(one.order.client != task.order.client for one in running)
-        return len(running) < (MOST_RUNNING if its_first else RUNNING)
+        priority = task.order.priority
+        running = [other for other in tasks if other.started and not other.ended and other.order.priority is priority]
+        is_clients_first = all(other.order.client != task.order.client for other in running)
+        return len(running) < (MOST_RUNNING if is_clients_first else RUNNING)
 
-    def _place(self, task: Task[Any]) -> tuple[int, float, float, int]:
-        """In line; the least goes first."""
+    def _sort_key(self, task: Task[Any]) -> tuple[int, float, float, int]:
+        """The least goes first."""
         priority, deadline = task.order.priority, task.order.deadline
-        had = max(self._now[priority], self._had.get((priority, task.order.client), 0.0))
-        return priority, had, math.inf if deadline is None else deadline, task.number
+        used = max(self._virtual_time[priority], self._used.get((priority, task.order.client), 0.0))
+        return priority, used, math.inf if deadline is None else deadline, task.number
 
     def _advance(self, task: Task[Any], ready: Sequence[Task[Any]]) -> None:
-        """One unit of work for `task`, and the same step for others of its priority that have come as far."""
-        self._now[task.order.priority] = self._place(task)[1]
-        if not task.begun and self._here is None:
-            self._live_here(task)
+        """One unit of work for `task`; a step also advances other requests of its priority that wait for one."""
+        self._virtual_time[task.order.priority] = self._sort_key(task)[1]
+        if not task.started and self._engine_task is None:
+            self._run_on_engine_thread(task)
             return
         started, together = self.clock(), [task]
-        if isinstance(task.wish, Canvases) and task.wish.begun:
-            together = self._stepped_with(task, ready)
+        if isinstance(task.operation, CanvasBatch) and task.operation.started:
+            together = self._step_partners(task, ready)
             self._step(together)
-        elif isinstance(task.wish, Canvases):
-            self._start_next(task, task.wish)
+        elif isinstance(task.operation, CanvasBatch):
+            self._start_next_canvas(task, task.operation)
         else:
-            self._go_on(task)
+            self._continue(task)
         spent = (self.clock() - started) / len(together)
         for one in together:
             self._charge(one, spent)
 
     def _charge(self, task: Task[Any], spent: float) -> None:
         priority = task.order.priority
-        key, now = (priority, task.order.client), self._now[priority]
-        self._had[key] = max(now, self._had.get(key, 0.0)) + spent
-        if len(self._had) > 1024:  # clients that are behind stand at `now` anyway
-            self._had = {key: had for key, had in self._had.items() if had > self._now[key[0]]}
+        key, now = (priority, task.order.client), self._virtual_time[priority]
+        self._used[key] = max(now, self._used.get(key, 0.0)) + spent
+        if len(self._used) > MOST_CLIENTS:  # a client that used less counts from the virtual time in any case
+            self._used = {key: used for key, used in self._used.items() if used > self._virtual_time[key[0]]}
 
-    def _stepped_with(self, task: Task[Any], ready: Sequence[Task[Any]]) -> list[Task[Any]]:
-        together, rows = [task], len(cast(Canvases, task.wish).active)
-        for other in sorted(ready, key=self._place):
-            wish = other.wish
+    def _step_partners(self, task: Task[Any], ready: Sequence[Task[Any]]) -> list[Task[Any]]:
+        """`task`, and others whose canvases fit into the same step."""
+        together, rows = [task], len(cast(CanvasBatch, task.operation).active)
+        for other in sorted(ready, key=self._sort_key):
+            batch = other.operation
             if other is task or other.order.priority is not task.order.priority:
                 continue
-            if isinstance(wish, Canvases) and wish.begun and rows + len(wish.active) <= self._room:
+            if isinstance(batch, CanvasBatch) and batch.started and rows + len(batch.active) <= self._max_rows:
                 together.append(other)
-                rows += len(wish.active)
+                rows += len(batch.active)
         return together
 
     def _step(self, tasks: Sequence[Task[Any]]) -> None:
-        wishes = [cast(Canvases, task.wish) for task in tasks]
+        batches = [cast(CanvasBatch, task.operation) for task in tasks]
         started = time.perf_counter()
-        trouble = self._stepped([run for wish in wishes for run in wish.active])
+        errors = self._step_runs([run for batch in batches for run in batch.active])
         spent = 1000 * (time.perf_counter() - started)
-        for task, wish in zip(tasks, wishes, strict=True):
-            error = next((trouble[run.row] for run in wish.active if run.row in trouble), None)
+        for task, batch in zip(tasks, batches, strict=True):
+            error = next((errors[run.row] for run in batch.active if run.row in errors), None)
             if error is not None:
                 self._fail_or_wait(task, error)
                 continue
-            wish.timings.denoise += spent
-            self._after_step(task, wish)
+            batch.timings.denoise += spent
+            self._after_step(task, batch)
 
-    def _stepped(self, runs: Sequence[CanvasRun]) -> dict[int, Exception]:
-        """One step for all; the error of each (by its row) that fails alone. What is too many or too much together is
-        done in halves, and where it was the memory, batches stay smaller for a while."""
+    def _step_runs(self, runs: Sequence[CanvasRun]) -> dict[int, Exception]:
+        """One step for all; returns by row the error of each run that fails even alone. A step that is too large or
+        fails is made in halves; if memory ran out, batches stay smaller for a while."""
         half = len(runs) // 2
-        if len(runs) <= max(1, self._room):
+        if len(runs) <= max(1, self._max_rows):
             try:
                 self.denoiser.step(runs)
                 self._count_step(len(runs))
@@ -190,184 +193,189 @@ class Scheduler:
                 if not half:
                     return {runs[0].row: error}
                 if is_memory_error(error):
-                    self._room, self._good_steps = min(self._room, half), 0
-        return self._stepped(runs[:half]) | self._stepped(runs[half:])
+                    self._max_rows, self._good_steps = min(self._max_rows, half), 0
+        return self._step_runs(runs[:half]) | self._step_runs(runs[half:])
 
     def _count_step(self, rows: int) -> None:
         self.load.steps += 1
         self.load.stepped += rows
         self._good_steps += 1
-        if self._good_steps >= STEPS_TO_GROW and self._room < self.batch:
-            self._room, self._good_steps = min(self.batch, 2 * self._room), 0
+        if self._good_steps >= STEPS_TO_GROW and self._max_rows < self.batch:
+            self._max_rows, self._good_steps = min(self.batch, 2 * self._max_rows), 0
 
-    def _after_step(self, task: Task[Any], wish: Canvases) -> None:
+    def _after_step(self, task: Task[Any], batch: CanvasBatch) -> None:
         try:
-            if wish.on_step is not None and wish.on_step(wish.runs) is False:
-                for run in wish.active:
+            if batch.on_step is not None and batch.on_step(batch.runs) is False:
+                for run in batch.active:
                     run.finished = "cancelled"
-            if not wish.active:
-                task.answer = [self.denoiser.result(run) for run in wish.runs], wish.timings
-                self._close_runs(wish)
-                self._memory_is_back()
-                task.wish = None
+            if not batch.active:
+                task.result = [self.denoiser.result(run) for run in batch.runs], batch.timings
+                self._close_runs(batch)
+                self._memory_was_freed()
+                task.operation = None
         except Exception as error:
             self._fail(task, error)
 
-    def _start_next(self, task: Task[Any], wish: Canvases) -> None:
-        """Reads the prompt of its next canvas; may be left for what is more urgent, and goes on from there."""
-        request = wish.requests[len(wish.runs)]
+    def _start_next_canvas(self, task: Task[Any], batch: CanvasBatch) -> None:
+        """Encodes the prompt of its next canvas; more urgent work may interrupt it, and the next turn resumes it."""
+        request = batch.requests[len(batch.runs)]
         started = time.perf_counter()
         try:
-            watched = with_stop(request, self._watch(task))
-            run = self.denoiser.start(watched)
+            run = self.denoiser.start(with_stop(request, self._interrupt(task)))
         except Cancelled:
-            if not task.is_unwanted():
+            if not task.is_cancelled():
                 return
-            self._fail(task, Cancelled("The request was cancelled; ask again if it is still wanted."))
+            self._fail(task, _cancelled())
         except Exception as error:
             self._fail_or_wait(task, error)
         else:
             run.request = request
-            wish.runs.append(run)
-            wish.timings.encode += 1000 * (time.perf_counter() - started)
+            batch.runs.append(run)
+            batch.timings.encode += 1000 * (time.perf_counter() - started)
 
-    def _go_on(self, task: Task[Any]) -> None:
-        """Does what it wishes, if anything, and lets it run until its next wish."""
-        if isinstance(task.wish, Call):
-            if not self._answered(task, task.wish):
+    def _continue(self, task: Task[Any]) -> None:
+        """Makes its pending call, if any, and lets it run until its next operation."""
+        if isinstance(task.operation, Call):
+            if not self._call(task, task.operation):
                 return
         while True:
             self._resume(task)
-            if not (isinstance(task.wish, Call) and task.wish.at_once and self._answered(task, task.wish)):
+            call = task.operation
+            if not (isinstance(call, Call) and call.at_once and self._call(task, call)):
                 return
 
-    def _answered(self, task: Task[Any], call: Call) -> bool:
-        """False where it made way for what is more urgent, or waits for memory."""
+    def _call(self, task: Task[Any], call: Call) -> bool:
+        """Makes the call; False if more urgent work interrupted it, or if it waits for memory."""
         self.load.calls += 1
         try:
-            task.answer = self.denoiser.with_room(partial(call.work, self._watch(task)))
+            task.result = self.denoiser.retry_without_cache(partial(call.work, self._interrupt(task)))
         except Cancelled as error:
-            if task.is_unwanted():
+            if task.is_cancelled():
                 self._fail(task, error)
         except Exception as error:
             self._fail(task, error) if call.divisible else self._fail_or_wait(task, error)
         else:
-            task.wish = None
-        return task.wish is None
+            task.operation = None
+        return task.operation is None
 
-    def _watch(self, task: Task[Any]) -> Stop:
-        """Whether to leave what is done for `task`: it is unwanted, or something more urgent has come."""
+    def _interrupt(self, task: Task[Any]) -> Stop:
+        """Whether to interrupt the work for `task`: it is cancelled, or something more urgent is waiting."""
 
         def stop() -> bool:
             tasks, mine = list(self._tasks), task.order.priority
-            return any(one.order.priority < mine and self._may_go(one, tasks) for one in tasks) or task.is_unwanted()
+            urgent = any(other.order.priority < mine and self._may_continue(other, tasks) for other in tasks)
+            return urgent or task.is_cancelled()
 
         return stop
 
     def _resume(self, task: Task[Any]) -> None:
-        """Its thread runs, this one waits; one that stands on this thread goes on when `_ask` returns."""
-        if task is self._here:
+        """Its thread runs and this one waits; a request on this thread continues when `_perform_here` returns."""
+        if task is self._engine_task:
             task.has_turn = True
             return
-        if task.begun:
-            task.go.release()
+        if task.started:
+            task.resume.release()
         else:
-            task.begun = True
-            self._threads.submit(self._live, task, partial(self._ask, task), self._handed_back.release)
-        self._handed_back.acquire()
+            task.started = True
+            self._threads.submit(self._run_body, task, partial(self._perform, task), self._turn_over.release)
+        self._turn_over.acquire()
 
-    def _live(self, task: Task[Any], ask: Callable[[Call | Canvases], Any], give_back: Callable[[], object]) -> None:
-        """A request from its beginning to its end."""
+    def _run_body(self, task: Task[Any], perform: Callable[[Operation], Any], end_turn: Callable[[], object]) -> None:
+        """A request from its start to its end."""
         try:
-            answer = task.body(ScheduledDenoiser(self.denoiser, ask))
+            result = task.body(ScheduledDenoiser(self.denoiser, perform))
         except BaseException as error:
             task.ended = True
-            give_back()
+            end_turn()
             task.future.set_exception(error)
         else:
             task.ended = True
-            give_back()
-            task.future.set_result(answer)
+            end_turn()
+            task.future.set_result(result)
 
-    def _live_here(self, task: Task[Any]) -> None:
-        """The same on this thread, from where others are served meanwhile."""
-        task.begun, self._here, self._resumed_at = True, task, self.clock()
+    def _run_on_engine_thread(self, task: Task[Any]) -> None:
+        """The same on this thread, which serves other requests while this one waits."""
+        task.started, self._engine_task, self._resumed_at = True, task, self.clock()
         with torch.inference_mode(False):
-            self._live(task, partial(self._ask_here, task), self._leave_here)
+            self._run_body(task, partial(self._perform_here, task), self._leave_engine_thread)
 
-    def _leave_here(self) -> None:
-        assert self._here is not None
-        self._charge(self._here, self.clock() - self._resumed_at)
-        self._here = None
+    def _leave_engine_thread(self) -> None:
+        assert self._engine_task is not None
+        self._charge(self._engine_task, self.clock() - self._resumed_at)
+        self._engine_task = None
 
-    def _ask(self, task: Task[Any], wish: Call | Canvases) -> Any:
-        """On the thread of `task`, which has its turn: gives it back until the wish is fulfilled."""
-        task.wish = wish
-        self._handed_back.release()
-        task.go.acquire()
-        return task.take()
+    def _perform(self, task: Task[Any], operation: Operation) -> Any:
+        """On the thread of `task`, which has its turn: ends the turn, and returns once the operation is done."""
+        task.operation = operation
+        self._turn_over.release()
+        task.resume.acquire()
+        return task.take_result()
 
     @torch.inference_mode()
-    def _ask_here(self, task: Task[Any], wish: Call | Canvases) -> Any:
-        """The same on the engine's thread: serves whoever is next until the wish of `task` is fulfilled."""
+    def _perform_here(self, task: Task[Any], operation: Operation) -> Any:
+        """The same on the engine's thread: serves the next requests until the operation of `task` is done."""
         now = self.clock()
         self._charge(task, now - self._resumed_at)
-        task.wish, task.has_turn, self._resumed_at = wish, False, now
-        if isinstance(wish, Call) and wish.at_once and self._answered(task, wish):
-            return task.take()
+        task.operation, task.has_turn, self._resumed_at = operation, False, now
+        if isinstance(operation, Call) and operation.at_once and self._call(task, operation):
+            return task.take_result()
         while not task.has_turn:
             if self._closed:
                 self._end(task, _closed())
             else:
                 self._serve_once()
         self._resumed_at = self.clock()
-        return task.take()
+        return task.take_result()
 
     def _fail_or_wait(self, task: Task[Any], error: Exception) -> None:
-        """Where its wish was too much for the memory that others have left, it will be tried again from its beginning,
-        and nothing is held for it until then."""
-        others = any(one.begun and not one.ended and one is not task for one in self._tasks)
-        if not is_memory_error(error) or not others or task.short + 1 == TRIES:
+        """If memory did not suffice beside other requests, its operation is retried from its beginning later, and
+        nothing is held for it until then; otherwise it fails."""
+        others = any(other.started and not other.ended and other is not task for other in self._tasks)
+        if not is_memory_error(error) or not others or task.memory_failures + 1 == MEMORY_ATTEMPTS:
             self._fail(task, error)
             return
-        task.short += 1
-        if isinstance(task.wish, Canvases):
-            self._close_runs(task.wish)
+        task.memory_failures += 1
+        if isinstance(task.operation, CanvasBatch):
+            self._close_runs(task.operation)
 
     def _waits_for_memory(self, task: Task[Any], tasks: Sequence[Task[Any]]) -> bool:
-        """Whether there is one that goes before it: first those that lack none, then one by one."""
-        if not task.short or task.is_late():
+        """Whether another request goes before it: first those with enough memory, then the others one by one."""
+        if not task.memory_failures or task.is_late():
             return False
-        mine = task.short, task.number
-        return any((one.short, one.number) < mine for one in tasks if one.begun and not one.ended)
+        mine = task.memory_failures, task.number
+        return any((other.memory_failures, other.number) < mine for other in tasks if other.started and not other.ended)
 
-    def _memory_is_back(self) -> None:
-        """One of those that lacked it may go on; if all did at once, they would lack it again."""
-        if waiting := [task for task in self._tasks if task.short and not task.ended]:
-            min(waiting, key=self._place).short = 0
+    def _memory_was_freed(self) -> None:
+        """One request that waits for memory may continue; if all did at once, memory would run out again."""
+        if waiting := [task for task in self._tasks if task.memory_failures and not task.ended]:
+            min(waiting, key=self._sort_key).memory_failures = 0
 
     def _fail(self, task: Task[Any], error: BaseException) -> None:
-        """It will be told at its next turn."""
-        if isinstance(task.wish, Canvases):
-            self._close_runs(task.wish)
-        task.wish, task.error = None, error
+        """Its operation raises `error` at its next turn."""
+        if isinstance(task.operation, CanvasBatch):
+            self._close_runs(task.operation)
+        task.operation, task.error = None, error
 
     def _end(self, task: Task[Any], error: GessoError) -> None:
-        if not task.begun:
+        if not task.started:
             task.ended = True
             task.future.set_exception(error)
             return
         while not task.ended:
             self._fail(task, error)
             self._resume(task)
-            if task is self._here:
+            if task is self._engine_task:
                 return
 
-    def _close_runs(self, wish: Canvases) -> None:
-        for run in wish.runs:
+    def _close_runs(self, batch: CanvasBatch) -> None:
+        for run in batch.runs:
             self.denoiser.close(run)
-        wish.runs = []
+        batch.runs = []
 
 
 def _closed() -> Closed:
     return Closed("The engine was closed before it answered; start the service again.")
+
+
+def _cancelled() -> Cancelled:
+    return Cancelled("The request was cancelled; ask again if it is still wanted.")

@@ -7,13 +7,14 @@ other APIs.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from engine.errors import GessoError
 from infill.api.http import complete, error_value, event, read, steps_and_result, stream
-from infill.api.values import InfillBody, result_to_json, step_to_json
+from infill.api.values import InfillBody
 from infill.engine_protocol import Engine, EngineRequest
 from infill.request import InfillRequest, StepView
 
@@ -27,15 +28,12 @@ async def infill(request: Request, engine: Engine) -> Response:
     if body.stream:
         engine.check(engine_request)
         return stream(_events(engine, engine_request))
-    return JSONResponse(result_to_json(await complete(request, engine, engine_request)))
+    return JSONResponse(asdict(await complete(request, engine, engine_request)))
 
 
 async def _events(engine: Engine, engine_request: EngineRequest[InfillRequest]) -> AsyncIterator[str]:
     try:
         async for one in steps_and_result(engine, engine_request):
-            if isinstance(one, StepView):
-                yield event(step_to_json(one), "step")
-            else:
-                yield event(result_to_json(one), "result")
+            yield event(asdict(one), "step" if isinstance(one, StepView) else "result")
     except GessoError as error:
         yield event(error_value(str(error), "engine_error", 500), "error")

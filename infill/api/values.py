@@ -96,7 +96,7 @@ class LintBody(RequestBody):
         """Raises InputError for a range or a finding outside the text."""
         ranges = tuple((one.start, one.end) for one in self.ranges)
         findings = tuple(Finding(**vars(one)) for one in self.findings)
-        for start, end in (*ranges, *(range_ for one in findings for range_ in one.places)):
+        for start, end in (*ranges, *(range_ for one in findings for range_ in one.ranges)):
             if not 0 <= start <= end <= len(self.text):
                 raise InputError(
                     f"The range {start}-{end} lies outside the text; send one of its {len(self.text)} characters."
@@ -111,17 +111,9 @@ def request_to_json(request: InfillRequest) -> dict[str, Any]:
     return asdict(request)
 
 
-def result_to_json(result: InfillResult) -> dict[str, Any]:
-    return asdict(result)
-
-
 def result_from_json(value: Any) -> InfillResult:
     """Raises InputError, as the next two functions do, if `value` has another shape."""
     return structure(InfillResult, value, "result")
-
-
-def step_to_json(view: StepView) -> dict[str, Any]:
-    return asdict(view)
 
 
 def step_from_json(value: Any) -> StepView:

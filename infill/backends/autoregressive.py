@@ -16,8 +16,8 @@ from infill.backends.backend import BackendRefused
 from infill.backends.checking import Generated, RunStats, checked_result
 from infill.backends.remote import Remote
 from infill.code.context import ContextBudget
-from infill.complete.causal_draft import block_end, without_what_follows
-from infill.complete.work import Work, make_ready, one_by_one
+from infill.complete.causal_draft import block_end, without_suffix
+from infill.complete.prepared import PreparedRequest, one_hole_requests, prepare
 from infill.connection import CancellableConnection
 from infill.findings import Finding, LintRequest
 from infill.request import HoleCompletion, InfillRequest, InfillResult
@@ -46,13 +46,13 @@ class AutoregressiveBackend:
     ) -> InfillResult:
         """Fills several holes from the top down, with a request for each."""
         until = time.monotonic() + timeout_s
-        work = make_ready(request, BUDGET)
+        work = prepare(request, BUDGET)
         if len(work.holes) == 1:
             return self._one(work, until, connection)
         parts: list[InfillResult] = []
         completions: list[HoleCompletion] = []
-        for single, original in one_by_one(work):
-            parts.append(self._one(make_ready(single, BUDGET), until, connection))
+        for single, original in one_hole_requests(work):
+            parts.append(self._one(prepare(single, BUDGET), until, connection))
             (completion,) = parts[-1].completions
             work.fillings.append(completion.text if completion.shown else "")
             text = completion.text.replace("\n", work.line_end)
@@ -64,7 +64,7 @@ class AutoregressiveBackend:
     ) -> tuple[Finding, ...]:
         raise BackendRefused(f"The backend {self.name} cannot lint; change the route of lint.")
 
-    def _one(self, work: Work, until: float, connection: CancellableConnection) -> InfillResult:
+    def _one(self, work: PreparedRequest, until: float, connection: CancellableConnection) -> InfillResult:
         started = time.perf_counter()
         generated: list[Generated] = []
         tokens = 0
@@ -80,7 +80,7 @@ class AutoregressiveBackend:
                 ) from wrong
         return checked_result(work, generated, RunStats(self.options.model, started, prompt_tokens=tokens))
 
-    def _body(self, work: Work, variant: int) -> dict[str, Any]:
+    def _body(self, work: PreparedRequest, variant: int) -> dict[str, Any]:
         prefix, suffix, one_line = work.shown.prefix, work.shown.suffix, work.kinds[0].one_line
         template = self.options.prompt
         body: dict[str, Any] = {
@@ -98,7 +98,7 @@ class AutoregressiveBackend:
             body["logprobs"] = 1
         return body
 
-    def _generated(self, work: Work, text: str, log_probabilities: Mapping[str, Any] | None) -> Generated:
+    def _generated(self, work: PreparedRequest, text: str, log_probabilities: Mapping[str, Any] | None) -> Generated:
         """Cuts the text at the end of the line or block. Some servers append the suffix."""
         kind, before, after = work.kinds[0], work.before(0), work.after(0)
         text = text.replace("\r\n", "\n").removesuffix(work.shown.suffix) if work.shown.suffix else text
@@ -108,7 +108,7 @@ class AutoregressiveBackend:
             opened = before[before.rfind("\n") + 1 :]
             end = block_end(opened + text)
             text = text if end is None else text[: max(0, end - len(opened))]
-        text = without_what_follows(text.partition("\ufffd")[0], after, kind)
+        text = without_suffix(text.partition("\ufffd")[0], after, kind)
         if kind.whole_lines:
             text = text.rstrip() + "\n" if text.strip() else ""
         scores = [one for one in (log_probabilities or {}).get("token_logprobs") or () if isinstance(one, (int, float))]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from infill.checks.checks import first_refusal
 from infill.checks.context import CheckContext
 from infill.checks.parse import cut_back, parse_worse
-from infill.complete.work import Work
+from infill.complete.prepared import PreparedRequest
 from infill.request import Candidate, HoleCompletion, InfillResult
 
 
@@ -36,7 +36,7 @@ class RunStats:
     canvas: int = 0
 
 
-def checked_result(work: Work, generated: Sequence[Generated], stats: RunStats) -> InfillResult:
+def checked_result(work: PreparedRequest, generated: Sequence[Generated], stats: RunStats) -> InfillResult:
     """The result for the only hole of `work`, the best text first. A text that breaks the parse is shortened."""
     finished = time.perf_counter()
     distinct = {one.text: one for one in reversed(generated)}
@@ -65,7 +65,7 @@ def checked_result(work: Work, generated: Sequence[Generated], stats: RunStats) 
     )
 
 
-def _candidate(work: Work, generated: Generated) -> Candidate:
+def _candidate(work: PreparedRequest, generated: Generated) -> Candidate:
     before, after = work.near(0)
     text = generated.text
     if text.strip() and parse_worse(CheckContext(before, text, after, work.language)):

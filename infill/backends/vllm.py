@@ -23,9 +23,9 @@ from engine.errors import InputError
 from infill.backends.backend import BackendRefused
 from infill.backends.checking import Generated, RunStats, checked_result
 from infill.backends.remote import Remote
-from infill.complete.canvas_text import filled_text
-from infill.complete.hole_length import Filled, FillTask, Probing
-from infill.complete.work import Work, make_ready
+from infill.complete.canvas_text import hole_text
+from infill.complete.hole_length import FilledCanvas, FillTask, Probing
+from infill.complete.prepared import PreparedRequest, prepare
 from infill.connection import CancellableConnection
 from infill.findings import Finding, LintRequest
 from infill.prompts.prompt import Family, Layout
@@ -64,7 +64,7 @@ class VllmBackend:
     ) -> InfillResult:
         """Raises BackendRefused for several holes."""
         started, until = time.perf_counter(), time.monotonic() + timeout_s
-        work = make_ready(request, self.family.budget)
+        work = prepare(request, self.family.budget)
         if len(work.holes) > 1:
             raise BackendRefused(f"The backend {self.name} fills one hole at a time; change the route.")
         vocabulary = self.family.tokens.tokenizer.get_vocab_size()
@@ -81,7 +81,7 @@ class VllmBackend:
     ) -> tuple[Finding, ...]:
         raise BackendRefused(f"The backend {self.name} cannot lint; change the route of lint.")
 
-    def _task(self, work: Work, variant: int) -> FillTask:
+    def _task(self, work: PreparedRequest, variant: int) -> FillTask:
         def request(layout: Layout) -> DenoiseRequest:
             sampling = SamplingConfig(max_steps=min(self.served.steps, work.request.steps or self.served.steps))
             banned = torch.tensor(layout.banned, dtype=torch.long)
@@ -95,8 +95,8 @@ class VllmBackend:
             most=(LONGEST[kind.one_line],),
         )
 
-    def _generated(self, work: Work, filled: Filled) -> Generated:
-        hole = filled_text(self.family, filled.layout, filled.result, 0, work.kinds[0])
+    def _generated(self, work: PreparedRequest, filled: FilledCanvas) -> Generated:
+        hole = hole_text(self.family, filled.layout, filled.result, 0, work.kinds[0])
         return Generated(hole.text, hole.tokens, hole.confidence)
 
 

@@ -1,1 +1,1 @@
-"""What must hold of a completion before it is shown."""
+"""The checks that decide whether a completion is shown."""

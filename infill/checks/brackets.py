@@ -1,7 +1,6 @@
-"""Does a completion close what is open, and no more?
+"""The check for unbalanced brackets and quotes, which needs no syntax tree.
 
-Reads text with the scanner, so it needs no tree. It must not know the other checks, the model, or how the
-text came about.
+Must not know the other checks, the model, or the source of a completion.
 """
 
 from __future__ import annotations
@@ -12,15 +11,14 @@ from infill.checks.context import CheckContext
 from infill.code.brackets import Scan, scan
 from infill.code.languages import get
 
-AFTER_CHARS = 200_000  # how much of a long file after the hole is read
+AFTER_CHARS = 200_000  # of the text after the hole, at most
 
 
 def unbalanced_brackets(context: CheckContext) -> str | None:
-    """Brackets and quotes against what is open before the completion and what the text after it closes.
+    """The completion must not close a bracket that is not open or that is closed further on, nor leave one open.
 
-    The text after the hole is read twice, with the completion and with the hole empty. The completion must
-    close nothing that was not open or that is closed already, and open nothing that stays open. In an unknown
-    language only files that balance are judged.
+    The text after the hole is scanned twice, with the completion and with the hole empty. In an unknown language only
+    files with balanced brackets are checked.
     """
     before, text, language = context.before, context.text, context.language
     after = context.after[:AFTER_CHARS]
@@ -45,12 +43,12 @@ def unbalanced_brackets(context: CheckContext) -> str | None:
         return f"the completion leaves “{left[0].char}” open"
     unclosed = len(filled.skipped) + len(filled.open) - len(empty.skipped) - len(empty.open)
     if read_all and unclosed > 0:
-        return "the completion takes a closing bracket that the text before it needs"
+        return "the completion uses a closing bracket that the text before it needs"
     return None
 
 
 @lru_cache(maxsize=4)
 def _scan_without(before: str, after: str, language: str | None) -> tuple[Scan, Scan]:
-    """The reading up to the hole's line, and that of the file with the hole empty from there on."""
+    """The scan up to the line of the hole, and from there to the end of the file with the hole empty."""
     above = scan(before, language, before.rfind("\n") + 1)
     return above, scan(before + after, language, None, above.resume, above.resume_open)

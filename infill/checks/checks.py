@@ -1,7 +1,7 @@
-"""The checks that a completion passes before it is shown, from cheap to dear.
+"""The checks that a completion must pass to be shown, cheap ones first.
 
-Each check takes a `CheckContext` and returns why the completion is refused, in words for a user, or None.
-They work on text and trees; they must not know the model, the canvas, or how the text came about.
+A check takes a `CheckContext` and returns the reason for a refusal, in words for the user, or None. To add one, write
+its function and list it in CHECKS. Must not know the model, the canvas, or the source of a completion.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _STUTTER = re.compile(r"([A-Za-z_]{2,8}?)\1{5,}")
 
 
 def nothing_new(context: CheckContext) -> str | None:
-    """Empty text, what stood there already, or white space that the syntax does not call for."""
+    """Empty text, the replaced text, or white space that does not repair the syntax."""
     if not context.text:
         return "the completion is empty"
     if context.text.strip():
         same = context.text.rstrip() == context.replaced.rstrip()
-        return "the completion is what stands there already" if same else None
+        return "the completion equals the text it replaces" if same else None
     tree = context.tree_before
     if tree and parse_score(context, context.text).errors < parse_score(context, "").errors:
         return None
@@ -42,21 +42,21 @@ def nothing_new(context: CheckContext) -> str | None:
 
 
 def low_confidence(context: CheckContext) -> str | None:
-    """The model's confidence lies below the bar."""
+    """The confidence is below the threshold."""
     if context.confidence >= context.min_confidence:
         return None
-    return f"the confidence {context.confidence:.2f} is below the bar of {context.min_confidence:.2f}"
+    return f"the confidence {context.confidence:.2f} is below the threshold {context.min_confidence:.2f}"
 
 
 def rejected_before(context: CheckContext) -> str | None:
-    """The user refused the same text at this place."""
+    """The user rejected the same text here before."""
     if context.text.strip() in {text.strip() for text in context.rejected}:
         return "you rejected the same text here before"
     return None
 
 
 def repetition(context: CheckContext) -> str | None:
-    """Ten equal tokens in a row, a short pattern over and over, or the same lines three times."""
+    """Ten equal tokens in a row, a short pattern many times, or the same lines three times."""
     tokens = [match[0] for match in _TOKEN.finditer(context.text)]
     for period in range(1, 9):
         run, least = 0, MAX_EQUAL_TOKENS if period == 1 else MAX_PERIOD_TOKENS
@@ -64,10 +64,10 @@ def repetition(context: CheckContext) -> str | None:
             run = run + 1 if tokens[index] == tokens[index - period] else 0
             if run + period >= least:
                 shown = " ".join(tokens[index - period + 1 : index + 1])[:40]
-                return f"the completion repeats “{shown}” again and again"
+                return f"the completion repeats “{shown}” many times"
     stutter = _STUTTER.search(context.text)
     if stutter and len(set(stutter[1])) > 1:
-        return f"the completion repeats “{stutter[1]}” again and again"
+        return f"the completion repeats “{stutter[1]}” many times"
     lines = [line.strip() for line in context.text.splitlines() if _WORD.search(line)]
     for period in (1, 2, 3):
         for start in range(len(lines) - 3 * period + 1):
@@ -78,7 +78,7 @@ def repetition(context: CheckContext) -> str | None:
 
 
 def repeats_prefix_lines(context: CheckContext) -> str | None:
-    """The completion says once more what the one to three lines above it say."""
+    """The completion repeats the one to three lines above it."""
     above = [line.rstrip() for line in context.before[-_NEAR_CHARS:].split("\n")[:-1] if line.strip()]
     lines = [line.rstrip() for line in whole_lines(context) if line.strip()]
     if not 1 <= len(lines) <= 3 or lines != above[-len(lines) :]:
@@ -89,7 +89,7 @@ def repeats_prefix_lines(context: CheckContext) -> str | None:
 
 
 def repeats_suffix(context: CheckContext) -> str | None:
-    """The completion says what follows it: the rest of the line, or the next lines, indented alike."""
+    """The completion repeats what follows it: the rest of the line, or the next lines with their indentation."""
     rest = context.line_rest.strip()
     if rest and _WORD.search(rest):
         last = context.text.rsplit("\n", 1)[-1].strip()
@@ -108,16 +108,16 @@ def repeats_suffix(context: CheckContext) -> str | None:
         lines[-1] = lines[-1].removesuffix(context.line_rest.rstrip()) or lines[-1]
     for start in range(len(lines)):
         for compared in (len(lines) - start, 2):
-            mine, theirs = lines[start : start + compared], below[:compared]
-            if len(mine) == len(theirs) and _same_block(mine, theirs):
-                return f"the completion repeats what follows: “{theirs[0].strip()[:40]}”"
+            block, following = lines[start : start + compared], below[:compared]
+            if len(block) == len(following) and _same_block(block, following):
+                return f"the completion repeats what follows: “{following[0].strip()[:40]}”"
     return None
 
 
-def _same_block(mine: list[str], theirs: list[str]) -> bool:
-    if not _WORD.search("".join(theirs)) or indent_of(mine[0]) != indent_of(theirs[0]):
+def _same_block(block: list[str], following: list[str]) -> bool:
+    if not _WORD.search("".join(following)) or indent_of(block[0]) != indent_of(following[0]):
         return False
-    return _nearly_equal("\n".join(map(str.strip, mine)), "\n".join(map(str.strip, theirs)))
+    return _nearly_equal("\n".join(map(str.strip, block)), "\n".join(map(str.strip, following)))
 
 
 def _is_word(character: str) -> bool:
@@ -125,9 +125,9 @@ def _is_word(character: str) -> bool:
 
 
 def _nearly_equal(one: str, other: str) -> bool:
-    """Whether the edit distance is at most MAX_EDIT_SHARE of the length; of long texts only the start.
+    """Whether the edit distance is at most MAX_EDIT_SHARE of the length; only the start of long texts is compared.
 
-    Texts with other numbers in them are not: lines that count up are a series, no repetition.
+    Texts with different numbers are not nearly equal: lines that count up are a series.
     """
     if one == other:
         return True
@@ -154,7 +154,7 @@ def _nearly_equal(one: str, other: str) -> bool:
 
 
 def wrong_indentation(context: CheckContext) -> str | None:
-    """Tabs against a file of spaces or the reverse; in Python also lines that fit no block of the file."""
+    """Tabs in a file indented with spaces or the reverse; in Python also lines that fit no block."""
     file = context.before + context.after
     used = {match[0] for match in re.finditer(r"^[ \t](?=[ \t]*[^\s*])", file, re.M)}
     new = context.text if not context.line_prefix else context.text.partition("\n")[2]
@@ -176,11 +176,11 @@ def _python_indentation_fault(context: CheckContext) -> str | None:
     reason, below = fault
     if not below:
         return reason
-    return None if _first_misfit(context, "") else "the lines below would no longer fit the indentation"
+    return None if _first_misfit(context, "") else "the lines below would have the wrong indentation"
 
 
 def _first_misfit(context: CheckContext, text: str) -> tuple[str, bool] | None:
-    """The first line of `text`, or the one below it, that Python refuses, and whether it is below."""
+    """The error of the first line with wrong indentation, in `text` or just below, and whether that line is below."""
     whole = context.before + text + context.after
     hole_start = len(context.before) - len(context.line_prefix)
     hole_end = len(context.before) + len(text)
@@ -193,9 +193,9 @@ def _first_misfit(context: CheckContext, text: str) -> tuple[str, bool] | None:
         elif new and header and not (below and header_is_new):
             return "the body of the block is not indented", below
         elif new and width > levels[-1]:
-            return "a line is indented deeper than its block", below
+            return "a line is indented more than its block", below
         elif new and width not in levels:
-            return "a line is indented like no block around it", below
+            return "the indentation of a line matches no block around it", below
         else:
             while levels[-1] > width:
                 levels.pop()
@@ -208,7 +208,7 @@ def _first_misfit(context: CheckContext, text: str) -> tuple[str, bool] | None:
 
 
 def _python_lines(text: str, before: str, hole_end: int) -> Iterator[tuple[int, int, bool]]:
-    """(start, indentation, opens a block) of statements, from a top-level one above to the next one below."""
+    """(start, indentation, opens a block) of each statement, from a top-level one above to the next one below."""
     start, reading = 0, scan(text, "python", 0)
     at = len(before)
     while (at := before.rfind("\n", 0, at)) >= 0:
@@ -233,7 +233,7 @@ def _python_lines(text: str, before: str, hole_end: int) -> Iterator[tuple[int, 
 
 
 def _logical_end(text: str, end: int, reading: Scan) -> int:
-    """Where the statement that starts above `end` stops: after the line that closes its brackets."""
+    """The end of the statement that starts above `end`, after the line that closes its brackets."""
     for _ in range(200):
         reading = scan(text, "python", end, reading.resume, reading.resume_open)
         joined = text[:end].endswith(("\\\n", "\\\r\n")) if end < len(text) else False
@@ -258,7 +258,7 @@ CHECKS: tuple[Callable[[CheckContext], str | None], ...] = (
 
 
 def first_refusal(context: CheckContext) -> str | None:
-    """The reason of the first check that refuses, from cheap to dear; None when all of them pass."""
+    """The reason of the first check that refuses; None if all pass."""
     for check in CHECKS:
         reason = check(context)
         if reason is not None:

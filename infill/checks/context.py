@@ -1,6 +1,6 @@
-"""A completion in its place: what every check looks at.
+"""The input of the checks: a completion with the text around it.
 
-It must not know the checks, or how the text came about.
+Must not know the checks or the source of the completion.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from infill.code.syntax import SyntaxTree, parse
 
 @dataclass(frozen=True)
 class CheckContext:
-    """A completion `text` between `before` and `after` (the whole file), which took the place of `replaced`.
+    """A completion `text` between `before` and `after`, in place of `replaced`.
 
-    `confidence` and `min_confidence` are 0..1; `rejected` holds texts that the user refused at this place.
+    confidence, min_confidence: 0 to 1. rejected: texts that the user rejected here before.
     """
 
     before: str
@@ -29,7 +29,7 @@ class CheckContext:
 
     @property
     def tree_before(self) -> SyntaxTree | None:
-        """The file with the hole empty, parsed once for all completions of a hole."""
+        """The tree of the file with the hole empty, parsed once for all completions of a hole."""
         return _tree_without(self.before, self.after, self.language)
 
     @property
@@ -48,7 +48,7 @@ def _tree_without(before: str, after: str, language: str | None) -> SyntaxTree |
 
 
 def whole_lines(context: CheckContext) -> list[str]:
-    """The lines that the completion makes, with what stands before and after it on the same lines."""
+    """The lines of the completion, with the text before and after it on its first and last line."""
     joined = context.line_prefix + context.text + context.line_rest
     return joined.replace("\r\n", "\n").split("\n")
 

@@ -1,7 +1,7 @@
-"""Does a completion make the parse worse, where, and how much of it can stay?
+"""The check for completions that make the parse worse, and the longest part of a completion that does not.
 
-Without a grammar no parse is worse, and `cut_back` minds brackets alone. It must not know the checks for
-repeated or misplaced text, the model, or how the text came about.
+Without a grammar the check passes, and `cut_back` only looks at brackets. Must not know the other checks, the model, or
+the source of a completion.
 """
 
 from __future__ import annotations
@@ -22,14 +22,13 @@ _PIECE = re.compile(r"\s*(?:\w+|[^\w\s])")
 
 
 def parse_worse(context: CheckContext) -> str | None:
-    """The file parses worse with the completion in it than with the hole empty.
+    """The file must not parse worse with the completion than with the hole empty.
 
-    Where the place is clean, the completion may add no error node, and spread none over more of the text
-    outside the hole's lines unless its own lines parse. Where it is broken, as code is while it is typed (an
-    error touches the hole's line, or a filling mends one), the completion must do as well as the best simple
-    filling: nothing or one name, then the brackets that are still open and the end of a statement or header;
-    the completion is allowed these too. When no filling mends the file (a bracket left open far above spoils
-    all below it), a completion whose own lines parse is let pass.
+    If the line of the hole has no errors, the completion must add no error node; errors must not cover more text
+    outside the lines of the hole unless its own lines parse. If the line has errors, as while code is typed, the
+    completion must do as well as the best simple filling: nothing or one name, then closers for open brackets and the
+    end of a statement or header, which are added to the completion too. If no filling repairs the file, as below an
+    unclosed bracket, a completion whose own lines parse passes.
     """
     if context.tree_before is None:
         return None
@@ -38,7 +37,7 @@ def parse_worse(context: CheckContext) -> str | None:
         return None
     empty = parse_score(context, "")
     best_filling = _best_filling(context.before, context.after, context.language)
-    if not _broken_here(context) and best_filling.errors == empty.errors:
+    if not _has_error_at_hole(context) and best_filling.errors == empty.errors:
         spreads = filled.covered > empty.covered
         if filled.errors <= empty.errors and (not spreads or _lines_parse(context)):
             return None
@@ -63,13 +62,13 @@ def _line_span(context: CheckContext, text: str) -> Span:
 
 
 def parse_score(context: CheckContext, text: str) -> ErrorScore:
-    """Errors of the whole file with `text` in the hole, and what they cover outside the hole's lines."""
+    """The errors of the file with `text` in the hole, and the characters they cover outside the lines of the hole."""
     tree = _tree_with(context, text)
     return error_score(tree, _line_span(context, text)) if tree else ErrorScore(0, 0)
 
 
-def _broken_here(context: CheckContext) -> bool:
-    """Whether an error of the file, with the hole empty, touches the hole's line or ends just above it."""
+def _has_error_at_hole(context: CheckContext) -> bool:
+    """Whether, with the hole empty, an error overlaps the line of the hole or ends just above it."""
     tree, line = context.tree_before, _line_span(context, "")
     spans = error_nodes(tree) if tree else ()
     above = len(context.before[: line.start].rstrip())
@@ -86,7 +85,7 @@ def _best_filling(before: str, after: str, language: str | None) -> ErrorScore:
 
 
 def _finished_scores(context: CheckContext, text: str) -> Iterator[ErrorScore]:
-    """The scores of `text` once what is still open is closed, with each way to end a statement or header."""
+    """The scores of `text` with open brackets closed and each end of a statement or header."""
     tree, language = context.tree_before, get(context.language)
     if tree is None or language is None:
         return
@@ -103,18 +102,18 @@ def _finished_scores(context: CheckContext, text: str) -> Iterator[ErrorScore]:
 
 
 def _missing_closers(context: CheckContext, text: str, rest: int) -> tuple[str, str]:
-    """Closers for what the following text leaves open: those due right after `text`, those after its line."""
+    """The missing closers: those right after `text`, and those at the end of its line."""
     hole_end = len(context.before) + len(text)
     line_end = hole_end + rest
     whole = context.before + text + context.after[: rest + AFTER_CHARS]
-    here = scan(whole, context.language, hole_end)
-    if here.inside in ('"', "'", "`") and here.inside not in whole[hole_end:line_end]:
-        return here.inside + _closers(here.open), ""
-    line = scan(whole, context.language, line_end, here.resume, here.resume_open)
+    hole = scan(whole, context.language, hole_end)
+    if hole.inside in ('"', "'", "`") and hole.inside not in whole[hole_end:line_end]:
+        return hole.inside + _closers(hole.open), ""
+    line = scan(whole, context.language, line_end, hole.resume, hole.resume_open)
     below = scan(whole, context.language, None, line.resume, line.resume_open)
-    passed = [opener for opener in line.skipped if opener.offset < hole_end]
+    skipped = [opener for opener in line.skipped if opener.offset < hole_end]
     left = [opener for opener in (*below.open, *below.skipped) if opener.offset < line_end]
-    return _closers(passed), _closers(left)
+    return _closers(skipped), _closers(left)
 
 
 def _closers(openers: list[Bracket] | tuple[Bracket, ...]) -> str:
@@ -123,7 +122,7 @@ def _closers(openers: list[Bracket] | tuple[Bracket, ...]) -> str:
 
 
 def _lines_parse(context: CheckContext) -> bool:
-    """Whether the lines that the completion makes parse on their own."""
+    """Whether the lines of the completion parse on their own."""
     first, *others = whole_lines(context)
     base = indent_of(first)
     tree = parse("\n".join([first.lstrip(), *(line.removeprefix(base) for line in others)]), context.language)
@@ -131,10 +130,10 @@ def _lines_parse(context: CheckContext) -> bool:
 
 
 def cut_back(before: str, text: str, after: str, language: str | None, stop: Stop | None = None) -> str:
-    """The longest leading part of `text` that keeps brackets balanced and the parse no worse, or "".
+    """The longest prefix of `text` with balanced brackets that does not make the parse worse, or "".
 
-    Whole lines are tried first, then the tokens of the first line. Whole lines are cut to whole lines. stop: asked
-    before each; where it answers True, Cancelled is raised.
+    Prefixes of whole lines come first, then tokens of the first line. Whole lines are cut to whole lines.
+    stop: called before each prefix; raises Cancelled once it returns True.
     """
     for part in _parts(text):
         leave_if(stop)
@@ -157,10 +156,10 @@ def _parts(text: str) -> Iterator[str]:
 
 
 def error_spans_within(before: str, text: str, after: str, language: str | None) -> tuple[Span, ...]:
-    """The parts of `text` (offsets into it) that lie under ERROR nodes with the text in its place.
+    """The spans of `text`, as offsets into it, under ERROR nodes of the file with `text` in the hole.
 
-    A MISSING node stands for the token before it. A bracket that stays open counts even where the error shows
-    only further on. Without a grammar: nothing.
+    A MISSING node counts as an error of the token before it. An unclosed bracket counts even if its ERROR node is
+    further on. Empty without a grammar.
     """
     context = CheckContext(before, text, after, language)
     tree = _tree_with(context, text)

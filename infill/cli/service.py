@@ -11,7 +11,7 @@ from infill.service.client import ServiceClient
 from infill.settings import Settings
 
 BATCH_ROWS = 64  # that `gesso batch` sends together; few of them wait for the last one to finish
-SERVICE_HELP = "Use `gesso serve`, started if needed; or load the model here."
+SERVICE_HELP = "Use the service, started if needed; or load the model in this process."
 
 
 def service_for(

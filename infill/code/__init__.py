@@ -1,1 +1,1 @@
-"""Source text: languages, syntax trees, brackets, indentation, and the context of a place."""
+"""Source text: languages, syntax trees, brackets, indentation, and the context around an offset."""

@@ -1,6 +1,6 @@
-"""Brackets, strings and comments of a text without a tree: a small scanner by family of language.
+"""A scanner for brackets, strings and comments that needs no syntax tree, so that it also works on broken code.
 
-Works on broken code too, which trees do not. It must not know what the answer is used for.
+Must not know what its result is used for.
 """
 
 from __future__ import annotations
@@ -15,20 +15,19 @@ OPENERS = {")": ("(",), "]": ("[",), "}": ("{", "${")}
 
 
 class Bracket(NamedTuple):
-    """A bracket (`(`, `[`, `{`, `${` of a template, or a closer) and its offset in characters."""
+    """char: an opener, a closer, or the `${` of a template. offset: in characters."""
 
     char: str
     offset: int
 
 
 class Scan(NamedTuple):
-    """What a left-to-right reading of brackets, strings and comments knows at its end, in character offsets.
+    """The state at the end of a scan from left to right; offsets in characters.
 
-    open: brackets still open, outermost first. inside: the opener of the string or comment that holds the
-    end, or "". resume: where a later scan may start again, with `resume_open` as the brackets open there.
-    stray: closers that closed nothing. skipped: openers passed over by a closer of another kind.
-    unterminated: starts of one-line strings cut off by the line's end. multiline: spans of pairs and strings
-    that hold a line end.
+    open: brackets still open, outermost first. inside: the opener of the string or comment around the end, or "".
+    resume: an offset where a later scan may start, with `resume_open` as the brackets open there. stray: closers
+    without an opener. skipped: openers that a closer of another kind leaves unclosed. unterminated: starts of one-line
+    strings that the end of the line cuts off. multiline: spans of bracket pairs and strings that contain a line end.
     """
 
     open: tuple[Bracket, ...]
@@ -42,7 +41,7 @@ class Scan(NamedTuple):
 
 
 _BRACKET_CHARS = r"()\[\]{}"
-_PYTHON_LINE_STARTS = (  # keywords that cannot begin a line within brackets: above them one was left open
+_PYTHON_LINE_STARTS = (  # keywords that no line within brackets begins with: a bracket above was left open
     r"\n[ \t]*(?=(?:async[ ]+def|def|class|return|while|with|try|elif|except|finally|raise|pass|break"
     r"|continue|import|del|assert|global|nonlocal)\b)"
 )
@@ -104,7 +103,7 @@ class _Scanner:
         )
 
     def _read(self, mark: str, at: int) -> tuple[str, int]:
-        """The opener that is still open at the end (or ""), and where to read on."""
+        """The opener of the string or comment that does not end (or ""), and where to go on."""
         if mark in CLOSERS:
             self.open.append(Bracket(mark, at))
         elif mark in OPENERS:
@@ -128,20 +127,20 @@ class _Scanner:
         return "", at + 1
 
     def _close(self, closer: str, at: int) -> str:
-        wanted = OPENERS[closer]
+        openers = OPENERS[closer]
         for depth in range(len(self.open) - 1, -1, -1):
             opener = self.open[depth]
-            if opener.char in wanted:
+            if opener.char in openers:
                 self.skipped.extend(self.open[depth + 1 :])
                 del self.open[depth:]
-                self._remember(opener.offset, at + 1)
+                self._note_multiline(opener.offset, at + 1)
                 return opener.char
             if opener.char in ("{", "${") and self.lexis not in ("python", ""):
                 break
         self.stray.append(Bracket(closer, at))
         return ""
 
-    def _remember(self, start: int, end: int) -> None:
+    def _note_multiline(self, start: int, end: int) -> None:
         if self.text.find("\n", start, end) >= 0:
             self.multiline.append((start, end))
 
@@ -149,7 +148,7 @@ class _Scanner:
         found = self.text.find(terminator, body, self.end)
         if found < 0:
             return mark, self.end
-        self._remember(at, found + len(terminator))
+        self._note_multiline(at, found + len(terminator))
         return "", found + len(terminator)
 
     def _template(self, at: int, body: int) -> tuple[str, int]:
@@ -158,7 +157,7 @@ class _Scanner:
         if stop >= self.end:
             return "`", self.end
         if self.text[stop] == "`":
-            self._remember(at, stop + 1)
+            self._note_multiline(at, stop + 1)
             return "", stop + 1
         if self.text.startswith("${", stop, self.end):
             self.open.append(Bracket("${", stop))
@@ -195,7 +194,7 @@ class _Scanner:
         match = body.match(text, at + len(quote), end)
         stop = match.end() if match else at + len(quote)
         if text.startswith(quote, stop, end):
-            self._remember(at, stop + len(quote))
+            self._note_multiline(at, stop + len(quote))
             return "", stop + len(quote)
         if stop < end and text[stop] in "\r\n" and len(quote) == 1:
             if self.lexis:
@@ -217,16 +216,11 @@ def scan(
     start: int = 0,
     open_brackets: tuple[Bracket, ...] = (),
 ) -> Scan:
-    """Read text[start:end] for brackets, strings and comments, with `open_brackets` open at `start`.
+    """Scans text[start:end], with `open_brackets` open at `start`.
 
-    Needs no tree, so it also serves broken code. `start` must stand outside strings and comments: 0, or a
-    `resume`. Of an unknown language only brackets and double quotes closed on their own line are read.
+    start: 0, or the `resume` of an earlier scan, as it must be outside strings and comments. In an unknown language
+    only brackets and double-quoted strings within a line are recognized.
     """
     language = get(language_id)
     stop = len(text) if end is None else max(0, min(end, len(text)))
     return _Scanner(text, language.lexis if language else "", stop, open_brackets).run(start)
-
-
-def bracket_stack(text: str, language_id: str | None, upto: int) -> list[Bracket]:
-    """The brackets still open before `upto`, outermost first, outside strings and comments. Needs no tree."""
-    return list(scan(text, language_id, upto).open)

@@ -1,9 +1,7 @@
-"""What of a file the model is shown: the text around the holes, an outline of what does not fit, and other lines that
-share its names.
+"""What the model sees of a file: the text around the holes, an outline of the rest, and related lines.
 
-Text in, text out; sizes are characters, since only a prompt family knows tokens. Where a window is cut moves
-by whole steps of lines, so that typing leaves the start of the prompt as it was and its cached keys stay
-good.
+Sizes are in characters, since only a prompt family knows tokens. The start of the window moves by several lines at a
+time, so that the prompt keeps its beginning while the user types, and its cached keys stay valid.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ NEAR_CHARACTERS = 800
 
 @dataclass(frozen=True)
 class ContextBudget:
-    """Most characters of each part."""
+    """The most characters of each part."""
 
     prefix: int
     suffix: int
@@ -34,8 +32,10 @@ class ContextBudget:
 
 @dataclass(frozen=True)
 class ShownContext:
-    """header: outlines of neighbours, lines of them or of the rest of the file, an outline of the rest. prefix ends
-    where the first hole begins, suffix begins where the last one ends."""
+    """header: outlines of neighbours, related lines, and the outline of the rest of the file, in this order.
+
+    prefix ends where the first hole begins; suffix begins where the last hole ends.
+    """
 
     header: str
     prefix: str
@@ -53,26 +53,26 @@ def show_context(
     neighbours: Sequence[Neighbour],
     budget: ContextBudget,
 ) -> ShownContext:
-    """The context of the region [first, last) of `text`, which the caller shows itself."""
+    """The context of text[first:last], which the caller shows itself."""
     start = window_start(text, first, budget.prefix)
     end = window_end(text, last, budget.suffix)
     sources = [neighbour.text for neighbour in neighbours]
-    other_lines = ""
+    related = ""
     if start > 0 or end < len(text) or sources:
         near = _near(text, first, last)
-        other_lines = snippet(near, [text[:start], text[end:], *sources], budget.header // 2)
-    room = budget.header - len(other_lines)
-    rest = _outline_outside(text[:start], text[end:], language, room) if start > 0 or end < len(text) else ""
+        related = snippet(near, [text[:start], text[end:], *sources], budget.header // 2)
+    remaining = budget.header - len(related)
+    rest = _outline_outside(text[:start], text[end:], language, remaining) if start > 0 or end < len(text) else ""
     outlines = ""
     for neighbour in neighbours:
-        room = budget.header - len(outlines) - len(other_lines) - len(rest)
-        if room > 80:
-            outlines = outline(neighbour.text, language, [], limit_chars=room) + outlines
-    return ShownContext(outlines + other_lines + rest, text[start:first], text[last:end], language, path)
+        remaining = budget.header - len(outlines) - len(related) - len(rest)
+        if remaining > 80:
+            outlines = outline(neighbour.text, language, [], limit_chars=remaining) + outlines
+    return ShownContext(outlines + related + rest, text[start:first], text[last:end], language, path)
 
 
 def _near(text: str, first: int, last: int) -> str:
-    """The text whose names say what the hole is about; typing on within NEAR_LINES leaves it as it is."""
+    """The text whose names are searched for; it changes only every NEAR_LINES lines."""
     line = text.count("\n", 0, first)
     start = first
     for _ in range(line % NEAR_LINES + 1):
@@ -82,20 +82,19 @@ def _near(text: str, first: int, last: int) -> str:
 
 @lru_cache(maxsize=16)
 def _outline_outside(before: str, after: str, language: str | None, limit_chars: int) -> str:
-    """The outline of a file without the region that is shown as it is; so typing there neither changes it nor takes
-    time."""
+    """The outline of the file without its window: cached, since typing within the window does not change it."""
     return outline(before + after, language, [Span(len(before), len(before))], limit_chars=limit_chars)
 
 
-def window_start(text: str, end: int, room: int) -> int:
-    """Where to begin so that at most `room` characters, and at least half of that, stand before `end`.
+def window_start(text: str, end: int, limit: int) -> int:
+    """The start of a window of at most `limit` characters, and at least half of that, before `end`.
 
-    The start of the file, or the first line there whose number is a multiple of LINE_STEPS[0], or else of the
-    next of LINE_STEPS; in a line that is too long for that, a multiple of CHARACTER_STEP.
+    The start of the text, or the first line whose number is a multiple of LINE_STEPS[0], else of the next of
+    LINE_STEPS; without a line end in that range, a multiple of CHARACTER_STEP.
     """
-    if end <= room:
+    if end <= limit:
         return 0
-    earliest, latest = end - room, end - room // 2
+    earliest, latest = end - limit, end - limit // 2
     line, at = text.count("\n", 0, earliest), earliest
     starts: list[tuple[int, int]] = []
     while (newline := text.find("\n", at, latest)) != -1:
@@ -109,9 +108,9 @@ def window_start(text: str, end: int, room: int) -> int:
     return snapped if snapped <= latest else earliest
 
 
-def window_end(text: str, start: int, room: int) -> int:
-    """The last line end within `room` characters after `start`, or `room` itself in a longer line."""
-    if len(text) - start <= room:
+def window_end(text: str, start: int, limit: int) -> int:
+    """The last line end within `limit` characters after `start`; `start + limit` if there is none."""
+    if len(text) - start <= limit:
         return len(text)
-    newline = text.rfind("\n", start, start + room)
-    return newline + 1 if newline > start else start + room
+    newline = text.rfind("\n", start, start + limit)
+    return newline + 1 if newline > start else start + limit

@@ -1,6 +1,6 @@
-"""Indentation and blocks of a text, with or without a tree: what a new line at a place calls for.
+"""The indentation of a new line, and whether a block is expected there.
 
-Text only, so it serves half-typed code. It must not know trees, models or completions.
+Works on text, so that it also serves half-typed code. Must not know syntax trees, models or completions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _CASE_LABEL = re.compile(r"\s*(?:case\b.*|default|public|private|protected)\s*:$
 
 
 def indentation(text: str, offset: int) -> str:
-    """The white space at the start of the line that holds `offset`."""
+    """The white space at the start of the line that contains `offset`."""
     start = text.rfind("\n", 0, offset) + 1
     end = start
     while end < len(text) and text[end] in " \t\f":
@@ -37,7 +37,7 @@ def line_end(text: str, offset: int) -> int:
 
 
 def lines_after(text: str, offset: int) -> Iterator[tuple[str, int]]:
-    """The whole lines after the one that holds `offset`, with their offsets."""
+    """The lines after the one that contains `offset`, with their offsets."""
     start = line_end(text, offset) + 1
     while start <= len(text):
         end = line_end(text, start)
@@ -46,7 +46,7 @@ def lines_after(text: str, offset: int) -> Iterator[tuple[str, int]]:
 
 
 def _code_end(text: str, offset: int, language: Language | None) -> int:
-    """The end of the last code before `offset`: white space and comments are passed over."""
+    """The end of the last code before `offset`, skipping white space and comments."""
     end = offset
     while True:
         end = len(text[:end].rstrip())
@@ -64,7 +64,7 @@ def _code_end(text: str, offset: int, language: Language | None) -> int:
 
 
 def _logical_start(text: str, end: int, language_id: str | None) -> int:
-    """The start of the line where the statement ending at `end` begins: brackets and strings span lines."""
+    """The start of the line on which the statement that ends at `end` begins; brackets and strings span lines."""
     start = text.rfind("\n", 0, end) + 1
     for opened, closed in reversed(scan(text, language_id, end).multiline):
         if opened < start < closed:
@@ -73,9 +73,9 @@ def _logical_start(text: str, end: int, language_id: str | None) -> int:
 
 
 def expects_block(text: str, offset: int, language_id: str | None) -> bool:
-    """Whether the syntax at the place calls for a whole block: a header whose body is missing or empty.
+    """Whether `offset` follows a block header whose body is missing or empty.
 
-    In Python also after the docstring of an otherwise empty function or class.
+    In Python also whether it follows the docstring of an otherwise empty function or class.
     """
     language = get(language_id)
     rest = text[offset : line_end(text, offset)].strip()
@@ -115,7 +115,7 @@ def _python_header_without_body(text: str, offset: int, end: int) -> bool:
 
 
 def is_python_header(statement: str) -> bool:
-    """Whether a Python statement (all of its lines) opens a block on the lines below it."""
+    """Whether a Python statement, given with all its lines, opens a block on the lines below it."""
     if not _PYTHON_HEADER.match(statement.lstrip()):
         return False
     end = _code_end(statement, len(statement), get("python"))
@@ -123,9 +123,9 @@ def is_python_header(statement: str) -> bool:
 
 
 def indentation_at(text: str, offset: int, language_id: str | None) -> str:
-    """The white space a new line at the place should start with.
+    """The white space that a new line at `offset` should start with.
 
-    It is that of the statement before the place, plus one unit after a block header or an open bracket.
+    The indentation of the statement before it, plus one level after a block header or an open bracket.
     """
     language = get(language_id)
     last = len(text[:offset].rstrip())
@@ -146,7 +146,7 @@ def indentation_at(text: str, offset: int, language_id: str | None) -> str:
 
 
 def indent_unit(text: str) -> str:
-    """One level of indentation as the file has it: a tab, or its most frequent step in spaces; else four."""
+    """One level of indentation in this text: a tab or its most frequent number of spaces; four if there is none."""
     steps: Counter[str] = Counter()
     previous = ""
     for count, match in enumerate(re.finditer(r"^([ \t]*)(?=[^\s*])", text, re.MULTILINE)):

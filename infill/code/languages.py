@@ -1,7 +1,7 @@
-"""The languages Gesso knows: their files and grammars, and how each spells blocks, strings and comments.
+"""The supported languages: their file names, their grammars, and their node types for blocks, strings and comments.
 
-This is the one table to extend for a new language. It must not know any text, cursor, model or prompt.
-Grammars are loaded when first asked for; a language whose grammar wheel is not installed simply has no tree.
+To add a language, extend this table. Must not know texts, cursors, models or prompts. A grammar is loaded on first use;
+a language without an installed grammar has no syntax tree.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import tree_sitter
 
 @dataclass(frozen=True)
 class Language:
-    """One language. Node types are those of its tree-sitter grammar; `scopes` maps a node type to its kind.
+    """Node types are those of the tree-sitter grammar.
 
-    `statements` are the node types that count as a statement besides every type that ends in `_statement`.
+    lexis: which scanner reads brackets, strings and comments. scopes: node type to kind of scope. statements: node
+    types that are statements besides those that end in `_statement`.
     """
 
     id: str
@@ -37,15 +38,13 @@ class Language:
     interpreters: tuple[str, ...] = ()
     grammar_function: str = "language"
     line_comment: str = "//"
-    block_opener: Literal[":", "{"] = "{"
     indentation_sensitive: bool = False
-    brackets: tuple[tuple[str, str], ...] = (("(", ")"), ("[", "]"), ("{", "}"))
 
     def is_statement(self, node_type: str) -> bool:
         return node_type.endswith("_statement") or node_type in self.statements
 
     def grammar(self) -> tree_sitter.Language | None:
-        """The grammar, loaded on first use; None when its wheel is not installed."""
+        """None if the package with the grammar is not installed."""
         return _load_grammar(self.grammar_module, self.grammar_function)
 
 
@@ -69,7 +68,6 @@ _PYTHON = Language(
     grammar_module="tree_sitter_python",
     lexis="python",
     line_comment="#",
-    block_opener=":",
     indentation_sensitive=True,
     statements=_set("function_definition class_definition decorated_definition"),
     blocks=_set("block"),
@@ -271,12 +269,12 @@ _MODE_NAMES = {"c++": "cpp", "js": "javascript", "ts": "typescript", "typescript
 
 
 def get(language_id: str | None) -> Language | None:
-    """The language of that id, or None when it is unknown (its files are then handled without a tree)."""
+    """The language with this id; None if there is none, so that its files are handled without a tree."""
     return LANGUAGES.get(language_id) if language_id else None
 
 
 def detect(path: str | None, first_line: str = "") -> str | None:
-    """The language id of a file by its editor mode line, its name, then its `#!` line; None when unknown."""
+    """The language id by the editor mode line, else by the file name, else by the `#!` line; None if unknown."""
     mode = _EMACS_MODE.search(first_line[:1000]) or _VIM_MODE.search(first_line[:1000])
     if mode:
         name = _MODE_NAMES.get(mode[1].lower(), mode[1].lower())

@@ -1,6 +1,6 @@
-"""What a file that does not fit says in few lines: its imports and the signatures of its scopes.
+"""The outline of a file: its imports and the signatures of its functions and classes.
 
-Works on text and tree alone. It must not know tokens or prompts: its limit is in characters.
+Must not know tokens or prompts; the limit is in characters.
 """
 
 from __future__ import annotations
@@ -10,9 +10,13 @@ from typing import NamedTuple
 
 import tree_sitter
 
-from infill.code.syntax import Span, SyntaxTree, imports, parse, scope_of
+from infill.code.syntax import Span, SyntaxTree, imports, parse
 
 MAX_HEADER_CHARS = 400
+_HEADER_PARENTS = frozenset(
+    "decorated_definition export_statement template_declaration lexical_declaration variable_declarator "
+    "variable_declaration type_declaration".split()
+)
 _TRANSPARENT = frozenset(
     "decorated_definition export_statement template_declaration lexical_declaration variable_declarator "
     "variable_declaration expression_statement type_declaration type_definition linkage_specification "
@@ -21,7 +25,17 @@ _TRANSPARENT = frozenset(
 )
 
 
+class _Scope(NamedTuple):
+    """header: the span of decorators and signature."""
+
+    kind: str
+    header: Span
+    span: Span
+
+
 class _Entry(NamedTuple):
+    """span: what is shown. whole: for a scope, with its body. parents: indexes of the scopes around it."""
+
     span: Span
     whole: Span
     text: str
@@ -29,40 +43,32 @@ class _Entry(NamedTuple):
     parents: tuple[int, ...]
 
 
-def outline(
-    text: str,
-    language_id: str | None,
-    keep: Sequence[Span],
-    limit_chars: int = 4000,
-    docstrings: bool = False,
-    tree: SyntaxTree | None = None,
-) -> str:
-    """Imports and signatures that stand outside the `keep` spans, in file order, each with its indentation.
+def outline(text: str, language_id: str | None, keep: Sequence[Span], limit_chars: int = 4000) -> str:
+    """Imports and signatures outside the `keep` spans, in file order, each with its indentation.
 
-    Lines end in "\\n". At most `limit_chars` characters: the scopes around the kept spans come first, then
-    imports (up to half of the room), then the nearest signatures, each with the headers of its own scopes.
-    `docstrings` adds the first line of Python docstrings. `tree` saves parsing. No grammar: an empty string.
+    Lines end in "\\n". Within `limit_chars`, the scopes around the kept spans come first, then imports (up to half of
+    the limit), then the nearest signatures, each with the headers of its own scopes. Empty without a grammar.
     """
-    tree = tree or parse(text, language_id)
+    tree = parse(text, language_id)
     if tree is None:
         return ""
-    entries = _entries(tree, docstrings)
+    entries = _entries(tree)
     shown = [not any(_overlap(entry.span, kept) for kept in keep) for entry in entries]
     order = sorted(
         (index for index in range(len(entries)) if shown[index]),
         key=lambda index: _rank(entries[index], keep),
     )
     chosen: set[int] = set()
-    room, import_room = limit_chars, limit_chars // 2
+    remaining, import_remaining = limit_chars, limit_chars // 2
     for index in order:
-        wanted = [n for n in (*entries[index].parents, index) if shown[n] and n not in chosen]
-        cost = sum(len(entries[n].text) for n in wanted)
-        if cost > (min(room, import_room) if entries[index].is_import else room):
+        added = [n for n in (*entries[index].parents, index) if shown[n] and n not in chosen]
+        cost = sum(len(entries[n].text) for n in added)
+        if cost > (min(remaining, import_remaining) if entries[index].is_import else remaining):
             continue
-        chosen.update(wanted)
-        room -= cost
+        chosen.update(added)
+        remaining -= cost
         if entries[index].is_import:
-            import_room -= cost
+            import_remaining -= cost
     return "".join(entries[index].text for index in sorted(chosen))
 
 
@@ -76,24 +82,21 @@ def _rank(entry: _Entry, keep: Sequence[Span]) -> tuple[bool, bool, int]:
 
 
 def _distance(span: Span, keep: Sequence[Span]) -> int:
-    """Characters between a span and the nearest kept one; from the file's start when nothing is kept."""
+    """Characters between a span and the nearest kept span; from the start of the file if none is kept."""
     if not keep:
         return span.start
     return min(max(0, kept.start - span.end, span.start - kept.end) for kept in keep)
 
 
-def _entries(tree: SyntaxTree, docstrings: bool) -> list[_Entry]:
+def _entries(tree: SyntaxTree) -> list[_Entry]:
     """All entries in file order."""
     found = [(span, span, _lines(tree.text, span), True) for span in imports(tree)]
     pending = list(tree.root.children)
     while pending:
         node = pending.pop()
-        scope = scope_of(tree, node)
+        scope = _scope_of(tree, node)
         if scope:
-            header = _lines(tree.text, scope.header_span)
-            if docstrings:
-                header += _docstring_line(tree, node)
-            found.append((scope.header_span, scope.span, header, False))
+            found.append((scope.header, scope.span, _lines(tree.text, scope.header), False))
         if scope is None or scope.kind not in ("function", "method"):
             body = node.child_by_field_name("body") if scope else None
             if body is not None:
@@ -113,25 +116,35 @@ def _entries(tree: SyntaxTree, docstrings: bool) -> list[_Entry]:
 
 
 def _lines(text: str, span: Span) -> str:
-    """The text of a span with the indentation before it, "\\n" line ends, cut at MAX_HEADER_CHARS."""
+    """The text of a span with the indentation before it and "\\n" line ends, cut at MAX_HEADER_CHARS."""
     start = text.rfind("\n", 0, span.start) + 1
     before = text[start : span.start]
     shown = (before if not before.strip() else "") + text[span.start : span.end]
     return shown.replace("\r\n", "\n")[:MAX_HEADER_CHARS].rstrip() + "\n"
 
 
-def _docstring_line(tree: SyntaxTree, node: tree_sitter.Node) -> str:
-    """The first line of a Python docstring, closed, with indentation and line end; "" when there is none."""
+def _scope_of(tree: SyntaxTree, node: tree_sitter.Node) -> _Scope | None:
+    """The scope that a node opens; None if it opens none, as when it only names a struct."""
+    kind = tree.language.scopes.get(node.type)
+    if kind is None or not node.is_named:
+        return None
     body = node.child_by_field_name("body")
-    if not tree.language.indentation_sensitive or body is None or not body.named_children:
-        return ""
-    first = body.named_children[0]
-    if first.type != "expression_statement" or first.named_children[0].type != "string":
-        return ""
-    span = tree.span(first)
-    lines = tree.text[span.start : span.end].splitlines()
-    before = tree.text[tree.text.rfind("\n", 0, span.start) + 1 : span.start]
-    if before.strip() or len(lines[0].strip("\"'")) > MAX_HEADER_CHARS:
-        return ""
-    closing = tree.text[span.end - 3 : span.end] if len(lines) > 1 else ""
-    return f"{before}{lines[0].rstrip()}{closing}\n"
+    if body is None and node.type == "type_spec":
+        inner = node.child_by_field_name("type")
+        if inner is None or inner.type not in ("struct_type", "interface_type"):
+            return None
+        bodies = [child for child in inner.children if child.type in ("field_declaration_list", "{")]
+        body = bodies[0] if bodies else None
+    if body is None:
+        return None
+    outer = node
+    while outer.parent is not None and outer.parent.type in _HEADER_PARENTS and outer.parent.named_children:
+        if outer.parent.named_children[-1] != outer:
+            break
+        outer = outer.parent
+    start, end = tree.span(outer)
+    last = body.prev_sibling
+    while last is not None and last.type in tree.language.comments:
+        last = last.prev_sibling
+    header_end = tree.span(last).end if last is not None else start
+    return _Scope(kind, Span(start, header_end), Span(start, end))

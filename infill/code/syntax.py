@@ -1,8 +1,6 @@
-"""What the grammar says about a place in a text: errors, scopes, statements, imports, strings.
+"""Syntax trees in character offsets: parse errors, imports, and whether an offset lies in a string or a comment.
 
-Works on Python strings and character offsets; the bytes that tree-sitter wants stay inside this module.
-All but `parse` take a `SyntaxTree`, so need a grammar; in a broken tree some fall back on reading the text.
-It must not know the model, prompts, or whether a completion is any good.
+The UTF-8 bytes that tree-sitter works on stay inside this module. Must not know models, prompts or completions.
 """
 
 from __future__ import annotations
@@ -16,20 +14,13 @@ from typing import NamedTuple
 import tree_sitter
 
 from infill.code.brackets import scan
-from infill.code.indentation import column_width, expects_block, indentation, indentation_at, line_end, lines_after
 from infill.code.languages import Language, get
 
 MAX_PARSE_CHARS = 2_000_000
 _CHUNK = 1024
-_AT_ONCE = 16_384  # bytes that are parsed in some 5 ms
+_SHORT = 16_384  # bytes, parsed within some 5 ms
 _CONTINUATION_BYTES = bytes(range(0x80, 0xC0))
 _SURROGATES = re.compile("[\ud800-\udfff]")
-_HEADER_PARENTS = frozenset(
-    "decorated_definition export_statement template_declaration lexical_declaration variable_declarator "
-    "variable_declaration type_declaration".split()
-)
-_CLASS_KINDS = frozenset(("class", "interface", "enum"))
-_PYTHON_SCOPE = re.compile(r"^([ \t]*)(?:async[ \t]+)?(def|class)[ \t]+(\w+)", re.MULTILINE)
 
 
 class Span(NamedTuple):
@@ -39,24 +30,15 @@ class Span(NamedTuple):
     end: int
 
 
-class Scope(NamedTuple):
-    """A function, method, class, interface, enum or namespace; `header_span`: decorators, signature."""
-
-    kind: str
-    name: str
-    header_span: Span
-    span: Span
-
-
 class ErrorScore(NamedTuple):
-    """How broken a tree is: ERROR and MISSING nodes, and the characters that the ERROR nodes cover."""
+    """errors: number of ERROR and MISSING nodes. covered: characters under the ERROR nodes."""
 
     errors: int
     covered: int
 
 
 class SyntaxTree:
-    """A parsed text. `root` is the tree-sitter node; `span` and `byte` translate its bytes and back."""
+    """A parsed text. `root` is a tree-sitter node; `span` and `byte` convert between its bytes and characters."""
 
     def __init__(self, text: str, language: Language, data: bytes, tree: tree_sitter.Tree) -> None:
         self.text, self.language, self._data, self._tree = text, language, data, tree
@@ -67,7 +49,7 @@ class SyntaxTree:
 
     @cached_property
     def _chunk_bytes(self) -> list[int]:
-        """Byte offset of every 1,024th character; empty when characters and bytes are the same."""
+        """Byte offset of every 1,024th character; empty if all characters are ASCII."""
         if len(self._data) == len(self.text):
             return []
         offsets = [0]
@@ -92,11 +74,11 @@ class SyntaxTree:
         return Span(self._character(node.start_byte), self._character(node.end_byte))
 
     def part(self, node: tree_sitter.Node) -> str:
-        """The text of a node; `node.text` would go through the parser's callback."""
+        """The text of a node. Not `node.text`, which would call back for the bytes."""
         return self._data[node.start_byte : node.end_byte].decode("utf-8", "replace")
 
     def path(self, offset: int) -> list[tree_sitter.Node]:
-        """The nodes that hold the character at `offset`, innermost first."""
+        """The nodes around the character at `offset`, innermost first."""
         node = self.root.descendant_for_byte_range(self.byte(offset), self.byte(offset + 1))
         path = []
         while node is not None:
@@ -105,12 +87,11 @@ class SyntaxTree:
         return path
 
     def replaced(self, start: int, end: int, replacement: str) -> SyntaxTree:
-        """The tree of the text with text[start:end] replaced; only what that changes is parsed anew."""
+        """The tree of the text with text[start:end] replaced; only what changes is parsed again."""
         return self.edited([(start, end, replacement)])
 
     def edited(self, edits: Sequence[tuple[int, int, str]]) -> SyntaxTree:
-        """The tree after replacements (start, end, text), each counted in the text that those before it left; parsed
-        once, in the end."""
+        """The tree after the replacements (start, end, text), one after the other; parsed once, at the end."""
         text, data, tree = self.text, self._data, self._tree.copy()
         for start, end, replacement in edits:
             first = len(_encode(text[:start]))
@@ -122,7 +103,7 @@ class SyntaxTree:
 
 
 def _encode(text: str) -> bytes:
-    """UTF-8; a lone surrogate counts as the replacement character, which takes as many bytes."""
+    """UTF-8, with U+FFFD for a lone surrogate: both take three bytes."""
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError:
@@ -134,14 +115,15 @@ def _point(data: bytes, byte: int) -> tuple[int, int]:
 
 
 def _parsed(language: Language, data: bytes, old: tree_sitter.Tree | None = None) -> tree_sitter.Tree:
-    """A long text through a callback, since a parser that is handed the bytes lets no other thread run until it is
-    done. py-tree-sitter 0.26 never lets go of what it was called back with (`parser_read_wrapper`): views, which can be
-    emptied."""
+    """Parses a long text through a callback: a parser that gets all bytes at once holds the GIL until it is done.
+
+    py-tree-sitter 0.26 leaks what the callback returns (`parser_read_wrapper`), so that is a view, released at the end.
+    """
     grammar = language.grammar()
     if grammar is None:
-        raise LookupError(f"no grammar is installed for {language.id}")
+        raise LookupError(f"No grammar is installed for {language.id}; check `language.grammar()` first.")
     parser, views = tree_sitter.Parser(grammar), list[memoryview]()
-    if len(data) <= _AT_ONCE:
+    if len(data) <= _SHORT:
         return parser.parse(data) if old is None else parser.parse(data, old)
 
     def rest(byte: int, _: tree_sitter.Point) -> memoryview | bytes:
@@ -163,7 +145,7 @@ def _parsed(language: Language, data: bytes, old: tree_sitter.Tree | None = None
 
 
 def parse(text: str, language_id: str | None) -> SyntaxTree | None:
-    """The tree of a text; None for an unknown language, a missing grammar, or more than MAX_PARSE_CHARS."""
+    """None if the language is unknown, its grammar is not installed, or the text exceeds MAX_PARSE_CHARS."""
     language = get(language_id)
     if language is None or len(text) > MAX_PARSE_CHARS or language.grammar() is None:
         return None
@@ -172,7 +154,7 @@ def parse(text: str, language_id: str | None) -> SyntaxTree | None:
 
 
 def error_nodes(tree: SyntaxTree) -> tuple[Span, ...]:
-    """The outermost ERROR nodes, and the MISSING ones (empty spans), in text order."""
+    """The outermost ERROR nodes and the MISSING nodes (empty spans), in text order."""
     found, pending = [], [tree.root]
     while pending:
         node = pending.pop()
@@ -184,7 +166,7 @@ def error_nodes(tree: SyntaxTree) -> tuple[Span, ...]:
 
 
 def error_score(tree: SyntaxTree, outside: Span | None = None) -> ErrorScore:
-    """Count of error nodes, and the characters they cover that do not stand within `outside`."""
+    """The score of a tree; characters within `outside` do not count as covered."""
     spans = error_nodes(tree)
     covered = sum(span.end - span.start for span in spans)
     if outside:
@@ -192,140 +174,8 @@ def error_score(tree: SyntaxTree, outside: Span | None = None) -> ErrorScore:
     return ErrorScore(len(spans), covered)
 
 
-def scope_of(tree: SyntaxTree, node: tree_sitter.Node) -> Scope | None:
-    """The scope that a node opens, or None when it opens none (it only names a struct, for instance)."""
-    kind = tree.language.scopes.get(node.type)
-    if kind is None or not node.is_named:
-        return None
-    body = node.child_by_field_name("body")
-    if body is None and node.type == "type_spec":
-        inner = node.child_by_field_name("type")
-        if inner is None or inner.type not in ("struct_type", "interface_type"):
-            return None
-        bodies = [child for child in inner.children if child.type in ("field_declaration_list", "{")]
-        body = bodies[0] if bodies else None
-    if body is None:
-        return None
-    outer, name = node, _scope_name(tree, node)
-    while outer.parent is not None and outer.parent.type in _HEADER_PARENTS and outer.parent.named_children:
-        if outer.parent.named_children[-1] != outer:
-            break
-        outer = outer.parent
-        name = name or _scope_name(tree, outer)
-    if kind == "function":
-        parent = node.parent
-        while parent is not None and parent.type not in tree.language.scopes:
-            parent = parent.parent
-        if parent is not None and tree.language.scopes[parent.type] in _CLASS_KINDS:
-            kind = "method"
-    start, end = tree.span(outer)
-    last = body.prev_sibling
-    while last is not None and last.type in tree.language.comments:
-        last = last.prev_sibling
-    header_end = tree.span(last).end if last is not None else start
-    return Scope(kind, name, Span(start, header_end), Span(start, end))
-
-
-def _scope_name(tree: SyntaxTree, node: tree_sitter.Node) -> str:
-    for step in ("name", "declarator", "type"):
-        named = node.child_by_field_name(step)
-        if named is None:
-            continue
-        while named.type.endswith("declarator"):
-            inner = named.child_by_field_name("declarator")
-            if inner is None:
-                break
-            named = inner
-        return tree.part(named)
-    return ""
-
-
-def enclosing_scopes(tree: SyntaxTree, offset: int) -> tuple[Scope, ...]:
-    """The scopes around a place, outermost first. A blank line of Python belongs to what its column says."""
-    text = tree.text
-    if not text.strip():
-        return ()
-    if tree.language.indentation_sensitive:
-        if tree.root.has_error:
-            return _python_scopes_by_indentation(text, offset)
-        return _python_scopes(tree, offset)
-    found = []
-    for node in tree.path(offset - 1) if offset else ():
-        scope = scope_of(tree, node)
-        if scope and scope.span.start < offset:
-            ends_here = offset == scope.span.end and text[offset - 1] != "}"
-            if offset < scope.span.end or ends_here:
-                found.append(scope)
-    return tuple(reversed(found))
-
-
-def _python_scopes(tree: SyntaxTree, offset: int) -> tuple[Scope, ...]:
-    blank, column = _python_column(tree.text, offset)
-    last = len(tree.text[:offset].rstrip()) - 1
-    found = []
-    for node in tree.path(last) if last >= 0 else ():
-        scope = scope_of(tree, node)
-        if scope and scope.span.start < offset:
-            if (blank and column_width(indentation(tree.text, scope.span.start)) < column) or (
-                not blank and offset <= scope.span.end
-            ):
-                found.append(scope)
-    return tuple(reversed(found))
-
-
-def _python_scopes_by_indentation(text: str, offset: int) -> tuple[Scope, ...]:
-    _, column = _python_column(text, offset)
-    hidden = scan(text, "python", offset).multiline
-    found: list[Scope] = []
-    for match in reversed(list(_PYTHON_SCOPE.finditer(text, 0, offset))):
-        width = column_width(match[1])
-        if width >= column or any(start < match.start() < end for start, end in hidden):
-            continue
-        column = width
-        end = offset
-        for line, start in lines_after(text, offset):
-            if line.strip() and column_width(indentation(text, start)) <= width:
-                break
-            end = start + len(line)
-        start = match.start() + len(match[1])
-        colon = re.compile(r":[ \t]*(?:#[^\n]*)?\r?$", re.MULTILINE).search(text, match.end())
-        header_end = colon.start() + 1 if colon and colon.end() <= end else line_end(text, start)
-        kind = "function" if match[2] == "def" else "class"
-        found.append(Scope(kind, match[3], Span(start, header_end), Span(start, max(end, header_end))))
-        if not width:
-            break
-    for n, outer in enumerate(found[1:]):
-        if found[n].kind == "function" and outer.kind == "class":
-            found[n] = found[n]._replace(kind="method")
-    return tuple(reversed(found))
-
-
-def _python_column(text: str, offset: int) -> tuple[bool, int]:
-    """Whether the line is blank, and the column that decides which scopes a Python line belongs to."""
-    start, end = text.rfind("\n", 0, offset) + 1, line_end(text, offset)
-    if text[start:end].strip():
-        return False, column_width(indentation(text, start))
-    if expects_block(text, offset, "python"):
-        return True, column_width(indentation_at(text, offset, "python"))
-    if offset > start:
-        return True, column_width(text[start:offset])
-    above = column_width(indentation(text, max(0, len(text[:start].rstrip()) - 1)))
-    below = (column_width(indentation(text, at)) for line, at in lines_after(text, offset) if line.strip())
-    return True, min(above, next(below, 0))
-
-
-def statement_at(tree: SyntaxTree, offset: int) -> Span | None:
-    """The innermost statement that holds or ends at the place; None on blank lines and outside statements."""
-    for at in (offset - 1, offset):
-        if 0 <= at < len(tree.text) and not tree.text[at].isspace():
-            for node in tree.path(at):
-                if tree.language.is_statement(node.type):
-                    return tree.span(node)
-    return None
-
-
 def imports(tree: SyntaxTree) -> tuple[Span, ...]:
-    """The file's imports in text order, also those in top-level conditions, and grouped ones as one span."""
+    """The imports in text order, including those under top-level conditions; a group of imports is one span."""
     found = []
     pending = [(node, 0) for node in reversed(tree.root.children)]
     while pending:
@@ -338,7 +188,7 @@ def imports(tree: SyntaxTree) -> tuple[Span, ...]:
 
 
 def in_string(tree: SyntaxTree, offset: int) -> bool:
-    """Whether text typed at the place would be part of a string; code in a template or f-string is not."""
+    """Whether text typed at `offset` would be part of a string; code in a template or f-string is not."""
     if tree.root.has_error:
         return scan(tree.text, tree.language.id, offset).inside not in ("", "#", "//", "/*")
     for node in tree.path(offset - 1) if offset else ():
@@ -350,7 +200,7 @@ def in_string(tree: SyntaxTree, offset: int) -> bool:
 
 
 def in_comment(tree: SyntaxTree, offset: int) -> bool:
-    """Whether text typed at the place would be part of a comment; so it is at the end of a line comment."""
+    """Whether text typed at `offset` would be part of a comment, as at the end of a line comment."""
     if tree.root.has_error:
         return scan(tree.text, tree.language.id, offset).inside in ("#", "//", "/*")
     for node in tree.path(offset - 1) if offset else ():

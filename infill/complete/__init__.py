@@ -1,1 +1,1 @@
-"""From a request to its completion."""
+"""From a request to its completion: canvas, hole lengths, proposals, confidence and the pipeline."""

@@ -1,5 +1,7 @@
-"""What stands on a canvas, as text: the filling of a hole, and the view of a canvas that is still being
-denoised."""
+"""Text from a canvas: the filling of a hole, and the view of a canvas that is being denoised.
+
+Must not know whether a text is good.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +13,14 @@ from itertools import groupby
 from os.path import commonprefix
 
 from engine.denoiser import CanvasRun, DenoiseResult
-from infill.prompts.prompt import Family, Layout, TextHole
+from infill.prompts.prompt import Family, HoleKind, Layout
 from infill.request import Piece, PieceState, StepView
 
 
 @dataclass(frozen=True)
 class HoleText:
-    """The text for a hole. token_spans: for each slot the characters it wrote (empty for null slots and for
-    text that was already typed). log_probabilities: a slot."""
+    """token_spans: per slot its characters in `text`; empty for null slots and typed text. log_probabilities: per slot,
+    in nats."""
 
     text: str
     token_spans: tuple[tuple[int, int], ...]
@@ -30,24 +32,22 @@ class HoleText:
 
     @property
     def confidence(self) -> float:
-        """Geometric mean of the probabilities of the tokens and of the first empty slot after them."""
+        """Geometric mean of the probabilities of the tokens and of the first null slot after them."""
         written = [index for index, (start, end) in enumerate(self.token_spans) if start < end]
         last = min(written[-1] + 2 if written else 1, len(self.log_probabilities))
         return math.exp(sum(self.log_probabilities[:last]) / max(last, 1))
 
     def cut(self, shorter: str) -> HoleText:
-        """Only the part of the text that `shorter` keeps of it; `shorter` may end in a line break of its
-        own."""
+        """With the text `shorter`, a prefix of this text that may have a line break added."""
         length = len(commonprefix([self.text, shorter]))
         spans = tuple((min(start, length), min(end, length)) for start, end in self.token_spans)
         return HoleText(shorter, spans, self.log_probabilities)
 
 
-def filled_text(family: Family, layout: Layout, result: DenoiseResult, index: int, kind: TextHole) -> HoleText:
-    """The text of hole `index`: null slots dropped, typed text taken off, a line's end put on between whole
-    lines.
+def hole_text(family: Family, layout: Layout, result: DenoiseResult, index: int, kind: HoleKind) -> HoleText:
+    """The text of hole `index`, without null slots and typed text, and with a line break after whole lines.
 
-    Bytes that are no UTF-8 end the text, as a line break does in a hole of one line.
+    The text ends at bytes that are not UTF-8; in a hole of one line also at a line break.
     """
     hole = layout.holes[index]
     tokens = result.tokens[hole.start : hole.stop].tolist()
@@ -74,8 +74,7 @@ def _within(position: int, length: int) -> int:
 
 
 def step_view(run: CanvasRun, family: Family) -> StepView:
-    """The canvas of a run as pieces: known text, settled tokens, guesses that are still noise, empty
-    slots."""
+    """The canvas of a run as pieces: known text, settled tokens, guesses that are still noise, null slots."""
     done = run.finished is not None
     in_hole = {column: index for index, column in enumerate(run.columns.tolist())}
     guesses, accepted = run.argmax.tolist(), run.accepted.tolist()

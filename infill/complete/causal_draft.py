@@ -1,7 +1,7 @@
-"""A filling written token by token by the causal encoder, with the text after the hole in its prompt.
+"""A filling decoded token by token by the causal encoder, with the text after the hole in its prompt.
 
-The same weights in another order of writing: fill-in-the-middle as autoregressive models do it (arXiv 2207.14255, the
-suffix first). It is one candidate beside the denoised canvas. Must not know how candidates are judged.
+Fill-in-the-middle as in autoregressive models, suffix first (arXiv 2207.14255), with the same weights. One candidate
+beside the denoised canvas. Must not know how candidates are judged.
 """
 
 from __future__ import annotations
@@ -17,59 +17,54 @@ import torch
 from engine.autoregressive import follow_greedily
 from engine.token_tree import TokenTree
 from infill.checks.context import indent_of
-from infill.prompts.prompt import CausalPrompt, Family, TextHole
+from infill.prompts.prompt import CausalPrompt, Family, HoleKind
 
 LINE_TOKENS, BLOCK_TOKENS = 40, 64
 
 
 @dataclass(frozen=True)
 class CausalDraft:
-    """The text for the hole, and the log-probability of every token that was decoded for it, in nats.
-
-    written: all that was decoded, before anything was cut off.
-    """
+    """text: for the hole. decoded: all decoded text, of which `text` is a part."""
 
     text: str
-    log_probabilities: tuple[float, ...]
-    written: str = ""
+    decoded: str = ""
 
 
 def causal_draft(
     tree: TokenTree,
     family: Family,
     prompt: CausalPrompt,
-    kind: TextHole,
+    kind: HoleKind,
     before: str,
     after: str,
     deadline: float | None = None,
 ) -> CausalDraft:
-    """The greedy continuation of `prompt`, which `tree` stands behind: to the end of the line, or of the block by
-    indentation.
+    """Continues `prompt`, whose keys `tree` holds, greedily to the end of the line, or of the block by indentation.
 
-    deadline: time.monotonic() after which decoding stops where it is.
+    deadline: time.monotonic(), when decoding stops.
     """
     line_prefix = before[before.rfind("\n") + 1 :]
-    decoded = partial(_text, family, prompt)
+    text_of = partial(_text, family, prompt)
 
     def stop(tokens: Sequence[int]) -> bool:
         if deadline is not None and time.monotonic() >= deadline:
             return True
-        text = decoded(tokens)
+        text = text_of(tokens)
         return "\n" in text if kind.one_line else block_end(line_prefix + text) is not None
 
     first = torch.tensor(prompt.first) if prompt.first else None
     limit = LINE_TOKENS if kind.one_line else BLOCK_TOKENS
     banned = torch.tensor(prompt.banned)
-    tokens, scores = follow_greedily(tree, prompt.tokens, limit, stop, banned, first)
-    text = written = decoded(tokens)
+    tokens, _ = follow_greedily(tree, prompt.tokens, limit, stop, banned, first)
+    text = decoded = text_of(tokens)
     if kind.one_line:
         text = text.partition("\n")[0]
     elif (end := block_end(line_prefix + text)) is not None:
         text = text[: max(0, end - len(line_prefix))]
-    text = without_what_follows(text.partition("\ufffd")[0], after, kind)
+    text = without_suffix(text.partition("\ufffd")[0], after, kind)
     if kind.whole_lines:
         text = text.rstrip() + "\n" if text.strip() else ""
-    return CausalDraft(text, tuple(scores), written)
+    return CausalDraft(text, decoded)
 
 
 def _text(family: Family, prompt: CausalPrompt, tokens: Sequence[int]) -> str:
@@ -77,8 +72,10 @@ def _text(family: Family, prompt: CausalPrompt, tokens: Sequence[int]) -> str:
 
 
 def block_end(text: str) -> int | None:
-    """Where the block ends that begins with the first line of code in `text`: before the first line indented less, or
-    before the second of two empty lines; None while it may go on."""
+    """The end of the block that begins with the first line of code: before a line indented less, or two blank lines.
+
+    None if the block may continue.
+    """
     base: int | None = None
     at, blank = 0, 0
     for line in text.splitlines(keepends=True):
@@ -96,8 +93,8 @@ def block_end(text: str) -> int | None:
     return None
 
 
-def without_what_follows(text: str, after: str, kind: TextHole) -> str:
-    """The text less its end where that says what stands after the hole: the rest of the line, or the next lines."""
+def without_suffix(text: str, after: str, kind: HoleKind) -> str:
+    """The text without its end if that repeats what follows the hole: the rest of the line, or the next line."""
     if kind.whole_lines:
         following = next((line for line in after.split("\n") if line.strip()), "")
         at = _line_position(text, following) if not kind.one_line else None
@@ -109,7 +106,7 @@ def without_what_follows(text: str, after: str, kind: TextHole) -> str:
 
 
 def _line_position(text: str, line: str) -> int | None:
-    """Where `line` begins in `text` as a whole line that says something, or None."""
+    """The offset in `text` of a whole line equal to `line`; None if there is none or it has no word."""
     if not re.search(r"\w", line):
         return None
     match = re.search(rf"^{re.escape(line.rstrip())}[ \t]*$", text, re.M)

@@ -1,7 +1,7 @@
-"""From a request to its completion: context, canvas, denoising, checks, repair, ranking.
+"""The pipeline from a request to its completion: context, canvas, denoising, proposals, checks, ranking.
 
-The one place that knows the order of the steps; each step is another module's. Must not know of editors,
-command lines or files on disk other than the model's own.
+Only this module knows the order of the steps; each step is in a module of its own. Must not know editors, command lines
+or files.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from engine.errors import GessoError, Stop, leave_if
 from infill.checks.checks import first_refusal
 from infill.checks.context import CheckContext
 from infill.complete.canvas_text import step_view
-from infill.complete.hole_length import CanvasRunner, Filled, FillTask, HoleLengths, NullSlots, Probing
+from infill.complete.hole_length import CanvasRunner, FilledCanvas, FillTask, HoleLengths, NullSlots, Probing
 from infill.complete.loaded_model import LoadedModel
-from infill.complete.proposals import Proposal, Proposals
-from infill.complete.work import Work, make_ready, one_by_one
+from infill.complete.prepared import PreparedRequest, one_hole_requests, prepare
+from infill.complete.proposals import Proposal, Proposer
 from infill.prompts.prompt import Layout
 from infill.request import Candidate, Evidence, Hole, HoleCompletion, InfillRequest, InfillResult, OnStep, StepView
 from infill.settings import Settings
 
-SAMPLED_T = (0.6, 0.9)  # least t_min and t_max of further candidates
-LONGEST = {True: 128, False: 512}  # slots, for a line and for a block
+SAMPLED_T = (0.6, 0.9)  # minimum of t_min and t_max for all candidates but the first
+LONGEST = {True: 128, False: 512}  # slots, by whether the hole has one line
 
 
 class Completer:
@@ -37,74 +37,71 @@ class Completer:
         self.model, self.settings = model, settings
         self.denoiser, self.family = model.denoiser, model.family
         self.min_confidence = model.min_confidence if settings.min_confidence is None else settings.min_confidence
-        self.canvases = CanvasRunner(self.denoiser, self.family.max_canvas)
+        self.runner = CanvasRunner(self.denoiser, self.family.max_canvas)
         null_token = self.family.null_token
-        self.lengths: HoleLengths = (
-            Probing(self.canvases) if null_token is None else NullSlots(self.canvases, null_token)
-        )
-        self.proposals = Proposals(self.denoiser, self.canvases, self.family, settings)
+        self.lengths: HoleLengths = Probing(self.runner) if null_token is None else NullSlots(self.runner, null_token)
+        self.proposer = Proposer(self.denoiser, self.runner, self.family, settings)
 
     def complete(self, request: InfillRequest, on_step: OnStep | None = None, stop: Stop | None = None) -> InfillResult:
-        """Fills the holes of one request; in one canvas where they fit, otherwise from the top down.
+        """Fills the holes of one request: in one canvas if they fit, otherwise one after the other from the top.
 
-        Once `on_step` returned False it is not asked again, and what stands in the holes then is the result.
-        stop: for an answer that may become unwanted. It is asked between all stages and before every pass of the
-        model, so it must be cheap and may be asked from this thread at any time; once it answers True, Cancelled is
-        raised, and what was read of the prompts stays in the cache.
+        on_step: gets the canvas after each step; once it returns False, it is not called again, and the current
+        content of the holes is the result. stop: called between all stages and before every pass of the model; once
+        it returns True, Cancelled is raised, and the encoded part of the prompt stays in the cache.
         """
         started = time.perf_counter()
         leave_if(stop)
-        work = make_ready(request, self.family.budget, stop)
+        prepared = prepare(request, self.family.budget, stop)
         leave_if(stop)
         watch = _until_stopped(on_step) if on_step is not None else None
-        if len(work.holes) > 1 and not self._fits(work):
-            return self._one_after_another(work, watch, stop, started)
-        self.canvases.timings = Timings()
-        filled = self._fill(self._tasks(work), watch)
-        return self._finish(work, filled, started, time.perf_counter())
+        if len(prepared.holes) > 1 and not self._fits(prepared):
+            return self._one_after_another(prepared, watch, stop, started)
+        self.runner.timings = Timings()
+        filled = self._fill(self._tasks(prepared), watch)
+        return self._finish(prepared, filled, started, time.perf_counter())
 
     def complete_batch(self, requests: Sequence[InfillRequest]) -> list[InfillResult | GessoError]:
-        """All requests in one batch; a request that cannot be used has its error in its place."""
+        """Fills all requests in one batch; the result of an invalid request is its error."""
         started = time.perf_counter()
         results: dict[int, InfillResult | GessoError] = {}
-        works: dict[int, tuple[Work, list[FillTask]]] = {}
+        tasks: dict[int, tuple[PreparedRequest, list[FillTask]]] = {}
         for index, request in enumerate(requests):
             try:
-                work = make_ready(request, self.family.budget)
-                if len(work.holes) > 1:
+                prepared = prepare(request, self.family.budget)
+                if len(prepared.holes) > 1:
                     results[index] = self.complete(request)
                 else:
-                    works[index] = work, self._tasks(work)
+                    tasks[index] = prepared, self._tasks(prepared)
             except GessoError as error:
                 results[index] = error
-        self.canvases.timings = Timings()
-        filled = iter(self._fill([task for _, tasks in works.values() for task in tasks], None))
-        filled_works = [(index, work, list(islice(filled, len(tasks)))) for index, (work, tasks) in works.items()]
+        self.runner.timings = Timings()
+        filled = iter(self._fill([task for _, group in tasks.values() for task in group], None))
+        fillings = {index: list(islice(filled, len(group))) for index, (_, group) in tasks.items()}
         denoised = time.perf_counter()
-        for index, work, fillings in filled_works:
-            results[index] = self._finish(work, fillings, started, denoised)
+        for index, (prepared, _) in tasks.items():
+            results[index] = self._finish(prepared, fillings[index], started, denoised)
         return [results[index] for index in range(len(requests))]
 
-    def _fits(self, work: Work) -> bool:
-        task = self._task(work, 0)
+    def _fits(self, prepared: PreparedRequest) -> bool:
+        task = self._task(prepared, 0)
         return task.lay_out(task.slots).canvas.width <= self.family.max_canvas
 
-    def _tasks(self, work: Work) -> list[FillTask]:
-        """One for each candidate that is asked for."""
-        return [self._task(work, variant) for variant in range(max(1, work.request.candidates))]
+    def _tasks(self, prepared: PreparedRequest) -> list[FillTask]:
+        """One per requested candidate."""
+        return [self._task(prepared, variant) for variant in range(max(1, prepared.request.candidates))]
 
-    def _task(self, work: Work, variant: int) -> FillTask:
-        """`variant` 0 is the model's own way; others sample with other seeds."""
+    def _task(self, prepared: PreparedRequest, variant: int) -> FillTask:
+        """variant: 0 for the model's own settings; others sample tokens, each with another seed."""
         return FillTask(
-            lay_out=lambda slots: self.family.lay_out(work.shown, work.kinds, work.between, slots),
-            request=self._denoise_request(work, variant),
-            slots=tuple(self.family.slots[0 if kind.one_line else 1] for kind in work.kinds),
-            most=tuple(LONGEST[kind.one_line] for kind in work.kinds),
+            lay_out=lambda slots: self.family.lay_out(prepared.shown, prepared.kinds, prepared.between, slots),
+            request=self._denoise_request(prepared, variant),
+            slots=tuple(self.family.slots[0 if kind.one_line else 1] for kind in prepared.kinds),
+            most=tuple(LONGEST[kind.one_line] for kind in prepared.kinds),
         )
 
-    def _denoise_request(self, work: Work, variant: int) -> Callable[[Layout], DenoiseRequest]:
-        """How a layout of this work is to be denoised."""
-        sampling = self.model.sampling.with_steps(work.request.steps)
+    def _denoise_request(self, prepared: PreparedRequest, variant: int) -> Callable[[Layout], DenoiseRequest]:
+        """From a layout to how it is denoised."""
+        sampling = self.model.sampling.with_steps(prepared.request.steps)
         if variant:
             t_min, t_max = max(sampling.t_min, SAMPLED_T[0]), max(sampling.t_max, SAMPLED_T[1])
             sampling = replace(sampling, token_choice="sample", t_min=t_min, t_max=t_max)
@@ -112,12 +109,18 @@ class Completer:
         def denoise(layout: Layout) -> DenoiseRequest:
             banned = torch.tensor(layout.banned, dtype=torch.long)
             return DenoiseRequest(
-                layout.prompt, layout.canvas, sampling, work.request.seed + variant, banned, work.deadline, work.stop
+                layout.prompt,
+                layout.canvas,
+                sampling,
+                prepared.request.seed + variant,
+                banned,
+                prepared.deadline,
+                prepared.stop,
             )
 
         return denoise
 
-    def _fill(self, tasks: Sequence[FillTask], on_step: OnStep | None) -> list[Filled]:
+    def _fill(self, tasks: Sequence[FillTask], on_step: OnStep | None) -> list[FilledCanvas]:
         if on_step is None:
             return self.lengths.fill(tasks)
 
@@ -126,17 +129,19 @@ class Completer:
 
         return self.lengths.fill(tasks, step)
 
-    def _finish(self, work: Work, filled: Sequence[Filled], started: float, denoised: float) -> InfillResult:
-        encode, denoise = self.canvases.timings.encode, self.canvases.timings.denoise
+    def _finish(
+        self, prepared: PreparedRequest, filled: Sequence[FilledCanvas], started: float, denoised: float
+    ) -> InfillResult:
+        encode, denoise = self.runner.timings.encode, self.runner.timings.denoise
         checked = time.perf_counter()
         completions = []
-        for index, hole in enumerate(work.originals):
-            candidates = self._candidates(work, index, filled)
+        for index, hole in enumerate(prepared.originals):
+            candidates = self._candidates(prepared, index, filled)
             best = candidates[0]
-            work.fillings.append(best.text.replace("\r\n", "\n") if best.shown else "")
+            prepared.fillings.append(best.text.replace("\r\n", "\n") if best.shown else "")
             completions.append(HoleCompletion(hole, best.text, best.shown, best.reason, best.confidence, candidates))
         now = time.perf_counter()
-        repair = self.canvases.timings.encode + self.canvases.timings.denoise - encode - denoise
+        repair = self.runner.timings.encode + self.runner.timings.denoise - encode - denoise
         first = filled[0]
         return InfillResult(
             completions=tuple(completions),
@@ -153,42 +158,46 @@ class Completer:
                 "total": 1000 * (now - started),
             },
             model=self.model.name,
-            seed=work.request.seed,
+            seed=prepared.request.seed,
         )
 
-    def _candidates(self, work: Work, index: int, filled: Sequence[Filled]) -> tuple[Candidate, ...]:
-        """Everything that could stand in hole `index`, what may be shown first, then by confidence."""
-        found = [self._judged(work, index, *one) for one in self.proposals.find(work, index, filled)]
+    def _candidates(
+        self, prepared: PreparedRequest, index: int, filled: Sequence[FilledCanvas]
+    ) -> tuple[Candidate, ...]:
+        """All candidates for hole `index`: those to show first, then by confidence."""
+        found = [self._candidate(prepared, index, *one) for one in self.proposer.find(prepared, index, filled)]
         return tuple(sorted(found, key=lambda candidate: (not candidate.shown, -candidate.confidence)))
 
-    def _judged(self, work: Work, index: int, proposal: Proposal, evidence: Evidence) -> Candidate:
-        leave_if(work.stop)
+    def _candidate(self, prepared: PreparedRequest, index: int, proposal: Proposal, evidence: Evidence) -> Candidate:
+        leave_if(prepared.stop)
         confidence = self.model.calibration.confidence(evidence)
-        before, after = work.near(index)
+        before, after = prepared.near(index)
         context = CheckContext(
             before=before,
             text=proposal.text,
             after=after,
-            language=work.language,
+            language=prepared.language,
             confidence=confidence,
-            min_confidence=min(1.0, self.min_confidence * work.request.caution),
-            rejected=frozenset(work.request.rejected),
-            replaced=work.replaced(index),
+            min_confidence=min(1.0, self.min_confidence * prepared.request.caution),
+            rejected=frozenset(prepared.request.rejected),
+            replaced=prepared.replaced(index),
         )
         reason = first_refusal(context)
-        text = proposal.text.replace("\n", work.line_end)
+        text = proposal.text.replace("\n", prepared.line_end)
         return Candidate(
             text, round(confidence, 4), reason is None, reason, proposal.sources[0], proposal.tokens, evidence
         )
 
-    def _one_after_another(self, work: Work, on_step: OnStep | None, stop: Stop | None, started: float) -> InfillResult:
-        """Each hole with a canvas of its own; what was filled above stands as text for those below."""
+    def _one_after_another(
+        self, prepared: PreparedRequest, on_step: OnStep | None, stop: Stop | None, started: float
+    ) -> InfillResult:
+        """Each hole on a canvas of its own; shown fillings are part of the text for the holes below."""
         parts = []
-        for request, original in one_by_one(work):
-            left = None if work.deadline is None else max(1.0, 1000 * (work.deadline - time.monotonic()))
+        for request, original in one_hole_requests(prepared):
+            left = None if prepared.deadline is None else max(1.0, 1000 * (prepared.deadline - time.monotonic()))
             part = self.complete(replace(request, deadline_ms=left), on_step, stop)
-            completion = _with_line_end(part.completions[0], original, work.line_end)
-            work.fillings.append(part.completions[0].text if completion.shown else "")
+            completion = _with_line_end(part.completions[0], original, prepared.line_end)
+            prepared.fillings.append(part.completions[0].text if completion.shown else "")
             parts.append(replace(part, completions=(completion,)))
         stages = parts[0].timings_ms
         timings = {stage: sum(part.timings_ms[stage] for part in parts) for stage in stages}
@@ -203,7 +212,7 @@ class Completer:
 
 
 def _until_stopped(on_step: OnStep) -> OnStep:
-    """The callback, and False for ever once it said so."""
+    """The callback, no longer called once it has returned False."""
     stopped = False
 
     def step(view: StepView) -> bool:
@@ -215,7 +224,7 @@ def _until_stopped(on_step: OnStep) -> OnStep:
 
 
 def _with_line_end(completion: HoleCompletion, hole: Hole, line_end: str) -> HoleCompletion:
-    """The completion of `hole` with "\n" turned into `line_end`."""
+    """The completion of `hole`, with `line_end` for "\n"."""
     candidates = tuple(replace(one, text=one.text.replace("\n", line_end)) for one in completion.candidates)
     text = completion.text.replace("\n", line_end)
     return replace(completion, hole=hole, text=text, candidates=candidates)

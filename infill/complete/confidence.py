@@ -1,7 +1,7 @@
-"""How sure we are of a candidate: the evidence for it, and the probability of being right that follows.
+"""The confidence in a candidate: from its evidence to the probability that it is right.
 
-The weights of the evidence are learnt from held-out projects (`python -m train.calibrate`) and stored with the model.
-Must not know how candidates are made nor what is shown.
+The weights are fitted on held-out projects (`python -m train.calibrate`) and stored with the model. Must not know how
+candidates are made or which are shown.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from dataclasses import asdict, dataclass
 
 from infill.request import Evidence
 
-LEAST_EVIDENCE = -12.0  # nats; an impossible token says no more than an unlikely one
+LEAST_EVIDENCE = -12.0  # nats; an impossible token counts as an unlikely one
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Weights of a logistic model over `Evidence`; without any, likelihood times certainty."""
+    """A logistic model over `Evidence`; without weights, the likelihood times the certainty."""
 
     weights: Mapping[str, float]
     intercept: float = 0.0
 
     def confidence(self, evidence: Evidence) -> float:
-        """0 to 1; with weights the probability that the text is what belongs there."""
+        """0 to 1; with weights, the probability that the text is the right one."""
         if not self.weights:
             return math.exp(evidence.seam + evidence.certainty)
         values = evidence_values(evidence)

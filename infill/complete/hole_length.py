@@ -1,9 +1,7 @@
-"""How long a hole is laid out: by null slots, where the model was trained to leave slots empty, or by
-probing.
+"""The length of a hole: by null slots, if the model is trained to leave slots empty, else by probing.
 
-One interface (`HoleLengths.fill`) for both. Knows layouts, not text; whether a filling is good is for others
-to say. Null slots: DreamOn's delete token. Probing: after LR-DLLM, CAL and PILL, scores of several lengths
-after few steps.
+Null slots: as the delete token of DreamOn. Probing: scores of several lengths after few steps, after LR-DLLM, CAL and
+PILL. Knows layouts; must not know text or whether a filling is good.
 """
 
 from __future__ import annotations
@@ -28,8 +26,7 @@ FINALISTS = 2
 
 @dataclass(frozen=True)
 class FillTask:
-    """One canvas to fill. lay_out: slots per hole to a layout; slots: where to begin, and the most that is
-    tried."""
+    """One canvas to fill. lay_out: from slots per hole to a layout. slots, most: initial and maximum slots per hole."""
 
     lay_out: Callable[[Sequence[int]], Layout]
     request: Callable[[Layout], DenoiseRequest]
@@ -38,8 +35,8 @@ class FillTask:
 
 
 @dataclass(frozen=True)
-class Filled:
-    """A canvas that was denoised, how it had been laid out and asked for. steps: all that were spent on it."""
+class FilledCanvas:
+    """A denoised canvas with its layout and request. steps: in total, over all lengths."""
 
     layout: Layout
     request: DenoiseRequest
@@ -49,8 +46,8 @@ class Filled:
 
 
 class HoleLengths(Protocol):
-    def fill(self, tasks: Sequence[FillTask], on_step: StepCallback | None = None) -> list[Filled]:
-        """Denoises each task's canvas with a length found on the way."""
+    def fill(self, tasks: Sequence[FillTask], on_step: StepCallback | None = None) -> list[FilledCanvas]:
+        """Denoises the canvas of each task and finds the lengths of its holes."""
         ...
 
 
@@ -67,9 +64,9 @@ class Runner(Protocol):
 
 
 class CanvasRunner:
-    """Runs layouts as one batch; those wider than the family's canvas go block after block, one by one.
+    """Denoises requests as one batch; canvases wider than `max_canvas` run one by one, block after block.
 
-    `timings`: spent in all runs since they were last set to a new `Timings`.
+    timings: the sum over all runs since the caller last reset it.
     """
 
     def __init__(self, denoiser: Denoiser, max_canvas: int) -> None:
@@ -108,89 +105,85 @@ class CanvasRunner:
 
 
 class NullSlots:
-    """Lays out generously; a hole that comes back without an empty slot at its end was too short, and is
-    doubled.
+    """Lays out more slots than needed; a hole without a null slot at its end was too short and gets twice as many.
 
-    A longer canvas that the deadline or the caller cuts off is dropped for the shorter one that was finished.
+    If the deadline or the caller ends the longer canvas, the shorter one is the result.
     """
 
-    def __init__(self, canvases: Runner, null_token: int) -> None:
-        self.canvases, self.null_token = canvases, null_token
+    def __init__(self, runner: Runner, null_token: int) -> None:
+        self.runner, self.null_token = runner, null_token
 
-    def fill(self, tasks: Sequence[FillTask], on_step: StepCallback | None = None) -> list[Filled]:
+    def fill(self, tasks: Sequence[FillTask], on_step: StepCallback | None = None) -> list[FilledCanvas]:
         layouts = [task.lay_out(task.slots) for task in tasks]
         requests = [task.request(layout) for task, layout in zip(tasks, layouts, strict=True)]
-        results = self.canvases.run(requests, on_step)
+        results = self.runner.run(requests, on_step)
         return [
-            self._lengthened(task, Filled(layout, request, result, result.steps, result.encoded_tokens), on_step)
+            self._lengthened(task, FilledCanvas(layout, request, result, result.steps, result.encoded_tokens), on_step)
             for task, layout, request, result in zip(tasks, layouts, requests, results, strict=True)
         ]
 
-    def _lengthened(self, task: FillTask, filled: Filled, on_step: StepCallback | None) -> Filled:
+    def _lengthened(self, task: FillTask, filled: FilledCanvas, on_step: StepCallback | None) -> FilledCanvas:
         slots = task.slots
         while filled.result.finish not in ("deadline", "cancelled"):
             full = self._full(filled)
-            wanted = tuple(
+            longer = tuple(
                 min(2 * size, most) if is_full else size
                 for size, most, is_full in zip(slots, task.most, full, strict=True)
             )
-            if wanted == slots:
+            if longer == slots:
                 break
-            slots = wanted
+            slots = longer
             layout = task.lay_out(slots)
             request = task.request(layout)
-            result = self.canvases.run([request], on_step)[0]
+            result = self.runner.run([request], on_step)[0]
             steps, encoded = filled.steps + result.steps, filled.encoded_tokens + result.encoded_tokens
             if result.finish in ("deadline", "cancelled"):
                 return replace(filled, steps=steps, encoded_tokens=encoded)
-            filled = Filled(layout, request, result, steps, encoded)
+            filled = FilledCanvas(layout, request, result, steps, encoded)
         return filled
 
-    def _full(self, filled: Filled) -> list[bool]:
+    def _full(self, filled: FilledCanvas) -> list[bool]:
         tokens = filled.result.tokens
         return [int(tokens[hole.stop - 1]) != self.null_token for hole in filled.layout.holes]
 
 
 class Probing:
-    """Tries several lengths as one batch for a few steps, carries the best on, and lets the causal encoder
-    choose.
+    """Denoises several lengths as one batch for a few steps, finishes the best, and the causal encoder chooses.
 
-    The score of a length is its mean negative entropy, less a line fitted over log length for this very hole:
-    longer holes are more certain at first whatever stands in them. With several holes all get the same
-    length. Lengths go up to twice the slots to begin with, as far as the canvas stays one.
+    The score of a length is its mean negative entropy, less a linear trend over log length fitted to this hole, since
+    longer holes start out more certain. All holes of a canvas get the same length, up to twice the initial slots if
+    the canvas is not wider than `max_canvas`.
     """
 
-    def __init__(self, canvases: Runner, lengths: Sequence[int] = PROBE_LENGTHS, steps: int = PROBE_STEPS) -> None:
-        self.canvases, self.lengths, self.steps = canvases, lengths, steps
+    def __init__(self, runner: Runner, lengths: Sequence[int] = PROBE_LENGTHS, steps: int = PROBE_STEPS) -> None:
+        self.runner, self.lengths, self.steps = runner, lengths, steps
 
-    def fill(self, tasks: Sequence[FillTask], on_step: StepCallback | None = None) -> list[Filled]:
+    def fill(self, tasks: Sequence[FillTask], on_step: StepCallback | None = None) -> list[FilledCanvas]:
         return [self._fill(task, on_step) for task in tasks]
 
-    def _fill(self, task: FillTask, on_step: StepCallback | None) -> Filled:
+    def _fill(self, task: FillTask, on_step: StepCallback | None) -> FilledCanvas:
         longest = min(max(task.most), 2 * max(task.slots))
         lengths: list[int] = []
         layouts: list[Layout] = []
         for length in sorted(self.lengths):
             layout = task.lay_out([length] * len(task.slots))
-            if not lengths or (length <= longest and layout.canvas.width <= self.canvases.max_canvas):
+            if not lengths or (length <= longest and layout.canvas.width <= self.runner.max_canvas):
                 lengths.append(length)
                 layouts.append(layout)
         requests = [task.request(layout) for layout in layouts]
         short = [replace(request, sampling=_first_steps(request, self.steps)) for request in requests]
-        probes = self.canvases.run(short)
+        probes = self.runner.run(short)
         scores = length_scores(lengths, [float(probe.entropy.mean()) for probe in probes])
         best = sorted(range(len(lengths)), key=lambda index: -scores[index])[:FINALISTS]
-        results = self.canvases.run([requests[index] for index in best], on_step)
-        chosen = max(
-            range(len(best)), key=lambda index: self.canvases.likelihood(requests[best[index]], results[index])
-        )
+        results = self.runner.run([requests[index] for index in best], on_step)
+        chosen = max(range(len(best)), key=lambda index: self.runner.likelihood(requests[best[index]], results[index]))
         steps = sum(probe.steps for probe in probes) + sum(result.steps for result in results)
         encoded = sum(result.encoded_tokens for result in (*probes, *results))
-        return Filled(layouts[best[chosen]], requests[best[chosen]], results[chosen], steps, encoded)
+        return FilledCanvas(layouts[best[chosen]], requests[best[chosen]], results[chosen], steps, encoded)
 
 
 def length_scores(lengths: Sequence[int], entropies: Sequence[float]) -> list[float]:
-    """Negative entropy less its linear trend over log length (least squares over the lengths given)."""
+    """Negative entropy less its linear trend over log length (least squares)."""
     negative = -np.asarray(entropies, dtype=float)
     if len(lengths) < 3:
         return negative.tolist()

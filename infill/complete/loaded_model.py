@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.checkpoints.checkpoint import load_model, read_config, read_sampling
+from engine.checkpoints.checkpoint import load_model
+from engine.checkpoints.config_files import read_config, read_sampling
 from engine.config import SamplingConfig
 from engine.denoiser import Denoiser
 from engine.device import choose_device, choose_dtype, set_threads

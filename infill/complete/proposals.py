@@ -1,7 +1,7 @@
-"""Texts that could stand in a hole, from every source, with the evidence for each.
+"""Proposals for a hole from every source, with the evidence for each.
 
-Sources: the denoised canvas (mended where it breaks the parse), the causal encoder's draft, copies from the context.
-Must not know the checks that decide what is shown, nor the bar.
+Sources: the denoised canvas (repaired if it breaks the parse), the causal encoder's draft, copies from the context.
+Must not know the other checks, nor the threshold of confidence.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from engine.scorer import causal_log_probabilities
 from engine.token_tree import TokenTree
 from infill.checks.context import CheckContext
 from infill.checks.parse import cut_back, error_spans_within, parse_worse
-from infill.complete.canvas_text import HoleText, filled_text
+from infill.complete.canvas_text import HoleText, hole_text
 from infill.complete.causal_draft import causal_draft
-from infill.complete.copy_draft import drafts
-from infill.complete.hole_length import CanvasRunner, Filled
-from infill.complete.work import Work
+from infill.complete.copy_draft import copy_drafts
+from infill.complete.hole_length import CanvasRunner, FilledCanvas
+from infill.complete.prepared import PreparedRequest
 from infill.prompts.prompt import CausalPrompt, Family
 from infill.request import Evidence, Source
 from infill.settings import Settings
 
 COPY_DRAFTS = 2
-SEAM = 8  # tokens after the hole whose likelihood counts
+SEAM = 8  # tokens after the hole that are scored with the text
 REPAIR_STEPS = 4
-ALIKE = 8  # characters from the front that two ways must share to agree
+ALIKE = 8  # leading characters that two texts must share to agree
 
 
 @dataclass
 class Proposal:
-    """A text and the ways it came about. certainty: the denoiser's, in nats a token, where it wrote it.
+    """A text and its sources. certainty: the denoiser's, in nats per token; 0 for a text of another source.
 
-    matched, fits, places: of a copy, as its `Draft` has them.
+    matched, fits, occurrences: of a copy, as in `CopyDraft`.
     """
 
     text: str
@@ -49,96 +49,108 @@ class Proposal:
     certainty: float = 0.0
     matched: int = 0
     fits: bool = False
-    places: int = 0
+    occurrences: int = 0
 
 
-class Proposals:
-    """Finds them for one hole at a time."""
+class Proposer:
+    """Makes the proposals of a request. last_draft: the text up to the hole and the causal draft after it."""
 
-    def __init__(self, denoiser: Denoiser, canvases: CanvasRunner, family: Family, settings: Settings) -> None:
-        self.denoiser, self.canvases, self.family, self.settings = denoiser, canvases, family, settings
-        self.last_draft = ""  # the text up to the hole that was drafted for last, and all that the draft said
+    def __init__(self, denoiser: Denoiser, runner: CanvasRunner, family: Family, settings: Settings) -> None:
+        self.denoiser, self.runner, self.family, self.settings = denoiser, runner, family, settings
+        self.last_draft = ""
 
-    def find(self, work: Work, index: int, filled: Sequence[Filled]) -> list[tuple[Proposal, Evidence]]:
-        """All distinct texts for hole `index`, the denoiser's own first."""
-        leave_if(work.stop)
-        kind = work.kinds[index]
-        canvases = [(one, filled_text(self.family, one.layout, one.result, index, kind)) for one in filled]
-        if len(work.holes) == 1 and filled[0].result.finish != "cancelled":
-            proposals, middles = self._of_all_ways(work, canvases)
+    def find(
+        self, prepared: PreparedRequest, index: int, filled: Sequence[FilledCanvas]
+    ) -> list[tuple[Proposal, Evidence]]:
+        """All distinct texts for hole `index`, those of the denoiser first."""
+        leave_if(prepared.stop)
+        kind = prepared.kinds[index]
+        canvases = [(one, hole_text(self.family, one.layout, one.result, index, kind)) for one in filled]
+        if len(prepared.holes) == 1 and filled[0].result.finish != "cancelled":
+            proposals, middles = self._from_all_sources(prepared, canvases)
         else:
-            proposals = _distinct(self._denoised(work, index, one, hole, True) for one, hole in canvases)
+            proposals = _distinct(self._denoised(prepared, index, one, hole, True) for one, hole in canvases)
             middles = [torch.zeros(0) for _ in proposals]
-        leave_if(work.stop)
-        seams = self._seams(work, filled[0], index, [proposal.text for proposal in proposals])
-        ways = [(source, proposal.text) for proposal in proposals for source in proposal.sources]
+        leave_if(prepared.stop)
+        seams = self._seams(prepared, filled[0], index, [proposal.text for proposal in proposals])
+        texts = [(source, proposal.text) for proposal in proposals for source in proposal.sources]
         return [
-            (proposal, _evidence(proposal, seam, middle, ways))
+            (proposal, _evidence(proposal, seam, middle, texts))
             for proposal, seam, middle in zip(proposals, seams, middles, strict=True)
         ]
 
-    def _of_all_ways(
-        self, work: Work, canvases: Sequence[tuple[Filled, HoleText]]
+    def _from_all_sources(
+        self, prepared: PreparedRequest, canvases: Sequence[tuple[FilledCanvas, HoleText]]
     ) -> tuple[list[Proposal], list[Tensor]]:
-        """What comes of the canvases, the draft and the copies, and the log-probabilities of the tokens of each text by
-        what stands before and after the hole; none where the encoder has not learnt to see that.
+        """The proposals, and for each the log-probabilities of its tokens given the text on both sides of the hole.
 
-        What may turn out to be the draft is read with one pass before it is written, and likely enough it is. Where the
-        draft parses, a canvas that does not is only cut back: more steps cost more than they bring then.
+        Those are empty if the causal encoder is not trained to fill in the middle. The likely drafts are encoded in one
+        pass before decoding, which then finds them in the tree. If the draft parses, a canvas that does not is cut back
+        without further steps: they would cost more than they gain.
         """
-        leave_if(work.stop)
-        copies = self._copies(work) if self.settings.copy_drafts else []
-        prompt = self.family.causal_prompt(work.shown, work.kinds[0])
+        leave_if(prepared.stop)
+        copies = self._copies(prepared) if self.settings.copy_drafts else []
+        prompt = self.family.causal_prompt(prepared.shown, prepared.kinds[0])
         if prompt is None:
-            proposals = _distinct([*(self._denoised(work, 0, *one, True) for one in canvases), *copies])
+            proposals = _distinct([*(self._denoised(prepared, 0, *one, True) for one in canvases), *copies])
             return proposals, [torch.zeros(0) for _ in proposals]
         known, trunk = prompt.tokens[:-1], prompt.tokens[-1:]
         with (
-            self.denoiser.cache.encoded(known, work.stop) as lease,
-            TokenTree(self.denoiser.model, lease.kv, trunk, work.stop) as tree,
+            self.denoiser.cache.encoded(known, prepared.stop) as lease,
+            TokenTree(self.denoiser.model, lease.kv, trunk, prepared.stop) as tree,
         ):
-            drafts, sound = [], False
-            if self.settings.causal_draft and not _late(work):
-                texts = [*(hole.text for _, hole in canvases), *(copy.text for copy in copies), self._as_before(work)]
+            drafts, parses = [], False
+            if self.settings.causal_draft and not _late(prepared):
+                texts = [
+                    *(hole.text for _, hole in canvases),
+                    *(copy.text for copy in copies),
+                    self._rest_of_last_draft(prepared),
+                ]
                 tree.read([self._middle(prompt, text) for text in texts])
-                draft, sound = self._drafted(work, prompt, tree)
+                draft, parses = self._drafted(prepared, prompt, tree)
                 drafts = [draft]
-            denoised = [self._denoised(work, 0, *one, not sound) for one in canvases]
+            denoised = [self._denoised(prepared, 0, *one, not parses) for one in canvases]
             proposals = _distinct([*denoised, *drafts, *copies])
-            written = [self._middle(prompt, one.text.rstrip("\n")) for one in proposals]
-            tree.read(written)
-            return proposals, [tree.log_probabilities(tokens) for tokens in written]
+            token_lists = [self._middle(prompt, one.text.rstrip("\n")) for one in proposals]
+            tree.read(token_lists)
+            return proposals, [tree.log_probabilities(tokens) for tokens in token_lists]
 
     def _middle(self, prompt: CausalPrompt, text: str) -> list[int]:
         return self.family.tokens.encode(prompt.typed + text)
 
-    def _as_before(self, work: Work) -> str:
-        """What is left of the last draft, where the user has typed what it said."""
-        before = work.before(0)
+    def _rest_of_last_draft(self, prepared: PreparedRequest) -> str:
+        """The rest of the last draft if the user has typed its beginning."""
+        before = prepared.before(0)
         return self.last_draft[len(before) :] if self.last_draft.startswith(before) else ""
 
-    def _denoised(self, work: Work, index: int, filled: Filled, hole: HoleText, again: bool) -> Proposal:
-        """again: whether to denoise a little more where the text makes the parse worse."""
-        leave_if(work.stop)
-        if hole.text.strip() and parse_worse(self._context(work, index, hole.text)):
-            hole = self._mended(work, index, filled, hole, again)
+    def _denoised(
+        self, prepared: PreparedRequest, index: int, filled: FilledCanvas, hole: HoleText, again: bool
+    ) -> Proposal:
+        """again: whether to denoise a few more steps if the text makes the parse worse."""
+        leave_if(prepared.stop)
+        if hole.text.strip() and parse_worse(self._context(prepared, index, hole.text)):
+            hole = self._repaired(prepared, index, filled, hole, again)
         return Proposal(hole.text, ["model"], hole.tokens, math.log(max(hole.confidence, 1e-9)))
 
-    def _mended(self, work: Work, index: int, filled: Filled, hole: HoleText, again: bool) -> HoleText:
-        """Re-noises what stands under parse errors and denoises a little more; then cuts back to what parses."""
-        before, after = work.near(index)
-        again = again and not _late(work) and filled.result.finish != "cancelled"
-        spans = error_spans_within(before, hole.text, after, work.language) if again else ()
+    def _repaired(
+        self, prepared: PreparedRequest, index: int, filled: FilledCanvas, hole: HoleText, again: bool
+    ) -> HoleText:
+        """Re-noises the tokens under parse errors and denoises a few steps; if that fails, cuts back to what parses."""
+        before, after = prepared.near(index)
+        again = again and not _late(prepared) and filled.result.finish != "cancelled"
+        spans = error_spans_within(before, hole.text, after, prepared.language) if again else ()
         if spans and filled.layout.canvas.width <= self.family.max_canvas:
             result = self._renoised(filled, index, hole, [(span.start, span.end) for span in spans])
-            mended = filled_text(self.family, filled.layout, result, index, work.kinds[index])
-            if mended.text.strip() and parse_worse(self._context(work, index, mended.text)) is None:
-                return mended
-        shorter = cut_back(before, hole.text, after, work.language, work.stop)
+            repaired = hole_text(self.family, filled.layout, result, index, prepared.kinds[index])
+            if repaired.text.strip() and parse_worse(self._context(prepared, index, repaired.text)) is None:
+                return repaired
+        shorter = cut_back(before, hole.text, after, prepared.language, prepared.stop)
         return hole.cut(shorter) if shorter.strip() else hole
 
-    def _renoised(self, filled: Filled, index: int, hole: HoleText, spans: Sequence[tuple[int, int]]) -> DenoiseResult:
-        """A few more steps from the filled canvas, with noise on the tokens of hole `index` that touch `spans`."""
+    def _renoised(
+        self, filled: FilledCanvas, index: int, hole: HoleText, spans: Sequence[tuple[int, int]]
+    ) -> DenoiseResult:
+        """A few more steps, with noise on the tokens of hole `index` that overlap `spans` of its text."""
         tokens = filled.result.tokens.clone()
         columns = filled.layout.holes[index]
         for slot, (start, end) in enumerate(hole.token_spans):
@@ -146,26 +158,26 @@ class Proposals:
                 tokens[columns.start + slot] = -1
         sampling: SamplingConfig = filled.request.sampling.with_steps(REPAIR_STEPS)
         canvas = replace(filled.layout.canvas, tokens=tokens)
-        return self.canvases.run([replace(filled.request, canvas=canvas, sampling=sampling)])[0]
+        return self.runner.run([replace(filled.request, canvas=canvas, sampling=sampling)])[0]
 
-    def _drafted(self, work: Work, prompt: CausalPrompt, tree: TokenTree) -> tuple[Proposal, bool]:
-        """The draft, cut back where it breaks the parse, and whether it says something that parses."""
-        before, after = work.near(0)
-        draft = causal_draft(tree, self.family, prompt, work.kinds[0], before, after, work.deadline)
-        self.last_draft = work.before(0) + draft.written
-        leave_if(work.stop)
-        text, sound = draft.text, bool(draft.text.strip())
-        if sound and parse_worse(self._context(work, 0, text)):
-            shorter = cut_back(before, text, after, work.language, work.stop)
-            text, sound = shorter or text, bool(shorter)
-        return Proposal(text, ["causal"], len(self.family.tokens.encode(text))), sound
+    def _drafted(self, prepared: PreparedRequest, prompt: CausalPrompt, tree: TokenTree) -> tuple[Proposal, bool]:
+        """The draft, cut back if it breaks the parse, and whether it is text that parses."""
+        before, after = prepared.near(0)
+        draft = causal_draft(tree, self.family, prompt, prepared.kinds[0], before, after, prepared.deadline)
+        self.last_draft = prepared.before(0) + draft.decoded
+        leave_if(prepared.stop)
+        text, parses = draft.text, bool(draft.text.strip())
+        if parses and parse_worse(self._context(prepared, 0, text)):
+            shorter = cut_back(before, text, after, prepared.language, prepared.stop)
+            text, parses = shorter or text, bool(shorter)
+        return Proposal(text, ["causal"], len(self.family.tokens.encode(text))), parses
 
-    def _copies(self, work: Work) -> list[Proposal]:
-        """From the file and its neighbours."""
-        kind, before, after = work.kinds[0], work.before(0), work.after(0)
-        sources = [neighbour.text for neighbour in work.request.neighbours]
+    def _copies(self, prepared: PreparedRequest) -> list[Proposal]:
+        """Copies from the file and its neighbours."""
+        kind, before, after = prepared.kinds[0], prepared.before(0), prepared.after(0)
+        sources = [neighbour.text for neighbour in prepared.request.neighbours]
         copies = []
-        for draft in drafts(before, after, work.language, sources, COPY_DRAFTS, kind.one_line):
+        for draft in copy_drafts(before, after, prepared.language, sources, COPY_DRAFTS, kind.one_line):
             text = draft.text.rstrip("\n") + "\n" * kind.whole_lines
             copies.append(
                 Proposal(
@@ -174,32 +186,33 @@ class Proposals:
                     len(self.family.tokens.encode(text)),
                     matched=draft.match_length,
                     fits=draft.agrees_after,
-                    places=draft.places,
+                    occurrences=draft.occurrences,
                 )
             )
         return copies
 
-    def _seams(self, work: Work, filled: Filled, index: int, texts: Sequence[str]) -> list[float]:
-        """Mean log-probability of each text and the SEAM tokens after it, by what stands before them.
+    def _seams(self, prepared: PreparedRequest, filled: FilledCanvas, index: int, texts: Sequence[str]) -> list[float]:
+        """Mean log-probability of each text and the SEAM tokens after it, given what comes before them.
 
-        The denoiser's own probabilities say little of the seam: neighbours can be sure and yet wrong together.
+        The denoiser's own probabilities are a poor measure here: it can be certain of each token on both sides of a
+        seam that is wrong.
         """
         columns, canvas = filled.layout.holes[index], filled.result.tokens.tolist()
         unfilled = (self.family.null_token, -1)
         known = [token for token in canvas[: columns.start] if token not in unfilled]
         seam = [token for token in canvas[columns.stop :] if token not in unfilled][:SEAM]
-        written = [[*self.family.tokens.encode(columns.healed + text.rstrip("\n")), *seam] for text in texts]
+        continuations = [[*self.family.tokens.encode(columns.healed + text.rstrip("\n")), *seam] for text in texts]
         model, cache = self.denoiser.model, self.denoiser.cache
-        scores = causal_log_probabilities(model, cache, filled.layout.prompt, known, written, work.stop)
+        scores = causal_log_probabilities(model, cache, filled.layout.prompt, known, continuations, prepared.stop)
         return [float(one.mean()) if len(one) else -math.inf for one in scores]
 
-    def _context(self, work: Work, index: int, text: str) -> CheckContext:
-        before, after = work.near(index)
-        return CheckContext(before, text, after, work.language)
+    def _context(self, prepared: PreparedRequest, index: int, text: str) -> CheckContext:
+        before, after = prepared.near(index)
+        return CheckContext(before, text, after, prepared.language)
 
 
 def _distinct(proposals: Iterable[Proposal]) -> list[Proposal]:
-    """One for each text, with all the ways that it came about."""
+    """One proposal per text, with all its sources."""
     found: dict[str, Proposal] = {}
     for proposal in proposals:
         if (known := found.get(proposal.text)) is None:
@@ -207,12 +220,12 @@ def _distinct(proposals: Iterable[Proposal]) -> list[Proposal]:
         else:
             known.sources += [source for source in proposal.sources if source not in known.sources]
             known.matched, known.fits = max(known.matched, proposal.matched), known.fits or proposal.fits
-            known.places += proposal.places
+            known.occurrences += proposal.occurrences
     return [*found.values()]
 
 
-def _evidence(proposal: Proposal, seam: float, middle: Tensor, ways: Sequence[tuple[Source, str]]) -> Evidence:
-    others = [text for source, text in ways if source not in proposal.sources]
+def _evidence(proposal: Proposal, seam: float, middle: Tensor, texts: Sequence[tuple[Source, str]]) -> Evidence:
+    others = [text for source, text in texts if source not in proposal.sources]
     agreeing = len(proposal.sources) - 1 + sum(_alike(proposal.text, text) for text in others)
     return Evidence(
         seam=seam,
@@ -224,17 +237,17 @@ def _evidence(proposal: Proposal, seam: float, middle: Tensor, ways: Sequence[tu
         copied=float("copy" in proposal.sources),
         matched=math.log1p(proposal.matched),
         fits=float(proposal.fits),
-        places=math.log1p(proposal.places),
-        agreeing=agreeing / max(len(ways) - 1, 1),
+        places=math.log1p(proposal.occurrences),
+        agreeing=agreeing / max(len(texts) - 1, 1),
         length=math.log(max(proposal.tokens, 1)),
     )
 
 
-def _late(work: Work) -> bool:
-    return work.deadline is not None and time.monotonic() >= work.deadline
+def _late(prepared: PreparedRequest) -> bool:
+    return prepared.deadline is not None and time.monotonic() >= prepared.deadline
 
 
 def _alike(one: str, other: str) -> bool:
-    """Whether both begin with the same ALIKE characters, or are the same."""
+    """Whether both begin with the same ALIKE characters, or are equal."""
     one, other = one.strip(), other.strip()
     return bool(one) and (one == other or (len(one) >= ALIKE and one[:ALIKE] == other[:ALIKE]))

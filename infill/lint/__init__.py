@@ -1,1 +1,1 @@
-"""Suspicious code: what is looked at, how it is judged, and how it is reported."""
+"""Findings in code that is already written: candidate edits, evidence, thresholds, output formats."""

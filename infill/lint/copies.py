@@ -1,72 +1,74 @@
-"""Names that were left over when a line was made from one above it: `y_max = f(x_min)` below `x_max = f(x_min)`.
+"""Names that were not updated when a line was copied: `y_max = f(x_min)` below `x_max = f(x_min)`.
 
-Works on words of lines. Must not know trees, nor the model.
+Works on the tokens of lines. Must not know syntax trees, nor the model.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 
-LINES_ABOVE = 3  # that hold text, of which a line may be a copy
-LEAST_WORDS = 5  # and signs, of a line that is looked at
-_WORDS = re.compile(r"\w+|[^\w\s]")
+LINES_ABOVE = 3  # lines with text above a line that it may be a copy of
+MIN_TOKENS = 5  # of a line
+_TOKEN = re.compile(r"\w+|[^\w\s]")
 _IDENTIFIER = re.compile(r"[^\W\d]\w*\Z")
 _PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|_+|[^\W_]")
 _IMPORT = re.compile(r"\s*(import|from|use|package|#include)\b")
 
-Words = Sequence[re.Match[str]]
-Exchange = tuple[str, str]
+Tokens = Sequence[re.Match[str]]
 
 
-def left_over(text: str) -> Iterator[tuple[int, int, str]]:
-    """[start, end) of a name and what it would be, had it been changed as the rest of its line was."""
+def stale_copies(text: str) -> Iterator[tuple[int, int, str]]:
+    """[start, end) of a name that a copied line left unchanged, and the name with the change of its line applied."""
     starts = [0, *(match.end() for match in re.finditer("\n", text))]
     lines = [text[a:b] for a, b in zip(starts, [*starts[1:], len(text)], strict=True)]
-    ink = [(start, [*_WORDS.finditer(line)]) for start, line in zip(starts, lines, strict=True) if line.strip()]
-    imports = {start for start, line in zip(starts, lines, strict=True) if _IMPORT.match(line)}
-    for place, (start, new) in enumerate(ink):
-        if len(new) < LEAST_WORDS or start in imports:
+    tokenized = [
+        (start, [*_TOKEN.finditer(line)], bool(_IMPORT.match(line)))
+        for start, line in zip(starts, lines, strict=True)
+        if line.strip()
+    ]
+    for index, (start, new, is_import) in enumerate(tokenized):
+        if len(new) < MIN_TOKENS or is_import:
             continue
-        for _, old in ink[max(0, place - LINES_ABOVE) : place]:
-            if len(old) == len(new):
-                for index, replacement in _unchanged(old, new):
-                    yield start + new[index].start(), start + new[index].end(), replacement
+        for _, old, _ in tokenized[max(0, index - LINES_ABOVE) : index]:
+            if len(old) == len(new) and (stale := _stale_token(old, new)) is not None:
+                at, replacement = stale
+                yield start + new[at].start(), start + new[at].end(), replacement
 
 
-def _unchanged(old: Words, new: Words) -> Iterator[tuple[int, str]]:
-    """The one word of `new` that kept what the others lost, and what it would be; none where lines differ in more
-    than one way, or kept it in several places."""
+def _stale_token(old: Tokens, new: Tokens) -> tuple[int, str] | None:
+    """Index and replacement of the one token of `new` that missed the change; None if the lines differ by more than one
+    substitution, or if several tokens missed it."""
     changed = [(a[0], b[0]) for a, b in zip(old, new, strict=True) if a[0] != b[0]]
-    exchanges = Counter(_core(was, became) for was, became in changed)
-    if len(exchanges) != 1 or not all(_IDENTIFIER.match(was) and _IDENTIFIER.match(became) for was, became in changed):
-        return
-    ((gone, come),) = exchanges
-    kept = [
+    substitutions = {_difference(before, after) for before, after in changed}
+    if len(substitutions) != 1 or not all(_IDENTIFIER.match(name) for pair in changed for name in pair):
+        return None
+    ((before, after),) = substitutions
+    stale = [
         (index, replacement)
         for index, (a, b) in enumerate(zip(old, new, strict=True))
-        if a[0] == b[0] and _IDENTIFIER.match(b[0]) and (replacement := _renamed(b[0], gone, come, changed)) is not None
+        if a[0] == b[0]
+        and _IDENTIFIER.match(b[0])
+        and (replacement := _substituted(b[0], before, after, changed)) is not None
     ]
-    if len(kept) == 1:
-        yield kept[0]
+    return stale[0] if len(stale) == 1 else None
 
 
-def _renamed(name: str, gone: str, come: str, changed: Sequence[tuple[str, str]]) -> str | None:
-    """`name` with the exchange made in it: as a whole word was changed, or in one of its parts; None where one name
-    holds the other: `self.base_fn = fn` is meant."""
-    for was, became in changed:
-        if name == was:
-            return None if was in became or became in was else became
+def _substituted(name: str, before: str, after: str, changed: Sequence[tuple[str, str]]) -> str | None:
+    """`name` with the change applied to all of it or to one part; None if one name contains the other, as in
+    `self.base_fn = fn`, which is deliberate."""
+    for old, new in changed:
+        if name == old:
+            return None if old in new or new in old else new
     parts = _PART.findall(name)
-    if parts.count(gone) != 1 or not come:
+    if parts.count(before) != 1 or not after:
         return None
-    return "".join(come if part == gone else part for part in parts)
+    return "".join(after if part == before else part for part in parts)
 
 
-def _core(was: str, became: str) -> Exchange:
-    """The parts in which two words differ: (x, y) of x_min and y_min."""
-    old, new = _PART.findall(was), _PART.findall(became)
+def _difference(one: str, other: str) -> tuple[str, str]:
+    """The parts in which two names differ: (x, y) for x_min and y_min."""
+    old, new = _PART.findall(one), _PART.findall(other)
     while len(old) > 1 and len(new) > 1 and old[0] == new[0]:
         old, new = old[1:], new[1:]
     while len(old) > 1 and len(new) > 1 and old[-1] == new[-1]:

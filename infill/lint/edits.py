@@ -1,176 +1,83 @@
-"""The edits that could mend a text, kind by kind: one other name, operator, literal, order or word at a time.
+"""Candidate edits, kind by kind: a different name, or two arguments swapped.
 
-Only what changes meaning: no edit touches a comment, a docstring, a string's wording or the layout. Far more are
-proposed than are ever right; the model chooses. Must not know the model.
+Edits never touch comments, the wording of strings, or layout. There are far more candidates than bugs; the model
+chooses. Must not know the model.
 """
 
 from __future__ import annotations
 
 import builtins
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import tree_sitter
 
 from infill.code.syntax import SyntaxTree
 from infill.findings import Range
-from infill.lint.copies import left_over
+from infill.lint.copies import stale_copies
 from infill.lint.kinds import Edit
-from infill.lint.survey import PARAMETERS, Name, Survey
+from infill.lint.symbols import PARAMETERS, Name, SymbolTable
 
-OPERATORS = {
-    "<": ("<=", ">"), "<=": ("<", ">="), ">": (">=", "<"), ">=": (">", "<="), "==": ("!=",), "!=": ("==",),
-    "===": ("!==",), "!==": ("===",), "and": ("or",), "or": ("and",), "&&": ("||",), "||": ("&&",), "+": ("-",),
-    "-": ("+",), "is": ("is not",), "is not": ("is",), "in": ("not in",), "not in": ("in",),
-}  # fmt: skip
-_OPERATIONS = frozenset("comparison_operator boolean_operator binary_operator binary_expression".split())
-_INTEGERS = frozenset("integer integer_literal int_literal decimal_integer_literal number number_literal".split())
-_OPPOSITE = {"True": "False", "False": "True", "true": "false", "false": "true"}
-_LARGEST_LITERAL = 16
 _ARGUMENT_LISTS = frozenset(("argument_list", "arguments"))
 _SIMPLE = frozenset(
     "identifier attribute member_expression selector_expression field_expression field_access subscript integer float "
     "number string true false none call call_expression unary_operator binary_operator".split()
 )
-_LONGEST_ARGUMENT = 60
+MAX_ARGUMENTS = 60  # characters of two arguments together
 _SYMMETRIC = frozenset("min max print zip union intersection gcd hypot allclose isclose array_equal".split())
-_CONDITIONED = frozenset("if_statement elif_clause while_statement if_expression assert_statement do_statement".split())
-_NEGATABLE = frozenset(
-    "identifier attribute call member_expression call_expression selector_expression field_expression subscript "
-    "method_invocation field_access subscript_expression index_expression".split()
-)
 _BUILTINS = frozenset(dir(builtins))
-_AWAITS = {"call": "await", "call_expression": "await_expression"}
-MOST_ALTERNATIVES = 12
-LEAST_SPELLED = 4  # characters of a name that may be misspelled
+MAX_ALTERNATIVES = 12
+MIN_MISSPELLED = 4  # characters
 _ASSIGNED = re.compile(r"[ \t]*(?::[^=\n]*)?=(?!=)")
 _KEY = re.compile(r"[\"']([^\W\d]\w*)[\"']\Z")
 
 
-def find_edits(tree: SyntaxTree, survey: Survey, ranges: Sequence[Range]) -> list[Edit]:
-    """All edits within `ranges`, one for each place and replacement; where two kinds propose the same, the first of
-    `infill.lint.kinds.KINDS` that does."""
-    finder = _Finder(tree, survey, ranges)
+def find_edits(tree: SyntaxTree, symbols: SymbolTable, ranges: Sequence[Range]) -> list[Edit]:
+    """All edits within `ranges`, in text order. If two kinds propose the same edit, the first kind of
+    `infill.lint.kinds.KINDS` keeps it."""
+    finder = _Finder(tree, symbols, ranges)
     found: dict[tuple[int, int, str], Edit] = {}
-    for way in finder.ways:
-        for edit in way():
+    for find in (
+        finder.misspelled,
+        finder.copy_paste,
+        finder.missing_self,
+        finder.wrong_name,
+        finder.swapped_arguments,
+    ):
+        for edit in find():
             if edit.replacement != tree.text[edit.start : edit.end]:
                 found.setdefault((edit.start, edit.end, edit.replacement), edit)
     return sorted(found.values(), key=lambda edit: (edit.start, edit.end))
 
 
 class _Finder:
-    def __init__(self, tree: SyntaxTree, survey: Survey, ranges: Sequence[Range]) -> None:
-        self.tree, self.survey, self.ranges, self.text = tree, survey, ranges, tree.text
-        self.python = tree.language.id == "python"
-        self.ways: tuple[Callable[[], Iterator[Edit]], ...] = (
-            self.misspelled,
-            self.copy_paste,
-            self.missing_self,
-            self.wrong_name,
-            self.wrong_attribute,
-            self.by_node,
-        )
+    def __init__(self, tree: SyntaxTree, symbols: SymbolTable, ranges: Sequence[Range]) -> None:
+        self.tree, self.symbols, self.ranges, self.text = tree, symbols, ranges, tree.text
 
     @cached_property
     def names(self) -> list[Name]:
         """The names within the ranges."""
-        return [name for name in self.survey.names if self._within(name.start, name.end)]
+        return [name for name in self.symbols.names if self._in_ranges(name.start, name.end)]
 
-    def _within(self, start: int, end: int) -> bool:
+    def _in_ranges(self, start: int, end: int) -> bool:
         return any(first <= start and end <= last for first, last in self.ranges)
 
-    def wrong_name(self) -> Iterator[Edit]:
-        """A variable where another of the same function, or of those around it, could stand."""
-        functions = self.survey.functions
-        for name in self.names:
-            if name.role not in ("use", "call") or name.function < 0:
-                continue
-            visible = self.survey.visible(name.function, name.start)
-            if name.text not in visible:
-                continue
-            own = functions[name.function]
-            others = [other for other in visible if other not in (name.text, "self", "cls", "_")]
-            others.sort(key=lambda other: (other not in own.bound, -visible[other]))
-            for other in others[:MOST_ALTERNATIVES]:
-                yield Edit(name.start, name.end, other, "wrong-name")
-
-    def wrong_attribute(self) -> Iterator[Edit]:
-        """A member where another that the file uses on the same object could stand."""
-        for name in self.names:
-            if name.role not in ("attribute", "method"):
-                continue
-            known = self.survey.members[name.owner].most_common()
-            others = [other for (other, role), _ in known if role == name.role and other != name.text]
-            for other in others[:MOST_ALTERNATIVES]:
-                yield Edit(name.start, name.end, other, "wrong-attribute")
-
-    def missing_self(self) -> Iterator[Edit]:
-        """A member of `self` or `this` where nothing else of that name can be meant: a name without an origin, or one
-        that a line gives a value which no other line reads, where the function goes on."""
-        for owner in ("self", "this"):
-            members = {text for text, _ in self.survey.members[owner]}
-            members |= self.survey.declared if members else set()
-            for name in self.names:
-                if name.text not in members or name.function < 0:
-                    continue
-                visible = self.survey.visible(name.function, len(self.text))
-                if (owner == "self" and owner not in visible) or self._is_shared(name.text) or not self._in_body(name):
-                    continue
-                unknown = name.role in ("use", "call") and name.text not in visible
-                if unknown or (name.role == "bound" and self._begins_assignment(name) and self._is_lost(name)):
-                    yield Edit(name.start, name.end, f"{owner}.{name.text}", "missing-self")
-
-    def _is_shared(self, text: str) -> bool:
-        """Whether the whole file knows the name, or may know it."""
-        known = text in self.survey.shared or (self.python and text in _BUILTINS)
-        return known or self.survey.is_open
-
-    def _in_body(self, name: Name) -> bool:
-        """Whether the name stands in the body of its function: not among the parameters, nor in a class within."""
-        node = self.tree.root.descendant_for_byte_range(self.tree.byte(name.start), self.tree.byte(name.end))
-        scopes = self.tree.language.scopes
-        while node is not None and scopes.get(node.type) not in ("function", "method"):
-            if node.type in PARAMETERS or scopes.get(node.type) == "class":
-                return False
-            node = node.parent
-        return True
-
-    def _is_lost(self, name: Name) -> bool:
-        """Whether the function goes on below the line of `name`, and reads no variable of this name in another line.
-
-        What stands last may still be in the making."""
-        first, last = self.text.rfind("\n", 0, name.start) + 1, self.text.find("\n", name.end)
-        last = last if last >= 0 else len(self.text)
-        function = self.survey.functions[name.function]
-        others = [
-            other
-            for other in self.survey.names
-            if function.start <= other.start < function.end and not first <= other.start < last
-        ]
-        read = any(other.text == name.text and other.role in ("use", "call", "written") for other in others)
-        return not read and any(other.start >= last for other in others)
-
-    def _begins_assignment(self, name: Name) -> bool:
-        line = self.text.rfind("\n", 0, name.start) + 1
-        return not self.text[line : name.start].strip() and bool(_ASSIGNED.match(self.text, name.end))
-
     def misspelled(self) -> Iterator[Edit]:
-        """A name or key that stands in the file once, one or two letters from another that stands there more often."""
-        keys = [(start, end, text) for start, end, text in self.keys if self._within(start, end)]
-        places = [(name.start, name.end, name.text) for name in self.names if name.role not in ("bound", "other")]
-        for start, end, text in [*places, *keys]:
-            if len(text) < LEAST_SPELLED or self.spellings.get(text, 0) != 1:
+        """A name or key that occurs once in the file and is a typo away from a more frequent one."""
+        keys = [(start, end, text) for start, end, text in self.keys if self._in_ranges(start, end)]
+        names = [(name.start, name.end, name.text) for name in self.names if name.role not in ("bound", "other")]
+        for start, end, text in [*names, *keys]:
+            if len(text) < MIN_MISSPELLED or self.counts.get(text, 0) != 1:
                 continue
-            for other in self._near(text):
+            for other in self._similar(text):
                 yield Edit(start, end, other, "misspelled")
 
     @cached_property
     def keys(self) -> list[tuple[int, int, str]]:
-        """Strings that stand for names: keys of dictionaries and subscripts, without their quotes."""
+        """(start, end, text) of the strings used as names: keys of dictionaries and subscripts, without quotes."""
         found = []
-        for node in self._nodes(("string",), everywhere=True):
+        for node in self._nodes(frozenset(("string",)), ((0, len(self.text)),)):
             parent = node.parent
             if parent is None or parent.type not in ("subscript", "pair", "subscript_expression", "index_expression"):
                 continue
@@ -182,154 +89,142 @@ class _Finder:
         return found
 
     @cached_property
-    def spellings(self) -> dict[str, int]:
-        """How often each name or key stands in the file."""
-        counts = dict(self.survey.counts)
+    def counts(self) -> dict[str, int]:
+        """How often each name or key occurs in the file."""
+        counts = dict(self.symbols.counts)
         for _, _, text in self.keys:
             counts[text] = counts.get(text, 0) + 1
         return counts
 
     @cached_property
-    def _shapes(self) -> dict[str, list[str]]:
-        """Frequent names by what is left of them without one letter: names one step apart share such a shape."""
-        shapes: dict[str, list[str]] = {}
-        for name, count in self.spellings.items():
-            if count > 1 and len(name) >= LEAST_SPELLED:
-                for shape in _shapes_of(name):
-                    shapes.setdefault(shape, []).append(name)
-        return shapes
+    def _by_deletion(self) -> dict[str, list[str]]:
+        """Repeated names by themselves and by every string with one letter deleted: names one typo apart share one."""
+        index: dict[str, list[str]] = {}
+        for name, count in self.counts.items():
+            if count > 1 and len(name) >= MIN_MISSPELLED:
+                for deletion in _deletions(name):
+                    index.setdefault(deletion, []).append(name)
+        return index
 
-    def _near(self, text: str) -> list[str]:
-        near = dict.fromkeys(name for shape in _shapes_of(text) for name in self._shapes.get(shape, ()))
-        return [name for name in near if name != text and _one_slip(text, name)]
+    def _similar(self, text: str) -> list[str]:
+        similar = dict.fromkeys(name for deletion in _deletions(text) for name in self._by_deletion.get(deletion, ()))
+        return [name for name in similar if name != text and _is_typo(text, name)]
 
     def copy_paste(self) -> Iterator[Edit]:
-        """A name that stayed as in a line above of the same shape, where all else of its kind was changed."""
-        code = {name.start for name in self.survey.names}
-        for start, end, replacement in left_over(self.text):
-            if start in code and self._within(start, end):
+        """A name that a copied line did not change although it changed the others like it."""
+        starts = {name.start for name in self.symbols.names}
+        for start, end, replacement in stale_copies(self.text):
+            if start in starts and self._in_ranges(start, end):
                 yield Edit(start, end, replacement, "copy-paste")
 
-    def by_node(self) -> Iterator[Edit]:
-        """Operators, literals, arguments, and words that may be missing."""
-        for node in self._nodes(()):
-            kind, parent = node.type, node.parent
-            if kind in OPERATORS and parent is not None and parent.type in _OPERATIONS:
-                for other in OPERATORS[kind]:
-                    yield self._edit(node, other, "wrong-operator")
-            elif kind in _INTEGERS or kind in ("true", "false", "boolean_literal"):
-                for other in self._literals(self.tree.part(node)):
-                    yield self._edit(node, other, "wrong-literal")
-            elif kind in _OPERATIONS:
-                yield from self._off_by_one(node)
-            elif kind in _ARGUMENT_LISTS:
-                yield from self._swapped(node)
-            elif kind in _CONDITIONED:
-                yield from self._negated(node)
-            if kind in _AWAITS:
-                yield from self._awaited(node)
-            elif kind == "expression_statement":
-                yield from self._returned(node)
+    def missing_self(self) -> Iterator[Edit]:
+        """A member of `self` or `this` whose bare name can mean nothing else: an undefined name, or one assigned on a
+        line and read nowhere else in a function that continues."""
+        for owner in ("self", "this"):
+            members = self.symbols.members[owner]
+            if members:
+                members = members | self.symbols.declared
+            for name in self.names:
+                if name.text not in members or name.function < 0:
+                    continue
+                visible = self.symbols.visible(name.function, len(self.text))
+                if (owner == "self" and owner not in visible) or self._is_global(name.text) or not self._in_body(name):
+                    continue
+                undefined = name.role in ("use", "call") and name.text not in visible
+                if undefined or (name.role == "bound" and self._begins_assignment(name) and self._is_unread(name)):
+                    yield Edit(name.start, name.end, f"{owner}.{name.text}", "missing-self")
 
-    def _literals(self, text: str) -> Iterator[str]:
-        if text in _OPPOSITE:
-            yield _OPPOSITE[text]
-        elif text.isdecimal() and int(text) <= _LARGEST_LITERAL:
-            yield str(int(text) + 1)
-            if int(text) > 0:
-                yield str(int(text) - 1)
+    def _is_global(self, text: str) -> bool:
+        """Whether the name is, or may be, visible in the whole file."""
+        is_builtin = self.tree.language.id == "python" and text in _BUILTINS
+        return text in self.symbols.shared or is_builtin or self.symbols.is_open
 
-    def _off_by_one(self, node: tree_sitter.Node) -> Iterator[Edit]:
-        """`x - 1` -> `x`."""
-        left, right = node.child_by_field_name("left"), node.child_by_field_name("right")
-        operator = node.child_by_field_name("operator")
-        if left is None or right is None or operator is None or operator.type not in ("+", "-"):
-            return
-        if self.tree.part(right) == "1":
-            yield self._edit(node, self.tree.part(left), "wrong-literal")
+    def _in_body(self, name: Name) -> bool:
+        """Whether the name is in the body of its function: not among the parameters, nor in a nested class."""
+        node = self.tree.root.descendant_for_byte_range(self.tree.byte(name.start), self.tree.byte(name.end))
+        scopes = self.tree.language.scopes
+        while node is not None and scopes.get(node.type) not in ("function", "method"):
+            if node.type in PARAMETERS or scopes.get(node.type) == "class":
+                return False
+            node = node.parent
+        return True
 
-    def _swapped(self, node: tree_sitter.Node) -> Iterator[Edit]:
-        arguments = node.named_children
-        if self._in_any_order(node, arguments):
-            return
-        for one, other in zip(arguments, arguments[1:], strict=False):
-            first, second = self.tree.part(one), self.tree.part(other)
-            if one.type in _SIMPLE and other.type in _SIMPLE and len(first) + len(second) < _LONGEST_ARGUMENT:
-                if first != second:
+    def _is_unread(self, name: Name) -> bool:
+        """Whether the function continues below the line of `name` and reads this variable on no other line.
+
+        The last line of a function does not count: its author may still be writing."""
+        first, last = self.text.rfind("\n", 0, name.start) + 1, self.text.find("\n", name.end)
+        last = last if last >= 0 else len(self.text)
+        function = self.symbols.functions[name.function]
+        others = [
+            other
+            for other in self.symbols.names
+            if function.start <= other.start < function.end and not first <= other.start < last
+        ]
+        is_read = any(other.text == name.text and other.role in ("use", "call", "written") for other in others)
+        return not is_read and any(other.start >= last for other in others)
+
+    def _begins_assignment(self, name: Name) -> bool:
+        line = self.text.rfind("\n", 0, name.start) + 1
+        return not self.text[line : name.start].strip() and bool(_ASSIGNED.match(self.text, name.end))
+
+    def wrong_name(self) -> Iterator[Edit]:
+        """A variable for another one of the same function, or of an enclosing one."""
+        for name in self.names:
+            if name.role not in ("use", "call") or name.function < 0:
+                continue
+            visible = self.symbols.visible(name.function, name.start)
+            if name.text not in visible:
+                continue
+            local = self.symbols.functions[name.function].bound
+            others = [other for other in visible if other not in (name.text, "self", "cls", "_")]
+            others.sort(key=lambda other: (other not in local, -visible[other]))
+            for other in others[:MAX_ALTERNATIVES]:
+                yield Edit(name.start, name.end, other, "wrong-name")
+
+    def swapped_arguments(self) -> Iterator[Edit]:
+        """Two neighbouring arguments, unless the order means nothing."""
+        for node in self._nodes(_ARGUMENT_LISTS, self.ranges):
+            arguments = node.named_children
+            if self._is_unordered(node, arguments):
+                continue
+            for one, other in zip(arguments, arguments[1:], strict=False):
+                first, second = self.tree.part(one), self.tree.part(other)
+                is_short = len(first) + len(second) < MAX_ARGUMENTS
+                if one.type in _SIMPLE and other.type in _SIMPLE and is_short and first != second:
                     start, middle = self.tree.span(one)
                     last, end = self.tree.span(other)
                     yield Edit(start, end, second + self.text[middle:last] + first, "swapped-arguments")
 
-    def _in_any_order(self, node: tree_sitter.Node, arguments: Sequence[tree_sitter.Node]) -> bool:
-        """Whether order means nothing to what is called (`min`), or follows a format that is not read."""
+    def _is_unordered(self, node: tree_sitter.Node, arguments: Sequence[tree_sitter.Node]) -> bool:
+        """Whether the callee ignores the order of its arguments (`min`) or takes it from a format string."""
         callee = node.parent.child_by_field_name("function") if node.parent is not None else None
         called = self.tree.part(callee).rsplit(".", 1)[-1] if callee is not None else ""
-        formats = bool(arguments) and "%" in self.tree.part(arguments[0]) and arguments[0].type == "string"
-        return called in _SYMMETRIC or formats
+        is_format = bool(arguments) and "%" in self.tree.part(arguments[0]) and arguments[0].type == "string"
+        return called in _SYMMETRIC or is_format
 
-    def _negated(self, node: tree_sitter.Node) -> Iterator[Edit]:
-        condition = node.child_by_field_name("condition")
-        if condition is None and node.type == "assert_statement" and node.named_children:
-            condition = node.named_children[0]
-        while condition is not None and condition.type == "parenthesized_expression" and condition.named_children:
-            condition = condition.named_children[0]
-        if condition is not None and condition.type in _NEGATABLE:
-            word = "not " if self.python else "!"
-            yield self._edit(condition, word + self.tree.part(condition), "missing-not")
-
-    def _awaited(self, node: tree_sitter.Node) -> Iterator[Edit]:
-        """A call within an async function of what is awaited elsewhere, or is a coroutine by its definition."""
-        callee, parent = node.child_by_field_name("function"), node.parent
-        if callee is None or parent is None or parent.type == _AWAITS[node.type]:
-            return
-        if self.tree.part(callee).rsplit(".", 1)[-1] not in self.survey.awaited:
-            return
-        start, end = self.tree.span(node)
-        function = self.survey.function_at(start, end)
-        if function >= 0 and self.survey.functions[function].is_async:
-            yield Edit(start, end, "await " + self.text[start:end], "missing-await")
-
-    def _returned(self, node: tree_sitter.Node) -> Iterator[Edit]:
-        """The last statement of a Python function, or of a branch of it, where it is an expression."""
-        body = node.parent
-        if not self.python or body is None or body.type != "block" or body.named_children[-1] != node:
-            return
-        expression = node.named_children[0] if node.named_children else None
-        if expression is None or expression.type in ("assignment", "augmented_assignment", "yield", "string", "await"):
-            return
-        start, end = self.tree.span(node)
-        if self.survey.function_at(start, end) >= 0:
-            yield Edit(start, end, "return " + self.text[start:end], "missing-return")
-
-    def _edit(self, node: tree_sitter.Node, replacement: str, code: str) -> Edit:
-        start, end = self.tree.span(node)
-        return Edit(start, end, replacement, code)
-
-    def _nodes(self, kinds: Sequence[str], everywhere: bool = False) -> Iterator[tree_sitter.Node]:
-        """The nodes of these kinds, of all where none is named, that lie within the ranges; none within strings."""
-        bounds = [(0, len(self.text))] if everywhere else self.ranges
-        windows = [(self.tree.byte(start), self.tree.byte(end)) for start, end in bounds]
+    def _nodes(self, types: frozenset[str], ranges: Sequence[Range]) -> Iterator[tree_sitter.Node]:
+        """The nodes of these types within `ranges`, outside comments."""
+        windows = [(self.tree.byte(start), self.tree.byte(end)) for start, end in ranges]
         pending = [self.tree.root]
         while pending:
             node = pending.pop()
             if not any(start < node.end_byte and node.start_byte < end for start, end in windows):
                 continue
-            if (not kinds or node.type in kinds) and any(
-                start <= node.start_byte and node.end_byte <= end for start, end in windows
-            ):
+            if node.type in types and any(start <= node.start_byte and node.end_byte <= end for start, end in windows):
                 yield node
             if node.type not in self.tree.language.comments:
                 pending.extend(reversed(node.children))
 
 
-def _shapes_of(name: str) -> set[str]:
+def _deletions(name: str) -> set[str]:
     return {name, *(name[:index] + name[index + 1 :] for index in range(len(name)))}
 
 
-def _one_slip(one: str, other: str) -> bool:
-    """Whether one letter more, fewer, or different, or two neighbours exchanged, lead from one name to the other.
+def _is_typo(one: str, other: str) -> bool:
+    """Whether two names differ by one letter (added, dropped or changed) or by two adjacent letters swapped.
 
-    Names that differ in their first letter, in a digit, in capitals, or in an `s` at the end are meant as they are.
+    Names that differ in the first letter, in a digit, in case only, or in a final `s` are different names.
     """
     if one[0] != other[0] or one.lower() == other.lower() or one + "s" == other or other + "s" == one:
         return False

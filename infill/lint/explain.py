@@ -1,7 +1,7 @@
-"""Why a finding may be right, in one sentence, by a model that follows instructions.
+"""Explains findings in one sentence each, with a model that follows instructions.
 
-The model is shown the lines around the finding and the change, answers on a canvas of its own, and what it says is cut
-to one plain sentence. Must not know how findings come about, nor who reads the sentence.
+The prompt shows the lines around the finding and the change; the answer is cut to its first sentence. Must not know how
+findings are made, nor how the sentence is shown.
 """
 
 from __future__ import annotations
@@ -22,59 +22,61 @@ from infill.findings import Finding, LintRequest
 from infill.instructions import cannot_explain
 from infill.lint.kinds import ALL_KINDS
 
-SLOTS = 96  # tokens that an answer may have
-LONGEST = 240  # characters of a sentence
-LINES = 12  # shown above and below
-LONGEST_LINE = 300  # characters
-DEADLINE_S = 20.0  # for one answer; what stands there then is taken
+SLOTS = 96  # tokens of an answer
+MAX_SENTENCE = 240  # characters
+CONTEXT_LINES = 12  # above and below the finding
+MAX_LINE = 300  # characters
+DEADLINE_S = 20.0  # per answer; the draft at that time is used
 _END = re.compile(r"(?<=[.!?])(?=\s|$)(?<!e\.g\.)(?<!i\.e\.)(?<!etc\.)")
 _LEAD = re.compile(r"^(?:[-*>#]+\s+|\d+[.)]\s+|sentence\s*:\s*|answer\s*:\s*)+", re.IGNORECASE)
 _FENCE = re.compile(r"^\s*```\w*\s*$")
 
 
 class Explainer:
-    """Asks one model. InputError where it follows no instructions."""
+    """Queries one model. Raises InputError if it does not follow instructions."""
 
     def __init__(self, completer: Completer) -> None:
         self.completer = completer
-        if completer.family.question("") is None:
+        if completer.family.instruction_prompt("") is None:
             raise InputError(cannot_explain(completer.model.name))
 
-    def explained(self, request: LintRequest, found: Sequence[Finding], stop: Stop | None = None) -> list[Finding]:
-        """The findings, each with a sentence where the model had one. stop: asked before every step; Cancelled is
-        raised where it answers True."""
+    def explain_all(self, request: LintRequest, found: Sequence[Finding], stop: Stop | None = None) -> list[Finding]:
+        """The findings with an explanation each, or None if the model gave none. stop: polled before every step; once
+        it returns True, Cancelled is raised."""
         return [replace(one, explanation=self.explain(request, one, stop)) for one in found]
 
     def explain(self, request: LintRequest, finding: Finding, stop: Stop | None = None) -> str | None:
-        """One sentence of at most LONGEST characters on one line; None where the model said nothing."""
+        """One sentence of at most MAX_SENTENCE characters on one line; None if the model gave none."""
         leave_if(stop)
         family, sampling = self.completer.family, self.completer.model.sampling
-        question = family.question(_question(request, finding))
-        assert question is not None
-        asked = DenoiseRequest(
-            question.prompt,
+        prompt = family.instruction_prompt(_question(request, finding))
+        assert prompt is not None
+        denoise_request = DenoiseRequest(
+            prompt.tokens,
             Canvas.of(Hole(SLOTS)),
             sampling.with_steps(self.completer.settings.steps),
             self.completer.settings.seed,
-            banned=torch.tensor(question.banned),
+            banned=torch.tensor(prompt.banned),
             deadline=time.monotonic() + DEADLINE_S,
             stop=stop,
         )
-        tokens = self.completer.denoiser.run([asked])[0].tokens.tolist()
-        said = takewhile(lambda token: token not in question.ends, tokens)
-        return one_sentence(family.tokens.decode(list(said)))
+        tokens = self.completer.denoiser.run([denoise_request])[0].tokens.tolist()
+        answer = takewhile(lambda token: token not in prompt.ends, tokens)
+        return one_sentence(family.tokens.decode(list(answer)))
 
 
-def one_sentence(said: str) -> str | None:
-    """The first sentence of what a model said: on one line, without marks of Markdown, at most LONGEST characters."""
-    lines = [line for line in said.replace("\ufffd", "").split("\n") if line.strip() and not _FENCE.match(line)]
-    words = " ".join("".join(sign if sign.isprintable() else " " for sign in line) for line in lines[:3]).split()
+def one_sentence(answer: str) -> str | None:
+    """The first sentence of an answer, on one line, without Markdown, at most MAX_SENTENCE characters."""
+    lines = [line for line in answer.replace("\ufffd", "").split("\n") if line.strip() and not _FENCE.match(line)]
+    words = " ".join(
+        "".join(character if character.isprintable() else " " for character in line) for line in lines[:3]
+    ).split()
     text = _LEAD.sub("", " ".join(words).replace("**", "")).strip('" ')
     first = next((part.strip() for part in _END.split(text) if re.search(r"\w", part)), None)
     if first is None:
         return None
-    if len(first) > LONGEST:
-        first = first[: LONGEST - 1].rsplit(" ", 1)[0] + "…"
+    if len(first) > MAX_SENTENCE:
+        first = first[: MAX_SENTENCE - 1].rsplit(" ", 1)[0] + "…"
     return first if first[-1] in ".!?…" else f"{first}."
 
 
@@ -83,15 +85,15 @@ def _question(request: LintRequest, finding: Finding) -> str:
     start, end = finding.start, finding.end
     first, last = text.rfind("\n", 0, start) + 1, text.find("\n", end)
     last = len(text) if last < 0 else last
-    above = text[:first].split("\n")[-LINES - 1 : -1]
-    below = text[last + 1 :].split("\n")[:LINES]
-    code = "\n".join(line[:LONGEST_LINE].rstrip("\r") for line in [*above, *text[first:last].split("\n"), *below])
-    line = " ".join(text[first:last].split())[:LONGEST_LINE]
-    changed = " ".join((text[first:start] + finding.replacement + text[end:last]).split())[:LONGEST_LINE]
+    above = text[:first].split("\n")[-CONTEXT_LINES - 1 : -1]
+    below = text[last + 1 :].split("\n")[:CONTEXT_LINES]
+    code = "\n".join(line[:MAX_LINE].rstrip("\r") for line in [*above, *text[first:last].split("\n"), *below])
+    line = " ".join(text[first:last].split())[:MAX_LINE]
+    changed = " ".join((text[first:start] + finding.replacement + text[end:last]).split())[:MAX_LINE]
     name = f" of {request.path}" if request.path else ""
-    what = ALL_KINDS[finding.code].title if finding.code in ALL_KINDS else finding.code
+    title = ALL_KINDS[finding.code].title if finding.code in ALL_KINDS else finding.code
     return (
-        f"A review of this code{name} found that a line may be wrong: {what}.\n"
+        f"A review of this code{name} found that a line may be wrong: {title}.\n"
         f"```{request.language or ''}\n{code}\n```\n"
         f"The line `{line}` would become `{changed}`.\n"
         "Say in one short sentence to its author why this change is probably right. Write that sentence only, no code."

@@ -1,7 +1,7 @@
-"""The kinds of finding: their codes, what a user reads, and an edit that might be one.
+"""The kinds of findings: their codes and messages, and the edits they propose.
 
-The tables to extend for a new kind; what each is about, with examples, stands in `lint_kinds.md` beside this file. Must
-not know the model, nor how edits are found.
+A new kind is an entry in `KINDS` or `STYLE` and a section in `kinds.md`. Must not know the model, nor how edits are
+found.
 """
 
 from __future__ import annotations
@@ -11,69 +11,61 @@ from pathlib import Path
 
 from infill.findings import Range
 
-PAGE = Path(__file__).with_suffix(".md")  # what the kinds are about, a section for each
+PAGE = Path(__file__).with_suffix(".md")  # describes each kind in a section of its own
 
 
 @dataclass(frozen=True)
 class Kind:
-    """code: as in settings and `gesso: ignore`. message: with {old} and {new}."""
+    """code: as in settings and `gesso: ignore`. message: a template with {old} and {new}."""
 
     code: str
     title: str
     message: str
 
 
-KINDS: dict[str, Kind] = {
-    kind.code: kind
-    for kind in (
-        Kind("misspelled", "a name or key spelled otherwise elsewhere", "`{old}` may be a slip of `{new}`."),
-        Kind(
-            "copy-paste", "a name left over from the line above", "`{old}` may be left from a copy; `{new}` fits here."
-        ),
-        Kind("missing-self", "a member without its object", "`{old}` is no name here; `{new}` may be meant."),
-        Kind("wrong-name", "another variable is meant", "`{old}` looks like the wrong name here; `{new}` fits better."),
-        Kind("wrong-attribute", "another member is meant", "`{old}` looks like the wrong member; `{new}` fits better."),
-        Kind(
-            "swapped-arguments", "two arguments in each other's place", "`{old}` may be swapped: `{new}` fits better."
-        ),
-        Kind("wrong-operator", "another operator or comparison is meant", "`{old}` may be meant as `{new}`."),
-        Kind("wrong-literal", "off by one, or another literal is meant", "`{old}` may be meant as `{new}`."),
-        Kind("missing-not", "a condition the wrong way round", "A negation may be missing: `{new}`."),
-        Kind("missing-await", "a coroutine that is not awaited", "`await` may be missing: `{new}`."),
-        Kind("missing-return", "a result that is not returned", "`return` may be missing: `{new}`."),
-    )
-}
-STYLE: dict[str, Kind] = {
-    kind.code: kind
-    for kind in (
-        Kind(
-            "style-naming",
-            "a name in another convention than the others of the file",
-            "The other names here are not written like `{old}`; `{new}` would be.",
-        ),
-        Kind("style-quotes", "other quotes than the file has", "The other strings of this file would have it `{new}`."),
-        Kind("style-comparison", "a comparison otherwise than in the file", "Elsewhere in this file it is `{new}`."),
-        Kind("style-format", "a text put together otherwise", "Elsewhere in this file it is an f-string: `{new}`."),
-        Kind("style-literal", "an empty list or dict otherwise", "Elsewhere in this file it is `{new}`."),
-    )
-}  # against the file's own habits; off unless asked for
+def _by_code(*kinds: Kind) -> dict[str, Kind]:
+    return {kind.code: kind for kind in kinds}
+
+
+KINDS = _by_code(
+    Kind("misspelled", "a name or key is misspelled", "`{old}` may be a misspelling of `{new}`."),
+    Kind("copy-paste", "a copied line keeps an old name", "`{old}` may be left over from a copied line; use `{new}`?"),
+    Kind("missing-self", "a member is used without its object", "`{old}` is not defined here; did you mean `{new}`?"),
+    Kind("wrong-name", "a variable may be wrong", "`{old}` looks like the wrong name here; `{new}` fits better."),
+    Kind("swapped-arguments", "two arguments are swapped", "`{old}` may be swapped; `{new}` fits better."),
+)
+STYLE = _by_code(  # compared with the rest of the file; off by default
+    Kind(
+        "style-naming",
+        "a name that breaks the naming convention of the file",
+        "`{old}` breaks the naming convention of this file; use `{new}`.",
+    ),
+    Kind("style-quotes", "different quotes from the rest of the file", "The rest of this file would write `{new}`."),
+    Kind("style-comparison", "a comparison unlike the rest of the file", "The rest of this file would write `{new}`."),
+    Kind(
+        "style-format",
+        "string formatting unlike the rest of the file",
+        "The rest of this file uses f-strings: `{new}`.",
+    ),
+    Kind("style-literal", "an empty list or dict unlike the rest of the file", "The rest of this file writes `{new}`."),
+)
 ALL_KINDS = {**KINDS, **STYLE}
 
 
 def link(code: str) -> str:
-    """Where one reads about the kind: a section of a page on this machine, as a URI."""
+    """URI of the section of the local page that describes the kind."""
     return f"{PAGE.as_uri()}#{code}"
 
 
 def help_text(code: str) -> str:
-    """What the page says of the kind, as Markdown, without its heading; empty where it says nothing."""
+    """The description of the kind as Markdown, without its heading; empty if there is none."""
     _, _, after = PAGE.read_text("utf-8").partition(f"\n## {code}\n")
     return after.partition("\n## ")[0].strip()
 
 
 @dataclass(frozen=True)
 class Edit:
-    """text[start:end] -> replacement, which a finding of the kind `code` would propose."""
+    """text[start:end] -> replacement, proposed as a finding of the kind `code`."""
 
     start: int
     end: int
@@ -81,7 +73,7 @@ class Edit:
     code: str
 
     def message(self, text: str) -> str:
-        """In words for a user; long parts are cut."""
+        """The message of the kind for this edit of `text`; long parts are shortened."""
         return ALL_KINDS[self.code].message.format(
             old=_short(text[self.start : self.end]), new=_short(self.replacement)
         )
@@ -89,9 +81,9 @@ class Edit:
 
 @dataclass(frozen=True)
 class StyleEdit:
-    """An edit against the file's habit. also: further places that must read the same replacement.
+    """An edit that follows the convention of the file. also: other ranges that get the same replacement.
 
-    same, other: how often the file has it as the edit would, and otherwise, this one included.
+    same, other: how often the file follows the convention and how often it does not, this edit included.
     """
 
     edit: Edit
@@ -100,8 +92,8 @@ class StyleEdit:
     also: tuple[Range, ...] = ()
 
     @property
-    def places(self) -> list[Range]:
-        """All that change, in text order."""
+    def ranges(self) -> list[Range]:
+        """All ranges that change, in text order."""
         return sorted([(self.edit.start, self.edit.end), *self.also])
 
 

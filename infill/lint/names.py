@@ -1,7 +1,7 @@
-"""Which names and words many projects use: what is known elsewhere is hardly a slip.
+"""Names and words that many projects use: a widely used name is rarely a misspelling.
 
-`lint_names.json` beside the model's weights holds the lists as Bloom filters (train/lint/names.py writes it). Must not
-know kinds of findings, nor the model.
+A model has the lists as Bloom filters in `lint_names.json` beside its weights; train/lint/names.py writes that file.
+Must not know kinds of findings, nor the model.
 """
 
 from __future__ import annotations
@@ -18,39 +18,39 @@ from pathlib import Path
 from engine.errors import ModelError
 
 FILE = "lint_names.json"
-FALSE_SHARE = 0.01  # of names that a filter takes for known and are not
-LEAST_WORD = 3  # letters of a word that the lists know; shorter ones count as known
+FALSE_POSITIVE_RATE = 0.01  # of each filter
+MIN_WORD = 3  # letters; shorter words are not listed and count as known
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 
 def words_of(name: str) -> list[str]:
-    """The words in a name, in small letters: `maxItem_count` -> max, item, count."""
+    """The words in a name, in lower case: `maxItem_count` -> max, item, count."""
     return [word.lower() for word in _WORD.findall(name)]
 
 
 @dataclass(frozen=True)
 class Bloom:
-    """A set of strings in few bits, in which some that were never added seem to be (Bloom 1970)."""
+    """A Bloom filter (Bloom 1970): a compact set of strings with false positives and no false negatives."""
 
     bits: bytes
     hashes: int
 
     @staticmethod
     def of(members: Collection[str]) -> Bloom:
-        """With FALSE_SHARE, by the optimal size and number of hashes."""
-        size = 8 * math.ceil(max(1, len(members)) * -math.log(FALSE_SHARE) / math.log(2) ** 2 / 8)
+        """A filter of optimal size for FALSE_POSITIVE_RATE."""
+        size = 8 * math.ceil(max(1, len(members)) * -math.log(FALSE_POSITIVE_RATE) / math.log(2) ** 2 / 8)
         hashes = max(1, round(size / max(1, len(members)) * math.log(2)))
         bits = bytearray(size // 8)
         for member in members:
-            for at in _places(member, size, hashes):
+            for at in _positions(member, size, hashes):
                 bits[at // 8] |= 1 << at % 8
         return Bloom(bytes(bits), hashes)
 
     def __contains__(self, member: str) -> bool:
-        return all(self.bits[at // 8] >> at % 8 & 1 for at in _places(member, 8 * len(self.bits), self.hashes))
+        return all(self.bits[at // 8] >> at % 8 & 1 for at in _positions(member, 8 * len(self.bits), self.hashes))
 
 
-def _places(member: str, size: int, hashes: int) -> Iterable[int]:
+def _positions(member: str, size: int, hashes: int) -> Iterable[int]:
     """Double hashing (Kirsch and Mitzenmacher 2006)."""
     digest = hashlib.blake2b(member.encode("utf-8", "surrogatepass"), digest_size=16).digest()
     first, second = int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little") | 1
@@ -59,7 +59,7 @@ def _places(member: str, size: int, hashes: int) -> Iterable[int]:
 
 @dataclass(frozen=True)
 class KnownNames:
-    """names: whole identifiers that several projects use. words: of identifiers, the same; common: in far more."""
+    """names: identifiers that several projects use. words: parts of identifiers that do; common: words in many more."""
 
     names: Bloom
     words: Bloom
@@ -67,7 +67,7 @@ class KnownNames:
 
     @staticmethod
     def read(folder: Path) -> KnownNames | None:
-        """The lists of the model in `folder`; None where it has none, ModelError where they cannot be read."""
+        """The lists of the model in `folder`; None if it has none. Raises ModelError if the file is damaged."""
         file = folder / FILE
         if not file.is_file():
             return None
@@ -75,12 +75,10 @@ class KnownNames:
             content = json.loads(file.read_text("utf-8"))
             return KnownNames(*(_decoded(content[part]) for part in ("names", "words", "common")))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ModelError(
-                f"{file} cannot be read ({error}); fetch the model again with `gesso model pull`."
-            ) from error
+            raise ModelError(f"Cannot read {file} ({error}); fetch the model again with `gesso model pull`.") from error
 
     def write(self, folder: Path, made: dict[str, object]) -> Path:
-        """Stores them with what they were made of."""
+        """Stores the lists in `folder`, with the figures in `made` on where they come from."""
         parts = {"names": self.names, "words": self.words, "common": self.common}
         coded = {
             name: {"hashes": one.hashes, "bits": base64.b64encode(one.bits).decode()} for name, one in parts.items()
@@ -90,14 +88,16 @@ class KnownNames:
         return file
 
     def familiarity(self, name: str, other: str) -> float:
-        """How known that is in `name` which `other` has not: 0 for a word that is not known, 1 where the rarest word is
-        known, 2 where it is common, 1 more where the whole name is known."""
-        words, others = words_of(name), words_of(other)
-        own = [word for word in words if word not in others] or words
-        own = [word for word in own if len(word) >= LEAST_WORD]
-        if not all(word in self.words for word in own):
+        """How widely used those words of `name` are that `other` does not have.
+
+        0: a word is unknown. 1: all words are known. 2: all words are common. Plus 1 if the whole name is known.
+        """
+        words, other_words = words_of(name), words_of(other)
+        differing = [word for word in words if word not in other_words] or words
+        differing = [word for word in differing if len(word) >= MIN_WORD]
+        if not all(word in self.words for word in differing):
             return 0.0
-        return 1.0 + all(word in self.common for word in own) + (name in self.names)
+        return 1.0 + all(word in self.common for word in differing) + (name in self.names)
 
 
 def _decoded(part: dict[str, str | int]) -> Bloom:

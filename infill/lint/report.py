@@ -1,6 +1,6 @@
-"""Findings in the forms that people and programs read: text, JSON, SARIF, and annotations of GitHub.
+"""Output formats for findings: text, JSON, SARIF, and GitHub annotations.
 
-Lines and columns count from 1, columns in characters. Must not know how findings come about.
+Lines and columns count from 1, columns in characters. Must not know how findings are made.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
 
 @dataclass(frozen=True)
-class Place:
-    """A finding and where it stands. source: its first line; also: the finding at each further place that changes."""
+class LocatedFinding:
+    """A finding with its position in a file. source: its first line. also: the same finding at each other range."""
 
     path: Path
     finding: Finding
@@ -30,11 +30,11 @@ class Place:
     end_line: int
     end_column: int
     source: str
-    also: tuple[Place, ...] = ()
+    also: tuple[LocatedFinding, ...] = ()
 
     @property
     def range(self) -> dict[str, dict[str, int]]:
-        """As in JSON."""
+        """The position as JSON."""
         return {
             "start": {"line": self.line, "column": self.column},
             "end": {"line": self.end_line, "column": self.end_column},
@@ -42,7 +42,7 @@ class Place:
 
     @property
     def region(self) -> dict[str, int]:
-        """As in SARIF."""
+        """The position as a SARIF region."""
         return {
             "startLine": self.line,
             "startColumn": self.column,
@@ -51,23 +51,24 @@ class Place:
         }
 
 
-def places(path: Path, text: str, findings: Sequence[Finding]) -> list[Place]:
-    """`findings` of `text`, located."""
+def locate(path: Path, text: str, findings: Sequence[Finding]) -> list[LocatedFinding]:
+    """`findings` of `text`, with lines and columns."""
     lines = text.split("\n")
     starts = [0, *accumulate(len(line) + 1 for line in lines)][: len(lines)]
 
-    def at(offset: int) -> tuple[int, int]:
+    def position(offset: int) -> tuple[int, int]:
         line = bisect_right(starts, offset)
         return line, offset - starts[line - 1] + 1
 
-    def place(one: Finding, start: int, end: int, also: tuple[Place, ...] = ()) -> Place:
-        return Place(path, one, *at(start), *at(end), lines[at(start)[0] - 1].rstrip("\r"), also)
+    def located(finding: Finding, start: int, end: int, also: tuple[LocatedFinding, ...] = ()) -> LocatedFinding:
+        source = lines[position(start)[0] - 1].rstrip("\r")
+        return LocatedFinding(path, finding, *position(start), *position(end), source, also)
 
-    return [place(one, one.start, one.end, tuple(place(one, *more) for more in one.also)) for one in findings]
+    return [located(one, one.start, one.end, tuple(located(one, *range_) for range_ in one.also)) for one in findings]
 
 
-def as_text(found: Sequence[Place]) -> str:
-    """One line for each, below it the code with a mark under what is meant, and the explanation where there is one."""
+def as_text(found: Sequence[LocatedFinding]) -> str:
+    """For each finding a line, the code with the finding underlined, and the explanation if there is one."""
     parts = []
     for one in found:
         width = (one.end_column if one.end_line == one.line else len(one.source) + 1) - one.column
@@ -80,9 +81,9 @@ def as_text(found: Sequence[Place]) -> str:
     return "".join(parts)
 
 
-def as_json(found: Sequence[Place]) -> str:
-    """A list of objects with path, range, code, message, replacement, score; where there are any, also: the ranges of
-    further places that change alike; where there is one, explanation."""
+def as_json(found: Sequence[LocatedFinding]) -> str:
+    """A list of objects with path, range, code, message, replacement and score. Optional: `also`, other ranges that get
+    the same replacement, and `explanation`."""
     rows: list[dict[str, Any]] = []
     for one in found:
         row = {
@@ -101,8 +102,8 @@ def as_json(found: Sequence[Place]) -> str:
     return json.dumps(rows, indent=2, ensure_ascii=False) + "\n"
 
 
-def as_sarif(found: Sequence[Place], version: str) -> str:
-    """SARIF 2.1.0 (OASIS), a run with a fix for each result."""
+def as_sarif(found: Sequence[LocatedFinding], version: str) -> str:
+    """SARIF 2.1.0 (OASIS): one run, with a fix for each result."""
     rules = [
         {
             "id": kind.code,
@@ -118,8 +119,8 @@ def as_sarif(found: Sequence[Place], version: str) -> str:
     for one in found:
         artifact = {"uri": one.path.as_posix()}
         changes = [
-            {"deletedRegion": place.region, "insertedContent": {"text": one.finding.replacement}}
-            for place in (one, *one.also)
+            {"deletedRegion": located.region, "insertedContent": {"text": one.finding.replacement}}
+            for located in (one, *one.also)
         ]
         properties: dict[str, Any] = {"score": one.finding.score}
         if one.finding.explanation is not None:
@@ -129,7 +130,7 @@ def as_sarif(found: Sequence[Place], version: str) -> str:
                 "ruleId": one.finding.code,
                 "ruleIndex": order.index(one.finding.code),
                 "level": "note",
-                "message": {"text": _said(one.finding)},
+                "message": {"text": _message(one.finding)},
                 "locations": [{"physicalLocation": {"artifactLocation": artifact, "region": one.region}}],
                 "fixes": [{"artifactChanges": [{"artifactLocation": artifact, "replacements": changes}]}],
                 "properties": properties,
@@ -140,11 +141,11 @@ def as_sarif(found: Sequence[Place], version: str) -> str:
     return json.dumps({"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2, ensure_ascii=False) + "\n"
 
 
-def as_github(found: Sequence[Place]) -> str:
-    """Workflow commands that GitHub shows beside the lines of a pull request."""
+def as_github(found: Sequence[LocatedFinding]) -> str:
+    """Workflow commands, which GitHub shows as annotations in a pull request."""
     rows = []
     for one in found:
-        where = {
+        parameters = {
             "file": one.path.as_posix(),
             "line": one.line,
             "endLine": one.end_line,
@@ -152,13 +153,13 @@ def as_github(found: Sequence[Place]) -> str:
             "endColumn": one.end_column,
             "title": f"gesso {one.finding.code}",
         }
-        properties = ",".join(f"{name}={_escaped(str(value), ':,')}" for name, value in where.items())
-        rows.append(f"::notice {properties}::{_escaped(_said(one.finding))}\n")
+        properties = ",".join(f"{name}={_escaped(str(value), ':,')}" for name, value in parameters.items())
+        rows.append(f"::notice {properties}::{_escaped(_message(one.finding))}\n")
     return "".join(rows)
 
 
-def _said(finding: Finding) -> str:
-    """The message, and behind it the explanation where there is one."""
+def _message(finding: Finding) -> str:
+    """The message, followed by the explanation if there is one."""
     return " ".join(filter(None, (finding.message, finding.explanation)))
 
 

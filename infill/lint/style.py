@@ -1,7 +1,7 @@
-"""Style against the file's own habits: what is written otherwise than nearly everywhere else in the file.
+"""Style findings: code that differs from the convention that its file follows nearly everywhere.
 
-Counting finds it, and the model has a say: shown is what it, too, finds likelier in the file's way. Must not know why
-one way may be better than another, nor what else is shown.
+Counting finds the conventions; a finding is shown only if the model also finds the edited text likelier. Must not know
+why one style may be better than another, nor other findings.
 """
 
 from __future__ import annotations
@@ -10,88 +10,85 @@ import re
 from collections.abc import Sequence, Set
 from dataclasses import replace
 
-from infill.code.syntax import SyntaxTree, error_score
+from infill.code.syntax import SyntaxTree
 from infill.findings import LintRequest, Range
-from infill.lint.idioms import unusual_idioms
 from infill.lint.kinds import StyleEdit
-from infill.lint.likelihood import Likelihood, stretches
-from infill.lint.renames import CODE as NAMING
-from infill.lint.renames import unusual_names
-from infill.lint.survey import Survey
+from infill.lint.likelihood import Likelihood, chunks
+from infill.lint.style_idioms import unusual_idioms
+from infill.lint.style_names import CODE as NAMING
+from infill.lint.style_names import unusual_names
+from infill.lint.symbols import SymbolTable
 
-STYLE_GAIN = 0.0  # nats, at least, by which the whole must be likelier
-_MEANT = re.compile(r"\b(?:noqa|pylint:|nolint|NOLINT|eslint-disable|fmt: (?:off|skip)|prettier-ignore)")
-MOST_STRETCHES = 3  # in which the model reads a name that changes
+MIN_STYLE_GAIN = 0.0  # nats by which the whole text must become likelier
+MAX_CHUNKS = 3  # that the model reads for a name that changes in several positions
+_INTENDED = re.compile(r"\b(?:noqa|pylint:|nolint|NOLINT|eslint-disable|fmt: (?:off|skip)|prettier-ignore)")
 
 
 def find_style(
-    tree: SyntaxTree, survey: Survey, codes: Set[str], ranges: Sequence[Range], elsewhere: Set[str] = frozenset()
+    tree: SyntaxTree,
+    symbols: SymbolTable,
+    codes: Set[str],
+    ranges: Sequence[Range],
+    neighbour_names: Set[str] = frozenset(),
 ) -> list[StyleEdit]:
-    """What is against a clear habit, in text order, shown within `ranges`; codes: of `infill.lint.kinds.STYLE`.
+    """Edits of the kinds `codes` (from `infill.lint.kinds.STYLE`) within `ranges`, in text order.
 
-    elsewhere: names that other files have.
+    neighbour_names: names that other files use.
     """
-    found = list(unusual_names(tree, survey, elsewhere)) if NAMING in codes else []
+    found = list(unusual_names(tree, symbols, neighbour_names)) if NAMING in codes else []
     if codes - {NAMING}:
-        found += unusual_idioms(tree, survey)
-    own = [
+        found += unusual_idioms(tree, symbols)
+    selected = [
         one
         for one in found
         if one.edit.code in codes
         and any(start <= one.edit.start and one.edit.end <= end for start, end in ranges)
-        and not any(_MEANT.search(line) for line in _lines(tree.text, one.edit.start, one.edit.end))
+        and not _INTENDED.search(_lines(tree.text, one.edit.start, one.edit.end))
     ]
-    return sorted(own, key=lambda one: (one.edit.start, one.edit.end))
+    return sorted(selected, key=lambda one: (one.edit.start, one.edit.end))
 
 
-def _lines(text: str, start: int, end: int) -> list[str]:
+def _lines(text: str, start: int, end: int) -> str:
     last = text.find("\n", end)
-    return text[text.rfind("\n", 0, start) + 1 : last if last >= 0 else len(text)].split("\n")
+    return text[text.rfind("\n", 0, start) + 1 : last if last >= 0 else len(text)]
 
 
 def style_gains(
     likelihood: Likelihood, request: LintRequest, ranges: Sequence[Range], edits: Sequence[StyleEdit]
 ) -> dict[StyleEdit, float]:
-    """By how much the whole is likelier with each, in nats; those that the model found far too unlikely are left out.
+    """How much likelier the whole text becomes with each edit, in nats; edits far too unlikely are left out.
 
-    Of a name that changes in several places, both texts are read; the text must have "\\n" line ends.
+    For a name that changes in several positions the model reads both texts. The text must have "\\n" line ends.
     """
     gains: dict[StyleEdit, float] = {}
     single = {one.edit: one for one in edits if not one.also}
-    for stretch in stretches(request.text, ranges) if single else ():
-        own = [edit for edit in single if stretch[0] <= edit.start and edit.end <= stretch[1]]
-        if own:
-            gains |= {single[edit]: gain.whole for edit, gain in likelihood.gains(request, stretch, own).items()}
+    for chunk in chunks(request.text, ranges) if single else ():
+        in_chunk = [edit for edit in single if chunk[0] <= edit.start and edit.end <= chunk[1]]
+        gains |= {single[edit]: gain.total for edit, gain in likelihood.gains(request, chunk, in_chunk).items()}
     for one in edits:
-        if one.also and (gain := _renamed_gain(likelihood, request, one)) is not None:
+        if one.also and (gain := _rename_gain(likelihood, request, one)) is not None:
             gains[one] = gain
     return gains
 
 
-def parses(tree: SyntaxTree, one: StyleEdit) -> bool:
-    """Whether the text is no more broken with all places changed."""
-    changes = [(start, end, one.edit.replacement) for start, end in reversed(one.places)]
-    return error_score(tree.edited(changes)) <= error_score(tree)
-
-
-def _renamed_gain(likelihood: Likelihood, request: LintRequest, one: StyleEdit) -> float | None:
-    """Of the stretches that hold the first of the places, as they are and with all places changed."""
-    places, new = one.places, one.edit.replacement
+def _rename_gain(likelihood: Likelihood, request: LintRequest, one: StyleEdit) -> float | None:
+    """The gain over the first MAX_CHUNKS chunks in which the name occurs."""
+    ranges, new = one.ranges, one.edit.replacement
     text = request.text
-    for start, end in reversed(places):
+    for start, end in reversed(ranges):
         text = text[:start] + new + text[end:]
     renamed = replace(request, text=text)
-    longer = len(new) - (places[0][1] - places[0][0])
+    growth = len(new) - (ranges[0][1] - ranges[0][0])
 
     def moved(offset: int) -> int:
-        return offset + longer * sum(start < offset for start, _ in places)
+        return offset + growth * sum(start < offset for start, _ in ranges)
 
     total, read = 0.0, 0
-    for stretch in stretches(request.text, [(places[0][0], places[-1][1])]):
-        if read == MOST_STRETCHES or not any(stretch[0] <= start < stretch[1] for start, _ in places):
+    for chunk in chunks(request.text, [(ranges[0][0], ranges[-1][1])]):
+        if read == MAX_CHUNKS or not any(chunk[0] <= start < chunk[1] for start, _ in ranges):
             continue
-        before = likelihood.of(request, stretch)
-        after = likelihood.of(renamed, (moved(stretch[0]), moved(stretch[1])))
+        before = likelihood.log_probability(request, chunk)
+        after = likelihood.log_probability(renamed, (moved(chunk[0]), moved(chunk[1])))
         if before is None or after is None:
             return None
         total, read = total + after - before, read + 1

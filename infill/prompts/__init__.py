@@ -1,1 +1,1 @@
-"""Text to prompt tokens and canvas, one file per model family."""
+"""From text to prompt tokens and canvas: the interface, and one file per model family."""

@@ -1,10 +1,8 @@
-"""The chat layout of the released DiffusionGemma-26B-A4B: a user turn shows the file, the reply's canvas is
-pinned.
+"""The prompt of the released DiffusionGemma-26B-A4B: a user turn with the file, then a canvas with pinned code.
 
-prompt = <bos><|turn>user instruction, far suffix, far prefix <turn|><|turn>model, thinking off by an empty
-channel in the prompt. canvas = code fence, near prefix, holes, near suffix. The far prefix comes last, so
-that typing extends the prompt instead of changing it. The wording is this project's own; the marks are those
-of the model's chat template.
+prompt = <bos><|turn>user instruction, far suffix, far prefix <turn|><|turn>model and an empty thinking channel.
+canvas = code fence, near prefix, holes, near suffix. The far prefix comes last, so that typing extends the prompt.
+The wording is this project's own; the special tokens are those of the model's chat template.
 """
 
 from __future__ import annotations
@@ -14,9 +12,9 @@ from collections.abc import Sequence
 from infill.code.context import ContextBudget, ShownContext
 from infill.prompts.prompt import (
     CausalPrompt,
+    HoleKind,
+    InstructionPrompt,
     Layout,
-    Question,
-    TextHole,
     anchor,
     build_canvas,
     cut_front,
@@ -31,16 +29,15 @@ FENCE = "```"
 
 
 class ChatPrompt:
-    """See `infill.prompts.prompt.Family`. empty_thought: close the thinking channel in the prompt."""
+    """See `infill.prompts.prompt.Family`."""
 
     max_canvas = 256
     slots = (32, 96)
     budget = ContextBudget(prefix=14_000, suffix=6_000, header=3_000)
 
-    def __init__(self, tokens: TextTokens, empty_thought: bool = True) -> None:
+    def __init__(self, tokens: TextTokens) -> None:
         self.tokens = tokens
         self.null_token: int | None = None
-        self.empty_thought = empty_thought
         self.bos = tokens.special("<bos>")
         self.turn, self.turn_end = tokens.special("<|turn>"), tokens.special("<turn|>")
         self.channel, self.channel_end = tokens.special("<|channel>"), tokens.special("<channel|>")
@@ -49,10 +46,9 @@ class ChatPrompt:
     def lay_out(
         self,
         context: ShownContext,
-        holes: Sequence[TextHole],
+        holes: Sequence[HoleKind],
         between: Sequence[str],
         slots: Sequence[int],
-        drafts: Sequence[Sequence[int | None]] | None = None,
     ) -> Layout:
         prefix = self.tokens.encode(context.prefix)
         start = anchor(prefix, self.line_breaks, NEAR_PREFIX)
@@ -64,7 +60,7 @@ class ChatPrompt:
             close = FENCE if ends_line else f"\n{FENCE}"
             runs[-1] = [*runs[-1], *self.tokens.encode(close), self.turn_end]
         lead = self.tokens.encode(f"{FENCE}{language}\n")
-        canvas, columns = build_canvas(self.tokens, lead, prefix[start:], holes, runs, slots, drafts)
+        canvas, columns = build_canvas(self.tokens, lead, prefix[start:], holes, runs, slots)
         head = [
             self.bos,
             self.turn,
@@ -72,7 +68,7 @@ class ChatPrompt:
             *far_suffix,
             *self.tokens.encode(f"\n{FENCE}\nThe code before it:\n{FENCE}{language}\n"),
         ]
-        tail = [*self.tokens.encode(f"\n{FENCE}"), *self._models_turn()]
+        tail = [*self.tokens.encode(f"\n{FENCE}"), *self._model_turn()]
         far_prefix = cut_front(prefix[:start], PROMPT - len(head) - len(tail), self.line_breaks)
         prompt = [*head, *far_prefix, *tail]
         banned = tuple(self.tokens.specials)
@@ -80,22 +76,21 @@ class ChatPrompt:
             banned += tuple(self.line_breaks)
         return Layout(prompt, canvas, columns, banned)
 
-    def causal_prompt(self, context: ShownContext, hole: TextHole) -> CausalPrompt | None:
+    def causal_prompt(self, context: ShownContext, hole: HoleKind) -> CausalPrompt | None:
         return None
 
-    def question(self, text: str) -> Question | None:
-        """A user's turn, cut to PROMPT tokens; the model answers in a turn of its own."""
-        asked = self.tokens.encode(f"user\n{text}")[:PROMPT]
+    def instruction_prompt(self, text: str) -> InstructionPrompt | None:
+        """A user turn, cut to PROMPT tokens."""
+        user = self.tokens.encode(f"user\n{text}")[:PROMPT]
         ends = (self.turn_end, self.tokens.special("<eos>"), self.tokens.special("<pad>"))
         banned = tuple(token for token in self.tokens.specials if token not in ends)
-        return Question([self.bos, self.turn, *asked, *self._models_turn()], ends, banned)
+        return InstructionPrompt([self.bos, self.turn, *user, *self._model_turn()], ends, banned)
 
-    def _models_turn(self) -> list[int]:
-        """The end of the user's turn, and the head of the model's."""
-        head = [self.turn_end, *self.tokens.encode("\n"), self.turn, *self.tokens.encode("model\n")]
-        if self.empty_thought:
-            head += [self.channel, *self.tokens.encode("thought\n"), self.channel_end]
-        return head
+    def _model_turn(self) -> list[int]:
+        """The end of the user turn and the beginning of the model turn, whose empty thinking channel skips thinking."""
+        encode = self.tokens.encode
+        turn = [self.turn_end, *encode("\n"), self.turn, *encode("model\n")]
+        return [*turn, self.channel, *encode("thought\n"), self.channel_end]
 
     def _instruction(self, context: ShownContext) -> str:
         name = f" {context.path}" if context.path else ""

@@ -1,4 +1,4 @@
-"""The pocket model's own layout, the one it is trained with (train/layout.py).
+"""The prompt of the pocket model, as in its training (train/layout.py).
 
 prompt = <bos> <language> <|suffix|> far suffix <|prefix|> header, far prefix; canvas = near prefix, holes, near suffix.
 For the causal encoder alone: <bos> <language> <|suffix|> suffix <|prefix|> header, prefix.
@@ -14,9 +14,9 @@ from pathlib import Path
 from infill.code.context import ContextBudget, ShownContext
 from infill.prompts.prompt import (
     CausalPrompt,
+    HoleKind,
+    InstructionPrompt,
     Layout,
-    Question,
-    TextHole,
     anchor,
     build_canvas,
     cut_front,
@@ -27,13 +27,13 @@ from infill.prompts.prompt import (
 from infill.prompts.text_tokens import TextTokens
 
 NEAR_PREFIX, NEAR_SUFFIX = 48, 40
-CHARACTERS = 4.375  # of code, at most, for a token: what is cut off again is encoded in vain
+CHARACTERS = 4.375  # upper bound of the characters per token; text beyond the window would be encoded for nothing
 CONTINUATION = 64  # tokens
 
 
 @dataclass(frozen=True)
 class Window:
-    """Sizes in tokens that the model was trained with (`gesso.window` of its config.json)."""
+    """Sizes in tokens in the model's training (`gesso.window` in its config.json)."""
 
     prompt: int = 320
     far_suffix: int = 96
@@ -62,43 +62,42 @@ class PocketPrompt:
         self.null_token = tokens.special("<|null|>")
         self.bos = tokens.special("<bos>")
         self.suffix_mark, self.prefix_mark = tokens.special("<|suffix|>"), tokens.special("<|prefix|>")
-        self.unwanted = tuple(token for token in tokens.specials if token != self.null_token)
+        self.banned = tuple(token for token in tokens.specials if token != self.null_token)
         self.line_breaks = frozenset(tokens.line_breaks)
 
     def lay_out(
         self,
         context: ShownContext,
-        holes: Sequence[TextHole],
+        holes: Sequence[HoleKind],
         between: Sequence[str],
         slots: Sequence[int],
-        drafts: Sequence[Sequence[int | None]] | None = None,
     ) -> Layout:
         prefix = self.tokens.encode(context.prefix)
         start = anchor(prefix, self.line_breaks, NEAR_PREFIX)
         runs = [self.tokens.encode(text) for text in suffix_texts(holes, [*between, context.suffix])]
         runs[-1], far_suffix = split_suffix(runs[-1], self.line_breaks, NEAR_SUFFIX, self.window.far_suffix)
-        canvas, columns = build_canvas(self.tokens, [], prefix[start:], holes, runs, slots, drafts)
+        canvas, columns = build_canvas(self.tokens, [], prefix[start:], holes, runs, slots)
         prompt = self._prompt(context, prefix[:start], far_suffix, self.window.prompt)
         one_line = all(hole.one_line for hole in holes)
-        banned = self.unwanted + tuple(self.line_breaks) if one_line else self.unwanted
+        banned = self.banned + tuple(self.line_breaks) if one_line else self.banned
         return Layout(prompt, canvas, columns, banned)
 
-    def causal_prompt(self, context: ShownContext, hole: TextHole) -> CausalPrompt | None:
+    def causal_prompt(self, context: ShownContext, hole: HoleKind) -> CausalPrompt | None:
         prefix = self.tokens.encode(context.prefix)
         suffix = self.tokens.encode(suffix_texts([hole], [context.suffix])[0])[: self.window.far_suffix]
         typed, first = typed_token(self.tokens, prefix, hole.one_line)
         known = prefix[:-1] if first else prefix
-        room = self.window.prompt + self.window.canvas - CONTINUATION
-        prompt = self._prompt(context, known, suffix, room)
-        return CausalPrompt(prompt, typed, first, (*self.unwanted, self.null_token))
+        limit = self.window.prompt + self.window.canvas - CONTINUATION
+        prompt = self._prompt(context, known, suffix, limit)
+        return CausalPrompt(prompt, typed, first, (*self.banned, self.null_token))
 
-    def question(self, text: str) -> Question | None:
+    def instruction_prompt(self, text: str) -> InstructionPrompt | None:
         return None
 
-    def _prompt(self, context: ShownContext, prefix: list[int], suffix: list[int], room: int) -> list[int]:
-        """At most `room` tokens; the front of the prefix is what gives way."""
+    def _prompt(self, context: ShownContext, prefix: list[int], suffix: list[int], limit: int) -> list[int]:
+        """At most `limit` tokens; the front of the prefix is cut."""
         header = self.tokens.encode(context.header)[: self.window.header] if context.header else []
-        far_prefix = cut_front(prefix, room - 4 - len(suffix) - len(header), self.line_breaks)
+        far_prefix = cut_front(prefix, limit - 4 - len(suffix) - len(header), self.line_breaks)
         head = [self.bos, self._language(context.language), self.suffix_mark]
         return [*head, *suffix, self.prefix_mark, *header, *far_prefix]
 

@@ -15,9 +15,8 @@ from infill.prompts.text_tokens import TextTokens
 
 
 @dataclass(frozen=True)
-class TextHole:
-    """A hole on the canvas. one_line: it must not contain a line break; whole_lines: it stands between lines,
-    and what fills it ends in a line break, which the canvas does not show."""
+class HoleKind:
+    """one_line: without a line break. whole_lines: the filling ends in a line break, which is not on the canvas."""
 
     one_line: bool
     whole_lines: bool
@@ -25,8 +24,7 @@ class TextHole:
 
 @dataclass(frozen=True)
 class HoleColumns:
-    """Where a hole stands on the canvas: columns [start, stop). `healed` text at its front was already
-    typed."""
+    """Columns [start, stop) of the canvas. healed: text at the front of the hole that was typed already."""
 
     start: int
     stop: int
@@ -35,7 +33,7 @@ class HoleColumns:
 
 @dataclass(frozen=True)
 class Layout:
-    """What the engine is given. `banned` token ids no hole may take."""
+    """The engine's input. banned: token ids that must not appear in a hole."""
 
     prompt: list[int]
     canvas: Canvas
@@ -45,8 +43,10 @@ class Layout:
 
 @dataclass(frozen=True)
 class CausalPrompt:
-    """What the causal encoder continues to fill a hole. `typed`: text at the hole's front that the first token, one of
-    `first` where there are any, spells once more. `banned` token ids it may not write."""
+    """A prompt that the causal encoder continues to fill a hole. banned: token ids it must not write.
+
+    typed: text before the hole that the continuation repeats. first: the allowed first tokens, if not empty.
+    """
 
     tokens: list[int]
     typed: str
@@ -55,20 +55,19 @@ class CausalPrompt:
 
 
 @dataclass(frozen=True)
-class Question:
-    """What a model that follows instructions is asked in words. The answer goes on behind `prompt` up to one of the
-    tokens `ends`; `banned` token ids it may not write."""
+class InstructionPrompt:
+    """An instruction in words. The answer follows `tokens` and ends at one of `ends`; banned: as in CausalPrompt."""
 
-    prompt: list[int]
+    tokens: list[int]
     ends: tuple[int, ...]
     banned: tuple[int, ...]
 
 
 class Family(Protocol):
-    """The ways of one kind of model.
+    """The prompt format of one family of models.
 
-    null_token: the token of an empty slot, None where the model knows none (then lengths are probed).
-    max_canvas: the widest canvas to lay out at once. slots: default slots of (a line, a block).
+    null_token: the token of an empty slot; None if the model has none, so that lengths are probed.
+    max_canvas: the widest canvas of one denoising. slots: default number of slots for (a line, a block).
     """
 
     tokens: TextTokens
@@ -82,27 +81,28 @@ class Family(Protocol):
     def lay_out(
         self,
         context: ShownContext,
-        holes: Sequence[TextHole],
+        holes: Sequence[HoleKind],
         between: Sequence[str],
         slots: Sequence[int],
-        drafts: Sequence[Sequence[int | None]] | None = None,
     ) -> Layout:
-        """`between`: the texts between consecutive holes; `slots` and `drafts` (first tokens) a hole."""
+        """between: the texts between consecutive holes. slots: per hole."""
         ...
 
-    def causal_prompt(self, context: ShownContext, hole: TextHole) -> CausalPrompt | None:
-        """For filling a single hole token by token; None where the encoder has not learnt to."""
+    def causal_prompt(self, context: ShownContext, hole: HoleKind) -> CausalPrompt | None:
+        """For filling a single hole token by token; None if the encoder is not trained for it."""
         ...
 
-    def question(self, text: str) -> Question | None:
-        """For asking something in words; None where the model follows no instructions."""
+    def instruction_prompt(self, text: str) -> InstructionPrompt | None:
+        """None if the model does not follow instructions."""
         ...
 
 
 def anchor(prefix: Sequence[int], line_breaks: Set[int], near: int, lines: int = 4, least: int = 12) -> int:
-    """Where the canvas begins in the tokens before the first hole: at a line break, of every `lines`-th the
-    last that leaves `least` tokens, so that typing on does not move it; never more than `near` tokens from
-    the end."""
+    """The index in the tokens before the first hole where the canvas begins, at most `near` tokens from the end.
+
+    The last line break whose number is a multiple of `lines` and that leaves `least` tokens, so that it rarely moves
+    while the user types; else another line break or a multiple of 16.
+    """
     breaks = [index for index, token in enumerate(prefix) if token in line_breaks]
     earliest = max(0, len(prefix) - near)
     reachable = [index for index in breaks if index <= len(prefix) - least]
@@ -114,8 +114,7 @@ def anchor(prefix: Sequence[int], line_breaks: Set[int], near: int, lines: int =
 
 
 def split_suffix(suffix: list[int], line_breaks: Set[int], near: int, far: int) -> tuple[list[int], list[int]]:
-    """(on the canvas, in the prompt): at most `near` and `far` tokens, cut at a line break where there is
-    one."""
+    """At most `near` tokens for the canvas and `far` for the prompt, cut at a line break if there is one."""
     if len(suffix) <= near:
         return suffix, []
     breaks = [index for index in range(near // 4, near + 1) if suffix[index] in line_breaks]
@@ -123,12 +122,11 @@ def split_suffix(suffix: list[int], line_breaks: Set[int], near: int, far: int) 
     return suffix[:cut], suffix[cut : cut + far]
 
 
-def cut_front(tokens: list[int], room: int, line_breaks: Set[int], step: int = 64) -> list[int]:
-    """The last tokens that fit in `room`. The cut moves by `step` tokens at a time, then on to a line
-    break."""
-    if len(tokens) <= room:
+def cut_front(tokens: list[int], limit: int, line_breaks: Set[int], step: int = 64) -> list[int]:
+    """The last tokens, at most `limit`. The cut moves by `step` tokens at a time, then on to a line break."""
+    if len(tokens) <= limit:
         return tokens
-    first = min(len(tokens), -(-(len(tokens) - room) // step) * step)
+    first = min(len(tokens), -(-(len(tokens) - limit) // step) * step)
     breaks = (index for index in range(first, min(first + step, len(tokens))) if tokens[index] in line_breaks)
     return tokens[next(breaks, first) :]
 
@@ -137,15 +135,14 @@ def build_canvas(
     tokens: TextTokens,
     lead: Sequence[int],
     prefix: Sequence[int],
-    holes: Sequence[TextHole],
+    holes: Sequence[HoleKind],
     runs: Sequence[Sequence[int]],
     slots: Sequence[int],
-    drafts: Sequence[Sequence[int | None]] | None = None,
 ) -> tuple[Canvas, tuple[HoleColumns, ...]]:
-    """lead, prefix, then each hole with the run of tokens that follows it.
+    """A canvas of `lead`, `prefix`, then each hole and the run of tokens that follows it.
 
-    The token that ends before a hole may be the beginning of a longer one: then it moves into the hole, whose
-    first token must begin with its text ("the cursor inside a token").
+    Token healing: if the token before a hole is the beginning of a longer one, it moves into the hole, whose first
+    token must then begin with its text.
     """
     parts: list[Known | Hole] = []
     columns: list[HoleColumns] = []
@@ -160,11 +157,7 @@ def build_canvas(
         if choices:
             allowed[at] = [*choices]
         columns.append(HoleColumns(at, at + slots[index], typed))
-        draft: list[int | None] = [*drafts[index]] if drafts else []
-        if draft and choices and draft[0] not in choices:
-            written = tokens.decode([token for token in draft if token is not None])
-            draft = [*tokens.encode(typed + written)]
-        parts.append(Hole(slots[index], draft))
+        parts.append(Hole(slots[index]))
         at += slots[index]
         before = [*run]
     parts.append(Known(before))
@@ -172,9 +165,9 @@ def build_canvas(
 
 
 def typed_token(tokens: TextTokens, before: Sequence[int], one_line: bool) -> tuple[str, tuple[int, ...]]:
-    """(text, choices) of the last token of `before` where a longer one may stand in its place, else ("", ()).
+    """The text of the last token of `before` and the tokens that begin with it; ("", ()) if none is longer.
 
-    A hole of one line has no choices with more line breaks than were typed.
+    For a hole of one line, tokens with more line breaks than that text are left out.
     """
     typed = tokens.decode(before[-1:])
     choices = tokens.starting_with(typed) if typed and "\ufffd" not in typed else []
@@ -184,6 +177,6 @@ def typed_token(tokens: TextTokens, before: Sequence[int], one_line: bool) -> tu
     return (typed, tuple(choices)) if len(choices) > 1 and before[-1] in choices else ("", ())
 
 
-def suffix_texts(holes: Sequence[TextHole], texts: Sequence[str]) -> list[str]:
-    """What follows each hole as the canvas shows it: the line break that ends a whole line belongs to it."""
+def suffix_texts(holes: Sequence[HoleKind], texts: Sequence[str]) -> list[str]:
+    """The text after each hole on the canvas; for a hole of whole lines it begins with the line break that ends it."""
     return ["\n" + text if hole.whole_lines else text for hole, text in zip(holes, texts, strict=True)]

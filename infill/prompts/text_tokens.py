@@ -1,7 +1,6 @@
-"""Text to tokens and back, exactly, for any `tokenizer.json`; and which tokens begin with given text.
+"""Text to tokens and back without loss, for any `tokenizer.json`, and lookup of the tokens that begin with a text.
 
-Must not know of prompts or models. Text is str with "\\n" line ends; a lone surrogate becomes U+FFFD for the
-model.
+Must not know prompts or models. Text has "\\n" line ends; a lone surrogate becomes U+FFFD.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>\Z")
 
 
 def _byte_level_alphabet() -> dict[str, int]:
-    """The printable stand-ins of byte-level BPE (GPT-2): character to byte."""
+    """The printable characters that byte-level BPE (GPT-2) uses for bytes: character to byte."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
@@ -46,17 +45,19 @@ class TextTokens:
         return self.tokenizer.encode(clean, add_special_tokens=False).ids
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Special tokens vanish; bytes that are no UTF-8 become U+FFFD."""
+        """Special tokens have no text; bytes that are not UTF-8 become U+FFFD."""
         return b"".join(self.bytes_of[token] for token in tokens).decode("utf-8", "replace")
 
     def special(self, name: str) -> int:
         token = self.tokenizer.token_to_id(name)
         if token is None:
-            raise ModelError(f"The tokenizer has no token {name}; this model belongs to another family.")
+            raise ModelError(
+                f"The tokenizer has no token {name}; correct `gesso.family` in the config.json of the model."
+            )
         return token
 
     def starting_with(self, text: str) -> list[int]:
-        """All tokens whose text begins with `text` (which is one of them where it is a token)."""
+        """All tokens whose text begins with `text`, including `text` itself if it is a token."""
         start = text.encode("utf-8", "replace")
         low = bisect.bisect_left(self._sorted, (start, -1))
         found = []
@@ -78,7 +79,7 @@ class TextTokens:
 
     @cached_property
     def bytes_of(self) -> list[bytes]:
-        """The bytes of every token; none for special ones."""
+        """The bytes of every token; empty for special tokens."""
         vocab = self.tokenizer.get_vocab(with_added_tokens=True)
         specials, table = set(self.specials), [b""] * (max(vocab.values()) + 1)
         alphabet = None if "<0x0A>" in vocab else _byte_level_alphabet()

@@ -45,9 +45,9 @@ from infill.service.start import COMMAND, start_service, stop_service
 from infill.settings import Settings
 from infill.version import installed_version
 
-ATTEMPTS = 3  # to get a response from a service that ends meanwhile: the request itself may be the cause
+ATTEMPTS = 3  # per request if the service keeps ending: the request itself may be the cause
 IN_FLIGHT = 16  # requests of a batch: two batches of the engine's steps, so that one waits while one runs
-SLACK_S = 10.0  # that the client waits longer than the service's own limits
+SLACK_S = 10.0  # added to the time limits of the service
 POLL_S, LONGEST_POLL_S = 0.03, 0.25  # between two looks at a service that loads
 Result = TypeVar("Result")
 

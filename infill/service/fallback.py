@@ -56,7 +56,7 @@ class UnloadableEngine(Engine, Protocol):
     weight_bytes: int
 
     def unload(self) -> None:
-        """Frees the model's memory once pending requests are answered. Blocks meanwhile."""
+        """Frees the model's memory once pending requests are answered. Blocks until then."""
         ...
 
     def forget(self) -> None:

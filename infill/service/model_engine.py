@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from engine.scheduling.scheduler import Scheduler
     from infill.complete.completion import Completer
     from infill.complete.loaded_model import LoadedModel
-    from infill.lint.evidence import Bars
+    from infill.lint.thresholds import Thresholds
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -59,7 +59,7 @@ class ModelEngine:
         self.weight_bytes = 0
         self.scheduler: Scheduler | None = None
         self._model: LoadedModel | None = None
-        self._bars: Bars | None = None
+        self._thresholds: Thresholds | None = None
         self._gpu: int | None = None
         self._housekeeping = Housekeeping(self.forget)
         self._drafts: dict[str, str] = {}  # the last draft of each client; typing along it requests the rest
@@ -70,7 +70,7 @@ class ModelEngine:
             from infill.complete.loaded_model import LoadedModel
 
             model = LoadedModel.load(self.settings, self._report_progress)
-            bars = self._bars = _read_bars(self.settings.model)
+            thresholds = self._thresholds = _read_thresholds(self.settings.model)
             self.scheduler = Scheduler(model.denoiser, self.batch or BATCH)
         except Exception as error:
             message = _sentence(error, "The model could not be loaded")
@@ -81,11 +81,11 @@ class ModelEngine:
         if device.type == "cuda":
             self._gpu = device.index or 0
             self.weight_bytes = sum(weight.nbytes for weight in model.denoiser.model.parameters())
-        lints = bars is not None and bars.unasked
-        self.state = EngineState("ready", self.settings.model, can_lint=bars is not None, lints=lints)
+        lints = thresholds is not None and thresholds.on_by_default
+        self.state = EngineState("ready", self.settings.model, can_lint=thresholds is not None, lints=lints)
 
     def unload(self) -> None:
-        """Frees the model's memory once pending requests are answered. Blocks meanwhile."""
+        """Frees the model's memory once pending requests are answered. Blocks until then."""
         self.state = EngineState("loading", self.settings.model)
         end = time.monotonic() + INFILL_LIMIT_S
         while self.pending and time.monotonic() < end:
@@ -99,7 +99,7 @@ class ModelEngine:
             self.scheduler.close()
 
     def forget(self) -> None:
-        """Drops cached prompts, as a task of the scheduler so that no request uses the model meanwhile."""
+        """Drops cached prompts, as a task of the scheduler, so that no request uses the model at the same time."""
         from engine.scheduling.request import Order
 
         scheduler = self.scheduler
@@ -132,9 +132,9 @@ class ModelEngine:
 
         def work(completer: Completer) -> InfillResult:
             left_ms = max(1.0, 1000 * (deadline - time.monotonic()))
-            completer.proposals.last_draft = self._drafts.get(request.client, "")
+            completer.proposer.last_draft = self._drafts.get(request.client, "")
             result = completer.complete(replace(wanted, deadline_ms=left_ms), on_step, request.cancelled.is_set)
-            self._remember_draft(request.client, completer.proposals.last_draft)
+            self._remember_draft(request.client, completer.proposer.last_draft)
             return result
 
         result = await self._run(request, work, deadline, is_shown)
@@ -151,7 +151,7 @@ class ModelEngine:
             from infill.lint.linter import Linter
 
             try:
-                return tuple(Linter(completer, self._bars).lint(request.request, stop))
+                return tuple(Linter(completer, self._thresholds).lint(request.request, stop))
             except Cancelled:
                 leave_if(request.cancelled.is_set)
                 raise Busy("The lint request took too long; lint fewer lines at a time.") from None
@@ -247,13 +247,13 @@ class ModelEngine:
         counts.denoise_steps += result.steps
 
 
-def _read_bars(model: str) -> Bars | None:
+def _read_thresholds(model: str) -> Thresholds | None:
     """For the model's findings; a model without them still completes."""
-    from infill.lint.evidence import Bars
+    from infill.lint.thresholds import Thresholds
     from infill.model_store import resolve
 
     try:
-        return Bars.read(resolve(model))
+        return Thresholds.read(resolve(model))
     except Exception as error:
         logger.error("%s", _sentence(error, "The model cannot produce findings"))
         return None

@@ -210,7 +210,7 @@ def test_a_dismissed_suggestion_does_not_come_back(code: VSCode) -> None:
     code.press("Backspace")
     time.sleep(SETTLED_S)
     assert code.ghost() != dismissed
-    newest_reason(code, "You rejected the same suggestion here", "t")
+    newest_reason(code, "You rejected this suggestion here", "t")
 
 
 @pytest.mark.slow

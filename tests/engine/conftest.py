@@ -1,4 +1,4 @@
-"""Tiny models: one thread is fastest, and spares the other processes of a busy machine."""
+"""Tiny models: one thread is fastest, and leaves the other cores to other processes."""
 
 import torch
 

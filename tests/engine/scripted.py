@@ -1,4 +1,4 @@
-"""Doubles for a model: one that writes down what it was asked, one that says what it was told to say."""
+"""Test doubles for a model: one records its calls, one returns scripted logits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine.models.diffusion_gemma import DiffusionGemma
 
 
 class Recorder:
-    """Keeps the canvas tokens and beliefs of every pass of `model`, which answers as ever."""
+    """Records the canvas tokens and beliefs of every pass of `model`, which otherwise works as usual."""
 
     def __init__(self, model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> None:
         self.tokens: list[Tensor] = []
@@ -29,7 +29,7 @@ class Recorder:
 
 
 def script(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch, says: Callable[[int], Tensor]) -> None:
-    """Makes `model` answer step n (from 0) with the logits says(n) [width, vocab], whatever it is shown."""
+    """Makes `model` return the logits says(n) [width, vocab] at step n (from 0), for any input."""
     steps = iter(range(10_000))
     table = torch.empty(0)
 
@@ -44,7 +44,7 @@ def script(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch, says: Callabl
 
 
 def two_way(vocab: int, token: int, other: int, entropy: float) -> Tensor:
-    """Logits [vocab] that prefer `token` to `other` by so much that the entropy is as given (under ln 2)."""
+    """Logits [vocab] that prefer `token` to `other` by so much that the entropy is `entropy` (below ln 2)."""
     low, high = 0.5, 1.0 - 1e-12
     for _ in range(100):
         middle = torch.tensor((low + high) / 2, dtype=torch.double)

@@ -1,4 +1,4 @@
-"""Greedy decoding against a pass over the whole sequence for every token."""
+"""Greedy decoding compared with a pass over the whole sequence for every token."""
 
 from __future__ import annotations
 

@@ -11,8 +11,9 @@ import torch
 
 from engine.blocks import denoise_in_blocks
 from engine.canvas import Canvas, Hole, Known
+from engine.canvas_run import CanvasRun, DenoiseRequest
 from engine.config import SamplingConfig
-from engine.denoiser import CanvasRun, Denoiser, DenoiseRequest
+from engine.denoiser import Denoiser
 from engine.errors import InputError
 from engine.models.diffusion_gemma import DiffusionGemma
 from tests.engine.scripted import Recorder
@@ -175,6 +176,6 @@ def test_a_block_must_have_a_column(model: DiffusionGemma) -> None:
 
 def test_more_than_the_model_takes_is_refused_before_any_work(model: DiffusionGemma) -> None:
     denoiser = Denoiser(model)
-    with pytest.raises(InputError, match="521 tokens together; the model takes 512"):
+    with pytest.raises(InputError, match="521 tokens, but the model takes 512"):
         denoise_in_blocks(denoiser, ask(Canvas.of(Hole(500))))
     assert denoiser.cache.encoded_tokens == 0

@@ -1,4 +1,4 @@
-"""Known tokens and holes side by side make a canvas, or a clear error."""
+"""Known tokens and holes next to each other make a canvas, or a clear error."""
 
 from __future__ import annotations
 

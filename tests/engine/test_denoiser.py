@@ -1,4 +1,4 @@
-"""The loop as its callers meet it: seeds, batches, callbacks, deadlines, widths, drafts, restrictions."""
+"""The denoising loop from its caller's view: seeds, batches, callbacks, deadlines, widths, drafts, restrictions."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from torch import Tensor
 from transformers.models.diffusion_gemma.generation_diffusion_gemma import StableAndConfidentStoppingCriteria
 
 from engine.canvas import Canvas, Hole, Known
+from engine.canvas_run import CanvasRun, DenoiseRequest, DenoiseResult
 from engine.config import NoiseConfig, SamplingConfig
-from engine.denoiser import CanvasRun, Denoiser, DenoiseRequest, DenoiseResult
+from engine.denoiser import Denoiser
 from engine.errors import Cancelled
 from engine.models.diffusion_gemma import DiffusionGemma
 from tests.engine.scripted import Recorder, script, two_way
@@ -29,7 +30,7 @@ RESTLESS = SamplingConfig(8, 1.0, 0.4, 0.8, 1, 1e-9)
 @pytest.fixture(scope="module")
 def model() -> DiffusionGemma:
     model = ours(reference(feedback=0.02))
-    model.embed_tokens.weight[0] = model.embed_tokens.weight[1]  # not zero, as that of padding is
+    model.embed_tokens.weight[0] = model.embed_tokens.weight[1]  # not zero, which is the token of padding
     return model
 
 
@@ -39,7 +40,7 @@ def request_(model: DiffusionGemma) -> DenoiseRequest:
 
 
 def trajectory(denoiser: Denoiser, request: DenoiseRequest) -> tuple[DenoiseResult, list[list[int]]]:
-    """The result, and what stood in the holes after every step."""
+    """The result, and the tokens of the holes after every step."""
     canvases: list[list[int]] = []
     result = denoiser.run([request], lambda runs: canvases.append(runs[0].tokens.tolist()))[0]
     return result, canvases
@@ -305,7 +306,7 @@ def test_banned_tokens_never_come_and_restricted_columns_keep_to_theirs(model: D
 
 
 def stop_of_transformers(tables: list[Tensor], stability: int, confidence: float) -> int:
-    """After how many steps transformers' criterion stops on these logits; all of them if never."""
+    """The number of steps after which transformers' criterion stops on these logits; all of them if never."""
     criterion: Any = StableAndConfidentStoppingCriteria(stability, confidence)
     for step, table in enumerate(tables, 1):
         if bool(criterion(table.argmax(-1)[None], table[None])):
@@ -328,7 +329,7 @@ def stop_of_transformers(tables: list[Tensor], stability: int, confidence: float
 def test_the_stop_rule_equals_transformers(
     model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch, story: str, stops: list[int], stability: int
 ) -> None:
-    """A letter a step: which token is likeliest, in small letters where the model is confident."""
+    """One letter per step: the likeliest token, in lower case if the model is confident."""
     tables = [
         two_way(VOCAB, 20 + (letter in "bB"), 50, 0.5 if letter.isupper() else 0.01).repeat(4, 1) for letter in story
     ]
@@ -336,33 +337,3 @@ def test_the_stop_rule_equals_transformers(
     sampling = SamplingConfig(len(story), 1.0, 1.0, 1.0, stability, 0.1)
     result = Denoiser(model).run([DenoiseRequest(PROMPT, Canvas.of(Hole(4)), sampling)])[0]
     assert result.steps == stop_of_transformers(tables, stability, 0.1) == stops[stability]
-
-
-def test_generating_goes_block_after_block(model: DiffusionGemma) -> None:
-    sampling = replace(RESTLESS, max_steps=3)
-    written = Denoiser(model).generate(PROMPT, 25, sampling, seed=6)
-    assert len(written) == 36, "whole canvases of 12"
-    by_hand: list[int] = []
-    for block in range(3):
-        request = DenoiseRequest([*PROMPT, *by_hand], Canvas.of(Hole(12)), sampling, seed=6 + block)
-        by_hand += Denoiser(model).run([request])[0].tokens.tolist()
-    assert written == by_hand
-
-
-def test_generating_ends_with_the_first_end_token(model: DiffusionGemma) -> None:
-    sampling = replace(RESTLESS, max_steps=3)
-    written = Denoiser(model).generate(PROMPT, 36, sampling, seed=6)
-    later = next(token for token in written[12:] if token not in written[:12])
-    end = written.index(later)
-    assert Denoiser(model).generate(PROMPT, 36, sampling, [later], seed=6) == written[: end + 1]
-
-
-def test_generating_can_be_cancelled(model: DiffusionGemma) -> None:
-    steps: list[int] = []
-
-    def watch(runs: Sequence[CanvasRun]) -> bool:
-        steps.append(runs[0].steps)
-        return len(steps) < 5
-
-    written = Denoiser(model).generate(PROMPT, 36, replace(RESTLESS, max_steps=3), on_step=watch)
-    assert len(written) == 24 and steps == [1, 2, 3, 1, 2]

@@ -1,4 +1,4 @@
-"""Choices of device, number type and threads, on machines that are only pretended."""
+"""Choice of device, number type and threads on simulated machines."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MPS = torch.device("mps")
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The root of a Linux with 16 hyper-threads on 8 cores, 8 GiB of memory free, and no container."""
+    """The root of a Linux system with 16 hyper-threads on 8 cores, 8 GiB of free memory, and no container."""
     for core in range(16):
         write(
             tmp_path / f"sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list",
@@ -50,7 +50,7 @@ def write(file: Path, text: str) -> None:
 
 @pytest.fixture
 def pretend(monkeypatch: pytest.MonkeyPatch):
-    """Sets how many CUDA devices there are, whether there is MPS, and which devices fail when used."""
+    """Sets the number of CUDA devices, whether there is MPS, and which devices fail when used."""
 
     def set_up(cuda: int = 0, mps: bool = False, broken: tuple[str, ...] = ()) -> None:
         monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: cuda > 0)
@@ -182,13 +182,13 @@ def test_cores_in_a_container_of_the_first_kind(machine: Path) -> None:
 
 @pytest.fixture
 def threads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The numbers of threads PyTorch was told to use, the current one last."""
-    told = [5]
-    monkeypatch.setattr(torch, "set_num_threads", told.append)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: told[-1])
+    """The numbers of threads that PyTorch was set to, the current one last."""
+    counts = [5]
+    monkeypatch.setattr(torch, "set_num_threads", counts.append)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: counts[-1])
     monkeypatch.delenv("GESSO_THREADS", raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    return told
+    return counts
 
 
 def test_threads(machine: Path, monkeypatch: pytest.MonkeyPatch, threads: list[int]) -> None:
@@ -299,13 +299,13 @@ def test_a_driver_that_does_not_fit_is_named(machine: Path, pretend, monkeypatch
     pretend()
     assert devices.nvidia_driver() is None and describe()["driver"] is None
     monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
-    assert devices.device_trouble("cuda") == "no CUDA driver or GPU was found"
+    assert devices.describe()["no_cuda"] == "no CUDA driver or GPU was found"
     write(
         machine / "proc/driver/nvidia/version",
         "NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.82.01  Wed Oct 27\nGCC version: 12",
     )
     monkeypatch.setattr(torch.version, "cuda", "13.0")
-    found = str(devices.device_trouble("cuda"))
+    found = str(devices.describe()["no_cuda"])
     assert "driver 470.82.01" in found and "CUDA 13.0" in found and "update the driver" in found
     with pytest.raises(ModelError, match="470.82.01"):
         devices.choose_device("cuda")

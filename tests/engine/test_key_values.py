@@ -1,4 +1,4 @@
-"""Keys and values in their buffers: room, growth, cutting back, and what a canvas sees of a prompt."""
+"""Buffers of keys and values: capacity, growth, truncation, and what a canvas sees of a prompt."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def config() -> ModelConfig:
 
 
 def filled(config: ModelConfig, length: int, offset: float = 0.0) -> KeyValues:
-    """A prompt whose key at position p is p + offset throughout, and its value the negative of that."""
+    """A prompt whose keys at position p are p + offset, and whose values are the negative of that."""
     kv = KeyValues(config, torch.device("cpu"), torch.float32)
     kv.reserve(length)
     places = (torch.arange(length) + offset)[None, None, :, None]

@@ -1,4 +1,4 @@
-"""The four meanings of a pinned token, one test each: with any one of them dropped, its test fails."""
+"""The four meanings of a pinned token, one test each, which fails if that meaning is dropped."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from engine.canvas import Canvas, Hole, Known
+from engine.canvas_run import CanvasRun, DenoiseRequest
 from engine.config import SamplingConfig
-from engine.denoiser import CanvasRun, Denoiser, DenoiseRequest
+from engine.denoiser import Denoiser
 from engine.models.diffusion_gemma import DiffusionGemma
 from tests.engine.scripted import Recorder, script, two_way
 from tests.engine.tiny import ours, reference
@@ -25,7 +26,7 @@ RESTLESS = SamplingConfig(6, 0.5, 0.4, 0.8, 1, 1e-9)
 @pytest.fixture(scope="module")
 def model() -> DiffusionGemma:
     model = ours(reference(feedback=0.05))
-    model.embed_tokens.weight[0] = model.embed_tokens.weight[1]  # not zero, as that of padding is
+    model.embed_tokens.weight[0] = model.embed_tokens.weight[1]  # not zero, which is the token of padding
     return model
 
 

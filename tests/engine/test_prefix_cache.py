@@ -1,4 +1,4 @@
-"""What the cache of prompts reads anew, what it keeps, and that what it keeps is right."""
+"""What the prompt cache encodes, what it keeps, and that what it keeps is correct."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from engine import prefix_cache
 from engine.canvas import Canvas, Hole
+from engine.canvas_run import DenoiseRequest
 from engine.config import SamplingConfig
-from engine.denoiser import Denoiser, DenoiseRequest
+from engine.denoiser import Denoiser
 from engine.errors import Cancelled, InputError
 from engine.key_values import KeyValues
 from engine.models.diffusion_gemma import DiffusionGemma
@@ -33,14 +34,14 @@ def cache(model: DiffusionGemma) -> PrefixCache:
 
 
 def read(cache: PrefixCache, tokens: Sequence[int]) -> int:
-    """How many tokens the cache says it reads for `tokens`, taken and given back."""
+    """How many tokens the cache reports as encoded for `tokens`, leased and released."""
     lease = cache.acquire(tokens)
     lease.release()
     return lease.encoded
 
 
 def assert_holds(cache: PrefixCache, kv: KeyValues, tokens: Sequence[int]) -> None:
-    """The keys and values are those of `tokens` encoded from nothing."""
+    """The keys and values equal those of `tokens` encoded without a cache."""
     fresh = PrefixCache(cache.model).acquire(tokens).kv
     assert kv.length == fresh.length == len(tokens)
     for mine, expected in zip((*kv.keys, *kv.values), (*fresh.keys, *fresh.values), strict=True):
@@ -206,7 +207,7 @@ def test_interrupted_reading_keeps_what_was_read(cache: PrefixCache, monkeypatch
 def test_reading_goes_in_smaller_steps_where_somebody_may_stop_it(
     cache: PrefixCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prefix_cache, "WATCHED_CHUNK", 16)
+    monkeypatch.setattr(prefix_cache, "STOPPABLE_CHUNK", 16)
     asked = []
     cache.acquire(PROMPT, stop=lambda: bool(asked.append(len(cache.entries[0].tokens))))
     assert asked == [0, 16, 32]
@@ -279,7 +280,7 @@ def test_buffers_that_could_not_all_grow_grow_later(
 
 
 def test_a_prompt_that_is_kept_is_taken_rather_than_a_longer_one_cut(cache: PrefixCache) -> None:
-    """What two prompts of one request need again and again is copied once."""
+    """If two prompts of one request recur, the shared part is copied once."""
     for _ in range(3):
         read(cache, PROMPT[:20])
         read(cache, [*PROMPT[:20], *PROMPT])
@@ -289,7 +290,7 @@ def test_a_prompt_that_is_kept_is_taken_rather_than_a_longer_one_cut(cache: Pref
 
 @pytest.mark.parametrize("length", [0, 513])
 def test_a_prompt_that_is_empty_or_too_long_is_refused(cache: PrefixCache, length: int) -> None:
-    with pytest.raises(InputError, match=f"{length} tokens; the model takes 1 to 512"):
+    with pytest.raises(InputError, match=f"{length} tokens, but the model takes 1 to 512"):
         cache.acquire([1] * length)
     assert cache.entries == []
 

@@ -1,4 +1,4 @@
-"""One sampling decision against a plain reference and against transformers' own classes."""
+"""One sampling decision compared with a plain reference and with transformers' own classes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def all_present(rows: int, holes: int) -> Tensor:
 
 
 def plain_accept(entropy: list[float], bound: float) -> set[int]:
-    """Goes up from the lowest entropy while the sum of all but the largest stays within the bound."""
+    """Accepts in order of entropy while the sum of all but the largest stays within the bound."""
     taken: list[int] = []
     for index in sorted(range(len(entropy)), key=lambda i: entropy[i]):
         chosen = [entropy[i] for i in (*taken, index)]

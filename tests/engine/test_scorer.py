@@ -1,4 +1,4 @@
-"""Likelihoods of continuations against a pass over each whole sequence."""
+"""Log probabilities of continuations compared with a pass over each whole sequence."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def model() -> DiffusionGemma:
 
 @torch.inference_mode()
 def whole(model: DiffusionGemma, tokens: Sequence[int]) -> torch.Tensor:
-    """log p of each token of `tokens` but the first, by those before it."""
+    """log p of each token of `tokens` but the first, given those before it."""
     memory = PromptMemory(KeyValues(model.config, torch.device("cpu"), torch.float32), len(tokens))
     hidden = model.encode(torch.tensor([tokens]), memory.positions(), memory.masks(), memory)[0]
     return torch.log_softmax(model.logits(hidden[:-1]), -1).gather(1, torch.tensor(tokens[1:])[:, None])[:, 0]

@@ -1,4 +1,4 @@
-"""How many threads are taken: as many as a step is fastest on, of a model whose times are told."""
+"""The number of threads is the fastest one for a model whose step times are simulated."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ def model() -> DiffusionGemma:
 
 @pytest.fixture
 def settled(monkeypatch: pytest.MonkeyPatch, model: DiffusionGemma) -> Callable[[int, dict[int, float]], list[int]]:
-    """The numbers of threads that were set, of at most `most`, where a step takes so many ms on each."""
+    """The numbers of threads that were set, of at most `most`, if a step takes so many ms on each."""
     for name in ("GESSO_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
 
     def settle(most: int, taken: dict[int, float]) -> list[int]:
-        told = [most]
-        monkeypatch.setattr(torch, "set_num_threads", told.append)
-        monkeypatch.setattr(torch, "get_num_threads", lambda: told[-1])
+        counts = [most]
+        monkeypatch.setattr(torch, "set_num_threads", counts.append)
+        monkeypatch.setattr(torch, "get_num_threads", lambda: counts[-1])
         ends, now = [False], [0.0]
 
         def clock() -> float:
             """Called before and after each step."""
-            now[0] += taken[told[-1]] if ends[0] else 0.0
+            now[0] += taken[counts[-1]] if ends[0] else 0.0
             ends[0] = not ends[0]
             return now[0]
 
         monkeypatch.setattr(threads.time, "perf_counter", clock)
         monkeypatch.setattr(threads.Denoiser, "run", lambda *_: None)
-        assert settle_threads(model) == told[-1]
-        return told[1:]
+        assert settle_threads(model) == counts[-1]
+        return counts[1:]
 
     return settle
 

@@ -1,4 +1,4 @@
-"""A tree of continuations against a pass over each whole sequence."""
+"""A tree of continuations compared with a pass over each whole sequence."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def kv(model: DiffusionGemma) -> KeyValues:
 
 @torch.inference_mode()
 def whole(model: DiffusionGemma, tokens: Sequence[int]) -> torch.Tensor:
-    """log p [tokens, vocab] of what follows each of `tokens`."""
+    """log p [tokens, vocab] of the token after each of `tokens`."""
     memory = PromptMemory(KeyValues(model.config, torch.device("cpu"), torch.float32), len(tokens))
     hidden = model.encode(torch.tensor([tokens]), memory.positions(), memory.masks(), memory)[0]
     return torch.log_softmax(model.logits(hidden), -1)
@@ -66,7 +66,7 @@ def test_every_branch_is_read_as_if_it_stood_alone(model: DiffusionGemma, kv: Ke
 
 
 def test_what_is_read_later_sees_its_own_ancestors_alone(model: DiffusionGemma, kv: KeyValues) -> None:
-    """In several passes, far beyond the room that the keys had at first."""
+    """In several passes, far beyond the initial capacity of the keys."""
     with TokenTree(model, kv, TRUNK) as tree:
         for length in range(1, 90):
             branch = [(7 * n) % 100 for n in range(length)]

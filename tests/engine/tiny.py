@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import DiffusionGemmaConfig, DiffusionGemmaForBlockDiffusion
 
-from engine.checkpoints.checkpoint import checkpoint_views
+from engine.checkpoints.tensor_views import checkpoint_views
 from engine.config import ModelConfig
 from engine.models.diffusion_gemma import DiffusionGemma
 
@@ -45,8 +45,8 @@ def reference(
 ) -> DiffusionGemmaForBlockDiffusion:
     """A random transformers model; layer scalars differ between encoder and decoder, norms are not all one.
 
-    feedback scales the self-conditioning: a random model at full feedback amplifies rounding errors some
-    thirty times a step, so that whole trajectories can only be compared on a calmer one.
+    feedback scales the self-conditioning: at full feedback a random model amplifies rounding errors about thirty times
+    per step, so whole trajectories can be compared only with less.
     """
     torch.manual_seed(seed)
     config = DiffusionGemmaConfig(text_config={**TEXT, **text}, vision_config=VISION, canvas_length=canvas_length)

@@ -1,4 +1,4 @@
-"""Tiny models: one thread is fastest, and spares the other processes of a busy machine."""
+"""One thread: the fastest for tiny models."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ import torch
 
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
-    """Anew for every test, since loading a model sets the threads."""
+    """For every test, since loading a model sets the number of threads."""
     torch.set_num_threads(1)

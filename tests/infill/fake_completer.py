@@ -1,4 +1,4 @@
-"""A completer that needs no model: it fills what it is told, and remembers what it was asked."""
+"""A completer without a model: fills holes with given texts and records the requests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STEPS = (
 
 
 class FakeCompleter:
-    """`answer(request, index of the hole)` is the text and the reason why it is not shown, if any."""
+    """answer: from a request and the index of a hole to the text, and the reason if it is not shown."""
 
     def __init__(self, answer: Callable[[InfillRequest, int], tuple[str, str | None]]) -> None:
         self.answer = answer
@@ -46,9 +46,9 @@ class FakeCompleter:
 
     def complete_batch(self, requests: Sequence[InfillRequest]) -> list[InfillResult | GessoError]:
         self.batches.append(len(requests))
-        return [self._one(request) for request in requests]
+        return [self._result(request) for request in requests]
 
-    def _one(self, request: InfillRequest) -> InfillResult | GessoError:
+    def _result(self, request: InfillRequest) -> InfillResult | GessoError:
         try:
             return self.complete(request)
         except InputError as error:

@@ -1,5 +1,4 @@
-"""Doubles for models (a tiny random one, one that writes what it is told to), and requests written as
-text."""
+"""Models for tests, one tiny with random weights and one that writes given texts, and requests from marked texts."""
 
 from __future__ import annotations
 
@@ -29,7 +28,7 @@ POCKET = Path(__file__).parents[2] / "infill" / "models" / "pocket"
 NULL, MASK = 3, 4
 FEW_STEPS = SamplingConfig(max_steps=3, entropy_bound=20.0, token_choice="argmax")
 
-Says = Callable[[int], Sequence[str]]
+Script = Callable[[int], Sequence[str]]
 
 
 @cache
@@ -68,7 +67,7 @@ def tiny_config(vocab: int = 8192) -> dict[str, Any]:
 
 @cache
 def tiny_model(seed: int = 0, vocab: int = 8192) -> DiffusionGemma:
-    """Two layers, random weights, the noise of the pocket model."""
+    """Two layers with random weights and the noise of the pocket model."""
     model = DiffusionGemma(ModelConfig.from_json(tiny_config(vocab)))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -95,13 +94,15 @@ def _completer(denoiser: Denoiser, sampling: SamplingConfig, settings: dict[str,
 
 
 class ScriptedDenoiser(Denoiser):
-    """Its n-th canvas (from 0) comes out with the texts says(n) in its holes, a hole's typed text before
-    them, and empty slots after them; a text that is too long is cut, and goes on where the next canvas goes
-    on (a canvas cut into blocks). Keeps the requests."""
+    """Fills the n-th canvas (from 0) with the texts script(n): per hole its typed text, the text and null slots.
 
-    def __init__(self, says: Says, confidence: float = 0.9, tokens: TextTokens | None = None) -> None:
+    A text that is too long continues in the next canvas if that continues this one, as blocks of a canvas do. Records
+    the requests.
+    """
+
+    def __init__(self, script: Script, confidence: float = 0.9, tokens: TextTokens | None = None) -> None:
         super().__init__(tiny_model())
-        self.says, self.confidence = says, confidence
+        self.script, self.confidence = script, confidence
         self.text_tokens = tokens or pocket_tokens()
         self.requests: list[DenoiseRequest] = []
         self.written: list[int] = []
@@ -109,22 +110,22 @@ class ScriptedDenoiser(Denoiser):
 
     def run(self, requests: Sequence[DenoiseRequest], on_step: StepCallback | None = None) -> list[DenoiseResult]:
         self.timings = Timings()
-        return [self._answer(request) for request in requests]
+        return [self._result(request) for request in requests]
 
-    def _answer(self, request: DenoiseRequest) -> DenoiseResult:
+    def _result(self, request: DenoiseRequest) -> DenoiseResult:
         tokens = request.canvas.tokens.clone()
         holes = hole_ranges(request.canvas)
-        goes_on = list(request.prompt) == self.written and bool(self.requests)
-        texts = [""] if goes_on else self.says(len(self.requests))
+        continues = list(request.prompt) == self.written and bool(self.requests)
+        texts = [""] if continues else self.script(len(self.requests))
         self.requests.append(request)
         assert len(texts) == len(holes), f"the script has {len(texts)} texts for {len(holes)} holes"
         for text, (start, stop) in zip(texts, holes, strict=True):
             allowed = request.canvas.allowed.get(start)
             typed = "" if allowed is None else self._typed(allowed.tolist())
-            wanted = self.rest if goes_on else self.text_tokens.encode(typed + text)
-            assert allowed is None or wanted[0] in allowed.tolist(), f"{text!r} may not stand here"
-            wanted, self.rest = wanted[: stop - start], wanted[stop - start :]
-            tokens[start:stop] = torch.tensor(wanted + [NULL] * (stop - start - len(wanted)))
+            filling = self.rest if continues else self.text_tokens.encode(typed + text)
+            assert allowed is None or filling[0] in allowed.tolist(), f"{text!r} is not allowed here"
+            filling, self.rest = filling[: stop - start], filling[stop - start :]
+            tokens[start:stop] = torch.tensor(filling + [NULL] * (stop - start - len(filling)))
         self.written = [*request.prompt, *tokens.tolist()]
         columns = request.canvas.hole_columns
         likelihood = torch.full((len(columns),), self.confidence).log()
@@ -137,19 +138,18 @@ class ScriptedDenoiser(Denoiser):
 
 
 def scripted_completer(*texts: str | Sequence[str], confidence: float = 0.9, **settings: Any) -> Completer:
-    """Writes texts[n] into its n-th canvas (one text, or one a hole), the last one from then on."""
+    """Fills the n-th canvas with texts[n] (a text, or one per hole), and later canvases with the last one."""
 
-    def says(number: int) -> Sequence[str]:
-        said = texts[min(number, len(texts) - 1)]
-        return [said] if isinstance(said, str) else said
+    def script(number: int) -> Sequence[str]:
+        filling = texts[min(number, len(texts) - 1)]
+        return [filling] if isinstance(filling, str) else filling
 
     settings = {"copy_drafts": False, "causal_draft": False, **settings}
-    return _completer(ScriptedDenoiser(says, confidence), FEW_STEPS, settings)
+    return _completer(ScriptedDenoiser(script, confidence), FEW_STEPS, settings)
 
 
 def hole_ranges(canvas: Canvas) -> list[tuple[int, int]]:
-    """Columns [start, stop) of each run of positions that are not pinned; one that begins with typed text is
-    new."""
+    """Columns [start, stop) of each hole: a run of unpinned columns, where typed text begins a new hole."""
     ranges: list[tuple[int, int]] = []
     for column in canvas.hole_columns.tolist():
         if ranges and ranges[-1][1] == column and column not in canvas.allowed:
@@ -160,8 +160,7 @@ def hole_ranges(canvas: Canvas) -> list[tuple[int, int]]:
 
 
 def known_texts(tokens: TextTokens, layout: Layout) -> list[str]:
-    """What is pinned on the canvas, as text: before, between and after the holes, with text moved into a
-    hole."""
+    """The pinned texts before, between and after the holes, including typed text moved into a hole."""
     ids, parts, at = layout.canvas.tokens.tolist(), [], 0
     for hole in layout.holes:
         parts.append(tokens.decode(ids[at : hole.start]) + hole.healed)
@@ -170,7 +169,7 @@ def known_texts(tokens: TextTokens, layout: Layout) -> list[str]:
 
 
 def chat_tokenizer(folder: Path) -> Path:
-    """A tokenizer.json with the marks of the released model at its ids, and the bytes from 200 on."""
+    """A tokenizer.json with the special tokens of the released model at their ids, and bytes from 200 on."""
     names = {0: "<pad>", 1: "<eos>", 2: "<bos>", 98: "<|think|>", 100: "<|channel>", 101: "<channel|>"}
     names |= {105: "<|turn>", 106: "<turn|>"}
     vocab = {names.get(index, f"<unused{index}>"): index for index in range(200)}
@@ -189,7 +188,7 @@ def chat_tokenizer(folder: Path) -> Path:
 
 
 def request(text: str, lines: Lines = "auto", language: str | None = "python", **more: object) -> InfillRequest:
-    """Holes where § stands, and where a text within «» is to be replaced."""
+    """§ marks an empty hole, «text» a hole that replaces the text."""
     holes, plain, opened = [], "", 0
     for character in text:
         if character == "§":
@@ -203,6 +202,6 @@ def request(text: str, lines: Lines = "auto", language: str | None = "python", *
     return replace(InfillRequest(plain, tuple(holes), language, lines=lines), **more)  # type: ignore[arg-type]
 
 
-def filled(asked: InfillRequest, result: InfillResult) -> str:
-    """The whole text with every hole's completion in its place."""
-    return apply(asked.text, [(one.hole, one.text) for one in result.completions])
+def filled(infill_request: InfillRequest, result: InfillResult) -> str:
+    """The text with all holes filled."""
+    return apply(infill_request.text, [(one.hole, one.text) for one in result.completions])

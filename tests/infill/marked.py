@@ -1,4 +1,4 @@
-"""Texts of tests with marks in them: `|` for a cursor, `‹text›` for a completion within its file."""
+"""Test texts with marks: `|` for a cursor, `‹text›` for a completion in its file."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What `gesso doctor` says of made-up machines."""
+"""What `gesso doctor` reports for made-up machines."""
 
 import json
 from typing import Any
@@ -42,13 +42,13 @@ def by_build(models: tuple[Fit, ...]) -> dict[tuple[str, str], Fit]:
     return {(fit.model, fit.dtype): fit for fit in models}
 
 
-def test_a_small_machine_is_sent_to_the_pocket_model() -> None:
+def test_a_small_machine_is_advised_to_use_the_pocket_model() -> None:
     report = examine(LAPTOP)
     models = by_build(report.models)
     assert models["pocket", "float32"].runs
     assert not models["26b", "float32"].fits and ("26b", "bfloat16") not in models
-    wanted = "Use the pocket model: the 26B model needs 99 GiB in float32 with 8k of context, and 8 GiB are free."
-    assert wanted in report.advice
+    expected = "Use the pocket model: the 26B model needs 99 GiB in float32 with 8k of context, and 8 GiB are free."
+    assert expected in report.advice
 
 
 @pytest.mark.parametrize(("free", "fits"), [(49, False), (50, True)])
@@ -67,24 +67,30 @@ def test_a_large_gpu_runs_the_large_model(free: float, fits: bool) -> None:
         (18.0, "int4", "quantize 26b DEST --format int4"),
     ],
 )
-def test_a_smaller_gpu_is_told_which_build_fits(free: float, best: str, way: str) -> None:
+def test_a_smaller_gpu_fits_a_quantized_model(free: float, best: str, way: str) -> None:
     report = examine({**LAPTOP, "gpus": [gpu(free)], "device": "cuda:0", "dtype": "bfloat16"})
-    told = next(sentence for sentence in report.advice if "The 26B model fits" in sentence)
-    assert f"fits in {best} with 8k of context" in told and way in told
+    advice = next(sentence for sentence in report.advice if "The 26B model fits" in sentence)
+    assert f"fits in {best} with 8k of context" in advice and way in advice
     models = by_build(report.models)
     assert models["26b", best].runs and not models["26b", "bfloat16"].fits
     assert models["26b", "int4"].bytes <= 18 * GIB
 
 
-def test_memory_that_others_hold_is_told() -> None:
+def test_a_gpu_is_called_experimental() -> None:
+    report = examine({**LAPTOP, "gpus": [gpu(23)], "device": "cuda:0", "dtype": "bfloat16"})
+    assert sum("experimental" in sentence for sentence in report.advice) == 1
+    assert not any("experimental" in sentence for sentence in examine(LAPTOP).advice)
+
+
+def test_memory_used_by_other_programs_is_reported() -> None:
     report = examine({**LAPTOP, "gpus": [gpu(10, total=24)], "device": "cuda:0", "dtype": "bfloat16"})
-    told = report.advice[0]
-    assert told.startswith("Other programs hold 14.0 GiB of Some GPU; close them, and the 26B model fits in int4")
+    advice = report.advice[0]
+    assert advice.startswith("Other programs use 14.0 GiB of Some GPU; close them, and the 26B model fits in int4")
     small = examine({**LAPTOP, "gpus": [gpu(10, total=12)], "device": "cuda:0", "dtype": "bfloat16"})
     assert "Use the pocket model: the 26B model needs 18 GiB in int4" in small.advice[0]
 
 
-def test_an_old_gpu_is_told_what_it_lacks() -> None:
+def test_the_limits_of_an_old_gpu_are_reported() -> None:
     old = {
         **gpu(23),
         "compute_capability": "7.5",
@@ -96,24 +102,24 @@ def test_an_old_gpu_is_told_what_it_lacks() -> None:
     assert by_build(report.models)["26b", "int4"].note.startswith("slow here: the GPU has compute")
 
 
-def test_a_driver_without_a_gpu_is_told() -> None:
+def test_a_driver_without_a_usable_gpu_is_reported() -> None:
     reason = "the NVIDIA driver 470.82.01 does not serve this PyTorch"
     report = examine({**LAPTOP, "driver": "470.82.01", "no_cuda": reason})
     assert report.advice[0] == f"No GPU can be used: {reason}."
 
 
-def test_few_bits_are_of_no_use_on_a_cpu() -> None:
+def test_quantized_models_are_not_useful_on_a_cpu() -> None:
     report = examine({**LAPTOP, "memory_available": 30 * GIB})
     build = by_build(report.models)["26b", "nvfp4"]
     assert build.fits and not build.runs and "needs an NVIDIA GPU" in build.note
 
 
-def test_a_gpu_that_cannot_be_used_is_named_with_its_trouble() -> None:
+def test_the_problem_of_an_unusable_gpu_is_reported() -> None:
     report = examine({**LAPTOP, "gpus": [gpu(0, "the driver is too old")]})
     assert report.advice[0] == "Some GPU cannot be used: the driver is too old."
 
 
-def test_too_little_memory_for_anything_is_said() -> None:
+def test_too_little_memory_for_any_model_is_reported() -> None:
     report = examine({**LAPTOP, "memory_available": GIB // 8})
     assert not by_build(report.models)["pocket", "float32"].runs
     assert not any("Try it" in sentence for sentence in report.advice)

@@ -1,4 +1,4 @@
-"""Names of models to folders, without a network."""
+"""From names of models to folders, without a network."""
 
 import json
 import os
@@ -15,7 +15,7 @@ LARGE = model_store.ALIASES["26b"]
 
 
 class Hub:
-    """Stands for `snapshot_download`: hands out what is cached, and remembers what was asked."""
+    """Replaces `snapshot_download`: returns cached folders and records the calls."""
 
     def __init__(self, cached: dict[str, Path], error: Exception | None = None) -> None:
         self.cached, self.error = cached, error
@@ -48,24 +48,24 @@ def test_names_and_folders_need_no_hub(hub: Hub, tmp_path: Path) -> None:
     assert hub.calls == []
 
 
-def test_filling_never_fetches(hub: Hub) -> None:
+def test_resolving_never_downloads(hub: Hub) -> None:
     with pytest.raises(ModelError, match="gesso model pull 26b"):
         model_store.resolve("26b")
     assert hub.calls == [(LARGE, True)]
 
 
-def test_what_is_cached_is_found(hub: Hub, tmp_path: Path) -> None:
+def test_a_cached_model_is_found(hub: Hub, tmp_path: Path) -> None:
     hub.cached["owner/model"] = tmp_path
     assert model_store.resolve("owner/model") == tmp_path
 
 
-def test_pulling_fetches_weights_and_text_files_only(hub: Hub) -> None:
+def test_pulling_downloads_weights_and_text_files_only(hub: Hub) -> None:
     assert model_store.pull("26b") == Path("/fetched")
     assert hub.calls == [(LARGE, False)]
     assert not any(pattern.endswith((".bin", ".py", ".pt", "*")) for pattern in set(hub.patterns) - {"LICENSE*"})
 
 
-def test_offline_refuses_to_fetch(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_refuses_downloads(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match="refused while `offline` is set"):
         model_store.pull("26b", offline=True)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -74,9 +74,9 @@ def test_offline_refuses_to_fetch(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> 
     assert hub.calls == []
 
 
-def test_a_failed_fetch_says_what_to_do(hub: Hub) -> None:
+def test_a_failed_download_says_what_to_do(hub: Hub) -> None:
     hub.error = OSError("No space left on device")
-    with pytest.raises(ModelError, match=r"\(No space left on device\).*goes on where it stopped"):
+    with pytest.raises(ModelError, match=r"\(No space left on device\).*resumes the download"):
         model_store.pull("owner/model")
 
 
@@ -89,14 +89,14 @@ def test_a_failed_fetch_says_what_to_do(hub: Hub) -> None:
         ("/absent/x", ModelError, "There is no model folder /absent/x"),
     ],
 )
-def test_a_name_that_is_none_is_refused(hub: Hub, name: str, error: type[Exception], sentence: str) -> None:
+def test_an_invalid_name_is_refused(hub: Hub, name: str, error: type[Exception], sentence: str) -> None:
     for act in (model_store.resolve, model_store.pull):
         with pytest.raises(error, match=sentence):
             act(name)
     assert hub.calls == []
 
 
-def test_the_list_has_the_shipped_model_and_cached_ones_of_its_kind(
+def test_the_list_has_the_shipped_model_and_cached_models_of_its_type(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import huggingface_hub
@@ -122,7 +122,7 @@ def test_the_list_has_the_shipped_model_and_cached_ones_of_its_kind(
     assert cached.folder == tmp_path / "models--owner--right" / "snapshots" / "abc123"
 
 
-def test_without_a_cache_there_is_the_shipped_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_cache_the_list_has_the_shipped_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
     scan: Any = huggingface_hub.scan_cache_dir

@@ -1,4 +1,4 @@
-"""The store of statistics loses no event, harms nobody when it fails, and holds nothing that was not to be held."""
+"""The statistics lose no event, break nothing when they fail, and contain nothing private."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def noon(days_ago: int) -> float:
     return datetime.combine(date.today() - timedelta(days=days_ago), datetime.min.time()).timestamp() + DAY_S / 2
 
 
-def test_what_is_written_is_read(path: Path) -> None:
+def test_written_rows_are_read(path: Path) -> None:
     rows = [
         shown(at=100.0 + time.time()),
         Row(time.time() + 200, "kept", None, "pocket", None, 0, 0.25),
@@ -51,13 +51,13 @@ def test_what_is_written_is_read(path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [1, BATCH - 1, BATCH, BATCH + 1, 2 * BATCH + 1])
-def test_no_row_is_lost_nor_moved_where_a_batch_ends(path: Path, count: int) -> None:
+def test_no_row_is_lost_or_moved_at_the_end_of_a_batch(path: Path, count: int) -> None:
     now = time.time()
     write(path, *(shown(number, now) for number in range(count)))
     assert [row.characters for row in read(path)] == list(range(count))
 
 
-def test_several_servers_write_at_once(path: Path) -> None:
+def test_several_servers_write_at_the_same_time(path: Path) -> None:
     threads = [
         threading.Thread(target=write, args=(path, *(shown(number) for number in range(40 * server, 40 * server + 40))))
         for server in range(4)
@@ -69,8 +69,8 @@ def test_several_servers_write_at_once(path: Path) -> None:
     assert sorted(row.characters for row in read(path)) == list(range(160))
 
 
-def test_a_file_that_another_server_is_making_is_waited_for(path: Path) -> None:
-    """Not yet in write-ahead mode, it says "locked" at once to whoever wants it to be."""
+def test_a_server_waits_while_another_one_creates_the_file(path: Path) -> None:
+    """Before write-ahead mode is set, SQLite reports "locked" at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
         other.execute("create table made (a)")
@@ -82,19 +82,19 @@ def test_a_file_that_another_server_is_making_is_waited_for(path: Path) -> None:
     assert [row.characters for row in read(path)] == [7]
 
 
-def test_writing_happens_beside_the_caller(path: Path) -> None:
+def test_adding_does_not_wait_for_the_file(path: Path) -> None:
     path.parent.mkdir(parents=True)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute(CREATED)
         other.execute("begin exclusive")
         store = Statistics(path)
-        store.add(shown())  # the file is locked by this very thread, and nothing waits for it
+        store.add(shown())  # this thread locks the file, so waiting for it would never end
         other.execute("rollback")
     store.close()
     assert len(read(path)) == 1
 
 
-def test_a_locked_file_loses_statistics_says_so_once_and_goes_on(
+def test_a_locked_file_loses_statistics_and_warns_once(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(statistics, "BUSY_S", 0.02)
@@ -122,10 +122,10 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
 
 def wait_until_taken(store: Statistics) -> None:
     for _ in range(1000):
-        if store._rows.empty() and store._told:
+        if store._rows.empty() and store._warned:
             return
         time.sleep(0.005)
-    raise AssertionError("the writer takes nothing")
+    raise AssertionError("the writer takes no rows")
 
 
 def test_a_full_disk_loses_statistics_only(
@@ -146,7 +146,7 @@ def test_a_full_disk_loses_statistics_only(
 
 
 @pytest.mark.parametrize("kind", ["broken", "folder", "no folder"])
-def test_where_nothing_can_be_written_nobody_notices(
+def test_a_file_that_cannot_be_written_only_warns(
     path: Path, tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     if kind == "broken":
@@ -160,31 +160,31 @@ def test_where_nothing_can_be_written_nobody_notices(
     assert len(warnings(caplog)) == 1
 
 
-def test_a_broken_file_is_told_to_the_reader_and_can_be_erased(path: Path) -> None:
+def test_a_damaged_file_is_reported_and_can_be_erased(path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b"no database at all" * 300)
-    with pytest.raises(InputError, match=r"damaged .*`gesso stats --erase` begins anew\.$"):
+    with pytest.raises(InputError, match=r"damaged .*`gesso stats --erase` to start over\.$"):
         read(path)
     assert erase(path)
     write(path, shown())
     assert len(read(path)) == 1
 
 
-def test_old_events_go_when_new_ones_come(path: Path) -> None:
+def test_old_events_are_deleted_when_new_ones_are_written(path: Path) -> None:
     now = time.time()
     write(path, shown(1, now - 91 * DAY_S), shown(2, now - 89 * DAY_S))
     write(path, shown(3, now))
     assert [row.characters for row in read(path)] == [2, 3]
 
 
-def test_a_period_is_of_whole_days(path: Path) -> None:
+def test_a_period_consists_of_whole_days(path: Path) -> None:
     start = datetime.combine(date.today() - timedelta(days=2), datetime.min.time()).timestamp()
     write(path, shown(1, start - 1), shown(2, start), shown(3))
     assert [row.characters for row in read(path, days_back(3))] == [2, 3]
     assert [row.characters for row in read(path, days_back(1))] == [3]
 
 
-def test_a_file_that_is_not_there_is_not_made_by_reading(path: Path) -> None:
+def test_reading_does_not_create_the_file(path: Path) -> None:
     assert read(path) == [] and not erase(path) and not path.parent.exists()
 
 
@@ -201,7 +201,7 @@ def test_everything_can_be_erased_while_a_server_runs(path: Path) -> None:
     assert [row.characters for row in read(path)] == [7]
 
 
-def test_erasing_says_where_it_fails(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_erase_is_an_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statistics, "BUSY_S", 0.02)
     write(path, shown())
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
@@ -211,13 +211,13 @@ def test_erasing_says_where_it_fails(path: Path, monkeypatch: pytest.MonkeyPatch
     assert len(read(path)) == 1
 
 
-def test_no_name_of_a_folder_is_written(path: Path) -> None:
+def test_names_of_folders_are_not_written(path: Path) -> None:
     write(path, shown(model="/home/someone/hush-hush/model"))
     assert [row.model for row in read(path)] == ["a folder"]
     assert b"hush" not in b"".join(file.read_bytes() for file in path.parent.iterdir())
 
 
-def test_names_of_models_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_have_names_and_folders_have_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine" / "own").mkdir(parents=True)
     for name in ("pocket", "google/diffusiongemma-26B-A4B-it", "26b", ""):
@@ -236,14 +236,14 @@ def test_names_of_models_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert plain_model(folder) == "a folder"
 
 
-def test_the_table_has_no_place_for_code(path: Path) -> None:
+def test_the_table_has_no_column_for_code(path: Path) -> None:
     write(path, shown())
     with closing(sqlite3.connect(path)) as database:
         columns = [column[1] for column in database.execute("pragma table_info(events)")]
     assert columns == ["at", "event", "language", "model", "rung", "characters", "value"]
 
 
-def test_sums() -> None:
+def test_totals() -> None:
     today, yesterday = noon(0), noon(1)
     rows = [
         *(Row(yesterday, "shown", "python", "pocket", "model", 10, float(time)) for time in range(1, 101)),
@@ -275,11 +275,11 @@ def test_sums() -> None:
     assert summary.latencies["model"] == statistics.Latency(101, 51.0, 96.0, 100.0)
 
 
-def test_sums_of_nothing() -> None:
+def test_totals_of_no_events() -> None:
     summary = summarize([])
     assert summary.total.accepted_share is None and summary.kept_share is None and summary.latencies == {}
 
 
-def test_percentiles_are_times_that_were_measured() -> None:
+def test_percentiles_are_measured_times() -> None:
     assert latency([5.0]) == statistics.Latency(1, 5.0, 5.0, 5.0)
     assert latency([float(time) for time in range(200, 0, -1)]) == statistics.Latency(200, 100.0, 190.0, 198.0)

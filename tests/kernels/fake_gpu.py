@@ -1,7 +1,7 @@
-"""A GPU that computes nothing, on any machine: tensors are shapes, and kernels are written down instead of launched.
+"""A GPU that computes nothing, on any machine: tensors are shapes, and kernel launches are recorded.
 
-What it shows: which kernels, compiled how, a step needs at its true sizes; and that nothing between them waits for the
-host, which a CUDA graph cannot record. What it does not: any number.
+It shows which kernels, with which constants, a step needs at its true sizes, and that nothing between them waits for
+the host, which a CUDA graph cannot record. It does not show any numbers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from triton.runtime.jit import JITFunction
 from engine import kernels
 
 MULTIPROCESSORS = {89: 128, 90: 132, 100: 148, 120: 170}
-MOST_PROGRAMS = 2**31 - 1, 2**16 - 1, 2**16 - 1  # of a grid; CUDA's programming guide
+MOST_PROGRAMS = 2**31 - 1, 2**16 - 1, 2**16 - 1  # per dimension of a grid; CUDA's programming guide
 WAITING = ("bincount", "equal", "is_nonzero", "item", "masked_select", "nonzero", "repeat_interleave", "unique")
 TYPES = {
     torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp32", torch.float8_e4m3fn: "*fp8e4nv",
@@ -36,7 +36,7 @@ TYPES = {
 
 @dataclass(frozen=True)
 class Launch:
-    """A kernel and all that it is compiled for. sixteenths: which of its arguments are multiples of 16."""
+    """A kernel with all its compile-time parameters. sixteenths: which of its arguments are multiples of 16."""
 
     kernel: JITFunction[Any] = field(repr=False)
     name: str
@@ -54,7 +54,7 @@ class Launch:
 
 
 class Recording(TorchDispatchMode):
-    """Fails at whatever a stream that is being captured does not allow."""
+    """Fails at any operation that a captured stream does not allow."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -73,7 +73,7 @@ class Recording(TorchDispatchMode):
 
 
 class Guarded(TorchFunctionMode):
-    """Slices and copies by other operations, as PyTorch's own ways of it ask for a driver."""
+    """Slices and copies with other operations, because PyTorch's own need a driver."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -91,10 +91,10 @@ class Guarded(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _put(room: Tensor, value: Any) -> Tensor:
+def _put(target: Tensor, value: Any) -> Tensor:
     if isinstance(value, Tensor):
-        value.to(room.device).expand(room.shape)
-    return room.fill_(0)
+        value.to(target.device).expand(target.shape)
+    return target.fill_(0)
 
 
 def _part(x: Tensor, index: Any) -> Tensor:
@@ -118,7 +118,7 @@ def _part(x: Tensor, index: Any) -> Tensor:
 
 @contextmanager
 def fake_gpu(capability: int) -> Iterator[list[Launch]]:
-    """Within it "cuda" is such a GPU; in the list are the kernels launched, each once."""
+    """Within it "cuda" is such a GPU; yields the list of launched kernels, each once."""
     launches: dict[Launch, None] = {}
     seen: list[Launch] = []
 
@@ -134,12 +134,12 @@ def fake_gpu(capability: int) -> Iterator[list[Launch]]:
         patch.setattr(torch.cuda, "get_device_capability", lambda device=None: divmod(capability, 10))
         patch.setattr(torch.cuda, "get_device_properties", lambda device=None: properties)
         patch.setattr(JITFunction, "run", run)
-        patch.setattr(kernels, "_works_on", lambda index: True)
+        patch.setattr(kernels, "_enabled", {0})
         yield seen
 
 
 def _launch(kernel: JITFunction[Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> Launch:
-    """As Triton's launcher would have it compiled."""
+    """The launch as Triton would compile it."""
     warps, stages = named.pop("num_warps", 4), named.pop("num_stages", 3)
     values = dict(zip(kernel.arg_names, arguments, strict=False)) | named
     assert set(values) == set(kernel.arg_names), (kernel.arg_names, set(values))

@@ -1,8 +1,8 @@
-"""What a GPU would be given, on a machine without one: every kernel of a step and of reading a prompt, at the true
-sizes of the 26B, compiles for the GPUs it is made for, within their memory and registers, and no step waits.
+"""Kernels compiled for GPUs on a machine without one: every kernel of a step and of encoding a prompt, at the true
+sizes of the 26B, fits the memory and registers of the supported GPUs, and no step waits for the host.
 
-What the interpreter cannot show: types that change in a branch, tiles that a GPU's shared memory does not hold, numbers
-that travel to the host in what a CUDA graph is to record.
+The interpreter cannot show these: types that change in a branch, tiles larger than a GPU's shared memory, numbers
+copied to the host while a CUDA graph is recorded.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ triton = pytest.importorskip("triton")
 
 from bench.gpu.step_shapes import BUILDS, TRUE_26B, fused, shapes_of  # noqa: E402
 from engine.config import ModelConfig  # noqa: E402
-from engine.graphs.fixed_step import Bucket, FixedStep, KeyRoom  # noqa: E402
-from engine.graphs.step_stats import few  # noqa: E402
+from engine.graphs.fixed_step import Bucket, FixedStep, KeyValueBuffers  # noqa: E402
+from engine.graphs.step_stats import top_stats  # noqa: E402
 from engine.key_values import KeyValues, PromptMemory  # noqa: E402
 from engine.models.fused import FusedModel  # noqa: E402
 from tests.kernels.fake_gpu import Launch, Recording, fake_gpu  # noqa: E402
 
-SHARED = {89: 101_376, 90: 232_448, 100: 232_448, 120: 101_376}  # bytes a block may take; CUDA's programming guide
+SHARED = {89: 101_376, 90: 232_448, 100: 232_448, 120: 101_376}  # bytes per block; CUDA's programming guide
 CUDA, KINDS = torch.device("cuda", 0), ["sliding_attention", "full_attention"]
 CONFIG = ModelConfig.from_json(
     {**TRUE_26B, "text_config": {**TRUE_26B["text_config"], "num_hidden_layers": 2, "layer_types": KINDS}}
 )
 CANVASES = Bucket(1, 256, 256, 2048, "none"), Bucket(1, 128, 64, 2048, "row")
 PROMPT = 1024
-SHAPING = ("FORMAT", "TOKENS", "ROWS", "BLOCK", "D", "HAS_MASK", "TOP_K", "TOP")  # what registers and memory depend on
+SHAPING = ("FORMAT", "TOKENS", "ROWS", "BLOCK", "D", "HAS_MASK", "TOP_K", "TOP")  # these determine registers and memory
 
 
 def one_step(model: FusedModel, bucket: Bucket, keys: torch.dtype) -> FixedStep:
-    step = FixedStep(model, bucket, KeyRoom(model.config, bucket, CUDA, keys), few)
+    step = FixedStep(model, bucket, KeyValueBuffers(model.config, bucket, CUDA, keys), top_stats)
     step()
     return step
 
@@ -63,12 +63,12 @@ def launches(capability: int) -> tuple[Launch, ...]:
 
 
 def stack_bytes(machine_code: bytes, folder: Path) -> int:
-    """Of a thread: what does not fit its registers."""
+    """Bytes per thread that do not fit into registers."""
     file = folder / "kernel.cubin"
     file.write_bytes(machine_code)
     tool = Path(triton.__path__[0]) / "backends" / "nvidia" / "bin" / "cuobjdump"
-    told = subprocess.run([tool, "-res-usage", file], capture_output=True, text=True, check=True).stdout
-    (stack,) = re.findall(r"STACK:(\d+)", told)
+    message = subprocess.run([tool, "-res-usage", file], capture_output=True, text=True, check=True).stdout
+    (stack,) = re.findall(r"STACK:(\d+)", message)
     return int(stack)
 
 
@@ -77,7 +77,7 @@ def stack_bytes(machine_code: bytes, folder: Path) -> int:
 def test_every_kernel_fits_its_gpu(capability: int, tmp_path: Path) -> None:
     chosen = launches(capability)
     assert {"_gate_up", "_down", "_linear", "_attend", "_from_hidden", "_from_logits"} < {one.name for one in chosen}
-    if capability in (100, 120):  # their tiles are those of 90 and 89
+    if capability in (100, 120):  # they use the tiles of 90 and 89
         chosen = tuple(one for one in chosen if one.name in ("_gate_up", "_down", "_attend"))
     for launch in chosen:
         compiled = launch.compiled(capability)
@@ -97,7 +97,7 @@ def test_nothing_in_a_step_waits_for_the_host(build: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("what", "told"),
+    ("what", "message"),
     [
         (lambda x: x.sum().item(), "waits"),
         (lambda x: x.to("cpu"), "to the host"),
@@ -105,8 +105,8 @@ def test_nothing_in_a_step_waits_for_the_host(build: str) -> None:
         (lambda x: x.copy_(torch.ones(3)), "to the GPU"),
     ],
 )
-def test_what_a_recording_does_not_allow_is_seen(what: Any, told: str) -> None:
+def test_what_a_recording_does_not_allow_is_seen(what: Any, message: str) -> None:
     with fake_gpu(90):
         x = torch.ones(3, device=CUDA)
-        with Recording(), pytest.raises((AssertionError, RuntimeError), match=f"{told}|_local_scalar_dense"):
+        with Recording(), pytest.raises((AssertionError, RuntimeError), match=f"{message}|_local_scalar_dense"):
             what(x)

@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parent
 
 
 def why_not() -> str:
-    """Why there is no interpreter that could run them; empty where there is one."""
+    """Why no interpreter can run them; empty if one can."""
     if find_spec("triton") is None:
         return "Triton is not installed: pip install 'gesso[cuda]'"
     triton, arrays = (tuple(map(int, text.split(".")[:2])) for text in (version("triton"), numpy.__version__))

@@ -1,4 +1,4 @@
-"""Canvas attention beside `engine.ops.attention.attend`, on slices of a cache."""
+"""Canvas attention compared with `engine.ops.attention.attend`, on slices of a cache."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from engine.kernels.attention import Cut, attend
-from engine.ops import attention as twin
+from engine.ops import attention as reference
 
 CUT = Cut(queries=16, keys=16, warps=4, stages=1)
 
 
 def sliced(batch: int, heads: int, keys: int, dim: int) -> Tensor:
-    """Part of a larger buffer with NaN around it: whoever reads too far is found out."""
+    """Part of a larger buffer surrounded by NaN, so that reading too far shows."""
     buffer = torch.full((batch, heads, keys + 9, dim), torch.nan)
     buffer[:, :, 4 : 4 + keys] = torch.randn(batch, heads, keys, dim)
     return buffer[:, :, 4 : 4 + keys]
@@ -30,8 +30,8 @@ def test_every_query_sees_every_key(
     torch.manual_seed(0)
     query = torch.randn(batch, length, heads, dim).transpose(1, 2) / dim**0.5
     key, value = sliced(batch, kv_heads, keys, dim), sliced(batch, kv_heads, keys, dim)
-    wanted = twin.attend(query, key, value, None)
-    torch.testing.assert_close(attend(query, key, value, None, CUT, splits), wanted, atol=1e-5, rtol=1e-4)
+    expected = reference.attend(query, key, value, None)
+    torch.testing.assert_close(attend(query, key, value, None, CUT, splits), expected, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("splits", [1, 2])
@@ -40,10 +40,10 @@ def test_masked_keys_count_for_nothing(splits: int) -> None:
     query, key, value = torch.randn(2, 4, 6, 32), torch.randn(2, 2, 40, 32), torch.randn(2, 2, 40, 32)
     mask = torch.arange(40)[None] >= torch.tensor([[33], [5]])
     mask = mask[:, None, None]
-    wanted = twin.attend(query, key, value, mask)
-    torch.testing.assert_close(attend(query, key, value, mask, CUT, splits), wanted, atol=1e-5, rtol=1e-4)
+    expected = reference.attend(query, key, value, mask)
+    torch.testing.assert_close(attend(query, key, value, mask, CUT, splits), expected, atol=1e-5, rtol=1e-4)
     changed = torch.where(mask[:, 0, 0, :, None][:, None], key, 100 * torch.randn_like(key))
-    torch.testing.assert_close(attend(query, changed, value, mask, CUT, splits), wanted, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(attend(query, changed, value, mask, CUT, splits), expected, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("splits", [1, 4])
@@ -56,15 +56,15 @@ def test_keys_before_the_first_and_behind_the_last_are_not_read(spans: list[tupl
         mask[row, ..., first:end] = True
         value[row, :, : first // CUT.keys * CUT.keys] = torch.nan
         value[row, :, end:] = torch.nan
-    wanted = twin.attend(query, key, value.nan_to_num(), mask).nan_to_num()
-    torch.testing.assert_close(attend(query, key, value, mask, CUT, splits), wanted, atol=1e-5, rtol=1e-4)
+    expected = reference.attend(query, key, value.nan_to_num(), mask).nan_to_num()
+    torch.testing.assert_close(attend(query, key, value, mask, CUT, splits), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_large_scores_neither_overflow_nor_vanish() -> None:
     torch.manual_seed(2)
     query, key, value = 40 * torch.randn(1, 2, 4, 16), torch.randn(1, 2, 48, 16), torch.randn(1, 2, 48, 16)
-    wanted = twin.attend(query, key, value, None)
-    torch.testing.assert_close(attend(query, key, value, None, CUT, 4), wanted, atol=1e-5, rtol=1e-4)
+    expected = reference.attend(query, key, value, None)
+    torch.testing.assert_close(attend(query, key, value, None, CUT, 4), expected, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("splits", [1, 2])
@@ -72,6 +72,6 @@ def test_keys_and_values_may_be_in_fp8(splits: int) -> None:
     torch.manual_seed(3)
     query, key, value = torch.randn(1, 4, 5, 32) / 6, torch.randn(1, 2, 40, 32), torch.randn(1, 2, 40, 32)
     key, value = key.to(torch.float8_e4m3fn), value.to(torch.float8_e4m3fn)
-    wanted = twin.attend(query, key.float(), value.float(), None)
-    torch.testing.assert_close(twin.attend(query, key, value, None), wanted)
-    torch.testing.assert_close(attend(query, key, value, None, CUT, splits), wanted, atol=1e-5, rtol=1e-4)
+    expected = reference.attend(query, key.float(), value.float(), None)
+    torch.testing.assert_close(reference.attend(query, key, value, None), expected)
+    torch.testing.assert_close(attend(query, key, value, None, CUT, splits), expected, atol=1e-5, rtol=1e-4)

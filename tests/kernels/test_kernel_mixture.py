@@ -1,6 +1,8 @@
-"""The grouped products and the routing beside `engine.ops.experts` and `QuantizedWeight.dequantize`."""
+"""Grouped products and routing compared with `engine.ops.experts` and `QuantizedWeight.dequantize`."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 import torch
@@ -33,8 +35,9 @@ def routing(case: str) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def multiplied(weight: QuantizedWeight, dtype: torch.dtype) -> Tensor:
-    """What is multiplied with an input of this type: of packed formats always bfloat16."""
-    numbers = weight.product_weight(torch.bfloat16 if weight.format in PACKED else dtype).float()
+    """The weight as kernels use it for an input of this type: packed formats are always rounded to bfloat16."""
+    dtype = torch.bfloat16 if weight.format in PACKED else dtype
+    numbers = replace(weight, row_scales=None).dequantize(dtype).float()
     return numbers if weight.row_scales is None else numbers * weight.row_scales[..., None]
 
 
@@ -53,7 +56,7 @@ def test_the_mixture_is_that_of_the_twin(kind: str, case: str) -> None:
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_mixture_in_bfloat16(kind: str) -> None:
-    """The interpreter cuts bits off where a GPU rounds."""
+    """The interpreter truncates where a GPU rounds."""
     x, weights, indices = routing("empty experts")
     gate_up, down = weights_of(kind)
     if kind == "plain":

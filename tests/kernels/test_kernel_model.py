@@ -1,4 +1,4 @@
-"""The whole fused model beside the plain one, and products with quantized weights."""
+"""The whole fused model compared with the plain one, and products with quantized weights."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine import device_setup as ready
-from engine import self_check as trial
+from engine import device_setup, self_check
 from engine.config import ModelConfig
 from engine.kernels.linear import quantized_linear
 from engine.kernels.mixture import Tiling, tokens_a_block
@@ -60,7 +59,7 @@ def random_model(config: Mapping[str, Any] = CONFIG) -> DiffusionGemma:
 
 
 def both_passes(model: DiffusionGemma, prompts: list[list[int]], widths: list[int]) -> Tensor:
-    """Hidden states of a batch of canvases behind prompts that the same model has read."""
+    """Hidden states of a batch of canvases after prompts that the same model has encoded."""
     rows = []
     for prompt in prompts:
         kv = KeyValues(model.config, torch.device("cpu"), torch.float32)
@@ -116,34 +115,34 @@ def test_a_model_in_few_bits_is_fused_as_it_is(kind: Format) -> None:
     assert 0.9 * plain.weight_bytes < fused.weight_bytes <= plain.weight_bytes  # norms and routers do not count
     prompts = [[3, 4, 5]]
     found, wanted = both_passes(fused, prompts, [5]), both_passes(plain, prompts, [5])
-    assert (found - wanted).norm() < 1e-2 * wanted.norm()  # of packed formats the kernels make bfloat16
+    assert (found - wanted).norm() < 1e-2 * wanted.norm()  # kernels dequantize packed formats to bfloat16
 
 
 @torch.inference_mode()
 def test_a_model_whose_kernels_fail_or_err_is_not_taken(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(trial, "COMPARED", 4)
-    monkeypatch.setattr(trial, "WIDEST", 6)
+    monkeypatch.setattr(self_check, "COMPARED", 4)
+    monkeypatch.setattr(self_check, "WIDEST", 6)
     plain = random_model()
-    assert isinstance(ready.fused_or_plain(plain), FusedModel)
+    assert isinstance(device_setup.fused_or_plain(plain), FusedModel)
     monkeypatch.setattr("engine.models.fused.add_normed", lambda x, product, *rest: (x, [x, x, x]))
-    assert ready.fused_or_plain(plain) is plain and "its results are wrong" in caplog.text
+    assert device_setup.fused_or_plain(plain) is plain and "its results are wrong" in caplog.text
 
-    def no_room(*arguments: object) -> None:
+    def out_of_resources(*arguments: object) -> None:
         raise RuntimeError("out of resource: shared memory")
 
-    monkeypatch.setattr("engine.models.fused.by_slot", no_room)
-    assert ready.fused_or_plain(plain) is plain and "shared memory" in caplog.text
+    monkeypatch.setattr("engine.models.fused.by_slot", out_of_resources)
+    assert device_setup.fused_or_plain(plain) is plain and "shared memory" in caplog.text
 
 
 @torch.inference_mode()
-def test_the_readout_of_a_few_rows_is_that_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_stats_of_few_rows_equal_those_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
     model = fuse(random_model())
     hidden, temperature = torch.randn(5, 48), torch.full((5,), 0.5)
-    inside = model.read_out(hidden, temperature, 4)
+    inside = model.logit_stats(hidden, temperature, 4)
     monkeypatch.setattr("engine.models.fused.FUSED_HEAD_ROWS", 0)
-    outside = model.read_out(hidden, temperature, 4)
+    outside = model.logit_stats(hidden, temperature, 4)
     assert torch.equal(inside.top_tokens, outside.top_tokens)
     torch.testing.assert_close(inside.entropy, outside.entropy, atol=1e-4, rtol=1e-4)
     logits = model.logits(hidden) / 0.5
@@ -170,7 +169,7 @@ def test_every_code_of_int4_with_scales_of_any_size(group: int, dtype: torch.dty
     scales = (torch.randn(6, 256 // group) * 10.0 ** torch.randint(-4, 4, (6, 256 // group))).to(dtype)
     quantized = QuantizedWeight("int4", codes, None, scales, group)
     found = quantized_linear(torch.eye(256), quantized)
-    assert torch.equal(found.T, quantized.product_weight(torch.bfloat16).float()), "each product is a weight"
+    assert torch.equal(found.T, quantized.dequantize(torch.bfloat16).float()), "each product is a weight"
 
 
 def test_every_product_of_nvfp4_is_exact() -> None:

@@ -1,4 +1,4 @@
-"""The passes between the products beside the plain norms and rotation of the model."""
+"""The passes between the products compared with the plain norms and rotation of the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole steps of the denoiser by kernels, over fixed tensors, beside the plain denoiser with the plain model."""
+"""Whole steps with kernels, over fixed tensors, compared with the plain denoiser and the plain model."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from engine.canvas import Canvas, Hole, Known
+from engine.canvas_run import DenoiseRequest
 from engine.config import SamplingConfig
-from engine.denoiser import Denoiser, DenoiseRequest
+from engine.denoiser import Denoiser
 from engine.errors import NotFiniteError
 from engine.graphs import recorded_steps
 from engine.graphs.recorded_steps import RecordedSteps
@@ -23,12 +24,12 @@ SAMPLING = SamplingConfig(max_steps=2, confidence_threshold=-1.0, token_choice="
 @pytest.fixture(autouse=True)
 def small_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
     """The interpreter takes a millisecond for what a GPU does in a nanosecond."""
-    for name, value in (("WIDTHS", (8,)), ("LEAST_HOLES", 4), ("LEAST_ROOM", 24)):
+    for name, value in (("WIDTHS", (8,)), ("MIN_HOLES", 4), ("MIN_PROMPT", 24)):
         monkeypatch.setattr(recorded_steps, name, value)
 
 
 def without_feedback() -> DiffusionGemma:
-    """Beliefs of few tokens and of all differ by design, so here they count for nothing."""
+    """Beliefs of few tokens and of all differ by design, so feedback is off here."""
     model = random_model()
     model.self_conditioning.mlp.down_proj.weight.zero_()
     return model
@@ -46,7 +47,7 @@ def test_a_batch_is_filled_as_by_the_plain_model(bias: str) -> None:
     wanted = Denoiser(without_feedback()).run(requests)
     model = fuse(without_feedback())
     denoiser = Denoiser(model)
-    assert denoiser.recorded is None  # as this is no GPU
+    assert denoiser.recorded is None  # because this is not a GPU
     denoiser.recorded = RecordedSteps(cast(DiffusionGemma, model), denoiser.own_draws, None)
     for mine, theirs in zip(denoiser.run(requests), wanted, strict=True):
         assert torch.equal(mine.tokens, theirs.tokens) and mine.steps == theirs.steps == 2

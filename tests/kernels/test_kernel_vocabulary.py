@@ -1,4 +1,4 @@
-"""The pass over the vocabulary beside `engine.ops.vocabulary`."""
+"""The pass over the vocabulary compared with `engine.ops.vocabulary`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.kernels.vocabulary import gumbel_noise, mean_of_rows, read_out_hidden, read_out_logits
-from engine.ops import vocabulary as twin
-from engine.ops.vocabulary import Readout
+from engine.kernels.vocabulary import gumbel_noise, mean_of_rows, stats_from_hidden, stats_from_logits
+from engine.logit_stats import LogitStats
+from engine.ops import vocabulary as reference
 from engine.quantized import FORMATS, quantize_weight
 
 CAP, HIDDEN = 30.0, 64
@@ -19,7 +19,7 @@ def logits_of(hidden: Tensor, head: Tensor, bias: Tensor | None) -> Tensor:
     return capped if bias is None else capped + bias
 
 
-def same(found: Readout, wanted: Readout) -> None:
+def same(found: LogitStats, wanted: LogitStats) -> None:
     assert torch.equal(found.argmax, wanted.argmax) and torch.equal(found.sample, wanted.sample)
     torch.testing.assert_close(found.entropy, wanted.entropy, atol=2e-3, rtol=2e-3)
     torch.testing.assert_close(found.log_probability, wanted.log_probability, atol=2e-3, rtol=2e-3)
@@ -34,10 +34,10 @@ def test_one_pass_over_logits_tells_what_the_twin_tells(rows: int, vocab: int, b
     raw, temperature = torch.randn(rows, vocab) * 8, torch.rand(rows) * 0.4 + 0.4
     bias = torch.where(torch.rand(rows, vocab) < 0.3, -1e4, 0.0) if biased else None
     seeds = torch.arange(7, 7 + rows, dtype=torch.int32)
-    found = read_out_logits(raw, CAP, temperature, 4, seeds, bias)
+    found = stats_from_logits(raw, CAP, temperature, 4, seeds, bias)
     capped = torch.tanh(raw / CAP) * CAP
     wanted = capped if bias is None else capped + bias
-    same(found, twin.read_out(wanted, temperature, 4, gumbel_noise(seeds, vocab)))
+    same(found, reference.logit_stats(wanted, temperature, 4, gumbel_noise(seeds, vocab)))
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -48,9 +48,9 @@ def test_the_head_may_be_multiplied_inside(kind: str) -> None:
     temperature, seeds = torch.full((17,), 0.6), torch.arange(17, dtype=torch.int32)
     bias = torch.zeros(1, 300)
     bias[0, :40] = -1e4
-    found = read_out_hidden(hidden, weight, CAP, temperature, 4, seeds, bias)
+    found = stats_from_hidden(hidden, weight, CAP, temperature, 4, seeds, bias)
     logits = logits_of(hidden, weight.dequantize(), bias)
-    wanted = twin.read_out(logits, temperature, 4, gumbel_noise(seeds, 300))
+    wanted = reference.logit_stats(logits, temperature, 4, gumbel_noise(seeds, 300))
     assert (found.argmax >= 40).all() and (found.sample >= 40).all()
     torch.testing.assert_close(found.entropy, wanted.entropy, atol=0.02, rtol=0.02)
     assert (found.argmax == wanted.argmax).float().mean() > 0.9 and (found.sample == wanted.sample).float().mean() > 0.8
@@ -59,7 +59,7 @@ def test_the_head_may_be_multiplied_inside(kind: str) -> None:
 def test_a_certain_row_has_no_entropy_and_no_noise_gives_the_argmax() -> None:
     logits = torch.full((2, 257), -20.0)
     logits[0, 256] = 20.0
-    found = read_out_logits(logits, 0.0, torch.tensor([0.4, 0.8]), 4)
+    found = stats_from_logits(logits, 0.0, torch.tensor([0.4, 0.8]), 4)
     assert found.sample.tolist()[0] == found.argmax.tolist()[0] == 256
     assert found.entropy[0] < 1e-4 and abs(found.entropy[1] - torch.tensor(257.0).log()) < 1e-4
     assert found.top_probabilities[0, 0] > 0.9999 and found.argmax[1] == 0
@@ -78,9 +78,9 @@ def test_samples_follow_the_probabilities_and_the_seed() -> None:
 def test_the_mean_over_few_tokens_is_that_over_all_but_for_their_mass() -> None:
     torch.manual_seed(1)
     table, logits = torch.randn(400, 96), torch.randn(6, 400) * 9
-    found = read_out_logits(logits, 0.0, torch.ones(6), 16)
+    found = stats_from_logits(logits, 0.0, torch.ones(6), 16)
     few = mean_of_rows(table, found.top_tokens, found.top_probabilities, 3.0)
-    torch.testing.assert_close(few, 3 * twin.mean_of_rows(table, found.top_tokens, found.top_probabilities))
+    torch.testing.assert_close(few, 3 * reference.mean_of_rows(table, found.top_tokens, found.top_probabilities))
     full = torch.softmax(logits, -1) @ table * 3
     missing = 1 - found.top_probabilities.sum(-1)
     assert missing.max() < 0.05

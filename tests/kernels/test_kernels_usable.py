@@ -1,11 +1,24 @@
-"""When kernels are taken, and what is told when they are not."""
+"""When kernels are used, and what is logged when they are not."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import pytest
 import torch
 
-from engine import kernels
+from engine import device_setup, kernels
+from engine.self_check import kernel_failure
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No GPU has been set up yet, and the first two support the kernels."""
+    monkeypatch.setattr(kernels, "_enabled", set())
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (9, 0))
+    device_setup.enable_kernels.cache_clear()
+    yield
+    device_setup.enable_kernels.cache_clear()
 
 
 def test_there_are_no_kernels_on_a_cpu() -> None:
@@ -14,42 +27,45 @@ def test_there_are_no_kernels_on_a_cpu() -> None:
 
 
 @pytest.mark.parametrize(
-    ("capability", "told"), [((8, 0), "capability 8.0, and they need 8.9"), ((9, 0), None), ((12, 0), None)]
+    ("capability", "reason"), [((8, 0), "capability 8.0, but they need 8.9"), ((9, 0), None), ((12, 0), None)]
 )
-def test_a_gpu_that_is_too_old_is_told(
-    capability: tuple[int, int], told: str | None, monkeypatch: pytest.MonkeyPatch
+def test_a_gpu_that_is_too_old_is_named(
+    capability: tuple[int, int], reason: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kernels, "find_spec", lambda name: object())
-    reason = kernels.why_not(capability)
-    assert reason is None if told is None else told in str(reason)
+    found = kernels.unavailable_reason(capability)
+    assert found is None if reason is None else reason in str(found)
 
 
 def test_triton_may_be_absent_and_kernels_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "find_spec", lambda name: None)
-    assert "not installed" in str(kernels.why_not((9, 0)))
+    assert "not installed" in str(kernels.unavailable_reason((9, 0)))
     monkeypatch.setenv("GESSO_KERNELS", "OFF")
-    assert kernels.why_not((9, 0)) == "GESSO_KERNELS is off"
+    assert kernels.unavailable_reason((9, 0)) == "GESSO_KERNELS is off"
 
 
-def test_a_failing_trial_is_told_and_remembered(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_failing_self_check_is_logged_once_and_means_plain_pytorch(
+    fresh: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     pytest.importorskip("triton")
-    asked = []
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (9, 0))
-    monkeypatch.setattr("engine.self_check.fails", lambda device: asked.append(device) or "no compiler")
-    kernels._works_on.cache_clear()
-    try:
-        assert not kernels._works_on(0) and not kernels._works_on(0)
-        assert not kernels._works_on(1) and "CUDA_VISIBLE_DEVICES" in caplog.text
-    finally:
-        kernels._works_on.cache_clear()
-    assert len(asked) == 1 and "no compiler" in caplog.text
+    checked = []
+    monkeypatch.setattr("engine.self_check.kernel_failure", lambda device: checked.append(device) or "no compiler")
+    assert not device_setup.enable_kernels(0) and not device_setup.enable_kernels(0)
+    assert len(checked) == 1 and caplog.text.count("no compiler") == 1
+    assert not device_setup.enable_kernels(1) and "CUDA_VISIBLE_DEVICES" in caplog.text
+    assert not kernels.enabled(torch.device("cuda", 0)) and not kernels.enabled(torch.device("cuda"))
 
 
-def test_a_trial_without_a_gpu_fails_in_words() -> None:
+def test_kernels_are_used_only_once_the_self_check_has_passed(fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("triton")
-    from engine.self_check import fails
+    monkeypatch.setattr("engine.self_check.kernel_failure", lambda device: None)
+    assert not kernels.enabled(torch.device("cuda"))
+    assert device_setup.enable_kernels(0)
+    assert kernels.enabled(torch.device("cuda")) and kernels.enabled(torch.device("cuda", 0))
+    assert not kernels.enabled(torch.device("cuda", 1)) and not kernels.enabled(torch.device("cpu"))
 
+
+def test_a_self_check_without_a_gpu_fails_in_words() -> None:
+    pytest.importorskip("triton")
     if not torch.cuda.is_available():
-        assert fails(torch.device("cpu"))
+        assert kernel_failure(torch.device("cpu"))

@@ -1,6 +1,6 @@
-"""On a GPU: the fused model is taken, steps are recorded, and answers are those of steps that are not.
+"""On a GPU: the fused model is used, steps are recorded, and results equal those of unrecorded steps.
 
-Skipped elsewhere. The model is small but has the head sizes of the 26B; all in bfloat16.
+Skipped elsewhere. The model is small but has the head sizes of the 26B; everything is in bfloat16.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ import torch
 pytest.importorskip("triton")
 
 from engine.canvas import Canvas, Hole, Known  # noqa: E402
+from engine.canvas_run import DenoiseRequest  # noqa: E402
 from engine.checkpoints.checkpoint import load_model  # noqa: E402
 from engine.checkpoints.export import save_model  # noqa: E402
 from engine.checkpoints.quantizing import KINDS, Kind, quantize_folder  # noqa: E402
 from engine.config import ModelConfig, SamplingConfig  # noqa: E402
-from engine.denoiser import Denoiser, DenoiseRequest  # noqa: E402
-from engine.device_setup import for_device  # noqa: E402
+from engine.denoiser import Denoiser  # noqa: E402
+from engine.device_setup import prepare_for_device  # noqa: E402
 from engine.errors import NotFiniteError  # noqa: E402
 from engine.graphs.recorded_steps import RecordedSteps  # noqa: E402
-from engine.kernels import work_on  # noqa: E402
+from engine.kernels import enabled  # noqa: E402
 from engine.models.diffusion_gemma import DiffusionGemma  # noqa: E402
 from engine.models.fused import FusedModel  # noqa: E402
 
@@ -67,11 +68,11 @@ def plain_model() -> DiffusionGemma:
 
 @pytest.fixture(scope="module")
 def model() -> DiffusionGemma:
-    return for_device(plain_model().to(CUDA, torch.bfloat16))
+    return prepare_for_device(plain_model().to(CUDA, torch.bfloat16))
 
 
 def test_kernels_work_here(model: DiffusionGemma) -> None:
-    assert work_on(CUDA) and isinstance(model, FusedModel)
+    assert enabled(CUDA) and isinstance(model, FusedModel)
 
 
 @pytest.mark.parametrize("batch", [[0], [1], [2], [0, 1, 2], [0, 0]], ids=str)
@@ -119,7 +120,7 @@ def test_a_quantized_folder_stays_in_few_bits(kind: Kind, tmp_path: Path) -> Non
 
 
 def test_keys_in_fp8_change_little(model: DiffusionGemma) -> None:
-    small = for_device(plain_model().to(CUDA, torch.bfloat16), fp8_keys=True)
+    small = prepare_for_device(plain_model().to(CUDA, torch.bfloat16), fp8_keys=True)
     request = replace(REQUESTS[0], sampling=replace(SAMPLING, max_steps=1, token_choice="argmax"))
     denoiser = Denoiser(small)
     mine, theirs = denoiser.run([request])[0], Denoiser(model).run([request])[0]
@@ -131,7 +132,7 @@ def test_not_a_number_is_an_error() -> None:
     broken = plain_model()
     broken.embed_tokens.weight[2999] = torch.nan
     with pytest.raises(NotFiniteError):
-        Denoiser(for_device(broken.to(CUDA, torch.bfloat16))).run([REQUESTS[0]])
+        Denoiser(prepare_for_device(broken.to(CUDA, torch.bfloat16))).run([REQUESTS[0]])
 
 
 def test_memory_that_runs_out_is_an_error_and_the_next_request_is_answered(model: DiffusionGemma) -> None:

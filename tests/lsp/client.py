@@ -1,4 +1,4 @@
-"""A language client that speaks raw JSON-RPC with a server in a process of its own, and can also speak it wrongly."""
+"""A language client that speaks raw JSON-RPC with a server process, and can send invalid messages."""
 
 from __future__ import annotations
 
@@ -22,12 +22,11 @@ MODERN: dict[str, Any] = {
 
 
 class Gone(Exception):
-    """The server ended, or closed its output."""
+    """The server ended or closed its output."""
 
 
 class Client:
-    """Starts `python -m lsp`, or another `server`; `received` has every message of the server that no `request` waited
-    for."""
+    """Starts `python -m lsp` or another `server`. `received` holds all messages of the server except responses."""
 
     def __init__(self, environment: dict[str, str], *arguments: str, server: tuple[str, ...] = ("-m", "lsp")) -> None:
         command = [sys.executable, *server, *arguments]
@@ -40,7 +39,7 @@ class Client:
         self.log: list[str] = []
         self.number = 0
         self.versions: dict[str, int] = {}
-        self._news: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._messages: queue.Queue[dict[str, Any] | None] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
         threading.Thread(target=self._read_log, daemon=True).start()
 
@@ -54,8 +53,8 @@ class Client:
                     length = int(line.split(b":")[1])
             if not line:
                 break
-            self._news.put(json.loads(out.read(length)))
-        self._news.put(None)
+            self._messages.put(json.loads(out.read(length)))
+        self._messages.put(None)
 
     def _read_log(self) -> None:
         assert self.process.stderr is not None
@@ -82,7 +81,7 @@ class Client:
         return self.number
 
     def request(self, method: str, params: Any = None, timeout: float = PATIENCE_S) -> Any:
-        """The result; an error of the server is a LookupError with its code."""
+        """The result. Raises LookupError with the code of an error response."""
         return self.result(self.start_request(method, params), timeout)
 
     def result(self, identifier: int, timeout: float = PATIENCE_S) -> Any:
@@ -92,12 +91,12 @@ class Client:
             raise LookupError(answer["error"]["code"], answer["error"]["message"])
         return answer["result"]
 
-    def wait(self, until: Callable[[], bool], timeout: float = PATIENCE_S) -> None:
-        """Takes in messages until the condition holds."""
+    def wait(self, condition: Callable[[], bool], timeout: float = PATIENCE_S) -> None:
+        """Processes messages until the condition holds."""
         deadline = time.monotonic() + timeout
-        while not until():
+        while not condition():
             try:
-                message = self._news.get(timeout=max(0.001, deadline - time.monotonic()))
+                message = self._messages.get(timeout=max(0.001, deadline - time.monotonic()))
             except queue.Empty:
                 raise TimeoutError("\n".join(self.log[-20:])) from None
             if message is None:
@@ -127,7 +126,7 @@ class Client:
         return result
 
     def state(self) -> str | None:
-        """The newest state of the engine that the server told."""
+        """The last engine state that the server reported."""
         states = [m["params"]["state"] for m in self.received if m["method"] == "didChangeStatus"]
         return states[-1] if states else None
 
@@ -146,8 +145,8 @@ class Client:
         self.notify("textDocument/didChange", {"textDocument": document, "contentChanges": list(changes)})
 
     def type(self, uri: str, line: int, character: int, text: str) -> None:
-        place = {"line": line, "character": character}
-        self.change(uri, {"range": {"start": place, "end": place}, "text": text})
+        position = {"line": line, "character": character}
+        self.change(uri, {"range": {"start": position, "end": position}, "text": text})
 
     def start_inline(self, uri: str, line: int, character: int, invoked: bool = False) -> int:
         return self.start_request(
@@ -167,7 +166,7 @@ class Client:
         return self.request("workspace/executeCommand", {"command": name, "arguments": list(arguments)})
 
     def close(self) -> int:
-        """Shuts the server down as the protocol wants it; the exit code."""
+        """Shuts the server down by the protocol and returns its exit code."""
         if self.process.poll() is None:
             self.request("shutdown")
             self.notify("exit")

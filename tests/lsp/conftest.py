@@ -1,4 +1,4 @@
-"""A real server in a process of its own, with the shipped model, and an empty home."""
+"""Real server processes with the shipped model and an empty home folder."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tests.lsp.client import Client, Gone
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The environment of a server: settings and statistics of nobody; the service that it starts is ended."""
+    """The environment of a server, without settings and statistics. Stops the service that the server starts."""
     home, run = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("run")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("GESSO_", "XDG_"))}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("GESSO_", "XDG_"))}
     own = {"HOME": str(home), "XDG_RUNTIME_DIR": str(run), "GESSO_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    yield {**kept, **own}
+    yield {**inherited, **own}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", str(run))
         for location in all_locations():
@@ -29,7 +29,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
 
 @pytest.fixture
 def bare(environment: dict[str, str]) -> Iterator[Client]:
-    """A server that has been started and told nothing."""
+    """A server that was started and received no message yet."""
     client = Client(environment)
     yield client
     client.kill()
@@ -49,7 +49,7 @@ def alone(environment: dict[str, str]) -> Iterator[Client]:
 
 @pytest.fixture(scope="session")
 def shared(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """One server with the model ready, for all tests that leave it as it was."""
+    """One server with a ready model, shared by the tests that do not change its state."""
     client = Client(environment)
     client.initialize(settings={"delayMs": 0, "minConfidence": 0, "eagerness": "eager"})
     client.wait_until_ready()
@@ -62,7 +62,7 @@ def shared(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture
 def uri(shared: Client, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
-    """A document's address that no other test uses; it is closed in the end."""
+    """The URI of a document for this test alone; it is closed at the end."""
     address = (tmp_path / f"{request.node.name[:40]}.py").as_uri()
     yield address
     if address in shared.versions:

@@ -1,4 +1,4 @@
-"""The notes on requests, and the report made of them: enough to find a fault, and nothing of the user's."""
+"""The records of requests and the report made from them, which contains nothing of the user's."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any, get_args
 
 import pytest
 
-from lsp.activity import LAST, Activity, Outcome, Record, Rung
+from lsp.activity import LAST, Activity, Outcome, Record
 from lsp.settings import LspSettings, may_hold_text
+from lsp.suggestions import Origin
 
 SECRET = "hush_hush"
 STATUS = {"kind": "Normal", "state": "ready", "message": "", "model": "pocket", "enabled": True, "latencyMs": 41.6}
@@ -23,14 +24,21 @@ SHOWN = Record(
     outcome="shown",
     rule=None,
     sentence=None,
-    rung="model",
+    origin="model",
     timings_ms={"context": 1.2, "encode": 20.4, "denoise": 60.6, "checks": 3.0, "total": 85.2},
     total_ms=120.0,
     characters=24,
     confidence=0.875,
 )
-QUIET = replace(
-    SHOWN, outcome="nothing", rule="in a comment", sentence="…", rung=None, timings_ms={}, characters=0, confidence=None
+SKIPPED = replace(
+    SHOWN,
+    outcome="nothing",
+    rule="in a comment",
+    sentence="…",
+    origin=None,
+    timings_ms={},
+    characters=0,
+    confidence=None,
 )
 
 
@@ -42,14 +50,14 @@ def report(*records: Record, status: dict[str, Any] | None = None, settings: dic
 
 
 def cells(text: str, first: str) -> list[list[str]]:
-    """The rows below the heading of the table that begins with `first`."""
+    """The rows of the table whose first heading is `first`."""
     lines = text.splitlines()
     begin = next(number for number, line in enumerate(lines) if line.startswith(f"| {first} |"))
     rows = [*lines[begin + 2 :], ""]
     return [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows[: rows.index("")]]
 
 
-def test_the_last_ones_oldest_first() -> None:
+def test_the_last_records_come_oldest_first() -> None:
     activity = Activity(size=5)
     for line in range(8):
         activity.add(replace(SHOWN, line=line))
@@ -58,24 +66,24 @@ def test_the_last_ones_oldest_first() -> None:
     assert activity.last(0) == []
 
 
-def test_a_report_says_what_runs_here() -> None:
+def test_a_report_describes_the_installation() -> None:
     text = report()
     assert text.startswith("## Gesso\n")
     for name in ("gesso", "pygls", "torch", "transformers"):
         assert f"- {name}: " in text
     assert "- pygls: 2." in text
     assert f"- Python {sys.version_info.major}.{sys.version_info.minor}." in text
-    assert "- model: pocket, ready\n- enabled: true\n- latest answer: 42 ms\n- settings: as they come\n" in text
+    assert "- model: pocket, ready\n- enabled: true\n- latest answer: 42 ms\n- settings: defaults\n" in text
 
 
-def test_a_report_before_anything_was_answered() -> None:
+def test_a_report_before_the_first_request() -> None:
     text = report(status={**STATUS, "model": "", "state": "stopped", "latencyMs": None, "enabled": False})
     assert "- model: none, stopped\n- enabled: false\n- latest answer: none yet\n" in text
 
 
 def test_a_report_shows_the_last_requests_with_their_stages() -> None:
     records = [replace(SHOWN, line=line, at=1000.0 + line / 4) for line in range(1, LAST + 6)]
-    rows = cells(report(*records, replace(QUIET, at=1010.0)), "s ago")
+    rows = cells(report(*records, replace(SKIPPED, at=1010.0)), "s ago")
     assert len(rows) == LAST
     assert rows[-2] == [
         *("1.2", "3", "35", "python", "shown", "", "model", "24", "0.88", "120"),
@@ -85,7 +93,7 @@ def test_a_report_shows_the_last_requests_with_their_stages() -> None:
 
 
 def test_a_report_counts_the_reasons_of_all_records() -> None:
-    records = [QUIET] * 40 + [SHOWN] * 3 + [replace(QUIET, rule="long line")]
+    records = [SKIPPED] * 40 + [SHOWN] * 3 + [replace(SKIPPED, rule="long line")]
     assert cells(report(*records), "outcome") == [
         ["nothing", "in a comment", "40"],
         ["shown", "", "3"],
@@ -95,14 +103,14 @@ def test_a_report_counts_the_reasons_of_all_records() -> None:
 
 def test_a_report_has_percentiles_of_what_was_shown() -> None:
     model = [replace(SHOWN, total_ms=float(time)) for time in range(100, 0, -1)]
-    others = [replace(SHOWN, rung="typed", total_ms=2.0), replace(SHOWN, outcome="failed", total_ms=9e9)]
-    assert cells(report(*model, *others), "shown by rung") == [
+    others = [replace(SHOWN, origin="typed", total_ms=2.0), replace(SHOWN, outcome="failed", total_ms=9e9)]
+    assert cells(report(*model, *others), "shown by origin") == [
         ["typed", "1", "2", "2", "2"],
         ["model", "100", "50", "95", "99"],
     ]
 
 
-def test_settings_are_shown_where_they_hold_no_words_of_the_user() -> None:
+def test_settings_are_shown_if_they_cannot_hold_the_users_own_words() -> None:
     settings = {"delay_ms": 200, "eagerness": "calm", "statistics": False, "min_confidence": None, "device": "cuda:1"}
     text = report(settings=settings)
     line = "- settings: eagerness calm, delay_ms 200, statistics false, device cuda:1, min_confidence None\n"
@@ -110,20 +118,20 @@ def test_settings_are_shown_where_they_hold_no_words_of_the_user() -> None:
     assert "model owner/name" in report(settings={"model": "owner/name"})
 
 
-def test_a_record_has_no_place_for_code_or_names() -> None:
-    """Whoever adds a field thinks of what it may hold: texts are from closed sets, but for the user's sentence."""
+def test_a_record_cannot_hold_code_or_names() -> None:
+    """A new field must be added here: strings come from fixed sets, except the sentence for the user."""
     assert [field.name for field in fields(Record)] == [
-        *("at", "document", "language", "line", "outcome", "rule", "sentence", "rung", "timings_ms"),
+        *("at", "document", "language", "line", "outcome", "rule", "sentence", "origin", "timings_ms"),
         *("total_ms", "characters", "confidence"),
     ]
     texts = {field.name for field in fields(Record) if "str" in str(field.type)} - {"timings_ms"}
     assert texts == {"language", "rule", "sentence"}
     assert set(get_args(Outcome)) == {"shown", "nothing", "superseded", "failed"}
-    assert set(get_args(Rung)) == {"typed", "cache", "running", "remainder", "model"}
+    assert set(get_args(Origin)) == {"typed", "cache", "running", "remainder", "model"}
 
 
 def changed_settings() -> dict[str, Any]:
-    """Every setting, with the secret wherever a text can stand."""
+    """Every setting, with the secret in each that can hold any text."""
     secrets = {
         "languages": {SECRET: False},
         "disabled_paths": (f"{SECRET}/**",),
@@ -137,9 +145,9 @@ def changed_settings() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("model", [f"/home/me/{SECRET}", f"./{SECRET}", SECRET, f"C:\\{SECRET}\\model"])
-def test_no_secret_comes_into_a_report(model: str) -> None:
+def test_a_report_contains_no_secret(model: str) -> None:
     failed = replace(
-        QUIET,
+        SKIPPED,
         outcome="failed",
         rule="the engine failed",
         sentence=f"There is no model folder /home/me/{SECRET}.",
@@ -152,7 +160,7 @@ def test_no_secret_comes_into_a_report(model: str) -> None:
     assert "- model: a folder, ready" in text
 
 
-def test_nothing_slow_is_imported_for_it() -> None:
+def test_it_imports_nothing_slow() -> None:
     script = (
         "import sys; from lsp.activity import Activity; Activity().report({'model': 'pocket'}, {});"
         "print([name for name in ('torch', 'transformers', 'numpy') if name in sys.modules])"

@@ -1,6 +1,6 @@
-"""What is marked, when it is looked for, and what can be done about it: over the real transport, findings scripted.
+"""Linting in the editor and the actions for findings, over the real transport with scripted findings.
 
-The words `wrnog` and `plsu` are wrong; the scripted service writes down each request.
+The scripted service finds the words `wrnog` and `plsu`, and logs its requests.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ PUSH: dict[str, Any] = {
 }
 HELD = {**PUSH, "textDocument": {**PUSH["textDocument"], "diagnostic": {}}}
 PULL = {**HELD, "workspace": {**PUSH["workspace"], "diagnostics": {"refreshSupport": True}}}
-QUIET_S = 0.5  # five times the scripted server's pause
+REST_S = 0.5  # five times the scripted server's pause
 CODE = "def first(a):\n    b = a\n    return wrnog\n\n\ndef second():\n    return 2\n"
 PUBLISH = "textDocument/publishDiagnostics"
 
 
 @dataclass
 class Linted:
-    """A client, a document of its own, and the notes of the scripted service."""
+    """A client, a document of its own, and the log of the scripted service."""
 
     client: Client
     uri: str
@@ -42,8 +42,8 @@ class Linted:
     def open(self, text: str = CODE, language: str = "python") -> None:
         self.client.open(self.uri, text, language)
 
-    def asked(self) -> list[str]:
-        """The parts of this document that the service was asked about, in order."""
+    def linted(self) -> list[str]:
+        """The chunks of this document that were sent to the service, in order."""
         return [part for note in self.notes() for part in note["asked"]]
 
     def notes(self) -> list[dict[str, Any]]:
@@ -51,26 +51,26 @@ class Linted:
         return [note for note in map(json.loads, lines) if note["path"] and Path(note["path"]).as_uri() == self.uri]
 
     def published(self) -> list[dict[str, Any]]:
-        """All that was published for this document."""
+        """Everything published for this document."""
         messages = [one["params"] for one in self.client.received if one["method"] == PUBLISH]
         return [params for params in messages if params["uri"] == self.uri]
 
-    def marked(self) -> list[str]:
-        """The texts' names for what was last published, with where each begins."""
-        return _marks(self.published()[-1]["diagnostics"]) if self.published() else []
+    def shown(self) -> list[str]:
+        """The codes and positions of the diagnostics published last."""
+        return _codes(self.published()[-1]["diagnostics"]) if self.published() else []
 
-    def wait(self, marked: list[str]) -> None:
-        self.client.wait(lambda: self.marked() == marked, 10)
+    def wait(self, shown: list[str]) -> None:
+        self.client.wait(lambda: self.shown() == shown, 10)
 
-    def wait_until_asked(self, condition: Callable[[list[str]], bool]) -> None:
+    def wait_until_linted(self, condition: Callable[[list[str]], bool]) -> None:
         deadline = time.monotonic() + 10
-        while not condition(self.asked()):
-            assert time.monotonic() < deadline, self.asked()
+        while not condition(self.linted()):
+            assert time.monotonic() < deadline, self.linted()
             time.sleep(0.01)
 
     def rest(self) -> None:
-        """For longer than it takes until something is looked for and found; takes in what came."""
-        until = time.monotonic() + QUIET_S
+        """Waits longer than linting takes, and processes messages meanwhile."""
+        until = time.monotonic() + REST_S
         while time.monotonic() < until:
             self.client.command("gesso.status")
             time.sleep(0.02)
@@ -93,7 +93,7 @@ class Linted:
         return next(one for one in self.actions(line, character) if one["title"].startswith(title))
 
     def apply(self, action: dict[str, Any]) -> None:
-        """As an editor does it: the edit, then the command."""
+        """Applies an action like an editor: the edit, then the command."""
         for change in action.get("edit", {}).get("documentChanges", ()):
             assert change["textDocument"] == {"uri": self.uri, "version": self.client.versions[self.uri]}
             self.client.change(self.uri, *({"range": one["range"], "text": one["newText"]} for one in change["edits"]))
@@ -114,7 +114,7 @@ class Linted:
         return error
 
 
-def _marks(diagnostics: list[dict[str, Any]]) -> list[str]:
+def _codes(diagnostics: list[dict[str, Any]]) -> list[str]:
     return [
         f"{one['code']} {one['range']['start']['line']}:{one['range']['start']['character']}" for one in diagnostics
     ]
@@ -127,7 +127,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def start(environment: dict[str, str], log: Path) -> Iterator[Callable[..., Client]]:
-    """Starts servers, and ends them all."""
+    """Starts servers, and stops them all at the end."""
     clients: list[Client] = []
 
     def begin(capabilities: dict[str, Any], **settings: Any) -> Client:
@@ -155,7 +155,7 @@ def pulling(start: Callable[..., Client]) -> Client:
 
 @pytest.fixture(scope="module")
 def waiting(start: Callable[..., Client]) -> Client:
-    """A client that pulls and cannot be asked to pull again."""
+    """A client that pulls and does not support refresh."""
     return start(HELD)
 
 
@@ -180,7 +180,7 @@ def held_doc(waiting: Client, tmp_path: Path, log: Path) -> Linted:
     return Linted(waiting, _uri(tmp_path), log)
 
 
-def test_a_finding_is_published_as_a_hint_with_the_version_it_is_of(doc: Linted) -> None:
+def test_a_finding_is_published_as_a_hint_with_its_version(doc: Linted) -> None:
     doc.open()
     doc.wait(["wrong-name 2:11"])
     (one,) = doc.published()
@@ -191,77 +191,77 @@ def test_a_finding_is_published_as_a_hint_with_the_version_it_is_of(doc: Linted)
     assert diagnostic["message"] == "`wrnog` looks wrong." and diagnostic["data"]["replacement"] == "wrong"
 
 
-def test_only_the_function_that_changed_is_asked_about_again(doc: Linted) -> None:
+def test_only_the_changed_function_is_linted_again(doc: Linted) -> None:
     doc.open()
     doc.wait(["wrong-name 2:11"])
-    assert doc.asked() == ["def first(a):\n    b = a\n    return wrnog", "def second():\n    return 2"]
+    assert doc.linted() == ["def first(a):\n    b = a\n    return wrnog", "def second():\n    return 2"]
     doc.replace(6, 11, 12, "plsu")
     doc.wait(["wrong-name 2:11", "misspelled 6:11"])
-    assert doc.asked()[2:] == ["def second():\n    return plsu"]
+    assert doc.linted()[2:] == ["def second():\n    return plsu"]
     doc.client.type(doc.uri, 0, 0, "import os\n\n\n")
     doc.wait(["wrong-name 5:11", "misspelled 9:11"])
-    doc.wait_until_asked(lambda asked: asked[3:] == ["import os"])
+    doc.wait_until_linted(lambda chunks: chunks[3:] == ["import os"])
     doc.rest()
-    assert len(doc.asked()) == 4
+    assert len(doc.linted()) == 4
 
 
-def test_what_was_found_stays_while_its_function_is_edited_elsewhere(doc: Linted) -> None:
+def test_a_finding_stays_while_its_function_is_edited_elsewhere(doc: Linted) -> None:
     doc.open()
     doc.wait(["wrong-name 2:11"])
     for number, character in enumerate("long_name"):
         doc.client.type(doc.uri, 1, 9 + number, character)
         time.sleep(0.03)
-    doc.wait_until_asked(lambda asked: "def first(a):\n    b = along_name\n    return wrnog" in asked)
+    doc.wait_until_linted(lambda chunks: "def first(a):\n    b = along_name\n    return wrnog" in chunks)
     doc.rest()
-    assert all(_marks(one["diagnostics"]) == ["wrong-name 2:11"] for one in doc.published())
+    assert all(_codes(one["diagnostics"]) == ["wrong-name 2:11"] for one in doc.published())
 
 
-def test_it_goes_at_once_with_its_own_text_and_comes_back_without_being_asked_about(doc: Linted) -> None:
+def test_a_finding_goes_with_its_text_and_comes_back_from_the_cache(doc: Linted) -> None:
     doc.open()
     doc.wait(["wrong-name 2:11"])
     doc.client.type(doc.uri, 2, 16, "s")
     doc.wait([])
     assert doc.published()[-1]["version"] == 2
-    doc.wait_until_asked(lambda asked: any("wrnogs" in one for one in asked))
+    doc.wait_until_linted(lambda chunks: any("wrnogs" in one for one in chunks))
     doc.wait(["wrong-name 2:11"])
-    before = len(doc.asked())
+    before = len(doc.linted())
     doc.replace(2, 16, 17, "")
     doc.wait(["wrong-name 2:11"])
     doc.rest()
-    assert len(doc.asked()) == before
+    assert len(doc.linted()) == before
 
 
-def test_a_run_that_is_superseded_is_cancelled(doc: Linted) -> None:
+def test_a_superseded_run_is_cancelled(doc: Linted) -> None:
     doc.open("def first():\n    return endless\n")
-    doc.wait_until_asked(bool)
+    doc.wait_until_linted(bool)
     doc.replace(1, 11, 18, "wrnog")
     doc.wait(["wrong-name 1:11"])
 
 
-def test_while_keys_come_nothing_is_asked(doc: Linted) -> None:
+def test_nothing_is_linted_while_the_user_types(doc: Linted) -> None:
     doc.open("def first():\n    return 1\n")
     for number in range(20):
         doc.client.type(doc.uri, 1, 12 + number, "0")
         time.sleep(0.03)
-    doc.wait_until_asked(bool)
-    assert doc.asked() == ["def first():\n    return 1" + "0" * 20]
+    doc.wait_until_linted(bool)
+    assert doc.linted() == ["def first():\n    return 1" + "0" * 20]
 
 
-def test_only_what_is_near_the_user_is_looked_at(doc: Linted) -> None:
+def test_only_code_near_the_user_is_linted(doc: Linted) -> None:
     functions = [f"def f{number}():\n    return wrnog{number}\n" for number in range(200)]
     doc.open("".join(functions))
-    doc.wait_until_asked(bool)
+    doc.wait_until_linted(bool)
     doc.rest()
-    far = len(doc.asked())
-    assert "def f0():" in doc.asked()[0] and 20 < far < 60
+    far = len(doc.linted())
+    assert "def f0():" in doc.linted()[0] and 20 < far < 60
     doc.actions(398, 0)
-    doc.wait_until_asked(lambda asked: any("f199" in one for one in asked))
+    doc.wait_until_linted(lambda chunks: any("f199" in one for one in chunks))
     doc.rest()
-    assert len(doc.asked()) < 120 and len(set(doc.asked())) == len(doc.asked())
-    assert any(mark.endswith("399:11") for mark in doc.marked()) and "wrong-name 1:11" in doc.marked()
+    assert len(doc.linted()) < 120 and len(set(doc.linted())) == len(doc.linted())
+    assert any(shown.endswith("399:11") for shown in doc.shown()) and "wrong-name 1:11" in doc.shown()
 
 
-def test_of_many_documents_that_are_opened_only_the_last_until_the_user_is_there(
+def test_of_many_opened_documents_only_the_last_are_linted_until_the_user_visits_others(
     pushed: Client, tmp_path: Path, log: Path
 ) -> None:
     docs = [Linted(pushed, (tmp_path / f"{number}.py").as_uri(), log) for number in range(12)]
@@ -269,35 +269,35 @@ def test_of_many_documents_that_are_opened_only_the_last_until_the_user_is_there
         doc.open()
     docs[-1].wait(["wrong-name 2:11"])
     docs[-1].rest()
-    assert [bool(doc.asked()) for doc in docs] == [False] * 8 + [True] * 4
+    assert [bool(doc.linted()) for doc in docs] == [False] * 8 + [True] * 4
     docs[0].actions(0, 0)
     docs[0].wait(["wrong-name 2:11"])
-    assert not docs[1].asked()
+    assert not docs[1].linted()
 
 
-def test_broken_code_is_not_looked_at(doc: Linted) -> None:
+def test_code_with_syntax_errors_is_not_linted(doc: Linted) -> None:
     doc.open("def first():\n    return wrnog(\n\n\ndef second():\n    return plsu\n")
     doc.wait(["misspelled 5:11"])
-    assert not any("wrnog" in one for one in doc.asked())
+    assert not any("wrnog" in one for one in doc.linted())
 
 
-def test_where_the_engine_fails_it_is_not_asked_again(doc: Linted) -> None:
+def test_code_that_the_engine_cannot_lint_is_not_sent_again(doc: Linted) -> None:
     doc.open("def first():\n    return input\n")
-    doc.wait_until_asked(bool)
+    doc.wait_until_linted(bool)
     doc.rest()
     doc.client.type(doc.uri, 0, 0, "\n")
     doc.rest()
-    assert len(doc.asked()) == 1 and doc.published() == []
+    assert len(doc.linted()) == 1 and doc.published() == []
 
 
-def test_many_edits_at_once_cost_no_finding_and_no_run(doc: Linted) -> None:
+def test_many_edits_at_once_lose_no_finding_and_cost_no_request(doc: Linted) -> None:
     doc.open(CODE)
     doc.wait(["wrong-name 2:11"])
     line = {"start": {"line": 3, "character": 0}, "end": {"line": 3, "character": 0}}
     doc.client.change(doc.uri, *({"range": line, "text": "\n"} for _ in range(100)))
     doc.wait(["wrong-name 2:11"])
     doc.rest()
-    assert doc.marked() == ["wrong-name 2:11"] and len(doc.asked()) == 2
+    assert doc.shown() == ["wrong-name 2:11"] and len(doc.linted()) == 2
 
 
 def test_line_ends_and_wide_characters(doc: Linted) -> None:
@@ -307,7 +307,7 @@ def test_line_ends_and_wide_characters(doc: Linted) -> None:
     assert fix["edit"]["documentChanges"][0]["edits"][0]["range"]["end"] == {"line": 1, "character": 23}
 
 
-def test_a_closed_document_is_cleared_and_forgotten(doc: Linted) -> None:
+def test_a_closed_document_is_cleared(doc: Linted) -> None:
     doc.open()
     doc.wait(["wrong-name 2:11"])
     doc.client.notify("textDocument/didClose", {"textDocument": {"uri": doc.uri}})
@@ -352,7 +352,7 @@ def test_the_actions_for_a_finding(doc: Linted) -> None:
     assert doc.actions(1, 3) == []
     doc.apply(actions[0])
     doc.wait([])
-    doc.wait_until_asked(lambda asked: "def first(a):\n    b = a\n    return wrong" in asked)
+    doc.wait_until_linted(lambda chunks: "def first(a):\n    b = a\n    return wrong" in chunks)
 
 
 @pytest.mark.parametrize(
@@ -365,13 +365,13 @@ def test_the_actions_for_a_finding(doc: Linted) -> None:
         (["quick"], False),
     ],
 )
-def test_only_the_kinds_that_are_asked_for(doc: Linted, only: list[str], is_wanted: bool) -> None:
+def test_only_the_requested_kinds_of_actions(doc: Linted, only: list[str], is_wanted: bool) -> None:
     doc.open()
     doc.wait(["wrong-name 2:11"])
     assert bool(doc.actions(2, 13, only=only)) is is_wanted
 
 
-def test_no_action_on_a_line_with_an_error_of_the_compiler(doc: Linted) -> None:
+def test_no_action_on_a_line_with_a_compiler_error(doc: Linted) -> None:
     doc.open()
     doc.wait(["wrong-name 2:11"])
     ours = doc.published()[-1]["diagnostics"]
@@ -382,17 +382,17 @@ def test_no_action_on_a_line_with_an_error_of_the_compiler(doc: Linted) -> None:
     assert doc.actions(2, 13, diagnostics=[*ours, theirs]) == []
 
 
-def test_ignored_here_by_a_comment(doc: Linted) -> None:
+def test_ignore_here_adds_a_comment(doc: Linted) -> None:
     doc.open()
     doc.wait(["wrong-name 2:11"])
     doc.apply(doc.action("Ignore here", 2, 13))
     doc.wait([])
-    doc.wait_until_asked(lambda asked: asked[-1].endswith("return wrnog  # gesso: ignore"))
+    doc.wait_until_linted(lambda chunks: chunks[-1].endswith("return wrnog  # gesso: ignore"))
     doc.rest()
-    assert doc.marked() == []
+    assert doc.shown() == []
 
 
-def test_a_comment_of_another_language(doc: Linted) -> None:
+def test_ignore_here_in_another_language(doc: Linted) -> None:
     doc.open("function f() {\n  return wrnog;\n}\n", "javascript")
     doc.wait(["wrong-name 1:9"])
     edit = doc.action("Ignore here", 1, 10)["edit"]["documentChanges"][0]["edits"][0]
@@ -400,7 +400,7 @@ def test_a_comment_of_another_language(doc: Linted) -> None:
 
 
 @pytest.mark.parametrize("line", ['x = wrnog + """', "x = wrnog + \\"])
-def test_no_comment_where_it_would_be_none(doc: Linted, line: str) -> None:
+def test_no_ignore_comment_in_a_string_or_continued_line(doc: Linted, line: str) -> None:
     end = '"""' if line.endswith('"') else "1"
     doc.open(f"{line}\n{end}\n")
     doc.wait(["wrong-name 0:4"])
@@ -408,7 +408,7 @@ def test_no_comment_where_it_would_be_none(doc: Linted, line: str) -> None:
     assert not any(one["title"] == "Ignore here" for one in doc.actions(0, 5))
 
 
-def test_dismissed_for_good(doc: Linted) -> None:
+def test_a_dismissed_finding_stays_dismissed(doc: Linted) -> None:
     doc.open(CODE + "\n\ndef third():\n    return wrnog\n")
     doc.wait(["wrong-name 2:11", "wrong-name 10:11"])
     doc.apply(doc.action("Dismiss", 2, 13))
@@ -417,30 +417,32 @@ def test_dismissed_for_good(doc: Linted) -> None:
     doc.wait(["wrong-name 13:11"])
     doc.client.type(doc.uri, 5, 16, " + 1")
     doc.client.type(doc.uri, 4, 8, "c + ")
-    doc.wait_until_asked(lambda asked: any("c + a" in one for one in asked))
+    doc.wait_until_linted(lambda chunks: any("c + a" in one for one in chunks))
     doc.rest()
-    assert doc.marked() == ["wrong-name 13:11"]
+    assert doc.shown() == ["wrong-name 13:11"]
     doc.client.notify("textDocument/didClose", {"textDocument": {"uri": doc.uri}})
     doc.open("def first(a):\n    b = c + a\n    return wrnog + 1\n\n\ndef fourth():\n    return wrnog\n")
     doc.wait(["wrong-name 6:11"])
 
 
-def test_a_kind_that_is_ignored(start: Callable[..., Client], tmp_path: Path, log: Path) -> None:
+def test_ignoring_a_kind(start: Callable[..., Client], tmp_path: Path, log: Path) -> None:
     doc = Linted(start(PUSH), _uri(tmp_path), log)
     doc.open(CODE.replace("return 2", "return plsu"))
     doc.wait(["wrong-name 2:11", "misspelled 6:11"])
     doc.apply(doc.action("Ignore this kind", 2, 13))
     doc.wait(["misspelled 6:11"])
-    told = [one["params"] for one in doc.client.received if one["method"] == "window/showMessage"]
-    assert told[-1]["type"] == 3 and "gesso.lintIgnore" in told[-1]["message"] and "wrong-name" in told[-1]["message"]
+    messages = [one["params"] for one in doc.client.received if one["method"] == "window/showMessage"]
+    assert (
+        messages[-1]["type"] == 3
+        and "gesso.lintIgnore" in messages[-1]["message"]
+        and "wrong-name" in messages[-1]["message"]
+    )
     doc.client.type(doc.uri, 6, 15, " + wrnog")
-    doc.wait_until_asked(lambda asked: any("plsu + wrnog" in one for one in asked))
+    doc.wait_until_linted(lambda chunks: any("plsu + wrnog" in one for one in chunks))
     assert doc.notes()[-1]["off"] == ["wrong-name"]
 
 
-def test_a_kind_that_is_off_by_a_setting_until_it_is_on(
-    start: Callable[..., Client], tmp_path: Path, log: Path
-) -> None:
+def test_a_kind_ignored_by_a_setting(start: Callable[..., Client], tmp_path: Path, log: Path) -> None:
     doc = Linted(start(PUSH, lintIgnore=["wrong-name"], lintSeverity="warning"), _uri(tmp_path), log)
     doc.open(CODE.replace("return 2", "return plsu"))
     doc.wait(["misspelled 6:11"])
@@ -461,10 +463,10 @@ def test_switched_off_and_on_again(start: Callable[..., Client], tmp_path: Path,
     doc.wait(["wrong-name 2:11"])
     doc.client.command("gesso.setEnabled", False)
     doc.wait([])
-    assert len(doc.asked()) == 2, "what was known is known still"
+    assert len(doc.linted()) == 2, "cached findings are still valid"
 
 
-def test_a_model_that_is_not_calibrated_is_asked_only_where_the_user_says_so(
+def test_a_model_without_lint_calibration_lints_only_if_the_user_enables_it(
     start: Callable[..., Client], tmp_path: Path, log: Path
 ) -> None:
     doc = Linted(start(PUSH, model="no lint"), _uri(tmp_path), log)
@@ -476,14 +478,14 @@ def test_a_model_that_is_not_calibrated_is_asked_only_where_the_user_says_so(
     doc.wait(["wrong-name 2:11"])
 
 
-def test_off_for_a_language(start: Callable[..., Client], tmp_path: Path, log: Path) -> None:
+def test_a_language_that_is_switched_off(start: Callable[..., Client], tmp_path: Path, log: Path) -> None:
     doc = Linted(start(PUSH, languages={"python": False}), _uri(tmp_path), log)
     doc.open()
     doc.rest()
     assert doc.notes() == []
 
 
-def test_a_client_that_cannot_tell_versions_gets_plain_edits(
+def test_a_client_without_versioned_edits_gets_plain_edits(
     start: Callable[..., Client], tmp_path: Path, log: Path
 ) -> None:
     doc = Linted(start({"textDocument": {"codeAction": LITERALS}}), _uri(tmp_path), log)
@@ -492,7 +494,7 @@ def test_a_client_that_cannot_tell_versions_gets_plain_edits(
     assert doc.actions(2, 13)[0]["edit"]["changes"][doc.uri][0]["newText"] == "wrong"
 
 
-def test_a_client_that_knows_only_commands_gets_no_actions(
+def test_a_client_that_supports_only_commands_gets_no_actions(
     start: Callable[..., Client], tmp_path: Path, log: Path
 ) -> None:
     doc = Linted(start({}), _uri(tmp_path), log)
@@ -501,13 +503,13 @@ def test_a_client_that_knows_only_commands_gets_no_actions(
     assert doc.actions(2, 13) == []
 
 
-def test_pulling_and_pushing_exclude_each_other(pushed: Client, pull_doc: Linted) -> None:
+def test_a_client_either_pulls_or_is_pushed_to(pushed: Client, pull_doc: Linted) -> None:
     with pytest.raises(LookupError) as error:
         pushed.request("textDocument/diagnostic", {"textDocument": {"uri": "file:///x.py"}})
     assert error.value.args[0] == -32601
     pull_doc.open()
     pull_doc.client.wait(lambda: _refreshes(pull_doc) > 0)
-    assert _marks(pull_doc.pull()["items"]) == ["wrong-name 2:11"]
+    assert _codes(pull_doc.pull()["items"]) == ["wrong-name 2:11"]
     assert pull_doc.published() == []
 
 
@@ -515,44 +517,44 @@ def _refreshes(doc: Linted) -> int:
     return sum(one["method"] == "workspace/diagnostic/refresh" for one in doc.client.received)
 
 
-def test_pulled_at_once_and_again_when_something_was_found(pull_doc: Linted) -> None:
+def test_a_pull_returns_at_once_and_a_refresh_follows(pull_doc: Linted) -> None:
     doc, before = pull_doc, _refreshes(pull_doc)
     doc.open()
     first = doc.pull()
     assert first["kind"] == "full" and first["items"] == []
     doc.client.wait(lambda: _refreshes(doc) == before + 1)
     second = doc.pull(first["resultId"])
-    assert _marks(second["items"]) == ["wrong-name 2:11"] and second["resultId"] != first["resultId"]
+    assert _codes(second["items"]) == ["wrong-name 2:11"] and second["resultId"] != first["resultId"]
     assert doc.pull(second["resultId"]) == {"kind": "unchanged", "resultId": second["resultId"]}
     assert doc.pull("another")["kind"] == "full"
     doc.client.type(doc.uri, 0, 0, "\n")
     moved = doc.pull(second["resultId"])
-    assert _marks(moved["items"]) == ["wrong-name 3:11"]
+    assert _codes(moved["items"]) == ["wrong-name 3:11"]
     doc.rest()
-    assert _refreshes(doc) == before + 1, "the client knows it all"
+    assert _refreshes(doc) == before + 1, "the client has everything"
     doc.client.command("gesso.dismiss", doc.uri, moved["items"][0]["data"]["number"])
     doc.client.wait(lambda: _refreshes(doc) == before + 2)
     assert doc.pull(moved["resultId"])["items"] == []
 
 
-def test_a_document_that_is_not_open_is_pulled_as_empty(pull_doc: Linted, held_doc: Linted) -> None:
+def test_pulling_a_closed_document_returns_nothing(pull_doc: Linted, held_doc: Linted) -> None:
     assert pull_doc.pull()["items"] == held_doc.pull()["items"] == []
 
 
-def test_who_cannot_be_asked_again_waits_for_what_is_found(held_doc: Linted) -> None:
+def test_a_pull_without_refresh_support_waits_for_the_findings(held_doc: Linted) -> None:
     held_doc.open()
-    assert _marks(held_doc.pull()["items"]) == ["wrong-name 2:11"]
+    assert _codes(held_doc.pull()["items"]) == ["wrong-name 2:11"]
     assert not _refreshes(held_doc)
 
 
-def test_a_pull_that_is_overtaken_is_told_so(held_doc: Linted) -> None:
+def test_a_superseded_pull_is_answered_as_cancelled(held_doc: Linted) -> None:
     doc = held_doc
     doc.open("def first():\n    return endless\n")
     older, newer = doc.start_pull(), doc.start_pull()
     assert doc.error(older) == {"code": -32802, "message": "Server Cancelled", "data": {"retriggerRequest": False}}
     doc.replace(1, 11, 18, "wrnog")
     assert doc.error(newer)["data"] == {"retriggerRequest": True}
-    assert _marks(doc.pull()["items"]) == ["wrong-name 1:11"]
+    assert _codes(doc.pull()["items"]) == ["wrong-name 1:11"]
     doc.replace(1, 11, 16, "endless")
     last = doc.start_pull()
     doc.client.notify("textDocument/didClose", {"textDocument": {"uri": doc.uri}})
@@ -560,24 +562,24 @@ def test_a_pull_that_is_overtaken_is_told_so(held_doc: Linted) -> None:
     assert not any("ERROR" in line for line in doc.client.log)
 
 
-def test_a_pull_that_the_client_cancels_is_answered_so_and_the_next_one_works(held_doc: Linted) -> None:
+def test_a_pull_cancelled_by_the_client(held_doc: Linted) -> None:
     doc = held_doc
     doc.open("def first():\n    return endless\n")
     request = doc.start_pull()
     doc.client.notify("$/cancelRequest", {"id": request})
     assert doc.error(request)["code"] == -32800
     doc.replace(1, 11, 18, "wrnog")
-    assert _marks(doc.pull()["items"]) == ["wrong-name 1:11"]
+    assert _codes(doc.pull()["items"]) == ["wrong-name 1:11"]
 
 
 @pytest.mark.parametrize(
     ("command", "arguments"), [("gesso.dismiss", ["file:///nowhere.py", 1]), ("gesso.ignoreKind", ["no such kind"])]
 )
-def test_commands_about_what_is_not_there_are_no_errors(pushed: Client, command: str, arguments: list[Any]) -> None:
+def test_commands_for_unknown_findings_are_ignored(pushed: Client, command: str, arguments: list[Any]) -> None:
     assert pushed.command(command, *arguments) is None
 
 
-def test_a_finding_links_to_the_page_about_its_kind(doc: Linted) -> None:
+def test_a_finding_links_to_the_description_of_its_kind(doc: Linted) -> None:
     doc.open()
     doc.wait(["wrong-name 2:11"])
     link = doc.published()[-1]["diagnostics"][0]["codeDescription"]["href"]
@@ -588,9 +590,7 @@ def test_a_finding_links_to_the_page_about_its_kind(doc: Linted) -> None:
 CAMEL = "def f(first_name, last_name, other_value, next_item, total_count):\n    plsUm = 1\n    return plsUm\n"
 
 
-def test_style_is_asked_for_where_a_setting_includes_it(
-    start: Callable[..., Client], tmp_path: Path, log: Path
-) -> None:
+def test_style_is_linted_if_a_setting_includes_it(start: Callable[..., Client], tmp_path: Path, log: Path) -> None:
     doc = Linted(start(PUSH, lintInclude=["style-naming", "wrong-name"]), _uri(tmp_path), log)
     doc.open(CAMEL)
     doc.wait(["style-naming 1:4"])
@@ -598,22 +598,22 @@ def test_style_is_asked_for_where_a_setting_includes_it(
     fix = doc.actions(1, 5)[0]
     assert fix["title"] == "Change to `pls_um` in 2 places"
     doc.client.type(doc.uri, 2, 0, "    print(plsUm)\n")
-    doc.wait_until_asked(lambda asked: any("print" in one for one in asked))
+    doc.wait_until_linted(lambda chunks: any("print" in one for one in chunks))
     doc.apply(doc.action("Change", 1, 5))
     doc.wait([])
-    doc.wait_until_asked(
-        lambda asked: (
-            asked[-1]
+    doc.wait_until_linted(
+        lambda chunks: (
+            chunks[-1]
             == CAMEL.replace("plsUm", "pls_um").replace("    return", "    print(pls_um)\n    return").rstrip()
         )
     )
     doc.client.notify("workspace/didChangeConfiguration", {"settings": {"gesso": {"lintInclude": []}}})
     doc.client.change(doc.uri, {"text": CAMEL})
     doc.rest()
-    assert doc.marked() == [], "what is known of style is not shown any more"
+    assert doc.shown() == [], "cached style findings are hidden"
 
 
-def test_no_fix_where_a_name_cannot_be_changed_safely_any_more(
+def test_no_fix_if_a_name_can_no_longer_be_renamed_safely(
     start: Callable[..., Client], tmp_path: Path, log: Path
 ) -> None:
     doc = Linted(start(PUSH, lintInclude=["style-naming"]), _uri(tmp_path), log)
@@ -624,29 +624,29 @@ def test_no_fix_where_a_name_cannot_be_changed_safely_any_more(
 
 
 def _chatty(tmp_path: Path) -> str:
-    """A model's folder that says it is of a family that follows instructions."""
+    """A model folder whose family follows instructions."""
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
     return str(tmp_path / "model")
 
 
-def test_a_finding_is_explained_where_the_model_can(start: Callable[..., Client], tmp_path: Path, log: Path) -> None:
+def test_a_finding_is_explained_if_the_model_can(start: Callable[..., Client], tmp_path: Path, log: Path) -> None:
     doc = Linted(start(PUSH, model=_chatty(tmp_path)), _uri(tmp_path), log)
     doc.open()
     doc.wait(["wrong-name 2:11"])
     action = doc.action("Explain", 2, 13)
     assert action["command"]["command"] == "gesso.lint.explain"
     assert doc.client.command("gesso.lint.explain", *action["command"]["arguments"]) == "Since `wrong` it is."
-    told = [one["params"] for one in doc.client.received if one["method"] == "window/showMessage"]
-    assert told[-1] == {"type": 3, "message": "Since `wrong` it is."}
+    messages = [one["params"] for one in doc.client.received if one["method"] == "window/showMessage"]
+    assert messages[-1] == {"type": 3, "message": "Since `wrong` it is."}
     assert doc.client.command("gesso.lint.explain", doc.uri, 999) is None
 
 
-def test_an_explanation_that_cannot_be_had_is_told_in_a_sentence(doc: Linted) -> None:
+def test_a_failed_explanation_shows_a_sentence(doc: Linted) -> None:
     doc.open("def f():\n    return wrnog, 'mute'\n")
     doc.wait(["wrong-name 1:11"])
     number = doc.published()[-1]["diagnostics"][0]["data"]["number"]
     assert not any(one["title"] == "Explain" for one in doc.actions(1, 12))
     assert doc.client.command("gesso.lint.explain", doc.uri, number) is None
-    told = [one["params"] for one in doc.client.received if one["method"] == "window/showMessage"]
-    assert told[-1] == {"type": 2, "message": "The model is mute; choose another."}
+    messages = [one["params"] for one in doc.client.received if one["method"] == "window/showMessage"]
+    assert messages[-1] == {"type": 2, "message": "The model is mute; choose another."}

@@ -1,4 +1,4 @@
-"""The store of documents, held to plain strings that are edited by a model of the specification written apart."""
+"""The document store, compared with plain strings edited by an independent model of the specification."""
 
 import logging
 import random
@@ -21,7 +21,7 @@ CODECS = {"utf-8": ("utf-8", 1), "utf-16": ("utf-16-le", 2), "utf-32": ("utf-32-
 
 
 def model_lines(text: str) -> list[tuple[int, int]]:
-    """Start and end of every line without its line end, by walking the characters."""
+    """Start and end of every line without its line end, character by character."""
     lines, start, at = [], 0, 0
     while at < len(text):
         if text[at] in "\r\n":
@@ -71,7 +71,7 @@ def changed(store: Documents, *changes, version: int = 2, uri: str = URI) -> doc
 
 
 def played(text: str, edits: tuple[Edit, ...]) -> str:
-    """The text after the edits, which must fit it one after the other."""
+    """The text after the edits, each of which must match it."""
     for edit in edits:
         assert text[edit.start : edit.start + len(edit.removed)] == edit.removed
         text = text[: edit.start] + edit.inserted + text[edit.start + len(edit.removed) :]
@@ -84,7 +84,7 @@ CHANGES = st.tuples(st.none() | st.tuples(POSITIONS, POSITIONS), TEXTS)
 
 @given(TEXTS, st.lists(st.lists(CHANGES, max_size=4), max_size=6), st.sampled_from(ENCODINGS))
 @settings(max_examples=300, deadline=None)
-def test_any_messages_give_what_a_plain_string_gives(text, messages, encoding):
+def test_any_messages_give_the_same_text_as_plain_strings(text, messages, encoding):
     store = opened(text, encoding)
     for number, message in enumerate(messages):
         before, changes = text, []
@@ -94,7 +94,7 @@ def test_any_messages_give_what_a_plain_string_gives(text, messages, encoding):
                 text = new
                 continue
             changes.append(partial(span(*ends[0], *ends[1]), new))
-            start, end = sorted(model_offset(text, *place, encoding) for place in ends)
+            start, end = sorted(model_offset(text, *position, encoding) for position in ends)
             text = text[:start] + new + text[end:]
         snapshot = changed(store, *changes, version=number + 2)
         assert snapshot.text == text == played(before, snapshot.edits)
@@ -119,7 +119,7 @@ def test_offsets_and_positions(text, encoding):
     assert snapshot.range(0, len(text)) == types.Range(types.Position(0, 0), snapshot.position(len(text)))
 
 
-def test_only_the_three_line_ends_end_a_line():
+def test_only_three_line_ends_end_a_line():
     text = "a\nb\r\nc\rd\x0be\x0cf\x1cg\x85h\u2028i\u2029j"
     assert opened(text).get(URI).lines == ("a\n", "b\r\n", "c\r", "d\x0be\x0cf\x1cg\x85h\u2028i\u2029j")
 
@@ -139,24 +139,24 @@ def test_only_the_three_line_ends_end_a_line():
         ("a\nb\n", span(0, 0, 2, 0), "", ("",)),
     ],
 )
-def test_line_ends_that_an_edit_makes_or_breaks(text, where, new, lines):
+def test_edits_that_join_or_split_line_ends(text, where, new, lines):
     snapshot = changed(opened(text), partial(where, new))
     assert snapshot.lines == lines
     assert played(text, snapshot.edits) == "".join(lines)
 
 
-def test_an_end_before_its_start_is_taken_the_other_way_round():
+def test_a_reversed_range_is_turned_around():
     assert changed(opened("one two"), partial(span(0, 7, 0, 4), "2")).text == "one 2"
 
 
-def test_columns_count_in_the_agreed_encoding():
+def test_columns_count_in_the_negotiated_encoding():
     for encoding, column in (("utf-8", 5), ("utf-16", 3), ("utf-32", 2)):
         snapshot = changed(opened("x😀z", encoding), partial(span(0, column, 0, column), "|"))
         assert (snapshot.text, snapshot.edits) == ("x😀|z", (Edit(2, "", "|"),))
 
 
-def test_a_whole_text_is_understood_as_the_edit_that_it_is():
-    """Some editors send everything with every key; the rules for what was typed must hold there too."""
+def test_a_whole_text_is_reduced_to_its_difference():
+    """Some editors send the whole text with every key."""
     text = "def f():\r\n    return 1\r\n\r\nf()\r\n"
     snapshot = changed(opened(text), whole(text.replace("return 1", "return 12")))
     assert snapshot.edits == (Edit(22, "", "2"),)
@@ -164,7 +164,7 @@ def test_a_whole_text_is_understood_as_the_edit_that_it_is():
     assert changed(opened("a"), whole("")).edits == (Edit(0, "a", ""),)
 
 
-def test_a_snapshot_stays_as_it_was():
+def test_a_snapshot_never_changes():
     store = opened("a\nb\n")
     before = store.get(URI)
     after = changed(store, partial(span(0, 0, 1, 1), "c"))
@@ -175,7 +175,7 @@ def test_a_snapshot_stays_as_it_was():
         after.version = 3
 
 
-def test_a_version_that_goes_backwards_is_told_and_applied(caplog):
+def test_an_older_version_is_logged_and_applied(caplog):
     store = opened("a")
     with caplog.at_level(logging.WARNING):
         changed(store, whole("b"), version=7)
@@ -185,7 +185,7 @@ def test_a_version_that_goes_backwards_is_told_and_applied(caplog):
     assert "3" in caplog.text and "7" in caplog.text
 
 
-def test_a_message_without_changes_only_counts_on():
+def test_a_message_without_changes_only_sets_the_version():
     snapshot = changed(opened("a"))
     assert (snapshot.text, snapshot.version, snapshot.edits) == ("a", 2, ())
 
@@ -199,10 +199,10 @@ def test_a_document_that_is_not_open():
     assert store.get(URI) is None
     with pytest.raises(DocumentError) as caught:
         changed(store, whole("b"))
-    assert str(caught.value) == f"The document {URI} was changed, but is not open."
+    assert str(caught.value) == f"The document {URI} was changed but is not open."
 
 
-def test_the_document_last_touched_comes_first():
+def test_the_most_recently_used_document_comes_first():
     store = Documents()
     for name in "abc":
         store.open(types.TextDocumentItem(name, "python", 1, name))
@@ -231,12 +231,12 @@ def test_path_and_language(uri, language_id, path, language):
     assert (snapshot.path, snapshot.language, snapshot.language_id) == (path, language, language_id)
 
 
-def test_an_unknown_file_is_known_by_its_first_line():
+def test_the_first_line_identifies_the_language():
     assert opened("#!/usr/bin/env python3\n", uri="untitled:x", language_id="").get("untitled:x").language == "python"
 
 
 class Work:
-    """Counts what a change looks at: characters that are split into lines, and lines whose length is asked for."""
+    """Counts the characters that a change splits into lines, and the lines whose length it reads."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.characters = self.lengths = 0
@@ -258,7 +258,7 @@ class Work:
 LONG = "".join(f"    value_{number} = compute({number})\n" for number in range(20_000))
 
 
-def test_a_key_in_twenty_thousand_lines_costs_its_line(monkeypatch):
+def test_a_key_in_twenty_thousand_lines_only_costs_its_line(monkeypatch):
     store = opened(LONG)
     before = store.get(URI)
     work = Work(monkeypatch)
@@ -284,7 +284,7 @@ def test_a_thousand_cursors_cost_one_pass_over_the_lines(monkeypatch, order):
     assert after.text == played(LONG, after.edits)
 
 
-def test_places_in_twenty_thousand_lines_are_found_with_one_pass(monkeypatch):
+def test_positions_in_twenty_thousand_lines_cost_one_pass(monkeypatch):
     snapshot = opened(LONG).get(URI)
     work = Work(monkeypatch)
     for line in range(0, 20_000, 100):
@@ -294,7 +294,7 @@ def test_places_in_twenty_thousand_lines_are_found_with_one_pass(monkeypatch):
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_three_thousand_random_edits_of_one_document(encoding):
-    """Long documents have lines before and after every edit, which the short ones of the other tests lack."""
+    """Unlike in the short documents of other tests, most edits have many lines before and after them."""
     dice = random.Random(encoding)
     pieces = ["\r\n", "\n", "\r", "x", "word ", "😀", "e\u0301", "\f", "\u2028", "\t", ""]
     text = "".join(dice.choices(pieces, k=600))
@@ -307,7 +307,7 @@ def test_three_thousand_random_edits_of_one_document(encoding):
             ends = [(start, dice.randrange(14)), (start + dice.choice((0, 0, 0, 1, 3)), dice.randrange(14))]
             new = "".join(dice.choices(pieces, k=dice.randrange(6)))
             changes.append(partial(span(*ends[0], *ends[1]), new))
-            first, last = sorted(model_offset(text, *place, encoding) for place in ends)
+            first, last = sorted(model_offset(text, *position, encoding) for position in ends)
             text = text[:first] + new + text[last:]
         snapshot = changed(store, *changes, version=version)
         assert snapshot.text == text == played(before, snapshot.edits)

@@ -101,7 +101,7 @@ def test_a_wrong_part_of_a_value_is_named() -> None:
 def test_a_removed_setting_is_reported_with_what_to_do(value: str) -> None:
     settings, problems = parse({"engine": value, "delayMs": 250})
     assert settings == LspSettings(delay_ms=250)
-    sentence = "Gesso always uses the shared service; remove the setting."
+    sentence = "The service is always used; remove the setting."
     assert problems == [f"The setting gesso.engine no longer exists. {sentence}"]
 
 

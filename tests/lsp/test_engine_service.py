@@ -133,7 +133,7 @@ def test_two_editors_share_one_service_that_outlives_them(location: ServiceLocat
             await asyncio.gather(one.ready(), other.ready())
             assert await one.complete(request()) == await other.complete(request()) != ""
             assert EngineState("loading", "pocket") in one.states
-            assert one.engine.state.lints is json.loads((POCKET / "lint.json").read_text())["unasked"]
+            assert one.engine.state.lints is json.loads((POCKET / "lint.json").read_text())["on_by_default"]
             (finding,) = await one.engine.lint(LintRequest("first = 1\nsecond = frist + 1\nprint(first)\n", "python"))
             assert finding.replacement == "first"
 

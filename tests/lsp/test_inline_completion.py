@@ -1,4 +1,4 @@
-"""One request after another while the engine is at work: which run is joined, which is left."""
+"""Successive requests while the engine is busy: which run they join, and which they cancel."""
 
 from __future__ import annotations
 
@@ -10,116 +10,118 @@ from lsprotocol import types
 
 import lsp.inline_completion
 from infill.request import Candidate, HoleCompletion, InfillRequest, InfillResult
-from lsp.inline_completion import Answer, InlineCompletion, Place
+from lsp.cursor import CursorContext
+from lsp.inline_completion import InlineCompletion
 from lsp.session import Client, Session
 from lsp.settings import LspSettings
+from lsp.suggestions import Suggestions
 
 URI = "untitled:one.py"
 
 
 class Engine:
-    """Answers when it is told to, always with the same text for the place where it was asked."""
+    """Answers when `go` is set, always with the same text."""
 
-    def __init__(self, says: str) -> None:
-        self.says, self.asked, self.cancelled = says, list[str](), 0
+    def __init__(self, answer: str) -> None:
+        self.answer, self.texts, self.cancelled = answer, list[str](), 0
         self.go = asyncio.Event()
 
     async def complete(self, request: InfillRequest) -> InfillResult:
-        self.asked.append(request.text)
+        self.texts.append(request.text)
         try:
             await self.go.wait()
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
-        found = Candidate(self.says, 0.9, True, None, "model", 1)
-        completion = HoleCompletion(request.holes[0], self.says, True, None, 0.9, (found,))
+        found = Candidate(self.answer, 0.9, True, None, "model", 1)
+        completion = HoleCompletion(request.holes[0], self.answer, True, None, 0.9, (found,))
         return InfillResult((completion,), 1, 1, 1, 1, 1, {"total": 1.0}, "scripted", 0)
 
 
 class Typing:
-    """A document in which one types at the end, and a suggestion is asked for after each key."""
+    """A user who types at the end of a document and requests a suggestion after each key."""
 
-    def __init__(self, says: str, delay_ms: int) -> None:
-        self.engine = Engine(says)
+    def __init__(self, answer: str, delay_ms: int) -> None:
+        self.engine = Engine(answer)
         self.session = Session(cast(Client, None))
         self.session.settings = LspSettings(delay_ms=delay_ms)
         self.session.engine.complete = self.engine.complete  # type: ignore[method-assign]
         self.inline = InlineCompletion(self.session)
         self.snapshot = self.session.documents.open(types.TextDocumentItem(URI, "python", 1, "total = "))
-        self.requests: list[asyncio.Task[Answer]] = []
+        self.requests: list[asyncio.Task[Suggestions]] = []
 
-    def ask(self) -> asyncio.Task[Answer]:
-        place = Place(self.snapshot, self.snapshot.text, "", False)
-        self.requests.append(asyncio.ensure_future(self.inline.answer(place)))
+    def request(self) -> asyncio.Task[Suggestions]:
+        context = CursorContext(self.snapshot, self.snapshot.text, "")
+        self.requests.append(asyncio.ensure_future(self.inline.suggest(context)))
         return self.requests[-1]
 
-    def key(self, letter: str) -> asyncio.Task[Answer]:
+    def key(self, letter: str) -> asyncio.Task[Suggestions]:
         end = types.Position(0, len(self.snapshot.text))
         change = types.TextDocumentContentChangePartial(range=types.Range(end, end), text=letter)
         document = types.VersionedTextDocumentIdentifier(self.snapshot.version + 1, URI)
         self.snapshot = self.session.documents.change(document, [change])
         self.inline.changed(self.snapshot)
-        return self.ask()
+        return self.request()
 
 
-def test_one_run_serves_the_keys_that_go_on_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keys come faster than the wait before a run and the time that a run may be left alone; none of them ends it."""
+def test_one_run_serves_all_keys_that_agree_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys come faster than the wait before a run and the grace period of a run; none of them cancels it."""
     monkeypatch.setattr(lsp.inline_completion, "GRACE_S", 0.06)
 
     async def play() -> None:
         typing = Typing("first + second", delay_ms=50)
-        typing.ask()
-        while not typing.engine.asked:
+        typing.request()
+        while not typing.engine.texts:
             await asyncio.sleep(0.005)
         for letter in "first ":
             last = typing.key(letter)
             await asyncio.sleep(0.055)
         typing.engine.go.set()
-        answer = await last
-        assert ([one.text for one in answer.suggestions], answer.rung) == (["+ second"], "running")
-        assert typing.engine.asked == ["total = "] and not typing.engine.cancelled
+        found = await last
+        assert ([one.text for one in found.items], found.origin) == (["+ second"], "running")
+        assert typing.engine.texts == ["total = "] and not typing.engine.cancelled
         assert all(one.cancelled() for one in typing.requests[:-1])
 
     asyncio.run(play())
 
 
-def test_a_run_that_nobody_wants_is_ended_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_without_waiters_is_cancelled_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lsp.inline_completion, "GRACE_S", 0.02)
 
     async def play() -> None:
         typing = Typing("first", delay_ms=0)
-        asked = typing.ask()
-        while not typing.engine.asked:
+        request = typing.request()
+        while not typing.engine.texts:
             await asyncio.sleep(0.005)
-        asked.cancel()
+        request.cancel()
         while not typing.engine.cancelled or typing.inline.runs:
             await asyncio.sleep(0.005)
 
     asyncio.run(asyncio.wait_for(play(), 20))
 
 
-def test_a_key_against_the_run_begins_another(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_that_disagrees_with_the_run_starts_another(monkeypatch: pytest.MonkeyPatch) -> None:
     async def play() -> None:
         typing = Typing("first", delay_ms=0)
-        typing.ask()
-        while not typing.engine.asked:
+        typing.request()
+        while not typing.engine.texts:
             await asyncio.sleep(0.005)
         last = typing.key("o")
         typing.engine.go.set()
-        answer = await last
-        assert typing.engine.asked == ["total = ", "total = o"]
-        assert [one.text for one in answer.suggestions] == ["first"] and answer.rung == "model"
+        found = await last
+        assert typing.engine.texts == ["total = ", "total = o"]
+        assert [one.text for one in found.items] == ["first"] and found.origin == "model"
 
     asyncio.run(play())
 
 
-def test_a_document_that_is_closed_and_opened_again_is_answered() -> None:
-    """Whatever task tells of the closing is not cancelled by the next request."""
+def test_a_document_that_was_closed_and_reopened_gets_suggestions() -> None:
+    """The next request does not cancel the task that reported the closing."""
 
     async def play() -> None:
         typing = Typing("first", delay_ms=0)
         typing.engine.go.set()
         typing.inline.closed(URI)
-        assert (await typing.ask()).suggestions
+        assert (await typing.request()).items
 
     asyncio.run(play())

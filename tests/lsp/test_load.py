@@ -1,4 +1,4 @@
-"""Much at once, long files, nonsense by the thousand: the server answers, does not grow, and is not held up."""
+"""Many requests, long files and random messages: the server answers, stays responsive and does not grow."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ NEAR_MISSES = st.fixed_dictionaries(
 
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(messages=st.lists(st.tuples(st.sampled_from(METHODS), VALUES | NEAR_MISSES, st.booleans()), max_size=5))
-def test_nonsense_does_not_stop_it(fuzzed: Client, messages: list[tuple[str, Any, bool]]) -> None:
+def test_random_messages_do_not_stop_the_server(fuzzed: Client, messages: list[tuple[str, Any, bool]]) -> None:
     for method, params, is_request in messages:
         if is_request:
             fuzzed.start_request(method, params)
@@ -103,7 +103,7 @@ def _resident_mib(pid: int) -> float:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def test_five_hundred_documents_are_held_and_given_back(shared: Client) -> None:
+def test_the_memory_of_five_hundred_documents_is_freed(shared: Client) -> None:
     grown = []
     for turn in range(3):
         uris = [f"file:///many/{turn}/{number}.py" for number in range(500)]
@@ -119,7 +119,7 @@ def test_five_hundred_documents_are_held_and_given_back(shared: Client) -> None:
     assert grown[2] - grown[1] < 25
 
 
-def test_twenty_requests_at_once_end_with_the_last_one(shared: Client, uri: str) -> None:
+def test_of_twenty_requests_at_once_only_the_last_is_answered(shared: Client, uri: str) -> None:
     shared.open(uri, CODE.replace("owner", "holder"))
     requests = [shared.start_inline(uri, LAST, CURSOR, invoked=True) for _ in range(20)]
     codes = []
@@ -136,7 +136,7 @@ def test_a_file_of_twenty_thousand_lines(shared: Client, uri: str) -> None:
     shared.open(uri, text)
     middle = 10_001
     line = "    return first + second"
-    for place, letter in enumerate(" * fi"):
-        shared.type(uri, middle, len(line) + place, letter)
-        shared.start_inline(uri, middle, len(line) + place + 1)
+    for offset, letter in enumerate(" * fi"):
+        shared.type(uri, middle, len(line) + offset, letter)
+        shared.start_inline(uri, middle, len(line) + offset + 1)
     assert shared.inline(uri, middle, len(line) + 5, invoked=True)

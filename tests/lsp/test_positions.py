@@ -1,4 +1,4 @@
-"""Columns in three encodings, held to what Python's own codecs say about one character at a time."""
+"""Columns in three encodings, compared with Python's codecs character by character."""
 
 import pytest
 from hypothesis import given
@@ -17,7 +17,7 @@ def units(character: str, encoding: str) -> int:
 
 
 def boundaries(line: str, encoding: str) -> list[int]:
-    """The columns at which the characters of a line begin, and its width."""
+    """The columns at which the characters of a line begin, and the width of the line."""
     columns = [0]
     for character in line:
         columns.append(columns[-1] + units(character, encoding))
@@ -28,19 +28,19 @@ def boundaries(line: str, encoding: str) -> list[int]:
     ("encoding", "columns"),
     [("utf-8", [0, 1, 3, 6, 10, 11]), ("utf-16", [0, 1, 2, 3, 5, 6]), ("utf-32", [0, 1, 2, 3, 4, 5])],
 )
-def test_an_emoji_is_four_two_or_one(encoding, columns):
+def test_an_emoji_takes_four_two_or_one_code_units(encoding, columns):
     line = "aß漢😀z"
     assert [index_to_column(line, index, encoding) for index in range(6)] == columns
     assert [column_to_index(line, column, encoding) for column in columns] == [0, 1, 2, 3, 4, 5]
 
 
 @given(LINES, ENCODINGS)
-def test_the_width_is_the_sum_of_the_characters_widths(line, encoding):
+def test_the_width_is_the_sum_of_the_characters(line, encoding):
     assert width(line, encoding) == boundaries(line, encoding)[-1]
 
 
 @given(LINES, ENCODINGS)
-def test_every_column_leads_to_the_last_character_that_begins_at_or_before_it(line, encoding):
+def test_a_column_maps_to_the_last_character_that_begins_at_or_before_it(line, encoding):
     columns = boundaries(line, encoding)
     for column in range(columns[-1] + 3):
         index = column_to_index(line, column, encoding)
@@ -49,7 +49,7 @@ def test_every_column_leads_to_the_last_character_that_begins_at_or_before_it(li
 
 
 @given(LINES, ENCODINGS)
-def test_every_index_has_its_column_and_comes_back(line, encoding):
+def test_every_index_survives_a_round_trip(line, encoding):
     columns = boundaries(line, encoding)
     for index, column in enumerate(columns):
         assert index_to_column(line, index, encoding) == column
@@ -57,15 +57,15 @@ def test_every_index_has_its_column_and_comes_back(line, encoding):
 
 
 @given(LINES, ENCODINGS)
-def test_what_lies_outside_the_line_is_clamped(line, encoding):
+def test_positions_outside_the_line_are_clamped(line, encoding):
     assert column_to_index(line, 2**31 - 1, encoding) == len(line)
     assert column_to_index(line, -1, encoding) == 0
     assert index_to_column(line, len(line) + 5, encoding) == width(line, encoding)
     assert index_to_column(line, -1, encoding) == 0
 
 
-def test_a_long_line_is_halved_not_walked(monkeypatch):
-    """A minified file is one line: all that is measured together is at most the line twice."""
+def test_a_long_line_is_bisected(monkeypatch):
+    """A minified file is one line: at most twice its length is measured in total."""
     line = "é😀a" * 100_000
     measured = []
     monkeypatch.setattr(

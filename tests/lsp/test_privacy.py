@@ -1,4 +1,4 @@
-"""Which files are refused, and that git agrees with what is called ignored."""
+"""Which files are refused; git must agree on which are ignored."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from lsp.privacy import ignored_by, is_pattern, named_like_a_secret, why_private
+from lsp.privacy import ignored_by, is_pattern, named_like_a_secret, private_reason
 
 CODE = "def area(width, height):\n    return width * height\n"
 
 
 @pytest.fixture(autouse=True)
-def nobodys_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Without the ignore file of whoever runs the tests."""
+def empty_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home, without the ignore file of the user who runs the tests."""
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
@@ -66,8 +66,8 @@ def put(folder: Path, files: dict[str, str]) -> None:
         ".envs/.local/.django",
     ],
 )
-def test_a_secret_is_known_by_its_name(name: str) -> None:
-    sentence = why_private(f"/home/ada/work/{name}", (), (), CODE)
+def test_secrets_are_recognized_by_name(name: str) -> None:
+    sentence = private_reason(f"/home/ada/work/{name}", (), (), CODE)
     assert sentence is not None and "secrets" in sentence
 
 
@@ -90,12 +90,12 @@ def test_a_secret_is_known_by_its_name(name: str) -> None:
         "monkey.py",
     ],
 )
-def test_code_about_secrets_is_no_secret(name: str) -> None:
+def test_code_about_secrets_is_not_a_secret(name: str) -> None:
     assert not named_like_a_secret(Path("/home/ada/work", name))
-    assert why_private(f"/home/ada/work/{name}", (), (), CODE) is None
+    assert private_reason(f"/home/ada/work/{name}", (), (), CODE) is None
 
 
-def test_nothing_is_opened_where_the_name_says_enough(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_file_is_opened_if_the_name_decides(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(repository, {".env": "TOKEN=1", ".gitignore": "*.log"})
 
     def refuse(*_: object, **__: object) -> None:
@@ -103,10 +103,10 @@ def test_nothing_is_opened_where_the_name_says_enough(repository: Path, monkeypa
 
     monkeypatch.setattr("builtins.open", refuse)
     monkeypatch.setattr("io.open", refuse)
-    assert why_private(str(repository / ".env"), ("*.txt",), (repository,), "TOKEN=1") is not None
+    assert private_reason(str(repository / ".env"), ("*.txt",), (repository,), "TOKEN=1") is not None
 
 
-def test_ignore_files_from_the_root_down_to_the_file(repository: Path) -> None:
+def test_ignore_files_between_the_root_and_the_file(repository: Path) -> None:
     put(
         repository,
         {
@@ -125,17 +125,17 @@ def test_ignore_files_from_the_root_down_to_the_file(repository: Path) -> None:
     assert ignored_by(repository / "build" / "keep.log") == ".gitignore"
     assert ignored_by(repository / "src" / "build" / "a.py") is None
     assert ignored_by(repository / "src" / "mine.py") == "exclude"
-    sentence = why_private(str(repository / "a.log"), (), (), CODE)
+    sentence = private_reason(str(repository / "a.log"), (), (), CODE)
     assert sentence == "This file is ignored by .gitignore."
 
 
-def test_everything_ignored_but_some_kinds(repository: Path) -> None:
+def test_everything_is_ignored_except_some_kinds(repository: Path) -> None:
     put(repository, {".gitignore": "*\n!*/\n!*.py\n"})
     assert ignored_by(repository / "src" / "deep" / "a.py") is None
     assert ignored_by(repository / "src" / "deep" / "a.txt") == ".gitignore"
 
 
-def test_the_content_of_a_folder_is_not_the_folder(repository: Path) -> None:
+def test_a_pattern_for_the_content_of_a_folder_does_not_ignore_the_folder(repository: Path) -> None:
     put(repository, {".gitignore": "data/**\n!data/kept.py\n", "lib/.gitignore": "*/\n"})
     assert ignored_by(repository / "data" / "kept.py") is None
     assert ignored_by(repository / "data" / "a.py") == ".gitignore"
@@ -143,19 +143,19 @@ def test_the_content_of_a_folder_is_not_the_folder(repository: Path) -> None:
     assert ignored_by(repository / "lib" / "deep" / "a.py") == ".gitignore"
 
 
-def test_outside_of_a_repository_nothing_is_ignored(tmp_path: Path) -> None:
+def test_nothing_is_ignored_outside_a_repository(tmp_path: Path) -> None:
     put(tmp_path, {".gitignore": "*"})
     assert ignored_by(tmp_path / "a.py") is None
 
 
-def test_the_users_own_ignore_file_counts_least(repository: Path, nobodys_home: Path) -> None:
-    put(nobodys_home, {".config/git/ignore": "scratch.py\nnotes.py\n"})
+def test_the_users_ignore_file_has_the_lowest_priority(repository: Path, empty_home: Path) -> None:
+    put(empty_home, {".config/git/ignore": "scratch.py\nnotes.py\n"})
     put(repository, {".gitignore": "!notes.py\n"})
     assert ignored_by(repository / "scratch.py") == "ignore"
     assert ignored_by(repository / "notes.py") is None
 
 
-def test_a_worktree_has_the_excludes_of_its_repository(repository: Path, tmp_path: Path) -> None:
+def test_a_worktree_uses_the_excludes_of_its_repository(repository: Path, tmp_path: Path) -> None:
     put(repository, {".git/info/exclude": "mine.py\n", ".git/worktrees/other/commondir": "../..\n"})
     put(tmp_path / "other", {".git": f"gitdir: {repository}/.git/worktrees/other\n"})
     assert ignored_by(tmp_path / "other" / "mine.py") == "exclude"
@@ -170,16 +170,16 @@ def test_a_changed_ignore_file_is_read_again(repository: Path) -> None:
     assert not ignored_by(repository / "b.py")
 
 
-def test_one_bad_line_does_not_undo_the_others(repository: Path) -> None:
+def test_an_invalid_line_does_not_disable_the_others(repository: Path) -> None:
     (repository / ".gitignore").write_bytes(b"\xef\xbb\xbffirst.py\r\n!\n\xff\xfe\\\nprivate/\n")
     assert ignored_by(repository / "first.py")
     assert ignored_by(repository / "private" / "a.py")
     assert not is_pattern("!") and not is_pattern("") and is_pattern("*.py")
 
 
-@pytest.mark.skipif(shutil.which("git") is None, reason="asks git")
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 @pytest.mark.parametrize("seed", range(6))
-def test_git_says_the_same(tmp_path: Path, seed: int) -> None:
+def test_git_agrees(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     for number in range(4):
         _compare_with_git(tmp_path / str(number), chance)
@@ -210,35 +210,35 @@ def _compare_with_git(root: Path, chance: random.Random) -> None:
         assert (ignored_by(file) is not None) == (file in ignored), file
 
 
-def test_the_users_patterns(tmp_path: Path, nobodys_home: Path) -> None:
+def test_the_users_patterns(tmp_path: Path, empty_home: Path) -> None:
     work = tmp_path / "work"
     outer = tmp_path
 
     def refused(file: Path, *patterns: str) -> bool:
-        return why_private(str(file), patterns, (outer, work), CODE) is not None
+        return private_reason(str(file), patterns, (outer, work), CODE) is not None
 
     assert refused(work / "legal" / "a.py", "legal/")
     assert refused(work / "legal" / "a.py", "/legal/**")
     assert not refused(work / "src" / "legal" / "a.py", "/legal/**")
     assert not refused(work / "legal" / "a.py", "*.js")
     assert refused(work / "a.py", "/*", "!/src/") and not refused(work / "src" / "a.py", "/*", "!/src/")
-    assert refused(nobodys_home / "diary" / "a.py", "~/diary/")
+    assert refused(empty_home / "diary" / "a.py", "~/diary/")
     assert refused(work / "a.py", str(work / "a.py"))
     assert refused(work / "a.py", "!", "*.py")
 
 
 @pytest.mark.parametrize("name", ["app.min.js", "package-lock.json", "Cargo.lock", "user_pb2.py", "api.pb.go"])
-def test_what_programs_write_is_known_by_its_name(name: str) -> None:
-    assert why_private(f"/home/ada/{name}", (), (), CODE) == "The name of this file says that it is generated."
+def test_generated_files_are_recognized_by_name(name: str) -> None:
+    assert private_reason(f"/home/ada/{name}", (), (), CODE) == "The name of this file says that it is generated."
 
 
-def test_what_programs_write_is_known_by_its_text() -> None:
-    assert why_private(None, (), (), "// Code generated by protoc-gen-go. DO NOT EDIT.\npackage a\n")
-    assert why_private(None, (), (), "/**\n * @generated by relay\n */\n")
-    assert why_private(None, (), (), 'GENERATED = re.compile(r"@generated\\b|DO NOT EDIT")\n') is None
-    assert why_private(None, (), (), "x" * 200 + "\n" + "# DO NOT EDIT below\n") is not None
-    assert why_private(None, (), (), CODE * 60 + "# DO NOT EDIT below\n") is None
-    assert why_private(None, (), (), "var a=1;" * 1000) is not None
-    assert why_private(None, (), (), "var a=1;\r" * 1000) is None
-    assert why_private(None, (), (), "short = 1\n" * 200_001) == "This file is longer than 2,000,000 characters."
-    assert why_private(None, (), (), CODE) is None
+def test_generated_files_are_recognized_by_text() -> None:
+    assert private_reason(None, (), (), "// Code generated by protoc-gen-go. DO NOT EDIT.\npackage a\n")
+    assert private_reason(None, (), (), "/**\n * @generated by relay\n */\n")
+    assert private_reason(None, (), (), 'GENERATED = re.compile(r"@generated\\b|DO NOT EDIT")\n') is None
+    assert private_reason(None, (), (), "x" * 200 + "\n" + "# DO NOT EDIT below\n") is not None
+    assert private_reason(None, (), (), CODE * 60 + "# DO NOT EDIT below\n") is None
+    assert private_reason(None, (), (), "var a=1;" * 1000) is not None
+    assert private_reason(None, (), (), "var a=1;\r" * 1000) is None
+    assert private_reason(None, (), (), "short = 1\n" * 200_001) == "This file is longer than 2,000,000 characters."
+    assert private_reason(None, (), (), CODE) is None

@@ -1,20 +1,14 @@
-"""Rejections survive edits elsewhere, belong to their place, and fade."""
+"""Rejections survive edits elsewhere, belong to their position, and expire."""
 
 import pytest
 
-from lsp.rejections import KEPT, KEPT_S, Rejections
+from lsp.rejections import REMEMBERED, REMEMBERED_S, Rejections
+from tests.lsp.clock import Clock
 
 URI = "file:///a.py"
 ABOVE = "def total(prices):\n    tax = 0.2\n"
 BELOW = "\n    return result\n"
 LINE = "    result = "
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -29,7 +23,7 @@ def rejections(clock: Clock) -> Rejections:
     return rejections
 
 
-def test_the_same_text_at_the_same_place_only(rejections: Rejections) -> None:
+def test_only_the_same_text_at_the_same_position(rejections: Rejections) -> None:
     assert rejections.is_rejected(URI, ABOVE + LINE, BELOW, "sum(prices)")
     assert rejections.texts(URI, ABOVE + LINE, BELOW) == ("sum(prices)",)
     assert not rejections.is_rejected(URI, ABOVE + LINE, BELOW, "min(prices)")
@@ -51,18 +45,18 @@ def test_the_same_text_at_the_same_place_only(rejections: Rejections) -> None:
         pytest.param(ABOVE + "if tax:\n    " + LINE, BELOW, id="put under a condition"),
     ],
 )
-def test_edits_around_it_change_nothing(rejections: Rejections, before: str, after: str) -> None:
+def test_edits_around_the_position_change_nothing(rejections: Rejections, before: str, after: str) -> None:
     assert rejections.is_rejected(URI, before, after, "sum(prices)")
 
 
-def test_another_line_beside_it_is_another_place(rejections: Rejections) -> None:
+def test_a_neighbouring_line_is_another_position(rejections: Rejections) -> None:
     assert not rejections.is_rejected(URI, ABOVE + LINE + "1\n    whole = ", BELOW, "sum(prices)")
     assert not rejections.is_rejected(URI, ABOVE + LINE + "0\n" + LINE, "\n    print()\n", "sum(prices)")
     assert not rejections.is_rejected(URI, ABOVE + "    yield from (", BELOW, "sum(prices)")
     assert not rejections.is_rejected(URI, ABOVE + LINE, ")\n    return x\n", "sum(prices)")
 
 
-def test_what_is_left_of_it_after_typing_on_or_back_is_rejected_too(rejections: Rejections) -> None:
+def test_the_rest_after_typing_or_deleting_is_rejected_too(rejections: Rejections) -> None:
     assert rejections.is_rejected(URI, ABOVE + LINE + "sum(", ")" + BELOW, "prices)")
     assert rejections.is_rejected(URI, ABOVE + "    resu", BELOW, "lt = sum(prices)")
     assert not rejections.is_rejected(URI, ABOVE + LINE + "max(", BELOW, "prices)")
@@ -73,7 +67,7 @@ def test_kinds_of_line_ends_do_not_matter(rejections: Rejections) -> None:
     assert rejections.is_rejected(URI, ABOVE + LINE, BELOW, "f(\n)")
 
 
-def test_a_line_that_says_nothing_needs_both_neighbours(clock: Clock) -> None:
+def test_a_line_without_words_needs_both_neighbours(clock: Clock) -> None:
     rejections = Rejections(clock)
     rejections.rejected(URI, "    }\n    ", "\n}\n", "close();")
     assert rejections.is_rejected(URI, "    }\n", "\n}\n", "    close();")  # the cursor before the indentation
@@ -98,38 +92,27 @@ def test_a_line_that_says_nothing_needs_both_neighbours(clock: Clock) -> None:
         ("sum(prices)\n", 5, False),
     ],
 )
-def test_typing_over_counts_only_where_it_was_seen_and_differs(
+def test_typing_over_rejects_only_what_was_seen_and_differs(
     clock: Clock, typed: str, seen_s: float, counts: bool
 ) -> None:
     rejections = Rejections(clock)
     assert rejections.typed_over(URI, ABOVE + LINE, BELOW, "sum(prices)", typed, seen_s) is counts
     assert rejections.is_rejected(URI, ABOVE + LINE, BELOW, "sum(prices)") is counts
-    assert (rejections.recent_rate() > 0) is counts
 
 
-def test_it_is_forgotten_with_time_and_with_many_others(rejections: Rejections, clock: Clock) -> None:
-    clock.now += KEPT_S - 1
+def test_rejections_are_forgotten_after_a_while_or_after_many_others(rejections: Rejections, clock: Clock) -> None:
+    clock.now += REMEMBERED_S - 1
     assert rejections.texts(URI, ABOVE + LINE, BELOW)
     clock.now += 2
     assert not rejections.texts(URI, ABOVE + LINE, BELOW)
     rejections.rejected(URI, ABOVE + LINE, BELOW, "sum(prices)")
-    for number in range(KEPT):
+    for number in range(REMEMBERED):
         assert rejections.is_rejected(URI, ABOVE + LINE, BELOW, "sum(prices)")
         rejections.rejected(URI, f"a{number}\nb{number} = ", "", f"{number}")
     assert not rejections.is_rejected(URI, ABOVE + LINE, BELOW, "sum(prices)")
 
 
-def test_the_rate_is_of_the_last_two_minutes(rejections: Rejections, clock: Clock) -> None:
-    clock.now += 60
-    rejections.rejected(URI, "x = ", "", "1")
-    assert rejections.recent_rate() == 1.0
-    clock.now += 61
-    assert rejections.recent_rate() == 0.5
-    clock.now += 60
-    assert rejections.recent_rate() == 0.0
-
-
-def test_the_latest_comes_first_and_each_once(rejections: Rejections) -> None:
+def test_the_latest_rejection_comes_first_and_each_once(rejections: Rejections) -> None:
     rejections.rejected(URI, ABOVE + LINE, BELOW, "max(prices)")
     rejections.rejected(URI, ABOVE + LINE, BELOW, "max(prices)\n")
     assert rejections.texts(URI, ABOVE + LINE, BELOW) == ("max(prices)", "sum(prices)")

@@ -31,7 +31,7 @@ LAST = len(CODE.splitlines()) - 1
 CURSOR = len(CODE.splitlines()[LAST])
 
 
-def test_it_says_what_it_can_do(shared: Client) -> None:
+def test_initialize_works_only_once(shared: Client) -> None:
     with pytest.raises(LookupError) as twice:
         shared.request("initialize", {"processId": None, "rootUri": None, "capabilities": {}})
     assert twice.value.args[0] == -32600
@@ -47,14 +47,14 @@ def test_capabilities(bare: Client) -> None:
     assert bare.close() == 0
 
 
-def test_a_client_without_ghost_text_gets_ordinary_completion(bare: Client) -> None:
+def test_a_client_without_inline_completion_gets_ordinary_completion(bare: Client) -> None:
     capabilities = bare.initialize({"general": {"positionEncodings": ["utf-8", "utf-16"]}})["capabilities"]
     assert capabilities["completionProvider"] is not None
     assert capabilities["positionEncoding"] == "utf-8"
     assert bare.close() == 0
 
 
-def test_a_suggestion_has_its_range_and_its_command(shared: Client, uri: str) -> None:
+def test_a_suggestion_has_a_range_and_a_command(shared: Client, uri: str) -> None:
     shared.open(uri, CODE)
     items = shared.inline(uri, LAST, CURSOR, invoked=True)
     assert items
@@ -66,16 +66,16 @@ def test_a_suggestion_has_its_range_and_its_command(shared: Client, uri: str) ->
     assert len({item["insertText"] for item in items}) == len(items)
 
 
-def test_typing_on_along_a_suggestion_needs_no_model(shared: Client, uri: str) -> None:
+def test_typing_as_suggested_needs_no_model(shared: Client, uri: str) -> None:
     shared.open(uri, CODE)
     offered = shared.inline(uri, LAST, CURSOR)[0]["insertText"]
     shared.type(uri, LAST, CURSOR, offered[0])
     items = shared.inline(uri, LAST, CURSOR + 1)
     assert [item["insertText"] for item in items] == [offered[1:]]
-    assert shared.command("gesso.whyNothing")[0]["rung"] == "typed"
+    assert shared.command("gesso.whyNothing")[0]["origin"] == "typed"
 
 
-def test_the_same_place_again_comes_from_the_cache(shared: Client, uri: str) -> None:
+def test_the_same_position_again_comes_from_the_cache(shared: Client, uri: str) -> None:
     shared.open(uri, CODE)
     first = shared.inline(uri, LAST, CURSOR)
     shared.type(uri, LAST, CURSOR, "#")
@@ -83,10 +83,10 @@ def test_the_same_place_again_comes_from_the_cache(shared: Client, uri: str) -> 
     shared.change(uri, {"range": {"start": line, "end": {"line": LAST, "character": CURSOR + 1}}, "text": ""})
     second = shared.inline(uri, LAST, CURSOR)
     assert [item["insertText"] for item in first] == [item["insertText"] for item in second]
-    assert shared.command("gesso.whyNothing")[0]["rung"] in ("typed", "cache")
+    assert shared.command("gesso.whyNothing")[0]["origin"] in ("typed", "cache")
 
 
-def test_a_superseded_request_is_told_so(shared: Client, uri: str) -> None:
+def test_a_superseded_request_is_answered_as_cancelled(shared: Client, uri: str) -> None:
     shared.open(uri, CODE.replace("balance", "funds"))
     text = CODE.replace("balance", "funds").splitlines()[LAST]
     older = shared.start_inline(uri, LAST, len(text), invoked=True)
@@ -97,7 +97,7 @@ def test_a_superseded_request_is_told_so(shared: Client, uri: str) -> None:
     assert isinstance(shared.result(newer)["items"], list)
 
 
-def test_a_cancelled_request_is_answered_soon_and_the_next_one_works(shared: Client, uri: str) -> None:
+def test_a_cancelled_request_does_not_disturb_the_next_one(shared: Client, uri: str) -> None:
     shared.open(uri, CODE.replace("amount", "sum_of_it"))
     request = shared.start_inline(uri, LAST, CURSOR, invoked=True)
     shared.notify("$/cancelRequest", {"id": request})
@@ -107,7 +107,7 @@ def test_a_cancelled_request_is_answered_soon_and_the_next_one_works(shared: Cli
     assert shared.inline(uri, LAST, CURSOR, invoked=True)
 
 
-def test_the_chosen_entry_of_the_popup_begins_the_suggestion(shared: Client, uri: str) -> None:
+def test_the_selected_popup_entry_begins_the_suggestion(shared: Client, uri: str) -> None:
     shared.open(uri, CODE)
     chosen = {"start": {"line": LAST, "character": CURSOR - 2}, "end": {"line": LAST, "character": CURSOR}}
     params = {
@@ -121,7 +121,7 @@ def test_the_chosen_entry_of_the_popup_begins_the_suggestion(shared: Client, uri
         assert item["insertText"].startswith("balance") and item["range"] == chosen
 
 
-def test_nothing_is_an_empty_list_and_leaves_its_reason(shared: Client, uri: str) -> None:
+def test_no_suggestion_is_an_empty_list_with_a_recorded_reason(shared: Client, uri: str) -> None:
     shared.open(uri, "import os\n")
     assert shared.inline(uri, 0, 3) == []
     note = shared.command("gesso.whyNothing")[0]
@@ -137,7 +137,7 @@ def test_secrets_are_never_sent(shared: Client, tmp_path: Path, name: str) -> No
     shared.notify("textDocument/didClose", {"textDocument": {"uri": uri}})
 
 
-def test_the_report_has_no_code_and_no_names(shared: Client, uri: str) -> None:
+def test_the_report_contains_no_code_and_no_names(shared: Client, uri: str) -> None:
     shared.open(uri, CODE.replace("Account", "Sesame"))
     shared.inline(uri, LAST, CURSOR, invoked=True)
     report = shared.command("gesso.report")
@@ -154,15 +154,15 @@ def test_switched_off_and_on_again(shared: Client, uri: str) -> None:
     assert shared.inline(uri, LAST, CURSOR, invoked=True)
 
 
-def test_a_wrong_setting_is_told_and_the_others_stand(bare: Client) -> None:
+def test_a_wrong_setting_is_reported_and_the_others_apply(bare: Client) -> None:
     bare.initialize(settings={"gesso": {"eagerness": "frantic", "enabled": False}})
     bare.wait(lambda: any(m["method"] == "window/showMessage" for m in bare.received))
-    told = next(m["params"]["message"] for m in bare.received if m["method"] == "window/showMessage")
-    assert "eagerness" in told and "balanced" in told
+    message = next(m["params"]["message"] for m in bare.received if m["method"] == "window/showMessage")
+    assert "eagerness" in message and "balanced" in message
     assert bare.command("gesso.status")["enabled"] is False
 
 
-def test_settings_are_pulled_where_the_client_can_be_asked(bare: Client) -> None:
+def test_settings_are_pulled_if_the_client_supports_it(bare: Client) -> None:
     bare.settings = {"enabled": False}
     bare.initialize({**MODERN, "workspace": {"configuration": True}}, settings={"enabled": True})
     bare.wait(lambda: any(m["method"] == "workspace/configuration" for m in bare.received))
@@ -182,20 +182,20 @@ def test_requests_before_the_model_is_ready_are_answered_at_once(alone: Client, 
     assert alone.close() == 0
 
 
-def test_a_model_that_is_not_there_is_said_once_and_the_server_lives(bare: Client, tmp_path: Path) -> None:
+def test_a_missing_model_is_reported_once(bare: Client, tmp_path: Path) -> None:
     bare.initialize(settings={"model": str(tmp_path / "none")})
 
-    def told() -> list[str]:
+    def warnings() -> list[str]:
         return [m["params"]["message"] for m in bare.received if m["method"] == "window/showMessage"]
 
-    bare.wait(lambda: bool(told()))
+    bare.wait(lambda: bool(warnings()))
     bare.wait_until_ready()
-    assert len(told()) == 1 and "none" in told()[0] and "pocket answers" in told()[0]
+    assert len(warnings()) == 1 and "none" in warnings()[0] and "pocket answers" in warnings()[0]
     assert bare.close() == 0
 
 
 @pytest.mark.slow
-def test_the_shipped_model_finds_a_slip_and_its_fix(bare: Client, tmp_path: Path) -> None:
+def test_the_shipped_model_finds_a_typo_and_its_fix(bare: Client, tmp_path: Path) -> None:
     actions: dict[str, Any] = {"codeActionLiteralSupport": {"codeActionKind": {"valueSet": []}}}
     capabilities = {"textDocument": {"codeAction": actions}}
     bare.initialize(capabilities, settings={"lint": True})
@@ -204,8 +204,8 @@ def test_the_shipped_model_finds_a_slip_and_its_fix(bare: Client, tmp_path: Path
     bare.open(uri, CODE.replace("self.balance + amount", "self.balance + amuont").replace("self.ba\n", "0\n"))
 
     def found() -> list[dict[str, Any]]:
-        told = [m["params"] for m in bare.received if m["method"] == "textDocument/publishDiagnostics"]
-        return [one for params in told for one in params["diagnostics"]]
+        published = [m["params"] for m in bare.received if m["method"] == "textDocument/publishDiagnostics"]
+        return [one for params in published for one in params["diagnostics"]]
 
     bare.wait(lambda: any("amuont" in one["message"] for one in found()), 120)
     slip = next(one for one in found() if "amuont" in one["message"])
@@ -215,7 +215,7 @@ def test_the_shipped_model_finds_a_slip_and_its_fix(bare: Client, tmp_path: Path
     assert fix["edit"]["changes"][uri] == [{"range": slip["range"], "newText": "amount"}]
 
 
-def test_a_command_with_too_few_arguments_is_answered(shared: Client) -> None:
+def test_a_command_with_too_few_arguments_gets_an_error(shared: Client) -> None:
     with pytest.raises(LookupError) as error:
         shared.command("gesso.dismiss", "file:///x.py")
     assert error.value.args[0] == -32602
@@ -257,7 +257,7 @@ BAD: list[Any] = [
 ]
 
 
-def test_cancelling_what_was_answered_is_not_worth_a_line_in_the_log(shared: Client) -> None:
+def test_cancelling_a_finished_request_is_not_logged(shared: Client) -> None:
     shared.log.clear()
     for identifier in ("-17", 12345):
         shared.notify("$/cancelRequest", {"id": identifier})
@@ -270,7 +270,7 @@ def test_cancelling_what_was_answered_is_not_worth_a_line_in_the_log(shared: Cli
 
 
 @pytest.mark.parametrize("body", BAD)
-def test_messages_that_are_wrong_do_not_stop_it(shared: Client, body: bytes) -> None:
+def test_invalid_messages_do_not_stop_the_server(shared: Client, body: bytes) -> None:
     shared.send_bytes(body)
     assert shared.command("gesso.status")["state"] == "ready"
 
@@ -285,13 +285,13 @@ def test_messages_that_are_wrong_do_not_stop_it(shared: Client, body: bytes) -> 
         ("workspace/executeCommand", {"command": "gesso.partlyAccepted", "arguments": ["1"]}),
     ],
 )
-def test_a_request_that_cannot_be_read_is_answered(shared: Client, method: str, params: Any) -> None:
+def test_an_unreadable_request_gets_an_error(shared: Client, method: str, params: Any) -> None:
     with pytest.raises(LookupError) as error:
         shared.request(method, params)
     assert error.value.args[0] == -32602
 
 
-def test_a_method_that_does_not_exist_is_answered(shared: Client) -> None:
+def test_an_unknown_method_gets_an_error(shared: Client) -> None:
     with pytest.raises(LookupError) as error:
         shared.request("signIn", {})
     assert error.value.args[0] == -32601

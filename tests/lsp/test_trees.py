@@ -1,4 +1,4 @@
-"""Trees that follow their documents: equal to a fresh parse of the text, for the newest version and no other."""
+"""Trees that follow their documents: equal to a fresh parse, for the newest version only."""
 
 import asyncio
 import random
@@ -24,7 +24,7 @@ BLOCK = "class Ünit:\n    def f(self, a):\n        return [a, 'h😀llo', {1: 2
 
 
 class Editor:
-    """A document and its trees on an event loop, as the server keeps them."""
+    """A document and its trees on an event loop, as in the server."""
 
     def __init__(self, text: str, language_id: str = "python", uri: str = URI, encoding: str = "utf-16") -> None:
         self.documents, self.trees, self.loop = Documents(encoding), Trees(), asyncio.new_event_loop()
@@ -41,7 +41,7 @@ class Editor:
         self.loop.run_until_complete(called())
 
     def apply(self, *edits: tuple[int, int, str], version: int | None = None) -> tuple[Snapshot, Snapshot]:
-        """Edits in one message, each of the text that the one before it left; the trees are not told."""
+        """Applies edits of one message in order, without notifying the trees."""
         before, scratch, changes = self.snapshot, Documents(self.documents.encoding), []
         now = scratch.open(types.TextDocumentItem("x", "", 1, before.text))
         for start, end, new in edits:
@@ -57,7 +57,7 @@ class Editor:
         return after
 
     def put_back(self, before: Snapshot) -> None:
-        """The text of an earlier version, as an editor sends it that knows no other changes than whole texts."""
+        """Restores the text of an earlier version as a whole-document change."""
         now, version = self.snapshot, types.VersionedTextDocumentIdentifier(self.snapshot.version + 1, before.uri)
         self.snapshot = self.documents.change(version, [types.TextDocumentContentChangeWholeDocument(before.text)])
         self.on_loop(self.trees.changed, now, self.snapshot)
@@ -87,7 +87,7 @@ def edit() -> Iterator[Editor]:
 
 
 def nodes(root: tree_sitter.Node) -> list[tuple]:
-    """Every node with its kind and place, in text order."""
+    """Every node with its kind and position, in text order."""
     found, pending = [], [root]
     while pending:
         node = pending.pop()
@@ -106,7 +106,7 @@ def test_an_opened_document_has_its_tree(edit):
     assert not edit.tree().root.has_error
 
 
-def test_edits_of_one_message_are_followed_in_their_order(edit):
+def test_edits_of_one_message_are_followed_in_order(edit):
     edit.tree()
     at = edit.snapshot.text.index("[a")
     edit.change((at, at, "('😀', b\n)\r\n"), (at + 1, at + 4, "é"), (0, 0, "# 漢\n"), (at + 4, at + 5, ""))
@@ -121,7 +121,7 @@ EDITS = st.lists(
 @given(st.lists(EDITS, max_size=4), st.sampled_from(["utf-8", "utf-16", "utf-32"]), st.booleans())
 @settings(max_examples=60, deadline=None)
 def test_any_edits_are_followed(messages, encoding, each):
-    """The grammar's own recovery from errors may differ after an edit; a text without errors has one tree."""
+    """Error recovery may differ after an edit, so trees are compared only for texts without errors."""
     edit = Editor(BLOCK, encoding=encoding)
     try:
         for message in messages:
@@ -136,7 +136,7 @@ def test_any_edits_are_followed(messages, encoding, each):
         edit.end()
 
 
-def test_only_what_changed_is_parsed_anew(edit, monkeypatch):
+def test_only_changes_are_parsed_again(edit, monkeypatch):
     edit.tree()
     monkeypatch.setattr(trees_module, "parse", lambda *_: pytest.fail("parsed the whole"))
     edit.change((0, 0, "x = 1\n"))
@@ -144,7 +144,7 @@ def test_only_what_changed_is_parsed_anew(edit, monkeypatch):
     assert same_as_fresh(edit.tree(), edit.snapshot)
 
 
-def test_a_replacement_everywhere_is_parsed_as_a_whole(edit, monkeypatch):
+def test_many_edits_cause_a_full_parse(edit, monkeypatch):
     edit.tree()
     whole = []
     monkeypatch.setattr(trees_module, "parse", lambda *given: whole.append(given) or parse(*given))
@@ -161,7 +161,7 @@ def test_there_is_no_tree_for_another_version(edit):
     assert edit.tree(second).text == second.text
 
 
-def test_a_tree_that_is_late_is_none_and_comes_afterwards(edit):
+def test_a_late_tree_is_none_and_comes_later(edit):
     event = edit.hold()
     edit.change((0, 0, "x = 1\n"))
     assert edit.tree(timeout_s=0.01) is None
@@ -169,7 +169,7 @@ def test_a_tree_that_is_late_is_none_and_comes_afterwards(edit):
     assert same_as_fresh(edit.tree(), edit.snapshot)
 
 
-def test_while_the_thread_is_busy_only_the_newest_version_waits(edit, monkeypatch):
+def test_a_busy_thread_skips_to_the_newest_version(edit, monkeypatch):
     edit.tree()
     parsed, work = [], trees_module._parsed
     monkeypatch.setattr(trees_module, "_parsed", lambda *given: parsed.append(given[-1]) or work(*given))
@@ -182,7 +182,7 @@ def test_while_the_thread_is_busy_only_the_newest_version_waits(edit, monkeypatc
     assert len(parsed) <= 2
 
 
-def test_a_version_that_is_superseded_has_its_tree_only_if_it_was_begun(edit):
+def test_a_superseded_version_has_a_tree_only_if_its_parse_had_begun(edit):
     async def ask():
         asking = []
         for _ in range(3):
@@ -203,7 +203,7 @@ def test_a_version_that_is_superseded_has_its_tree_only_if_it_was_begun(edit):
 
 
 @pytest.mark.parametrize("ended", ["closed", "everything closed", "opened again"])
-def test_what_waits_for_a_document_that_goes_gets_nothing_at_once(edit, ended):
+def test_waiters_of_a_closed_document_get_none_at_once(edit, ended):
     async def ask():
         asking = asyncio.ensure_future(edit.trees.tree(edit.snapshot, ALWAYS))
         await asyncio.sleep(0)
@@ -225,7 +225,7 @@ def test_what_waits_for_a_document_that_goes_gets_nothing_at_once(edit, ended):
     assert edit.tree() is None
 
 
-def test_who_stops_waiting_does_not_stop_the_parser(edit):
+def test_a_cancelled_wait_does_not_stop_the_parser(edit):
     async def give_up():
         asking = asyncio.ensure_future(edit.trees.tree(edit.snapshot, ALWAYS))
         await asyncio.sleep(0)
@@ -241,7 +241,7 @@ def test_who_stops_waiting_does_not_stop_the_parser(edit):
     assert same_as_fresh(edit.tree(), edit.snapshot)
 
 
-def test_changes_of_what_is_not_known_begin_anew(edit):
+def test_changes_of_an_unknown_snapshot_cause_a_full_parse(edit):
     edit.tree()
     edit.apply((0, 0, "missed = 1\n"))
     edit.change((0, 1, "b"))
@@ -251,7 +251,7 @@ def test_changes_of_what_is_not_known_begin_anew(edit):
     assert same_as_fresh(edit.tree(), edit.snapshot)
 
 
-def test_a_document_that_is_opened_again_has_its_new_tree(edit):
+def test_a_reopened_document_has_its_new_tree(edit):
     edit.change((0, 0, "#"))
     edit.open("a = 1\n")
     assert same_as_fresh(edit.tree(), edit.snapshot)
@@ -280,7 +280,7 @@ def test_a_text_that_grows_too_long_has_no_tree_until_it_shrinks(edit, monkeypat
     assert same_as_fresh(edit.tree(), edit.snapshot)
 
 
-def test_an_error_of_the_parser_is_told_and_then_the_whole_is_parsed(edit, monkeypatch, caplog):
+def test_a_parser_error_is_logged_and_followed_by_a_full_parse(edit, monkeypatch, caplog):
     edit.tree()
     with monkeypatch.context() as patch:
         patch.setattr("infill.code.syntax.SyntaxTree.edited", lambda *_: 1 / 0)
@@ -292,7 +292,7 @@ def test_an_error_of_the_parser_is_told_and_then_the_whole_is_parsed(edit, monke
 
 
 def test_ten_thousand_random_edits(monkeypatch):
-    """Junk is typed, pasted and cut anywhere and then undone, so that at every interval the text is a valid one."""
+    """Junk is inserted and removed anywhere and then undone, so that the text is regularly valid again."""
     dice = random.Random(20)
     junk = ["\n", "\r\n", "\r", "\t", "\f", "\u2028", "    ", "def ", *"x'(}:#😀é\u0301", '"""']
     followed, edited = [], SyntaxTree.edited

@@ -1,4 +1,4 @@
-"""Each rule where it is quiet and where it is not, several lines or one, and the levels of eagerness on real code."""
+"""When each rule applies, one line or several, and the eagerness levels on real code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from infill.code.syntax import in_comment, in_string, parse
 from lsp.documents import Edit
 from lsp.settings import Eagerness
-from lsp.triggers import RULES, Kind, Situation, lines_wanted, why_quiet
+from lsp.triggers import RULES, Kind, Situation, lines_to_request, reason_to_skip
 
 LEVELS: tuple[Eagerness, ...] = get_args(Eagerness)
 SOURCES = Path(__file__).parents[2] / "infill"
@@ -19,15 +19,15 @@ HEAD = "import os\n\n\n"
 
 
 def at(marked: str, language: str | None = "python", **more: Any) -> Situation:
-    """The situation at the `|` of a text that has some code above it."""
+    """The situation at the `|` in a text, with some code above it."""
     before, after = marked.split("|")
     return Situation(HEAD + before, after, language, more.pop("invoked", False), **more)
 
 
 def rule(marked: str, eagerness: Eagerness = "balanced", **more: Any) -> str | None:
-    quiet = why_quiet(at(marked, eagerness=eagerness, **more))
-    assert quiet is None or quiet.sentence.endswith(".")
-    return quiet.rule if quiet else None
+    reason = reason_to_skip(at(marked, eagerness=eagerness, **more))
+    assert reason is None or reason.sentence.endswith(".")
+    return reason.rule if reason else None
 
 
 def by_level(marked: str, **more: Any) -> dict[str, str | None]:
@@ -49,7 +49,7 @@ def by_level(marked: str, **more: Any) -> dict[str, str | None]:
         "for value in values|:",
     ],
 )
-def test_ordinary_places_are_asked_at(marked: str) -> None:
+def test_ordinary_positions_trigger(marked: str) -> None:
     assert rule(marked) is None
 
 
@@ -67,7 +67,7 @@ def test_inside_a_word(eagerness: Eagerness) -> None:
         assert rule(f"call(value|{after}", eagerness) == "inside a word"
 
 
-def test_line_ends_of_every_kind_end_the_line() -> None:
+def test_every_kind_of_line_end_ends_the_line() -> None:
     for end in ("\n", "\r\n", "\r"):
         assert rule(f"x = call(|){end}y = 2{end}") is None
         assert rule(f"a = 1;{end}x = |{end}") is None
@@ -88,7 +88,7 @@ def test_line_ends_of_every_kind_end_the_line() -> None:
         ("  default:|", "java"),
     ],
 )
-def test_right_after_what_looks_finished(marked: str, language: str) -> None:
+def test_after_a_complete_statement(marked: str, language: str) -> None:
     assert by_level(marked, language=language) == {
         "calm": "statement finished",
         "balanced": "statement finished",
@@ -110,7 +110,7 @@ def test_right_after_what_looks_finished(marked: str, language: str) -> None:
         ("call(key=lambda x:|", "python"),
     ],
 )
-def test_what_goes_on_is_not_finished(marked: str, language: str) -> None:
+def test_after_an_incomplete_statement(marked: str, language: str) -> None:
     assert by_level(marked, language=language) == dict.fromkeys(LEVELS)
 
 
@@ -120,7 +120,7 @@ def test_after_an_index_only_calm_is_quiet() -> None:
 
 def test_comments() -> None:
     def comment(marked: str, language: str = "python") -> dict[str, str | None]:
-        return by_level(marked, language=language, place="comment")
+        return by_level(marked, language=language, kind="comment")
 
     never: dict[str, str | None] = {"calm": "in a comment", "balanced": "in a comment", "eager": None}
     late: dict[str, str | None] = {"calm": "in a comment", "balanced": None, "eager": None}
@@ -135,10 +135,10 @@ def test_comments() -> None:
     assert comment("widest = max(all, key=len)  # the widest of all |") == never
 
 
-def test_strings_are_for_the_eager() -> None:
-    quiet = {"calm": "in a string", "balanced": "in a string", "eager": None}
-    assert by_level('print("total of |")', place="string") == quiet
-    assert by_level('def area():\n    """The area of |', place="string") == quiet
+def test_only_eager_triggers_in_strings() -> None:
+    expected = {"calm": "in a string", "balanced": "in a string", "eager": None}
+    assert by_level('print("total of |")', kind="string") == expected
+    assert by_level('def area():\n    """The area of |', kind="string") == expected
 
 
 def changed(marked: str, *edits: tuple[int, str, str], **more: Any) -> str | None:
@@ -168,7 +168,7 @@ def test_bulk_changes(eagerness: Eagerness) -> None:
 
 
 @pytest.mark.parametrize("eagerness", LEVELS)
-def test_keys_typed_fast_are_no_bulk_change(eagerness: Eagerness) -> None:
+def test_keys_typed_fast_are_not_a_bulk_change(eagerness: Eagerness) -> None:
     def typed(*edits: tuple[int, str, str]) -> str | None:
         return changed("call(value = |)", *edits, eagerness=eagerness)
 
@@ -178,15 +178,15 @@ def test_keys_typed_fast_are_no_bulk_change(eagerness: Eagerness) -> None:
     assert typed((10, "", "x"), (9, "yx", ""), (8, "z", ""), (8, "", "=")) is None
 
 
-def test_an_accepted_suggestion_of_several_lines_is_no_bulk_change() -> None:
+def test_an_accepted_suggestion_of_several_lines_is_not_a_bulk_change() -> None:
     block = "for one in many:\n        yield one"
     assert changed("def each():\n    |", (20, "", block)) == "bulk change"
-    assert changed("def each():\n    |", (20, "", block), offered=block + "\n    return") is None
+    assert changed("def each():\n    |", (20, "", block), last_shown=block + "\n    return") is None
 
 
 def test_just_deleted() -> None:
-    quiet = {"calm": "just deleted", "balanced": "just deleted", "eager": None}
-    assert {level: changed("x = value|", (9, "s", ""), eagerness=level) for level in LEVELS} == quiet
+    expected = {"calm": "just deleted", "balanced": "just deleted", "eager": None}
+    assert {level: changed("x = value|", (9, "s", ""), eagerness=level) for level in LEVELS} == expected
     assert changed("x = value|", (9, "", "s"), (9, "s", "")) == "just deleted"
     assert changed("x = value|", (9, "st", "ue")) is None
     assert changed("x = value + |", (9, "s", "")) is None
@@ -194,23 +194,21 @@ def test_just_deleted() -> None:
 
 
 @pytest.mark.parametrize("eagerness", LEVELS)
-def test_what_every_level_is_quiet_at(eagerness: Eagerness) -> None:
-    assert rule("x = |", eagerness, has_selection=True) == "selecting"
-    assert rule("x = |", eagerness, in_snippet=True) == "in a snippet"
+def test_rules_for_every_level(eagerness: Eagerness) -> None:
     assert rule("x = [" + "100, " * 90 + "|]", eagerness) == "long line"
     assert rule("x = [" + "100, " * 70 + "|]", eagerness) is None
-    quiet = why_quiet(Situation(" \n", "\n", "python", False, eagerness=eagerness))
-    assert quiet is not None and quiet.rule == "empty file"
+    reason = reason_to_skip(Situation(" \n", "\n", "python", False, eagerness=eagerness))
+    assert reason is not None and reason.rule == "empty file"
 
 
-def test_an_entry_of_the_popup_must_go_on_from_what_was_typed() -> None:
+def test_the_popup_entry_must_begin_with_what_was_typed() -> None:
     assert rule("x = os.path|", selected="path", typed="pa") is None
     assert rule("x = os.path|", selected="path", typed="") is None
     assert rule("x = os.path|", selected="path", typed="th") == "popup entry"
     assert rule("x = os.pa|", typed="th") is None
 
 
-def test_calm_is_quiet_on_an_empty_line_at_the_top() -> None:
+def test_calm_is_quiet_on_an_empty_line_at_the_top_level() -> None:
     assert by_level("x = 1\n|\n") == {"calm": "empty line at the top", "balanced": None, "eager": None}
     assert by_level("x = 1\n|\n", language=None)["calm"] == "empty line at the top"
     assert rule("def area():\n    return 1\n\n    |", "calm") is None
@@ -218,7 +216,7 @@ def test_calm_is_quiet_on_an_empty_line_at_the_top() -> None:
     assert rule("def area():\n|\n    return 1", "calm") == "empty line at the top"
 
 
-def test_calm_wants_some_letters() -> None:
+def test_calm_needs_three_letters() -> None:
     assert by_level("total = v|") == {"calm": "few letters", "balanced": None, "eager": None}
     assert rule("total = va|", "calm") == "few letters"
     assert rule("total = val|", "calm") is None
@@ -226,17 +224,17 @@ def test_calm_wants_some_letters() -> None:
     assert rule("total = |", "calm") is None
 
 
-def test_asked_for_by_hand_no_rule_is_quiet() -> None:
+def test_no_rule_applies_if_invoked_by_hand() -> None:
     edits = (Edit(0, "a\nb\n", ""), Edit(90, "", "c\nd\n"))
-    places: tuple[Kind, ...] = ("comment", "string", "code")
-    for place in places:
+    kinds: tuple[Kind, ...] = ("comment", "string", "code")
+    for kind in kinds:
         for marked in ("x = call(val|ue)", "x = 1;|", "v|", "|", "# |", "x = " + "1" * 500 + "|"):
-            situation = at(marked, invoked=True, place=place, edits=edits, eagerness="calm", has_selection=True)
-            assert why_quiet(situation) is None
-    assert why_quiet(Situation("", "", None, True)) is None
+            situation = at(marked, invoked=True, kind=kind, edits=edits, eagerness="calm")
+            assert reason_to_skip(situation) is None
+    assert reason_to_skip(Situation("", "", None, True)) is None
 
 
-def test_rules_have_a_reason_and_a_name_of_their_own() -> None:
+def test_rules_have_a_docstring_and_a_unique_name() -> None:
     assert all(each.__doc__ for each in RULES)
     assert len({each.__name__ for each in RULES}) == len(RULES)
 
@@ -260,32 +258,32 @@ def test_rules_have_a_reason_and_a_name_of_their_own() -> None:
         ("Shopping:\n    |", None, "one"),
     ],
 )
-def test_several_lines_only_where_a_block_begins(marked: str, language: str | None, lines: str) -> None:
-    assert lines_wanted(at(marked, language)) == lines
-    assert lines_wanted(at(marked, language, multiline="never")) == "one"
+def test_several_lines_only_at_the_beginning_of_a_block(marked: str, language: str | None, lines: str) -> None:
+    assert lines_to_request(at(marked, language)) == lines
+    assert lines_to_request(at(marked, language, multiline="never")) == "one"
 
 
 def shares(text: str) -> dict[str, float]:
-    """Of the keys that write a Python file from top to bottom, the share at which each level asks."""
+    """The share of keys at which each level asks the model, while a Python file is typed from top to bottom."""
     tree = parse(text, "python")
     assert tree is not None
-    asked, keys = dict.fromkeys(LEVELS, 0), 0
+    triggered, keys = dict.fromkeys(LEVELS, 0), 0
     for offset in range(1, len(text) + 1):
         if re.match(r"[ \t]", text[offset:]) and not text[text.rfind("\n", 0, offset) + 1 : offset].strip():
             continue  # the editor indents
         keys += 1
-        place: Kind = "code"
+        kind: Kind = "code"
         if in_comment(tree, offset) or in_string(tree, offset):
-            place = "comment" if in_comment(tree, offset) else "string"
+            kind = "comment" if in_comment(tree, offset) else "string"
         before, edits = text[max(0, offset - 1_000) : offset], (Edit(offset - 1, "", text[offset - 1]),)
         for level in LEVELS:
-            situation = Situation(before, "\n", "python", False, place, edits, eagerness=level)
-            asked[level] += why_quiet(situation) is None
-    return {level: count / keys for level, count in asked.items()}
+            situation = Situation(before, "\n", "python", False, kind, edits, eagerness=level)
+            triggered[level] += reason_to_skip(situation) is None
+    return {level: count / keys for level, count in triggered.items()}
 
 
 @pytest.mark.parametrize("name", ["cli/holes.py", "complete/confidence.py", "checks/brackets.py"])
-def test_levels_of_eagerness_differ_on_real_code(name: str) -> None:
+def test_eagerness_levels_differ_on_real_code(name: str) -> None:
     share = shares((SOURCES / name).read_text("utf-8"))
     assert share["calm"] < 0.85 * share["balanced"]
     assert share["balanced"] < 0.85 * share["eager"]

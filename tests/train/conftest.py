@@ -1,3 +1,3 @@
-"""Shares the small corpus and the shipped model with every test below this folder."""
+"""Makes the fixtures of small_corpus available in this folder."""
 
 from tests.train.small_corpus import completer, corpus  # noqa: F401

@@ -1,4 +1,4 @@
-"""A data folder as train.prepare writes it, with made-up files."""
+"""Writes a data folder in the layout of train.prepare, with random files."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ LANGUAGES = ("python", "go", "c")
 
 
 def write_prepared(folder: Path, counts: dict[str, int], lines: tuple[int, int] = (1, 30)) -> None:
-    """`counts` of files for each split: random tokens in lines of 1 to 12, in no order of language or project. Spans of
-    one to four lines, some nested, some to the file's end; some files have none."""
+    """counts: files per split. Random tokens in lines of 1 to 12, languages and projects mixed. Spans of one to four
+    lines, some nested, some up to the end of the file; some files have none."""
     rng = np.random.default_rng(0)
     vocab = Tokenizer.from_file(str(TOKENIZER)).get_vocab()
     newlines = np.array([token for piece, token in vocab.items() if piece.startswith("Ċ")])

@@ -1,4 +1,4 @@
-"""A small corpus, and the shipped model on one thread."""
+"""Fixtures: a small corpus, and the shipped model on one thread."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def record(project: str, path: str, text: str, language: str = "python", split: 
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
-    """Two projects in Python, one large and one small, one in JavaScript, and one that is not held out."""
+    """A large and a small project in Python, one in JavaScript, and one that is not held out."""
     records = [record("large", f"large/part{number}.py", SHAPES) for number in range(5)]
     records += [record("small", "small/shapes.py", SHAPES.replace("Circle", "Ball").replace("\n", "\r\n"))]
     records += [record("web", "src/add.js", SCRIPT, "javascript")]

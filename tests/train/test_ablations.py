@@ -1,4 +1,4 @@
-"""The list of variants: read, refused, turned into recipes, shown. Nothing is trained."""
+"""The list of variants: reading, refusal, recipes, results. Nothing is trained."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def written(folder: Path, text: str) -> Path:
     return folder / "variants.toml"
 
 
-def test_variants_are_read_in_order_with_what_they_change(tmp_path: Path) -> None:
+def test_variants_are_read_in_order_with_their_changes(tmp_path: Path) -> None:
     base, (first, second) = read_variants(written(tmp_path, BASE + VARIANTS))
     assert base["run"] == {"rows": 4}
     assert first == Variant("first", "start", 0.5)
@@ -71,7 +71,7 @@ def test_the_recipe_of_a_variant_is_the_base_with_its_changes(tmp_path: Path) ->
     assert list(plain.layout.kind_shares) == [0.2] * 5
 
 
-def test_every_variant_of_the_repository_has_a_recipe_that_is_read(tmp_path: Path) -> None:
+def test_every_variant_of_the_repository_has_a_valid_recipe(tmp_path: Path) -> None:
     base, variants = read_variants(ROOT / "train" / "ablations.toml")
     for variant in variants:
         (tmp_path / "recipe.toml").write_text(recipe_text(base, variant.changes))
@@ -81,9 +81,9 @@ def test_every_variant_of_the_repository_has_a_recipe_that_is_read(tmp_path: Pat
 @pytest.mark.parametrize(
     ("text", "wrong"),
     [
-        (BASE + VARIANTS.replace('"second"', '"first"'), "'first' is there twice"),
-        (BASE + VARIANTS.replace('start = "first"', 'start = "third"'), "'third', which must stand above"),
-        (BASE + VARIANTS.replace('start = "first"', 'start = "second"'), "'second', which must stand above"),
+        (BASE + VARIANTS.replace('"second"', '"first"'), "two variants named 'first'"),
+        (BASE + VARIANTS.replace('start = "first"', 'start = "third"'), "'third', which must come before"),
+        (BASE + VARIANTS.replace('start = "first"', 'start = "second"'), "'second', which must come before"),
         (BASE, "cannot be read"),
         (VARIANTS, "cannot be read"),
         (BASE + VARIANTS.replace("tokens = 0.5", ""), "cannot be read"),
@@ -91,17 +91,17 @@ def test_every_variant_of_the_repository_has_a_recipe_that_is_read(tmp_path: Pat
         ("[base", "cannot be read"),
     ],
 )
-def test_a_list_that_is_wrong_is_refused(tmp_path: Path, text: str, wrong: str) -> None:
+def test_an_invalid_list_is_refused(tmp_path: Path, text: str, wrong: str) -> None:
     with pytest.raises(InputError, match=wrong):
         read_variants(written(tmp_path, text))
 
 
-def test_a_list_that_is_absent_is_refused(tmp_path: Path) -> None:
+def test_a_missing_list_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="ablations.toml"):
         read_variants(tmp_path / "none.toml")
 
 
-def test_a_run_that_fails_is_an_error_that_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_run_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     base, variants = read_variants(written(tmp_path, BASE + VARIANTS))
     with pytest.raises(InputError, match="'first' failed"):
@@ -129,7 +129,7 @@ def test_the_table_has_a_row_for_every_result() -> None:
     ]
 
 
-def test_what_has_a_result_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variants_with_a_result_are_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[str] = []
 
     def one_run(variant: Variant, *rest: Any) -> dict[str, Any]:

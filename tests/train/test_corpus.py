@@ -1,4 +1,4 @@
-"""The corpus: licenses as packages state them, filters, scrubbing, duplicates and the split. No network."""
+"""The corpus: licenses, filters, scrubbing, duplicates and the split. No network."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine.errors import InputError
 from train import corpus, packages
 from train.corpus import (
-    CorpusError,
     build,
     hashed_to_valid,
     keep,
@@ -133,7 +133,7 @@ def test_near_duplicates() -> None:
     assert seen.is_new(signature(code(2, 100))), "another text"
 
 
-def test_keep_stops_at_the_cap_and_always_chooses_the_same() -> None:
+def test_keep_stops_at_the_cap_and_is_deterministic() -> None:
     files = [{"path": f"f{i}.py", "language": "python", "text": code(i, 10)} for i in range(10)]
     size = len(str(files[0]["text"]))
 
@@ -157,9 +157,9 @@ def test_sources(tmp_path: Path) -> None:
     assert (b.valid, b.cap_bytes) == (True, 1_000_000)
     assert c.slug == "npm--@s__c"
     listing.write_text('[[group]]\necosystem = "floppy"\nnames = ["a"]\n')
-    with pytest.raises(CorpusError, match="ecosystem must be one of"):
+    with pytest.raises(InputError, match="ecosystem must be one of"):
         read_sources(listing)
-    with pytest.raises(CorpusError, match="no sources file"):
+    with pytest.raises(InputError, match="no sources file"):
         read_sources(tmp_path / "none.toml")
 
 
@@ -191,11 +191,11 @@ def test_open_archive_reads_tar_and_deb(tmp_path: Path) -> None:
     assert dict(open_archive(plain)) == {"usr/a.go": b"package"}
 
 
-def test_fetch_asks_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+def test_a_missing_package_is_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched = []
 
     def missing(source: Source, folder: Path) -> Path:
-        asked.append(source.name)
+        fetched.append(source.name)
         raise Skipped("no such package")
 
     monkeypatch.setitem(packages.FETCHERS, "npm", missing)
@@ -203,11 +203,11 @@ def test_fetch_asks_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     for _ in range(2):
         with pytest.raises(Skipped, match="no such package"):
             fetch(source, tmp_path)
-    assert asked == ["nothing"]
+    assert fetched == ["nothing"]
 
 
 def test_build(tmp_path: Path) -> None:
-    """Fetched packages to shards and a manifest: the shared file stays with the held-out project."""
+    """From fetched packages to shards and a manifest. A shared file stays with the held-out project."""
     sources = [
         Source("pypi", "learned", None, False, 10**6),
         Source("pypi", "held", None, True, 10**6),
@@ -249,5 +249,5 @@ def test_build(tmp_path: Path) -> None:
 
 
 def test_read_corpus_without_one(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="no corpus"):
+    with pytest.raises(InputError, match="no corpus"):
         next(read_corpus(tmp_path))

@@ -1,4 +1,4 @@
-"""Curves: what a log says, resumed runs, and a picture that shows it."""
+"""Loss curves: reading logs, resumed runs, and the picture."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from engine.errors import InputError
 from train.curves import Run, draw, main, read_run, smoothed
+from train.program import reports_errors
 
 
 def record(step: int, phase: str = "causal", **more: Any) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def run(tmp_path: Path) -> Path:
     return write(tmp_path / "first", [*causal, *holes, end])
 
 
-def test_what_was_overtaken_by_a_resumed_run_is_dropped(tmp_path: Path) -> None:
+def test_a_resumed_run_replaces_older_records(tmp_path: Path) -> None:
     steps = [20, 40, 60, 80, 60, 80, 100]
     path = write(tmp_path / "run", [record(step, causal=float(index)) for index, step in enumerate(steps)])
     tokens, values = read_run(path, "run").series("causal")
@@ -43,14 +44,14 @@ def test_what_was_overtaken_by_a_resumed_run_is_dropped(tmp_path: Path) -> None:
     assert values.tolist()[:2] == [0, 1] and values.tolist()[3:] == [5, 6]
 
 
-def test_phases_follow_each_other_without_a_gap(run: Path) -> None:
+def test_phases_have_no_gaps(run: Path) -> None:
     assert read_run(run, "run").phases() == [("causal", 0, 100e3), ("diffusion", 100e3, 205e3)]
 
 
-def test_smoothing_keeps_a_line_straight_and_takes_noise_away() -> None:
+def test_smoothing_keeps_lines_straight_and_removes_noise() -> None:
     line = np.linspace(5, 3, 200)
     assert smoothed(line, 4)[20:-20] == pytest.approx(line[20:-20]), "no lag"
-    assert smoothed(np.full(3, 2.0), 10) == pytest.approx(2.0), "fewer values than the curve is wide"
+    assert smoothed(np.full(3, 2.0), 10) == pytest.approx(2.0), "fewer values than the width"
     noisy = line + np.random.default_rng(0).normal(0, 0.5, 200)
     assert np.std(smoothed(noisy, 4) - line) < 0.3 * np.std(noisy - line)
 
@@ -82,30 +83,30 @@ def _app() -> Any:
     import typer
 
     app = typer.Typer()
-    app.command()(main)
+    app.command()(reports_errors(main))
     return app
 
 
-def test_a_run_without_holes_has_no_picture_of_them(tmp_path: Path) -> None:
+def test_a_run_without_holes_has_no_plot_for_them(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     draw([Run("run", [record(20), record(40)])], tmp_path / "one.svg")
     assert not any("holes" in text for text in texts(tmp_path / "one.svg"))
 
 
-def test_without_matplotlib_one_sentence_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_matplotlib_the_error_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(InputError, match="pip install matplotlib"):
         draw([Run("run", [record(20)])], tmp_path / "one.svg")
 
 
 @pytest.mark.parametrize("content", ["no json\n", '{"step": 20}\n', "[1]\n", ""])
-def test_a_log_that_is_none_is_refused(tmp_path: Path, content: str) -> None:
+def test_an_invalid_log_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "log.jsonl").write_text(content)
     with pytest.raises(InputError):
         read_run(tmp_path, "run")
 
 
-def test_an_absent_log_and_a_format_that_is_not_known_are_refused(run: Path, tmp_path: Path) -> None:
+def test_a_missing_log_and_an_unknown_format_are_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="There is no"):
         read_run(tmp_path / "none", "run")
     pytest.importorskip("matplotlib")

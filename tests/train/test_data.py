@@ -1,4 +1,4 @@
-"""Batches: the same for the same step in whichever process, in order, and nothing left behind."""
+"""Batches: the same for a step in every process, in order, and without leftovers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def same(ours: Any, theirs: Any) -> bool:
 
 
 @pytest.mark.parametrize("phase", ["causal", "diffusion"])
-def test_a_batch_follows_from_seed_split_step_and_rank(maker: BatchMaker, phase: str) -> None:
+def test_a_batch_depends_on_seed_split_step_and_rank(maker: BatchMaker, phase: str) -> None:
     make = getattr(maker, phase)
     assert same(make(5), make(5))
     others = [
@@ -61,7 +61,7 @@ def test_a_causal_batch_is_as_wide_as_prompt_and_canvas(maker: BatchMaker) -> No
     assert tokens.shape == weight.shape == (2, 80)
 
 
-def test_opened_files_travel_by_name(files: tuple[TokenFiles, TokenFiles]) -> None:
+def test_open_files_are_pickled_by_name(files: tuple[TokenFiles, TokenFiles]) -> None:
     sent = pickle.dumps(files[0])
     assert len(sent) < 1000
     again = pickle.loads(sent)
@@ -71,7 +71,7 @@ def test_opened_files_travel_by_name(files: tuple[TokenFiles, TokenFiles]) -> No
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("phase", ["causal", "diffusion"])
-def test_batches_made_ahead_are_those_made_here(maker: BatchMaker, phase: str, workers: int) -> None:
+def test_batches_made_ahead_equal_batches_made_directly(maker: BatchMaker, phase: str, workers: int) -> None:
     make = getattr(maker, phase)
     batches = in_background(make, 4, workers)
     for step, batch in enumerate(islice(batches, 7), start=4):
@@ -99,7 +99,7 @@ def test_a_slow_worker_does_not_change_the_order(workers: int) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("wrong", [InputError, ZeroDivisionError])
-def test_an_error_comes_through_as_it_was_after_the_steps_before_it(wrong: type[Exception], workers: int) -> None:
+def test_an_error_is_raised_unchanged_after_the_steps_before_it(wrong: type[Exception], workers: int) -> None:
     batches = in_background(partial(failing, wrong), 4, workers)
     assert [next(batches) for _ in range(3)] == [4, 5, 6]
     with pytest.raises(wrong) as caught:
@@ -118,7 +118,7 @@ def test_nothing_is_left_running_when_the_batches_are_dropped(maker: BatchMaker,
     assert len(set(multiprocessing.active_children()) - children) == workers
     del batches
     assert not set(multiprocessing.active_children()) - children
-    for feeder in set(threading.enumerate()) - threads:  # of the queues to the workers; they end by themselves
+    for feeder in set(threading.enumerate()) - threads:  # threads of the queues to the workers end by themselves
         feeder.join(timeout=10)
     assert not set(threading.enumerate()) - threads
 
@@ -128,12 +128,12 @@ def die(step: int) -> int:
 
 
 @pytest.mark.slow
-def test_a_worker_that_died_is_an_error_and_no_endless_wait() -> None:
+def test_a_dead_worker_is_an_error_and_not_an_endless_wait() -> None:
     with pytest.raises(RuntimeError, match="worker"):
         next(in_background(die, 0, workers=1))
 
 
-def test_pinning_keeps_a_batch_what_it_is(maker: BatchMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pinning_does_not_change_a_batch(maker: BatchMaker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor.clone())
     for batch in (maker.causal(0), maker.diffusion(0)):
         locked = pinned(batch)

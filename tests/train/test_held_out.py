@@ -1,4 +1,4 @@
-"""Holes are the same for the same seed whatever else is asked, lie in code, and are spread over projects."""
+"""Holes depend on the seed only, lie in code, and are spread over projects."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from train.held_out import (
     Neighbourhood,
     cut_holes,
     for_judging,
+    hole_spans,
     is_for_calibration,
-    places,
     read_held_out,
 )
 
@@ -26,12 +26,12 @@ def files(corpus: Path) -> list[HeldOutFile]:
     return read_held_out(corpus, ("python", "javascript"))
 
 
-def test_only_held_out_files_are_read_with_plain_line_ends(files: list[HeldOutFile]) -> None:
+def test_only_held_out_files_are_read_with_normalized_line_ends(files: list[HeldOutFile]) -> None:
     assert Counter(file.project for file in files) == {"large": 5, "small": 1, "web": 1}
     assert not any("\r" in file.text for file in files)
 
 
-def test_what_is_no_corpus_is_named(tmp_path: Path, corpus: Path) -> None:
+def test_a_missing_or_damaged_corpus_is_named(tmp_path: Path, corpus: Path) -> None:
     with pytest.raises(InputError, match="no corpus"):
         read_held_out(tmp_path, ("python",))
     with pytest.raises(InputError, match="no held-out files in go, rust"):
@@ -42,7 +42,7 @@ def test_what_is_no_corpus_is_named(tmp_path: Path, corpus: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_holes_follow_from_seed_language_and_kind_alone(files: list[HeldOutFile], kind: str) -> None:
+def test_holes_depend_on_seed_language_and_kind_only(files: list[HeldOutFile], kind: str) -> None:
     holes = cut_holes(files, "python", kind, 6, seed=3)
     only_python = [file for file in reversed(files) if file.language == "python"]
     assert len(holes) == 6
@@ -52,7 +52,7 @@ def test_holes_follow_from_seed_language_and_kind_alone(files: list[HeldOutFile]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_hole_and_what_is_around_it_are_the_file(files: list[HeldOutFile], kind: str) -> None:
+def test_before_truth_and_after_make_the_file(files: list[HeldOutFile], kind: str) -> None:
     texts = {(file.project, file.path): file.text for file in files}
     for hole in cut_holes(files, "python", kind, 100, seed=1):
         assert hole.before + hole.truth + hole.after == texts[hole.project, hole.path]
@@ -75,11 +75,11 @@ def test_projects_take_turns(files: list[HeldOutFile]) -> None:
     assert Counter(hole.project for hole in holes) == {"large": 5, "small": 5}
     assert len({hole.path for hole in holes if hole.project == "large"}) == 5, "and so do files"
     every = cut_holes(files, "python", "line", 10_000, seed=1)
-    assert len(every) == len({(hole.path, len(hole.before)) for hole in every}), "no line is taken twice"
+    assert len(every) == len({(hole.path, len(hole.before)) for hole in every}), "no line is cut twice"
     assert Counter(hole.project for hole in every)["large"] > Counter(hole.project for hole in every)["small"]
 
 
-def test_where_a_line_is_cut() -> None:
+def test_where_lines_are_cut() -> None:
     text = "    total = first + second\n" * 2
     file = HeldOutFile("p", "p.py", "python", text)
     for hole in cut_holes([file], "python", "rest of line", 9, seed=2):
@@ -105,9 +105,9 @@ STATEMENTS = {
 
 
 @pytest.mark.parametrize("language", STATEMENTS)
-def test_statements_stand_on_lines_of_their_own_and_hold_no_other(language: str) -> None:
+def test_statements_have_their_own_lines_and_contain_no_other(language: str) -> None:
     text, count = STATEMENTS[language]
-    found = [text[span.start : span.end] for span in places(text, language, "statement")]
+    found = [text[span.start : span.end] for span in hole_spans(text, language, "statement")]
     assert len(found) == count, found
     if language == "python":
         assert found == ["    x = call(\n        1,\n    )", "        return y"]
@@ -130,23 +130,23 @@ BODIES = {
 @pytest.mark.parametrize("language", BODIES)
 def test_a_block_is_the_inside_of_a_body(language: str) -> None:
     text, body = BODIES[language]
-    assert [text[span.start : span.end] for span in places(text, language, "block")] == [body]
+    assert [text[span.start : span.end] for span in hole_spans(text, language, "block")] == [body]
 
 
 @pytest.mark.parametrize("lines, fits", [(1, False), (2, True), (12, True), (13, False)])
 def test_a_block_has_two_to_twelve_lines(lines: int, fits: bool) -> None:
     text = "def f():\n" + "    call()\n" * lines
-    assert bool(places(text, "python", "block")) == fits
+    assert bool(hole_spans(text, "python", "block")) == fits
 
 
 def test_a_block_has_at_most_four_hundred_characters() -> None:
     for length, fits in ((180, True), (200, False)):
-        assert bool(places("def f():\n" + f"    {'x' * length}\n" * 2, "python", "block")) == fits
+        assert bool(hole_spans("def f():\n" + f"    {'x' * length}\n" * 2, "python", "block")) == fits
 
 
-def test_bytes_are_not_characters() -> None:
+def test_offsets_are_characters_and_not_bytes() -> None:
     text = "größe = '日本😀'\ndef f():\n    weite = 'é'\n    return weite\n"
-    assert [text[span.start : span.end] for span in places(text, "python", "block")] == [
+    assert [text[span.start : span.end] for span in hole_spans(text, "python", "block")] == [
         "    weite = 'é'\n    return weite"
     ]
 
@@ -155,32 +155,32 @@ def _file(path: str, text: str, project: str = "p", language: str = "python") ->
     return HeldOutFile(project, path, language, text)
 
 
-def test_projects_that_confidence_was_learnt_from_are_not_judged() -> None:
+def test_projects_for_calibration_are_not_judged() -> None:
     names = [f"project{number}" for number in range(40)]
-    learnt = [name for name in names if is_for_calibration(name)]
-    assert 10 < len(learnt) < 30
+    calibrated = [name for name in names if is_for_calibration(name)]
+    assert 10 < len(calibrated) < 30
     files = [_file("a.py", "x", project) for project in names]
-    files += [_file("a.go", "x", project, "go") for project in learnt]
+    files += [_file("a.go", "x", project, "go") for project in calibrated]
     judged = for_judging(files)
-    assert {file.project for file in judged if file.language == "python"} == {*names} - {*learnt}
-    assert {file.project for file in judged if file.language == "go"} == {*learnt}, "there are no others"
+    assert {file.project for file in judged if file.language == "python"} == {*names} - {*calibrated}
+    assert {file.project for file in judged if file.language == "go"} == {*calibrated}, "go has no other project"
 
 
-def test_neighbours_are_of_the_folder_first_then_those_that_share_names() -> None:
-    own = _file("a/own.py", "alpha = beta\ngamma = 1\n")
+def test_neighbours_are_ranked_by_folder_then_by_shared_names() -> None:
+    target = _file("a/own.py", "alpha = beta\ngamma = 1\n")
     files = [
-        own,
-        _file("b/far_alike.py", "alpha, beta, gamma"),
+        target,
+        _file("b/far_similar.py", "alpha, beta, gamma"),
         _file("b/far.py", "nothing"),
         _file("a/near.py", "nothing"),
-        _file("a/near_alike.py", "alpha"),
+        _file("a/near_similar.py", "alpha"),
         _file("a/other.js", "alpha", language="javascript"),
-        _file("a/strange.py", "alpha, beta", project="q"),
+        _file("a/foreign.py", "alpha, beta", project="q"),
     ]
-    hole = HeldOutHole("python", "line", "p", own.path, "", "alpha = beta", "\ngamma = 1\n")
-    hole_in_names = HeldOutHole("python", "line", "p", own.path, "alpha = beta\n", "gamma = 1", "\n")
+    hole = HeldOutHole("python", "line", "p", target.path, "", "alpha = beta", "\ngamma = 1\n")
+    hole_in_names = HeldOutHole("python", "line", "p", target.path, "alpha = beta\n", "gamma = 1", "\n")
     chosen = Neighbourhood(files).of(hole_in_names)
-    assert [one.path for one in chosen] == ["a/near_alike.py", "a/near.py", "b/far_alike.py"]
+    assert [one.path for one in chosen] == ["a/near_similar.py", "a/near.py", "b/far_similar.py"]
     assert chosen[0].text == "alpha"
     blind = [one.path for one in Neighbourhood(files).of(hole)]
-    assert blind == ["a/near.py", "a/near_alike.py", "b/far_alike.py"], "names in the hole are not known"
+    assert blind == ["a/near.py", "a/near_similar.py", "b/far_similar.py"], "names in the hole do not count"

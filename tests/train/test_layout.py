@@ -1,4 +1,4 @@
-"""Windows, noise and the head's loss."""
+"""Windows, noise and the loss of the head."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_empty_slots_follow_their_hole_and_only_holes_have_a_loss() -> None:
     assert 0 < whole < 20
 
 
-def test_each_kind_of_hole_stands_where_its_name_says() -> None:
+def test_each_kind_of_hole_is_where_its_name_says() -> None:
     file, rng = source(), np.random.default_rng(2)
     spans = {tuple(span) for span in file.spans.tolist()}
     for _ in range(50):
@@ -88,7 +88,7 @@ def test_each_kind_of_hole_stands_where_its_name_says() -> None:
     assert choose_hole(file, 17, 23, 40, "line", rng) is None
 
 
-def test_slots_hold_what_is_to_stand_in_them() -> None:
+def test_slots_are_enough_for_the_hole() -> None:
     rng = np.random.default_rng(3)
     for length in (1, 7, 8, 30, 64, 90):
         slots = [slots_for(length, SMALL, rng) for _ in range(50)]
@@ -96,7 +96,7 @@ def test_slots_hold_what_is_to_stand_in_them() -> None:
         assert length > 64 or length in (64,) or len(set(slots)) > 1
 
 
-def test_files_of_a_few_tokens_make_windows_too() -> None:
+def test_files_of_a_few_tokens_make_windows() -> None:
     rng = np.random.default_rng(4)
     for count in (1, 2, 5, 12):
         file = source(lines=2)
@@ -108,7 +108,7 @@ def test_files_of_a_few_tokens_make_windows_too() -> None:
             assert len(tokens) == len(weight) <= 64
 
 
-def test_causal_windows_are_in_both_orders_and_marks_are_no_targets() -> None:
+def test_causal_windows_have_both_orders_and_markers_are_not_targets() -> None:
     file, rng = source(), np.random.default_rng(5)
     middles = 0
     for _ in range(40):
@@ -119,7 +119,7 @@ def test_causal_windows_are_in_both_orders_and_marks_are_no_targets() -> None:
     assert 8 < middles < 32
 
 
-def test_canvases_that_share_a_prompt_show_one_place_and_none_gives_a_hole_of_another_away() -> None:
+def test_canvases_that_share_a_prompt_reveal_no_hole_of_each_other() -> None:
     file, rng = source(), np.random.default_rng(6)
     config = replace(SMALL, canvases=3, canvas_prompt=40)
     differing = 0
@@ -141,7 +141,7 @@ def test_canvases_that_share_a_prompt_show_one_place_and_none_gives_a_hole_of_an
     assert batch.prompt_length_by_row.tolist() == [length for length in lengths for _ in range(3)]
 
 
-def test_the_lines_of_a_neighbour_stand_before_the_prefix_where_there_are_such() -> None:
+def test_the_lines_of_a_neighbour_come_before_the_prefix() -> None:
     rng = np.random.default_rng(7)
     lines = np.array([NEWLINE, 901, 902, 903], dtype=np.int64)
     file = replace(source(), neighbour=lines)
@@ -170,7 +170,7 @@ def test_targets_are_the_columns_with_a_loss() -> None:
 
 
 @pytest.mark.parametrize("kind", ["uniform", "mask", "hybrid"])
-def test_noise_stands_in_holes_only(kind: Any) -> None:
+def test_noise_is_in_holes_only(kind: Any) -> None:
     noise = NoiseConfig(kind, None if kind == "uniform" else MASK, 0.1)
     levels = []
     for seed in range(30):
@@ -187,7 +187,7 @@ def test_noise_stands_in_holes_only(kind: Any) -> None:
     assert sum(level == 1 for level in levels) / len(levels) > 0.25 and min(levels) < 0.3
 
 
-def test_a_canvas_that_is_hole_throughout_gets_a_light_uniform_noise() -> None:
+def test_a_canvas_that_is_one_hole_gets_light_uniform_noise() -> None:
     config = replace(SMALL, whole_canvas_share=1.0)
     rng = np.random.default_rng(0)
     batch = diffusion_batch([diffusion_rows(source(), config, rng)[0] for _ in range(16)], config)
@@ -220,7 +220,7 @@ def test_the_head_loss_is_plain_cross_entropy_with_its_gradients(weighted: bool)
     torch.testing.assert_close(gradients[1], table.grad, atol=1e-6, rtol=1e-4)
 
 
-def test_any_number_of_tokens_is_cut_into_chunks_and_none_is_lost() -> None:
+def test_chunks_cover_any_number_of_tokens() -> None:
     table = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
     for count in (1, 511, 512, 513, 1025, 1537):
         generator = torch.Generator().manual_seed(count)
@@ -237,7 +237,7 @@ def test_any_number_of_tokens_is_cut_into_chunks_and_none_is_lost() -> None:
 
 
 @pytest.mark.slow
-def test_the_compiled_head_loss_is_the_plain_one_at_any_length() -> None:
+def test_the_compiled_head_loss_equals_the_plain_one_at_any_length() -> None:
     table = torch.randn(64, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
     torch.compiler.reset()
     for count in (600, 40, 1100):
@@ -255,7 +255,7 @@ def test_the_compiled_head_loss_is_the_plain_one_at_any_length() -> None:
     assert counters["unique_graphs"] <= 2
 
 
-def test_without_any_weight_the_head_loss_is_nothing() -> None:
+def test_without_weights_the_head_loss_is_zero() -> None:
     hidden = torch.randn(4, 8).requires_grad_()
     loss = head_loss(hidden, torch.randn(9, 8), torch.zeros(4, dtype=torch.long), torch.zeros(4), 30.0, torch.float32)
     loss.backward()

@@ -1,4 +1,4 @@
-"""Muon against PyTorch's, and the update as a whole: what is stepped, what is kept, what is loaded."""
+"""Muon compared with PyTorch's, and the whole update: stepping, saving, loading."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from engine.config import ModelConfig
 from engine.models.diffusion_gemma import DiffusionGemma
 from train.layout import LayoutConfig
-from train.optimizers import Muon, Optimizers, initialise, orthogonalised
+from train.optimizers import Muon, Optimizers, initialize, orthogonalized
 from train.recipe import RunConfig, _config_json
 
 SHAPES = [(24, 16), (16, 24), (24, 16), (16, 16), (16, 24), (48, 16)]
@@ -36,7 +36,7 @@ MODEL: dict[str, Any] = {
 def model() -> DiffusionGemma:
     config = ModelConfig.from_json(_config_json(MODEL, 64, LayoutConfig()))
     made = DiffusionGemma(config)
-    initialise(made, torch.Generator().manual_seed(0))
+    initialize(made, torch.Generator().manual_seed(0))
     return made.to(torch.bfloat16)
 
 
@@ -60,11 +60,11 @@ def test_singular_values_come_near_one() -> None:
     some = torch.randn(3, 20, 60, generator=torch.Generator().manual_seed(0))
     some[2] *= 1e-3
     for shaped in (some, some.mT):
-        found = orthogonalised(shaped)
+        found = orthogonalized(shaped)
         assert found.shape == shaped.shape
         values = torch.linalg.svdvals(found.float())
         assert values.min() > 0.4 and values.max() < 1.3
-    assert not orthogonalised(torch.zeros(1, 4, 4)).any()
+    assert not orthogonalized(torch.zeros(1, 4, 4)).any()
 
 
 def test_muon_steps_as_pytorchs_does() -> None:
@@ -84,7 +84,7 @@ def test_muon_steps_as_pytorchs_does() -> None:
         assert (one - other).norm() < 0.01 * (other - start).norm()
 
 
-def test_muon_goes_on_from_the_state_of_pytorchs() -> None:
+def test_muon_continues_from_the_state_of_pytorchs() -> None:
     ours, theirs = matrices(), matrices()
     reference = pytorchs(theirs)
     generator = torch.Generator().manual_seed(3)
@@ -106,7 +106,7 @@ def test_muon_goes_on_from_the_state_of_pytorchs() -> None:
         assert (one - other).norm() < 0.01 * (other - start).norm()
 
 
-def test_matrices_of_the_layers_are_muons_and_the_rest_is_adams(model: DiffusionGemma) -> None:
+def test_muon_has_the_matrices_of_the_layers_and_adam_the_rest(model: DiffusionGemma) -> None:
     optimizers = Optimizers(model, RunConfig())
     names = {id(master): name for name, master in optimizers.masters.items()}
     muon, adam = ([names[id(p)] for p in one.param_groups[0]["params"]] for one in optimizers.optimizers)
@@ -131,7 +131,7 @@ def test_a_step_moves_the_masters_and_the_working_copy_follows(model: DiffusionG
         assert torch.equal(master, before[name]) == ("self_conditioning" in name), name
 
 
-def test_a_gradient_that_is_absent_is_not_the_one_of_the_step_before(model: DiffusionGemma) -> None:
+def test_a_missing_gradient_is_not_taken_from_the_last_step(model: DiffusionGemma) -> None:
     optimizers = Optimizers(model, RunConfig())
     give_gradients(model, 0)
     optimizers.step(1.0, [])
@@ -142,8 +142,8 @@ def test_a_gradient_that_is_absent_is_not_the_one_of_the_step_before(model: Diff
         assert torch.equal(master, before[name]) == ("self_conditioning" in name), name
 
 
-def test_a_loaded_state_goes_on_as_the_one_it_was_saved_from(model: DiffusionGemma) -> None:
-    """Also one that PyTorch's Muon wrote; settings are those of the recipe."""
+def test_a_loaded_state_continues_as_the_saved_one(model: DiffusionGemma) -> None:
+    """Also a state written by PyTorch's Muon; settings come from the recipe."""
     run = RunConfig(weight_decay=0.3)
     saved, other = Optimizers(model, RunConfig(weight_decay=0.0)), deepcopy(model)
     give_gradients(model, 0)

@@ -1,4 +1,4 @@
-"""Prepared arrays: files, offsets and spans that stand exactly on whole lines."""
+"""Prepared arrays: files, offsets, and spans of whole lines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from train.corpus import CorpusError
+from engine.errors import InputError
 from train.prepare import (
     BLOCK,
     STATEMENT,
@@ -77,10 +77,10 @@ def test_python_spans() -> None:
     assert (STATEMENT, "\n            return x") in found
     assert (STATEMENT, "\n        self.last = [\n            1,\n            2,\n        ]") in found
     assert (BLOCK, '\n            x = "é" + 日本  # a comment follows\n            return x') in found
-    spoken = "".join(text for kind, text in found if kind == STATEMENT)
-    assert "Says nothing" not in spoken, "a docstring is no statement"
-    assert "print" not in spoken, "two statements on a line make no whole line"
-    assert '"é"' not in spoken, "a comment after the statement"
+    statements = "".join(text for kind, text in found if kind == STATEMENT)
+    assert "Says nothing" not in statements, "a docstring is not a statement"
+    assert "print" not in statements, "two statements share a line"
+    assert '"é"' not in statements, "a comment after the statement"
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_spans_of_other_languages(language: str, statement: str, block: str) -> 
     assert (BLOCK, block) in found
 
 
-def test_a_header_is_no_statement() -> None:
+def test_a_header_is_not_a_statement() -> None:
     for language, source in SOURCES.items():
         for kind, text in texts(source, language):
             assert kind == BLOCK or not text.strip().startswith(("if", "for", "func", "fn", "class")), text
@@ -169,7 +169,7 @@ def test_prepare(tmp_path: Path, tokenizer_path: Path, tokenizer: Tokenizer) -> 
     for split in ("train", "valid"):
         tokens = np.fromfile(out / f"tokens-{split}.bin", "<u2")
         files, spans = np.load(out / f"files-{split}.npy"), np.load(out / f"spans-{split}.npy")
-        wanted = {
+        expected = {
             (record["text"], LANGUAGE_IDS[record["language"]], record["project"])
             for record in records
             if record["split"] == split
@@ -182,7 +182,7 @@ def test_prepare(tmp_path: Path, tokenizer_path: Path, tokenizer: Tokenizer) -> 
             )
             for file in files
         }
-        assert found == wanted
+        assert found == expected
         assert files["start"][0] == 0 and files["end"][-1] == len(tokens)
         assert (files["start"][1:] == files["end"][:-1]).all()
         assert (np.diff(spans["start"].astype(np.int64)) >= 0).all() and len(spans)
@@ -200,5 +200,5 @@ def test_prepare(tmp_path: Path, tokenizer_path: Path, tokenizer: Tokenizer) -> 
 
 
 def test_bad_input(tmp_path: Path, tokenizer_path: Path) -> None:
-    with pytest.raises(CorpusError, match="no corpus"):
+    with pytest.raises(InputError, match="no corpus"):
         prepare(tmp_path, tokenizer_path, tmp_path / "out")

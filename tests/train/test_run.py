@@ -1,4 +1,4 @@
-"""A run on a tiny data folder: it learns, stops and goes on, alone or with others."""
+"""Training on a tiny data folder: learning, stopping, resuming, in one process or several."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from tests.train.windows import PYTHON, SMALL, batch_of, source
 from train.data import TokenFiles, diffusion_batch, make_causal_batch, make_diffusion_batch
 from train.layout import MASK, LayoutConfig, diffusion_rows
 from train.objective import EncoderMemory, add_noise, diffusion_loss, encode, encoder_masks
-from train.optimizers import initialise
+from train.optimizers import initialize
 from train.prepare import FILE_TYPE, SPAN_TYPE
 from train.recipe import Recipe, RunConfig, read_recipe
-from train.run import Budget, PhaseBatches, Progress, Trainer, judged_layout, kind_of_step, learning_rate, phase_of
+from train.run import Budget, PhaseBatches, Progress, Trainer, held_out_layout, kind_of_step, learning_rate, phase_of
 
 ROOT = Path(__file__).parents[2]
 TOKENIZER = ROOT / "infill" / "models" / "pocket" / "tokenizer.json"
@@ -70,13 +70,13 @@ def recipe(tmp_path: Path) -> Recipe:
 
 def random_model(recipe: Recipe) -> DiffusionGemma:
     model = DiffusionGemma(recipe.model)
-    initialise(model, torch.Generator().manual_seed(0))
+    initialize(model, torch.Generator().manual_seed(0))
     return model
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """As train.prepare writes it: files of one line over and over, which is soon learned."""
+    """In the layout of train.prepare: files that repeat one line, which a model learns quickly."""
     newline = Tokenizer.from_file(str(TOKENIZER)).token_to_id("Ċ")
     line = [newline, 301, 302, 303, 304, 305]
     files, spans, tokens = [], [], []
@@ -121,13 +121,13 @@ def test_prepared_files_are_read_as_they_were_written(data: Path) -> None:
     assert batch.prompt.shape == (3, 40) and batch.canvas.shape == (6, 32) and batch.canvases == 2
 
 
-def test_data_that_is_absent_is_named_with_what_to_do(tmp_path: Path) -> None:
+def test_missing_data_is_named_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="train.prepare"):
         TokenFiles(tmp_path, TOKENIZER, "train")
 
 
-def test_as_many_files_have_a_neighbour_as_the_layout_says(data: Path) -> None:
-    """One project of two files, which have their rare tokens in common."""
+def test_the_layout_sets_the_share_of_files_with_a_neighbour(data: Path) -> None:
+    """One project of two files that share their rare tokens."""
     about = np.load(data / "files-train.npy")[:2]
     about["project"] = 0
     np.save(data / "files-train.npy", about)
@@ -165,15 +165,13 @@ def test_a_few_steps_reduce_the_loss(recipe: Recipe, data: Path, tmp_path: Path,
     assert after[learned] < 0.85 * before[learned], (before, after)
 
 
-def test_several_canvases_of_a_prompt_train_too(recipe: Recipe, data: Path, tmp_path: Path) -> None:
+def test_training_with_several_canvases_per_prompt(recipe: Recipe, data: Path, tmp_path: Path) -> None:
     layout = replace(recipe.layout, canvases=3, canvas_prompt=40)
     losses = train(trainer_for(replace(recipe, layout=layout), data, tmp_path), "diffusion", 12)
     assert losses[-1] < 0.9 * losses[0]
 
 
-def test_a_run_is_resumed_at_its_step_and_goes_on_as_if_it_had_not_stopped(
-    recipe: Recipe, data: Path, tmp_path: Path
-) -> None:
+def test_a_resumed_run_continues_as_if_it_had_not_stopped(recipe: Recipe, data: Path, tmp_path: Path) -> None:
     stopped = trainer_for(recipe, data, tmp_path)
     train(stopped, "causal", 3)
     stopped.save()
@@ -212,26 +210,26 @@ def test_a_new_run_may_start_from_the_weights_of_another(recipe: Recipe, data: P
     assert not any(optimizer.state for optimizer in second.optimizers.optimizers)
 
 
-def test_held_out_losses_come_from_files_and_a_layout_of_their_own(recipe: Recipe, data: Path, tmp_path: Path) -> None:
+def test_held_out_losses_use_their_own_files_and_layout(recipe: Recipe, data: Path, tmp_path: Path) -> None:
     trainer = trainer_for(recipe, data, tmp_path)
     assert set(trainer.evaluate(1)) == {"valid_causal", "valid_hole", "valid_hole_first"}
     assert not torch.equal(trainer.batches.causal(0)[0], trainer.batches.causal(0, 1)[0])
-    asked: list[int] = []
-    original = trainer.judged.files[0].random_file
-    trainer.judged.files[0].random_file = lambda *args: asked.append(0) or original(*args)  # type: ignore[method-assign]
+    drawn: list[int] = []
+    original = trainer.held_out.files[0].random_file
+    trainer.held_out.files[0].random_file = lambda *args: drawn.append(0) or original(*args)  # type: ignore[method-assign]
     trainer.evaluate(1)
-    assert not asked
+    assert not drawn
     other = replace(recipe.layout, far_suffix=0, canvases=2, neighbour_share=0.5, max_holes=5)
     again = trainer_for(replace(recipe, layout=other), data, tmp_path)
     assert again.evaluate(2) == trainer.evaluate(2)
 
 
-def test_held_out_windows_are_the_default_ones_and_fit_small_prompts() -> None:
+def test_held_out_windows_have_the_default_layout_and_fit_small_prompts() -> None:
     default = LayoutConfig()
-    assert judged_layout(replace(default, prompt=640, far_suffix=1)) == replace(default, prompt=640)
+    assert held_out_layout(replace(default, prompt=640, far_suffix=1)) == replace(default, prompt=640)
     rng = np.random.default_rng(0)
     for prompt, canvas in ((12, 8), (40, 16), (100, 128), (320, 32)):
-        layout = judged_layout(LayoutConfig(prompt=prompt, canvas=canvas))
+        layout = held_out_layout(LayoutConfig(prompt=prompt, canvas=canvas))
         rows = [row for _ in range(40) for row in diffusion_rows(source(), layout, rng)]
         batch = diffusion_batch(rows, layout)
         assert batch.prompt.shape[1] == prompt and batch.canvas.shape[1] == canvas
@@ -241,7 +239,7 @@ def test_held_out_windows_are_the_default_ones_and_fit_small_prompts() -> None:
 # the loop
 
 
-def test_the_loop_trains_both_phases_within_its_tokens_and_leaves_a_checkpoint(
+def test_the_loop_trains_both_phases_within_its_tokens_and_saves(
     recipe: Recipe, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = trainer_for(replace(recipe, run=replace(recipe.run, evaluate_every=0.0)), data, tmp_path)
@@ -274,7 +272,7 @@ def test_the_loop_keeps_to_its_time(recipe: Recipe, data: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_lets_the_step_end_saves_and_stops(
+def test_a_signal_finishes_the_step_saves_and_stops(
     recipe: Recipe, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     trainer = trainer_for(recipe, data, tmp_path)
@@ -304,7 +302,7 @@ def test_the_rate_warms_up_and_falls_at_the_end() -> None:
     assert learning_rate(Progress(50, 0.0, 75), Budget(tokens=100), run) == pytest.approx(0.5)
 
 
-def test_a_budget_is_spent_when_either_of_its_parts_is() -> None:
+def test_a_budget_ends_with_either_of_its_limits() -> None:
     both = Budget(seconds=100, tokens=1000)
     assert both.share(Progress(1, 20.0, 100)) == pytest.approx(0.2)
     assert both.share(Progress(1, 20.0, 900)) == pytest.approx(0.9)
@@ -359,7 +357,7 @@ def test_two_processes_average_their_gradients_and_stop_at_the_same_step(
     assert len(log_of(tmp_path / "two")) == 1
 
     def alone(ranks: tuple[int, ...]) -> dict[str, torch.Tensor]:
-        """What one process comes to that takes the batches of several."""
+        """The weights of a single process that takes the batches of these ranks."""
         trainer = trainer_for(read_recipe(tmp_path / "tiny.toml", 8192), data, tmp_path / "alone")
         budget = Budget(tokens=3 * 2 * WINDOW)
         for step in range(3):
@@ -384,7 +382,7 @@ def test_two_processes_average_their_gradients_and_stop_at_the_same_step(
 # losses
 
 
-def test_the_encoder_needs_no_mask_where_all_before_is_seen(recipe: Recipe) -> None:
+def test_the_encoder_needs_no_mask_if_the_window_covers_all(recipe: Recipe) -> None:
     model = random_model(recipe)
     assert model.config.sliding_window == 32
     device = torch.device("cpu")
@@ -392,15 +390,15 @@ def test_the_encoder_needs_no_mask_where_all_before_is_seen(recipe: Recipe) -> N
     assert short["sliding_attention"] is CAUSAL and long["sliding_attention"] is not CAUSAL
     tokens = torch.randint(VOCAB, (2, 80), generator=torch.Generator().manual_seed(0))
     hidden, memory = encode(model, tokens)
-    written_out = {"full_attention": causal_mask(80, 0, None, device), "sliding_attention": long["sliding_attention"]}
+    explicit = {"full_attention": causal_mask(80, 0, None, device), "sliding_attention": long["sliding_attention"]}
     other = EncoderMemory()
-    expected = model.encode(tokens, torch.arange(80)[None], written_out, other)  # type: ignore[arg-type]
+    expected = model.encode(tokens, torch.arange(80)[None], explicit, other)  # type: ignore[arg-type]
     torch.testing.assert_close(hidden, expected)
     for ours, theirs in zip(memory.layers, other.layers, strict=True):
         torch.testing.assert_close(ours, theirs)
 
 
-def test_padding_changes_no_loss(recipe: Recipe) -> None:
+def test_padding_does_not_change_the_loss(recipe: Recipe) -> None:
     model = random_model(recipe)
     batch = batch_of()
     noisy, noised = add_noise(batch, recipe.model.noise, VOCAB, torch.Generator().manual_seed(0))
@@ -413,7 +411,7 @@ def test_padding_changes_no_loss(recipe: Recipe) -> None:
     torch.testing.assert_close(before[0], after[0])
 
 
-def test_canvases_that_share_a_prompt_lose_what_they_would_alone(recipe: Recipe) -> None:
+def test_sharing_a_prompt_does_not_change_the_loss(recipe: Recipe) -> None:
     model = random_model(recipe)
     config = replace(SMALL, canvases=3)
     rng = np.random.default_rng(0)
@@ -448,13 +446,13 @@ def test_the_recipe_of_the_shipped_model_is_read() -> None:
         ("[run]\nrows = 4", "hidden_size"),
     ],
 )
-def test_a_recipe_with_a_field_unknown_or_missing_is_refused(tmp_path: Path, line: str, wrong: str) -> None:
+def test_a_recipe_with_unknown_or_missing_fields_is_refused(tmp_path: Path, line: str, wrong: str) -> None:
     (tmp_path / "recipe.toml").write_text(line)
     with pytest.raises(InputError, match=wrong):
         read_recipe(tmp_path / "recipe.toml", 8192)
 
 
-def test_a_recipe_that_is_absent_or_no_toml_is_refused(tmp_path: Path) -> None:
+def test_a_missing_or_invalid_recipe_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         read_recipe(tmp_path / "none.toml", 8192)
     (tmp_path / "recipe.toml").write_text("[model")

@@ -1,4 +1,4 @@
-"""The tokenizer: its special ids, how it cuts code, and that every text comes back as it was."""
+"""The tokenizer: special ids, how it splits code, and lossless decoding."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from train.corpus import CorpusError
+from engine.errors import InputError
 from train.tokenizer import (
     LANGUAGE_IDS,
     SPECIAL_TOKENS,
@@ -28,8 +28,8 @@ TEXT = (
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
-    own = [TEXT, Path(__file__).read_text(), "()[]{}()[]{}();\n    ();\n" * 50, "2024 1000 2000\n" * 50]
-    train_tokenizer(own * 3, VOCABULARY).save(str(path))
+    texts = [TEXT, Path(__file__).read_text(), "()[]{}()[]{}();\n    ();\n" * 50, "2024 1000 2000\n" * 50]
+    train_tokenizer(texts * 3, VOCABULARY).save(str(path))
     return load_tokenizer(path)
 
 
@@ -57,7 +57,7 @@ def test_a_line_end_takes_its_indentation(tokenizer: Tokenizer) -> None:
         assert "\n" not in text[1:] and (text[0] != "\n" or not text.strip())
 
 
-def test_digits_stand_alone(tokenizer: Tokenizer) -> None:
+def test_digits_are_single(tokenizer: Tokenizer) -> None:
     assert pieces(tokenizer, " 2024") == [" ", "2", "0", "2", "4"]
 
 
@@ -70,13 +70,13 @@ def test_no_token_joins_brackets_or_quotes(tokenizer: Tokenizer) -> None:
             assert sum(character in "()[]{}\"'`" for character in token) <= 1 or token in ('"""', "'''", '""')
 
 
-def test_words_end_where_others_begin(tokenizer: Tokenizer) -> None:
+def test_tokens_do_not_mix_words_and_others(tokenizer: Tokenizer) -> None:
     for text in pieces(tokenizer, TEXT + "a.b,c;d:e::f...g += -h\n"):
         kinds = {"word" if c.isalpha() or c == "_" else "other" for c in text.strip()}
         assert len(kinds) <= 1
 
 
-def test_text_that_spells_a_special_token_is_plain(tokenizer: Tokenizer) -> None:
+def test_text_that_spells_a_special_token_is_plain_text(tokenizer: Tokenizer) -> None:
     for special in SPECIAL_TOKENS:
         ids = tokenizer.encode(f"a{special}b", add_special_tokens=False).ids
         assert min(ids) >= 32
@@ -89,7 +89,7 @@ def test_special_tokens_decode_to_their_names(tokenizer: Tokenizer) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(st.one_of(st.characters(codec="utf-8"), st.sampled_from(" \t\n\r(){}'\"0a_=<|>.:é😀")), max_size=60))
-def test_every_text_comes_back(tokenizer: Tokenizer, text: str) -> None:
+def test_decoding_restores_every_text(tokenizer: Tokenizer, text: str) -> None:
     ids = tokenizer.encode(text, add_special_tokens=False).ids
     assert tokenizer.decode(ids, skip_special_tokens=False) == text
 
@@ -100,7 +100,7 @@ def test_bytes_per_token(tokenizer: Tokenizer) -> None:
 
 
 def test_bad_input(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="use more text"):
+    with pytest.raises(InputError, match="use more text"):
         train_tokenizer(["x = 1\n"], VOCABULARY)
-    with pytest.raises(CorpusError, match="is not a tokenizer"):
+    with pytest.raises(InputError, match="is not a tokenizer"):
         load_tokenizer(tmp_path / "none.json")

@@ -1,4 +1,4 @@
-"""A made-up file of tokens, and windows of it."""
+"""A synthetic file of tokens, and windows of it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ SMALL = LayoutConfig(prompt=48, canvas=32, far_suffix=8, header=8, supervised=16
 
 
 def source(lines: int = 60, width: int = 8) -> FileTokens:
-    """Lines of tokens that count up, each begun by a newline token; every fifth line is a statement, every
-    tenth begins a block of two lines."""
+    """Lines of increasing tokens, each after a newline token. Every fifth line is a statement, every tenth starts a
+    block of two lines."""
     tokens = np.array([(NEWLINE if i % width == 0 else 1000 + i) for i in range(lines * width)], dtype=np.int64)
     statements = [(i * width, (i + 1) * width, 2) for i in range(0, lines, 5)]
     blocks = [(i * width, (i + 2) * width, 3) for i in range(0, lines - 1, 10)]

@@ -1,1 +1,1 @@
-"""Calibration of lint."""
+"""Training data, thresholds and name lists for lint."""

@@ -1,7 +1,7 @@
-"""Makes the list of names that many projects use, from the training projects alone; stores it with the model.
+"""Builds the lists of names that many projects use, from the training projects only, and stores them with a model.
 
-`python -m train.lint.names --corpus DIR/corpus --model FOLDER`. A name counts once in each project, however often it
-stands there. No text of the corpus can be had back from the filters (infill/lint/names.py).
+`python -m train.lint.names --corpus DIR/corpus --model FOLDER`. A name counts once per project. The lists are Bloom
+filters (infill/lint/names.py), which do not reveal the text of the corpus.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from rich.progress import track
 from engine.checkpoints.export import write_checksums
 from engine.errors import InputError
 from infill.cli.support import errors_to_exit_codes
-from infill.lint.names import LEAST_WORD, Bloom, KnownNames, words_of
+from infill.lint.names import MIN_WORD, Bloom, KnownNames, words_of
 from infill.model_store import resolve
 
-NAMES, WORDS, COMMON = 3, 4, 20  # projects that must use a name, a word, a common word
+NAMES, WORDS, COMMON = 3, 4, 20  # projects that use a listed name, word, common word
 _NAME = re.compile(r"[^\W\d]\w*")
-_NO_CODE = frozenset(("text",))
+_NOT_CODE = frozenset(("text",))
 
 
 def names_by_project(corpus: Path) -> dict[str, set[str]]:
-    """Every identifier in the training files of each project, comments and strings included. InputError where there
+    """Every identifier in the training files of each project, comments and strings included. Raises InputError if there
     is no corpus."""
     shards = sorted(corpus.glob("files-*.jsonl.gz"))
     if not shards:
@@ -39,18 +39,18 @@ def names_by_project(corpus: Path) -> dict[str, set[str]]:
     for shard in track(shards, "names", console=Console(stderr=True), transient=True):
         with gzip.open(shard, "rt", encoding="utf-8") as lines:
             for record in map(json.loads, lines):
-                if record["split"] == "train" and record["language"] not in _NO_CODE:
+                if record["split"] == "train" and record["language"] not in _NOT_CODE:
                     found[record["project"]].update(_NAME.findall(record["text"]))
     return found
 
 
 def known_names(projects: Mapping[str, Set[str]]) -> tuple[KnownNames, dict[str, int]]:
-    """The lists, and how many each of them holds."""
+    """The lists, and the sizes of each."""
     names: Counter[str] = Counter()
     words: Counter[str] = Counter()
-    for own in projects.values():
-        names.update(name for name in own if len(name) >= LEAST_WORD)
-        words.update({word for name in own for word in words_of(name) if len(word) >= LEAST_WORD})
+    for identifiers in projects.values():
+        names.update(name for name in identifiers if len(name) >= MIN_WORD)
+        words.update({word for name in identifiers for word in words_of(name) if len(word) >= MIN_WORD})
     lists = _in_at_least(names, NAMES), _in_at_least(words, WORDS), _in_at_least(words, COMMON)
     sizes = dict(zip(("names", "words", "common"), map(len, lists), strict=True))
     return KnownNames(*map(Bloom.of, lists)), {"projects": len(projects), **sizes}
@@ -63,9 +63,9 @@ def _in_at_least(counts: Counter[str], projects: int) -> list[str]:
 @errors_to_exit_codes
 def main(
     corpus: Annotated[Path, typer.Option(help="Folder that train.corpus wrote.")],
-    model: Annotated[str, typer.Option(help="Model to store it with: a name or a folder.")] = "pocket",
+    model: Annotated[str, typer.Option(help="Model to store the lists with: a name or a folder.")] = "pocket",
 ) -> None:
-    """Make the list of known names of a model's lint."""
+    """Build the lists of known names for lint."""
     known, made = known_names(names_by_project(corpus))
     folder = resolve(model)
     file = known.write(folder, dict(made))

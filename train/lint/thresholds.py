@@ -1,9 +1,9 @@
-"""Learns from held-out projects which edits to believe, and from where on to show them; stores it with the model.
+"""Fits the evidence weights and thresholds of lint on held-out projects, and stores them with a model.
 
-`python -m train.lint.thresholds --corpus DIR/corpus --model FOLDER`. For each kind a logistic model over the evidence
-(infill/lint/evidence.py): edits that mend a seeded bug against edits of clean code. The bars are set on the clean code
-alone, so that all kinds together are expected to raise at most `--false-alarms` a thousand lines; the alarms are given
-to the kinds where they find most. bench.lint.run judges on the projects that nothing is learnt from here.
+`python -m train.lint.thresholds --corpus DIR/corpus --model FOLDER`. For each kind, a logistic model separates edits
+that fix a seeded bug from edits of clean code, by their evidence (infill/lint/thresholds.py). The thresholds depend on
+clean code only: all kinds together are expected to show at most `--false-positives` findings per 1,000 lines, which go
+to the kinds that find most bugs with them. bench.lint.run measures on other projects.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,132 +21,139 @@ from rich.console import Console
 
 from engine.checkpoints.export import write_checksums
 from infill.cli.support import errors_to_exit_codes, load_completer
-from infill.lint.evidence import Bar, Bars, LintEvidence
 from infill.lint.kinds import KINDS
-from infill.lint.linter import Judged, Linter
+from infill.lint.linter import Candidate, Linter
+from infill.lint.thresholds import EVIDENCE, Evidence, Threshold, Thresholds
 from infill.model_store import resolve
 from infill.settings import Settings
 from train.held_out import is_for_calibration, read_held_out
-from train.lint.samples import CleanSample, SeededSample, judge, kinds_of
+from train.lint.samples import CleanSample, SeededSample, check_kinds, make_samples
 from train.logistic import fit_logistic
 
-NAMES = tuple(field.name for field in fields(LintEvidence))
-LEAST_RIGHT = 8  # bugs that were looked at, without which a kind cannot be learnt
-LEAST_WRONG = 50  # edits of clean code, with fewer of which those of other kinds are taken too
-SURE = 0.95  # share of what is found that a bar keeps where clean code sets none
-LEAST_RECALL = 0.05  # share of the seeded bugs that a kind must find to be shown
+MIN_RIGHT = 8  # fixes of seeded bugs that a kind needs to be fitted
+MIN_WRONG = 50  # edits of clean code; a kind with fewer also uses those of other kinds
+KEPT_SHARE = 0.95  # of the bugs found, when clean code sets no threshold
+MIN_RECALL = 0.05  # share of the seeded bugs that a kind must find to be shown
 NEVER = 99.0  # log-odds that no edit reaches
 
 
 def fit(
-    right: Sequence[LintEvidence],
-    wrong: Sequence[LintEvidence],
-    borrowed: Sequence[LintEvidence] = (),
+    right: Sequence[Evidence],
+    wrong: Sequence[Evidence],
+    other_wrong: Sequence[Evidence] = (),
     penalty: float = 2.0,
-) -> Bar:
-    """Logistic regression by LBFGS over standardized evidence, L2 penalty; both classes weigh the same, and so do what
-    is wrong of its own kind and what is `borrowed` from others."""
-    groups = [group for group in (wrong, borrowed) if group]
+) -> Threshold:
+    """A logistic model on standardized evidence with an L2 penalty, not shown yet. Right and wrong edits have the same
+    total weight, and so have `wrong` and `other_wrong`, the wrong edits of other kinds."""
+    groups = [group for group in (wrong, other_wrong) if group]
     x = torch.tensor([[*one.values().values()] for group in (right, *groups) for one in group], dtype=torch.float64)
     y = torch.tensor([1.0] * len(right) + [0.0] * sum(map(len, groups)), dtype=torch.float64)
     shares = [len(right) / len(groups) / len(group) for group in groups for _ in group]
     weight = torch.tensor([1.0] * len(right) + shares, dtype=torch.float64)
     weights, intercept = fit_logistic(x, y, penalty, weight)
-    return Bar(dict(zip(NAMES, weights, strict=True)), intercept, NEVER, False)
+    return Threshold(dict(zip(EVIDENCE, weights, strict=True)), intercept, NEVER, False)
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Of one kind, log-odds: alarms, the best edit of each place of clean code, descending; found, of each seeded bug
-    where the best edit of its function mends it; bugs: how many there were."""
+    """Log-odds of the edits of one kind.
 
-    alarms: list[float]
+    clean: the best edit at each position of clean code, descending. found: the best edit near each seeded bug, if it
+    fixes the bug. bugs: how many were seeded.
+    """
+
+    clean: list[float]
     found: list[float]
     bugs: int
 
-    def recall(self, least: float) -> float:
-        return sum(score >= least for score in self.found) / max(1, self.bugs)
+    def recall(self, minimum: float) -> float:
+        return sum(score >= minimum for score in self.found) / max(1, self.bugs)
+
+    def false_positives(self, minimum: float) -> int:
+        return sum(score >= minimum for score in self.clean)
 
 
-def scores(bar: Bar, code: str, clean: Sequence[CleanSample], seeded: Sequence[SeededSample]) -> Scores:
-    """How `bar` ranks edits of its kind."""
-    alarms: list[float] = []
+def scores(threshold: Threshold, code: str, clean: Sequence[CleanSample], seeded: Sequence[SeededSample]) -> Scores:
+    """How `threshold` ranks the edits of its kind."""
+    clean_scores: list[float] = []
     for sample in clean:
-        places: dict[tuple[int, int], float] = {}
-        for one in _of(sample.judged, code):
-            place = one.edit.start, one.edit.end
-            places[place] = max(places.get(place, -math.inf), bar.odds(one.evidence))
-        alarms += places.values()
-    own = [sample for sample in seeded if sample.bug.code == code]
+        best: dict[tuple[int, int], float] = {}
+        for one in _of_kind(sample.candidates, code):
+            position = one.edit.start, one.edit.end
+            best[position] = max(best.get(position, -math.inf), threshold.log_odds(one.evidence))
+        clean_scores += best.values()
+    bugs = [sample for sample in seeded if sample.bug.code == code]
     found = []
-    for bug in own:
-        judged = [one for one in _of(bug.judged, code) if bug.is_near(one)]
-        best = max(judged, key=lambda one: bar.odds(one.evidence), default=None)
-        if best is not None and bug.is_right(best):
-            found.append(bar.odds(best.evidence))
-    return Scores(sorted(alarms, reverse=True), found, len(own))
+    for bug in bugs:
+        near = [one for one in _of_kind(bug.candidates, code) if bug.is_near(one)]
+        best_near = max(near, key=lambda one: threshold.log_odds(one.evidence), default=None)
+        if best_near is not None and bug.is_right(best_near):
+            found.append(threshold.log_odds(best_near.evidence))
+    return Scores(sorted(clean_scores, reverse=True), found, len(bugs))
 
 
-def set_bars(ranked: Mapping[str, Scores], alarms: int) -> dict[str, float]:
-    """For each kind the lowest log-odds to show, NEVER where it is to stay off. `alarms`, which new code of the same
-    size is expected to raise, are handed out to the kinds that find most bugs for each alarm they need for it.
+def set_thresholds(ranked: Mapping[str, Scores], budget: int) -> dict[str, float]:
+    """The lowest log-odds to show for each kind, NEVER for kinds that stay off. `budget`: the false positives expected
+    on new code of the same size; each goes to the kind that finds most additional bugs with it.
 
-    A bar that k places of clean code clear lies above the (k+1)-th best of them, so on new code k+1 are expected to
-    clear it (order statistics): a kind that raised none is not free of alarms.
+    A threshold with k edits of clean code above it lies above the (k+1)-th best, so k+1 are expected above it on new
+    code (order statistics): a kind without false positives so far is not free of them.
     """
     spent = dict.fromkeys(ranked, 0)
     while True:
         best: tuple[float, str, int] | None = None
-        for code, own in ranked.items():
-            for more in range(1, alarms - sum(spent.values()) + 1):
-                gain = own.recall(_least(own, spent[code] + more)) - own.recall(_least(own, spent[code]))
+        for code, one in ranked.items():
+            for more in range(1, budget - sum(spent.values()) + 1):
+                gain = one.recall(_minimum(one, spent[code] + more)) - one.recall(_minimum(one, spent[code]))
                 if gain > 0 and (best is None or gain / more > best[0]):
                     best = gain / more, code, more
         if best is None:
-            return {code: _least(own, spent[code]) for code, own in ranked.items()}
+            return {code: _minimum(one, spent[code]) for code, one in ranked.items()}
         spent[best[1]] += best[2]
 
 
-def _least(own: Scores, expected: int) -> float:
-    """The bar that `expected` places of new clean code will clear, with a little room; never so low that it lets
-    through the most doubtful of what is found."""
-    if expected == 0 or not own.found:
+def _minimum(ranked: Scores, expected: int) -> float:
+    """The log-odds that `expected` edits of new clean code reach, but not so low that the least certain bugs found are
+    shown."""
+    if expected == 0 or not ranked.found:
         return NEVER
-    sure = sorted(own.found)[int((1 - SURE) * len(own.found))]
-    return max(own.alarms[expected - 1] + 1e-3, sure) if expected <= len(own.alarms) else sure
+    certain = sorted(ranked.found)[int((1 - KEPT_SHARE) * len(ranked.found))]
+    return max(ranked.clean[expected - 1] + 1e-3, certain) if expected <= len(ranked.clean) else certain
 
 
-def learn(clean: Sequence[CleanSample], seeded: Sequence[SeededSample], per_thousand: float) -> dict[str, Bar]:
-    """A bar for every kind that could be learnt; shown are those that find at least LEAST_RECALL of their bugs."""
+def learn(clean: Sequence[CleanSample], seeded: Sequence[SeededSample], per_thousand: float) -> dict[str, Threshold]:
+    """A threshold for every kind with enough samples; kinds that find at least MIN_RECALL of their bugs are shown."""
     ranked: dict[str, Scores] = {}
-    bars: dict[str, Bar] = {}
+    thresholds: dict[str, Threshold] = {}
     for code in KINDS:
-        bar = _fitted(code, clean, seeded)
-        if bar is not None:
-            bars[code] = bar
-            ranked[code] = unseen_scores(bar, code, clean, seeded)
-    alarms = int(per_thousand * sum(sample.lines for sample in clean) / 1000)
-    for code, least in set_bars(ranked, alarms).items():
-        useful = ranked[code].recall(least) >= LEAST_RECALL
-        bars[code] = Bar(bars[code].weights, bars[code].intercept, least, useful)
-    return bars
+        threshold = _fitted(code, clean, seeded)
+        if threshold is not None:
+            thresholds[code] = threshold
+            ranked[code] = unseen_scores(threshold, code, clean, seeded)
+    budget = int(per_thousand * sum(sample.lines for sample in clean) / 1000)
+    for code, minimum in set_thresholds(ranked, budget).items():
+        shown = ranked[code].recall(minimum) >= MIN_RECALL
+        thresholds[code] = replace(thresholds[code], minimum=minimum, shown=shown)
+    return thresholds
 
 
-def _fitted(code: str, clean: Sequence[CleanSample], seeded: Sequence[SeededSample]) -> Bar | None:
-    """None where too few bugs were looked at. Where clean code has hardly an edit of the kind, those of the
-    others stand for what is wrong too."""
-    own = [sample for sample in seeded if sample.bug.code == code]
-    right = [one.evidence for bug in own for one in _of(bug.judged, code) if bug.is_right(one)]
-    wrong = [one.evidence for sample in clean for one in _of(sample.judged, code)]
-    others: list[LintEvidence] = []
-    if len(wrong) < LEAST_WRONG:
-        others = [one.evidence for sample in clean for one in sample.judged if one.edit.code != code]
-    return fit(right, wrong, others) if len(right) >= LEAST_RIGHT else None
+def _fitted(code: str, clean: Sequence[CleanSample], seeded: Sequence[SeededSample]) -> Threshold | None:
+    """None if the model read too few fixes. If clean code has few edits of the kind, those of other kinds count as
+    wrong too."""
+    bugs = [sample for sample in seeded if sample.bug.code == code]
+    right = [one.evidence for bug in bugs for one in _of_kind(bug.candidates, code) if bug.is_right(one)]
+    wrong = [one.evidence for sample in clean for one in _of_kind(sample.candidates, code)]
+    others: list[Evidence] = []
+    if len(wrong) < MIN_WRONG:
+        others = [one.evidence for sample in clean for one in sample.candidates if one.edit.code != code]
+    return fit(right, wrong, others) if len(right) >= MIN_RIGHT else None
 
 
-def unseen_scores(bar: Bar, code: str, clean: Sequence[CleanSample], seeded: Sequence[SeededSample]) -> Scores:
-    """How edits are ranked by bars that did not see their project: each project by a fit of all others. `bar` ranks
-    where that leaves too few bugs to fit."""
+def unseen_scores(
+    threshold: Threshold, code: str, clean: Sequence[CleanSample], seeded: Sequence[SeededSample]
+) -> Scores:
+    """Cross-validated scores: each project is ranked by a model fitted on all others. `threshold` ranks a project if
+    the others have too few bugs for a fit."""
     projects = {one.file.project for one in clean} | {one.file.project for one in seeded}
     parts = []
     for project in sorted(projects):
@@ -155,61 +162,68 @@ def unseen_scores(bar: Bar, code: str, clean: Sequence[CleanSample], seeded: Seq
             [one for one in clean if one.file.project != project],
             [one for one in seeded if one.file.project != project],
         )
-        own_clean = [one for one in clean if one.file.project == project]
-        own_seeded = [one for one in seeded if one.file.project == project]
-        parts.append(scores(fitted or bar, code, own_clean, own_seeded))
-    alarms = sorted((alarm for part in parts for alarm in part.alarms), reverse=True)
-    return Scores(alarms, [found for part in parts for found in part.found], sum(part.bugs for part in parts))
+        project_clean = [one for one in clean if one.file.project == project]
+        project_seeded = [one for one in seeded if one.file.project == project]
+        parts.append(scores(fitted or threshold, code, project_clean, project_seeded))
+    clean_scores = sorted((score for part in parts for score in part.clean), reverse=True)
+    return Scores(clean_scores, [score for part in parts for score in part.found], sum(part.bugs for part in parts))
 
 
-def in_figures(bars: Bars, clean: Sequence[CleanSample], seeded: Sequence[SeededSample]) -> dict[str, Any]:
-    """What the bars were learnt from and what they do there: to be stored beside them."""
+def training_figures(
+    thresholds: Thresholds, clean: Sequence[CleanSample], seeded: Sequence[SeededSample]
+) -> dict[str, Any]:
+    """The size of the training data and the results on it, to be stored with the thresholds."""
     kinds = {}
-    for code, bar in bars.bars.items():
-        ranked = scores(bar, code, clean, seeded)
-        alarms = sum(score >= bar.least for score in ranked.alarms)
-        kinds[code] = {"bugs": ranked.bugs, "found": round(ranked.recall(bar.least), 3), "alarms": alarms}
+    for code, threshold in thresholds.kinds.items():
+        ranked = scores(threshold, code, clean, seeded)
+        kinds[code] = {
+            "bugs": ranked.bugs,
+            "found": round(ranked.recall(threshold.minimum), 3),
+            "false_positives": ranked.false_positives(threshold.minimum),
+        }
     return {"lines": sum(sample.lines for sample in clean), "bugs": len(seeded), "kinds": kinds}
 
 
-def _of(judged: Sequence[Judged], code: str) -> list[Judged]:
-    return [one for one in judged if one.edit.code == code]
+def _of_kind(candidates: Sequence[Candidate], code: str) -> list[Candidate]:
+    return [one for one in candidates if one.edit.code == code]
 
 
 @errors_to_exit_codes
 def main(
     corpus: Annotated[Path, typer.Option(help="Folder that train.corpus wrote.")],
-    model: Annotated[str, typer.Option(help="Model to learn for: a name or a folder.")] = "pocket",
-    language: Annotated[list[str] | None, typer.Option(help="May be repeated; python by default.")] = None,
+    model: Annotated[str, typer.Option(help="Model to fit: a name or a folder.")] = "pocket",
+    language: Annotated[list[str] | None, typer.Option(help="Repeatable; default: python.")] = None,
     lines: Annotated[int, typer.Option(min=1000, help="Lines of clean code.")] = 20_000,
-    count: Annotated[int, typer.Option(min=LEAST_RIGHT, help="Bugs of each kind.")] = 120,
-    false_alarms: Annotated[
-        float, typer.Option(help="Most in 1,000 lines of clean code, expected of all kinds together.")
+    count: Annotated[int, typer.Option(min=MIN_RIGHT, help="Seeded bugs per kind.")] = 120,
+    false_positives: Annotated[
+        float, typer.Option(help="Most that all kinds together may show, per 1,000 lines of clean code.")
     ] = 0.5,
-    kind: Annotated[list[str] | None, typer.Option(help="A kind to look for; may be repeated; all by default.")] = None,
-    samples: Annotated[
-        Path | None, typer.Option(help="A file of your own where what was judged is kept, and taken from again.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Choice of files and bugs.")] = 7,
-    threads: Annotated[int, typer.Option(min=1, help="Most CPU threads.")] = 8,
-    unasked: Annotated[
-        bool, typer.Option("--unasked", help="The findings are good enough to be shown to those who did not ask.")
+    kind: Annotated[list[str] | None, typer.Option(help="Kind to fit; repeatable; default: all.")] = None,
+    samples: Annotated[Path | None, typer.Option(help="File of your own to cache the samples in.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed for the choice of files and bugs.")] = 7,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 8,
+    on_by_default: Annotated[
+        bool, typer.Option("--on-by-default", help="Show findings to users who did not switch lint on.")
     ] = False,
-    dry: Annotated[bool, typer.Option("--dry", help="Show what would be stored.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the figures, store nothing.")] = False,
 ) -> None:
-    """Fit the bars of a model's lint, and store them with it."""
+    """Fit the lint thresholds of a model and store them with it."""
     languages = language or ["python"]
     files = [file for file in read_held_out(corpus, languages) if is_for_calibration(file.project)]
     linter = Linter(load_completer(Settings(model=model, threads=threads)))
-    judged = judge(linter, files, lines, count, seed, kinds_of(kind), samples)
-    clean, seeded = judged.clean, judged.seeded
-    bars = Bars(learn(clean, seeded, false_alarms), frozenset(languages), unasked)
-    measured = {"projects": len({file.project for file in files}), "false_alarms": false_alarms, "seed": seed}
-    measured |= in_figures(bars, clean, seeded)
+    made = make_samples(linter, files, lines, count, seed, check_kinds(kind), samples)
+    fitted = learn(made.clean, made.seeded, false_positives)
+    thresholds = Thresholds(fitted, frozenset(languages), on_by_default)
+    measured = {
+        "projects": len({file.project for file in files}),
+        "false_positives_per_1000_lines": false_positives,
+        "seed": seed,
+        **training_figures(thresholds, made.clean, made.seeded),
+    }
     Console(highlight=False).print_json(json.dumps(measured))
-    if not dry:
+    if not dry_run:
         folder = resolve(model)
-        bars.write(folder, measured)
+        thresholds.write(folder, measured)
         write_checksums(folder)
 
 

@@ -1,15 +1,15 @@
-"""A long training run on a machine with a GPU that is lent by the hour: nothing is installed, nothing is downloaded.
+"""Trains on a rented machine with a GPU, without installing or downloading anything there.
 
-Started in the root of the repository; PACK is what `python -m train.remote.pack` wrote:
+Run it in the root of the repository. PACK is the folder written by `python -m train.remote.pack`.
 
-    python -m train.remote.gpu prepare PACK        unpacks the data and says what the machine has
-    python -m train.remote.gpu probe 160 320       speed and memory at several numbers of windows a step
-    python -m train.remote.gpu start 20            20 minutes of training, in the background; again: goes on
-    python -m train.remote.gpu status              the last lines of the log; --follow 500: and what comes for so many seconds
-    python -m train.remote.gpu stop                saves a checkpoint and ends the run
-    python -m train.remote.gpu collect OUT         the model in small files, the log and the curves
+    python -m train.remote.gpu prepare PACK      unpacks the data and lists the machine's hardware and packages
+    python -m train.remote.gpu probe 160 320     measures speed and memory for these numbers of windows per step
+    python -m train.remote.gpu start 20          trains for 20 minutes in the background; run again to continue
+    python -m train.remote.gpu status            prints the end of the log; --follow 500 prints new output for 500 s
+    python -m train.remote.gpu stop              saves a checkpoint and stops the run
+    python -m train.remote.gpu collect OUT       exports the model in small files, the log and the curves
 
-All of it stands in one folder (--work). Must not know how a step is made: it only starts train.run and reads its log.
+All files are in one folder (--work). Must not know how a training step works: it starts train.run and reads its log.
 """
 
 from __future__ import annotations
@@ -34,25 +34,26 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.errors import GessoError, InputError
+from train.program import FAILED
 
 console = Console(highlight=False, soft_wrap=True)
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 PACKAGES = ("torch", "triton", "numpy", "tokenizers", "safetensors", "matplotlib")
 PIECE = 15 << 20  # bytes of one collected file at most
-PROBE_STEPS = 80  # half of them causal; the log has a line for every 20
-PROBE_SECONDS = 240.0  # and then it is stopped: compiling takes most of it
+PROBE_STEPS = 80  # half of them causal; the log has a line per 20 steps
+PROBE_SECONDS = 240.0  # then the probe is stopped; compiling takes most of the time
 
-Work = Annotated[Path, typer.Option(help="Folder for data, run and probes.")]
-RecipeFile = Annotated[Path, typer.Option(help="The recipe to train by.")]
+Work = Annotated[Path, typer.Option(help="Folder for data, runs and probes.")]
+RecipeFile = Annotated[Path, typer.Option(help="Training recipe.")]
 Compiled = Annotated[bool, typer.Option("--compile/--no-compile", help="Compile layers and loss.")]
 WORK, RECIPE = Path("/tmp/gesso-gpu"), Path("train/pocket_gpu.toml")
 
 
 def training(work: Path, out: Path, recipe: Path, compiled: bool, *budget: str) -> subprocess.Popen[bytes]:
-    """train.run in a session of its own, which outlives this one; what it prints goes to out/output.txt."""
+    """Starts train.run in a new session, which outlives this process. Its output goes to out/output.txt."""
     if not (work / "data" / "tokenizer.json").is_file():
-        raise InputError(f"There is no data in {work}; begin with `python -m train.remote.gpu prepare PACK`.")
+        raise InputError(f"There is no data in {work}; start with `python -m train.remote.gpu prepare PACK`.")
     if not recipe.is_file():
         raise InputError(f"There is no recipe {recipe}; name one with --recipe.")
     data, flag = work / "data", "--compile" if compiled else "--no-compile"
@@ -62,7 +63,7 @@ def training(work: Path, out: Path, recipe: Path, compiled: bool, *budget: str) 
         "PYTHONUNBUFFERED": "1",
         "COLUMNS": "200",
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
-        "TORCHINDUCTOR_CACHE_DIR": str(work.absolute() / "inductor"),  # what a probe compiled need not be again
+        "TORCHINDUCTOR_CACHE_DIR": str(work.absolute() / "inductor"),  # shared between probes and runs
     }
     out.mkdir(parents=True, exist_ok=True)
     with (out / "output.txt").open("ab") as output:
@@ -77,11 +78,11 @@ def training(work: Path, out: Path, recipe: Path, compiled: bool, *budget: str) 
 
 
 def running(run: Path) -> int | None:
-    """The process of the run, where it is still at work."""
+    """The process id of the run; None if it has ended."""
     try:
         process = int((run / "process").read_text())
         try:
-            os.waitpid(process, os.WNOHANG)  # one that has ended and is a child of ours would seem to be there
+            os.waitpid(process, os.WNOHANG)  # otherwise an ended child would seem to run
         except ChildProcessError:
             pass
         os.kill(process, 0)
@@ -106,7 +107,7 @@ def last_lines(run: Path, count: int) -> str:
 
 
 def memory_used() -> float | None:
-    """GiB on the first GPU, of all processes; None without nvidia-smi."""
+    """GiB in use on the first GPU, by all processes; None without nvidia-smi."""
     query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
@@ -116,7 +117,7 @@ def memory_used() -> float | None:
 
 
 def follow(run: Path, seconds: float, since: int) -> None:
-    """Prints what the run prints, from byte `since` on, until the time is over or the run has ended."""
+    """Prints the run's output from byte `since` on, for `seconds` or until the run ends."""
     ends = time.monotonic() + seconds
     with (run / "output.txt").open(errors="replace") as output:
         output.seek(since)
@@ -130,13 +131,13 @@ def follow(run: Path, seconds: float, since: int) -> None:
 
 
 def show(run: Path) -> None:
-    """How far the run is and how fast; where it has ended, its last words."""
+    """Prints progress and speed of the run; if it has ended, also its last output."""
     process = running(run)
     for record in records(run)[-5:]:
         shown = {name: value for name, value in record.items() if name not in ("phase", "step", "seconds", "tokens")}
         figures = "  ".join(f"{name} {value:,.4g}" for name, value in shown.items())
-        where = f"{record['phase']} step {record['step']}  {record['seconds'] / 60:.1f} min"
-        console.print(f"{where}  {record['tokens'] / 1e6:.1f} M tokens  {figures}")
+        position = f"{record['phase']} step {record['step']}  {record['seconds'] / 60:.1f} min"
+        console.print(f"{position}  {record['tokens'] / 1e6:.1f} M tokens  {figures}")
     checkpoint = run / "checkpoint.pt"
     age = f"{time.time() - checkpoint.stat().st_mtime:.0f} s old" if checkpoint.is_file() else "none yet"
     used = memory_used()
@@ -151,7 +152,7 @@ def prepare(
     pack: Annotated[Path, typer.Argument(help="Folder with pack-00.xz, …")],
     work: Work = WORK,
 ) -> None:
-    """Unpack the data, and say what the machine has."""
+    """Unpack the data, and list the machine's hardware and packages."""
     from train.remote.pack import unpack
 
     versions = [name if importlib.util.find_spec(name) else f"no {name}" for name in PACKAGES]
@@ -161,9 +162,9 @@ def prepare(
 
     device = "no GPU"
     if torch.cuda.is_available():
-        about = torch.cuda.get_device_properties(0)
-        device = f"{about.name}, {about.total_memory / 2**30:.0f} GiB"
-    compiler = next((name for name in ("gcc", "cc", "g++", "clang") if shutil.which(name)), "none, so use --no-compile")
+        properties = torch.cuda.get_device_properties(0)
+        device = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+    compiler = next((name for name in ("gcc", "cc", "g++", "clang") if shutil.which(name)), "none (use --no-compile)")
     console.print(f"{device}, {os.cpu_count()} cores, C compiler: {compiler}")
     for name, split in unpack(pack, work / "data").items():
         console.print(f"{name}: {len(split.files):,} files, {len(split.tokens) / 1e6:.2f} M tokens")
@@ -171,14 +172,14 @@ def prepare(
 
 @app.command()
 def probe(
-    rows: Annotated[list[int], typer.Argument(help="Windows a step, one or several.")],
+    rows: Annotated[list[int], typer.Argument(help="Windows per step, one or more numbers.")],
     work: Work = WORK,
     recipe: RecipeFile = RECIPE,
     compiled: Compiled = True,
-    seconds: Annotated[float, typer.Option(help="At most for each, compiling included.")] = PROBE_SECONDS,
+    seconds: Annotated[float, typer.Option(help="Time limit of each, with compilation.")] = PROBE_SECONDS,
 ) -> None:
-    """Speed and memory of a few steps in both phases, at several numbers of windows a step."""
-    table = Table("windows a step", "phase", "tokens a second", "share of peak", "GPU memory, GiB", "seconds in all")
+    """Measure speed and memory of a few steps in both phases, for several numbers of windows per step."""
+    table = Table("windows per step", "phase", "tokens/s", "share of peak", "GPU memory, GiB", "seconds in total")
     for count in rows:
         out = work / f"probe-{count}"
         shutil.rmtree(out, ignore_errors=True)
@@ -186,7 +187,7 @@ def probe(
         for name, value in (("rows", str(count)), ("causal_share", "0.5")):
             text, changed = re.subn(rf"(?m)^{name} *=.*$", f"{name} = {value}", text)
             if changed != 1:
-                raise InputError(f"The recipe {recipe} has no line for {name}; add it under [run].")
+                raise InputError(f"The recipe {recipe} has no line for {name}; add one under [run].")
         out.mkdir(parents=True)
         (out / "recipe.toml").write_text(text)
         sizes = {"prompt": 320, "canvas": 128} | tomllib.loads(text).get("layout", {})
@@ -212,23 +213,23 @@ def probe(
             speed, share = f"{record['tokens_per_second']:,.0f}", f"{record.get('share_of_peak', 0.0):.1%}"
             table.add_row(str(count), phase, speed, share, memory, f"{spent:.0f}")
         if process.returncode or not fastest:
-            console.print(f"With {count} windows a step it ended after {spent:.0f} s without success:")
+            console.print(f"The probe with {count} windows per step failed after {spent:.0f} s:")
             console.print(last_lines(out, 12), markup=False)
     console.print(table)
 
 
 @app.command()
 def start(
-    minutes: Annotated[float, typer.Argument(help="Training time in all, counted over resumptions.")],
+    minutes: Annotated[float, typer.Argument(help="Training time in total, over all resumptions.")],
     work: Work = WORK,
     recipe: RecipeFile = RECIPE,
     compiled: Compiled = True,
-    seconds: Annotated[float, typer.Option("--follow", help="Print what it prints for so many seconds.")] = 10.0,
+    seconds: Annotated[float, typer.Option("--follow", help="Print output for so many seconds.")] = 10.0,
 ) -> None:
-    """Train in the background; the same command goes on from the last checkpoint."""
+    """Train in the background. The same command continues from the last checkpoint."""
     run = work / "run"
     if (process := running(run)) is not None:
-        raise InputError(f"A run is at work (process {process}); see `status`, or end it with `stop`.")
+        raise InputError(f"A run is in progress (process {process}); see `status`, or stop it with `stop`.")
     since = size_of_output(run)
     process = training(work, run, recipe, compiled, "--minutes", str(minutes)).pid
     (run / "process").write_text(str(process))
@@ -241,12 +242,12 @@ def start(
 @app.command()
 def status(
     work: Work = WORK,
-    seconds: Annotated[float, typer.Option("--follow", help="Then print what it prints for so many seconds.")] = 0.0,
+    seconds: Annotated[float, typer.Option("--follow", help="Print new output for so many seconds.")] = 0.0,
 ) -> None:
-    """The last lines of the log, and whether the run is still at work."""
+    """Print the end of the log and whether the run is in progress."""
     run = work / "run"
     if not (run / "output.txt").is_file():
-        raise InputError(f"No run was started in {work}; begin with `python -m train.remote.gpu start MINUTES`.")
+        raise InputError(f"No run was started in {work}; start one with `python -m train.remote.gpu start MINUTES`.")
     if seconds:
         follow(run, seconds, size_of_output(run))
     show(run)
@@ -254,16 +255,16 @@ def status(
 
 @app.command()
 def stop(work: Work = WORK) -> None:
-    """Save a checkpoint and end the run."""
+    """Save a checkpoint and stop the run."""
     run = work / "run"
     if (process := running(run)) is None:
-        raise InputError(f"No run is at work in {work}.")
+        raise InputError(f"No run is in progress in {work}; there is nothing to stop.")
     _end(process, 120.0)
     show(run)
 
 
 def _end(process: int, seconds: float) -> None:
-    """SIGTERM, upon which train.run saves; after `seconds` the whole session is killed."""
+    """Sends SIGTERM, on which train.run saves; after `seconds` kills the whole session."""
     os.kill(process, signal.SIGTERM)
     ends = time.monotonic() + seconds
     while time.monotonic() < ends:
@@ -281,19 +282,19 @@ def _end(process: int, seconds: float) -> None:
 
 @app.command()
 def collect(
-    out: Annotated[Path, typer.Argument(help="Folder for the files; small ones, few of them.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the files.")],
     work: Work = WORK,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, int8; none for log and curves alone.")] = "bfloat16",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or int8; none for log and curves only.")] = "bfloat16",
 ) -> None:
-    """Export the newest checkpoint as pieces of one tar file, with the log and the curves beside them.
+    """Export the last checkpoint as pieces of a tar file, with the log and the curves.
 
-    `cat OUT/model.tar.* | tar x` makes the model's folder of them. Optimizer state is left out.
+    `cat OUT/model.tar.* | tar x` restores the model folder. The state of the optimizers is left out.
     """
     run = work / "run"
     if not (run / "log.jsonl").is_file():
         raise InputError(f"There is no log in {run} yet; see `python -m train.remote.gpu status`.")
     if dtype not in ("float32", "bfloat16", "int8", "none"):
-        raise InputError(f"The type {dtype!r} is not known; choose float32, bfloat16, int8 or none.")
+        raise InputError(f"There is no number type {dtype!r}; choose float32, bfloat16, int8 or none.")
     from train.curves import draw, read_run
 
     out.mkdir(parents=True, exist_ok=True)
@@ -327,13 +328,9 @@ def _collect_model(work: Path, out: Path, dtype: Any) -> None:
     shutil.rmtree(folder.parent)
 
 
-def main() -> None:
+if __name__ == "__main__":
     try:
         app()
     except GessoError as error:
         console.print(str(error), style="red", markup=False)
-        raise SystemExit(3) from None
-
-
-if __name__ == "__main__":
-    main()
+        raise SystemExit(FAILED) from None

@@ -1,11 +1,11 @@
-"""Prepared data in a few small files, for a machine that can only be sent little, and the way back.
+"""Packs prepared data into a few small files for a machine with little transfer, and unpacks them there.
 
-`python -m train.remote.pack --data DIR/tokens --tokenizer FILE --out PACK`, and there `python -m train.remote.pack --unpack PACK
---out DIR/tokens`. Unpacking needs neither tree-sitter nor a library to decompress. Must not know what the tokens mean,
-but for where lines begin.
+`python -m train.remote.pack --data DIR/tokens --tokenizer FILE --out PACK` packs; `python -m train.remote.pack --unpack
+PACK --out DIR/tokens` unpacks, without tree-sitter and with the standard library's LZMA. Must not know what the tokens
+mean, except which of them begin a line.
 
-Tokens take less room than their text. They are ranked by how often they come, laid out by language and project, and
-go through LZMA with a window over all of them. Spans stand on line ends, so that they are counted in lines.
+Tokens take less space than their text. They are replaced by their frequency rank, ordered by language and project, and
+compressed by LZMA with a window over all of them. Spans start and end at line ends, so they are stored as line counts.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from rich.console import Console
 from rich.progress import DownloadColumn, Progress
 from tokenizers import Tokenizer
 
-from engine.errors import GessoError, InputError, UsageError
+from engine.errors import InputError, UsageError
 from train.data import line_starts
+from train.program import reports_errors
 from train.tokenizer import LANGUAGE_IDS
 
 console = Console(stderr=True, highlight=False)
@@ -35,7 +36,7 @@ SPLITS = ("train", "valid")
 PIECE = 15 << 20  # bytes of one file at most
 LARGEST_WINDOW = 1 << 28
 SPAN_RECORD = np.dtype([("skip", "<u2"), ("lines", "u1"), ("kind", "u1")])
-LITERALS = {  # LZMA's lc, lp, pb: which bits of place and of the byte before a byte is predicted from
+LITERALS = {  # LZMA's lc, lp, pb: bits of the previous byte and of the position that predict a byte
     "tokens": (3, 1, 1),
     "spans": (2, 2, 2),
 }
@@ -44,7 +45,7 @@ Columns = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Split:
-    """The arrays of one split as train.prepare lays them out."""
+    """The arrays of one split in the layout of train.prepare."""
 
     tokens: NDArray[np.uint16]
     files: NDArray[Any]
@@ -52,7 +53,7 @@ class Split:
 
     @staticmethod
     def read(folder: Path, split: str) -> Split:
-        """Raises InputError where a file is absent."""
+        """Raises InputError if a file is missing."""
         paths = [folder / name for name in (f"tokens-{split}.bin", f"files-{split}.npy", f"spans-{split}.npy")]
         for path in paths:
             if not path.is_file():
@@ -65,7 +66,7 @@ class Split:
         np.save(folder / f"spans-{split}.npy", self.spans)
 
     def rows(self, chosen: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.uint16], NDArray[Any]]]:
-        """Of each chosen file its tokens, and its spans with offsets within the file."""
+        """(tokens, spans with offsets within the file) of each chosen file."""
         spans = {name: self.spans[name].astype(np.int64) for name in ("start", "end")}
         files = {name: self.files[name].astype(np.int64) for name in ("start", "end")}
         lows, highs = (np.searchsorted(spans["start"], files[name]) for name in ("start", "end"))
@@ -77,13 +78,13 @@ class Split:
             yield self.tokens[start : files["end"][row]], found
 
     def only(self, chosen: NDArray[np.int64]) -> Split:
-        """The chosen files (ascending) alone, one after the other."""
+        """A split with only the chosen files (ascending)."""
         if len(chosen) == len(self.files):
             return self
         return join([*self.rows(chosen)], self.files[chosen], self.spans.dtype)
 
     def counts(self, language: int) -> dict[str, int]:
-        """Files, tokens and spans of a language, as meta.json has them."""
+        """Files, tokens and spans of a language, as in meta.json."""
         files = self.files[self.files["language"] == language]
         low, high = (np.searchsorted(self.spans["start"], files[name]) for name in ("start", "end"))
         tokens = files["end"] - files["start"]
@@ -91,7 +92,7 @@ class Split:
 
 
 def join(rows: list[tuple[NDArray[np.uint16], NDArray[Any]]], table: NDArray[Any], span_type: np.dtype[Any]) -> Split:
-    """Files one after the other. `rows` as Split.rows gives them; `table` with language and project of each."""
+    """A split of files in sequence. rows: from `Split.rows`. table: with language and project of each file."""
     files, position = table.copy(), 0
     for row, (tokens, spans) in enumerate(rows):
         files[row]["start"], files[row]["end"] = position, position + len(tokens)
@@ -103,9 +104,9 @@ def join(rows: list[tuple[NDArray[np.uint16], NDArray[Any]]], table: NDArray[Any
 
 
 def encode(split: Split, begins_line: NDArray[np.bool_]) -> Columns:
-    """Files by language and project, each with its place in the split; spans as lines skipped and lines held.
+    """The columns of a pack: files ordered by language and project, spans as lines skipped and lines covered.
 
-    Raises InputError where a span does not begin at a line end and end at one, or at the end of its file.
+    Raises InputError if a span does not start and end at a line end or at the end of its file.
     """
     table = split.files
     order = np.lexsort((table["start"], table["project"], table["language"]))
@@ -117,12 +118,12 @@ def encode(split: Split, begins_line: NDArray[np.bool_]) -> Columns:
         record["skip"], record["lines"] = np.diff(first, prepend=0), last - first
         record["kind"] = spans["kind"]
         if not np.array_equal(_spans(record, bounds, spans.dtype), spans):
-            raise InputError("A span does not stand on line ends; prepare the data again, with this tokenizer.")
+            raise InputError("A span does not start and end at line ends; prepare the data again with this tokenizer.")
         tokens.append(ids)
         records.append(record)
         counts[index] = len(spans)
     return {
-        "place": order.astype("<u4"),
+        "position": order.astype("<u4"),
         "length": (table["end"] - table["start"])[order].astype("<u4"),
         "language": table["language"][order],
         "project": table["project"][order],
@@ -133,7 +134,7 @@ def encode(split: Split, begins_line: NDArray[np.bool_]) -> Columns:
 
 
 def _spans(record: NDArray[Any], bounds: NDArray[np.int64], span_type: np.dtype[Any]) -> NDArray[Any]:
-    """The spans of one file, given where its lines begin and where it ends."""
+    """The spans of one file. bounds: positions of its line ends and of its end."""
     first = np.cumsum(record["skip"], dtype=np.int64)
     spans = np.zeros(len(record), span_type)
     for name, line in (("start", first), ("end", first + record["lines"])):
@@ -145,10 +146,10 @@ def _spans(record: NDArray[Any], bounds: NDArray[np.int64], span_type: np.dtype[
 def decode(
     columns: Columns, begins_line: NDArray[np.bool_], file_type: np.dtype[Any], span_type: np.dtype[Any]
 ) -> Split:
-    """What `encode` was given."""
+    """The inverse of `encode`."""
     at = np.concatenate([[0], np.cumsum(columns["length"], dtype=np.int64)])
     span_at = np.concatenate([[0], np.cumsum(columns["span_count"], dtype=np.int64)])
-    stored = np.argsort(columns["place"])
+    stored = np.argsort(columns["position"])
     rows = []
     for index in stored:
         ids = columns["tokens"][at[index] : at[index + 1]]
@@ -161,9 +162,9 @@ def decode(
 
 
 def choose(files: NDArray[Any], share: float) -> NDArray[np.int64]:
-    """Rows of about `share` of the files, ascending, at random but of each language alike.
+    """Row numbers of a random `share` of the files of each language, ascending.
 
-    What a smaller share keeps, a larger one keeps too.
+    A larger share includes all files of a smaller one.
     """
     draws = np.random.default_rng(0).random(len(files))
     kept = np.zeros(len(files), bool)
@@ -174,7 +175,7 @@ def choose(files: NDArray[Any], share: float) -> NDArray[np.int64]:
 
 
 def compress(name: str, content: bytes, advance: Callable[[int], None]) -> bytes:
-    """One xz stream, with the filter for columns of this name."""
+    """One xz stream, with the filter settings for a column of this name."""
     window = min(LARGEST_WINDOW, max(1 << 16, 1 << len(content).bit_length()))
     lc, lp, pb = LITERALS.get(name, (3, 0, 2))
     options = {"preset": 9 | lzma.PRESET_EXTREME, "dict_size": window, "lc": lc, "lp": lp, "pb": pb}
@@ -197,12 +198,12 @@ def compress_all(parts: dict[str, bytes], title: str) -> dict[str, bytes]:
 
 
 def serialise(splits: dict[str, Split], meta: dict[str, Any], tokenizer: bytes) -> dict[str, bytes]:
-    """The parts of a pack in the order in which they are written: a header that lists the columns, the columns."""
+    """The parts of a pack in the order of the file: a header that lists the columns, then the columns."""
     begins_line = line_starts(Tokenizer.from_str(tokenizer.decode()))
     encoded = {name: encode(split, begins_line) for name, split in splits.items()}
     uses = sum(np.bincount(columns["tokens"], minlength=len(begins_line)) for columns in encoded.values())
     by_rank = np.argsort(-uses, kind="stable")
-    rank = np.zeros(len(by_rank), ">u2")  # high byte first: it is small for most tokens
+    rank = np.zeros(len(by_rank), ">u2")  # high byte first, since it is small for most tokens
     rank[by_rank] = np.arange(len(by_rank))
     columns: Columns = {"tokenizer": np.frombuffer(tokenizer, "u1"), "by_rank": by_rank.astype("<u2")}
     for split, found in encoded.items():
@@ -219,10 +220,10 @@ def serialise(splits: dict[str, Split], meta: dict[str, Any], tokenizer: bytes) 
 
 
 def pack(data: Path, tokenizer: Path, out: Path, limit: int) -> dict[str, Any]:
-    """Writes pack-00.xz, … of at most 15 MiB each and `limit` bytes in all to `out`.
+    """Writes pack-00.xz, … of at most PIECE bytes each and `limit` bytes in total to `out`.
 
-    Where all of the data does not fit, training files are left out, of each language alike; validation stays whole.
-    Returns what was kept and how large it became. Raises InputError where input is absent or the limit too small.
+    If the data does not fit, training files are left out, the same share of each language; validation files stay.
+    Returns sizes and counts. Raises InputError if input is missing or the limit is too small.
     """
     for path in (tokenizer, data / "meta.json"):
         if not path.is_file():
@@ -241,11 +242,12 @@ def pack(data: Path, tokenizer: Path, out: Path, limit: int) -> dict[str, Any]:
         packed = b"".join(streams.values())
         if len(packed) <= limit:
             break
-        own = sum(len(stream) for name, stream in streams.items() if name.startswith("train."))
-        own += len(streams["tokens"]) * len(splits["train"].tokens) // sum(len(one.tokens) for one in splits.values())
-        share *= 0.98 * (limit - len(packed) + own) / own  # what is not of training files stays as large
+        training = sum(len(stream) for name, stream in streams.items() if name.startswith("train."))
+        tokens = sum(len(one.tokens) for one in splits.values())
+        training += len(streams["tokens"]) * len(splits["train"].tokens) // tokens
+        share *= 0.98 * (limit - len(packed) + training) / training  # the rest keeps its size
         if share * len(whole["train"].files) < 1:
-            raise InputError(f"{limit / 2**20:.2f} MiB do not hold the validation files; give a larger --limit-mib.")
+            raise InputError(f"The validation files need more than {limit / 2**20:.2f} MiB; raise --limit-mib.")
     out.mkdir(parents=True, exist_ok=True)
     for old in out.glob("pack-*.xz"):
         old.unlink()
@@ -256,9 +258,9 @@ def pack(data: Path, tokenizer: Path, out: Path, limit: int) -> dict[str, Any]:
 
 
 def unpack(folder: Path, out: Path) -> dict[str, Split]:
-    """Writes to `out` what train.prepare wrote, of the files that were kept, and tokenizer.json.
+    """Writes the packed files to `out` in the layout of train.prepare, and tokenizer.json.
 
-    Raises InputError where the pack is absent, damaged or not complete.
+    Raises InputError if the pack is missing, damaged or incomplete.
     """
     pieces = sorted(folder.glob("pack-*.xz"))
     if not pieces:
@@ -272,7 +274,7 @@ def unpack(folder: Path, out: Path) -> dict[str, Split]:
                     kind = _type(described)
                     columns[name] = np.frombuffer(source.read(count * kind.itemsize), kind, count)
     except (lzma.LZMAError, EOFError, ValueError, KeyError) as error:
-        raise InputError(f"{folder} is damaged or lacks a piece; copy all of its pack-*.xz again.") from error
+        raise InputError(f"{folder} is damaged or incomplete; copy all of its pack-*.xz again.") from error
     tokens = columns["by_rank"][columns["tokens"]]
     tokenizer = columns["tokenizer"].tobytes()
     begins_line = line_starts(Tokenizer.from_str(tokenizer.decode()))
@@ -280,11 +282,11 @@ def unpack(folder: Path, out: Path) -> dict[str, Split]:
     splits: dict[str, Split] = {}
     start = 0
     for name in SPLITS:
-        own = {column: columns[f"{name}.{column}"] for column in ("place", "length", "language", "project")}
-        own |= {column: columns[f"{name}.{column}"] for column in ("span_count", "spans")}
-        own["tokens"] = tokens[start : start + int(own["length"].sum(dtype=np.int64))]
-        start += len(own["tokens"])
-        splits[name] = decode(own, begins_line, _type(header["types"]["files"]), _type(header["types"]["spans"]))
+        found = {column: columns[f"{name}.{column}"] for column in ("position", "length", "language", "project")}
+        found |= {column: columns[f"{name}.{column}"] for column in ("span_count", "spans")}
+        found["tokens"] = tokens[start : start + int(found["length"].sum(dtype=np.int64))]
+        start += len(found["tokens"])
+        splits[name] = decode(found, begins_line, _type(header["types"]["files"]), _type(header["types"]["spans"]))
         splits[name].write(out, name)
     (out / "tokenizer.json").write_bytes(tokenizer)
     (out / "meta.json").write_text(json.dumps(header["meta"], indent=1) + "\n")
@@ -292,37 +294,33 @@ def unpack(folder: Path, out: Path) -> dict[str, Split]:
 
 
 def _type(described: list[list[str]]) -> np.dtype[Any]:
-    """A dtype from its `descr` after a way through JSON."""
+    """A dtype from its `descr` in JSON."""
     return np.dtype(described[0][1]) if described[0][0] == "" else np.dtype([(name, kind) for name, kind in described])
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Folder for the pack, or with --unpack for the data.")],
-    data: Annotated[Path | None, typer.Option(help="Folder that train.prepare wrote.")] = None,
-    tokenizer: Annotated[Path | None, typer.Option(help="tokenizer.json it was prepared with.")] = None,
-    unpacked: Annotated[Path | None, typer.Option("--unpack", help="A pack to turn back into data.")] = None,
-    limit_mib: Annotated[float, typer.Option(help="Size of the pack in all, at most.")] = 56.0,
+    out: Annotated[Path, typer.Option(help="Folder for the pack; with --unpack for the data.")],
+    data: Annotated[Path | None, typer.Option(help="Folder written by train.prepare.")] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="tokenizer.json used for --data.")] = None,
+    unpacked: Annotated[Path | None, typer.Option("--unpack", help="Pack to unpack.")] = None,
+    limit_mib: Annotated[float, typer.Option(help="Total size of the pack at most.")] = 56.0,
 ) -> None:
     """Pack prepared data into a few small files, or unpack it."""
-    try:
-        if unpacked is not None:
-            splits = unpack(unpacked, out)
-        elif data is None or tokenizer is None:
-            raise UsageError("Name --data and --tokenizer to pack, or --unpack to unpack.")
-        else:
-            packed = pack(data, tokenizer, out, int(limit_mib * 2**20))
-            splits = packed["splits"]
-            for name, size in sorted(packed["sizes"].items(), key=lambda item: -item[1])[:6]:
-                console.print(f"{size / 2**20:8.2f} MiB  {name}")
-            console.print(f"{sum(packed['sizes'].values()) / 2**20:8.2f} MiB  in all")
-            console.print(f"{packed['kept']:,} of {packed['files']:,} training files were kept")
-    except GessoError as error:
-        console.print(str(error), style="red")
-        raise typer.Exit(3) from None
+    if unpacked is not None:
+        splits = unpack(unpacked, out)
+    elif data is None or tokenizer is None:
+        raise UsageError("Give --data and --tokenizer to pack, or --unpack to unpack.")
+    else:
+        packed = pack(data, tokenizer, out, int(limit_mib * 2**20))
+        splits = packed["splits"]
+        for name, size in sorted(packed["sizes"].items(), key=lambda item: -item[1])[:6]:
+            console.print(f"{size / 2**20:8.2f} MiB  {name}")
+        console.print(f"{sum(packed['sizes'].values()) / 2**20:8.2f} MiB  in total")
+        console.print(f"{packed['kept']:,} of {packed['files']:,} training files were kept")
     for name, split in splits.items():
         count = f"{len(split.files):,} files, {len(split.tokens) / 1e6:.2f} M tokens, {len(split.spans):,} spans"
         console.print(f"{out}: {name} {count}")
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    typer.run(reports_errors(main))

@@ -1,4 +1,4 @@
-"""What a step reads, which places a bench may run in, and how its rows are told. No time is asserted."""
+"""The bytes of a step, the choice of the device, and rows of the table. No time is asserted."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ import torch
 
 pytest.importorskip("triton")
 
-from bench.gpu.step import choose_place, row, timed  # noqa: E402
+from bench.gpu.common import choose_device, timed  # noqa: E402
+from bench.gpu.step import row  # noqa: E402
 from bench.gpu.step_shapes import BUILDS, TINY, TRUE_26B, random_keys, random_model, random_weight, step_bytes  # noqa: E402
+from bench.report import Spread  # noqa: E402
 from engine.config import ModelConfig  # noqa: E402
 from engine.errors import InputError  # noqa: E402
 from engine.quantized import FORMATS  # noqa: E402
@@ -46,7 +48,7 @@ def test_a_step_reads_every_weight_once(name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_random_weights_are_as_large_as_trained_ones(kind: str) -> None:
+def test_random_weights_are_as_large_as_trained_weights(kind: str) -> None:
     torch.manual_seed(0)
     made = random_weight(torch.empty(2, 64, 256, device="meta", dtype=torch.bfloat16), kind, CPU)  # type: ignore
     assert 0.85 < float(made.dequantize().std()) * 256**0.5 < 1.15
@@ -55,23 +57,23 @@ def test_random_weights_are_as_large_as_trained_ones(kind: str) -> None:
 def test_without_a_gpu_only_a_dry_run_is_possible() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="TRITON_INTERPRET=1"):
-            choose_place(tiny=False)
+            choose_device(tiny=False, module="bench.gpu.step", kernels=True)
 
 
-def test_a_row_tells_what_was_measured() -> None:
+def test_a_row_has_the_measured_figures() -> None:
     calls: list[int] = []
     spread = timed(lambda: calls.append(1), CPU, 4, warm_up=2)
     assert len(calls) == 6 and len(spread.samples) == 4
     figures = {
-        "eager_ms": {"median": 20.0},
-        "graph_ms": {"median": 15.5},
+        "eager_ms": Spread.of([20.0]),
+        "graph_ms": Spread.of([15.5]),
         "floor_ms": 12.4,
         "over_floor": 1.25,
         "bytes": {"total": 53.1e9},
         "memory_bytes": 2**36,
     }
-    wanted = ["bf16", "256", "2048", "20.00", "15.50", "12.40", "1.25", "53.1", "64.0"]
-    assert row("bf16", 256, 2048, figures) == wanted
+    expected = ["bf16", "256", "2048", "20.00", "15.50", "12.40", "1.25", "53.1", "64.0"]
+    assert row("bf16", 256, 2048, figures) == expected
 
 
 @pytest.mark.slow

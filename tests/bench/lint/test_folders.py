@@ -1,17 +1,17 @@
-"""Lint of code as it lies on a disk: which files, and what is counted."""
+"""Lint of released code: the files read and the findings counted."""
 
 from pathlib import Path
 
 import pytest
 
-from bench.lint.folders import Source, alarms, folders_report, read_sources
+from bench.lint.folders import SourceFile, findings_in, folders_report, read_sources
 from engine.errors import InputError
 from infill.findings import Finding, LintRequest
 
 PYTHON = frozenset({"python"})
 
 
-def test_files_that_people_wrote_until_there_are_enough(tmp_path: Path) -> None:
+def test_ordinary_files_are_read_up_to_a_number_of_lines(tmp_path: Path) -> None:
     package = tmp_path / "site-packages" / "pkg"
     package.mkdir(parents=True)
     for name in ("a.py", "b.py", "c.py", "test_a.py", "d.js", "made_pb2.py"):
@@ -19,7 +19,7 @@ def test_files_that_people_wrote_until_there_are_enough(tmp_path: Path) -> None:
     (package / "bad.py").write_bytes(b"\xff")
     every = read_sources(package, PYTHON, 100, 1)
     assert sorted(one.path for one in every) == ["pkg/a.py", "pkg/b.py", "pkg/c.py"]
-    assert every[0] == Source("pkg", every[0].path, "python", "x = 1\ny = 2\n")
+    assert every[0] == SourceFile("pkg", every[0].path, "python", "x = 1\ny = 2\n")
     assert len(read_sources(package, PYTHON, 3, 1)) == 2
     with pytest.raises(InputError, match="no folder"):
         read_sources(tmp_path / "none", PYTHON, 1, 1)
@@ -33,12 +33,12 @@ class FakeLinter:
         return [Finding(at, at + 5, "wrong-name", "", "right", 1.0)] if at >= 0 else []
 
 
-def test_alarms_are_counted_by_folder_and_listed() -> None:
+def test_findings_are_counted_by_folder_and_listed() -> None:
     sources = [
-        Source("a", "a/x.py", "python", "x\n" * 250 + "y = wrong\n"),
-        Source("b", "b/y.py", "python", "x\n" * 749),
+        SourceFile("a", "a/x.py", "python", "x\n" * 250 + "y = wrong\n"),
+        SourceFile("b", "b/y.py", "python", "x\n" * 749),
     ]
-    found = [alarms(FakeLinter(), one) for one in sources]  # type: ignore[arg-type]
+    found = [findings_in(FakeLinter(), one) for one in sources]  # type: ignore[arg-type]
     report = folders_report(sources, found, {"model": "fake"})
     assert report.rows == [["a", "251", "1", "3.98"], ["b", "749", "0", "0.00"], ["all", "1,000", "1", "1.00"]]
     assert report.notes == ["a/x.py:251: wrong-name: `wrong` -> `right`"]

@@ -1,4 +1,4 @@
-"""What the pipeline is compared with: given lengths, causal writing, copies, and where a text ends."""
+"""The baselines: given lengths, causal decoding, copies, and where a text ends."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from bench.quality import baselines as quality_baselines
 from bench.quality.baselines import (
     FIXED_SLOTS,
-    Answer,
+    Attempt,
     Causal,
     Copy,
     FixedLength,
@@ -29,7 +29,7 @@ FUNCTION = "def area(self):\n    square = self.radius * self.radius\n    return 
 
 
 def hole(marked: str, kind: str = "rest of line", language: str = "python") -> HeldOutHole:
-    """The truth stands within «»."""
+    """The truth is inside «»."""
     before, rest = marked.split("«")
     truth, after = rest.split("»")
     return HeldOutHole(language, kind, "p", "p.py", before, truth, after)
@@ -97,7 +97,7 @@ def test_over_several_lines(kind: str, text: str, whole: str | None) -> None:
     ],
     ids=["above", "longer before nearer", "nearest above", "below", "first neighbour", "nowhere", "no text"],
 )
-def test_what_follows_the_longest_match(marked: str, neighbours: list[str], text: str) -> None:
+def test_copies_follow_the_longest_match(marked: str, neighbours: list[str], text: str) -> None:
     assert after_longest_match(hole(marked), neighbours) == text
 
 
@@ -109,10 +109,10 @@ def test_what_follows_the_longest_match(marked: str, neighbours: list[str], text
         ("block", "    y = 1\n    z = 2\n    return y", "    b = 1\n    c = 2\n    return b"),
     ],
 )
-def test_a_copy_has_as_many_lines_as_are_missing(kind: str, truth: str, text: str) -> None:
-    asked = hole(f"def f():\n«{truth}»\n\nf()\n", kind)
+def test_a_copy_has_as_many_lines_as_the_truth(kind: str, truth: str, text: str) -> None:
+    target = hole(f"def f():\n«{truth}»\n\nf()\n", kind)
     neighbour = Neighbour("n.py", "x\ndef f():\n    b = 1\n    c = 2\n    return b\n")
-    with_it, without = Copy(True).fill([Question.of(asked, (neighbour,)), Question.of(asked)])
+    with_it, without = Copy(True).fill([Question.of(target, (neighbour,)), Question.of(target)])
     assert (with_it.text, with_it.shown, with_it.source) == (text, True, "copy")
     assert without.text != text
 
@@ -131,8 +131,8 @@ class Spy:
     def __init__(self, completer: Completer) -> None:
         self.requests: list[DenoiseRequest] = []
         self.results: list[DenoiseResult] = []
-        self.run = completer.canvases.run
-        completer.canvases.run = self  # type: ignore[method-assign, assignment]
+        self.run = completer.runner.run
+        completer.runner.run = self  # type: ignore[method-assign, assignment]
 
     def __call__(self, requests: Sequence[DenoiseRequest], on_step: object = None) -> list[DenoiseResult]:
         results = self.run(requests)
@@ -141,19 +141,19 @@ class Spy:
         return results
 
 
-def test_true_length_lays_out_as_many_slots_as_tokens_are_missing(completer: Completer) -> None:
+def test_true_length_has_one_slot_per_missing_token(completer: Completer) -> None:
     method, spy = TrueLength(completer, neighbours=False), Spy(completer)
     word = hole(FUNCTION)
     lines = hole("def f(x):\n«    if x:\n        return call(x)\n    return None»\n\n\nprint(f)\n", "block")
-    answers = method.fill([Question.of(word), Question.of(lines)])
+    attempts = method.fill([Question.of(word), Question.of(lines)])
     encode = completer.family.tokens.encode
-    for request, result, asked in zip(spy.requests, spy.results, (word, lines), strict=False):
+    for request, result, target in zip(spy.requests, spy.results, (word, lines), strict=False):
         columns = request.canvas.hole_columns.tolist()
         known = completer.family.tokens.decode(request.canvas.tokens[: columns[0]].tolist())
-        typed = asked.before[asked.before.rindex(known) + len(known) :]
-        assert len(columns) == len(encode(typed + asked.truth))
+        typed = target.before[target.before.rindex(known) + len(known) :]
+        assert len(columns) == len(encode(typed + target.truth))
         assert completer.family.null_token not in result.tokens.tolist()
-    assert all(isinstance(answer, Answer) and answer.source == "model" for answer in answers)
+    assert all(isinstance(attempt, Attempt) and attempt.source == "model" for attempt in attempts)
 
 
 def test_fixed_length_is_the_same_for_every_hole(completer: Completer) -> None:
@@ -168,7 +168,7 @@ def test_fixed_length_is_the_same_for_every_hole(completer: Completer) -> None:
 
 
 def writes(text: str, seen: dict[str, object]) -> Callable[..., tuple[list[int], list[float]]]:
-    """A decoder that writes `text` (after what was typed) until it is stopped."""
+    """A fake decoder that writes `text` after the typed prefix until it is told to stop."""
 
     def decode(model, cache, prompt, limit, stop, banned=None, first=None):  # type: ignore[no-untyped-def]
         encode = seen["encode"]
@@ -183,59 +183,58 @@ def writes(text: str, seen: dict[str, object]) -> Callable[..., tuple[list[int],
     return decode
 
 
-def test_causal_writing_stops_at_the_end(completer: Completer, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, tokens = hole(FUNCTION), completer.family.tokens
+def test_causal_decoding_stops_at_the_end(completer: Completer, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, tokens = hole(FUNCTION), completer.family.tokens
     seen: dict[str, object] = {"encode": tokens.encode, "typed": " "}
     monkeypatch.setattr(quality_baselines, "decode_greedily", writes("cube\n\n\nmore and more and more\n", seen))
-    answer = Causal(completer, neighbours=False).fill([Question.of(asked)])[0]
+    answer = Causal(completer, neighbours=False).fill([Question.of(target)])[0]
     assert (answer.text, answer.shown, answer.source) == ("cube", True, "causal")
     assert answer.steps == seen["tokens"] == len(tokens.encode(" cube\n"))
     assert answer.confidence == pytest.approx(0.3679, abs=1e-3)
     assert answer.best_passing == (answer.confidence, "cube")
     read = tokens.decode(seen["prompt"])  # type: ignore[arg-type]
-    assert read.endswith(asked.before.rstrip(" ")) and asked.after.strip() in read
+    assert read.endswith(target.before.rstrip(" ")) and target.after.strip() in read
     assert read.index("print(area)") < read.index("def area"), "the suffix first"
     banned, first = seen["banned"], seen["first"]
     assert isinstance(banned, list) and isinstance(first, list)
     assert completer.family.null_token in banned
-    assert not {*tokens.line_breaks} & {*banned}, "a line end is how a line ends"
-    assert all(tokens.bytes_of[token].startswith(b" ") for token in first), "of what was typed already"
+    assert not {*tokens.line_breaks} & {*banned}, "a line must be able to end"
+    assert all(tokens.bytes_of[token].startswith(b" ") for token in first), "tokens start as the typed prefix"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_causal_writing_with_the_shipped_model(
+def test_causal_decoding_with_the_shipped_model(
     completer: Completer, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setattr(quality_baselines, "CAUSAL_LIMIT", 12)
     marked = {"token span": "    return math.pi * «square» + 1\n"}.get(kind, "«    return math.pi»\n")
     if kind == "rest of line":
         marked = "    return «math.pi»\n"
-    asked = hole(f"def area(self):\n    square = self.radius * self.radius\n{marked}\n\nprint(area)\n", kind)
-    one, again = Causal(completer, neighbours=False).fill([Question.of(asked)] * 2)
+    target = hole(f"def area(self):\n    square = self.radius * self.radius\n{marked}\n\nprint(area)\n", kind)
+    one, again = Causal(completer, neighbours=False).fill([Question.of(target)] * 2)
     assert (one.text, one.confidence) == (again.text, again.confidence)
     assert 0 < one.steps <= 12 and one.confidence is not None and 0 < one.confidence <= 1
-    assert not asked.one_line or "\n" not in one.text.strip()
+    assert not target.one_line or "\n" not in one.text.strip()
 
 
-def test_the_causal_baseline_needs_an_encoder_that_has_learnt_it(
+def test_the_causal_baseline_needs_an_encoder_trained_for_it(
     completer: Completer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(completer.family, "causal_prompt", lambda context, kind: None)
-    with pytest.raises(InputError, match="leave the baseline out"):
+    with pytest.raises(InputError, match="leave out --baseline causal"):
         Causal(completer, neighbours=False).fill([Question.of(hole(FUNCTION))])
 
 
 # the pipeline
 
 
-class Answering:
-    """In place of a completer: always the same result."""
+class FixedCompleter:
+    """Replaces a completer and always gives the same result."""
 
     def __init__(self, completer: Completer, result: InfillResult | GessoError) -> None:
-        self.denoiser, self.result, self.asked = completer.denoiser, result, [InfillRequest("", ())]
+        self.denoiser, self.result = completer.denoiser, result
 
     def complete_batch(self, requests: Sequence[InfillRequest]) -> list[InfillResult | GessoError]:
-        self.asked = [*requests]
         return [self.result] * len(requests)
 
 
@@ -245,25 +244,25 @@ def result(*candidates: Candidate) -> InfillResult:
     return InfillResult((filled,), 5, 1, 1, 1, 1, {"total": 1.0}, "pocket", 0)
 
 
-def test_what_would_be_shown_without_a_bar_is_kept(completer: Completer) -> None:
-    asked = hole("x = «1»\ny = 2\n")
+def test_the_best_candidate_below_the_threshold_is_kept(completer: Completer) -> None:
+    target = hole("x = «1»\ny = 2\n")
     broken = Candidate("(1", 0.9, False, "the code would no longer parse", "model", 2)
-    timid = Candidate("3", 0.05, False, "the confidence 0.05 is below the bar of 0.15", "copy", 1)
-    fake = Answering(completer, result(broken, timid))
-    answer = Pipeline("pipeline", fake).fill([Question.of(asked)])[0]  # type: ignore[arg-type]
+    unsure = Candidate("3", 0.05, False, "the confidence 0.05 is below the threshold 0.15", "copy", 1)
+    fake = FixedCompleter(completer, result(broken, unsure))
+    answer = Pipeline("pipeline", fake).fill([Question.of(target)])[0]  # type: ignore[arg-type]
     assert (answer.text, answer.shown, answer.confidence, answer.source, answer.steps) == ("(1", False, 0.9, "model", 5)
     assert answer.best_passing == (0.05, "3")
     fake.result = result(broken)
-    assert Pipeline("pipeline", fake).fill([Question.of(asked)])[0].best_passing is None  # type: ignore[arg-type]
+    assert Pipeline("pipeline", fake).fill([Question.of(target)])[0].best_passing is None  # type: ignore[arg-type]
 
 
-def test_an_error_is_an_answer_that_is_not_shown(completer: Completer) -> None:
-    fake = Answering(completer, InputError("Too long."))
+def test_an_error_is_an_attempt_that_is_not_shown(completer: Completer) -> None:
+    fake = FixedCompleter(completer, InputError("Too long."))
     answer = Pipeline("pipeline", fake).fill([Question.of(hole("x = «1»\n"))])[0]  # type: ignore[arg-type]
     assert (answer.text, answer.shown, answer.reason, answer.confidence) == ("", False, "Too long.", None)
 
 
-def test_a_question_asks_for_a_line_or_for_as_much_as_it_takes() -> None:
+def test_a_question_requests_one_line_or_a_block() -> None:
     neighbour = Neighbour("n.py", "n = 1\n")
     one = Question.of(hole("x = «1»\n"), (neighbour,)).request
     several = Question.of(hole("«x = 1»\n", "statement")).request

@@ -1,4 +1,4 @@
-"""What is right, how shares are bounded, and what a bar of confidence does."""
+"""Exactness, intervals, tables, and what a confidence threshold does."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from bench.quality.baselines import Answer
-from bench.quality.judge import BarCurve, Outcome, judge, length_gap, rows, wilson
+from bench.quality.baselines import Attempt
+from bench.quality.judge import ConfidenceCurve, Outcome, judge, length_gap, rows, wilson
 from infill.complete.completion import Completer
 from train.held_out import HeldOutHole
 
@@ -15,13 +15,13 @@ LINE = HeldOutHole("python", "line", "p", "p.py", "x = 1\n", "y = call(x)", "\nz
 BLOCK = HeldOutHole("python", "block", "p", "p.py", "if x:\n", "    a = 1\n    b = 2", "\nz = 2\n")
 
 
-def answer(text: str, shown: bool = True, passing: tuple[float, str] | None = None) -> Answer:
-    return Answer(text, shown, None if shown else "no", 0.5, "model", 3, 10.0, passing)
+def attempt(text: str, shown: bool = True, passing: tuple[float, str] | None = None) -> Attempt:
+    return Attempt(text, shown, None if shown else "no", 0.5, "model", 3, 10.0, passing)
 
 
 @pytest.fixture
 def judged(completer: Completer):  # type: ignore[no-untyped-def]
-    def judged(hole: HeldOutHole, given: Answer) -> Outcome:
+    def judged(hole: HeldOutHole, given: Attempt) -> Outcome:
         return judge("pipeline", hole, given, completer.family.tokens)
 
     return judged
@@ -38,24 +38,24 @@ def judged(completer: Completer):  # type: ignore[no-untyped-def]
     ],
 )
 def test_white_space_at_the_edges_does_not_count(judged, hole: HeldOutHole, text: str, exact: bool) -> None:  # type: ignore[no-untyped-def]
-    assert judged(hole, answer(text)).exact is exact
+    assert judged(hole, attempt(text)).exact is exact
 
 
-def test_all_that_is_said_of_an_answer(judged) -> None:  # type: ignore[no-untyped-def]
-    outcome = judged(LINE, answer("y = call(", passing=(0.2, "y = call(x)\n")))
+def test_every_field_of_an_outcome(judged) -> None:  # type: ignore[no-untyped-def]
+    outcome = judged(LINE, attempt("y = call(", passing=(0.2, "y = call(x)\n")))
     assert (outcome.offset, outcome.truth, outcome.text) == (6, "y = call(x)", "y = call(")
     assert not outcome.exact and not outcome.parses
     assert outcome.similarity == pytest.approx(2 * 9 / 20)
     assert outcome.kept == pytest.approx(9 / 11)
     assert 0 < outcome.tokens < outcome.true_tokens
     assert outcome.passing == (0.2, True)
-    assert judged(LINE, answer("y = 3", shown=False)).kept == 0
-    assert judged(LINE, answer("y = 3")).parses
+    assert judged(LINE, attempt("y = 3", shown=False)).kept == 0
+    assert judged(LINE, attempt("y = 3")).parses
 
 
-def test_no_worse_than_the_truth_is_good_enough(judged) -> None:  # type: ignore[no-untyped-def]
+def test_as_many_syntax_errors_as_the_truth_is_good_enough(judged) -> None:  # type: ignore[no-untyped-def]
     broken = replace(LINE, before="x = (\n")
-    assert judged(broken, answer("y = 3")).parses
+    assert judged(broken, attempt("y = 3")).parses
 
 
 def outcome(
@@ -81,7 +81,7 @@ def test_the_score_interval() -> None:
     assert wilson(10, 10) == pytest.approx((0.7225, 1.0), abs=1e-4)
 
 
-def test_rows_come_in_the_order_of_the_outcomes_with_sums_at_the_end() -> None:
+def test_rows_keep_the_order_of_the_outcomes_with_sums_last() -> None:
     given = [
         outcome(True, kind="token span", tokens=6, source="copy"),
         outcome(kind="token span", method="copy", shown=False, tokens=2),
@@ -103,19 +103,19 @@ def test_rows_come_in_the_order_of_the_outcomes_with_sums_at_the_end() -> None:
     lines = found["all", "line", "pipeline"]
     assert (lines.holes, lines.exact, lines.drafted, lines.interval) == (2, 0.5, 0.5, wilson(1, 2))
     assert found["python", "token span", "copy"].exact_of_shown is None
-    assert not [row for row in rows(given[:4]) if row.language == "all"], "one language is its own sum"
+    assert not [row for row in rows(given[:4]) if row.language == "all"], "one language needs no sum"
 
 
 CONFIDENCES = [(0.9, True), (0.8, True), (0.7, False), (0.6, True), (0.5, False), (0.4, False)]
 
 
 @pytest.fixture
-def calibration() -> BarCurve:
+def calibration() -> ConfidenceCurve:
     passing = [outcome(exact, confidence) for confidence, exact in reversed(CONFIDENCES)]
-    return BarCurve([*passing, *[outcome()] * 4])
+    return ConfidenceCurve([*passing, *[outcome()] * 4])
 
 
-def test_what_a_bar_shows(calibration: BarCurve) -> None:
+def test_what_a_threshold_shows(calibration: ConfidenceCurve) -> None:
     point = calibration.at(0.6)
     assert (point.count, point.right, point.shown, point.precision) == (4, 3, 0.4, 0.75)
     assert point.interval == wilson(3, 4)
@@ -123,7 +123,7 @@ def test_what_a_bar_shows(calibration: BarCurve) -> None:
     assert (nothing.count, nothing.precision, nothing.shown) == (0, None, 0.0)
 
 
-def test_bars_by_the_share_that_they_show(calibration: BarCurve) -> None:
+def test_thresholds_by_the_share_they_show(calibration: ConfidenceCurve) -> None:
     assert [(point.threshold, point.shown) for point in calibration.at_shares()] == [
         (0.9, 0.1),
         (0.8, 0.2),
@@ -131,31 +131,31 @@ def test_bars_by_the_share_that_they_show(calibration: BarCurve) -> None:
         (0.6, 0.4),
         (0.5, 0.5),
         (0.4, 0.6),
-    ], "the other checks let no more pass"
+    ], "the other checks refuse the rest"
 
 
 @pytest.mark.parametrize("precision, threshold", [(1.0, 0.8), (0.75, 0.6), (0.7, 0.6), (0.5, 0.4), (0.0, 0.4)])
-def test_the_lowest_bar_that_is_precise_enough(calibration: BarCurve, precision: float, threshold: float) -> None:
+def test_lowest_threshold_with_a_precision(calibration: ConfidenceCurve, precision: float, threshold: float) -> None:
     point = calibration.lowest(precision)
     assert point is not None and point.threshold == threshold
 
 
-def test_no_bar_is_precise_enough() -> None:
-    assert BarCurve([outcome(False, 0.9), outcome(True, 0.5)]).lowest(0.6) is None
-    assert BarCurve([outcome()]).lowest(0.1) is None
+def test_no_threshold_has_the_precision() -> None:
+    assert ConfidenceCurve([outcome(False, 0.9), outcome(True, 0.5)]).lowest(0.6) is None
+    assert ConfidenceCurve([outcome()]).lowest(0.1) is None
 
 
-def test_the_area_under_the_roc(calibration: BarCurve) -> None:
-    assert calibration.area() == pytest.approx(8 / 9), "of nine pairs one is the wrong way round"
+def test_the_area_under_the_roc(calibration: ConfidenceCurve) -> None:
+    assert calibration.area() == pytest.approx(8 / 9), "one of nine pairs is in the wrong order"
     assert calibration.roc() == (
         pytest.approx([0, 0, 0, 1 / 3, 1 / 3, 2 / 3, 1]),
         pytest.approx([0, 1 / 3, 2 / 3, 2 / 3, 1, 1, 1]),
     )
-    assert BarCurve([outcome(True, 0.5), outcome(False, 0.5)]).area() == 0.5
-    assert BarCurve([outcome(True, 0.5)]).area() is None
+    assert ConfidenceCurve([outcome(True, 0.5), outcome(False, 0.5)]).area() == 0.5
+    assert ConfidenceCurve([outcome(True, 0.5)]).area() is None
 
 
-def test_how_much_of_the_gap_is_closed() -> None:
+def test_the_share_of_the_gap_closed() -> None:
     def group(method: str, right: int, similarity: float) -> list[Outcome]:
         return [outcome(number < right, method=method, similarity=similarity) for number in range(10)]
 

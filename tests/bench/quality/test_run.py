@@ -1,4 +1,4 @@
-"""The program as a whole: holes, answers, files written, bad input, and Ctrl-C."""
+"""bench.quality.run as a whole: holes, answers, files written, bad input, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -30,15 +30,16 @@ QUICK = ("--count=1", "--threads=1")
 
 @pytest.fixture(autouse=True)
 def two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is written does not matter here."""
+    """The quality of the answers does not matter here. Without the variable, --threads takes effect."""
+    monkeypatch.delenv("OMP_NUM_THREADS")
     load = quality.load_completer
 
-    def load_hasty(settings: Settings) -> Completer:
+    def load_with_two_steps(settings: Settings) -> Completer:
         completer = load(settings)
         completer.model = replace(completer.model, sampling=completer.model.sampling.with_steps(2))
         return completer
 
-    monkeypatch.setattr(quality, "load_completer", load_hasty)
+    monkeypatch.setattr(quality, "load_completer", load_with_two_steps)
     monkeypatch.setattr(quality_baselines, "CAUSAL_LIMIT", 8)
 
 
@@ -50,48 +51,54 @@ def run(*arguments: str) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, " ".join(result.stderr.split())
 
 
-def test_all_methods_answer_the_same_holes_and_all_is_written_down(corpus: Path, tmp_path: Path) -> None:
-    output, markdown = tmp_path / "quality.json", tmp_path / "quality.md"
-    asked = [f"--corpus={corpus}", "--kind=line", "--compare-neighbours", "--calibrate=0.5"]
-    code, shown, _ = run(*asked, *QUICK, *ALL_BASELINES, f"--output={output}", f"--markdown={markdown}", "--texts")
+def read_lines(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_all_methods_answer_the_same_holes_and_everything_is_written(corpus: Path, tmp_path: Path) -> None:
+    output, markdown, lines = tmp_path / "quality.json", tmp_path / "quality.md", tmp_path / "outcomes.jsonl"
+    options = [f"--corpus={corpus}", "--kind=line", "--compare-neighbours", "--calibrate=0.5", "--texts"]
+    files = [f"--output={output}", f"--markdown={markdown}", f"--outcomes={lines}"]
+    code, shown, _ = run(*options, *QUICK, *ALL_BASELINES, *files)
     assert code == 0
-    report = json.loads(output.read_text())
-    conditions, outcomes = report["conditions"], report["outcomes"]
+    report, outcomes = json.loads(output.read_text()), read_lines(lines)
+    conditions = report["conditions"]
     names = ["pipeline", "pipeline with neighbours", "canvas alone", "copy", "causal", "true length", "fixed length"]
     assert conditions["methods"] == names
     assert Counter(one["method"] for one in outcomes) == dict.fromkeys(names, 1)
     places = {(one["kind"], one["project"], one["path"], one["offset"], one["truth"]) for one in outcomes}
-    assert len(places) == 1, "the same hole, whoever fills it"
+    assert len(places) == 1, "the same hole for every method"
     assert conditions["weights"] == weights_digests(POCKET_FOLDER) and not conditions["interrupted"]
     assert (conditions["seed"], conditions["threads"], conditions["languages"]) == (1, 1, ["python"])
     assert {(row["kind"], row["method"]) for row in report["table"]} > {("all", name) for name in names}
-    assert report["calibration"]["method"] == "pipeline" and report["calibration"]["wanted_precision"] == 0.5
+    assert report["calibration"]["method"] == "pipeline" and report["calibration"]["target_precision"] == 0.5
     assert report["length_gap"]["holes"] == 1
     for name in names:
         assert name in shown and f"| {name} |" in markdown.read_text()
     assert "| hole | method |" in markdown.read_text() and "0.5" in shown
+    assert "outcomes" not in report and len(output.read_text()) < 10_000
 
 
-def test_a_method_is_asked_only_what_it_can_fill(corpus: Path, tmp_path: Path) -> None:
-    output = tmp_path / "quality.json"
-    asked = [f"--corpus={corpus}", "--kind=statement", "--baseline=fixed-length", "--no-copies", "--no-draft"]
-    code, _, _ = run(*asked, *QUICK, f"--output={output}")
-    outcomes = json.loads(output.read_text())["outcomes"]
-    assert code == 0 and [one["method"] for one in outcomes] == ["canvas alone"]
+def test_a_method_gets_only_the_kinds_it_can_fill(corpus: Path, tmp_path: Path) -> None:
+    lines = tmp_path / "outcomes.jsonl"
+    options = [f"--corpus={corpus}", "--kind=statement", "--baseline=fixed-length", "--no-copies", "--no-draft"]
+    code, _, _ = run(*options, *QUICK, f"--outcomes={lines}")
+    assert code == 0 and [one["method"] for one in read_lines(lines)] == ["canvas alone"]
 
 
 def test_several_languages_and_no_texts(corpus: Path, tmp_path: Path) -> None:
-    output = tmp_path / "quality.json"
-    asked = [f"--corpus={corpus}", "--language=python", "--language=javascript", "--kind=line", "--no-copies"]
-    code, shown, _ = run(*asked, *QUICK, "--no-draft", "--batch=1", f"--output={output}")
+    output, lines = tmp_path / "quality.json", tmp_path / "outcomes.jsonl"
+    options = [f"--corpus={corpus}", "--language=python", "--language=javascript", "--kind=line", "--no-copies"]
+    files = [f"--output={output}", f"--outcomes={lines}"]
+    code, shown, _ = run(*options, *QUICK, "--no-draft", "--batch=1", *files)
     report = json.loads(output.read_text())
     assert code == 0 and "language" in shown and "one request at a time" in shown
     assert {row["language"] for row in report["table"]} == {"python", "javascript", "all"}
     assert report["conditions"]["methods"] == ["canvas alone"]
-    assert not any("text" in one or "truth" in one for one in report["outcomes"])
+    assert not any("text" in one or "truth" in one for one in read_lines(lines))
 
 
-def test_ctrl_c_keeps_what_was_done(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_keeps_the_finished_batches(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill, calls = Pipeline.fill, []
 
     def fill_once(self: Pipeline, questions: Any) -> Any:
@@ -101,15 +108,15 @@ def test_ctrl_c_keeps_what_was_done(corpus: Path, tmp_path: Path, monkeypatch: p
         return fill(self, questions)
 
     monkeypatch.setattr(Pipeline, "fill", fill_once)
-    output = tmp_path / "quality.json"
-    asked = (f"--corpus={corpus}", "--kind=line", "--count=4", "--batch=2", "--threads=1", f"--output={output}")
-    code, shown, _ = run(*asked)
+    output, lines = tmp_path / "quality.json", tmp_path / "outcomes.jsonl"
+    options = (f"--corpus={corpus}", "--kind=line", "--count=4", "--batch=2", "--threads=1")
+    code, shown, _ = run(*options, f"--output={output}", f"--outcomes={lines}")
     report = json.loads(output.read_text())
-    assert code == 130 and report["conditions"]["interrupted"] and len(report["outcomes"]) == 2
+    assert code == 130 and report["conditions"]["interrupted"] and len(read_lines(lines)) == 2
     assert "What is written" in shown and calls == [2, 2]
 
 
-def test_ctrl_c_before_anything_was_done(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_before_the_first_batch(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(self: Pipeline, questions: Any) -> Any:
         raise KeyboardInterrupt
 
@@ -122,11 +129,12 @@ def test_ctrl_c_before_anything_was_done(corpus: Path, tmp_path: Path, monkeypat
 @pytest.mark.parametrize(
     "wrong, code, words",
     [
-        (["--language=perl"], 2, "no language 'perl'; known are python"),
-        (["--kind=word"], 2, "no kind of hole 'word'; known are token span"),
+        (["--language=perl"], 2, "no language 'perl'; choose from python"),
+        (["--kind=word"], 2, "no kind of hole 'word'; choose from token span"),
         (["--language=go"], 3, "no held-out files in go"),
         (["--model=./nowhere"], 3, "no model folder"),
         (["--output=/no/such/folder/a.json"], 3, "no folder /no/such/folder"),
+        (["--outcomes=/no/such/folder/a.jsonl"], 3, "no folder /no/such/folder"),
         (["--plot=picture.gif"], 3, "must end in one of .svg"),
         (["--language=javascript", "--kind=block", "--count=1"], 0, ""),
     ],
@@ -136,16 +144,16 @@ def test_bad_input_is_one_sentence(corpus: Path, wrong: list[str], code: int, wo
     assert got == code and words in said and said.count("gesso:") == (1 if code else 0)
 
 
-def test_a_missing_library_is_said_before_the_work(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_reported_before_the_work(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     monkeypatch.setattr(quality, "read_held_out", lambda *_: pytest.fail("too late"))
-    code, _, said = run(f"--corpus={corpus}", "--plot=bar.svg")
+    code, _, said = run(f"--corpus={corpus}", "--plot=curve.svg")
     assert code == 3 and "pip install matplotlib" in said
 
 
 def test_the_picture(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    file = tmp_path / "bar.svg"
+    file = tmp_path / "curve.svg"
     passing = [(0.9, True), (0.5, False), (0.4, True)]
     outcomes = [
         Outcome("pipeline", "python", "line", "p", "p", 0, exact, 0.5, True, 1, 1, 1, 1.0, True, None, confidence,
@@ -155,7 +163,7 @@ def test_the_picture(tmp_path: Path) -> None:
     report = QualityReport({"batch": 1}, outcomes, "pipeline", 0.45, ("a", "b", "c"))
     report.plot(file)
     drawn = file.read_text()
-    assert "share shown" in drawn and "bar 0.45" in drawn and "area 0.50" in drawn
+    assert "share shown" in drawn and "threshold 0.45" in drawn and "area 0.50" in drawn
     assert quality_report.drawing_library(file).__name__ == "matplotlib"
 
 

@@ -1,4 +1,4 @@
-"""All ways to make a linear product that are timed make the same product. No time is asserted."""
+"""All measured linear products compute the same product. No time is asserted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model folders that load, folders that must not, and what the user is told about them."""
+"""Model folders that load, folders that must not, and the error messages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from transformers import DiffusionGemmaConfig, DiffusionGemmaForBlockDiffusion
 
 from engine.checkpoints import checkpoint
-from engine.checkpoints.checkpoint import checkpoint_views, load_model, read_config, read_sampling
+from engine.checkpoints.checkpoint import load_model
+from engine.checkpoints.config_files import read_config, read_sampling
+from engine.checkpoints.tensor_views import checkpoint_views
 from engine.checkpoints.verification import verify
 from engine.config import SamplingConfig
 from engine.errors import ModelError
@@ -49,7 +51,7 @@ SMALL_VISION = {**VISION, "position_embedding_size": 16}
 
 @pytest.fixture(scope="module")
 def reference() -> DiffusionGemmaForBlockDiffusion:
-    """A small random model of transformers in which no two tensors are alike, norms and scalars included."""
+    """A small random transformers model in which no two tensors are equal, including norms and scalars."""
     torch.manual_seed(0)
     config = DiffusionGemmaConfig(text_config=dict(TEXT), vision_config=dict(SMALL_VISION), canvas_length=16)
     model = DiffusionGemmaForBlockDiffusion(config).eval()
@@ -102,7 +104,7 @@ def change_json(file: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 
 
 def refusal(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The message with which loading is refused before any memory is taken, FOLDER for the folder's name."""
+    """The message with which loading is refused before any memory is allocated, with FOLDER for the folder's name."""
     with monkeypatch.context() as patch:
         patch.setattr(nn.Module, "to_empty", lambda self, device: pytest.fail("memory was allocated"))
         with pytest.raises(ModelError) as caught:
@@ -308,13 +310,13 @@ BAD_CONFIGS = {
         lambda config: config.update(
             quantization_config={"quant_method": "compressed-tensors", "format": "float-quantized"}
         ),
-        ["compressed-tensors", "in a layout that is known", "choose another build"],
+        ["compressed-tensors", "missing or in an unknown layout", "choose another build"],
     ),
     "modelopt": (
         lambda config: config["text_config"].update(
             quantization_config={"quant_method": "modelopt", "quant_algo": "NVFP4"}
         ),
-        ["modelopt", "in a layout that is known"],
+        ["modelopt", "missing or in an unknown layout"],
     ),
     "bitsandbytes": (
         lambda config: config.update(quantization_config={"quant_method": "bitsandbytes", "format": "nf4"}),

@@ -1,4 +1,4 @@
-"""Made-up checkpoints in the layouts that others publish: loaded, they compute what their numbers say."""
+"""Synthetic checkpoints in published layouts: once loaded, they compute what their numbers say."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from engine.checkpoints import quantized_loading as loading
-from engine.checkpoints.checkpoint import checkpoint_views, load_model
+from engine.checkpoints.checkpoint import load_model
+from engine.checkpoints.tensor_views import checkpoint_views
 from engine.checkpoints.verification import verify
 from engine.config import ModelConfig
 from engine.errors import ModelError
@@ -96,7 +97,7 @@ def _named(base: str, parts: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def write(folder: Path, layout: str) -> DiffusionGemma:
-    """Writes a random model in this layout; returns the plain model of the numbers that were stored."""
+    """Writes a random model in this layout; returns the plain model with the stored numbers."""
     how, method, kinds = LAYOUTS[layout]
     torch.manual_seed(0)
     model = DiffusionGemma(ModelConfig.from_json(CONFIG)).requires_grad_(False)
@@ -133,7 +134,7 @@ def hidden_of(model: DiffusionGemma) -> Tensor:
 
 
 def few_bytes(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Leaves room for the weights as they are stored, and not for more."""
+    """Leaves memory for the weights as they are stored, but not for more."""
     size = (folder / "model.safetensors").stat().st_size
     monkeypatch.setattr(loading, "RESERVE_BYTES", 0)
     monkeypatch.setattr(loading, "available_memory", lambda device: size)
@@ -158,7 +159,7 @@ def test_where_memory_is_short_the_weights_stay_in_few_bits(
     wanted = hidden_of(write(tmp_path, layout))
     few_bytes(monkeypatch, tmp_path)
     model = load_model(tmp_path, CPU, torch.float32)
-    assert isinstance(model, QuantizedModel) and "stay in few bits" in caplog.text
+    assert isinstance(model, QuantizedModel) and "stay quantized" in caplog.text
     torch.testing.assert_close(hidden_of(model), wanted, atol=1e-4, rtol=1e-4)
     gate_up = model.layers[0].experts.gate_up_proj  # type: ignore[union-attr]
     names = {"modelopt": "nvfp4", "nvfp4-pack-quantized": "nvfp4", "pack-quantized": "int4"}
@@ -200,16 +201,16 @@ def test_scales_of_square_blocks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "message"),
     [
         ("model.decoder.layers.1.experts.1.up_proj.weight_scale_2", "weight_scale_2 is missing"),
-        ("model.decoder.layers.0.experts.0.down_proj.weight", "layout that is known"),
+        ("model.decoder.layers.0.experts.0.down_proj.weight", "missing or in an unknown layout"),
         ("model.decoder.norm.weight", "norm.weight is missing"),
         ("+model.decoder.layers.0.mlp.extra.weight", "unexpected"),
         ("-model.decoder.layers.0.experts.0.gate_proj.weight_scale", "was expected"),
     ],
 )
-def test_what_does_not_fit_is_refused(damage: str, told: str, tmp_path: Path) -> None:
+def test_what_does_not_fit_is_refused(damage: str, message: str, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     write(tmp_path, "modelopt")
@@ -221,10 +222,10 @@ def test_what_does_not_fit_is_refused(damage: str, told: str, tmp_path: Path) ->
     else:
         del tensors[damage]
     save_file(tensors, tmp_path / "model.safetensors")
-    with pytest.raises(ModelError, match=told):
+    with pytest.raises(ModelError, match=message):
         load_model(tmp_path, CPU, torch.float32)
     problems = [problem for check in verify(tmp_path) for problem in check.problems]
-    assert re.search(told, problems[0])
+    assert re.search(message, problems[0])
 
 
 def test_a_whole_folder_has_no_problems(tmp_path: Path) -> None:

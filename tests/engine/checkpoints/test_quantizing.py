@@ -1,4 +1,4 @@
-"""A checkpoint written in few bits loads again, is near the first one, and is never half there."""
+"""A quantized checkpoint loads again, is close to its source, and never exists in part."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from torch import Tensor
 
 from engine.checkpoints import quantized_loading as loading
 from engine.checkpoints import quantizing
-from engine.checkpoints.checkpoint import checkpoint_views, load_model
+from engine.checkpoints.checkpoint import load_model
 from engine.checkpoints.export import save_model
 from engine.checkpoints.quantizing import KINDS, Kind, quantize_folder
+from engine.checkpoints.tensor_views import checkpoint_views
 from engine.checkpoints.verification import verify
 from engine.config import ModelConfig
 from engine.errors import InputError, ModelError, UsageError
@@ -99,7 +100,7 @@ def test_a_run_that_was_cut_off_goes_on_where_it_stopped(tmp_path: Path, monkeyp
     assert not (tmp_path / "few").exists()
     progress: list[tuple[int, int]] = []
     quantize_folder(tmp_path / "plain", tmp_path / "few", "fp8", lambda *one: progress.append(one))
-    assert len(saved) == 4 and saved[1] == saved[2]  # the file that had no name yet is made again, the first is not
+    assert len(saved) == 4 and saved[1] == saved[2]  # the incomplete file is made again, the first one is not
     assert progress[-1][0] == progress[-1][1] > progress[0][0] > 0
     once = tmp_path / "once"
     quantize_folder(tmp_path / "plain", once, "fp8")
@@ -134,6 +135,6 @@ def test_what_cannot_be_is_refused_in_a_sentence(tmp_path: Path, monkeypatch: py
             quantize_folder(tmp_path / "plain", tmp_path / "other", "int4")
     model = load_model(tmp_path / "plain", CPU, torch.float32)
     monkeypatch.setattr(quantizing._Reader, "matrix", lambda self, matrix: torch.full((2, 32), torch.nan))
-    with pytest.raises(ModelError, match="not finite"):
+    with pytest.raises(ModelError, match="NaN or infinity"):
         quantize_folder(tmp_path / "plain", tmp_path / "other", "fp8")
     assert model.config.num_experts == 2 and not (tmp_path / "other").exists()

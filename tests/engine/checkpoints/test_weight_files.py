@@ -121,7 +121,7 @@ BAD_INDICES: dict[str, tuple[Callable[[dict[str, Any]], Any], list[str]]] = {
     "of a wrong kind": (lambda index: index["weight_map"].update(a=["x"]), ["['x']"]),
     "leads out of the folder": (
         lambda index: index["weight_map"].update(a="../x.safetensors"),
-        ["../x.safetensors", "no safetensors file in its folder"],
+        ["../x.safetensors", "not a safetensors file in its folder"],
     ),
     "leads to a pickle": (
         lambda index: index["weight_map"].update(a="pytorch_model.bin"),
@@ -152,7 +152,7 @@ def test_index_that_does_not_fit(sharded: Path, change: Callable[[dict[str, Any]
 
 def test_tensor_in_two_files(sharded: Path) -> None:
     save_file({"a": torch.zeros(2, 3), "c": torch.zeros(4)}, sharded / "model-00002-of-00002.safetensors")
-    assert "The tensor a stands in both" in refusal(sharded)
+    assert "The tensor a is in both" in refusal(sharded)
 
 
 def test_index_missing(sharded: Path) -> None:

@@ -1,4 +1,4 @@
-"""Steps over fixed tensors beside those of the plain denoiser: the same answers, recorded or not."""
+"""Steps over fixed tensors give the same results as the plain denoiser, recorded or not."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from engine.canvas import Canvas, Hole, Known
+from engine.canvas_run import DenoiseRequest, DenoiseResult
 from engine.config import NoiseConfig, SamplingConfig
-from engine.denoiser import Denoiser, DenoiseRequest, DenoiseResult
+from engine.denoiser import Denoiser
 from engine.errors import NotFiniteError
-from engine.graphs import recorded_steps
-from engine.graphs import step_stats as readout
+from engine.graphs import recorded_steps, step_stats
 from engine.graphs.fixed_step import FixedStep
 from engine.graphs.recorded_steps import CudaGraphs, Record, RecordedSteps, bucket_for
 from engine.models.diffusion_gemma import DiffusionGemma
@@ -34,7 +34,9 @@ def model() -> DiffusionGemma:
     return ours(reference(feedback=0.05))
 
 
-def recorded(model: DiffusionGemma, record: Record | None = None, read: readout.Read = readout.full) -> Denoiser:
+def recorded(
+    model: DiffusionGemma, record: Record | None = None, read: step_stats.ComputeStats = step_stats.exact_stats
+) -> Denoiser:
     denoiser = Denoiser(model)
     denoiser.recorded = RecordedSteps(model, denoiser.own_draws, record, read)
     return denoiser
@@ -169,7 +171,7 @@ def test_memory_that_runs_out_while_recording_is_made_free(
     denoiser = recorded(model, record)
     same(denoiser.run([request()]), Denoiser(model).run([request()]))
     assert len(tried) == 2 and tried[0] is not tried[1]
-    assert "given up" in caplog.text and "without CUDA graphs" not in caplog.text
+    assert "dropping unused prompts" in caplog.text and "without CUDA graphs" not in caplog.text
     assert denoiser.recorded is not None and denoiser.recorded.are_recorded
 
 
@@ -223,18 +225,18 @@ def test_buckets_grow_in_steps(model: DiffusionGemma) -> None:
     denoiser = Denoiser(model)
     runs = [denoiser.start(one) for one in (request(WIDE), request(SHORT, 4), request(TWO))]
     bucket = bucket_for(runs[:1])
-    assert (bucket.batch, bucket.width, bucket.holes, bucket.room, bucket.bias) == (1, 64, 16, 512, "none")
+    assert (bucket.batch, bucket.width, bucket.holes, bucket.prompt, bucket.bias) == (1, 64, 16, 512, "none")
     assert bucket_for(runs).batch == 4 and bucket_for(runs).bias == "hole"
-    for length, room in ((512, 512), (513, 1024), (1025, 2048), (2048, 2048), (2049, 4096), (9000, 10240)):
+    for length, prompt in ((512, 512), (513, 1024), (1025, 2048), (2048, 2048), (2049, 4096), (9000, 10240)):
         runs[1].lease.kv.length = length
-        assert bucket_for(runs[1:2]).room == room
+        assert bucket_for(runs[1:2]).prompt == prompt
 
 
 def test_the_memory_of_keys_grows_and_only_so_many_buckets_are_kept(
     model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recorded_steps, "MOST_BUCKETS", 2)
-    monkeypatch.setattr(recorded_steps, "LEAST_ROOM", 8)
+    monkeypatch.setattr(recorded_steps, "MIN_PROMPT", 8)
     denoiser = recorded(model)
     for one in (request(SHORT, 5), request(WIDE, 30), request(SHORT, 5), request(TWO, 7)):
         same(denoiser.run([one]), Denoiser(model).run([one]))
@@ -247,15 +249,15 @@ def test_few_tokens_believe_what_all_do_but_for_their_mass(
     hidden, uniform = torch.randn(6, 48), torch.rand(6)
     temperature, bias = torch.full((6,), 0.5), torch.zeros(2, 120)
     bias[1, :60] = -1e4
-    monkeypatch.setattr(readout, "TOP", 120)
-    everything = readout.few(model, hidden, temperature, uniform, bias)
-    wanted = readout.full(model, hidden, temperature, uniform, bias)
+    monkeypatch.setattr(step_stats, "TOP", 120)
+    everything = step_stats.top_stats(model, hidden, temperature, uniform, bias)
+    wanted = step_stats.exact_stats(model, hidden, temperature, uniform, bias)
     assert torch.equal(everything.argmax, wanted.argmax) and torch.equal(everything.sample, wanted.sample)
     assert (wanted.argmax[3:] >= 60).all() and (wanted.sample[3:] >= 60).all() and (wanted.argmax[:3] < 60).any()
     for mine, theirs in ((everything.belief, wanted.belief), (everything.log_probability, wanted.log_probability)):
         torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
-    monkeypatch.setattr(readout, "TOP", 4)
-    few = readout.few(model, hidden, temperature, uniform, bias)
+    monkeypatch.setattr(step_stats, "TOP", 4)
+    few = step_stats.top_stats(model, hidden, temperature, uniform, bias)
     probabilities = torch.softmax((model.logits(hidden).view(2, 3, -1) + bias[:, None]).view(6, -1) / 0.5, -1)
     missing = 1 - probabilities.topk(4).values.sum(-1)
     largest = model.embed(torch.arange(120)).norm(dim=-1).max()
@@ -276,7 +278,7 @@ def test_numbers_that_are_not_finite_are_an_error_and_leave_nothing_behind(
             return hidden
 
         patch.setattr(model, "denoise", broken)
-        with pytest.raises(NotFiniteError, match="not finite"):
+        with pytest.raises(NotFiniteError, match="NaN or infinity"):
             denoiser.run([request()])
     same(denoiser.run([request()]), Denoiser(model).run([request()]))
 
@@ -301,7 +303,11 @@ def test_memory_that_others_took_costs_what_is_kept_and_not_the_answer(
 
     monkeypatch.setattr(model, "denoise", full)
     same(denoiser.run([request()]), wanted)
-    assert "given up" in caplog.text and len(calls) == SLOW.max_steps + 1 and len(denoiser.cache.entries) == 1
+    assert (
+        "dropping unused prompts" in caplog.text
+        and len(calls) == SLOW.max_steps + 1
+        and len(denoiser.cache.entries) == 1
+    )
 
     def always(*arguments: object) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")

@@ -1,4 +1,4 @@
-"""The packed model against the plain one it was made from: same results, closer to float32 in bfloat16."""
+"""The packed model compared with the plain one: same results, closer to float32 in bfloat16."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from engine.autoregressive import decode_greedily
 from engine.canvas import Canvas, Hole, Known
+from engine.canvas_run import DenoiseRequest
 from engine.config import SamplingConfig
-from engine.denoiser import Denoiser, DenoiseRequest
+from engine.denoiser import Denoiser
 from engine.key_values import BatchedCanvasMemory, CanvasMemory, KeyValues, PromptMemory
 from engine.models.diffusion_gemma import DiffusionGemma
 from engine.models.packed import PackedModel, pack
@@ -25,7 +26,7 @@ VOCAB, HIDDEN = 120, 48
 
 
 def both(dtype: torch.dtype = torch.float32, seed: int = 0, **config: object) -> tuple[DiffusionGemma, DiffusionGemma]:
-    """The same weights plain and packed."""
+    """The same weights, plain and packed."""
     plain = ours(reference(seed=seed, feedback=0.05, **config)).to(dtype)
     return plain, pack(copy.deepcopy(plain))
 
@@ -79,7 +80,7 @@ def test_a_trajectory_is_the_same_token_for_token(choice: str) -> None:
 
 
 def test_drafts_and_scores_are_the_same() -> None:
-    """One token at a time, beyond the window of the sliding layers; and several continuations at once."""
+    """Token by token, beyond the window of the sliding layers; and several continuations at once."""
     drafts, scores = [], []
     for model in both(seed=1):
         cache = PrefixCache(model)
@@ -124,3 +125,11 @@ def test_unit_norm_is_the_norm_without_weight() -> None:
     x = torch.randn(3, 5, 16) * torch.tensor([1e-4, 1.0, 300.0])[:, None, None]
     torch.testing.assert_close(UnitNorm(16, 1e-6)(x), RMSNorm(16, 1e-6, scaled=False)(x), atol=1e-6, rtol=1e-5)
     assert not UnitNorm(16, 1e-6)(torch.zeros(2, 16)).any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weight_bytes_count_the_layers(dtype: torch.dtype) -> None:
+    plain, packed = both(dtype)
+    embedding = plain.embed_tokens.weight.nbytes
+    copies = sum(product.packed for product in (packed.head, packed.mean))
+    assert plain.weight_bytes > 2 * embedding and packed.weight_bytes == plain.weight_bytes + copies * embedding

@@ -1,5 +1,5 @@
-"""In 16 bits on a CPU queries and keys come in blocks, as the library compiles a kernel for every other size; what is
-added is not seen."""
+"""In 16 bits on a CPU queries and keys come in blocks, because the library compiles a kernel for every other size;
+padding is not seen."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from engine.canvas import Canvas, Hole, Known
+from engine.canvas_run import DenoiseRequest
 from engine.config import SamplingConfig
-from engine.denoiser import Denoiser, DenoiseRequest
+from engine.denoiser import Denoiser
 from engine.key_values import CanvasMemory, KeyValues
 from engine.models.diffusion_gemma import DiffusionGemma
 from engine.ops import attention
@@ -31,7 +32,7 @@ MASKS: dict[str, Mask] = {
 
 @pytest.fixture
 def sizes(monkeypatch: pytest.MonkeyPatch) -> set[tuple[int, int]]:
-    """Of queries and keys, of all calls of the library with as many as it compiles kernels for."""
+    """Numbers of queries and keys of all library calls for which it compiles kernels."""
     found: set[tuple[int, int]] = set()
     original = torch.nn.functional.scaled_dot_product_attention
 
@@ -79,7 +80,7 @@ def test_canvases_of_all_lengths_need_few_sizes(model: DiffusionGemma, sizes: se
 def test_a_canvas_is_read_as_without_blocks_whatever_stood_behind_it(
     model: DiffusionGemma, length: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The room behind the canvas may hold what is no number."""
+    """The free space behind the canvas may hold NaN."""
     width, prompt = 70, [n % 113 for n in range(length)]
     tokens = torch.arange(width)[None]
 
@@ -93,8 +94,8 @@ def test_a_canvas_is_read_as_without_blocks_whatever_stood_behind_it(
             return model.denoise(tokens, belief, memory.positions(), memory.masks(), memory).float()
 
     exact, found = hidden(copy.deepcopy(model).float()), hidden(model)
-    monkeypatch.setattr("engine.key_values.comes_in_blocks", lambda key: False)
-    monkeypatch.setattr("engine.ops.attention.comes_in_blocks", lambda key: False)
+    monkeypatch.setattr("engine.key_values.should_come_in_blocks", lambda key: False)
+    monkeypatch.setattr("engine.ops.attention.should_come_in_blocks", lambda key: False)
     plain = hidden(model)
     assert not torch.equal(found, plain), "both ways were tried"
     assert (found - exact).abs().mean() < 1.2 * (plain - exact).abs().mean(), "they round alike"

@@ -1,4 +1,4 @@
-"""Packed products against PyTorch's own, and what happens where there is nothing to pack."""
+"""Packed products compared with PyTorch's own, and what happens if nothing can be packed."""
 
 from __future__ import annotations
 

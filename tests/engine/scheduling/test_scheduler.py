@@ -1,4 +1,4 @@
-"""Who goes next: requests on a tiny model, with the engine held still while they line up."""
+"""The order of requests on a tiny model, with the engine blocked while they queue up."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from itertools import count
 import pytest
 import torch
 
-from engine.denoiser import CanvasRun, Denoiser, DenoiseRequest, DenoiseResult
+from engine.canvas_run import CanvasRun, DenoiseRequest, DenoiseResult
+from engine.denoiser import Denoiser
 from engine.errors import Cancelled, InputError
 from engine.models.diffusion_gemma import DiffusionGemma
 from engine.scheduling.request import Closed, Order, Priority, TooLate
@@ -34,7 +35,7 @@ def model() -> DiffusionGemma:
 
 @pytest.fixture
 def scheduler(model: DiffusionGemma) -> Iterator[Scheduler]:
-    """Every look at its clock is a second later: what counts is how often a client had a turn."""
+    """Every reading of its clock is a second later, so the number of turns of a client counts."""
     ticks = count()
     scheduler = Scheduler(Denoiser(model), batch=8, clock=lambda: next(ticks))
     yield scheduler
@@ -43,7 +44,7 @@ def scheduler(model: DiffusionGemma) -> Iterator[Scheduler]:
 
 @contextmanager
 def held(scheduler: Scheduler) -> Iterator[None]:
-    """What is asked within stands in line until the end."""
+    """Requests submitted within it wait until its end."""
     running, release = threading.Event(), threading.Event()
 
     def hold(_: Denoiser) -> None:
@@ -224,7 +225,7 @@ def test_one_request_alone_changes_no_thread_and_others_are_served_from_there(sc
 
 
 def test_what_stands_on_the_engines_thread_is_charged_for_all_that_it_does(model: DiffusionGemma) -> None:
-    """And not for what others do meanwhile."""
+    """But not for what others do in the meantime."""
     now = [0.0]
     scheduler = Scheduler(Denoiser(model), clock=lambda: now[0])
     later = []
@@ -244,8 +245,8 @@ def test_what_stands_on_the_engines_thread_is_charged_for_all_that_it_does(model
     scheduler.submit(busy(1.0), Order(client="first")).result(10)
     later[0].result(10)
     scheduler.close()
-    assert scheduler._had[Priority.INLINE, "first"] == 2.0
-    assert scheduler._had[Priority.INLINE, "other"] >= 100.0
+    assert scheduler._used[Priority.INLINE, "first"] == 2.0
+    assert scheduler._used[Priority.INLINE, "other"] >= 100.0
 
 
 def test_an_error_of_one_request_is_its_own(scheduler: Scheduler) -> None:
@@ -336,7 +337,7 @@ def test_one_canvas_of_a_request_that_fails_is_told_to_that_request_alone(
 
 
 def test_trees_behind_the_same_prompt_do_not_meet(scheduler: Scheduler, model: DiffusionGemma) -> None:
-    """Two requests score and denoise behind one prompt, taking turns; each finds what it would find alone."""
+    """Two requests score and denoise behind one prompt in turns; each gets the result it would get alone."""
     cache = Denoiser(model).cache
     scores = {n: causal_log_probabilities(model, cache, PROMPT, [1], [[n, n + 1, n + 2]])[0] for n in range(2, 8)}
     alone = Denoiser(model).run([request_of(3)])[0]
@@ -389,7 +390,7 @@ def test_what_is_under_way_ends_when_the_scheduler_is_closed(model: DiffusionGem
 
 
 def _noting(order: list[str], name: str, body: Body) -> Body:
-    """`body`, and its name in `order` once it is through."""
+    """`body`, whose name is appended to `order` when it is done."""
 
     def noted(denoiser: Denoiser) -> list[DenoiseResult]:
         result = body(denoiser)

@@ -1,6 +1,6 @@
-"""What the scheduler does where the memory runs out: nothing is lost that a smaller batch or a later turn could serve.
+"""The scheduler when memory runs out: nothing fails that a smaller batch or a later turn can serve.
 
-The memory is make-believe: a limit on the tokens of all prompts that are held, beside those of a pass.
+Memory is simulated: a limit on the tokens of all prompts in use and of a pass.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.denoiser import CanvasRun, Denoiser, DenoiseResult
+from engine.canvas_run import CanvasRun, DenoiseResult
+from engine.denoiser import Denoiser
 from engine.errors import Cancelled, is_memory_error
 from engine.models.diffusion_gemma import DiffusionGemma
 from engine.prefix_cache import PrefixCache
@@ -41,13 +42,13 @@ def scheduler(model: DiffusionGemma) -> Iterator[Scheduler]:
 
 
 class Memory:
-    """Of so many tokens. refused: by how many tokens each pass that it refused was too large."""
+    """A limit of so many tokens. refused: by how many tokens each refused pass was too large."""
 
     def __init__(self, cache: PrefixCache, tokens: int) -> None:
         self.cache, self.tokens, self.refused = cache, tokens, list[int]()
 
     def take(self, tokens: int) -> None:
-        """Raises OutOfMemoryError where a pass over `tokens` more has no room."""
+        """Raises OutOfMemoryError if a pass over `tokens` more tokens does not fit."""
         missing = sum(entry.kv.length for entry in self.cache.entries) + tokens - self.tokens
         if missing > 0:
             self.refused.append(missing)
@@ -130,7 +131,7 @@ def test_what_is_scored_is_read_in_smaller_passes(
 def test_requests_wait_until_others_have_given_their_memory_back(
     scheduler: Scheduler, model: DiffusionGemma, memory_of: Callable[[int], Memory]
 ) -> None:
-    """Six, of which two fit; prompts that are held cannot be given up."""
+    """Six requests, of whose prompts two fit; prompts in use cannot be dropped."""
     expected = [alone(model, number) for number in range(6)]
     memory = memory_of(2 * LONG + 30)
     with held(scheduler):
@@ -159,7 +160,7 @@ def test_only_what_is_too_large_for_all_of_the_memory_fails(
 def test_one_that_waits_for_memory_does_not_stop_the_one_that_holds_it(
     scheduler: Scheduler, model: DiffusionGemma, memory_of: Callable[[int], Memory], priority: Priority
 ) -> None:
-    """Not even a more urgent one, for which the reading of prompts would be left otherwise."""
+    """Not even a more urgent one, which would otherwise interrupt the encoding of prompts."""
     first, second, later = request_of(1, prompt(1)), request_of(2, prompt(2)), []
     expected = Denoiser(model).run([first])[0], Denoiser(model).run([second])[0], alone(model, 3, 60)
     memory = memory_of(2 * LONG + 20)
@@ -215,7 +216,7 @@ def test_a_pass_over_few_tokens_takes_the_room_of_idle_prompts(
 def test_memory_comes_back_with_every_canvas_not_only_at_the_end_of_a_request(
     scheduler: Scheduler, memory_of: Callable[[int], Memory]
 ) -> None:
-    """And what asks later does not begin before the one that waits."""
+    """And a later request does not start before the one that waits."""
     memory, begun = memory_of(100), list[str]()
     waiting, last, seen = [], [], []
 
@@ -249,11 +250,11 @@ def test_memory_comes_back_with_every_canvas_not_only_at_the_end_of_a_request(
 def test_those_that_wait_for_memory_do_not_all_ask_for_it_again_at_once(
     scheduler: Scheduler, model: DiffusionGemma, memory_of: Callable[[int], Memory]
 ) -> None:
-    """Eight, of which one fits: each is refused when it comes, and then seldom."""
+    """Eight requests, of which one fits: each is refused when it arrives, and rarely after that."""
     expected = [alone(model, number) for number in range(8)]
     memory = memory_of(LONG + 30)
     with held(scheduler):
         bodies = [denoising(request_of(number, prompt(number))) for number in range(8)]
         asked = [scheduler.submit(body, Order(client=str(number))) for number, body in enumerate(bodies)]
     assert all(same(future.result(10)[0], one) for future, one in zip(asked, expected, strict=True))
-    assert len(memory.refused) < 150  # of 92; 300 when all ask again whenever one has ended
+    assert len(memory.refused) < 150  # out of 92; 300 if all retry whenever one has ended

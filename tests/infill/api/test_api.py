@@ -21,8 +21,8 @@ from infill.api.paths import GETS, POSTS
 from infill.api.values import LintBody, findings_from_json, lint_request_to_json, result_from_json
 from infill.engine_protocol import EngineState
 from infill.findings import LintRequest
-from infill.lint.evidence import Bar, Bars
 from infill.lint.linter import Linter
+from infill.lint.thresholds import Threshold, Thresholds
 from infill.request import Neighbour
 from infill.service.app import make_app
 from infill.service.guard import MAX_BODY, Activity, Guard
@@ -153,15 +153,15 @@ def test_a_body_that_is_not_a_json_object_is_refused(api: TestClient, content: b
 
 @pytest.fixture
 def barred(engine: ReadyEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model that reports every misspelled word."""
-    bars = {"misspelled": Bar({}, intercept=1.0, least=0.0)}
-    monkeypatch.setattr(engine, "_bars", Bars(bars, frozenset({"python"})))
-    monkeypatch.setattr("infill.lint.likelihood.FIRST_LOOK", -1e9)
+    """A model that takes every misspelled word for wrong."""
+    bars = {"misspelled": Threshold({}, intercept=1.0, minimum=0.0)}
+    monkeypatch.setattr(engine, "_thresholds", Thresholds(bars, frozenset({"python"})))
+    monkeypatch.setattr("infill.lint.likelihood.MIN_FIRST_GAIN", -1e9)
 
 
 def test_the_findings_equal_those_of_a_linter(engine: ReadyEngine, api: TestClient, barred: None) -> None:
     text = "first = 1\nsecond = frist + 1\nprint(first, second)\n"
-    (mine,) = Linter(tiny_completer(), engine._bars).lint(LintRequest(text, "python"))
+    (mine,) = Linter(tiny_completer(), engine._thresholds).lint(LintRequest(text, "python"))
     assert mine.replacement == "first"
     body = {"text": text, "language": "python"}
     assert findings_from_json(api.post("/v1/lint", json=body).json()) == (mine,)

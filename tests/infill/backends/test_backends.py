@@ -198,7 +198,7 @@ def test_a_canvas_is_pinned_probed_spliced_and_cut_at_the_end_of_the_turn(chat: 
 
 
 def test_the_typed_part_of_a_token_is_pinned(chat: TextTokens) -> None:
-    """`re` may be the beginning of `ret`, which the tokenizer has: the canvas may not say what it pleases there."""
+    """`re` may be the beginning of `ret`, which the tokenizer has: the canvas must not replace it."""
     fake = FakeVllm(chat, "sult")
     with serving(fake) as server:
         result = ask(vllm(server, chat), request("result = 1\nprint(re§)\n"))
@@ -242,7 +242,7 @@ def test_servers_that_only_complete_do_not_lint(coder: Any, chat: TextTokens) ->
         ask(vllm(server, chat), request("a = §\nb = §\n"))
 
 
-# the way there
+# connections
 
 
 def test_a_connection_is_kept_and_replaced_if_the_server_closed_it(coder: Any) -> None:

@@ -41,18 +41,20 @@ class Scripted:
 class Bench:
     def __init__(self, *backends: Scripted, timeout_s: float = 5.0) -> None:
         self.now = 0.0
-        self.here = Scripted("here", "good from here")
+        self.local = Scripted("here", "good from here")
         members = {one.name: Member(one, timeout_s) for one in backends}  # type: ignore[arg-type]
         self.router = Router(members, clock=lambda: self.now)
 
     async def ask(self, *route: str, deadline: float = 100.0) -> str:
-        async def here() -> str:
-            return self.here.answer(0.0, CancellableConnection())
+        async def ask_local() -> str:
+            return self.local.answer(0.0, CancellableConnection())
 
-        def there(backend: Any, limit_s: float, connection: CancellableConnection) -> str:
+        def ask_backend(backend: Any, limit_s: float, connection: CancellableConnection) -> str:
             return backend.answer(limit_s, connection)
 
-        return await self.router.answer(route, here, there, lambda answer: answer.startswith("good"), deadline)
+        return await self.router.answer(
+            route, ask_local, ask_backend, lambda answer: answer.startswith("good"), deadline
+        )
 
 
 def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -63,7 +65,7 @@ def test_the_first_good_result_is_returned() -> None:
     async def test() -> None:
         far = Scripted("far", "good from far")
         bench = Bench(far)
-        assert await bench.ask("far", "here") == "good from far" and not bench.here.asked
+        assert await bench.ask("far", "here") == "good from far" and not bench.local.asked
         assert await bench.ask("here", "far") == "good from here" and far.asked == 1
         assert bench.router.counts == {("far", "good"): 1, ("here", "good"): 1}
 
@@ -155,17 +157,17 @@ def test_the_local_model_is_given_up_if_it_takes_too_long() -> None:
     run(test)
 
 
-async def _asked(bench: Bench, here: Callable[[], Awaitable[str]], *route: str, deadline: float) -> str:
-    def there(backend: Any, limit_s: float, connection: CancellableConnection) -> str:
+async def _asked(bench: Bench, ask_local: Callable[[], Awaitable[str]], *route: str, deadline: float) -> str:
+    def ask_backend(backend: Any, limit_s: float, connection: CancellableConnection) -> str:
         return backend.answer(limit_s, connection)
 
-    return await bench.router.answer(route, here, there, lambda _: True, deadline)
+    return await bench.router.answer(route, ask_local, ask_backend, lambda _: True, deadline)
 
 
 def test_a_request_that_is_invalid_for_the_local_model_is_invalid() -> None:
     async def test() -> None:
         bench = Bench(Scripted("far", "good"))
-        bench.here.says = [InputError("no hole")]
+        bench.local.says = [InputError("no hole")]
         with pytest.raises(InputError, match="no hole"):
             await bench.ask("here", "far")
 
@@ -190,7 +192,7 @@ def test_cancelling_a_request_cancels_it_at_the_backend() -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert await asyncio.to_thread(left.wait, 10) and not bench.here.asked
+        assert await asyncio.to_thread(left.wait, 10) and not bench.local.asked
         closing = asyncio.ensure_future(bench.ask("far"))
         begun.clear()
         assert await asyncio.to_thread(begun.wait, 10)

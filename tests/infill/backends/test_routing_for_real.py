@@ -47,9 +47,9 @@ def free_port() -> int:
 
 def started(folder: Path, monkeypatch: pytest.MonkeyPatch, config: str = "", *options: str) -> ServiceClient:
     """A ready service whose user has this config file."""
-    own = folder / "config" / "gesso"
-    own.mkdir(parents=True)
-    (own / "config.toml").write_text(config)
+    config_folder = folder / "config" / "gesso"
+    config_folder.mkdir(parents=True)
+    (config_folder / "config.toml").write_text(config)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
     monkeypatch.setenv("GESSO_THREADS", "1")
     service = ServiceClient(location_at(folder / "run" / "gesso.sock"), arguments=("--idle-minutes", "5", *options))
@@ -142,7 +142,7 @@ timeout_ms = 30000
 
 @pytest.fixture(scope="module")
 def certificates(folder: Path) -> Path:
-    """A folder with an authority of our own (ca.pem) and what it signed for 127.0.0.1 (cert.pem, key.pem)."""
+    """A folder with a certificate authority (ca.pem) and a certificate it signed for 127.0.0.1 (cert.pem, key.pem)."""
     if shutil.which("openssl") is None:
         pytest.skip("openssl makes the certificates")
     made = folder / "tls"

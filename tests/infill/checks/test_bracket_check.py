@@ -1,4 +1,4 @@
-"""Whether a completion, marked «‹text›», closes what is open and no more."""
+"""The check for unbalanced brackets. «‹text›» marks a completion."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The checks before a completion is shown. «‹text›» marks a completion within its file."""
+"""The checks of a completion. «‹text›» marks it in its file."""
 
 import time
 
@@ -143,13 +143,13 @@ def test_wrong_indentation(marked, expected):
     assert refused("wrong_indentation", marked) is expected
 
 
-def test_wrong_indentation_of_other_languages_minds_tabs_only():
+def test_wrong_indentation_of_other_languages_is_about_tabs():
     assert not refused("wrong_indentation", "if (x) {\n  ‹y()\n      z()›\n}\n", "javascript")
     assert refused("wrong_indentation", "if (x) {\n  a()\n‹\ty()\n›}\n", "javascript")
     assert not refused("wrong_indentation", "/**\n * A\n */\nint f() {\n\tx();\n‹/**\n * B\n */\n›}\n", "c")
 
 
-def test_first_refusal_names_the_first_reason_and_lets_good_code_pass():
+def test_first_refusal_is_the_first_reason_or_none():
     good = case("def f(a):\n    return ‹a + 1›\n\n\nx = f(1)\n", confidence=0.9, min_confidence=0.5)
     assert first_refusal(good) is None
     low = case("def f(a):\n    ‹›\n", confidence=0.1, min_confidence=0.5)
@@ -172,7 +172,7 @@ ODD = st.text(st.sampled_from("ab (){}[]'\":=\n\t\r\f#é😀\ud800.,1"), max_siz
 
 @given(ODD, ODD, ODD, st.sampled_from(["python", "javascript", "rust", "cpp", None]))
 @settings(max_examples=200, deadline=None)
-def test_any_text_is_judged(before, text, after, language):
+def test_any_text_can_be_checked(before, text, after, language):
     context = CheckContext(before, text, after, language)
     for check in checks.CHECKS:
         reason = check(context)
@@ -184,7 +184,7 @@ def test_holes_at_the_edges_of_a_file(edge):
     assert first_refusal(case(edge)) is None
 
 
-def test_a_very_long_line_and_a_long_file_are_judged_quickly():
+def test_a_very_long_line_and_a_long_file_are_checked_quickly():
     long_line = "x = [" + "1234, " * 30_000 + "‹5›]\n"
     long_file = "".join(f"def f{n}(a):\n    return g(a, [{n}])\n\n" for n in range(1700)) * 2
     middle = long_file.index("def f1690")

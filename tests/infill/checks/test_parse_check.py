@@ -1,4 +1,4 @@
-"""Whether a completion, marked «‹text›», makes the parse worse, where, and what of it can stay."""
+"""The parse check, error spans, and cutting back. «‹text›» marks a completion."""
 
 import time
 
@@ -48,7 +48,7 @@ def test_parse_worse(marked, language, expected):
     assert refused(marked, language) is expected
 
 
-def test_an_error_elsewhere_in_the_file_neither_excuses_nor_condemns():
+def test_an_error_elsewhere_in_the_file_makes_no_difference():
     elsewhere = "def broken(a b):\n    pass\n\n\ndef f():\n    "
     assert not refused(elsewhere + "‹return 1›\n")
     assert refused(elsewhere + "‹return 1 +›\n")
@@ -74,7 +74,7 @@ def test_cut_back(marked, language, expected):
     assert cut_back(context.before, context.text, context.after, language) == expected
 
 
-def test_what_is_cut_back_passes_the_checks_it_was_cut_for():
+def test_a_text_that_was_cut_back_passes_the_checks():
     context = case("def f(items):\n    for item in items:\n        ‹total += (item\n    return [›\n\nx = 1\n")
     part = cut_back(context.before, context.text, context.after, "python")
     kept = CheckContext(context.before, part, context.after, "python")
@@ -101,7 +101,7 @@ ODD = st.text(st.sampled_from("ab (){}[]'\":=\n\t\r\f#é😀\ud800.,1"), max_siz
 
 @given(ODD, ODD, ODD, st.sampled_from(["python", "javascript", "rust", "cpp", None]))
 @settings(max_examples=200, deadline=None)
-def test_any_text_is_cut_and_searched(before, text, after, language):
+def test_any_text_can_be_cut_back_and_searched(before, text, after, language):
     assert text.startswith(cut_back(before, text, after, language).rstrip("\n"))
     for span in error_spans_within(before, text, after, language):
         assert 0 <= span.start < span.end <= len(text)

@@ -1,4 +1,4 @@
-"""`gesso lint`, with a linter that needs no model."""
+"""`gesso lint` with a fake linter."""
 
 import json
 from dataclasses import replace
@@ -15,7 +15,7 @@ CODE = "def f(left, right):\n    return left + left\n"
 
 
 class FakeLinter:
-    """Finds every `+ left` that is asked about."""
+    """Finds every `+ left` in the requested ranges."""
 
     can_lint = True
 
@@ -25,8 +25,8 @@ class FakeLinter:
     def lint(self, request: LintRequest) -> list[Finding]:
         self.requests.append(request)
         at = request.text.find("+ left") + 2
-        asked = any(start <= at < end for start, end in request.ranges or ((0, len(request.text)),))
-        if at < 2 or not asked or "wrong-name" in request.off:
+        requested = any(start <= at < end for start, end in request.ranges or ((0, len(request.text)),))
+        if at < 2 or not requested or "wrong-name" in request.off:
             return []
         return [Finding(at, at + 4, "wrong-name", "`left` looks wrong; `right` fits better.", "right", 4.0)]
 
@@ -43,22 +43,22 @@ def gesso(*arguments: str, given: str | None = None) -> Result:
     return CliRunner().invoke(app, ["lint", *arguments], input=given)
 
 
-def test_help_teaches() -> None:
+def test_help_lists_the_options() -> None:
     words = ["--diff", "--on", "--explain", "--json", "--sarif", "--github", "--fix", "gesso: ignore", "Exit codes"]
     shown = gesso("--help").stdout
     assert [word for word in words if word not in shown] == []
 
 
-def test_what_another_file_has_too_is_not_misspelled(fake: FakeLinter, monkeypatch: pytest.MonkeyPatch) -> None:
-    slip = Finding(0, 4, "misspelled", "`lfet` may be a slip of `left`.", "left", 4.0)
-    monkeypatch.setattr(fake, "lint", lambda request: [slip] if request.text.startswith("lfet") else [])
+def test_a_name_of_another_file_is_not_misspelled(fake: FakeLinter, monkeypatch: pytest.MonkeyPatch) -> None:
+    finding = Finding(0, 4, "misspelled", "`lfet` may be a misspelling of `left`.", "left", 4.0)
+    monkeypatch.setattr(fake, "lint", lambda request: [finding] if request.text.startswith("lfet") else [])
     Path("app.py").write_text("lfet = 1\n")
     assert gesso().exit_code == 1
     Path("other.py").write_text("import lfet\n")
     assert gesso().exit_code == 0
 
 
-def test_findings_are_printed_and_the_exit_code_tells(fake: FakeLinter) -> None:
+def test_findings_are_printed_and_set_the_exit_code(fake: FakeLinter) -> None:
     Path("app.py").write_text(CODE)
     Path("fine.py").write_text("x = 1\n")
     result = gesso()
@@ -70,7 +70,7 @@ def test_findings_are_printed_and_the_exit_code_tells(fake: FakeLinter) -> None:
     assert clean.exit_code == 0 and clean.stdout == ""
 
 
-def test_forms_for_programs(fake: FakeLinter) -> None:
+def test_formats_for_programs(fake: FakeLinter) -> None:
     Path("app.py").write_text(CODE)
     (row,) = json.loads(gesso("--json").stdout)
     assert (row["path"], row["code"], row["replacement"], row["score"]) == ("app.py", "wrong-name", "right", 4.0)
@@ -80,7 +80,7 @@ def test_forms_for_programs(fake: FakeLinter) -> None:
     assert json.loads(gesso("--json").stdout) == []
 
 
-def test_fixes_are_shown_first_and_written_when_wanted(fake: FakeLinter) -> None:
+def test_fixes_are_shown_and_written_after_a_yes(fake: FakeLinter) -> None:
     Path("app.py").write_bytes(b"\xef\xbb\xbf" + CODE.replace("\n", "\r\n").encode())
     no = gesso("--fix", given="n\n")
     assert no.exit_code == 1 and "+    return left + right" in no.stderr and "Nothing was written" in no.stderr
@@ -91,7 +91,7 @@ def test_fixes_are_shown_first_and_written_when_wanted(fake: FakeLinter) -> None
     assert gesso("--fix", "--yes").exit_code == 0
 
 
-def test_without_an_answer_nothing_is_written(fake: FakeLinter) -> None:
+def test_nothing_is_written_without_a_yes(fake: FakeLinter) -> None:
     Path("app.py").write_text(CODE)
     gesso("--fix", given="")
     assert Path("app.py").read_text() == CODE
@@ -103,22 +103,22 @@ def test_kinds_can_be_switched_off(fake: FakeLinter) -> None:
     Path("app.py").write_text(CODE)
     assert gesso("--off", "wrong-name").exit_code == 0
     unknown = gesso("--off", "wrong-nam")
-    assert unknown.exit_code == 2 and "known are" in unknown.stderr
+    assert unknown.exit_code == 2 and "choose from" in unknown.stderr
 
 
-def test_kinds_of_style_can_be_switched_on(fake: FakeLinter) -> None:
+def test_style_kinds_can_be_switched_on(fake: FakeLinter) -> None:
     Path("app.py").write_text(CODE)
     gesso("--on", "style-naming", "--on", "style-quotes")
     assert fake.requests[-1].on == {"style-naming", "style-quotes"}
     gesso()
     assert fake.requests[-1].on == frozenset()
     assert gesso("--off", "style-naming").exit_code == 1
-    for code, words in (("style-nam", "known are"), ("wrong-operator", "cannot be switched on")):
+    for code, words in (("style-nam", "choose from"), ("wrong-name", "is on by default")):
         wrong = gesso("--on", code)
         assert wrong.exit_code == 2 and words in wrong.stderr
 
 
-def test_a_name_is_changed_in_all_of_its_places_and_not_where_another_file_has_it(
+def test_a_rename_changes_all_positions_unless_another_file_has_the_name(
     fake: FakeLinter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = "def f(rows):\n    rowCount = 1\n    return rowCount\n"
@@ -139,7 +139,7 @@ def test_a_name_is_changed_in_all_of_its_places_and_not_where_another_file_has_i
 
 
 class FakeExplainer(FakeLinter):
-    """Explains what it is handed; has bars only where it is told so."""
+    """Explains the findings of a request; only finds any if `can_lint`."""
 
     def __init__(self, can_lint: bool) -> None:
         super().__init__()
@@ -153,34 +153,34 @@ class FakeExplainer(FakeLinter):
         return [replace(one, explanation="It is on the other side.") for one in request.findings]
 
 
-@pytest.mark.parametrize("has_bars", [True, False])
-def test_a_model_explains_what_it_or_the_small_one_found(
-    fake: FakeLinter, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, has_bars: bool
+@pytest.mark.parametrize("can_lint", [True, False])
+def test_a_model_explains_its_findings_or_those_of_the_pocket_model(
+    fake: FakeLinter, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, can_lint: bool
 ) -> None:
     (tmp_path / "large").mkdir()
     (tmp_path / "large" / "config.json").write_text("{}")
-    explainer = FakeExplainer(has_bars)
+    explainer = FakeExplainer(can_lint)
     monkeypatch.setattr("infill.cli.support.load_completer", lambda settings: None)
     monkeypatch.setattr("infill.lint.linter.Linter", lambda completer: explainer)
     Path("app.py").write_text(CODE)
     Path("fine.py").write_text("x = 1\n")
-    told = gesso("--explain", "--model", str(tmp_path / "large"))
-    assert told.exit_code == 1 and told.stdout.endswith("^^^^\n    It is on the other side.\n")
-    assert bool(fake.requests) is not has_bars
-    assert [len(one.findings) for one in explainer.requests if one.explain] == [1], "nothing is asked about no findings"
+    result = gesso("--explain", "--model", str(tmp_path / "large"))
+    assert result.exit_code == 1 and result.stdout.endswith("^^^^\n    It is on the other side.\n")
+    assert bool(fake.requests) is not can_lint
+    assert [len(one.findings) for one in explainer.requests if one.explain] == [1], "no explanations without findings"
     (row,) = json.loads(gesso("--explain", "--model", str(tmp_path / "large"), "--json").stdout)
     assert row["explanation"] == "It is on the other side."
     assert "fits better. It is on" in gesso("--explain", "--model", str(tmp_path / "large"), "--github").stdout
 
 
-def test_a_model_that_cannot_explain_says_so_before_anything_is_loaded(
+def test_a_model_that_cannot_explain_is_refused_before_loading(
     fake: FakeLinter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("infill.cli.support.load_completer", lambda settings: pytest.fail("loaded"))
     Path("app.py").write_text(CODE)
-    told = gesso("--explain")
-    assert told.exit_code == 2 and told.stdout == ""
-    assert told.stderr.count("\n") == 1 and "pocket follows no instructions" in told.stderr
+    result = gesso("--explain")
+    assert result.exit_code == 2 and result.stdout == ""
+    assert result.stderr.count("\n") == 1 and "pocket does not follow instructions" in result.stderr
 
 
 def test_only_changed_lines(fake: FakeLinter, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,24 +199,24 @@ def test_only_changed_lines(fake: FakeLinter, monkeypatch: pytest.MonkeyPatch) -
     [
         (["--json", "--sarif"], "exclude each other"),
         (["--yes"], "add --fix"),
-        (["--diff", "main"], "no git repository"),
+        (["--diff", "main"], "not in a git repository"),
     ],
 )
-def test_wrong_use(fake: FakeLinter, arguments: list[str], words: str) -> None:
+def test_bad_options(fake: FakeLinter, arguments: list[str], words: str) -> None:
     result = gesso(*arguments)
     assert result.exit_code == 2 and words in result.stderr
 
 
-def test_files_that_cannot_be_read(fake: FakeLinter) -> None:
+def test_unreadable_files(fake: FakeLinter) -> None:
     Path("bad.py").write_bytes(b"\xff\xfe")
     Path("app.py").write_text(CODE)
     assert gesso("no-such-file.py").exit_code == 3
     assert gesso("bad.py").exit_code == 3
-    passed_over = gesso(".")
-    assert passed_over.exit_code == 1 and "not UTF-8" in passed_over.stderr
+    skipped = gesso(".")
+    assert skipped.exit_code == 1 and "not UTF-8" in skipped.stderr
 
 
-def test_a_model_that_cannot_lint_is_named_in_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_model_that_cannot_lint_is_reported_in_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     Path("app.py").write_text(CODE)
     monkeypatch.setattr("infill.cli.support.load_completer", lambda settings: None)

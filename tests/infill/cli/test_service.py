@@ -1,4 +1,4 @@
-"""The commands with a real service, and the same commands with a model of their own."""
+"""The commands with a real service, and the same commands without it."""
 
 from __future__ import annotations
 
@@ -83,18 +83,18 @@ def test_no_service_is_started_unless_requested(home: Path, monkeypatch: pytest.
 
 def test_lint_with_the_service(no_model_here: None) -> None:
     Path("app.py").write_text(SLIP)
-    told = gesso("lint", "--service", "--json", "app.py")
-    assert told.exit_code == 1, told.stderr
-    (finding,) = json.loads(told.stdout)
+    result = gesso("lint", "--service", "--json", "app.py")
+    assert result.exit_code == 1, result.stderr
+    (finding,) = json.loads(result.stdout)
     assert finding["replacement"] == "first"
-    assert gesso("lint", "--json", "app.py").stdout == told.stdout, "a running service is used by default"
+    assert gesso("lint", "--json", "app.py").stdout == result.stdout, "a running service is used by default"
     assert gesso("lint", "--service", "--off", finding["code"], "app.py").exit_code == 0
 
 
 def test_a_batch_with_the_service(no_model_here: None) -> None:
     Path("in.jsonl").write_text(rows(5))
-    told = gesso("batch", "--service", "in.jsonl", "out.jsonl")
-    assert told.exit_code == 0, told.stderr
+    result = gesso("batch", "--service", "in.jsonl", "out.jsonl")
+    assert result.exit_code == 0, result.stderr
     found = texts(Path("out.jsonl"))
     assert [row[0] for row in found] == [0, 1, None, 3, 4]
     assert all(text for number, text, _ in found if number is not None)

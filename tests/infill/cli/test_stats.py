@@ -174,7 +174,7 @@ def test_a_broken_file_is_an_error(path: Path) -> None:
     path.write_bytes(b"no database" * 1000)
     result = gesso()
     assert result.exit_code == 3 and result.stdout == ""
-    assert result.stderr.count("\n") == 1 and "`gesso stats --erase` begins anew" in result.stderr
+    assert result.stderr.count("\n") == 1 and "run `gesso stats --erase` to start over" in result.stderr
     assert gesso("--erase").exit_code == 0 and gesso().exit_code == 0
 
 

@@ -1,10 +1,10 @@
-"""How brackets, strings and comments are read in each language, without a tree."""
+"""Brackets, strings and comments of each language, without a syntax tree."""
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infill.code.brackets import bracket_stack, scan
+from infill.code.brackets import scan
 from infill.code.languages import LANGUAGES
 
 
@@ -33,11 +33,11 @@ def still_open(text, language):
         (None, 'say "hi (" and don\'t (', "("),
     ],
 )
-def test_scan_leaves_out_strings_and_comments(language, text, expected):
+def test_scan_ignores_brackets_in_strings_and_comments(language, text, expected):
     assert still_open(text, language) == expected
 
 
-def test_scan_tells_what_holds_the_end():
+def test_scan_names_the_string_or_comment_around_the_end():
     assert scan("x = 'abc", "python").inside == "'"
     assert scan('x = """abc\n', "python").inside == '"""'
     assert scan("x  # abc", "python").inside == "#"
@@ -46,7 +46,7 @@ def test_scan_tells_what_holds_the_end():
     assert scan("x = 'abc'", "python").inside == ""
 
 
-def test_scan_reports_strays_mismatches_and_cut_off_strings():
+def test_scan_reports_stray_and_skipped_brackets_and_unterminated_strings():
     reading = scan("a) + f([)\nx = 'abc\ny", "python")
     assert [bracket.char for bracket in reading.stray] == [")"]
     assert [bracket.char for bracket in reading.skipped] == ["["]
@@ -61,17 +61,9 @@ SNIPPETS = st.lists(
 
 @settings(deadline=None)
 @given(SNIPPETS, st.sampled_from([*LANGUAGES, None]), st.data())
-def test_a_scan_may_stop_and_resume_anywhere_between_tokens(text, language, data):
+def test_a_scan_can_resume_at_any_line(text, language, data):
     cut = data.draw(st.integers(0, len(text)))
     cut = text.rfind("\n", 0, cut) + 1
     whole, part = scan(text, language), scan(text, language, cut)
     again = scan(text, language, None, part.resume, part.resume_open)
     assert (again.open, again.inside) == (whole.open, whole.inside)
-
-
-def test_bracket_stack_counts_only_what_stands_before():
-    text = "f(a, [b, '(' , {c: d}])"
-    stack = bracket_stack(text, "python", text.index("c"))
-    assert [bracket.char for bracket in stack] == ["(", "[", "{"]
-    assert bracket_stack(text, "python", len(text)) == []
-    assert bracket_stack(text, None, 2) == [("(", 1)]

@@ -1,4 +1,4 @@
-"""The window that is shown: whole, bounded, and still while one types."""
+"""The shown window: whole lines, bounded, and stable while the user types."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def test_the_window_keeps_its_size_and_whole_lines(first: int) -> None:
     assert start == 0 or LINES[start - 1] == "\n"
 
 
-def test_of_a_longer_file_the_rest_is_outlined() -> None:
+def test_the_rest_of_a_longer_file_is_outlined() -> None:
     text = "import os\n" + LINES + "def last(one):\n    return one\n"
     shown = show_context(text, 3000, 3000, "python", None, (), BUDGET)
     assert "import os" in shown.header and "def last(one)" in shown.header
 
 
-def test_neighbours_are_outlined_as_far_as_there_is_room() -> None:
+def test_neighbours_are_outlined_within_the_budget() -> None:
     near = Neighbour("near.py", "def helper(path):\n    return path\n")
     far = Neighbour("far.py", "def other():\n    pass\n" * 400)
     shown = show_context("x = 1\n", 0, 0, "python", None, (near, far), BUDGET)
@@ -41,7 +41,7 @@ def test_neighbours_are_outlined_as_far_as_there_is_room() -> None:
 
 
 @pytest.mark.parametrize("line", ["x = 1\n", "    call(" + "a, " * 30 + ")\n"])
-def test_the_start_moves_seldom_and_never_back(line: str) -> None:
+def test_the_start_moves_rarely_and_only_forward(line: str) -> None:
     text = line * 200
     starts = [window_start(text, end, 600) for end in range(600, len(text))]
     assert starts == sorted(starts)
@@ -57,7 +57,7 @@ def test_in_one_long_line_the_start_moves_by_whole_steps() -> None:
     assert all(end - 1400 <= window_start(text, end, 1400) <= end - 700 for end in range(1401, 5000))
 
 
-def test_the_end_is_a_line_end_where_there_is_one() -> None:
+def test_the_end_is_a_line_end_if_there_is_one() -> None:
     assert window_end("ab\ncd\nef", 0, 7) == 6
     assert window_end("ab\ncd\nef", 0, 8) == 8
     assert window_end("x" * 50, 10, 20) == 30

@@ -1,4 +1,4 @@
-"""What a new line calls for: a block or not, and which indentation. «|» marks the cursor."""
+"""The indentation of a new line, and whether a block is expected. «|» marks the cursor."""
 
 import time
 

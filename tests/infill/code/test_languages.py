@@ -1,4 +1,4 @@
-"""Which language a file is, and whether its grammar knows what the table says."""
+"""Detection of a file's language, and whether the grammars have the node types of the table."""
 
 import pytest
 
@@ -39,7 +39,7 @@ def test_detect(path, first_line, expected):
     assert detect(path, first_line) == expected
 
 
-def test_every_language_has_a_grammar_that_knows_its_node_types():
+def test_every_grammar_has_the_node_types_of_the_table():
     for language in LANGUAGES.values():
         grammar = language.grammar()
         assert grammar is not None, language.id
@@ -48,5 +48,5 @@ def test_every_language_has_a_grammar_that_knows_its_node_types():
         assert set(language.scopes).union(*listed) <= known, language.id
 
 
-def test_get_of_an_unknown_language_is_none():
+def test_an_unknown_language_is_none():
     assert get("cobol") is None and get(None) is None and get("") is None

@@ -1,4 +1,4 @@
-"""The outline of a file that does not fit: what it shows, in which order, and what it leaves out."""
+"""The outline of a file: what it shows, in which order, and what it leaves out."""
 
 import pytest
 
@@ -57,37 +57,39 @@ def test_imports_and_signatures_in_file_order_without_bodies():
     )
 
 
-def test_docstrings_give_their_first_line():
-    shown = outline(PYTHON, "python", [], docstrings=True)
-    assert '2)):\n    """First one."""\n@dataclass' in shown
-
-
-def test_what_is_kept_is_left_out_and_its_scopes_stay():
+def test_kept_spans_are_left_out_but_not_their_scopes():
     keep = kept(PYTHON, "    async def shrink(self):\n        self.size -= 1\n")
     shown = outline(PYTHON, "python", keep)
     assert "shrink" not in shown
     assert "class Thing(Base):\n" in shown
 
 
-def test_little_room_goes_to_the_scopes_around_then_imports_then_the_nearest():
+def test_scopes_around_come_first_then_imports_then_the_nearest():
     keep = kept(PYTHON, "self.size += 1")
     around = '@dataclass\nclass Thing(Base):\n    def grow(self, é="😀"):\n'
     assert outline(PYTHON, "python", keep, limit_chars=len(around)) == around
     with_import = outline(PYTHON, "python", keep, limit_chars=len(around) + len("import os\n"))
     assert with_import == "import os\n" + around
     imports = "import os\nfrom a import (b,\n    c)\n"
-    room = len(around) + len(imports) + len("    async def shrink(self):\n")
-    more = outline(PYTHON, "python", keep, limit_chars=room)
+    limit = len(around) + len(imports) + len("    async def shrink(self):\n")
+    more = outline(PYTHON, "python", keep, limit_chars=limit)
     assert "shrink" in more and "first" not in more
 
 
-def test_a_method_never_stands_without_its_class():
+def test_a_method_is_never_shown_without_its_class():
     text = "class Long(With, Many, Bases, Indeed):\n    def a(self):\n        pass\n\n\nx = 1\n"
     assert outline(text, "python", kept(text, "x = 1"), limit_chars=30) == ""
 
 
+def test_a_header_has_decorators_and_signature_but_no_comment():
+    text = "@wraps(x)\ndef f(a,\n      b=':'):  # why\n    # how\n    return a\n"
+    assert outline(text, "python", []) == "@wraps(x)\ndef f(a,\n      b=':'):\n"
+    text = "export function f(a: T): U {\n  return 1\n}\n"
+    assert outline(text, "typescript", []) == "export function f(a: T): U\n"
+
+
 @pytest.mark.parametrize("limit", range(0, 300, 17))
-def test_the_limit_holds(limit):
+def test_the_outline_stays_within_the_limit(limit):
     assert len(outline(PYTHON, "python", kept(PYTHON, "LIMIT = 3"), limit_chars=limit)) <= limit
 
 
@@ -114,6 +116,6 @@ def test_other_languages(language, text, expected):
     assert outline(text, language, []) == expected
 
 
-def test_no_tree_no_outline():
+def test_without_a_tree_there_is_no_outline():
     assert outline("def f():\n    pass\n", None, []) == ""
     assert outline("", "python", []) == ""

@@ -1,4 +1,4 @@
-"""Which lines of other files are shown."""
+"""Retrieval of lines from other files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_the_lines_that_share_rare_names_are_shown() -> None:
     assert len(found) <= 250 and found.endswith("\n") and all(line in PRICES.split("\n") for line in found.split("\n"))
 
 
-def test_names_that_stand_everywhere_count_little() -> None:
+def test_frequent_names_count_little() -> None:
     near = "account = lookup(account)\nreturn account.lookup(rates[basket])\nuser_3 customer discount_for"
     assert "discount_for" in snippet(near, [USERS, PRICES], 250)
 
@@ -28,12 +28,12 @@ def test_without_names_in_common_nothing_is_shown() -> None:
     assert snippet("", [USERS], 400) == "" == snippet("account lookup user_1", [], 400)
 
 
-def test_a_place_that_stands_near_the_hole_already_is_not_shown_again() -> None:
+def test_lines_near_the_hole_are_not_shown_again() -> None:
     near = PRICES + "\nvalue = PriceTable().discount_for(customer, basket)\n"
     assert "discount_for" not in snippet(near, [PRICES], 2000)
 
 
-def test_a_line_that_is_too_long_is_left_out() -> None:
+def test_a_line_above_the_limit_is_left_out() -> None:
     long = "values = [" + "customer, discount_for, basket, " * 100 + "]\n"
     assert snippet("customer discount_for basket", [long], 200) == ""
     assert "PriceTable" in snippet("customer discount_for PriceTable", [long + PRICES], 300)

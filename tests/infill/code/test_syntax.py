@@ -1,4 +1,4 @@
-"""Trees in character offsets, and what the syntax says about a cursor, marked here by «|»."""
+"""Syntax trees in character offsets, and what they say about a cursor, marked here by «|»."""
 
 import sys
 import threading
@@ -13,12 +13,6 @@ from infill.code import syntax
 from infill.code.languages import LANGUAGES
 from infill.code.syntax import Span, error_nodes, error_score, parse
 from tests.infill.marked import at
-
-
-def names(marked, language):
-    text, offset = at(marked)
-    return [(scope.kind, scope.name) for scope in syntax.enclosing_scopes(parse(text, language), offset)]
-
 
 UGLY = st.text(st.sampled_from("x(\n\t =é😀\ud800\udc00\r\f'\":#{}1\x00"), max_size=60)
 
@@ -38,8 +32,6 @@ def test_any_text_parses_and_every_node_lies_within_it(text, language):
     for offset in range(len(text) + 1):
         assert tree._character(tree.byte(offset)) == offset
     for offset in (0, len(text) // 2, len(text)):
-        syntax.enclosing_scopes(tree, offset)
-        syntax.statement_at(tree, offset)
         syntax.in_string(tree, offset)
         syntax.in_comment(tree, offset)
 
@@ -65,7 +57,7 @@ def test_a_replaced_tree_is_the_tree_of_the_new_text(text, replacement, data):
 
 @given(UGLY, st.lists(st.tuples(st.integers(0, 60), st.integers(0, 9), UGLY), max_size=5))
 @settings(deadline=None)
-def test_edits_are_followed_one_after_the_other(text, edits):
+def test_edits_apply_one_after_the_other(text, edits):
     tree, expected = parse(text, "javascript"), text
     for start, length, replacement in edits:
         expected = expected[:start] + replacement + expected[start + length :]
@@ -76,8 +68,8 @@ def test_edits_are_followed_one_after_the_other(text, edits):
         assert str(edited.root) == str(fresh.root)
 
 
-def test_after_edits_every_node_has_its_place():
-    def places(tree):
+def test_after_edits_every_node_has_its_position():
+    def positions(tree):
         found, pending = [], [tree.root]
         while pending:
             node = pending.pop()
@@ -99,7 +91,7 @@ def test_after_edits_every_node_has_its_place():
     edited = tree.edited(edits)
     assert edited.text == text == "# 漢\nö = '😀'\r\ndef f(a):\n    é = [\n1,\n'😀'\n]\n    return é\nf(1)\n"
     assert not edited.root.has_error
-    assert places(edited) == places(parse(text, "python"))
+    assert positions(edited) == positions(parse(text, "python"))
 
 
 def test_the_text_of_a_node():
@@ -108,41 +100,41 @@ def test_the_text_of_a_node():
 
 
 @pytest.mark.parametrize("lines", [100, 10_000])
-def test_what_was_parsed_is_let_go(lines: int) -> None:
+def test_parsed_texts_do_not_leak(lines: int) -> None:
     text = "value = compute(first, second)\n" * lines
     tree = parse(text, "python")
     assert tree
 
-    def parses() -> None:
+    def parse_often() -> None:
         for number in range(10):
             parse(f"{text}{number}\n", "python")
             tree.replaced(0, 5, f"value_{number}")
 
     tracemalloc.start()
     try:
-        parses()
+        parse_often()
         before = tracemalloc.get_traced_memory()[0]
-        parses()
+        parse_often()
         assert tracemalloc.get_traced_memory()[0] - before < 20_000
     finally:
         tracemalloc.stop()
 
 
 def test_other_threads_run_while_a_long_text_is_parsed():
-    """A parser that keeps the interpreter to itself would stop the editor's server for as long as it parses."""
-    begun, turns, ended = threading.Event(), [], threading.Event()
+    """A parser that held the GIL would block the language server."""
+    started, turns, ended = threading.Event(), [], threading.Event()
 
-    def parsing():
-        begun.set()
+    def parse_long_text():
+        started.set()
         parse("def f(a, b):\n    return [a, b, 'hello']\n" * 10_000, "python")
         ended.set()
 
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-4)
     try:
-        thread = threading.Thread(target=parsing)
+        thread = threading.Thread(target=parse_long_text)
         thread.start()
-        begun.wait()
+        started.wait()
         while not ended.is_set():
             turns.append(time.sleep(0))
         thread.join()
@@ -159,52 +151,6 @@ def test_error_nodes_and_score():
     score = error_score(tree)
     assert score.errors >= 1 and score.covered > 0
     assert error_score(tree, Span(0, len(tree.text))).covered == 0
-
-
-@pytest.mark.parametrize(
-    ("language", "marked", "expected"),
-    [
-        ("python", "class A:\n    def f(self):\n        x = 1|\n", [("class", "A"), ("method", "f")]),
-        ("python", "class A:\n    def f(self):\n        |\n\nx = 1\n", [("class", "A"), ("method", "f")]),
-        ("python", "class A:\n    def f(self):\n        y = 1\n    |\nx = 1\n", [("class", "A")]),
-        ("python", "def f():\n    x = 1\n|\n    y = 2\n", [("function", "f")]),
-        ("python", "def f():\n    x = 1\n\n|\ny = 2\n", []),
-        ("python", "def f():\r\n    é = '😀'\r\n    |\r\n", [("function", "f")]),
-        ("python", "class A:\n    def f(self):\n        x = foo(\n\n    def g(self):\n        return| 1\n",
-         [("class", "A"), ("method", "g")]),
-        ("javascript", "class A { f(x) { return `a${x|}b` } }", [("class", "A"), ("method", "f")]),
-        ("javascript", "export const g = (a) => {|}\n", [("function", "g")]),
-        ("typescript", "namespace N { interface I { | } }", [("namespace", "N"), ("interface", "I")]),
-        ("tsx", "function F() { return <p>{|}</p> }", [("function", "F")]),
-        ("go", "package a\nfunc (s *S) F() error {\n\t|\n}\n", [("method", "F")]),
-        ("go", "package a\ntype S struct {\n\ta int|\n}\n", [("class", "S")]),
-        ("rust", "impl X for Y { fn f(&self) -> u8 { 1| } }", [("class", "Y"), ("method", "f")]),
-        ("java", "class A { int f() { return 1;| } }", [("class", "A"), ("method", "f")]),
-        ("c", "static int *f(int a)\n{\n  |\n}\n", [("function", "f")]),
-        ("c", "int f(void) { struct s x; |}\n", [("function", "f")]),
-        ("cpp", "namespace n { class A { int f() const {|} }; }",
-         [("namespace", "n"), ("class", "A"), ("method", "f")]),
-    ],
-)  # fmt: skip
-def test_enclosing_scopes(language, marked, expected):
-    assert names(marked, language) == expected
-
-
-def test_a_header_holds_decorators_and_signature_but_no_comment_and_no_body():
-    text = "@wraps(x)\ndef f(a,\n      b=':'):  # why\n    # how\n    return a\n"
-    (scope,) = syntax.enclosing_scopes(parse(text, "python"), len(text) - 3)
-    assert text[slice(*scope.header_span)] == "@wraps(x)\ndef f(a,\n      b=':'):"
-    text = "export function f(a: T): U {\n  return 1\n}\n"
-    (scope,) = syntax.enclosing_scopes(parse(text, "typescript"), 33)
-    assert text[slice(*scope.header_span)] == "export function f(a: T): U"
-
-
-def test_statement_at():
-    text, offset = at("if é:\n    x = f(|1)\n\ny = 2\n")
-    tree = parse(text, "python")
-    assert text[slice(*syntax.statement_at(tree, offset))] == "x = f(1)"
-    assert syntax.statement_at(tree, text.index("\n\n") + 1) is None
-    assert text[slice(*syntax.statement_at(tree, len(text) - 1))] == "y = 2"
 
 
 @pytest.mark.parametrize(
@@ -242,7 +188,7 @@ def test_imports(language, text, expected):
         ("rust", "// a|\nfn f() {}", False, True),
     ],
 )
-def test_in_string_and_in_comment(language, marked, string, comment):
+def test_offsets_in_strings_and_comments(language, marked, string, comment):
     text, offset = at(marked)
     tree = parse(text, language)
     assert (syntax.in_string(tree, offset), syntax.in_comment(tree, offset)) == (string, comment)
@@ -252,6 +198,5 @@ def test_a_large_file_is_read_quickly():
     text = "".join(f"def f{n}(a, b=({n}, 'é')):\n    return g(a)[{n}]\n\n" for n in range(2000))
     started = time.perf_counter()
     tree = parse(text, "python")
-    middle = len(text) // 2
-    syntax.enclosing_scopes(tree, middle)
+    syntax.in_string(tree, len(text) // 2)
     assert time.perf_counter() - started < 1.0

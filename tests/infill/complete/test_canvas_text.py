@@ -1,4 +1,4 @@
-"""What a filled canvas says: empty slots dropped, typed text taken off, line ends put on."""
+"""Text from a canvas: without null slots and typed text, with line ends."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import torch
 from engine.canvas import Canvas, Known
 from engine.canvas import Hole as Slots
 from engine.denoiser import Denoiser, DenoiseRequest, DenoiseResult
-from infill.complete.canvas_text import HoleText, filled_text, step_view
-from infill.prompts.prompt import HoleColumns, Layout, TextHole
+from infill.complete.canvas_text import HoleText, hole_text, step_view
+from infill.prompts.prompt import HoleColumns, HoleKind, Layout
 from tests.infill.fakes import FEW_STEPS, NULL, pocket, pocket_tokens, tiny_model
 
-IN_LINE, LINE, BLOCK = TextHole(True, False), TextHole(True, True), TextHole(False, True)
+IN_LINE, LINE, BLOCK = HoleKind(True, False), HoleKind(True, True), HoleKind(False, True)
 
 
-def filled(slots: Sequence[int], kind: TextHole = IN_LINE, healed: str = "") -> HoleText:
-    """The text of a hole whose slots came out as given, each at probability one half."""
+def filled(slots: Sequence[int], kind: HoleKind = IN_LINE, healed: str = "") -> HoleText:
+    """The text of a hole with these slots, each with probability one half."""
     layout = Layout([1], Canvas.of(Known([50]), Slots(len(slots))), (HoleColumns(1, 1 + len(slots), healed),), ())
     half = torch.full((len(slots),), 0.5).log()
     columns = torch.arange(1, 1 + len(slots))
     result = DenoiseResult(torch.tensor([50, *slots]), columns, half, -half, 1, "stable", 1, 1)
-    return filled_text(pocket(), layout, result, 0, kind)
+    return hole_text(pocket(), layout, result, 0, kind)
 
 
 def encode(text: str) -> list[int]:
     return pocket_tokens().encode(text)
 
 
-def test_empty_slots_are_dropped_wherever_they_stand() -> None:
+def test_null_slots_are_dropped_anywhere() -> None:
     one, other = encode("alpha"), encode(" + beta")
     text = filled([NULL, *one, NULL, *other, NULL, NULL])
     assert text.text == "alpha + beta"
@@ -38,7 +38,7 @@ def test_empty_slots_are_dropped_wherever_they_stand() -> None:
     assert "".join(text.text[start:end] for start, end in text.token_spans) == text.text
 
 
-def test_typed_text_is_not_said_again() -> None:
+def test_typed_text_is_not_repeated() -> None:
     text = filled([*encode("return found"), NULL], healed="ret")
     assert text.text == "urn found"
     assert text.token_spans[0][0] == 0 and text.token_spans[-1] == (9, 9)
@@ -50,7 +50,7 @@ def test_a_hole_of_one_line_ends_at_a_line_break() -> None:
     assert all(0 <= start <= end <= 5 for start, end in text.token_spans)
 
 
-def test_whole_lines_end_in_a_line_break_and_blank_ones_are_none() -> None:
+def test_whole_lines_end_in_a_line_break_unless_blank() -> None:
     assert filled([*encode("    x = 1"), NULL], LINE).text == "    x = 1\n"
     assert filled([*encode("x = 1  "), NULL], LINE).text == "x = 1\n"
     assert filled([*encode("x\n    y"), NULL], BLOCK).text == "x\n    y\n"
@@ -59,7 +59,7 @@ def test_whole_lines_end_in_a_line_break_and_blank_ones_are_none() -> None:
     assert filled([*encode("\n        x = 1"), NULL], LINE, healed="\n").text == "        x = 1\n"
 
 
-def test_bytes_that_are_no_character_end_the_text() -> None:
+def test_the_text_ends_at_invalid_bytes() -> None:
     euro = encode("日")
     assert len(euro) > 1 and filled([*encode("ab"), *euro, NULL]).text == "ab日"
     text = filled([*encode("ab"), euro[-1], *encode("cd"), NULL])
@@ -67,25 +67,25 @@ def test_bytes_that_are_no_character_end_the_text() -> None:
     assert text.token_spans[-1] == (2, 2)
 
 
-def test_slots_that_were_not_reached_say_nothing() -> None:
+def test_slots_that_were_not_reached_have_no_text() -> None:
     assert filled([*encode("ab"), -1, -1]).text == "ab"
 
 
-def test_confidence_is_that_of_the_text_and_the_slot_that_ends_it() -> None:
+def test_confidence_includes_the_slot_after_the_text() -> None:
     text = HoleText("ab", ((0, 1), (1, 2), (2, 2), (2, 2)), tuple(torch.tensor([0.9, 0.4, 0.6, 0.01]).log().tolist()))
     assert text.confidence == pytest.approx((0.9 * 0.4 * 0.6) ** (1 / 3))
     assert text.cut("a").confidence == pytest.approx((0.9 * 0.4) ** (1 / 2))
     assert filled([NULL, NULL]).confidence == pytest.approx(0.5)
 
 
-def test_a_text_that_is_cut_back_may_get_a_line_end_of_its_own() -> None:
+def test_a_text_that_is_cut_may_get_a_line_end() -> None:
     text = HoleText("f(x\n", ((0, 1), (1, 2), (2, 3)), (-0.1, -0.2, -0.3))
     assert text.cut("f\n").text == "f\n"
     assert text.cut("f\n").token_spans == ((0, 1), (1, 1), (1, 1))
     assert text.cut("f(x").tokens == 3
 
 
-def test_the_view_shows_known_code_guesses_and_empty_slots() -> None:
+def test_the_view_shows_known_text_guesses_and_null_slots() -> None:
     known, end = encode("x = "), encode("\n")
     canvas = Canvas.of(Known(known), Slots(3), Known(end))
     denoiser = Denoiser(tiny_model())

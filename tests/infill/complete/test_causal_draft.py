@@ -1,4 +1,4 @@
-"""What the causal encoder writes becomes the text for a hole: where it ends, and what is cut off."""
+"""Causal drafts: where the decoded text ends, and what is cut off."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ import infill.complete.causal_draft
 from engine.key_values import KeyValues
 from engine.token_tree import TokenTree
 from infill.code.context import show_context
-from infill.complete.causal_draft import CausalDraft, block_end, causal_draft, without_what_follows
-from infill.prompts.prompt import CausalPrompt, TextHole
+from infill.complete.causal_draft import CausalDraft, block_end, causal_draft, without_suffix
+from infill.prompts.prompt import CausalPrompt, HoleKind
 from tests.infill.fakes import pocket, pocket_tokens, tiny_model
 
-LINE, REST, BLOCK = TextHole(True, True), TextHole(True, False), TextHole(False, True)
+LINE, REST, BLOCK = HoleKind(True, True), HoleKind(True, False), HoleKind(False, True)
 
 
 def written(
-    monkeypatch: pytest.MonkeyPatch, text: str, kind: TextHole, before: str = "x = ", after: str = "", typed: str = ""
+    monkeypatch: pytest.MonkeyPatch, text: str, kind: HoleKind, before: str = "x = ", after: str = "", typed: str = ""
 ) -> tuple[CausalDraft, list[int]]:
-    """The draft of an encoder that writes `text`, and the tokens that were asked of it."""
-    asked: list[int] = []
+    """The draft of an encoder that writes `text`, and the tokens that were decoded."""
+    decoded: list[int] = []
 
     def decode(tree: Any, prompt: Any, limit: int, stop: Any, banned: Any, first: Any) -> Any:
         for token in pocket_tokens().encode(typed + text)[:limit]:
-            asked.append(token)
-            if stop([*asked]):
+            decoded.append(token)
+            if stop([*decoded]):
                 break
-        return asked, [-0.5] * len(asked)
+        return decoded, [-0.5] * len(decoded)
 
     monkeypatch.setattr(infill.complete.causal_draft, "follow_greedily", decode)
     prompt = CausalPrompt([2, 17], typed, (), (0,))
-    return causal_draft(None, pocket(), prompt, kind, before, after), asked  # type: ignore[arg-type]
+    return causal_draft(None, pocket(), prompt, kind, before, after), decoded  # type: ignore[arg-type]
 
 
-def test_a_line_ends_where_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    draft, asked = written(monkeypatch, "one + two\nprint(x)\n", REST)
-    assert draft.text == "one + two" and "print" not in pocket_tokens().decode(asked)
-    assert len(draft.log_probabilities) == len(asked)
+def test_a_line_ends_at_its_line_break(monkeypatch: pytest.MonkeyPatch) -> None:
+    draft, decoded = written(monkeypatch, "one + two\nprint(x)\n", REST)
+    assert draft.text == "one + two" and "print" not in pocket_tokens().decode(decoded)
+    assert draft.decoded == pocket_tokens().decode(decoded)
 
 
-def test_text_that_was_typed_is_not_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_typed_text_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     assert written(monkeypatch, "turn x\n", REST, before="re", typed="re")[0].text == "turn x"
 
 
@@ -55,8 +55,8 @@ def test_a_whole_line_ends_in_a_line_break(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_block_ends_with_its_indentation(monkeypatch: pytest.MonkeyPatch) -> None:
     body = "    total = 0\n    for x in xs:\n        total += x\n    return total\n"
-    draft, asked = written(monkeypatch, body + "\ndef other():\n    pass\n", BLOCK, before="def f(xs):\n")
-    assert draft.text == body and "other" not in pocket_tokens().decode(asked)
+    draft, decoded = written(monkeypatch, body + "\ndef other():\n    pass\n", BLOCK, before="def f(xs):\n")
+    assert draft.text == body and "other" not in pocket_tokens().decode(decoded)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_block_ends_with_its_indentation(monkeypatch: pytest.MonkeyPatch) -> N
         ("", None),
     ],
 )
-def test_where_a_block_ends(text: str, end: int | None) -> None:
+def test_the_end_of_a_block(text: str, end: int | None) -> None:
     assert block_end(text) == end
 
 
@@ -87,11 +87,18 @@ def test_where_a_block_ends(text: str, end: int | None) -> None:
         ("x", "\n", REST, "x"),
     ],
 )
-def test_what_stands_after_the_hole_is_not_written_twice(text: str, after: str, kind: TextHole, kept: str) -> None:
-    assert without_what_follows(text, after, kind) == kept
+def test_the_text_after_the_hole_is_cut_off(text: str, after: str, kind: HoleKind, kept: str) -> None:
+    assert without_suffix(text, after, kind) == kept
 
 
-def test_after_the_deadline_it_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_the_deadline_decoding_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    follow, found = infill.complete.causal_draft.follow_greedily, []
+
+    def spy(*arguments: Any) -> Any:
+        found.append(follow(*arguments))
+        return found[0]
+
+    monkeypatch.setattr(infill.complete.causal_draft, "follow_greedily", spy)
     family = pocket()
     context = show_context("x = \n", 4, 4, "python", None, (), family.budget)
     prompt = family.causal_prompt(context, REST)
@@ -99,11 +106,12 @@ def test_after_the_deadline_it_stops_at_once(monkeypatch: pytest.MonkeyPatch) ->
     model = tiny_model()
     kv = KeyValues(model.config, torch.device("cpu"), torch.float32)
     with TokenTree(model, kv, prompt.tokens) as tree:
-        draft = causal_draft(tree, family, prompt, REST, "x = ", "\n", time.monotonic() - 1)
-    assert len(draft.log_probabilities) == 1
+        causal_draft(tree, family, prompt, REST, "x = ", "\n", time.monotonic() - 1)
+    tokens, _ = found[0]
+    assert len(tokens) == 1
 
 
-def test_the_prompt_shows_what_follows_first_and_ends_at_the_cursor() -> None:
+def test_the_prompt_begins_with_the_suffix_and_ends_at_the_cursor() -> None:
     family, tokens = pocket(), pocket_tokens()
     text = "def f(number):\n    retu\n\n\nprint(f(1))\n"
     at = text.index("retu") + 4
@@ -117,7 +125,7 @@ def test_the_prompt_shows_what_follows_first_and_ends_at_the_cursor() -> None:
     assert family.null_token in prompt.banned and set(tokens.specials) <= set(prompt.banned)
 
 
-def test_a_long_file_fits_the_window_and_keeps_what_is_near() -> None:
+def test_the_prompt_of_a_long_file_fits_the_window() -> None:
     family, tokens = pocket(), pocket_tokens()
     lines: Sequence[str] = [f"value_{i} = compute({i}, {i + 1})\n" for i in range(400)]
     text = "".join(lines)

@@ -1,4 +1,4 @@
-"""The way of a request: checks, repair, candidates, steps, batches; with scripted models and a random one."""
+"""The pipeline of a request: checks, repair, candidates, steps, batches; with scripted models and random weights."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ FUNCTION = "def add(one, other):\n    total = one + other\n    return total\n\n\
 # checks, repair, cutting back
 
 
-def test_a_completion_that_fails_a_check_is_returned_with_the_reason_but_not_shown() -> None:
+def test_a_refused_completion_is_returned_with_the_reason() -> None:
     completion = scripted_completer("").complete(request("x = 1\n§\n")).completions[0]
     assert (completion.text, completion.shown, completion.reason) == ("", False, "the completion is empty")
 
 
-def test_under_the_bar_nothing_is_shown() -> None:
+def test_below_the_threshold_nothing_is_shown() -> None:
     completer = scripted_completer("2", confidence=0.3, min_confidence=0.5)
     completion = completer.complete(request("x = §\n")).completions[0]
-    assert not completion.shown and "bar of 0.50" in (completion.reason or "")
+    assert not completion.shown and "below the threshold 0.50" in (completion.reason or "")
     assert completion.confidence <= 0.3, "the denoiser's certainty times a likelihood"
 
 
-def test_what_stands_under_a_parse_error_is_noised_again() -> None:
+def test_tokens_under_a_parse_error_are_renoised() -> None:
     completer = scripted_completer("total = (1 + )", "total = (1 + 2)")
     completion = completer.complete(request("x = 1\n§\ny = 2\n")).completions[0]
     assert (completion.text, completion.shown) == ("total = (1 + 2)", True)
@@ -57,10 +57,10 @@ def test_what_stands_under_a_parse_error_is_noised_again() -> None:
     assert again.sampling.max_steps <= 4
 
 
-def test_what_stays_broken_is_cut_back_to_what_parses() -> None:
+def test_a_text_that_still_breaks_the_parse_is_cut_back() -> None:
     completer = scripted_completer("    a = x\n    b = a + 1\n    return (b +")
-    asked = request("def f(x):\n§\nz = 1\n", "block")
-    completion = completer.complete(asked).completions[0]
+    infill_request = request("def f(x):\n§\nz = 1\n", "block")
+    completion = completer.complete(infill_request).completions[0]
     assert completion.shown and completion.reason is None
     assert completion.text == "    a = x\n    b = a + 1"
 
@@ -75,7 +75,7 @@ def test_a_whole_line_is_cut_back_to_a_whole_line() -> None:
     assert completion.shown
 
 
-def test_what_cannot_be_mended_is_not_shown() -> None:
+def test_a_text_that_cannot_be_repaired_is_not_shown() -> None:
     completion = scripted_completer(")))").complete(request("x = 1\n§\ny = 2\n")).completions[0]
     assert not completion.shown and completion.reason
 
@@ -94,16 +94,16 @@ def test_candidates_are_distinct_and_best_first() -> None:
     assert (completion.text, completion.shown, completion.confidence) == (best.text, True, best.confidence)
 
 
-def test_further_candidates_are_drawn_with_other_seeds() -> None:
+def test_other_candidates_are_sampled_with_other_seeds() -> None:
     completer = scripted_completer("2")
     completer.complete(request("x = §\n", candidates=3, seed=7))
     assert isinstance(completer.denoiser, ScriptedDenoiser)
-    asked = completer.denoiser.requests
-    assert [one.seed for one in asked] == [7, 8, 9]
-    assert [one.sampling.token_choice for one in asked] == ["argmax", "sample", "sample"]
+    denoised = completer.denoiser.requests
+    assert [one.seed for one in denoised] == [7, 8, 9]
+    assert [one.sampling.token_choice for one in denoised] == ["argmax", "sample", "sample"]
 
 
-def test_copies_from_the_context_are_candidates_beside_the_models() -> None:
+def test_copies_from_the_context_are_candidates() -> None:
     text = "first = open(path).read().strip()\nsecond = open(path).§\n"
     completer = scripted_completer(")", copy_drafts=True)
     candidates = completer.complete(request(text)).completions[0].candidates
@@ -113,7 +113,7 @@ def test_copies_from_the_context_are_candidates_beside_the_models() -> None:
     assert candidates[0].source == "copy"
 
 
-def test_copies_come_from_neighbours_too_and_are_whole_lines_where_lines_are_wanted() -> None:
+def test_copies_come_from_neighbours_and_are_whole_lines_in_such_a_hole() -> None:
     neighbour = Neighbour(
         "other.py", "    with open(path, 'rb') as file:\n        data = file.read()\n        use(data)\n"
     )
@@ -128,7 +128,7 @@ def test_copies_come_from_neighbours_too_and_are_whole_lines_where_lines_are_wan
 # steps, time, seeds
 
 
-def test_the_canvas_is_shown_after_every_step_and_may_be_stopped() -> None:
+def test_the_callback_gets_the_canvas_after_every_step_and_can_stop() -> None:
     completer = tiny_completer(SamplingConfig(max_steps=9))
     views: list[StepView] = []
 
@@ -144,7 +144,7 @@ def test_the_canvas_is_shown_after_every_step_and_may_be_stopped() -> None:
     assert all(one.source == "model" for one in result.completions[0].candidates)
 
 
-def test_stopping_holds_for_all_holes() -> None:
+def test_stopping_applies_to_all_holes() -> None:
     middle = "".join(f"value_{number} = {number}\n" for number in range(60))
     views: list[StepView] = []
 
@@ -156,7 +156,7 @@ def test_stopping_holds_for_all_holes() -> None:
     assert len(views) == 1 and result.steps == 2 and len(result.completions) == 2
 
 
-def test_at_the_deadline_the_best_so_far_is_returned() -> None:
+def test_the_best_so_far_is_returned_at_the_deadline() -> None:
     completer = tiny_completer(SamplingConfig(max_steps=10_000, confidence_threshold=0.0), copy_drafts=False)
     started = time.perf_counter()
     result = completer.complete(request("x = §\n", deadline_ms=60.0))
@@ -165,21 +165,21 @@ def test_at_the_deadline_the_best_so_far_is_returned() -> None:
     assert completer.complete(request("x = §\n", deadline_ms=0.0)).steps == 1
 
 
-def test_steps_are_as_asked_for() -> None:
+def test_the_number_of_steps_is_the_requested_one() -> None:
     completer = tiny_completer(SamplingConfig(max_steps=9, confidence_threshold=0.0), copy_drafts=False)
     result = completer.complete(request("x = 1\n§\n", steps=2, deadline_ms=1.0))
     assert result.steps <= 2
 
 
-def test_the_same_seed_gives_the_same_and_others_something_else() -> None:
+def test_a_seed_determines_the_result() -> None:
     sampling = SamplingConfig(max_steps=4, t_min=1.0, t_max=1.0)
-    asked = request(FUNCTION.replace("return total", "§"), seed=3)
-    one, two = (tiny_completer(sampling).complete(asked).completions for _ in range(2))
-    other = tiny_completer(sampling).complete(replace(asked, seed=4)).completions
+    infill_request = request(FUNCTION.replace("return total", "§"), seed=3)
+    one, two = (tiny_completer(sampling).complete(infill_request).completions for _ in range(2))
+    other = tiny_completer(sampling).complete(replace(infill_request, seed=4)).completions
     assert one == two != other
 
 
-def test_the_result_says_what_was_done() -> None:
+def test_the_result_reports_model_seed_and_timings() -> None:
     completer = tiny_completer(model="tiny")
     result = completer.complete(request("x = §\n", seed=5))
     assert (result.model, result.seed) == ("tiny", 5)
@@ -189,11 +189,11 @@ def test_the_result_says_what_was_done() -> None:
     assert 0 < result.encoded_tokens <= result.prompt_tokens
 
 
-# left early
+# cancelled
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "infill_request",
     [
         request("def add(one, other):\n    total = add(one, other)\n    return add(one§\n", "one"),
         request("a = §\nb = §\n"),
@@ -201,49 +201,49 @@ def test_the_result_says_what_was_done() -> None:
         request("def f(x):\n§", "block", candidates=2),
     ],
 )
-def test_an_answer_that_nobody_wants_is_left_wherever_it_is(asked: InfillRequest) -> None:
-    """At every place where it may be left in turn, the first and the last among them; and nothing is spoilt by it."""
+def test_a_request_can_be_cancelled_at_every_check(infill_request: InfillRequest) -> None:
+    """At each call of `stop` in turn, the first and the last included; later requests are not affected."""
     sampling = SamplingConfig(max_steps=3, confidence_threshold=0.0)
-    expected = tiny_completer(sampling).complete(asked)
-    questions = [0]
+    expected = tiny_completer(sampling).complete(infill_request)
+    calls = [0]
 
     def count() -> bool:
-        questions[0] += 1
+        calls[0] += 1
         return False
 
     completer = tiny_completer(sampling)
-    assert completer.complete(asked, stop=count).completions == expected.completions
-    total = questions[0]
+    assert completer.complete(infill_request, stop=count).completions == expected.completions
+    total = calls[0]
     assert total > 10
     for last in sorted({*range(1, total + 1, 3), total}):
-        completer, questions[0] = tiny_completer(sampling), 0
+        completer, calls[0] = tiny_completer(sampling), 0
         with pytest.raises(Cancelled):
-            completer.complete(asked, stop=lambda last=last: count() or questions[0] == last)  # type: ignore[misc]
-        assert questions[0] == last, "it is not asked once more"
+            completer.complete(infill_request, stop=lambda last=last: count() or calls[0] == last)  # type: ignore[misc]
+        assert calls[0] == last, "stop is not called again"
         for entry in completer.denoiser.cache.entries:
             assert entry.users == 0 and entry.kv.length == len(entry.tokens)
-    again = completer.complete(asked)
+    again = completer.complete(infill_request)
     assert [one.text for one in again.completions] == [one.text for one in expected.completions]
 
 
-def test_it_may_be_left_between_any_two_passes_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading, denoising, drafting and weighing: it is asked before each."""
+def test_a_request_can_be_cancelled_between_any_two_passes_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`stop` is called before each pass: encoding, denoising, drafting, scoring."""
     completer = tiny_completer(SamplingConfig(max_steps=3, confidence_threshold=0.0))
     events: list[str] = []
     model = completer.denoiser.model
     for name in ("encode", "denoise"):
         run = getattr(model, name)
         monkeypatch.setattr(model, name, lambda *args, name=name, run=run: events.append(name) or run(*args))
-    asked = request("def add(one, other):\n    total = add(one, other)\n    return add(one§\n", "one")
-    completer.complete(asked, stop=lambda: bool(events.append("asked")))
+    infill_request = request("def add(one, other):\n    total = add(one, other)\n    return add(one§\n", "one")
+    completer.complete(infill_request, stop=lambda: bool(events.append("stop")))
     assert events.count("denoise") >= 3 and events.count("encode") > 10
-    assert all(before == "asked" for before, event in zip(events, events[1:], strict=False) if event != "asked")
+    assert all(before == "stop" for before, event in zip(events, events[1:], strict=False) if event != "stop")
 
 
 # what the user refused
 
 
-def test_what_was_refused_here_gives_way_to_the_next_best() -> None:
+def test_the_next_best_replaces_a_rejected_text() -> None:
     text = "first = open(path).read().strip()\nsecond = open(path).§\n"
     completer = scripted_completer("name()", copy_drafts=True)
     first, second = completer.complete(request(text)).completions[0].candidates
@@ -257,8 +257,8 @@ def test_what_was_refused_here_gives_way_to_the_next_best() -> None:
     assert not none.shown and "rejected" in (none.reason or "")
 
 
-def test_the_same_text_may_be_shown_where_it_was_not_refused() -> None:
-    """Each of several holes on its own canvas is told what was refused."""
+def test_rejections_reach_holes_with_canvases_of_their_own() -> None:
+    """Each of several holes has its own canvas."""
     middle = "".join(f"value_{number} = {number}\n" for number in range(60))
     result = scripted_completer("2", "3").complete(request(f"a = §\n{middle}b = §\n", rejected=("3",)))
     assert [(one.text, one.shown) for one in result.completions] == [("2", True), ("3", False)]
@@ -272,7 +272,7 @@ def batch_requests() -> list[InfillRequest]:
     return [request(text, "one", seed=number) for number, text in enumerate(texts)]
 
 
-def test_a_batch_gives_what_one_by_one_gives() -> None:
+def test_a_batch_gives_the_results_of_single_requests() -> None:
     requests = batch_requests()
     together = tiny_completer().complete_batch(requests)
     alone = [tiny_completer().complete(one) for one in requests]
@@ -285,7 +285,7 @@ def test_a_batch_gives_what_one_by_one_gives() -> None:
         assert (one.steps, one.canvas, one.hole) == (other.steps, other.canvas, other.hole)
 
 
-def test_a_bad_request_has_its_error_in_its_place() -> None:
+def test_the_result_of_an_invalid_request_is_its_error() -> None:
     good = request("x = §\n")
     bad = [replace(good, holes=()), replace(good, holes=(Hole(5, 99),)), replace(good, steps=0)]
     results = scripted_completer("1").complete_batch([bad[0], good, bad[1], bad[2], good])
@@ -302,7 +302,7 @@ def test_each_request_of_a_batch_has_its_own_candidates() -> None:
     assert texts == [{"1", "2"}, {"3"}, {"4", "5"}]
 
 
-def test_a_batch_may_be_empty_or_all_bad() -> None:
+def test_a_batch_may_be_empty_or_invalid() -> None:
     assert scripted_completer("1").complete_batch([]) == []
     (error,) = scripted_completer("1").complete_batch([InfillRequest("x", ())])
     assert isinstance(error, InputError)
@@ -320,18 +320,18 @@ TEXTS = st.lists(PIECES, max_size=30).map("".join)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     text=TEXTS,
-    places=st.lists(st.floats(0, 1), min_size=2, max_size=4),
+    shares=st.lists(st.floats(0, 1), min_size=2, max_size=4),
     language=st.sampled_from([None, "python", "rust"]),
     lines=st.sampled_from(["one", "auto"]),
 )
-def test_text_before_and_after_is_never_touched(
-    text: str, places: list[float], language: str | None, lines: Lines
+def test_text_before_and_after_the_holes_never_changes(
+    text: str, shares: list[float], language: str | None, lines: Lines
 ) -> None:
-    offsets = sorted(round(place * len(text)) for place in places)
+    offsets = sorted(round(share * len(text)) for share in shares)
     holes = tuple(Hole(start, end) for start, end in zip(offsets[::2], offsets[1::2], strict=False))
-    asked = InfillRequest(text, holes, language, lines=lines)
+    infill_request = InfillRequest(text, holes, language, lines=lines)
     completer = tiny_completer(SamplingConfig(max_steps=1, entropy_bound=20.0))
-    result = completer.complete(asked)
+    result = completer.complete(infill_request)
     assert len(result.completions) == len(holes)
     for hole, completion in zip(holes, result.completions, strict=True):
         assert hole.start - 1 <= completion.hole.start <= hole.start
@@ -344,13 +344,13 @@ def test_text_before_and_after_is_never_touched(
 # loading
 
 
-def test_the_shipped_model_loads_and_fills() -> None:
+def test_the_shipped_model_fills_a_hole() -> None:
     completer = load_completer(threads=1, min_confidence=0.0)
     result = completer.complete(request("def add(one, other):\n    return §\n", steps=1))
     assert result.model == "pocket" and result.prompt_tokens > 0
 
 
-def test_a_folder_of_another_family_is_refused(tmp_path: Path) -> None:
+def test_a_model_of_an_unknown_family_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(POCKET, folder)
     config = json.loads((folder / "config.json").read_text())

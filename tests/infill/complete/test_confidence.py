@@ -1,4 +1,4 @@
-"""From evidence to a probability."""
+"""From evidence to confidence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from infill.complete.confidence import Calibration
 from infill.request import Evidence
 
 
-def test_without_weights_it_is_likelihood_times_certainty() -> None:
+def test_without_weights_confidence_is_likelihood_times_certainty() -> None:
     assert Calibration({}).confidence(Evidence(seam=-0.5, certainty=-0.2)) == pytest.approx(math.exp(-0.7))
     assert Calibration({}).confidence(Evidence(seam=-math.inf)) == 0.0
 
@@ -23,10 +23,10 @@ def test_weights_make_a_logistic_model() -> None:
 
 
 @pytest.mark.parametrize("seam", [-math.inf, -1e9, -40.0])
-def test_impossible_evidence_neither_fails_nor_outweighs_all(seam: float) -> None:
+def test_impossible_evidence_is_bounded(seam: float) -> None:
     found = Calibration({"seam": 100.0}, intercept=0.0).confidence(Evidence(seam=seam))
     assert 0.0 <= found < 1e-6
 
 
-def test_evidence_that_a_later_version_knows_counts_for_nothing() -> None:
+def test_weights_of_unknown_evidence_are_ignored() -> None:
     assert Calibration({"unheard_of": 9.0}).confidence(Evidence()) == pytest.approx(0.5)

@@ -5,24 +5,24 @@ import time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infill.complete.copy_draft import Draft, drafts
+from infill.complete.copy_draft import CopyDraft, copy_drafts
 
 
 def copies(marked, *neighbours, one_line=True, limit=4, language="python"):
     before, after = marked.split("|")
-    return drafts(before, after, language, neighbours, limit, one_line)
+    return copy_drafts(before, after, language, neighbours, limit, one_line)
 
 
 def texts(*arguments, **options):
     return [draft.text for draft in copies(*arguments, **options)]
 
 
-def test_the_rest_of_a_line_that_begins_alike():
+def test_the_rest_of_a_line_that_begins_the_same_way():
     source = "assert client.get(url).status == 200\nx = 1\n"
     assert texts(source + "assert client.get(|\n") == ["url).status == 200"]
 
 
-def test_places_after_the_hole_and_in_neighbours_count_too():
+def test_matches_below_the_hole_and_in_neighbours_count():
     assert texts("total = compute(|\n\ny = total = compute(a)\n") == ["a)"]
     assert texts("total = compute(|\n", "subtotal = 1\n    total = compute(b)\n") == ["b)"]
 
@@ -45,12 +45,12 @@ def test_the_longer_match_comes_first_and_agreement_before_it():
     assert [draft.text for draft in found] == ["far)", "near)"]
     assert found[0].match_length > found[1].match_length
     agreeing = copies(source + "one()\nvalue = lookup(|\nend()\n")
-    assert agreeing[0] == Draft("far)", len("value = lookup("), True)
+    assert agreeing[0] == CopyDraft("far)", len("value = lookup("), True)
 
 
-def test_the_rest_of_the_line_is_not_swallowed():
+def test_the_rest_of_the_line_is_not_copied():
     source = "a = combine(x, (y, ')'))\n"
-    assert copies(source + "b = a = combine(|)\n") == [Draft("x, (y, ')')", 12, True)]
+    assert copies(source + "b = a = combine(|)\n") == [CopyDraft("x, (y, ')')", 12, True)]
     assert texts("a = combine(x) + 1\nb; a = combine(|)\n") == ["x"]
 
 
@@ -70,17 +70,17 @@ def test_a_hole_between_whole_lines_gets_whole_lines():
     assert texts(source + "client = make_client()\n|client.open()\n") == []
 
 
-def test_a_block_ends_where_its_indentation_does():
+def test_a_block_ends_with_its_indentation():
     source = "def handle(self, x):\n    if x:\n\n        a()\n    b()\n\ndef other():\n    pass\n"
     assert texts(source + "class C:\n  def handle(self, x|\n", one_line=False) == [
         "):\n      if x:\n\n          a()\n      b()"
     ]
 
 
-def test_a_block_stops_where_the_file_goes_on():
+def test_a_block_ends_before_the_next_line_of_the_file():
     source = "begin_transaction()\none()\ntwo()\nthree()\n"
     (found, *_) = copies(source + "if x:\n    begin_transaction()\n    |\n    two()\n", one_line=False)
-    assert found == Draft("one()", len("begin_transaction()"), True)
+    assert found == CopyDraft("one()", len("begin_transaction()"), True)
 
 
 def test_carriage_returns_are_not_copied():
@@ -88,7 +88,7 @@ def test_carriage_returns_are_not_copied():
     assert texts(source) == ["near)"]
 
 
-def test_the_limit_and_distinctness():
+def test_drafts_are_distinct_and_limited():
     source = "".join(f"value = lookup({n % 3})\nother = {n}\n" for n in range(12))
     assert len(texts(source + "value = lookup(|\n", limit=9)) == 3
     assert len(texts(source + "value = lookup(|\n", limit=2)) == 2
@@ -100,8 +100,8 @@ TEXTS = st.text(st.sampled_from("ab(\n\t )é😀\ud800\r:"), max_size=80)
 
 @settings(deadline=None)
 @given(TEXTS, TEXTS, TEXTS, st.booleans(), st.sampled_from(["python", "c", None]))
-def test_any_text_is_taken_and_every_draft_is_copied(before, after, neighbour, one_line, language):
-    for draft in drafts(before, after, language, [neighbour], 5, one_line):
+def test_every_draft_of_any_text_is_a_copy(before, after, neighbour, one_line, language):
+    for draft in copy_drafts(before, after, language, [neighbour], 5, one_line):
         assert draft.text.strip()
         assert "\r\n" not in draft.text
         source = (before + "\n" + after + "\n" + neighbour).replace("\r\n", "\n")
@@ -110,15 +110,15 @@ def test_any_text_is_taken_and_every_draft_is_copied(before, after, neighbour, o
             assert "\n" not in draft.text.removesuffix("\n")
 
 
-def test_it_is_fast_on_five_thousand_lines():
+def test_five_thousand_lines_are_searched_quickly():
     lines = "".join(f"    self.assertEqual(result[{n}], {n})\n    x\n" for n in range(2500))
     started = time.perf_counter()
     for ending in ("    self.assertEqual(", "    ", "    x\n    se", "    unknown_thing_here("):
-        drafts(lines + ending, "\n" + lines, "python", [lines], 4, False)
+        copy_drafts(lines + ending, "\n" + lines, "python", [lines], 4, False)
     assert (time.perf_counter() - started) / 4 < 0.1
 
 
-def test_a_draft_says_how_many_places_it_has() -> None:
+def test_a_draft_counts_its_occurrences() -> None:
     source = "value = lookup(near)\n" + 2 * "value = lookup(far)\n"
-    found = {draft.text: draft.places for draft in copies(source + "value = lookup(|\n")}
+    found = {draft.text: draft.occurrences for draft in copies(source + "value = lookup(|\n")}
     assert found == {"far)": 2, "near)": 1}

@@ -1,4 +1,4 @@
-"""How long a hole is: doubled while it comes out full, or probed."""
+"""The length of a hole: doubled while it is full, or probed."""
 
 from __future__ import annotations
 
@@ -40,35 +40,35 @@ def task(*slots: int, most: int = 64, sampling: SamplingConfig = ONE_STEP, deadl
     )
 
 
-def said(filled: hole_length.Filled, index: int = 0) -> str:
+def filling(filled: hole_length.FilledCanvas, index: int = 0) -> str:
     hole = filled.layout.holes[index]
     return pocket_tokens().decode(filled.result.tokens[hole.start : hole.stop].tolist())
 
 
-def test_a_hole_with_an_empty_slot_left_is_long_enough() -> None:
+def test_a_hole_with_a_null_slot_at_its_end_is_long_enough() -> None:
     denoiser = ScriptedDenoiser(lambda number: ["x = 1"])
     (filled,) = NullSlots(CanvasRunner(denoiser, 160), NULL).fill([task(16)])
-    assert said(filled) == "x = 1" and len(denoiser.requests) == 1
+    assert filling(filled) == "x = 1" and len(denoiser.requests) == 1
 
 
-def test_a_full_hole_is_doubled_until_it_is_not() -> None:
+def test_a_full_hole_is_doubled_until_it_is_long_enough() -> None:
     denoiser = ScriptedDenoiser(lambda number: [LONG])
     (filled,) = NullSlots(CanvasRunner(denoiser, 400), NULL).fill([task(16, most=256)])
     needed = len(pocket_tokens().encode(LONG))
-    assert said(filled) == LONG
+    assert filling(filled) == LONG
     widths = [request.canvas.width - 7 for request in denoiser.requests]
     assert widths == [16 * 2**n for n in range(len(widths))] and widths[-2] <= needed < widths[-1]
     assert filled.steps == len(widths)
 
 
-def test_no_hole_grows_beyond_the_most() -> None:
+def test_no_hole_exceeds_its_maximum() -> None:
     denoiser = ScriptedDenoiser(lambda number: [LONG])
     (filled,) = NullSlots(CanvasRunner(denoiser, 160), NULL).fill([task(16, most=24)])
     assert [request.canvas.width - 7 for request in denoiser.requests] == [16, 24]
-    assert LONG.startswith(said(filled))
+    assert LONG.startswith(filling(filled))
 
 
-def test_only_the_full_one_of_several_holes_grows() -> None:
+def test_only_full_holes_grow() -> None:
     denoiser = ScriptedDenoiser(lambda number: ["a", LONG])
     (filled,) = NullSlots(CanvasRunner(denoiser, 400), NULL).fill([task(8, 8, most=16)])
     assert [hole.stop - hole.start for hole in filled.layout.holes] == [8, 16]
@@ -77,12 +77,12 @@ def test_only_the_full_one_of_several_holes_grows() -> None:
 def test_each_canvas_of_a_batch_finds_its_own_length() -> None:
     denoiser = ScriptedDenoiser(lambda number: [LONG if number == 1 else "b"])
     filled = NullSlots(CanvasRunner(denoiser, 160), NULL).fill([task(16), task(16), task(16)])
-    assert [said(one) for one in filled] == ["b", "b", "b"]
+    assert [filling(one) for one in filled] == ["b", "b", "b"]
     assert [one.steps for one in filled] == [1, 2, 1]
 
 
 class Finishing(Denoiser):
-    """Full canvases whose runs finish as told."""
+    """Full canvases whose runs finish with the given reasons."""
 
     def __init__(self, *finishes: Finish) -> None:
         super().__init__(tiny_model())
@@ -106,7 +106,7 @@ class Finishing(Denoiser):
 
 
 @pytest.mark.parametrize("finish", ["deadline", "cancelled"])
-def test_a_longer_canvas_that_is_cut_off_is_dropped_for_the_finished_one(finish: Finish) -> None:
+def test_the_finished_canvas_replaces_a_longer_one_that_was_cut_off(finish: Finish) -> None:
     (filled,) = NullSlots(CanvasRunner(Finishing("steps", finish), 160), NULL).fill([task(8)])
     assert filled.layout.holes[0].stop - filled.layout.holes[0].start == 8
     assert filled.result.finish == "steps" and (filled.steps, filled.encoded_tokens) == (10, 8)
@@ -119,24 +119,24 @@ def test_after_the_deadline_nothing_is_doubled() -> None:
 
 
 def test_a_hole_longer_than_a_canvas_is_filled_block_after_block() -> None:
-    canvases = CanvasRunner(Denoiser(tiny_model()), 32)
-    (filled,) = NullSlots(canvases, NULL).fill([task(64, most=64)])
+    runner = CanvasRunner(Denoiser(tiny_model()), 32)
+    (filled,) = NullSlots(runner, NULL).fill([task(64, most=64)])
     assert filled.result.tokens.shape == (71,)
     assert filled.result.tokens.min() >= 0 and filled.result.tokens[-3:].tolist() == [44, 45, 46]
     assert filled.steps == 3  # 71 columns in blocks of 32, a step each
-    assert canvases.timings.denoise > 0
+    assert runner.timings.denoise > 0
 
 
-def test_canvases_come_back_in_order_whatever_their_width() -> None:
-    canvases = CanvasRunner(Denoiser(tiny_model()), 32)
+def test_results_have_the_order_of_the_requests() -> None:
+    runner = CanvasRunner(Denoiser(tiny_model()), 32)
     requests = [task(size).request(lay_out([size])) for size in (60, 8, 70, 9)]
-    results = canvases.run(requests)
+    results = runner.run(requests)
     assert [len(result.tokens) for result in results] == [67, 15, 77, 16]
 
 
-def test_a_score_is_what_exceeds_the_trend_over_log_length() -> None:
+def test_a_score_is_the_difference_from_the_trend_over_log_length() -> None:
     lengths = [4, 8, 16, 32, 64]
-    trend = [3.0 - 0.4 * n for n in range(5)]  # surer with every doubling, whatever stands there
+    trend = [3.0 - 0.4 * n for n in range(5)]  # more certain with each doubling
     assert length_scores(lengths, trend) == pytest.approx([0.0] * 5, abs=1e-9)
     trend[2] -= 0.5
     scores = length_scores(lengths, trend)
@@ -145,18 +145,18 @@ def test_a_score_is_what_exceeds_the_trend_over_log_length() -> None:
 
 
 class Probed(Denoiser):
-    """Holes are of the entropy that stands in a table by length; counts what it was asked."""
+    """Gives holes an entropy by length, and records the requests."""
 
     def __init__(self, entropies: dict[int, float]) -> None:
         super().__init__(tiny_model())
         self.entropies = entropies
-        self.asked: list[tuple[int, int]] = []
+        self.probed: list[tuple[int, int]] = []
 
     def run(self, requests: Sequence[DenoiseRequest], on_step: StepCallback | None = None) -> list[DenoiseResult]:
         results = []
         for one in requests:
             length = len(one.canvas.hole_columns)
-            self.asked.append((length, one.sampling.max_steps))
+            self.probed.append((length, one.sampling.max_steps))
             tokens = one.canvas.tokens.clone()
             tokens[one.canvas.hole_columns] = 100 + length
             entropy = torch.full((length,), self.entropies[length])
@@ -168,7 +168,7 @@ ENTROPIES = {4: 3.0, 8: 2.0, 16: 1.4, 32: 0.4, 64: 0.3, 128: 0.1}
 
 
 def choose(monkeypatch: pytest.MonkeyPatch, denoiser: Denoiser, length: int) -> None:
-    """Makes the causal encoder prefer the canvas of so long a hole."""
+    """Makes the causal encoder prefer the canvas with this length."""
 
     def score(
         model: object, cache: object, prompt: object, known: Sequence[int], continuations: Sequence[Sequence[int]]
@@ -178,34 +178,34 @@ def choose(monkeypatch: pytest.MonkeyPatch, denoiser: Denoiser, length: int) -> 
     monkeypatch.setattr(hole_length, "causal_log_probabilities", score)
 
 
-def test_lengths_are_probed_and_the_best_two_carried_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lengths_are_probed_and_the_best_two_are_finished(monkeypatch: pytest.MonkeyPatch) -> None:
     denoiser = Probed(ENTROPIES)
     sampling = SamplingConfig(max_steps=9)
-    for wanted in (8, 32):
-        denoiser.asked.clear()
-        choose(monkeypatch, denoiser, wanted)
+    for length in (8, 32):
+        denoiser.probed.clear()
+        choose(monkeypatch, denoiser, length)
         (filled,) = Probing(CanvasRunner(denoiser, 256)).fill([task(32, sampling=sampling)])
-        assert denoiser.asked[:5] == [(4, 2), (8, 2), (16, 2), (32, 2), (64, 2)]
-        assert sorted(denoiser.asked[5:]) == [(8, 9), (32, 9)]
-        assert filled.layout.canvas.width - 7 == wanted
+        assert denoiser.probed[:5] == [(4, 2), (8, 2), (16, 2), (32, 2), (64, 2)]
+        assert sorted(denoiser.probed[5:]) == [(8, 9), (32, 9)]
+        assert filled.layout.canvas.width - 7 == length
         assert (filled.steps, filled.encoded_tokens) == (14, 7)
 
 
-def test_probed_lengths_stay_within_the_most_and_one_canvas(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_probed_lengths_stay_within_the_maximum_and_one_canvas(monkeypatch: pytest.MonkeyPatch) -> None:
     denoiser = Probed(ENTROPIES)
     choose(monkeypatch, denoiser, 4)
     probing = Probing(CanvasRunner(denoiser, 60))
-    for tried, wanted in (
+    for fill_task, lengths in (
         (task(64, most=512), {4, 8, 16, 32}),
         (task(64, most=8), {4, 8}),
         (task(8), {4, 8, 16}),
     ):
-        denoiser.asked.clear()
-        probing.fill([tried])
-        assert {length for length, _ in denoiser.asked} == wanted
+        denoiser.probed.clear()
+        probing.fill([fill_task])
+        assert {length for length, _ in denoiser.probed} == lengths
 
 
-def test_probing_with_a_real_model_and_several_holes() -> None:
+def test_probing_with_random_weights_and_several_holes() -> None:
     probing = Probing(CanvasRunner(Denoiser(tiny_model()), 160))
     (filled,) = probing.fill([task(8, 8, sampling=SamplingConfig(max_steps=3))])
     sizes = {hole.stop - hole.start for hole in filled.layout.holes}

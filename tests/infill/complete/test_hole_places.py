@@ -1,4 +1,4 @@
-"""Where holes stand: in a line, between lines, at the ends, several of them, longer than a canvas."""
+"""Positions of holes: in a line, between lines, at the ends of a file, several, longer than a canvas."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ FUNCTION = "def add(one, other):\n    total = one + other\n    return total\n\n\
 
 
 def fill(text: str, says: str | Sequence[str], **more: object) -> str:
-    asked = request(text, **more)  # type: ignore[arg-type]
-    return filled(asked, scripted_completer(says).complete(asked))
+    infill_request = request(text, **more)  # type: ignore[arg-type]
+    return filled(infill_request, scripted_completer(says).complete(infill_request))
 
 
-def test_inside_a_line_only_the_rest_is_written() -> None:
+def test_within_a_line_only_the_rest_is_written() -> None:
     assert fill("x = [1, §, 3]\n", "2") == "x = [1, 2, 3]\n"
     assert fill("def f(§):\n    pass\n", "one, other") == "def f(one, other):\n    pass\n"
 
 
-def test_what_was_typed_of_a_token_is_not_repeated() -> None:
+def test_the_typed_part_of_a_token_is_not_repeated() -> None:
     assert fill("def f(x):\n    ret§\n", "urn x") == "def f(x):\n    return x\n"
     assert fill("pri§(1)\n", "nt") == "print(1)\n"
 
 
-def test_the_first_token_begins_with_what_was_typed() -> None:
+def test_the_first_token_begins_with_the_typed_text() -> None:
     completer = scripted_completer("urn x")
     completer.complete(request("def f(x):\n    ret§\n"))
     assert isinstance(completer.denoiser, ScriptedDenoiser)
@@ -55,21 +55,21 @@ def test_between_lines_whole_lines_are_written_with_indentation_and_line_end() -
     assert fill(text, "    total = one + other") == FUNCTION
 
 
-def test_a_line_that_is_replaced_keeps_its_line_end_even_before_a_blank_line() -> None:
+def test_a_replaced_line_keeps_its_line_end_even_before_a_blank_line() -> None:
     text = FUNCTION.replace("    return total\n", "«    return None\n»")
     assert fill(text, "    return total") == FUNCTION
 
 
-def test_a_replaced_line_without_its_line_end_gets_no_second_one() -> None:
+def test_a_replaced_line_without_its_line_end_gets_none() -> None:
     text = FUNCTION.replace("    return total", "«    return None»")
     assert fill(text, "    return total") == FUNCTION
 
 
-def test_on_an_empty_line_the_line_break_below_stays() -> None:
+def test_the_line_break_of_an_empty_line_stays() -> None:
     assert fill("x = 1\n§\ny = x\n", "z = 2") == "x = 1\nz = 2\ny = x\n"
 
 
-def test_without_a_final_newline_none_is_needed_and_none_is_added_in_the_line() -> None:
+def test_no_final_newline_is_needed_or_added() -> None:
     assert fill("x = 1\ny = §", "x") == "x = 1\ny = x"
     assert fill("x = 1\n«y = 3»", "y = x") == "x = 1\ny = x"
     assert fill("x = 1\n§", "y = x") == "x = 1\ny = x\n"
@@ -102,23 +102,23 @@ def test_crlf_files_are_filled_with_crlf() -> None:
 
 
 def test_a_hole_between_carriage_return_and_line_feed_moves_before_both() -> None:
-    asked = InfillRequest("x = \r\ny = x\r\n", (Hole(5, 5),), "python")
-    result = scripted_completer("1").complete(asked)
+    infill_request = InfillRequest("x = \r\ny = x\r\n", (Hole(5, 5),), "python")
+    result = scripted_completer("1").complete(infill_request)
     assert result.completions[0].hole == Hole(4, 4)
-    assert filled(asked, result) == "x = 1\r\ny = x\r\n"
+    assert filled(infill_request, result) == "x = 1\r\ny = x\r\n"
 
 
-def test_code_that_spells_special_tokens_is_code() -> None:
+def test_code_that_looks_like_special_tokens_is_code() -> None:
     assert fill("a = '<|null|>'\nb = '<|mask|>' + §\n", "a") == "a = '<|null|>'\nb = '<|mask|>' + a\n"
 
 
 def test_one_line_in_a_long_file_of_one_line_is_quick() -> None:
     text = "x = [" + "12, " * 25_000 + "13]"
-    asked = InfillRequest(text, (Hole(50_005, 50_005),), "python")
+    infill_request = InfillRequest(text, (Hole(50_005, 50_005),), "python")
     completer = scripted_completer("7, 8, ", copy_drafts=True)
-    completer.complete(asked)
+    completer.complete(infill_request)
     started = time.perf_counter()
-    result = completer.complete(replace(asked, holes=(Hole(50_009, 50_009),)))
+    result = completer.complete(replace(infill_request, holes=(Hole(50_009, 50_009),)))
     assert time.perf_counter() - started < 3
     assert result.prompt_tokens <= 320 and result.canvas <= 160
     assert result.completions[0].text == "7, 8, " and result.completions[0].shown
@@ -128,7 +128,7 @@ def test_one_line_in_a_long_file_of_one_line_is_quick() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "lines", "wanted"),
+    ("text", "lines", "expected_lines"),
     [
         ("def f(x):\n§\n", "auto", "    y = x\n    return y"),
         ("def f(x):\n§\n", "one", "    y = x"),
@@ -138,58 +138,58 @@ def test_one_line_in_a_long_file_of_one_line_is_quick() -> None:
         ("def f(x):\n    a = 1\n«    b = 2\n»    return a\n", "auto", "    y = x\n"),
     ],
 )
-def test_line_or_block_is_chosen_from_the_syntax_unless_asked_for(text: str, lines: Lines, wanted: str) -> None:
+def test_the_syntax_chooses_line_or_block_unless_the_request_does(text: str, lines: Lines, expected_lines: str) -> None:
     completer = scripted_completer("    y = x\n    return y")
     completion = completer.complete(request(text, lines)).completions[0]
-    assert completion.candidates[-1].text == wanted or completion.text == wanted
+    assert completion.candidates[-1].text == expected_lines or completion.text == expected_lines
     assert isinstance(completer.denoiser, ScriptedDenoiser)
     slots = len(completer.denoiser.requests[0].canvas.hole_columns)
-    assert slots == pocket().slots["\n" in wanted.rstrip("\n")]
+    assert slots == pocket().slots["\n" in expected_lines.rstrip("\n")]
 
 
 # several holes
 
 
 def test_several_holes_are_filled_in_one_canvas() -> None:
-    asked = request("def add(§):\n    return one + §\n")
+    infill_request = request("def add(§):\n    return one + §\n")
     completer = scripted_completer(["one, other", "other"])
-    result = completer.complete(asked)
-    assert filled(asked, result) == "def add(one, other):\n    return one + other\n"
+    result = completer.complete(infill_request)
+    assert filled(infill_request, result) == "def add(one, other):\n    return one + other\n"
     assert isinstance(completer.denoiser, ScriptedDenoiser) and len(completer.denoiser.requests) == 1
     assert result.hole == 64 and all(one.shown for one in result.completions)
 
 
 def test_holes_may_be_given_in_any_order() -> None:
-    asked = request("def add(§):\n    return one + §\n")
-    backwards = replace(asked, holes=asked.holes[::-1])
+    infill_request = request("def add(§):\n    return one + §\n")
+    backwards = replace(infill_request, holes=infill_request.holes[::-1])
     result = scripted_completer(["one, other", "other"]).complete(backwards)
-    assert [one.hole for one in result.completions] == list(asked.holes)
+    assert [one.hole for one in result.completions] == list(infill_request.holes)
 
 
-def test_holes_far_apart_have_canvases_of_their_own_and_see_what_was_filled_above() -> None:
+def test_holes_far_apart_have_own_canvases_and_see_earlier_fillings() -> None:
     middle = "".join(f"value_{number} = {number}\n" for number in range(60))
-    asked = request(f"first = §\n{middle}last = §\n")
+    infill_request = request(f"first = §\n{middle}last = §\n")
     completer = scripted_completer("12", "first")
-    result = completer.complete(asked)
-    assert filled(asked, result) == f"first = 12\n{middle}last = first\n"
+    result = completer.complete(infill_request)
+    assert filled(infill_request, result) == f"first = 12\n{middle}last = first\n"
     assert isinstance(completer.denoiser, ScriptedDenoiser)
     assert [len(hole_ranges(one.canvas)) for one in completer.denoiser.requests] == [1, 1]
-    assert [one.hole for one in result.completions] == list(asked.holes)
+    assert [one.hole for one in result.completions] == list(infill_request.holes)
     assert result.steps == 2 and result.hole == 64 and result.timings_ms["total"] > 0
 
 
-def test_far_apart_holes_in_a_crlf_file_are_crlf_too() -> None:
+def test_holes_far_apart_in_a_crlf_file_get_crlf() -> None:
     middle = "".join(f"value_{number} = {number}\r\n" for number in range(60))
-    asked = request(f"x = 1\r\n§{middle}y = 2\r\n§z = 3\r\n")
-    result = scripted_completer("a = 12", "b = a").complete(asked)
-    assert filled(asked, result) == f"x = 1\r\na = 12\r\n{middle}y = 2\r\nb = a\r\nz = 3\r\n"
+    infill_request = request(f"x = 1\r\n§{middle}y = 2\r\n§z = 3\r\n")
+    result = scripted_completer("a = 12", "b = a").complete(infill_request)
+    assert filled(infill_request, result) == f"x = 1\r\na = 12\r\n{middle}y = 2\r\nb = a\r\nz = 3\r\n"
 
 
-def test_a_marker_in_another_hole_is_not_read_as_code() -> None:
+def test_text_within_another_hole_is_not_context() -> None:
     for middle in ("", "".join(f"value_{number} = {number}\n" for number in range(60))):
-        asked = request(f"first = «@@@»\n{middle}last = «@@@»\n")
+        infill_request = request(f"first = «@@@»\n{middle}last = «@@@»\n")
         completer = scripted_completer(*(["12", "first"] if middle else [["12", "first"]]))
-        result = completer.complete(asked)
+        result = completer.complete(infill_request)
         assert [one.reason for one in result.completions] == [None, None]
         assert isinstance(completer.denoiser, ScriptedDenoiser)
         shown = [
@@ -200,7 +200,7 @@ def test_a_marker_in_another_hole_is_not_read_as_code() -> None:
         assert not any("@" in text for text in shown)
 
 
-def test_a_hole_is_judged_with_what_was_found_for_those_above() -> None:
+def test_a_hole_is_checked_with_the_fillings_above() -> None:
     text = "total = «@»\n«@\n»print(total)\n"
     result = scripted_completer(["1", "total = 1"]).complete(request(text))
     assert [one.shown for one in result.completions] == [True, False]
@@ -210,9 +210,9 @@ def test_a_hole_is_judged_with_what_was_found_for_those_above() -> None:
 
 def test_a_hole_longer_than_a_canvas_is_filled_to_its_end() -> None:
     body = "".join(f"    value_{number} = {number}\n" for number in range(40)).rstrip("\n")
-    asked = request("def f():\n§\n", "block")
-    result = scripted_completer(body).complete(asked)
-    assert filled(asked, result) == f"def f():\n{body}\n"
+    infill_request = request("def f():\n§\n", "block")
+    result = scripted_completer(body).complete(infill_request)
+    assert filled(infill_request, result) == f"def f():\n{body}\n"
     assert result.canvas > pocket().max_canvas
 
 
@@ -222,11 +222,11 @@ def test_a_random_model_fills_beyond_one_canvas() -> None:
 
 
 @pytest.mark.parametrize("holes", [(), (Hole(3, 2),), (Hole(0, 99),), (Hole(-1, 0),), (Hole(0, 3), Hole(2, 4))])
-def test_holes_that_make_no_sense_are_refused(holes: tuple[Hole, ...]) -> None:
+def test_invalid_holes_are_refused(holes: tuple[Hole, ...]) -> None:
     with pytest.raises(InputError):
         scripted_completer("x").complete(InfillRequest("x = 1\n", holes))
 
 
 def test_fewer_steps_than_one_are_refused() -> None:
-    with pytest.raises(InputError, match="at least 1"):
+    with pytest.raises(InputError, match="the minimum is 1"):
         scripted_completer("x").complete(request("x = §\n", steps=0))

@@ -1,4 +1,4 @@
-"""Texts from three sources and the evidence for each."""
+"""Proposals from three sources, and the evidence for each."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.infill.fakes import ScriptedDenoiser, request, scripted_completer
 
 
 def with_draft(monkeypatch: pytest.MonkeyPatch, draft: str, *texts: str, copies: bool = False) -> Completer:
-    """A completer whose canvas comes out with `texts` and whose causal encoder writes `draft`."""
-    monkeypatch.setattr(infill.complete.proposals, "causal_draft", lambda *args: CausalDraft(draft, (-0.1,)))
+    """A completer whose canvases are filled with `texts` and whose causal encoder writes `draft`."""
+    monkeypatch.setattr(infill.complete.proposals, "causal_draft", lambda *args: CausalDraft(draft))
     return scripted_completer(*texts, causal_draft=True, copy_drafts=copies)
 
 
-def by_source(completer: Completer, asked: InfillRequest) -> dict[str, Candidate]:
-    return {candidate.source: candidate for candidate in completer.complete(asked).completions[0].candidates}
+def by_source(completer: Completer, infill_request: InfillRequest) -> dict[str, Candidate]:
+    return {candidate.source: candidate for candidate in completer.complete(infill_request).completions[0].candidates}
 
 
 def test_the_causal_draft_is_a_candidate_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,18 +36,18 @@ def test_the_causal_draft_is_a_candidate_of_its_own(monkeypatch: pytest.MonkeyPa
     assert drafted.agreeing == denoised.agreeing == 0.0
 
 
-def test_two_ways_to_the_same_text_are_one_candidate_that_both_speak_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_texts_of_two_sources_are_one_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
     (only,) = by_source(with_draft(monkeypatch, "total", "total"), request("x = §\n")).values()
     assert only.source == "model" and only.evidence.denoised == only.evidence.drafted == 1.0
     assert only.evidence.agreeing == 1.0
 
 
-def test_ways_that_begin_alike_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_texts_with_the_same_beginning_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     found = by_source(with_draft(monkeypatch, "self.total + 1", "self.total"), request("x = §\n"))
     assert found["causal"].evidence.agreeing == found["model"].evidence.agreeing == 1.0
 
 
-def test_a_copy_says_so_and_is_weighed_like_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_has_the_evidence_of_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "value = compute(alpha, beta)\nprint(value)\nvalue = comp§\n"
     found = by_source(with_draft(monkeypatch, "utation", "uted", copies=True), request(text))
     assert found["copy"].text == "ute(alpha, beta)" and found["copy"].evidence.copied == 1.0
@@ -62,7 +62,7 @@ def test_a_draft_that_breaks_the_parse_is_cut_back(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(("draft", "canvases"), [("2", 1), ("", 2), ("))", 2), ("(2)) + 1", 1)])
-def test_a_canvas_that_breaks_the_parse_is_denoised_again_only_where_no_draft_parses(
+def test_a_broken_canvas_is_denoised_again_only_if_no_draft_parses(
     monkeypatch: pytest.MonkeyPatch, draft: str, canvases: int
 ) -> None:
     completer = with_draft(monkeypatch, draft, "(1 + )", "(1 + 3)")
@@ -73,12 +73,12 @@ def test_a_canvas_that_breaks_the_parse_is_denoised_again_only_where_no_draft_pa
 
 
 def drafting(*texts: str) -> Completer:
-    """A completer whose canvas comes out with `texts` and whose causal encoder is a real one that knows nothing."""
+    """A completer whose canvases are filled with `texts` and whose causal encoder has random weights."""
     return scripted_completer(*texts, causal_draft=True)
 
 
 def count_drafting(completer: Completer, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The passes of the model from one draft to the next."""
+    """Counts the passes of the model while it drafts."""
     passes, model = [0], completer.denoiser.model
     encode = model.encode
 
@@ -90,22 +90,22 @@ def count_drafting(completer: Completer, monkeypatch: pytest.MonkeyPatch) -> lis
     return passes
 
 
-def test_what_the_draft_turns_out_to_say_is_read_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = request("def f(number):\n    return §\n")
-    drafted = by_source(drafting("0"), asked)["causal"].text
+def test_a_predicted_draft_takes_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    infill_request = request("def f(number):\n    return §\n")
+    drafted = by_source(drafting("0"), infill_request)["causal"].text
     assert len(drafted) > 20
     slow, fast = drafting("0"), drafting(drafted)
     slow_passes = count_drafting(slow, monkeypatch)
-    expected = by_source(slow, asked)["causal"]
+    expected = by_source(slow, infill_request)["causal"]
     monkeypatch.undo()
     fast_passes = count_drafting(fast, monkeypatch)
-    (both,) = by_source(fast, asked).values()
+    (both,) = by_source(fast, infill_request).values()
     assert both.text == expected.text and both.evidence.drafted == both.evidence.denoised == 1.0
     assert both.evidence.middle == pytest.approx(expected.evidence.middle, abs=1e-4)
     assert 2 * fast_passes[0] < slow_passes[0]
 
 
-def test_who_types_what_the_draft_said_gets_the_rest_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_typing_the_draft_reuses_its_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "def f(number):\n    x = §\n"
     completer = drafting("0")
     drafted = by_source(completer, request(text))["causal"].text
@@ -115,11 +115,11 @@ def test_who_types_what_the_draft_said_gets_the_rest_at_once(monkeypatch: pytest
     slow = passes[0]
     passes[0] = 0
     assert by_source(completer, request(typed))["causal"].text == expected.text
-    if drafted[3:].startswith(expected.text):  # else other tokens begin with what was typed, and it goes another way
+    if drafted[3:].startswith(expected.text):  # else healing allows other first tokens, and the draft differs
         assert passes[0] < slow
 
 
-def test_learnt_weights_decide_what_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_calibration_decides_the_order(monkeypatch: pytest.MonkeyPatch) -> None:
     completer = with_draft(monkeypatch, "one + two", "total")
     for weight, first in ((5.0, "causal"), (-5.0, "model")):
         calibration = Calibration({"drafted": weight}, 0.0)
@@ -132,7 +132,7 @@ def test_learnt_weights_decide_what_comes_first(monkeypatch: pytest.MonkeyPatch)
 
 def test_several_holes_have_no_draft(monkeypatch: pytest.MonkeyPatch) -> None:
     completer = with_draft(monkeypatch, "one", "total")
-    completer.denoiser.says = lambda number: ["total", "total"]  # type: ignore[attr-defined]
+    completer.denoiser.script = lambda number: ["total", "total"]  # type: ignore[attr-defined]
     result = completer.complete(request("x = §\ny = §\n"))
     assert all(one.source == "model" for completion in result.completions for one in completion.candidates)
 

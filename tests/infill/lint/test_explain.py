@@ -1,4 +1,4 @@
-"""A finding explained in a sentence: the whole way with a tiny model of the chat family, whose words are noise."""
+"""Explanations of findings, end to end with an untrained model of the chat family."""
 
 import asyncio
 import json
@@ -25,9 +25,9 @@ from infill.complete.loaded_model import LoadedModel
 from infill.engine_protocol import EngineRequest, EngineState
 from infill.findings import Finding, LintRequest
 from infill.instructions import follows_instructions
-from infill.lint.evidence import Bar, Bars
-from infill.lint.explain import LONGEST, SLOTS, Explainer, one_sentence
+from infill.lint.explain import MAX_SENTENCE, SLOTS, Explainer, one_sentence
 from infill.lint.linter import Linter
+from infill.lint.thresholds import Threshold, Thresholds
 from infill.prompts.chat import ChatPrompt
 from infill.prompts.prompt import Family
 from infill.prompts.text_tokens import TextTokens
@@ -70,35 +70,35 @@ def _completer(denoiser: Denoiser, family: Family) -> Completer:
 
 @pytest.fixture
 def chat(tokens: TextTokens) -> Completer:
-    """A model that knows nothing, of the family that is asked in words."""
+    """An untrained model of the chat family."""
     return _completer(_model(), ChatPrompt(tokens))
 
 
 class Speaks(ScriptedDenoiser):
-    """Answers with a text, and then the end of its turn."""
+    """Answers with a text and the end of a turn."""
 
     def __init__(self, text: str, family: ChatPrompt) -> None:
         super().__init__(lambda _: [text], tokens=family.tokens)
         self.end = family.turn_end
 
-    def _answer(self, request: DenoiseRequest):  # type: ignore[no-untyped-def]
-        result = super()._answer(request)
-        written = len(self.text_tokens.encode(self.says(0)[0]))
+    def _result(self, request: DenoiseRequest):  # type: ignore[no-untyped-def]
+        result = super()._result(request)
+        written = len(self.text_tokens.encode(self.script(0)[0]))
         result.tokens[written] = self.end
         return result
 
 
-def test_noise_becomes_one_short_line(chat: Completer) -> None:
-    (explained,) = Linter(chat, Bars({}, frozenset())).lint(REQUEST)
+def test_an_explanation_is_one_short_line(chat: Completer) -> None:
+    (explained,) = Linter(chat, Thresholds({}, frozenset())).lint(REQUEST)
     assert replace(explained, explanation=None) == FOUND
-    said = explained.explanation
-    assert said is not None and said.isprintable() and 1 < len(said) <= LONGEST and said[-1] in ".!?…"
+    answer = explained.explanation
+    assert answer is not None and answer.isprintable() and 1 < len(answer) <= MAX_SENTENCE and answer[-1] in ".!?…"
 
 
-def test_what_is_asked_shows_the_code_and_the_change(chat: Completer, tokens: TextTokens) -> None:
+def test_the_prompt_shows_the_code_and_the_change(chat: Completer, tokens: TextTokens) -> None:
     speaker = Speaks("It adds `left` twice. And so on.", chat.family)  # type: ignore[arg-type]
-    asked = _completer(speaker, chat.family)
-    assert Explainer(asked).explain(REQUEST, FOUND) == "It adds `left` twice."
+    completer = _completer(speaker, chat.family)
+    assert Explainer(completer).explain(REQUEST, FOUND) == "It adds `left` twice."
     (request,) = speaker.requests
     prompt = tokens.decode(request.prompt)
     assert TEXT.strip() in prompt and "a.py" in prompt and prompt.endswith("\nmodel\nthought\n")
@@ -107,7 +107,7 @@ def test_what_is_asked_shows_the_code_and_the_change(chat: Completer, tokens: Te
     assert request.banned is not None and 106 not in request.banned.tolist() and 105 in request.banned.tolist()
 
 
-def test_a_long_file_is_not_shown_whole(chat: Completer, tokens: TextTokens) -> None:
+def test_a_long_file_is_cut(chat: Completer, tokens: TextTokens) -> None:
     speaker = Speaks("So.", chat.family)  # type: ignore[arg-type]
     text = "x = 1\n" * 5_000 + TEXT + "y = 2\n" * 5_000
     at = len("x = 1\n" * 5_000) + AT
@@ -118,9 +118,9 @@ def test_a_long_file_is_not_shown_whole(chat: Completer, tokens: TextTokens) -> 
     assert prompt.count("x = 1\n") == 11 and prompt.count("y = 2") == 12 and "left + left" in prompt
 
 
-def test_a_wish_to_stop_is_heard_and_the_deadline_ends_it(chat: Completer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_explanations_can_be_cancelled_and_have_a_deadline(chat: Completer, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Cancelled):
-        Explainer(chat).explained(REQUEST, [FOUND], stop=lambda: True)
+        Explainer(chat).explain_all(REQUEST, [FOUND], stop=lambda: True)
     monkeypatch.setattr("infill.lint.explain.DEADLINE_S", 0.0)
     steps: list[int] = []
     step = chat.denoiser.step
@@ -128,14 +128,14 @@ def test_a_wish_to_stop_is_heard_and_the_deadline_ends_it(chat: Completer, monke
     assert Explainer(chat).explain(REQUEST, FOUND) is not None and len(steps) == 1
 
 
-def test_a_model_that_follows_no_instructions_says_so_before_anything_is_looked_for() -> None:
-    with pytest.raises(InputError, match="follows no instructions") as error:
-        Linter(tiny_completer(), Bars({}, frozenset())).lint(LintRequest(TEXT, "python", explain=True))
+def test_a_model_without_instructions_is_refused_before_any_search() -> None:
+    with pytest.raises(InputError, match="does not follow instructions") as error:
+        Linter(tiny_completer(), Thresholds({}, frozenset())).lint(LintRequest(TEXT, "python", explain=True))
     assert str(error.value).count(".") == 1
 
 
 @pytest.mark.parametrize(
-    ("said", "sentence"),
+    ("answer", "sentence"),
     [
         ("`a` is used, i.e. twice. And more", "`a` is used, i.e. twice."),
         ("\n```python\nfoo()\n```\n", "foo()."),
@@ -147,16 +147,16 @@ def test_a_model_that_follows_no_instructions_says_so_before_anything_is_looked_
         ("\n ... \n", None),
     ],
 )
-def test_what_a_model_says_is_cut_to_a_sentence(said: str, sentence: str | None) -> None:
-    assert one_sentence(said) == sentence
+def test_an_answer_is_cut_to_a_sentence(answer: str, sentence: str | None) -> None:
+    assert one_sentence(answer) == sentence
 
 
 def test_a_sentence_without_end_is_cut_at_a_word() -> None:
     cut = one_sentence("word " * 200)
-    assert cut is not None and len(cut) <= LONGEST and re.fullmatch(r"(word )*word…", cut)
+    assert cut is not None and len(cut) <= MAX_SENTENCE and re.fullmatch(r"(word )*word…", cut)
 
 
-def test_which_models_follow_instructions_is_told_by_their_folders(tmp_path: Path) -> None:
+def test_the_folder_of_a_model_shows_whether_it_follows_instructions(tmp_path: Path) -> None:
     assert not follows_instructions("pocket") and not follows_instructions(str(tmp_path / "nowhere"))
     for config, follows in (
         ({}, True),
@@ -170,7 +170,7 @@ def test_which_models_follow_instructions_is_told_by_their_folders(tmp_path: Pat
 
 
 class ChattyEngine(ModelEngine):
-    """One whose model is tiny and of the chat family."""
+    """An engine with an untrained model of the chat family."""
 
     def __init__(self, completer: Completer) -> None:
         super().__init__(Settings(model=str(POCKET)))
@@ -186,22 +186,22 @@ def api(chat: Completer) -> Iterator[TestClient]:
     engine.close()
 
 
-def test_by_the_service(api: TestClient, chat: Completer) -> None:
-    (said,) = findings_from_json(api.post("/v1/lint", json=lint_request_to_json(REQUEST)).json())
-    assert said == Linter(chat, Bars({}, frozenset())).lint(REQUEST)[0]
+def test_explanations_by_the_service(api: TestClient, chat: Completer) -> None:
+    (answer,) = findings_from_json(api.post("/v1/lint", json=lint_request_to_json(REQUEST)).json())
+    assert answer == Linter(chat, Thresholds({}, frozenset())).lint(REQUEST)[0]
     outside = replace(REQUEST, findings=(replace(FOUND, end=999),))
     assert api.post("/v1/lint", json=lint_request_to_json(outside)).status_code == 400
 
 
-def test_a_request_with_findings_is_the_same_on_the_other_side() -> None:
-    asked = replace(REQUEST, on=frozenset({"style-naming"}))
-    sent = json.loads(json.dumps(lint_request_to_json(asked)))
-    assert structure(LintBody, sent, "body").request() == asked
+def test_a_request_with_findings_survives_json() -> None:
+    request = replace(REQUEST, on=frozenset({"style-naming"}))
+    sent = json.loads(json.dumps(lint_request_to_json(request)))
+    assert structure(LintBody, sent, "body").request() == request
 
 
 @pytest.fixture
 def folder(tmp_path: Path, chat: Completer) -> Path:
-    """A tiny model of the chat family on disk."""
+    """An untrained model of the chat family on disk."""
     config = tiny_config(461)
     config["gesso"]["family"] = "chat"
     save_model(tiny_model(vocab=461), config, {"max_denoising_steps": 3}, tmp_path / "model", "float32")
@@ -209,18 +209,18 @@ def folder(tmp_path: Path, chat: Completer) -> Path:
     return tmp_path / "model"
 
 
-def test_from_the_command_line(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pocket model finds, the other one explains."""
+def test_explanations_on_the_command_line(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pocket model finds, the other model explains."""
     monkeypatch.chdir(tmp_path)
     Path("app.py").write_text("first = 1\nsecond = frist + 1\nprint(first)\n")
-    told = CliRunner().invoke(app, ["lint", "--explain", "--no-service", "--json", "--model", str(folder), "app.py"])
-    assert told.exit_code == 1, told.stderr
-    (row,) = json.loads(told.stdout)
-    assert row["replacement"] == "first" and 1 < len(row["explanation"]) <= LONGEST
+    result = CliRunner().invoke(app, ["lint", "--explain", "--no-service", "--json", "--model", str(folder), "app.py"])
+    assert result.exit_code == 1, result.stderr
+    (row,) = json.loads(result.stdout)
+    assert row["replacement"] == "first" and 1 < len(row["explanation"]) <= MAX_SENTENCE
 
 
 @pytest.mark.parametrize("any_model", [True, False])
-def test_in_the_service_the_small_model_finds_for_those_who_take_any(
+def test_the_service_finds_with_the_small_model_for_clients_that_accept_any_model(
     chat: Completer, monkeypatch: pytest.MonkeyPatch, any_model: bool
 ) -> None:
     def load(settings: Settings, on_progress: object) -> LoadedModel:
@@ -228,10 +228,14 @@ def test_in_the_service_the_small_model_finds_for_those_who_take_any(
             return tiny_completer(model=str(POCKET)).model
         return _completer(Denoiser(tiny_model(vocab=461)), chat.family).model
 
-    bars = Bars({"misspelled": Bar({}, intercept=1.0, least=0.0)}, frozenset({"python"}), unasked=True)
+    thresholds = Thresholds(
+        {"misspelled": Threshold({}, intercept=1.0, minimum=0.0)}, frozenset({"python"}), on_by_default=True
+    )
     monkeypatch.setattr(LoadedModel, "load", load)
-    monkeypatch.setattr("infill.service.model_engine._read_bars", lambda model: bars if model == "small" else None)
-    monkeypatch.setattr("infill.lint.likelihood.FIRST_LOOK", -1e9)
+    monkeypatch.setattr(
+        "infill.service.model_engine._read_thresholds", lambda model: thresholds if model == "small" else None
+    )
+    monkeypatch.setattr("infill.lint.likelihood.MIN_FIRST_GAIN", -1e9)
     engine = FallbackEngine(ModelEngine(Settings(model="large")), ModelEngine(Settings(model="small")))
     engine.load()
     try:

@@ -1,4 +1,4 @@
-"""Which files and lines are looked at."""
+"""Files and lines to check."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import InputError, UsageError
-from infill.lint.files import changed_lines, character_ranges, find_files, names_in_several
+from infill.lint.files import changed_lines, character_ranges, find_files, shared_names
 
 
 def git(folder: Path, *arguments: str) -> None:
@@ -34,24 +34,24 @@ def names(folder: Path, found: list[Path]) -> list[str]:
     return [file.relative_to(folder).as_posix() for file in found]
 
 
-def test_folders_give_known_languages_that_git_does_not_ignore(repository: Path) -> None:
+def test_folders_list_files_in_known_languages_that_git_does_not_ignore(repository: Path) -> None:
     (repository / "new.py").write_text("x\n")
     assert names(repository, find_files([repository])) == ["a.py", "new.py", "pkg/b.js", "pkg/é.py"]
     assert names(repository, find_files([repository / "pkg"])) == ["pkg/b.js", "pkg/é.py"]
 
 
-def test_a_file_that_is_named_is_looked_at_once_and_even_if_ignored(repository: Path) -> None:
+def test_a_named_file_is_listed_once_even_if_ignored(repository: Path) -> None:
     found = find_files([repository / "made.py", repository / "a.py", repository])
     assert names(repository, found)[:2] == ["made.py", "a.py"]
     assert len(found) == len(set(found))
 
 
-def test_a_deleted_file_is_no_file(repository: Path) -> None:
+def test_deleted_files_are_not_listed(repository: Path) -> None:
     (repository / "a.py").unlink()
     assert "a.py" not in names(repository, find_files([repository]))
 
 
-def test_without_a_repository_all_but_hidden_folders(tmp_path: Path) -> None:
+def test_outside_a_repository_hidden_folders_are_skipped(tmp_path: Path) -> None:
     for name in ("a.py", ".venv/b.py", "sub/c.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x\n")
@@ -71,17 +71,17 @@ def test_changed_lines_of_a_revision(repository: Path) -> None:
     assert character_ranges("one\nTWO\nthree\nfour\nfive\n", [range(2, 3), range(4, 6)]) == ((4, 8), (14, 24))
 
 
-def test_wrong_revisions_are_named(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_bad_revisions_are_reported(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     with pytest.raises(UsageError, match="no revision 'nowhere'"):
         changed_lines("nowhere", [repository])
-    with pytest.raises(UsageError, match="is no revision"):
+    with pytest.raises(UsageError, match="is not a revision"):
         changed_lines("--output=x", [repository])
-    with pytest.raises(UsageError, match="no git repository"):
+    with pytest.raises(UsageError, match="not in a git repository"):
         changed_lines("HEAD", [tmp_path_factory.mktemp("plain")])
 
 
-def test_names_that_stand_in_several_files(tmp_path: Path) -> None:
+def test_names_shared_by_files(tmp_path: Path) -> None:
     for name, text in (("a.py", "once = once + both"), ("b.py", "both"), ("c.py", "")):
         (tmp_path / name).write_text(text)
     (tmp_path / "d.py").write_bytes(b"once \xff")
-    assert names_in_several([*tmp_path.iterdir(), tmp_path / "none.py"]) == {"both"}
+    assert shared_names([*tmp_path.iterdir(), tmp_path / "none.py"]) == {"both"}

@@ -1,5 +1,6 @@
-"""From code to findings: with a model that knows nothing and low bars, and with the pocket model."""
+"""Findings of an untrained model with low thresholds, and of the pocket model."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,39 +10,39 @@ from engine.errors import Cancelled
 from infill.cli.text_edits import apply
 from infill.code.syntax import parse
 from infill.findings import Finding, LintRequest
-from infill.lint.evidence import Bar, Bars, LintEvidence
 from infill.lint.kinds import KINDS
 from infill.lint.linter import Linter
+from infill.lint.thresholds import Evidence, Threshold, Thresholds
 from infill.request import Hole, Neighbour
-from tests.infill.fakes import load_completer, tiny_completer
+from tests.infill.fakes import POCKET, load_completer, tiny_completer
 
 CODE = (
     "def area(width, height):\n    total = width * height\n    return total + 1\n\n\ndef other(a, b):\n    return a\n"
 )
 
 
-def linter(least: float = -1.0, shown: bool = True, languages: tuple[str, ...] = ("python",)) -> Linter:
-    """Shows all that the model reads where `least` is below 0."""
-    bars = {code: Bar({"own": 0.0}, 0.0, least, shown) for code in KINDS}
-    return Linter(tiny_completer(), Bars(bars, frozenset(languages)))
+def linter(minimum: float = -1.0, shown: bool = True, languages: tuple[str, ...] = ("python",)) -> Linter:
+    """Shows everything that the model reads if `minimum` is below 0."""
+    thresholds = {code: Threshold({"edit_gain": 0.0}, 0.0, minimum, shown) for code in KINDS}
+    return Linter(tiny_completer(), Thresholds(thresholds, frozenset(languages)))
 
 
-def mended(text: str, found: list[Finding]) -> str:
+def fixed(text: str, found: list[Finding]) -> str:
     return apply(text, [(Hole(one.start, one.end), one.replacement) for one in found])
 
 
-def test_findings_come_in_order_apart_and_parse() -> None:
+def test_findings_are_sorted_disjoint_and_parse() -> None:
     found = linter().lint(LintRequest(CODE, "python"))
     assert found
     assert all(one.end <= other.start for one, other in zip(found, found[1:], strict=False))
     for one in found:
         assert one.replacement != CODE[one.start : one.end]
-        tree = parse(mended(CODE, [one]), "python")
+        tree = parse(fixed(CODE, [one]), "python")
         assert tree is not None and not tree.root.has_error
 
 
-def test_nothing_is_shown_below_the_bar_or_of_kinds_that_are_off() -> None:
-    assert linter(least=1.0).lint(LintRequest(CODE, "python")) == []
+def test_nothing_is_shown_below_the_threshold_or_of_kinds_that_are_off() -> None:
+    assert linter(minimum=1.0).lint(LintRequest(CODE, "python")) == []
     assert linter(shown=False).lint(LintRequest(CODE, "python")) == []
     everything = linter().lint(LintRequest(CODE, "python"))
     off = everything[0].code
@@ -49,77 +50,89 @@ def test_nothing_is_shown_below_the_bar_or_of_kinds_that_are_off() -> None:
     assert linter().lint(LintRequest(CODE, "python", off=frozenset(KINDS))) == []
 
 
-def test_only_languages_that_bars_were_learnt_in() -> None:
+def test_only_the_languages_of_the_thresholds_have_findings() -> None:
     assert linter(languages=("go",)).lint(LintRequest(CODE, "python")) == []
     assert linter().lint(LintRequest("x <- 1", None)) == []
 
 
-def test_only_the_ranges_that_are_asked_about() -> None:
+def test_only_the_requested_ranges_have_findings() -> None:
     start = CODE.index("def other")
     found = linter().lint(LintRequest(CODE, "python", ranges=((start, len(CODE)),)))
     assert found and all(one.start >= start for one in found)
 
 
-def test_line_ends_of_two_characters_change_offsets_alone() -> None:
+def test_windows_line_ends_only_change_offsets() -> None:
     windows = CODE.replace("\n", "\r\n")
     plain = linter().lint(LintRequest(CODE, "python"))
     found = linter().lint(LintRequest(windows, "python"))
     assert [(windows[one.start : one.end], one.replacement, one.score) for one in found] == [
         (CODE[one.start : one.end], one.replacement, one.score) for one in plain
     ]
-    assert mended(windows, found) == mended(CODE, plain).replace("\n", "\r\n")
+    assert fixed(windows, found) == fixed(CODE, plain).replace("\n", "\r\n")
     start = windows.index("def other")
     assert linter().lint(LintRequest(windows, "python", ranges=((start, len(windows)),))) == [
         one for one in found if one.start >= start
     ]
 
 
-def test_ignored_lines_and_generated_files_stay_quiet() -> None:
-    quiet = "".join(line + "  # gesso: ignore\n" if line.strip() else "\n" for line in CODE.splitlines())
-    assert linter().lint(LintRequest(quiet, "python")) == []
+def test_ignored_lines_and_generated_files_have_no_findings() -> None:
+    suppressed = "".join(line + "  # gesso: ignore\n" if line.strip() else "\n" for line in CODE.splitlines())
+    assert linter().lint(LintRequest(suppressed, "python")) == []
     assert linter().lint(LintRequest("# Generated by make.\n" + CODE, "python")) == []
     assert linter().lint(LintRequest(CODE, "python", "site-packages/x.py")) == []
 
 
-def test_a_name_that_another_file_knows_is_no_slip() -> None:
+def test_a_name_of_another_file_is_not_misspelled() -> None:
     text = "def f(items, count):\n    print(items, items, itmes)\n"
     request = LintRequest(text, "python")
-    beside = replace(request, neighbours=(Neighbour("b.py", "itmes = 1\n"),))
-    codes = [{one.edit.code for one in linter().judge(asked, ["misspelled"])} for asked in (request, beside)]
+    with_neighbour = replace(request, neighbours=(Neighbour("b.py", "itmes = 1\n"),))
+    codes = [{one.edit.code for one in linter().candidates(one, ["misspelled"])} for one in (request, with_neighbour)]
     assert codes == [{"misspelled"}, set()]
 
 
-def test_a_wish_to_stop_is_heard() -> None:
+def test_lint_can_be_cancelled() -> None:
     with pytest.raises(Cancelled):
         linter().lint(LintRequest(CODE, "python"), stop=lambda: True)
 
 
-def test_the_score_is_what_the_whole_gains() -> None:
+def test_the_score_is_the_total_gain() -> None:
     one = linter()
     request = LintRequest(CODE, "python")
-    gains = {(judged.edit.start, judged.edit.replacement): judged.evidence.gain for judged in one.judge(request)}
+    gains = {
+        (candidate.edit.start, candidate.edit.replacement): candidate.evidence.total_gain
+        for candidate in one.candidates(request)
+    }
     for finding in one.lint(request):
         assert finding.score == pytest.approx(gains[finding.start, finding.replacement], abs=1e-3)
 
 
-def test_easier_bars_show_more() -> None:
-    strict = linter(least=0.5)
+def test_lower_thresholds_show_more() -> None:
+    strict = linter(minimum=0.5)
     request = LintRequest(CODE, "python")
-    judged = strict.judge(request)
-    assert judged and strict.select(request, judged) == [] and strict.select(request, judged, easier=1.0)
+    candidates = strict.candidates(request)
+    assert candidates and strict.select(request, candidates) == [] and strict.select(request, candidates, offset=1.0)
 
 
-def test_one_rare_name_does_not_outweigh_all_else() -> None:
-    bar = Bar({"own": 1.0, "after": 1.0}, 0.5, 0.0)
-    assert bar.odds(LintEvidence(own=1000.0, after=-1.0)) == pytest.approx(0.5 + 12 - 1)
+def test_evidence_is_clamped() -> None:
+    threshold = Threshold({"edit_gain": 1.0, "suffix_gain": 1.0}, 0.5, 0.0)
+    assert threshold.log_odds(Evidence(edit_gain=1000.0, suffix_gain=-1.0)) == pytest.approx(0.5 + 12 - 1)
 
 
-@pytest.mark.parametrize("unasked", [True, False])
-def test_bars_are_written_and_read(tmp_path: Path, unasked: bool) -> None:
-    bars = Bars({"wrong-name": Bar({"own": 1.5}, -2.0, 0.25, False)}, frozenset({"python", "go"}), unasked)
-    bars.write(tmp_path, {"lines": 3})
-    assert Bars.read(tmp_path) == bars
-    assert Linter(tiny_completer(), bars).unasked is unasked
+@pytest.mark.parametrize("on_by_default", [True, False])
+def test_thresholds_are_written_and_read(tmp_path: Path, on_by_default: bool) -> None:
+    thresholds = Thresholds(
+        {"wrong-name": Threshold({"edit_gain": 1.5}, -2.0, 0.25, False)}, frozenset({"python", "go"}), on_by_default
+    )
+    thresholds.write(tmp_path, {"lines": 3})
+    assert Thresholds.read(tmp_path) == thresholds
+
+
+def test_the_files_of_a_model_are_read_once_per_process(tmp_path: Path) -> None:
+    shutil.copy(POCKET / "lint.json", tmp_path)
+    shutil.copy(POCKET / "lint_names.json", tmp_path)
+    first, second = (Linter(tiny_completer(model=str(tmp_path))) for _ in range(2))
+    assert first.known is not None and first.known is second.known
+    assert first.thresholds is not None and first.thresholds is second.thresholds
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +140,7 @@ def pocket() -> Linter:
     return Linter(load_completer(threads=1))
 
 
-def test_the_pocket_model_sees_a_slip_of_the_pen(pocket: Linter) -> None:
+def test_the_pocket_model_finds_a_misspelling(pocket: Linter) -> None:
     text = (
         "class Cart:\n    def __init__(self):\n        self.items = []\n\n    def add(self, item):\n"
         "        self.items.append(item)\n\n    def total(self):\n        return sum(one.price for one in self.itmes)\n"

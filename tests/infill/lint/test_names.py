@@ -1,4 +1,4 @@
-"""The lists of names that many projects use."""
+"""Lists of names that many projects use."""
 
 import json
 from pathlib import Path
@@ -14,12 +14,12 @@ def known() -> KnownNames:
     return KnownNames(*map(Bloom.of, (names, words, ("max", "item"))))
 
 
-def test_names_fall_into_words() -> None:
+def test_names_split_into_words() -> None:
     assert words_of("maxItem_count") == ["max", "item", "count"]
     assert words_of("HTTPServer2") == ["http", "server"] and words_of("_1") == []
 
 
-def test_a_filter_knows_its_members_and_hardly_more() -> None:
+def test_filters_have_all_members_and_few_false_positives() -> None:
     members = [f"name{number}" for number in range(2000)]
     one = Bloom.of(members)
     assert all(member in one for member in members)
@@ -27,7 +27,7 @@ def test_a_filter_knows_its_members_and_hardly_more() -> None:
     assert len(one.bits) < 2000 * 10 / 8 and "x" not in Bloom.of([])
 
 
-def test_what_is_known_is_familiar() -> None:
+def test_familiarity() -> None:
     one = known()
     assert one.familiarity("itmes", "items") == 0
     assert one.familiarity("square", "squared") == 1
@@ -35,7 +35,7 @@ def test_what_is_known_is_familiar() -> None:
     assert one.familiarity("max_item", "max_items") == 3
 
 
-def test_only_words_that_the_other_has_not_count() -> None:
+def test_shared_words_do_not_count() -> None:
     assert known().familiarity("gesso_pace", "gesso_place") == 1
     assert known().familiarity("gesso_pcae", "gesso_place") == 0
 

@@ -1,12 +1,12 @@
-"""Style in lint: off unless asked for, with the model's say, fixed in all places at once."""
+"""Style findings: off by default, confirmed by the model, fixed in all positions."""
 
 import pytest
 
 from infill.cli.text_edits import apply
 from infill.findings import Finding, LintRequest
-from infill.lint.evidence import Bar, Bars
 from infill.lint.kinds import ALL_KINDS, KINDS, STYLE, help_text, link
 from infill.lint.linter import Linter
+from infill.lint.thresholds import Threshold, Thresholds
 from infill.request import Hole, Neighbour
 from tests.infill.fakes import tiny_completer
 
@@ -19,21 +19,21 @@ NAMING = frozenset({"style-naming"})
 
 
 @pytest.fixture(autouse=True)
-def everything_is_likely(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tiny model has no taste."""
-    monkeypatch.setattr("infill.lint.linter.STYLE_GAIN", -1e9)
-    monkeypatch.setattr("infill.lint.likelihood.FIRST_LOOK", -1e9)
+def accept_every_gain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gains of an untrained model are noise."""
+    monkeypatch.setattr("infill.lint.linter.MIN_STYLE_GAIN", -1e9)
+    monkeypatch.setattr("infill.lint.likelihood.MIN_FIRST_GAIN", -1e9)
 
 
 def linter() -> Linter:
-    return Linter(tiny_completer(), Bars({}, frozenset({"python"})))
+    return Linter(tiny_completer(), Thresholds({}, frozenset({"python"})))
 
 
-def mended(text: str, found: list[Finding]) -> str:
-    return apply(text, [(Hole(*place), one.replacement) for one in found for place in one.places])
+def fixed(text: str, found: list[Finding]) -> str:
+    return apply(text, [(Hole(*range_), one.replacement) for one in found for range_ in one.ranges])
 
 
-def test_style_is_shown_only_where_it_is_asked_for() -> None:
+def test_style_is_off_by_default() -> None:
     assert linter().lint(LintRequest(CODE, "python")) == []
     (found,) = linter().lint(LintRequest(CODE, "python", on=frozenset(STYLE)))
     assert found.code == "style-naming" and "`row_count`" in found.message
@@ -41,55 +41,55 @@ def test_style_is_shown_only_where_it_is_asked_for() -> None:
     assert linter().lint(LintRequest(CODE, "python", on=frozenset({"style-quotes", "wrong-name"}))) == []
 
 
-def test_the_fix_changes_all_places_whatever_the_line_ends() -> None:
+def test_a_fix_changes_all_positions_with_any_line_ends() -> None:
     for text in (CODE, CODE.replace("\n", "\r\n")):
         found = linter().lint(LintRequest(text, "python", on=NAMING))
         assert len(found[0].also) == 1
-        assert mended(text, found) == text.replace("rowCount", "row_count")
+        assert fixed(text, found) == text.replace("rowCount", "row_count")
 
 
-def test_languages_without_bars_have_style_all_the_same() -> None:
+def test_style_needs_no_thresholds() -> None:
     text = "const f = (firstName, lastName, otherValue, nextItem, totalCount, row_count) => row_count + 1;\n"
-    found = Linter(tiny_completer(), Bars({}, frozenset())).lint(LintRequest(text, "javascript", on=NAMING))
+    found = Linter(tiny_completer(), Thresholds({}, frozenset())).lint(LintRequest(text, "javascript", on=NAMING))
     assert [one.replacement for one in found] == ["rowCount"]
 
 
-def test_what_the_model_finds_less_likely_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_edits_that_the_model_finds_less_likely_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     request = LintRequest(CODE, "python", on=NAMING)
-    ((one, gain),) = linter().judge_style(request, NAMING).items()
-    monkeypatch.setattr("infill.lint.linter.STYLE_GAIN", gain + 0.01)
+    ((one, gain),) = linter().style_candidates(request, NAMING).items()
+    monkeypatch.setattr("infill.lint.linter.MIN_STYLE_GAIN", gain + 0.01)
     assert linter().lint(request) == []
-    monkeypatch.setattr("infill.lint.linter.STYLE_GAIN", gain - 0.01)
+    monkeypatch.setattr("infill.lint.linter.MIN_STYLE_GAIN", gain - 0.01)
     assert [found.score for found in linter().lint(request)] == [round(gain, 3)]
 
 
-def test_the_gain_of_a_name_is_that_of_both_texts_read_whole() -> None:
+def test_a_rename_changes_the_likelihood_once() -> None:
     renamed = CODE.replace("rowCount", "row_count")
-    ((_, gain),) = linter().judge_style(LintRequest(CODE, "python"), NAMING).items()
-    back = [one for one in linter().judge_style(LintRequest(renamed, "python"), NAMING)]
+    ((_, gain),) = linter().style_candidates(LintRequest(CODE, "python"), NAMING).items()
+    back = [one for one in linter().style_candidates(LintRequest(renamed, "python"), NAMING)]
     assert gain != 0.0 and back == []
 
 
-def test_comments_other_files_and_generated_code_keep_it_quiet() -> None:
-    quiet = CODE.replace("len(rows)\n", "len(rows)  # gesso: ignore[style-naming]\n")
-    beside = LintRequest(CODE, "python", on=NAMING, neighbours=(Neighbour("b.py", "rowCount = 1\n"),))
+def test_comments_other_files_and_generated_code_suppress_style() -> None:
+    suppressed = CODE.replace("len(rows)\n", "len(rows)  # gesso: ignore[style-naming]\n")
+    with_neighbour = LintRequest(CODE, "python", on=NAMING, neighbours=(Neighbour("b.py", "rowCount = 1\n"),))
     for request in (
-        LintRequest(quiet, "python", on=NAMING),
-        beside,
+        LintRequest(suppressed, "python", on=NAMING),
+        with_neighbour,
         LintRequest("# Generated by make.\n" + CODE, "python", on=NAMING),
     ):
         assert linter().lint(request) == []
 
 
-def test_a_slip_in_the_same_place_goes_first() -> None:
-    bars = Bars({code: Bar({"own": 0.0}, 0.0, -1.0) for code in KINDS}, frozenset({"python"}))
-    found = Linter(tiny_completer(), bars).lint(LintRequest(CODE, "python", on=NAMING))
-    places = [place for one in found for place in one.places]
-    assert all(a[1] <= b[0] or b[1] <= a[0] for a in places for b in places if a != b)
+def test_style_findings_do_not_overlap_others() -> None:
+    thresholds = Thresholds({code: Threshold({"edit_gain": 0.0}, 0.0, -1.0) for code in KINDS}, frozenset({"python"}))
+    found = Linter(tiny_completer(), thresholds).lint(LintRequest(CODE, "python", on=NAMING))
+    ranges = [range_ for one in found for range_ in one.ranges]
+    assert all(a[1] <= b[0] or b[1] <= a[0] for a in ranges for b in ranges if a != b)
 
 
 @pytest.mark.parametrize("code", ALL_KINDS)
-def test_there_is_a_page_with_an_example_of_every_kind(code: str) -> None:
+def test_every_kind_is_described_with_an_example(code: str) -> None:
     text = help_text(code)
     assert "```python\n" in text and "## " not in text and len(text) > 80
     assert link(code).startswith("file://") and link(code).endswith(f".md#{code}")

@@ -1,4 +1,4 @@
-"""The chat layout: the marks of the model's template, the code pinned in the reply."""
+"""The chat prompt: the special tokens of the model's template, and the code pinned on the canvas."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from infill.code.context import show_context
 from infill.prompts.chat import FAR_SUFFIX, PROMPT, ChatPrompt
-from infill.prompts.prompt import Layout, TextHole
+from infill.prompts.prompt import HoleKind, Layout
 from infill.prompts.text_tokens import TextTokens
 from tests.infill.fakes import chat_tokenizer, known_texts
 
@@ -23,10 +23,10 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> ChatPrompt:
 
 def lay_out(family: ChatPrompt, text: str, at: int, whole: bool = False, path: str | None = "a.py") -> Layout:
     context = show_context(text, at, at, "python", path, (), family.budget)
-    return family.lay_out(context, [TextHole(True, whole)], [], [8])
+    return family.lay_out(context, [HoleKind(True, whole)], [], [8])
 
 
-def test_the_turns_stand_as_in_the_models_template(family: ChatPrompt) -> None:
+def test_the_turns_are_those_of_the_models_template(family: ChatPrompt) -> None:
     prompt = lay_out(family, SOURCE, 5000).prompt
     marks = [token for token in prompt if token < 200]
     assert marks == [BOS, TURN, TURN_END, TURN, CHANNEL, CHANNEL_END]
@@ -36,21 +36,15 @@ def test_the_turns_stand_as_in_the_models_template(family: ChatPrompt) -> None:
     assert decode(prompt[first_end:]) == "\nmodel\nthought\n"
 
 
-def test_the_empty_thought_is_a_setting(family: ChatPrompt) -> None:
-    bare = ChatPrompt(family.tokens, empty_thought=False)
-    prompt = lay_out(bare, SOURCE, 5000).prompt
-    assert CHANNEL not in prompt and family.tokens.decode(prompt).endswith("model\n")
-
-
 @pytest.mark.parametrize("at", [0, 1, 5000, 12_345, len(SOURCE)])
-def test_the_reply_pins_the_code_around_the_hole(family: ChatPrompt, at: int) -> None:
+def test_the_code_around_the_hole_is_pinned(family: ChatPrompt, at: int) -> None:
     before, after = known_texts(family.tokens, lay_out(family, SOURCE, at))
     assert before.startswith("```python\n")
     assert SOURCE[:at].endswith(before.removeprefix("```python\n"))
     assert SOURCE[at:].startswith(after.removesuffix("\n```"))
 
 
-def test_where_the_file_ends_on_the_canvas_fence_and_turn_are_closed(family: ChatPrompt) -> None:
+def test_fence_and_turn_are_closed_if_the_file_ends_on_the_canvas(family: ChatPrompt) -> None:
     for text, whole, closing in (
         ("x = \n", False, "\n```"),
         ("x = ", False, "\n```"),
@@ -63,7 +57,7 @@ def test_where_the_file_ends_on_the_canvas_fence_and_turn_are_closed(family: Cha
     assert TURN_END not in lay_out(family, SOURCE, 5000).canvas.tokens.tolist()
 
 
-def test_far_code_stands_in_the_prompt_before_first_so_that_typing_extends_it(family: ChatPrompt) -> None:
+def test_far_code_is_in_the_prompt_with_the_far_prefix_last(family: ChatPrompt) -> None:
     at = SOURCE.index("    return", 20_000)
     layout = lay_out(family, SOURCE, at)
     text = family.tokens.decode(layout.prompt)
@@ -74,7 +68,7 @@ def test_far_code_stands_in_the_prompt_before_first_so_that_typing_extends_it(fa
     assert f"{far_before}\n```" in text.partition("The code before it:\n```python\n")[2]
 
 
-def test_path_and_outline_are_said_where_there_are_any(family: ChatPrompt) -> None:
+def test_path_and_outline_are_included_if_there_are_any(family: ChatPrompt) -> None:
     text = family.tokens.decode(lay_out(family, SOURCE, 20_000).prompt)
     assert "the file a.py from" in text and "Outline of the rest:\n```\n" in text and "import os\n" in text
     small = family.tokens.decode(lay_out(family, "x = 1\n", 4, path=None).prompt)
@@ -82,7 +76,7 @@ def test_path_and_outline_are_said_where_there_are_any(family: ChatPrompt) -> No
 
 
 @pytest.mark.parametrize("text", [SOURCE, "x" * 100_000, "é日😀" * 20_000])
-def test_the_prompt_keeps_its_size(family: ChatPrompt, text: str) -> None:
+def test_the_prompt_stays_within_its_limit(family: ChatPrompt, text: str) -> None:
     for at in (0, len(text) // 2, len(text)):
         layout = lay_out(family, text, at)
         assert len(layout.prompt) <= PROMPT
@@ -90,7 +84,7 @@ def test_the_prompt_keeps_its_size(family: ChatPrompt, text: str) -> None:
     assert FAR_SUFFIX < PROMPT
 
 
-def test_while_one_types_little_is_read_anew(family: ChatPrompt) -> None:
+def test_typing_reads_few_new_tokens(family: ChatPrompt) -> None:
     at = SOURCE.index("    return", 20_000)
     typed = "    for line in path:\n        print(line)\n        size += len(line)\n    return size\n"
     texts = [SOURCE[:at] + typed[:count] + SOURCE[at:] for count in range(len(typed) + 1)]
@@ -103,12 +97,12 @@ def test_while_one_types_little_is_read_anew(family: ChatPrompt) -> None:
     assert new / len(typed) < 60
 
 
-def test_nothing_but_text_may_be_written(family: ChatPrompt) -> None:
+def test_special_tokens_and_line_breaks_are_banned(family: ChatPrompt) -> None:
     layout = lay_out(family, SOURCE, 5000)
     assert family.null_token is None
     assert set(range(200)) <= set(layout.banned) and set(family.tokens.line_breaks) <= set(layout.banned)
 
 
-def test_text_that_spells_turns_stays_text(family: ChatPrompt) -> None:
+def test_text_that_looks_like_a_turn_stays_text(family: ChatPrompt) -> None:
     layout = lay_out(family, "a = '<turn|><|turn>user'\n" * 40, 500)
     assert layout.prompt.count(TURN) == 2

@@ -1,4 +1,4 @@
-"""Cutting tokens to prompt and canvas, and the cursor inside a token."""
+"""Cutting tokens into prompt and canvas, and token healing at the cursor."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from engine.errors import ModelError
 from infill.prompts.chat import ChatPrompt
 from infill.prompts.families import load_family
 from infill.prompts.pocket import PocketPrompt
-from infill.prompts.prompt import TextHole, anchor, build_canvas, cut_front, split_suffix, suffix_texts
+from infill.prompts.prompt import HoleKind, anchor, build_canvas, cut_front, split_suffix, suffix_texts
 from infill.prompts.text_tokens import TextTokens
 from tests.infill.fakes import POCKET, chat_tokenizer, hole_ranges, pocket_tokens
 
 BREAK = 1
 BREAKS = frozenset({BREAK})
-ONE_LINE, WHOLE, BLOCK = TextHole(True, False), TextHole(True, True), TextHole(False, True)
+ONE_LINE, WHOLE, BLOCK = HoleKind(True, False), HoleKind(True, True), HoleKind(False, True)
 
 
 def lines_of(*lengths: int) -> list[int]:
-    """Tokens of lines so long, each of which begins with a line break."""
+    """Tokens of lines with these lengths; each line begins with a line break."""
     return [token for length in lengths for token in [BREAK, *[9] * (length - 1)]]
 
 
@@ -32,7 +32,7 @@ def test_the_canvas_begins_at_every_fourth_line_break() -> None:
     assert all(12 <= end - start <= 48 for end, start in zip(range(60, 200), starts, strict=True))
 
 
-def test_long_lines_still_leave_no_more_than_what_is_near() -> None:
+def test_the_near_prefix_is_bounded_despite_long_lines() -> None:
     for prefix in (lines_of(300), lines_of(30, 30, 30, 30), [9] * 1000, lines_of(100, 3), [9], []):
         start = anchor(prefix, BREAKS, near=48)
         assert 0 <= len(prefix) - start <= 48
@@ -54,16 +54,16 @@ def test_the_suffix_is_cut_at_a_line_break() -> None:
 
 def test_the_front_is_cut_in_steps_and_at_line_breaks() -> None:
     tokens = lines_of(*[7] * 60)
-    for room in (0, 1, 63, 100, 200):
-        kept = cut_front(tokens, room, BREAKS)
-        assert len(kept) <= room and tokens[len(tokens) - len(kept) :] == kept
+    for limit in (0, 1, 63, 100, 200):
+        kept = cut_front(tokens, limit, BREAKS)
+        assert len(kept) <= limit and tokens[len(tokens) - len(kept) :] == kept
     cuts = {length - len(cut_front(tokens[:length], 200, BREAKS)) for length in range(201, 420)}
     assert len(cuts) <= 5
     assert all(tokens[cut] == BREAK for cut in cuts)
     assert cut_front(tokens, 1000, BREAKS) == tokens
 
 
-def test_a_cursor_inside_a_token_moves_it_into_the_hole() -> None:
+def test_an_unfinished_token_moves_into_the_hole() -> None:
     tokens = pocket_tokens()
     prefix = tokens.encode("    ret")
     canvas, (hole,) = build_canvas(tokens, [], prefix, [ONE_LINE], [tokens.encode("\n")], [8])
@@ -74,21 +74,21 @@ def test_a_cursor_inside_a_token_moves_it_into_the_hole() -> None:
     assert all(tokens.bytes_of[token].decode("utf-8", "replace").startswith(hole.healed) for token in allowed)
 
 
-def test_nothing_moves_where_no_longer_token_begins_so() -> None:
+def test_a_token_without_longer_ones_stays_before_the_hole() -> None:
     tokens = pocket_tokens()
     longest = max(range(tokens.size), key=lambda token: len(tokens.bytes_of[token]))
     canvas, (hole,) = build_canvas(tokens, [], [longest], [ONE_LINE], [[]], [4])
     assert (hole.start, hole.healed, dict(canvas.allowed)) == (1, "", {})
 
 
-def test_the_frame_before_the_text_is_never_moved() -> None:
+def test_the_lead_is_never_moved_into_the_hole() -> None:
     tokens = pocket_tokens()
     lead = tokens.encode("re")
     canvas, (hole,) = build_canvas(tokens, lead, [], [ONE_LINE], [[]], [4])
     assert (hole.start, hole.healed) == (len(lead), "")
 
 
-def test_half_a_character_is_never_moved() -> None:
+def test_part_of_a_character_is_never_moved_into_the_hole() -> None:
     tokens = pocket_tokens()
     prefix = tokens.encode("日")
     assert tokens.decode(prefix[-1:]) == "\ufffd"
@@ -96,7 +96,7 @@ def test_half_a_character_is_never_moved() -> None:
     assert (hole.start, hole.healed) == (len(prefix), "")
 
 
-def test_in_a_hole_of_one_line_the_typed_line_break_gets_no_second_one() -> None:
+def test_healing_adds_no_line_break_to_a_hole_of_one_line() -> None:
     tokens = pocket_tokens()
     prefix = tokens.encode("x = 1\n")
     for kind in (ONE_LINE, WHOLE):
@@ -105,7 +105,7 @@ def test_in_a_hole_of_one_line_the_typed_line_break_gets_no_second_one() -> None
         assert all(tokens.bytes_of[token].count(b"\n") == 1 for token in canvas.allowed[hole.start].tolist())
 
 
-def test_nor_where_a_token_of_two_line_breaks_begins_so(tmp_path: Path) -> None:
+def test_healing_excludes_tokens_of_two_line_breaks(tmp_path: Path) -> None:
     tokens = TextTokens(chat_tokenizer(tmp_path))
     prefix = tokens.encode("x = 1\n")
     canvas, (hole,) = build_canvas(tokens, [], prefix, [BLOCK], [[]], [4])
@@ -114,7 +114,7 @@ def test_nor_where_a_token_of_two_line_breaks_begins_so(tmp_path: Path) -> None:
     assert (hole.healed, dict(canvas.allowed)) == ("", {})
 
 
-def test_each_of_several_holes_is_healed_by_itself() -> None:
+def test_each_hole_is_healed_on_its_own() -> None:
     tokens = pocket_tokens()
     runs = [tokens.encode(" = so"), tokens.encode("\n")]
     canvas, holes = build_canvas(tokens, [], tokens.encode("def"), [ONE_LINE] * 2, runs, [4, 6])
@@ -125,30 +125,19 @@ def test_each_of_several_holes_is_healed_by_itself() -> None:
     assert tokens.decode(known[holes[0].stop : holes[1].start]) + holes[1].healed == " = so"
 
 
-def test_a_draft_stands_in_the_hole_with_the_typed_text_before_it() -> None:
-    tokens = pocket_tokens()
-    draft = tokens.encode("urn x")
-    canvas, (hole,) = build_canvas(
-        tokens, [], tokens.encode("    ret"), [ONE_LINE], [tokens.encode("\n")], [8], [draft]
-    )
-    written = [token for token in canvas.tokens.tolist()[hole.start : hole.stop] if token >= 0]
-    assert tokens.decode(written) == hole.healed + "urn x"
-    assert not canvas.pinned[hole.start : hole.stop].any()
-
-
-def test_the_line_end_after_whole_lines_belongs_to_what_follows() -> None:
+def test_the_line_end_after_whole_lines_begins_the_next_run() -> None:
     assert suffix_texts([WHOLE, ONE_LINE, BLOCK], ["b", "c", ""]) == ["\nb", "c", "\n"]
 
 
-def test_families_are_found_by_name(tmp_path: Path) -> None:
+def test_families_are_loaded_by_name(tmp_path: Path) -> None:
     assert isinstance(load_family("pocket", POCKET), PocketPrompt)
-    with pytest.raises(ModelError, match="another family"):
+    with pytest.raises(ModelError, match="correct `gesso.family`"):
         load_family("chat", POCKET)
     with pytest.raises(ModelError, match="'third'.*chat, pocket"):
         load_family("third", POCKET)
 
 
-def test_every_family_keeps_the_interface() -> None:
+def test_every_family_has_the_interface() -> None:
     for kind in (PocketPrompt, ChatPrompt):
         assert kind.max_canvas > sum((*kind.slots,)) / 2
         assert callable(kind.lay_out) and callable(kind.causal_prompt)

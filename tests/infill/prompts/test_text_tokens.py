@@ -1,4 +1,4 @@
-"""Text goes to tokens and back unharmed, and never becomes a special token."""
+"""Text to tokens and back without loss; text never becomes a special token."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=80)
 
 
 @given(TEXTS)
-def test_any_text_comes_back_as_it_was(text: str) -> None:
+def test_any_text_round_trips(text: str) -> None:
     tokens = pocket_tokens()
     assert tokens.decode(tokens.encode(text)) == text
 
 
 @pytest.mark.parametrize("text", ["\t\tx\n", "a\n\n\n    b", "größe = '日本 😀'", "x" * 5000, "", " ", "a\rb"])
-def test_odd_texts_come_back_as_they_were(text: str) -> None:
+def test_unusual_texts_round_trip(text: str) -> None:
     tokens = pocket_tokens()
     assert tokens.decode(tokens.encode(text)) == text
 
@@ -34,7 +34,7 @@ def test_a_lone_surrogate_is_one_replacement_character_and_a_pair_is_its_charact
     assert tokens.decode(tokens.encode("a\ud83d\ude00b")) == "a😀b"
 
 
-def test_text_that_spells_special_tokens_stays_text() -> None:
+def test_text_that_looks_like_special_tokens_stays_text() -> None:
     tokens = pocket_tokens()
     text = 'mark = "<|null|><|mask|><bos>"  # <|suffix|>'
     encoded = tokens.encode(text)
@@ -49,17 +49,17 @@ def test_special_tokens_have_no_text() -> None:
     assert null in tokens.specials
 
 
-def test_a_token_that_is_missing_is_named() -> None:
+def test_a_missing_token_is_named() -> None:
     with pytest.raises(ModelError, match="<\\|turn>"):
         pocket_tokens().special("<|turn>")
 
 
-def test_starting_with_finds_every_token_that_begins_so() -> None:
+def test_starting_with_finds_every_token_with_that_prefix() -> None:
     tokens = pocket_tokens()
     for start in ("re", "\n", " ", "é"):
         found = set(tokens.starting_with(start))
-        wanted = {token for token, piece in enumerate(tokens.bytes_of) if piece and piece.startswith(start.encode())}
-        assert found == wanted
+        expected = {token for token, piece in enumerate(tokens.bytes_of) if piece and piece.startswith(start.encode())}
+        assert found == expected
     assert tokens.starting_with("there is no such token at all") == []
 
 
@@ -69,8 +69,8 @@ def test_line_breaks_are_the_tokens_with_a_line_feed() -> None:
     assert not set(tokens.encode("x = 1")) & set(tokens.line_breaks)
 
 
-def test_a_vocabulary_with_byte_pieces_and_spelled_spaces_is_read_too(tmp_path: Path) -> None:
-    """As sentencepiece has it; letters such as Ā, Ċ and Ġ are themselves there, not bytes."""
+def test_a_vocabulary_with_byte_pieces_and_visible_spaces(tmp_path: Path) -> None:
+    """As in SentencePiece, where letters such as Ā, Ċ and Ġ are themselves and not bytes."""
     pieces = ["<bos>", "▁x", "▁", "x", "Ā", "Ċ", "Ġ", "<0x0A>", "<0xE2>", "<0x82>", "<0xAC>"]
     tokenizer = Tokenizer(models.BPE({piece: index for index, piece in enumerate(pieces)}, []))
     tokenizer.add_special_tokens(["<bos>"])
@@ -80,7 +80,7 @@ def test_a_vocabulary_with_byte_pieces_and_spelled_spaces_is_read_too(tmp_path: 
     assert tokens.line_breaks == [7]
 
 
-def test_a_tokenizer_that_is_absent_or_broken_is_refused_with_what_to_do(tmp_path: Path) -> None:
+def test_a_missing_or_broken_tokenizer_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="gesso model pull"):
         TextTokens(tmp_path / "tokenizer.json")
     (tmp_path / "tokenizer.json").write_text("{")
@@ -88,7 +88,7 @@ def test_a_tokenizer_that_is_absent_or_broken_is_refused_with_what_to_do(tmp_pat
         TextTokens(tmp_path / "tokenizer.json")
 
 
-def test_the_marks_of_the_chat_model_keep_their_ids(tmp_path: Path) -> None:
+def test_the_special_tokens_of_the_chat_model_keep_their_ids(tmp_path: Path) -> None:
     tokens = TextTokens(chat_tokenizer(tmp_path))
     assert [tokens.special(name) for name in ("<bos>", "<|turn>", "<turn|>", "<|channel>")] == [
         2,

@@ -7,12 +7,12 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from infill.lint.evidence import Bars
 
 from engine.errors import GessoError, ModelError
 from infill.complete.completion import Completer
 from infill.complete.loaded_model import LoadedModel
 from infill.engine_protocol import EngineRequest
-from infill.lint.evidence import Bars
 from infill.service.model_engine import ModelEngine
 from infill.settings import Settings
 from tests.infill.fakes import request, tiny_completer

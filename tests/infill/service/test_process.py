@@ -205,8 +205,8 @@ def test_a_disconnected_client_frees_the_engine(service: ServiceLocation) -> Non
 
 def test_status_logs_and_a_second_start_report_the_running_service(service: ServiceLocation) -> None:
     at = ["--socket", str(service.socket)]
-    said = CliRunner().invoke(app, ["serve", "status", *at])
-    assert said.exit_code == 0 and "ready" in said.stdout and str(lock_holder(service)) in said.stdout
+    result = CliRunner().invoke(app, ["serve", "status", *at])
+    assert result.exit_code == 0 and "ready" in result.stdout and str(lock_holder(service)) in result.stdout
     assert "model pocket: ready" in CliRunner().invoke(app, ["serve", "logs", *at]).stdout
     again = CliRunner().invoke(app, ["serve", *at])
     assert again.exit_code == 0 and "already runs" in again.stderr
@@ -218,8 +218,8 @@ def test_code_is_not_in_the_log(service: ServiceLocation) -> None:
 
 
 def test_status_and_stop_report_that_no_service_runs(location: ServiceLocation) -> None:
-    said = CliRunner().invoke(app, ["serve", "status", "--socket", str(location.socket)])
-    assert said.exit_code == 1 and "No service" in said.stderr
+    result = CliRunner().invoke(app, ["serve", "status", "--socket", str(location.socket)])
+    assert result.exit_code == 1 and "No service" in result.stderr
     assert "No service" in CliRunner().invoke(app, ["serve", "stop", "--socket", str(location.socket)]).stderr
 
 

@@ -1,4 +1,4 @@
-"""Random requests from the service's own description, over HTTP against a process: none may break it, nor stay in it.
+"""Random requests made from the service's OpenAPI description: none may break it or leave memory behind.
 
 GESSO_RANDOM_REQUESTS says how many; the figures in docs/service.md are of 10000.
 """

@@ -1,4 +1,4 @@
-"""What is unpacked is what was packed, to the byte; and what is left out where there is no room."""
+"""Packing and unpacking restores every byte; a small limit leaves files out."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def data(tmp_path: Path) -> Path:
     return folder
 
 
-def test_all_that_was_prepared_comes_back_to_the_byte(data: Path, tmp_path: Path) -> None:
+def test_unpacking_restores_every_byte(data: Path, tmp_path: Path) -> None:
     packed = pack(data, TOKENIZER, tmp_path / "pack", LIMIT)
     assert packed["kept"] == packed["files"] == 120
     unpack(tmp_path / "pack", tmp_path / "back")
@@ -37,7 +37,7 @@ def test_all_that_was_prepared_comes_back_to_the_byte(data: Path, tmp_path: Path
     assert (tmp_path / "back" / "tokenizer.json").read_bytes() == TOKENIZER.read_bytes()
 
 
-def test_pieces_are_of_bounded_size_and_replace_those_of_before(
+def test_pieces_have_a_size_limit_and_replace_older_ones(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "pack").mkdir()
@@ -50,7 +50,7 @@ def test_pieces_are_of_bounded_size_and_replace_those_of_before(
     assert (tmp_path / "back" / ARRAYS[0]).read_bytes() == (data / ARRAYS[0]).read_bytes()
 
 
-def test_without_room_training_files_are_left_out_of_each_language_alike(data: Path, tmp_path: Path) -> None:
+def test_a_small_limit_leaves_out_the_same_share_of_each_language(data: Path, tmp_path: Path) -> None:
     whole = pack(data, TOKENIZER, tmp_path / "whole", LIMIT)
     fixed = sum(size for name, size in whole["sizes"].items() if name in ("tokenizer", "header"))
     limit = fixed + (sum(whole["sizes"].values()) - fixed) * 3 // 5
@@ -58,19 +58,19 @@ def test_without_room_training_files_are_left_out_of_each_language_alike(data: P
     assert sum(piece.stat().st_size for piece in (tmp_path / "pack").iterdir()) <= limit
     unpack(tmp_path / "pack", tmp_path / "back")
     for name in ARRAYS[3:]:
-        assert (tmp_path / "back" / name).read_bytes() == (data / name).read_bytes(), "validation stays whole"
+        assert (tmp_path / "back" / name).read_bytes() == (data / name).read_bytes(), "validation files stay"
     before, after = Split.read(data, "train"), Split.read(tmp_path / "back", "train")
     assert packed["kept"] == len(after.files) < 0.9 * len(before.files)
     share = len(after.files) / len(before.files)
     for language in LANGUAGES:
         [had, has] = [int((split.files["language"] == LANGUAGE_IDS[language]).sum()) for split in (before, after)]
         assert has == pytest.approx(share * had, abs=1)
-    wanted = choose(before.files, share)
-    assert len(wanted) == len(after.files)
-    pairs = zip(before.rows(wanted), after.rows(np.arange(len(after.files))), strict=True)
+    expected = choose(before.files, share)
+    assert len(expected) == len(after.files)
+    pairs = zip(before.rows(expected), after.rows(np.arange(len(after.files))), strict=True)
     for (tokens, spans), (tokens_back, spans_back) in pairs:
         assert np.array_equal(tokens, tokens_back) and np.array_equal(spans, spans_back)
-    assert np.array_equal(before.files["project"][wanted], after.files["project"])
+    assert np.array_equal(before.files["project"][expected], after.files["project"])
     assert after.files["start"][0] == 0 and (after.files["start"][1:] == after.files["end"][:-1]).all()
     counted = json.loads((tmp_path / "back" / "meta.json").read_text())["splits"]["train"].values()
     for name, array in (("files", after.files), ("tokens", after.tokens), ("spans", after.spans)):
@@ -78,12 +78,12 @@ def test_without_room_training_files_are_left_out_of_each_language_alike(data: P
     assert len(TokenFiles(tmp_path / "back", tmp_path / "back" / "tokenizer.json", "train").file(3).tokens)
 
 
-def test_a_smaller_share_keeps_nothing_that_a_larger_one_does_not(data: Path) -> None:
+def test_a_larger_share_includes_a_smaller_one(data: Path) -> None:
     files = Split.read(data, "train").files
     assert set(choose(files, 0.3)) < set(choose(files, 0.6)) < set(choose(files, 1.0)) == set(range(120))
 
 
-def test_spans_that_stand_on_no_line_end_are_refused(data: Path, tmp_path: Path) -> None:
+def test_spans_off_line_ends_are_refused(data: Path, tmp_path: Path) -> None:
     spans = np.load(data / "spans-train.npy")
     spans["end"][5] -= 1
     np.save(data / "spans-train.npy", spans)
@@ -97,7 +97,7 @@ def test_a_limit_below_the_validation_files_is_refused(data: Path, tmp_path: Pat
     assert not (tmp_path / "pack").exists()
 
 
-def test_input_that_is_absent_is_named(data: Path, tmp_path: Path) -> None:
+def test_missing_input_is_named(data: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="train.tokenizer"):
         pack(data, tmp_path / "none.json", tmp_path / "pack", LIMIT)
     (data / "spans-valid.npy").unlink()

@@ -1,0 +1,144 @@
+"""A validated request: "\\n" line ends, sorted holes, the kind of each hole, and the text around it.
+
+Knows text and syntax. Must not know tokens or how a hole is filled.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from engine.errors import InputError, Stop
+from infill.code.context import ContextBudget, ShownContext, show_context
+from infill.code.indentation import expects_block
+from infill.code.languages import detect
+from infill.prompts.prompt import HoleKind
+from infill.request import Hole, InfillRequest
+
+NEAR_CHARS = 20_000
+_MARGIN = re.compile(r"\n\n(?=[a-z_@])")  # not a paragraph of prose, which begins with a capital
+
+
+@dataclass
+class PreparedRequest:
+    """text: with "\\n" line ends. holes: in order, offsets into `text`. originals: the holes in the request's text.
+
+    deadline: time.monotonic(). shown: the text that the model sees around the holes. stop: whether the caller has
+    cancelled. fillings: the texts of the first holes, added as they are found.
+    """
+
+    request: InfillRequest
+    text: str
+    holes: tuple[Hole, ...]
+    originals: tuple[Hole, ...]
+    language: str | None
+    deadline: float | None
+    shown: ShownContext
+    kinds: tuple[HoleKind, ...] = ()
+    stop: Stop | None = None
+    fillings: list[str] = field(default_factory=list)
+
+    @property
+    def line_end(self) -> str:
+        """The line end of most lines of the request's text."""
+        text = self.request.text
+        return "\r\n" if 2 * text.count("\r\n") > text.count("\n") else "\n"
+
+    def before(self, index: int) -> str:
+        """The text up to hole `index`; earlier holes have their fillings or are empty."""
+        parts, at = [], 0
+        for number, hole in enumerate(self.holes[:index]):
+            parts += [self.text[at : hole.start], *self.fillings[number : number + 1]]
+            at = hole.end
+        return "".join([*parts, self.text[at : self.holes[index].start]])
+
+    def replaced(self, index: int) -> str:
+        return self.text[self.holes[index].start : self.holes[index].end]
+
+    def after(self, index: int) -> str:
+        """The text after hole `index`; later holes are empty."""
+        parts, at = [], self.holes[index].end
+        for hole in self.holes[index + 1 :]:
+            parts.append(self.text[at : hole.start])
+            at = hole.end
+        return "".join([*parts, self.text[at:]])
+
+    def near(self, index: int) -> tuple[str, str]:
+        """The ends of `before` and `after` nearest to the hole, for the checks: some NEAR_CHARS each.
+
+        They are cut after a blank line, before a line without indentation, so that they parse as in the file.
+        """
+        before, after = self.before(index), self.after(index)
+        at = len(before) - NEAR_CHARS
+        first = _MARGIN.search(before, at, at + NEAR_CHARS // 2) if at > 0 else None
+        starts = [first] if first else [*_MARGIN.finditer(before, 0, max(0, at))][-1:]
+        last = _MARGIN.search(after, NEAR_CHARS)
+        return before[starts[0].end() if starts else 0 :], after[: last.start() + 1 if last else None]
+
+    @property
+    def between(self) -> list[str]:
+        """The texts between consecutive holes."""
+        pairs = zip(self.holes, self.holes[1:], strict=False)
+        return [self.text[one.end : other.start] for one, other in pairs]
+
+
+def prepare(request: InfillRequest, budget: ContextBudget, stop: Stop | None = None) -> PreparedRequest:
+    """The request with its context within `budget`.
+
+    Raises InputError if there is no hole, a hole is outside the text, or two holes overlap.
+    """
+    text = request.text
+    if not request.holes:
+        raise InputError("The request has no hole; pass at least one.")
+    if request.steps is not None and request.steps < 1:
+        raise InputError(f"The request asks for {request.steps} steps; the minimum is 1.")
+    ordered = sorted(request.holes, key=lambda hole: (hole.start, hole.end))
+    for hole, previous in zip(ordered, [0, *(hole.end for hole in ordered)], strict=False):
+        if not previous <= hole.start <= hole.end <= len(text):
+            raise InputError(
+                f"The hole {hole.start}-{hole.end} lies outside the text or overlaps another hole; correct its offsets."
+            )
+    originals = tuple(Hole(_before_line_end(text, hole.start), _before_line_end(text, hole.end)) for hole in ordered)
+    unix = text.replace("\r\n", "\n")
+    holes = tuple(Hole(*_unix_offsets(text, hole)) for hole in originals)
+    language = request.language or detect(request.path, unix.partition("\n")[0])
+    deadline = None if request.deadline_ms is None else time.monotonic() + request.deadline_ms / 1000
+    first, last = holes[0].start, holes[-1].end
+    shown = show_context(unix, first, last, language, request.path, request.neighbours, budget)
+    prepared = PreparedRequest(request, unix, holes, originals, language, deadline, shown, stop=stop)
+    prepared.kinds = tuple(_kind(prepared, index) for index in range(len(holes)))
+    return prepared
+
+
+def one_hole_requests(prepared: PreparedRequest) -> Iterator[tuple[InfillRequest, Hole]]:
+    """A request for each hole, with its original hole.
+
+    The caller adds the filling to `prepared.fillings` before it takes the next one. Later holes are empty.
+    """
+    for index, original in enumerate(prepared.originals):
+        before, after = prepared.before(index), prepared.after(index)
+        hole = Hole(len(before), len(before) + len(prepared.replaced(index)))
+        yield replace(prepared.request, text=before + prepared.replaced(index) + after, holes=(hole,)), original
+
+
+def _before_line_end(text: str, offset: int) -> int:
+    """The offset, moved back by one if it is between "\\r" and "\\n"."""
+    return offset - 1 if text[max(0, offset - 1) : offset + 1] == "\r\n" else offset
+
+
+def _unix_offsets(text: str, hole: Hole) -> tuple[int, int]:
+    return hole.start - text.count("\r\n", 0, hole.start), hole.end - text.count("\r\n", 0, hole.end)
+
+
+def _kind(prepared: PreparedRequest, index: int) -> HoleKind:
+    """Whole lines if the hole begins and ends at line starts; one line unless a block is requested or expected."""
+    before, replaced, after = prepared.before(index), prepared.replaced(index), prepared.after(index)
+    at_start = not before or before.endswith("\n")
+    at_next_line = replaced.endswith("\n") if replaced else not after.startswith("\n")
+    lines = prepared.request.lines
+    if lines == "auto":
+        several = "\n" in replaced.rstrip("\n")
+        lines = "block" if several or expects_block(before + after, len(before), prepared.language) else "one"
+    return HoleKind(one_line=lines == "one", whole_lines=at_start and at_next_line)

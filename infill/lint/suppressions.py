@@ -1,0 +1,62 @@
+"""Code that lint skips: generated, minified and vendored files, broken code, and lines with a `gesso: ignore` comment.
+
+Must not know the model, nor kinds of findings other than by code.
+"""
+
+from __future__ import annotations
+
+from infill.code.generated import generated_sign, is_vendored
+from infill.code.languages import Language
+from infill.code.syntax import SyntaxTree, error_nodes
+from infill.findings import ignores
+from infill.lint.kinds import Edit
+
+MAX_FILE = 500_000  # characters
+
+
+def is_skipped(path: str | None, text: str) -> bool:
+    """Whether a file is third-party, generated, minified or too long, so that lint skips all of it."""
+    if len(text) > MAX_FILE or (path is not None and is_vendored(path)):
+        return True
+    return generated_sign(path, text, strict=True) is not None
+
+
+class Suppressions:
+    """The lines of one file on which some or all kinds are not shown."""
+
+    def __init__(self, tree: SyntaxTree) -> None:
+        self.text = tree.text
+        self._broken: set[int] = set()
+        for span in error_nodes(tree):
+            self._broken.update(range(self._line(span.start), self._line(span.end) + 1))
+        self._comments = _comments(tree.text, tree.language)
+
+    def allow(self, edit: Edit) -> bool:
+        """Whether no line of the edit is broken, and none has a comment that ignores its kind."""
+        for line in range(self._line(edit.start), self._line(edit.end) + 1):
+            comments = self._comments.get(line, ())
+            if line in self._broken or any(ignores(comment, edit.code) for comment in comments):
+                return False
+        return True
+
+    def _line(self, offset: int) -> int:
+        return self.text.count("\n", 0, offset)
+
+
+def _comments(text: str, language: Language) -> dict[int, list[str]]:
+    """Comments that may say `gesso: ignore`, by the line they apply to (from 0): their own, or the next with code."""
+    found: dict[int, list[str]] = {}
+    if "gesso:" not in text:
+        return found
+    lines = text.split("\n")
+    for number, line in enumerate(lines):
+        at = line.find(language.line_comment)
+        if at < 0 and "/*" in line:
+            at = line.find("/*")
+        if at < 0 or "gesso:" not in line[at:]:
+            continue
+        target = number
+        if not line[:at].strip():
+            target = next((n for n in range(number + 1, len(lines)) if lines[n].strip()), number)
+        found.setdefault(target, []).append(line[at:])
+    return found

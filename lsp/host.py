@@ -1,0 +1,39 @@
+"""What commands and requests use of the language server. Must not know how the server is built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+from lsprotocol import types
+
+from lsp.diagnostics import Diagnostics
+from lsp.feedback import Feedback
+from lsp.inline_completion import InlineCompletion
+from lsp.session import Session
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+class Host(Protocol):
+    """One client's session, the features on top of it, and messages to the client."""
+
+    session: Session
+    inline: InlineCompletion
+    feedback: Feedback
+    diagnostics: Diagnostics
+
+    @property
+    def client_capabilities(self) -> types.ClientCapabilities: ...
+
+    def command(self, command_name: str) -> Callable[[Handler], Handler]:
+        """A decorator that registers a command."""
+        ...
+
+    def status(self) -> dict[str, Any]: ...
+
+    def send_status(self) -> None: ...
+
+    def warn(self, sentence: str) -> None: ...
+
+    def inform(self, sentence: str) -> None: ...

@@ -1,0 +1,42 @@
+"""The text around a hole that the checks look at."""
+
+from __future__ import annotations
+
+import pytest
+
+from infill.code.syntax import parse
+from infill.complete.prepared import NEAR_CHARS, prepare
+from tests.infill.fakes import pocket, request
+
+FUNCTION = "def function_{}(first, second):\n    return first + second\n\n\n"
+
+
+def near(text: str) -> tuple[str, str]:
+    return prepare(request(text), pocket().budget).near(0)
+
+
+def test_a_file_of_usual_size_is_near_as_a_whole() -> None:
+    before, after = "x = 1\n\n\ny = ", "\n\n\nz = 3\n"
+    assert near(f"{before}§{after}") == (before, after)
+
+
+def test_a_long_file_is_cut_between_definitions() -> None:
+    functions = [FUNCTION.format(number) for number in range(4000)]
+    above, below = "".join(functions[:2000]), "".join(functions[2000:])
+    before, after = near(f"{above}value = §\n\n\n{below}")
+    assert above.endswith(before.removesuffix("value = ")) and f"\n\n\n{below}".startswith(after)
+    assert before.startswith("def ") and after.rstrip("\n").endswith("second")
+    assert NEAR_CHARS / 2 < len(before) <= NEAR_CHARS <= len(after) < 1.1 * NEAR_CHARS
+    tree = parse(f"{before}1{after}", "python")
+    assert tree is not None and not tree.root.has_error
+
+
+@pytest.mark.parametrize("kept", ["class", "text"])
+def test_a_long_class_or_string_is_near_from_its_beginning(kept: str) -> None:
+    """The text is not cut within a class or a string."""
+    if kept == "class":
+        above = "x = 1\n\n\nclass Long:\n" + "    def method(self):\n        return 1\n\n" * 2000
+        assert near(f"{above}    value = §\n")[0].startswith("class Long:")
+    else:
+        above = "import re\n\nPROSE = '''" + "One paragraph\nof several lines.\n\n" * 2000 + "'''\n"
+        assert near(f"{above}value = §\n")[0].startswith("import re")

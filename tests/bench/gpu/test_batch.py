@@ -7,8 +7,8 @@ import torch
 
 pytest.importorskip("triton")
 
-from bench.gpu.step_shapes import BUILDS, TINY, random_plain_model  # noqa: E402
 from bench.gpu.batch import Shape, _models, fill, measure, notes, requests_of, rows  # noqa: E402
+from bench.gpu.step_shapes import BUILDS, TINY, random_plain_model  # noqa: E402
 from engine.config import ModelConfig  # noqa: E402
 from engine.denoiser import Denoiser  # noqa: E402
 from engine.errors import InputError  # noqa: E402

@@ -12,6 +12,7 @@ from engine.errors import GessoError, ModelError
 from infill.complete.completion import Completer
 from infill.complete.loaded_model import LoadedModel
 from infill.engine_protocol import EngineRequest
+from infill.lint.thresholds import Thresholds
 from infill.service.model_engine import ModelEngine
 from infill.settings import Settings
 from tests.infill.fakes import request, tiny_completer

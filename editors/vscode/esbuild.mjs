@@ -1,4 +1,4 @@
-// Bundles the extension into out/extension.js; with --watch again after each change.
+// Bundles the extension into out/extension.js. With --watch, rebuilds after each change.
 
 import * as esbuild from 'esbuild';
 

@@ -1,5 +1,5 @@
-// Builds the wheel of Gesso from the repository's root into wheel/, for the .vsix to carry: what the extension installs
-// is then the version it was made for. Python is $PYTHON, or python3.
+// Builds the wheel of Gesso into wheel/. The .vsix includes it, so that the extension installs the matching version.
+// Uses the interpreter $PYTHON, or python3.
 
 import { execFileSync } from 'node:child_process';
 import { rmSync } from 'node:fs';

@@ -1,8 +1,8 @@
-"""Many holes from one JSON-lines file to another: in order, in batches, resumable, bad rows in their place.
+"""Fills the rows of a JSON-lines file in batches and writes the results to another, in order; can be resumed.
 
-A row in: {"id", "language", "prefix", "suffix"}, optionally "path" and "lines". A row out: {"id", "text", "shown",
-"reason", "confidence", "steps", "elapsed_ms"}, and "error" where the row could not be used. elapsed_ms is the time
-of the batch that the row was filled in, divided by its rows. Must not know of command lines or terminals.
+An input row has "id", "language", "prefix" and "suffix", optionally "path" and "lines". An output row has "id", "text",
+"shown", "reason", "confidence", "steps" and "elapsed_ms", and "error" if the row failed. elapsed_ms is the time of the
+row's batch divided by its number of rows. Must not know command lines or terminals.
 """
 
 from __future__ import annotations
@@ -24,22 +24,21 @@ Outcome = InfillResult | GessoError
 
 
 class BatchCompleter(Protocol):
-    """What a batch needs of a `Completer`."""
+    """The part of `Completer` that a batch uses."""
 
     def complete_batch(self, requests: Sequence[InfillRequest]) -> list[Outcome]: ...
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the input, numbered from 1: its id, and the request or what is wrong with it."""
+    """A parsed input row. request: an error if the row is invalid."""
 
-    number: int
     id: str | int | None
     request: InfillRequest | InputError
 
 
 class Batch:
-    """The work of one input and output file. `done` rows are in the output already."""
+    """Fills the rows of the file `source` into the file `target`. done: the number of rows that `target` has."""
 
     def __init__(self, source: Path, target: Path, settings: Settings) -> None:
         self.source, self.target, self.settings = source, target, settings
@@ -53,12 +52,12 @@ class Batch:
         on_progress: Callable[[int], None] | None = None,
         batch_size: int | None = None,
     ) -> None:
-        """Fills what is left; every batch is on disk before the next one starts. batch_size: if not as settings say."""
+        """Fills the remaining rows and flushes each batch to disk. batch_size: instead of the one in the settings."""
         size = batch_size or self.settings.batch_size
         rows = islice(_rows(self.source, self.settings), self.done, None)
         with _opened(self.target, "ab") as sink:
             while batch := list(islice(rows, size)):
-                for result in answers(completer, batch):
+                for result in _results(completer, batch):
                     sink.write(_encoded(result))
                 sink.flush()
                 os.fsync(sink.fileno())
@@ -67,32 +66,32 @@ class Batch:
                     on_progress(self.done)
 
     def _resume(self) -> int:
-        """How many rows the output has; a last row that was cut off is taken away.
+        """Returns the number of complete rows in the output and truncates a partial last row.
 
-        Raises InputError where the rows are not those of the input, in its order.
+        Raises InputError if the IDs are not those of the input, in the same order.
         """
         if not self.target.exists():
             return 0
-        done = whole = 0
+        done = size = 0
         rows = _rows(self.source, self.settings)
         with _opened(self.target, "rb") as stream:
             for line in stream:
                 if not line.endswith(b"\n"):
                     break
                 row = next(rows, None)
-                if row is None or row.id != _id_of_result(line):
+                if row is None or row.id != _result_id(line):
                     raise InputError(
-                        f"Row {done + 1} of {self.target} does not belong to {self.source}; name another file for "
-                        "the results, or remove it."
+                        f"Row {done + 1} of {self.target} does not match {self.source}; name another output file, or "
+                        "delete this one."
                     )
-                done, whole = done + 1, whole + len(line)
-        if whole < self.target.stat().st_size:
-            os.truncate(self.target, whole)
+                done, size = done + 1, size + len(line)
+        if size < self.target.stat().st_size:
+            os.truncate(self.target, size)
         return done
 
 
-def answers(completer: BatchCompleter, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
-    """The rows out for the rows in, in order."""
+def _results(completer: BatchCompleter, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
+    """The output rows for these input rows, in order."""
     requests = [row.request for row in rows if isinstance(row.request, InfillRequest)]
     started = time.perf_counter()
     outcomes = iter(_outcomes(completer, requests) if requests else [])
@@ -102,66 +101,66 @@ def answers(completer: BatchCompleter, rows: Sequence[Row]) -> Iterator[dict[str
         yield _failed(row, outcome) if isinstance(outcome, GessoError) else _filled(row, outcome, elapsed)
 
 
-def parse_row(line: bytes, number: int, settings: Settings) -> Row:
-    """The row of a line of JSON; what is wrong with it stands in it."""
-    identity: str | int | None = None
+def _parse_row(line: bytes, number: int, settings: Settings) -> Row:
+    """Parses a line of JSON. number: counts from 1, for the error message."""
+    row_id: str | int | None = None
     try:
-        content = _object(line)
-        identity = _identity(content)
-        return Row(number, identity, _request(content, settings))
-    except InputError as wrong:
-        return Row(number, identity, InputError(f"Row {number} {wrong}"))
+        fields = _object(line)
+        row_id = _row_id(fields)
+        return Row(row_id, _request(fields, settings))
+    except InputError as error:
+        return Row(row_id, InputError(f"Row {number} {error}"))
 
 
 def _outcomes(completer: BatchCompleter, requests: Sequence[InfillRequest]) -> list[Outcome]:
-    """Together; where that fails, one by one, so that one request cannot take the others with it."""
+    """Completes the requests as a batch. If that fails, completes them one by one to isolate the failing request."""
     try:
         return completer.complete_batch(requests)
     except ModelError:
         raise
     except Exception as error:
         if len(requests) == 1:
-            return [InputError(f"could not be filled ({type(error).__name__}: {error}); see the row for anything odd.")]
+            return [InputError(f"could not be filled ({type(error).__name__}: {error}); check the row.")]
         return [outcome for request in requests for outcome in _outcomes(completer, [request])]
 
 
 def _object(line: bytes) -> dict[str, Any]:
     try:
-        content = json.loads(line)
-    except (ValueError, RecursionError) as wrong:
-        raise InputError(f"is not valid JSON ({wrong}); write one object a line.") from wrong
-    if not isinstance(content, dict):
-        raise InputError("is not a JSON object; write one object a line.")
-    return content
+        fields = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"is not valid JSON ({error}); write one object per line.") from error
+    if not isinstance(fields, dict):
+        raise InputError("is not a JSON object; write one object per line.")
+    return fields
 
 
-def _identity(content: dict[str, Any]) -> str | int:
-    identity = content.get("id")
-    if isinstance(identity, str) or type(identity) is int:
-        return identity
-    raise InputError("has no 'id'; give it a text or a whole number.")
+def _row_id(fields: dict[str, Any]) -> str | int:
+    row_id = fields.get("id")
+    if isinstance(row_id, str) or type(row_id) is int:
+        return row_id
+    raise InputError("has no 'id'; add one that is a string or an integer.")
 
 
-def _request(content: dict[str, Any], settings: Settings) -> InfillRequest:
+def _request(fields: dict[str, Any], settings: Settings) -> InfillRequest:
     for name in ("prefix", "suffix"):
-        if not isinstance(content.get(name), str):
-            raise InputError(f"has no text {name!r}; give the code before and after the hole.")
+        if not isinstance(fields.get(name), str):
+            raise InputError(f"has no string {name!r}; give the code before and after the hole.")
     for name in ("language", "path"):
-        if not isinstance(content.get(name), str | None):
-            raise InputError(f"has a {name!r} that is no text; write a text or leave it out.")
-    lines = content.get("lines") or settings.lines
+        if not isinstance(fields.get(name), str | None):
+            raise InputError(f"has a {name!r} that is not a string; write a string or leave it out.")
+    lines = fields.get("lines") or settings.lines
     if lines not in get_args(Lines):
-        raise InputError(f"has lines {lines!r}; write one of {', '.join(get_args(Lines))}.")
-    text, cursor = content["prefix"] + content["suffix"], len(content["prefix"])
+        raise InputError(f"has lines {lines!r}; use one of {', '.join(get_args(Lines))}.")
+    text, cursor = fields["prefix"] + fields["suffix"], len(fields["prefix"])
     try:
         text.encode("utf-8")
-    except UnicodeEncodeError as wrong:
-        raise InputError("has half a character (a lone surrogate) in its text; correct it.") from wrong
+    except UnicodeEncodeError as error:
+        raise InputError("has a lone surrogate in its text; replace it with a complete character.") from error
     return InfillRequest(
         text=text,
         holes=(Hole(cursor, cursor),),
-        language=content.get("language"),
-        path=content.get("path"),
+        language=fields.get("language"),
+        path=fields.get("path"),
         lines=lines,
         candidates=settings.candidates,
         steps=settings.steps,
@@ -192,8 +191,8 @@ def _encoded(result: dict[str, Any]) -> bytes:
     return json.dumps(result).encode() + b"\n"
 
 
-def _id_of_result(line: bytes) -> Any:
-    """The id of a row out; of what is none, an object that equals no id."""
+def _result_id(line: bytes) -> Any:
+    """The ID of an output row; an object that equals no ID if the line is not a valid row."""
     try:
         return json.loads(line)["id"]
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -201,11 +200,11 @@ def _id_of_result(line: bytes) -> Any:
 
 
 def _rows(source: Path, settings: Settings) -> Iterator[Row]:
-    return (parse_row(line, number, settings) for number, line in enumerate(_lines(source), start=1))
+    return (_parse_row(line, number, settings) for number, line in enumerate(_lines(source), start=1))
 
 
 def _lines(source: Path) -> Iterator[bytes]:
-    """Lines that are not blank."""
+    """The lines that are not blank."""
     with _opened(source, "rb") as stream:
         yield from (line for line in stream if line.strip())
 
@@ -213,13 +212,13 @@ def _lines(source: Path) -> Iterator[bytes]:
 def _opened(file: Path, mode: str) -> IO[bytes]:
     try:
         return file.open(mode)
-    except OSError as reason:
-        does = "read" if mode == "rb" else "written"
-        raise InputError(f"{file} cannot be {does} ({reason.strerror}); check its name and permissions.") from reason
+    except OSError as error:
+        action = "read" if mode == "rb" else "written"
+        raise InputError(f"{file} cannot be {action} ({error.strerror}); check its name and permissions.") from error
 
 
 def _check_files(source: Path, target: Path) -> None:
     if target.exists() and source.exists() and target.samefile(source):
-        raise InputError(f"{source} cannot be its own result; name another file for the results.")
+        raise InputError(f"{source} is both input and output; name another output file.")
     if target.exists() and not target.is_file():
-        raise InputError(f"{target} is no ordinary file; name a file for the results.")
+        raise InputError(f"{target} is not a regular file; name another output file.")

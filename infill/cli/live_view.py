@@ -1,7 +1,7 @@
-"""The canvas as it settles, drawn in a terminal or as a picture.
+"""Draws the canvas at each denoising step, in a terminal or as an SVG picture.
 
-Known code is plain and dim, settled tokens green, noise magenta, empty slots faint dots. Must not know how a
-canvas is denoised: it is handed pieces of text with a state.
+Known code is dim, settled tokens green, noise magenta, empty slots faint dots. Must not know how a canvas is
+denoised: it gets pieces of text, each with a state.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ STYLES: dict[PieceState, str] = {
     "null": "bright_black",
 }
 NOISE, EMPTY_SLOT, LINE_BREAK = "▒", "·", "⏎"
-CONTROL = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {0x7F: 0x2421}
-LINES_AROUND = 6
-SECONDS_A_STEP = 0.06
-PICTURE_FRAMES, PICTURE_WIDTH, PICTURE_LINES = 4, 96, 3
+CONTROL_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {0x7F: 0x2421}
+CONTEXT_LINES = 6
+SECONDS_PER_STEP = 0.06
+SVG_STEPS, SVG_WIDTH, SVG_CONTEXT_LINES = 4, 96, 3
 
 
 class LiveView:
-    """Shows every step on `console`; where that is no terminal, one line of text a step.
+    """Shows every step on `console`: as a live panel in a terminal, otherwise as one line of text per step.
 
-    A context manager: `step` is the callback for the completion, `finish` shows what came of it. A step stays for
-    at least `seconds_a_step`, or the eye could not follow a small model.
+    A context manager. Pass `step` as the completion's callback, then call `finish` with the result. Each step stays
+    visible for at least `seconds_per_step`, because a small model is faster than the eye.
     """
 
-    def __init__(self, console: Console, seconds_a_step: float = SECONDS_A_STEP, show: bool = True) -> None:
-        self.console, self.seconds_a_step, self.show = console, seconds_a_step, show
+    def __init__(self, console: Console, seconds_per_step: float = SECONDS_PER_STEP, show: bool = True) -> None:
+        self.console, self.seconds_per_step, self.show = console, seconds_per_step, show
         self.views: list[StepView] = []
         self._live = Live(console=console, auto_refresh=False) if show and console.is_terminal else None
-        self._last = 0.0
+        self._drawn_at = 0.0
 
     def __enter__(self) -> LiveView:
         if self._live is not None:
@@ -60,35 +60,30 @@ class LiveView:
         """Draws one step."""
         self.views.append(view)
         if self._live is not None:
-            time.sleep(max(0.0, self._last + self.seconds_a_step - time.monotonic()))
-            self._live.update(frame(view), refresh=True)
-            self._last = time.monotonic()
+            time.sleep(max(0.0, self._drawn_at + self.seconds_per_step - time.monotonic()))
+            self._live.update(_step_panel(view), refresh=True)
+            self._drawn_at = time.monotonic()
         elif self.show:
             self.console.print(summary(view), markup=False, highlight=False)
 
     def finish(self, pieces: Sequence[Piece], caption: str) -> None:
-        """Draws what stands in the file now, as the last frame, which stays."""
+        """Draws the final text, which stays on the screen."""
         if self._live is not None:
-            self._live.update(drawing(pieces, caption), refresh=True)
+            self._live.update(panel(pieces, caption), refresh=True)
         elif self.show:
             self.console.print(caption, markup=False, highlight=False)
 
 
-def frame(view: StepView, lines_around: int = LINES_AROUND) -> Panel:
-    """One step, with its caption."""
-    return drawing(view.pieces, f"step {view.step}/{view.max_steps}", lines_around)
-
-
-def drawing(pieces: Sequence[Piece], caption: str, lines_around: int = LINES_AROUND) -> Panel:
-    """Pieces in their colours, with a few lines of known code around what is filled."""
+def panel(pieces: Sequence[Piece], caption: str, context_lines: int = CONTEXT_LINES) -> Panel:
+    """The pieces in their colours, with `context_lines` lines of known code around the holes."""
     text = Text(no_wrap=False, tab_size=4)
-    for piece in _near(pieces, lines_around):
-        text.append(_shown(piece), STYLES[piece.state])
+    for piece in _clip_context(pieces, context_lines):
+        text.append(_printable(piece), STYLES[piece.state])
     return Panel(text, title=Text(caption, "bold"), title_align="left", border_style="bright_black")
 
 
 def summary(view: StepView) -> str:
-    """A step in words: `step 3/16: 42 characters settled, 17 still noise`."""
+    """A step as text: `step 3/16: 42 characters settled, 17 still noise`."""
     settled, noise = (
         sum(len(piece.text) for piece in view.pieces if piece.state == state) for state in ("settled", "noise")
     )
@@ -96,24 +91,28 @@ def summary(view: StepView) -> str:
 
 
 def export_svg(views: Sequence[StepView], path: Path, final: tuple[Sequence[Piece], str] | None = None) -> None:
-    """A picture of a few steps, evenly spread, and of the final pieces with their caption."""
-    console = Console(record=True, width=PICTURE_WIDTH, file=io.StringIO(), force_terminal=True)
-    panels = [frame(view, PICTURE_LINES) for view in _spread(views, PICTURE_FRAMES)]
+    """Writes a picture of some evenly spaced steps and of the final pieces with their caption."""
+    console = Console(record=True, width=SVG_WIDTH, file=io.StringIO(), force_terminal=True)
+    panels = [_step_panel(view, SVG_CONTEXT_LINES) for view in _evenly_spaced(views, SVG_STEPS)]
     if final is not None:
-        panels.append(drawing(*final, PICTURE_LINES))
+        panels.append(panel(*final, SVG_CONTEXT_LINES))
     console.print(Group(*panels))
     path.write_text(console.export_svg(title="gesso infill --watch"), "utf-8")
 
 
-def _spread(views: Sequence[StepView], most: int) -> list[StepView]:
-    """First, last, and some between."""
-    if len(views) <= most:
+def _step_panel(view: StepView, context_lines: int = CONTEXT_LINES) -> Panel:
+    return panel(view.pieces, f"step {view.step}/{view.max_steps}", context_lines)
+
+
+def _evenly_spaced(views: Sequence[StepView], count: int) -> list[StepView]:
+    """At most `count` views, including the first and the last."""
+    if len(views) <= count:
         return list(views)
-    return [views[round(index * (len(views) - 1) / (most - 1))] for index in range(most)]
+    return [views[round(index * (len(views) - 1) / (count - 1))] for index in range(count)]
 
 
-def _near(pieces: Sequence[Piece], lines: int) -> list[Piece]:
-    """The pieces, known code before the first and after the last hole cut to a few lines."""
+def _clip_context(pieces: Sequence[Piece], lines: int) -> list[Piece]:
+    """The pieces with only `lines` lines of known code before the first hole and after the last."""
     holes = [index for index, piece in enumerate(pieces) if piece.state != "known"]
     first, last = (holes[0], holes[-1]) if holes else (len(pieces), len(pieces))
     before = "".join(piece.text for piece in pieces[:first]).split("\n")
@@ -125,10 +124,10 @@ def _near(pieces: Sequence[Piece], lines: int) -> list[Piece]:
     ]
 
 
-def _shown(piece: Piece) -> str:
-    """Text that cannot disturb a terminal; noise keeps to its line, so that the picture does not jump."""
+def _printable(piece: Piece) -> str:
+    """The text without control characters; line breaks in noise become a symbol, so the panel keeps its height."""
     if piece.state == "null":
         return piece.text or EMPTY_SLOT
     if piece.state == "noise":
-        return piece.text.replace("\n", LINE_BREAK).translate(CONTROL) or NOISE
-    return piece.text.replace("\r\n", "\n").translate(CONTROL)
+        return piece.text.replace("\n", LINE_BREAK).translate(CONTROL_PICTURES) or NOISE
+    return piece.text.replace("\r\n", "\n").translate(CONTROL_PICTURES)

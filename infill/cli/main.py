@@ -1,4 +1,4 @@
-"""`gesso`: the commands, and what each prints. Text goes to standard output, everything else to standard error."""
+"""`gesso`: the commands and their output. Results go to standard output, everything else to standard error."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from infill.cli.service import BATCH_ROWS, SERVICE_HELP, service_for
 from infill.cli.support import INTERRUPTED, add_row, errors_to_exit_codes, say
 from infill.version import installed_version
 
-HELP = """Fill holes in code with a block-diffusion model, on this machine. Nothing you write leaves it.
+HELP = """Fill holes in code with a block-diffusion model on this machine. Your code never leaves it.
 
 \b
-gesso infill app.py --at 12:5 --watch   fill at a place and watch
-gesso infill --help                     all ways to say where
-gesso batch IN.jsonl OUT.jsonl          many holes
-gesso lint src                          slips in code that is written
-gesso serve                             one model for every editor and tool
-gesso doctor                            what this machine can run
-gesso stats                             what was suggested in your editor
+gesso infill app.py --at 12:5 --watch   fill a hole and show each step
+gesso infill --help                     all ways to name a hole
+gesso batch IN.jsonl OUT.jsonl          fill many holes
+gesso lint src                          find likely mistakes in code
+gesso serve                             one model for all editors and tools
+gesso doctor                            show what this machine can run
+gesso stats                             statistics of your editor's suggestions
 
-Exit codes: 0 filled, 1 nothing good enough to show, 2 wrong use, 3 trouble with the model or the input.
+Exit codes: 0 filled, 1 nothing good enough to show, 2 usage error, 3 error in the model or the input.
 """
 BATCH_HELP = """Fill many holes: JSON rows in, JSON rows out, in the same order.
 
@@ -45,10 +45,9 @@ in   {"id": 1, "language": "python", "prefix": "x = ", "suffix": "\\n"}
 out  {"id": 1, "text": "None", "shown": true, "reason": null,
      "confidence": 0.9, "steps": 4, "elapsed_ms": 80.1}
 
-"path" and "lines" may be added to a row. "text" is the best candidate
-even where it is not good enough to show. A row that cannot be used is
-answered in its place, with "error". Stop with Ctrl-C; the same command
-goes on where it stopped.
+A row may also have "path" and "lines". "text" is the best candidate, even
+if it is not good enough to show. An invalid row produces a row with
+"error". Stop with Ctrl-C; run the same command again to resume.
 """
 
 app = typer.Typer(
@@ -70,8 +69,8 @@ def main() -> None:
     app(prog_name="gesso")
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         cli_support.write_out(f"gesso {installed_version()}\n")
         raise typer.Exit
 
@@ -89,13 +88,13 @@ def gesso(
 @errors_to_exit_codes
 def batch(
     source: Annotated[Path, typer.Argument(metavar="IN.jsonl", help="The rows to fill.")],
-    target: Annotated[Path, typer.Argument(metavar="OUT.jsonl", help="The results; rows in it stay.")],
-    batch_size: Annotated[int | None, typer.Option(metavar="N", help="Rows to fill together.")] = None,
-    lines: Annotated[str | None, typer.Option(metavar="one|block|auto", help="For rows that do not say.")] = None,
-    candidates: Annotated[int | None, typer.Option(metavar="N", help="Suggestions to choose from.")] = None,
-    steps: Annotated[int | None, typer.Option(metavar="N", help="Most denoising steps.")] = None,
+    target: Annotated[Path, typer.Argument(metavar="OUT.jsonl", help="The output; existing rows are kept.")],
+    batch_size: Annotated[int | None, typer.Option(metavar="N", help="Rows per batch.")] = None,
+    lines: Annotated[str | None, typer.Option(metavar="one|block|auto", help='For rows without "lines".')] = None,
+    candidates: Annotated[int | None, typer.Option(metavar="N", help="Candidates per hole.")] = None,
+    steps: Annotated[int | None, typer.Option(metavar="N", help="Maximum number of denoising steps.")] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Same seed, same text.")] = None,
-    model: Annotated[str | None, typer.Option(metavar="NAME", help="pocket, 26b, a hub id or a folder.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="pocket, 26b, a hub ID or a folder.")] = None,
     service: Annotated[bool | None, typer.Option("--service/--no-service", help=SERVICE_HELP)] = None,
 ) -> None:
     flags = {
@@ -106,30 +105,30 @@ def batch(
         "seed": seed,
         "model": model,
     }
-    wanted = cli_support.read_settings(Path.cwd(), flags).settings
-    work = Batch(source, target, wanted)
+    resolved = cli_support.read_settings(Path.cwd(), flags).settings
+    work = Batch(source, target, resolved)
     if work.done == work.total:
         say(f"{target} has all {work.total} rows.")
         return
     if work.done:
-        say(f"{target} has {work.done} of {work.total} rows; going on from there.")
+        say(f"{target} has {work.done} of {work.total} rows; resuming.")
     try:
-        _run_with_bar(work, wanted, service)
-    except KeyboardInterrupt as interrupt:
-        say(f"Stopped with {work.done} of {work.total} rows done; the same command goes on from there.")
-        raise typer.Exit(INTERRUPTED) from interrupt
+        _run_with_bar(work, resolved, service)
+    except KeyboardInterrupt as error:
+        say(f"Stopped with {work.done} of {work.total} rows done; run the same command again to resume.")
+        raise typer.Exit(INTERRUPTED) from error
     say(f"{target} has all {work.total} rows.")
 
 
-def _run_with_bar(work: Batch, wanted: settings.Settings, service: bool | None) -> None:
-    asked = service_for(wanted, service, "batch")
-    completer = asked or cli_support.load_completer(wanted)
+def _run_with_bar(work: Batch, resolved: settings.Settings, service: bool | None) -> None:
+    client = service_for(resolved, service, "batch")
+    completer = client or cli_support.load_completer(resolved)
     columns = (TextColumn("filling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = cli_support.errors_console()
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("rows", total=work.total, completed=work.done)
-        size = BATCH_ROWS if asked is not None and wanted.batch_size < BATCH_ROWS else None
-        work.run(completer, lambda done: progress.update(task, completed=done), size)
+        batch_size = max(BATCH_ROWS, resolved.batch_size) if client else None
+        work.run(completer, lambda done: progress.update(task, completed=done), batch_size)
 
 
 @app.command()
@@ -159,7 +158,7 @@ def config(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON ob
 @app.command()
 @errors_to_exit_codes
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False) -> None:
-    """Tell what this machine has, which model fits its memory, and what to do next."""
+    """Show this machine's hardware, the models that fit its memory, and what to do next."""
     from infill.doctor import GIB, examine
 
     report = examine()
@@ -179,7 +178,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON ob
     models = Table("model", "type", "needs", "fits", "runs", "", box=None, pad_edge=False)
     for fit in report.models:
         need = f"{fit.bytes / GIB:.1f} GiB"
-        add_row(models, fit.model, fit.dtype, need, _yes(fit.fits), _yes(fit.runs), fit.note)
+        add_row(models, fit.model, fit.dtype, need, _yes_or_no(fit.fits), _yes_or_no(fit.runs), fit.note)
     console.print("", models, "", sep="\n")
     for sentence in report.advice:
         console.print(f"- {sentence}", markup=False)
@@ -189,5 +188,5 @@ def _gib(count: int) -> str:
     return "unknown" if count >= sys.maxsize else f"{count / 2**30:.1f} GiB"
 
 
-def _yes(fact: bool) -> str:
-    return "yes" if fact else "no"
+def _yes_or_no(value: bool) -> str:
+    return "yes" if value else "no"

@@ -1,6 +1,6 @@
-"""What the commands share: streams, exit codes, settings and the loading of a model.
+"""Shared by the commands: output streams, exit codes, settings, loading a model.
 
-Imports nothing slow by itself, so that `gesso --help` is quick. Must not know any single command.
+Imports nothing slow, so that `gesso --help` is fast. Must not know any single command.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def errors_to_exit_codes(command: Command) -> Command:
-    """A command whose errors become one sentence on standard error and an exit code."""
+    """Decorates a command so that an error becomes one sentence on standard error and an exit code."""
 
     @functools.wraps(command)
     def guarded(*arguments: Any, **options: Any) -> Any:
@@ -39,40 +39,37 @@ def errors_to_exit_codes(command: Command) -> Command:
         except GessoError as error:
             say(str(error))
             raise typer.Exit(BAD_USE if isinstance(error, UsageError) else TROUBLE) from error
-        except KeyboardInterrupt as interrupt:
+        except KeyboardInterrupt as error:
             say("Stopped.")
-            raise typer.Exit(INTERRUPTED) from interrupt
-        except MemoryError as error:
-            say("The memory ran out; close other programs, or see `gesso doctor` for a model that fits.")
-            raise typer.Exit(TROUBLE) from error
-        except BrokenPipeError as gone:  # whoever read our output has enough, as `head` does
+            raise typer.Exit(INTERRUPTED) from error
+        except BrokenPipeError as error:  # the reader of our output has exited, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(FILLED) from gone
+            raise typer.Exit(FILLED) from error
         except (typer.Exit, typer.Abort):
             raise
         except Exception as error:
-            if type(error).__name__ == "OutOfMemoryError":
-                say("The device's memory ran out; close other programs, or see `gesso doctor` for what fits.")
-                raise typer.Exit(TROUBLE) from error
-            traceback.print_exc()
-            say("This is a fault in Gesso, not in your file; please report it with the lines above.")
+            if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+                say("Out of memory; close other programs, or run `gesso doctor` to see which models fit.")
+            else:
+                traceback.print_exc()
+                say("This is a bug in Gesso, not in your file; please report it with the traceback above.")
             raise typer.Exit(TROUBLE) from error
 
     return guarded  # type: ignore[return-value]
 
 
 def errors_console() -> Console:
-    """Standard error, where everything goes that is not the result."""
+    """A console on standard error, for everything but the result."""
     return Console(stderr=True)
 
 
 def say(sentence: str) -> None:
-    """One line on standard error."""
+    """Prints one line to standard error."""
     errors_console().print(f"gesso: {sentence}", markup=False, highlight=False, soft_wrap=True)
 
 
 def write_out(text: str) -> None:
-    """The result on standard output: exactly these characters as UTF-8; on a terminal a last line end is added."""
+    """Writes the result to standard output as UTF-8, unchanged except for a final line end on a terminal."""
     if sys.stdout.isatty() and text and not text.endswith("\n"):
         text += "\n"
     sys.stdout.flush()
@@ -81,12 +78,12 @@ def write_out(text: str) -> None:
 
 
 def add_row(table: Table, *cells: str) -> None:
-    """A row of a table with the cells as they are: brackets in them are no markup."""
+    """Adds a row of plain text: brackets in the cells are not markup."""
     table.add_row(*(Text(cell) for cell in cells))
 
 
 def read_settings(start: Path, flags: Mapping[str, Any] | None = None) -> Resolved:
-    """Settings for work in the folder `start`; prints a notice for each old name of one."""
+    """Settings for files in the folder `start`. Prints a notice for each renamed or removed setting."""
     resolved = resolve(flags or {}, start, os.environ)
     for notice in resolved.notices:
         say(notice)
@@ -94,7 +91,7 @@ def read_settings(start: Path, flags: Mapping[str, Any] | None = None) -> Resolv
 
 
 def load_completer(settings: Settings) -> Completer:
-    """The model that the settings name, loaded behind a progress bar."""
+    """Loads the model of the settings, with a progress bar."""
     from infill.complete.completion import Completer
     from infill.complete.loaded_model import LoadedModel
 
@@ -108,7 +105,7 @@ def load_completer(settings: Settings) -> Completer:
 
 
 def byte_progress() -> Progress:
-    """A bar for bytes on standard error that leaves nothing behind, and is silent where that is no terminal."""
+    """A progress bar in bytes on standard error. It disappears at the end, and is off if that is not a terminal."""
     console = errors_console()
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -1,6 +1,6 @@
-// One headless Chromium page, told what to do by lines of JSON on stdin and answering each with one on stdout.
+// Controls one headless Chromium page: reads actions as lines of JSON from stdin, answers each with a line on stdout.
 //   node browser.mjs PLAYWRIGHT_CORE CHROMIUM          {"do": "press", "args": ["Tab"]}  ->  {"value": null}
-// Must not know VS Code nor Gesso.
+// Must not know VS Code or Gesso.
 
 import { createInterface } from 'node:readline';
 import { createRequire } from 'node:module';

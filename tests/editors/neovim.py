@@ -1,6 +1,6 @@
-"""A real Neovim of a test's own, driven over its RPC channel: keys in, text and ghost text out.
+"""Drives a real Neovim over its RPC channel: sends keys, reads text and ghost text.
 
-Finds Neovim by GESSO_NVIM or on PATH. Its home, its state and the server's statistics lie in a folder of the test's.
+Neovim is $GESSO_NVIM, or `nvim` on PATH. Its home, its state and the server's statistics are in a temporary folder.
 """
 
 from __future__ import annotations
@@ -51,21 +51,21 @@ end
 return found
 """
 
-WATCH = """
+INTERCEPT = """
 Sent, Answer, Held = {}, nil, nil
 local rpc = vim.lsp.get_clients({ name = 'gesso' })[1].rpc
-if Watched == rpc then
+if Intercepted == rpc then
   return
 end
-Watched = rpc
+Intercepted = rpc
 
-local function typed_since(place, position)
-  local ok, lines = pcall(vim.api.nvim_buf_get_text, 0, place.line, place.byte, position.line, position.byte, {})
+local function typed_since(start, position)
+  local ok, lines = pcall(vim.api.nvim_buf_get_text, 0, start.line, start.byte, position.line, position.byte, {})
   return ok and table.concat(lines, "\\n") or nil
 end
 
-local function prepared(position)
-  local function rests(typed)
+local function scripted_result(position)
+  local function remainders(typed)
     local items = {}
     for _, text in ipairs(Answer) do
       if vim.startswith(text, typed) and text ~= typed then
@@ -74,11 +74,11 @@ local function prepared(position)
     end
     return items
   end
-  local typed = Asked and typed_since(Asked, position)
-  local items = typed and rests(typed) or {}
-  if #items == 0 and typed ~= Answer[1] then -- something else was typed: suggested anew from here
-    Asked = position
-    items = rests("")
+  local typed = Start and typed_since(Start, position)
+  local items = typed and remainders(typed) or {}
+  if #items == 0 and typed ~= Answer[1] then -- the user typed something else: suggest from here again
+    Start = position
+    items = remainders("")
   end
   return { items = items }
 end
@@ -90,7 +90,7 @@ for _, kind in ipairs({ 'request', 'notify' }) do
     if method == 'textDocument/inlineCompletion' and Answer then
       local position = vim.deepcopy(params.position)
       position.byte = vim.api.nvim_win_get_cursor(0)[2]
-      local result = prepared(position)
+      local result = scripted_result(position)
       local function reply()
         callback(nil, result)
       end
@@ -108,14 +108,14 @@ end
 
 
 def version(nvim: str | None) -> tuple[int, int]:
-    """Major and minor version of that program; (0, 0) where there is none."""
+    """Major and minor version of the program; (0, 0) if there is none."""
     if nvim is None:
         return 0, 0
     try:
-        told = subprocess.run([nvim, "--version"], capture_output=True, text=True, timeout=20).stdout
+        output = subprocess.run([nvim, "--version"], capture_output=True, text=True, timeout=20).stdout
     except OSError:
         return 0, 0
-    match = re.match(r"NVIM v(\d+)\.(\d+)", told)
+    match = re.match(r"NVIM v(\d+)\.(\d+)", output)
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
@@ -131,7 +131,7 @@ def server_options(home: Path, **settings: Any) -> dict[str, Any]:
 
 
 class Neovim:
-    """One running editor. `options` goes to `setup()`; without them the plugin is there but not set up."""
+    """A running editor. options: of `setup()`; None: the plugin is installed but not set up."""
 
     def __init__(self, home: Path, options: dict[str, Any] | None = None, nvim: str | None = NVIM) -> None:
         assert nvim is not None
@@ -142,32 +142,32 @@ class Neovim:
         self.nvim = pynvim.attach("child", argv=["env", *environment, nvim, *arguments])
         self.nvim.api.set_option_value("runtimepath", f"{PLUGIN},{self.nvim.options['runtimepath']}", {})
         self.lua("vim.cmd.runtime('plugin/gesso.lua') vim.cmd('filetype plugin indent on') vim.o.columns = 120")
-        self.lua("vim.notify = function(text) Told = (Told or '') .. text .. '\\n' end")
+        self.lua("vim.notify = function(text) Notified = (Notified or '') .. text .. '\\n' end")
         if options is not None:
             self.set_up(options)
 
     def set_up(self, options: dict[str, Any]) -> None:
-        """Calls the plugin's `setup()`; its error is a pynvim.NvimError."""
+        """Calls the plugin's `setup()`. Raises pynvim.NvimError for its error."""
         self.lua("require('gesso').setup(vim.json.decode(...))", json.dumps(options))
 
     def lua(self, code: str, *arguments: Any) -> Any:
         return self.nvim.exec_lua(code, *arguments)
 
     def open(self, path: Path, text: str) -> None:
-        """Opens a new file with this text; the cursor stands at the end of its last line, in normal mode."""
+        """Opens a new file with this text, with the cursor at the end of its last line, in normal mode."""
         path.write_text(text)
         self.nvim.command(f"silent edit! {path}")
         self.keys("G$")
 
     def keys(self, *keys: str) -> None:
-        """Keys as Neovim writes them, one argument after the other, each dealt with before the next one comes."""
-        for one in keys:
-            self.nvim.input(one)
+        """Sends keys in Neovim's notation, and waits until each argument is processed."""
+        for key in keys:
+            self.nvim.input(key)
             self.nvim.api.get_mode()
             self.lua("return 0")
 
     def type(self, text: str) -> None:
-        """Types characters one by one; none has a meaning of its own but \\n."""
+        """Types characters one by one, literally except for \\n."""
         self.keys(*({"\n": "<CR>", "<": "<lt>"}.get(character, character) for character in text))
 
     def lines(self) -> list[str]:
@@ -192,7 +192,7 @@ class Neovim:
         return found
 
     def ghost(self) -> str | None:
-        """The ghost text on the screen, without its count; None where there is none."""
+        """The visible ghost text without its count; None if there is none."""
         marks = self.marks()
         assert len(marks) < 2, marks
         return marks[0]["text"] if marks else None
@@ -201,16 +201,17 @@ class Neovim:
         marks = self.marks()
         return marks[0]["name"] if marks else None
 
-    def told(self) -> str:
-        """What `vim.notify` was given so far."""
-        return self.lua("return Told or ''") or ""
+    def notifications(self) -> str:
+        """All messages of `vim.notify` so far."""
+        return self.lua("return Notified or ''") or ""
 
     def wait(self, until: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> Any:
-        """The first true value of `until`."""
+        """Waits for a true value of `until` and returns it."""
         deadline = time.monotonic() + patience_s
         while not (value := until()):
             if time.monotonic() > deadline:
-                raise AssertionError(f"no {what}; {self.lines()[:20]}, {self.marks()}, {self.told()}, {self.why()}")
+                details = (self.lines()[:20], self.marks(), self.notifications(), self.why())
+                raise AssertionError(f"no {what}; {details}")
             time.sleep(0.02)
         return value
 
@@ -226,17 +227,17 @@ class Neovim:
         self.wait(lambda: self.ghost() is None, "end of the ghost text")
 
     def suggest(self) -> str:
-        """Waits for ghost text where the cursor is, in insert mode.
+        """Waits for ghost text at the cursor, in insert mode.
 
-        On a busy machine the model may have no answer in time. It is then asked by hand, which gives it longer, and
-        what it found comes from the server's memory afterwards.
+        On a busy machine the model may miss the deadline. A request by hand then gives it more time, and the server
+        caches the result.
         """
 
-        def settled() -> bool:
-            found = self.ask("gesso.whyNothing") or []
-            return bool(self.ghost()) or bool(found) and found[0]["outcome"] in ("nothing", "failed")
+        def is_answered() -> bool:
+            records = self.execute("gesso.whyNothing") or []
+            return bool(self.ghost()) or bool(records) and records[0]["outcome"] in ("nothing", "failed")
 
-        self.wait(settled, "answer")
+        self.wait(is_answered, "answer")
         if not self.ghost():
             self.keys("<M-\\>")
             self.wait_ghost()
@@ -251,8 +252,8 @@ class Neovim:
         self.wait(lambda: self.state() == "ready", "ready model", LOADING_S)
         self.wait(lambda: self.lua("return vim.lsp.get_clients({bufnr = 0})[1] ~= nil"), "client of the buffer")
 
-    def ask(self, command: str, *arguments: Any) -> Any:
-        """What the server answers to one of its commands."""
+    def execute(self, command: str, *arguments: Any) -> Any:
+        """The result of one of the server's commands."""
         code = (
             "local client, done, answer = vim.lsp.get_clients({ name = 'gesso' })[1], false, nil "
             "if not client then return nil end "
@@ -263,38 +264,37 @@ class Neovim:
         return self.lua(code, command, *arguments)
 
     def why(self) -> list[str]:
-        records = self.ask("gesso.whyNothing") or []
+        records = self.execute("gesso.whyNothing") or []
         return [f"{one['outcome']}: {one.get('sentence')}" for one in records[:5]]
 
-    def watch_messages(self) -> None:
-        """From now on `messages` has what goes to the server, and suggestions are the server's own."""
-        self.lua(WATCH)
+    def intercept_messages(self) -> None:
+        """Records the messages to the server for `messages`, and undoes `script`."""
+        self.lua(INTERCEPT)
 
-    def answer(self, *texts: str) -> None:
-        """From now on suggestions are these, for what depends on their form; as the server does, the rest of them is
-        suggested to who types along."""
-        self.lua("Answer, Asked = vim.json.decode(...), nil", json.dumps(texts))
+    def script(self, *texts: str) -> None:
+        """Replaces the server's suggestions with these. Typing along one leaves its remainder, as with the server."""
+        self.lua("Answer, Start = vim.json.decode(...), nil", json.dumps(texts))
 
     def hold(self) -> None:
-        """From now on what `answer` prepared waits for `release`."""
+        """Delays scripted suggestions until `release`."""
         self.lua("Held = {}")
 
     def wait_held(self) -> None:
-        """Until the server was asked for the place where the cursor is; the line is ASCII."""
+        """Waits for a request at the cursor. The line must be ASCII."""
 
-        def asked() -> bool:
-            questions = self.messages("textDocument/inlineCompletion")
-            return bool(questions) and questions[-1]["position"]["character"] == self.cursor()[1]
+        def is_requested() -> bool:
+            requests = self.messages("textDocument/inlineCompletion")
+            return bool(requests) and requests[-1]["position"]["character"] == self.cursor()[1]
 
-        self.wait(asked, "question")
+        self.wait(is_requested, "request")
 
     def release(self) -> None:
-        """Lets the answers come that were held."""
+        """Delivers the delayed suggestions."""
         self.lua("local held = Held Held = nil for _, reply in ipairs(held) do reply() end")
 
     @contextmanager
     def mapped(self, mapping: str) -> Iterator[None]:
-        """Insert mode's Tab, mapped everywhere by some Lua for a while."""
+        """Runs Lua that maps Tab globally in insert mode, and restores the previous mapping afterwards."""
         self.lua("SavedTab = vim.iter(vim.api.nvim_get_keymap('i')):find(function(one) return one.lhs == '<Tab>' end)")
         self.lua(mapping)
         yield
@@ -304,16 +304,16 @@ class Neovim:
         )
 
     def messages(self, method: str) -> list[dict[str, Any]]:
-        """Parameters of what was sent by that method, oldest first."""
+        """The parameters of the messages with that method, oldest first."""
         sent = [json.loads(one) for one in self.lua("return Sent")]
         return [params for name, params in sent if name == method]
 
     def commands(self) -> list[tuple[str, list[Any]]]:
-        """The server's commands that were called, with their arguments."""
+        """The server's commands that were executed, with their arguments."""
         return [(one["command"], one["arguments"]) for one in self.messages("workspace/executeCommand")]
 
     def server_pids(self) -> list[int]:
-        """The servers that this editor has started and that run."""
+        """The running servers of this editor."""
         children = self.lua("return vim.api.nvim_get_proc_children(vim.fn.getpid())")
         return [pid for pid in children if b"lsp" in _command_line(pid)]
 

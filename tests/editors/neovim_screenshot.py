@@ -1,4 +1,4 @@
-"""Makes docs/images/neovim.svg: a real Neovim in a real terminal (tmux), with a suggestion of the shipped model in it.
+"""Makes docs/images/neovim.svg: a real Neovim in a terminal (tmux) with a suggestion of the shipped model.
 
 GESSO_NVIM=... python -m tests.editors.neovim_screenshot [FILE.svg]
 """
@@ -59,12 +59,12 @@ def lua_text(value: str) -> str:
 
 
 def main() -> None:
-    """Types into the file until the model suggests something, and draws the terminal."""
+    """Writes the picture to the file named on the command line, or to docs/images/neovim.svg."""
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "images" / "neovim.svg"
     if NVIM is None:
-        sys.exit("No Neovim was found: name one with GESSO_NVIM, or get one with scripts/fetch-neovim.")
+        sys.exit("No Neovim was found; set GESSO_NVIM, or fetch one with scripts/fetch-neovim.")
     with tempfile.TemporaryDirectory() as folder:
-        screen = take(Path(folder))
+        screen = capture(Path(folder))
     target.parent.mkdir(parents=True, exist_ok=True)
     console = Console(width=COLUMNS, record=True, file=open("/dev/null", "w"))
     console.print(Text.from_ansi(screen), end="")
@@ -72,8 +72,8 @@ def main() -> None:
     print(target)
 
 
-def take(home: Path) -> str:
-    """The terminal's screen with a suggestion on it, with its colours as escape sequences."""
+def capture(home: Path) -> str:
+    """Types until the model suggests something. Returns the screen with its colours as escape sequences."""
     file, init, socket = home / "account.py", home / "init.lua", home / "nvim.sock"
     file.write_text(CODE)
     options = {**server_options(home), "settings": {"delayMs": 0}}
@@ -89,14 +89,14 @@ def take(home: Path) -> str:
             nvim.input(character)
             time.sleep(0.3)
         wait(lambda: nvim.exec_lua(GHOST), "suggestion")
-        time.sleep(0.5)  # the terminal draws
+        time.sleep(0.5)  # for the terminal to draw
         return terminal.screen()
     finally:
         terminal.stop()
 
 
 class Terminal:
-    """A tmux server of its own, with one window."""
+    """A separate tmux server with one window."""
 
     def __init__(self, socket: Path) -> None:
         self.socket = socket
@@ -118,7 +118,7 @@ class Terminal:
 
 
 def wait(until: Callable[[], object], what: str) -> None:
-    """Until it is true, or the end of the program after `WAIT_S` seconds."""
+    """Waits until it is true; exits the program after `WAIT_S` seconds."""
     deadline = time.monotonic() + WAIT_S
     while not until():
         if time.monotonic() > deadline:

@@ -1,7 +1,6 @@
-"""The plugin in a real Neovim, with the real server and the shipped model, typing into real files.
+"""The plugin in a real Neovim, with the real server and the shipped model.
 
-Everything runs with Neovim's own inline completion and with the plugin's, and once more in an older Neovim where
-GESSO_NVIM_OLD names one.
+Each test runs with Neovim's inline completion, with the plugin's, and in an older Neovim if GESSO_NVIM_OLD names one.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ def start(mode: str, home: Path, **settings: object) -> Neovim:
 
 @pytest.fixture(scope="module", params=MODES)
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Neovim]:
-    """An editor with the model ready, for all tests of a mode that leave it as it was."""
+    """An editor with the model ready, shared by the tests of a mode."""
     nvim = start(request.param, tmp_path_factory.mktemp("home"))
     nvim.open(nvim.home / "first.py", CODE)
     nvim.wait_ready()
@@ -64,29 +63,29 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture
 def nvim(running: Neovim, tmp_path: Path) -> Iterator[Neovim]:
-    """The same, with a file of the test's own in front."""
+    """The same editor, with a new file open."""
     running.open(tmp_path / "account.py", CHECK)
     running.wait_ready()
-    running.watch_messages()
+    running.intercept_messages()
     yield running
     running.keys("<Esc>", "<Esc>")
     running.nvim.command("silent %bwipeout!")
 
 
 def start_line(nvim: Neovim) -> str:
-    """Begins a line after the check for a wrong amount, and returns what the model suggests there."""
+    """Starts a line after the check of the amount, and returns the model's suggestion."""
     nvim.keys("o", "r")
     return nvim.suggest()
 
 
-def start_prepared_line(nvim: Neovim) -> str:
-    """The same with a suggestion of the test's own, where only what becomes of it matters."""
-    nvim.answer("aise ValueError(amount)")
+def start_scripted_line(nvim: Neovim) -> str:
+    """The same with a scripted suggestion, for tests that do not depend on its text."""
+    nvim.script("aise ValueError(amount)")
     nvim.keys("o", "r")
     return nvim.wait_ghost(lambda shown: shown.startswith("aise"))
 
 
-def test_ghost_text_comes_with_typing_and_is_narrowed_by_it(nvim: Neovim) -> None:
+def test_ghost_text_appears_while_typing_and_shrinks_with_it(nvim: Neovim) -> None:
     ghost = start_line(nvim)
     assert (
         nvim.line() + ghost == '            raise ValueError("the amount must be positive")'[: len(nvim.line() + ghost)]
@@ -97,19 +96,19 @@ def test_ghost_text_comes_with_typing_and_is_narrowed_by_it(nvim: Neovim) -> Non
     assert nvim.ghost() == ghost[2:]
 
 
-def test_typing_something_else_takes_it_away_at_once(nvim: Neovim) -> None:
-    start_prepared_line(nvim)
+def test_typing_something_else_removes_it_at_once(nvim: Neovim) -> None:
+    start_scripted_line(nvim)
     nvim.hold()
     nvim.type("§")
     assert nvim.ghost() is None
 
 
-def test_a_late_answer_that_no_longer_fits_is_thrown_away(nvim: Neovim) -> None:
-    nvim.answer("alueError")
+def test_a_late_answer_that_no_longer_fits_is_dropped(nvim: Neovim) -> None:
+    nvim.script("alueError")
     nvim.hold()
     nvim.keys("o", "raise V")
     nvim.wait_held()
-    nvim.lua("vim.o.eventignore = 'all'")  # so that the key asks for nothing itself
+    nvim.lua("vim.o.eventignore = 'all'")  # so that the key sends no request
     nvim.keys("x")
     nvim.lua("vim.o.eventignore = ''")
     nvim.release()
@@ -117,7 +116,7 @@ def test_a_late_answer_that_no_longer_fits_is_thrown_away(nvim: Neovim) -> None:
 
 
 def test_a_late_answer_that_still_fits_is_shown(nvim: Neovim) -> None:
-    nvim.answer("alueError")
+    nvim.script("alueError")
     nvim.hold()
     nvim.keys("o", "raise V")
     nvim.wait_held()
@@ -130,34 +129,34 @@ def test_a_late_answer_that_still_fits_is_shown(nvim: Neovim) -> None:
     assert nvim.line().strip() == "raise ValueError"
 
 
-def test_tab_accepts_all_of_it_as_one_step_of_undo(nvim: Neovim) -> None:
+def test_tab_accepts_all_of_it_as_one_undo_step(nvim: Neovim) -> None:
     ghost = start_line(nvim)
     typed = nvim.line()
     nvim.keys("<Tab>")
     assert nvim.line() == typed + ghost
     assert nvim.cursor()[1] == len(typed + ghost)
     assert nvim.ghost() is None
-    nvim.wait(lambda: "gesso.accepted" in dict(nvim.commands()), "acceptance told to the server")
+    nvim.wait(lambda: "gesso.accepted" in dict(nvim.commands()), "report of the acceptance")
     nvim.keys("<Esc>", "u")
     assert nvim.line() == typed
 
 
-def test_it_comes_back_after_undo(nvim: Neovim) -> None:
+def test_it_reappears_after_undo(nvim: Neovim) -> None:
     ghost = start_line(nvim)
     nvim.keys("<Tab>", "<Esc>", "u", "A")
     assert nvim.wait_ghost() == ghost
 
 
 def test_typing_fast_after_tab_keeps_the_order(nvim: Neovim) -> None:
-    ghost = start_prepared_line(nvim)
+    ghost = start_scripted_line(nvim)
     typed = nvim.line()
     nvim.nvim.input("<Tab>  # checked")
     nvim.wait(lambda: nvim.line().endswith("checked"), "typed text")
     assert nvim.line() == typed + ghost + "  # checked"
 
 
-def test_typed_and_accepted_before_the_next_answer(nvim: Neovim) -> None:
-    ghost = start_prepared_line(nvim)
+def test_accepting_before_the_next_answer_inserts_the_rest(nvim: Neovim) -> None:
+    ghost = start_scripted_line(nvim)
     typed = nvim.line()
     nvim.nvim.input(ghost[0] + ghost[1] + "<Tab>")
     nvim.wait(lambda: nvim.line() == typed + ghost, "whole line")
@@ -171,15 +170,15 @@ def test_words_are_accepted_one_by_one(nvim: Neovim) -> None:
     assert written and ghost.startswith(written) and written != ghost
     assert written.strip().isalnum()
     assert nvim.ghost() == ghost[len(written) :]
-    (told,) = nvim.messages("textDocument/didPartiallyAcceptCompletion")
-    assert told["acceptedLength"] == len(written)
+    (params,) = nvim.messages("textDocument/didPartiallyAcceptCompletion")
+    assert params["acceptedLength"] == len(written)
     while nvim.ghost():
         nvim.keys("<M-Right>")
     assert nvim.line().startswith(typed + ghost)
 
 
 def test_lines_are_accepted_one_by_one(nvim: Neovim) -> None:
-    nvim.answer("first(a)\n            second(b)\n\n        third()")
+    nvim.script("first(a)\n            second(b)\n\n        third()")
     nvim.keys("o", "x = ")
     assert nvim.wait_ghost() == "first(a)\n            second(b)\n\n        third()"
     indent = nvim.line().removesuffix("x = ")
@@ -194,8 +193,8 @@ def test_lines_are_accepted_one_by_one(nvim: Neovim) -> None:
     assert nvim.lines()[-3:] == ["            second(b)", "", "        third()"]
 
 
-def test_letters_outside_of_ascii(nvim: Neovim) -> None:
-    nvim.answer("größe 😀 ende")
+def test_partial_acceptance_of_non_ascii_text(nvim: Neovim) -> None:
+    nvim.script("größe 😀 ende")
     nvim.keys("o", "é😀 ")
     nvim.wait_ghost(lambda shown: shown == "größe 😀 ende")
     nvim.keys("<M-Right>")
@@ -203,10 +202,10 @@ def test_letters_outside_of_ascii(nvim: Neovim) -> None:
     nvim.keys("<M-Right>")
     assert nvim.line().endswith("é😀 größe 😀")
     lengths = [one["acceptedLength"] for one in nvim.messages("textDocument/didPartiallyAcceptCompletion")]
-    assert lengths in ([5, 8], [5, 3])  # the second of the same item, or of the answer that came in between
+    assert lengths in ([5, 8], [5, 3])  # the second is of the same item, or of a new answer
 
 
-def test_alternatives_are_cycled_through(nvim: Neovim) -> None:
+def test_alternatives_cycle(nvim: Neovim) -> None:
     ghost = start_line(nvim)
     nvim.keys("<M-]>")
     other = nvim.wait_ghost(lambda shown: shown != ghost)
@@ -219,39 +218,39 @@ def test_alternatives_are_cycled_through(nvim: Neovim) -> None:
     assert "\n".join(nvim.lines()).endswith(line + other)
 
 
-def test_dismissed_it_stays_away(nvim: Neovim) -> None:
+def test_a_dismissed_suggestion_does_not_come_back(nvim: Neovim) -> None:
     start_line(nvim)
     nvim.keys("<C-]>")
     assert nvim.ghost() is None
-    nvim.wait(lambda: "gesso.rejected" in dict(nvim.commands()), "refusal told to the server")
+    nvim.wait(lambda: "gesso.rejected" in dict(nvim.commands()), "report of the rejection")
     nvim.keys("<BS>", "r")
-    nvim.wait(lambda: any("rejected before" in str(one) for one in nvim.ask("gesso.whyNothing")), "memory of it")
+    nvim.wait(lambda: any("rejected before" in str(one) for one in nvim.execute("gesso.whyNothing")), "reason")
     assert nvim.ghost() is None
 
 
-def test_asked_for_by_hand(nvim: Neovim) -> None:
+def test_a_request_by_hand(nvim: Neovim) -> None:
     nvim.keys("o", "raise Va")
     nvim.keys("<M-\\>")
     assert nvim.wait_ghost()
     assert [one["context"]["triggerKind"] for one in nvim.messages("textDocument/inlineCompletion")][-1] == 1
 
 
-def test_shown_is_told_once_for_each_suggestion(nvim: Neovim) -> None:
+def test_each_suggestion_is_reported_once_as_shown(nvim: Neovim) -> None:
     ghost = start_line(nvim)
     nvim.wait(lambda: nvim.messages("textDocument/didShowCompletion"), "message")
-    (told,) = nvim.messages("textDocument/didShowCompletion")
-    assert told["item"]["insertText"].endswith(ghost)
+    (params,) = nvim.messages("textDocument/didShowCompletion")
+    assert params["item"]["insertText"].endswith(ghost)
 
 
-def test_leaving_insert_mode_takes_it_away(nvim: Neovim) -> None:
-    start_prepared_line(nvim)
+def test_leaving_insert_mode_removes_it(nvim: Neovim) -> None:
+    start_scripted_line(nvim)
     nvim.keys("<Esc>")
     assert nvim.ghost() is None
     assert nvim.lua("return require('gesso').is_visible()") is False
 
 
-def test_tab_indents_where_there_is_nothing(nvim: Neovim) -> None:
-    nvim.answer()
+def test_tab_indents_without_a_suggestion(nvim: Neovim) -> None:
+    nvim.script()
     nvim.keys("o")
     indent = nvim.line()
     nvim.keys("<Tab>")
@@ -260,8 +259,8 @@ def test_tab_indents_where_there_is_nothing(nvim: Neovim) -> None:
     assert nvim.line().strip() == "x" and nvim.line().endswith((" ", "\t"))
 
 
-def test_tab_indents_where_the_suggestion_begins_with_an_indent(nvim: Neovim) -> None:
-    nvim.answer("        raise KeyError")
+def test_tab_indents_if_the_suggestion_starts_with_an_indent(nvim: Neovim) -> None:
+    nvim.script("        raise KeyError")
     nvim.keys("o", "<C-u>", "x", "<BS>")
     assert nvim.line() == ""
     assert nvim.wait_ghost() == "        raise KeyError"
@@ -269,8 +268,8 @@ def test_tab_indents_where_the_suggestion_begins_with_an_indent(nvim: Neovim) ->
     assert nvim.line() and not nvim.line().strip()
 
 
-def test_tab_accepts_in_the_indentation_what_needs_no_indent(nvim: Neovim) -> None:
-    nvim.answer("raise KeyError")
+def test_tab_accepts_in_the_indentation_a_suggestion_without_an_indent(nvim: Neovim) -> None:
+    nvim.script("raise KeyError")
     nvim.keys("o")
     nvim.wait_ghost()
     indent = nvim.line()
@@ -279,7 +278,7 @@ def test_tab_accepts_in_the_indentation_what_needs_no_indent(nvim: Neovim) -> No
 
 
 def test_the_popup_menu_keeps_tab(nvim: Neovim) -> None:
-    start_prepared_line(nvim)
+    start_scripted_line(nvim)
     nvim.keys("<C-x><C-n>")
     nvim.wait(lambda: nvim.lua("return vim.fn.pumvisible()") == 1, "popup menu")
     before = nvim.line()
@@ -290,7 +289,7 @@ def test_the_popup_menu_keeps_tab(nvim: Neovim) -> None:
 
 
 def test_a_snippet_keeps_tab(nvim: Neovim) -> None:
-    nvim.answer("alueError")
+    nvim.script("alueError")
     nvim.keys("o")
     nvim.lua("vim.snippet.expand('raise ${1:Name}(${2:message})')")
     nvim.keys("V")
@@ -311,8 +310,8 @@ def test_a_snippet_keeps_tab(nvim: Neovim) -> None:
         ("vim.keymap.set('i', '<Plug>(x)', 'plug') vim.keymap.set('i', '<Tab>', '<Plug>(x)', {remap = true})", "plug"),
     ],
 )
-def test_without_a_suggestion_tab_does_what_it_was_mapped_to(nvim: Neovim, mapping: str, expected: str) -> None:
-    nvim.answer()
+def test_without_a_suggestion_tab_runs_its_previous_mapping(nvim: Neovim, mapping: str, expected: str) -> None:
+    nvim.script()
     nvim.keys("o", "#")
     with nvim.mapped(mapping):
         nvim.keys("<Tab>", "!")
@@ -325,7 +324,7 @@ def test_commands_and_statusline(nvim: Neovim) -> None:
     nvim.nvim.command("stopinsert")
     assert nvim.nvim.funcs.getcompletion("Gesso re", "cmdline") == ["report", "restart"]
     nvim.nvim.command("Gesso status")
-    nvim.wait(lambda: "model pocket is ready" in nvim.told(), "status")
+    nvim.wait(lambda: "model pocket is ready" in nvim.notifications(), "status")
     nvim.nvim.command("Gesso why")
     nvim.wait(lambda: any("shown" in line for line in nvim.lines()), "reasons")
     assert nvim.lua("return vim.api.nvim_win_get_config(0).relative") == "editor"
@@ -337,7 +336,7 @@ def test_commands_and_statusline(nvim: Neovim) -> None:
     nvim.nvim.command("Gesso log")
     assert nvim.nvim.funcs.expand("%:t").endswith(".log")
     nvim.nvim.command("Gesso fly")
-    assert "there is no `:Gesso fly`; there are log, report" in nvim.told()
+    assert "unknown command `:Gesso fly`; use one of log, report" in nvim.notifications()
 
 
 def test_switched_off_and_on_again(nvim: Neovim) -> None:
@@ -352,10 +351,10 @@ def test_switched_off_and_on_again(nvim: Neovim) -> None:
 
 def test_health(nvim: Neovim) -> None:
     nvim.nvim.command("checkhealth gesso")
-    told = "\n".join(nvim.lines())
-    assert "ERROR" not in told and "WARN" not in told, told
-    for sentence in ("gesso-lsp 0", "pocket is ready", "the server runs on Python 3", "<Tab>: accept"):
-        assert sentence in told, told
+    report = "\n".join(nvim.lines())
+    assert "ERROR" not in report and "WARN" not in report, report
+    for sentence in ("gesso-lsp 0", "pocket is ready", "The server runs on Python 3", "<Tab>: accept"):
+        assert sentence in report, report
     nvim.nvim.command("bwipeout!")
 
 
@@ -371,7 +370,7 @@ def test_a_file_of_20000_lines(nvim: Neovim, tmp_path: Path) -> None:
     assert len(nvim.lines()) == 20_000 + len(CHECK.splitlines()) + 1
 
 
-def test_the_server_is_killed_and_comes_back(nvim: Neovim) -> None:
+def test_a_killed_server_is_restarted(nvim: Neovim) -> None:
     start_line(nvim)
     (pid,) = nvim.server_pids()
     os.kill(pid, signal.SIGKILL)
@@ -382,7 +381,7 @@ def test_the_server_is_killed_and_comes_back(nvim: Neovim) -> None:
     assert start_line(nvim)
 
 
-def test_restarted_by_command(nvim: Neovim) -> None:
+def test_restart_by_command(nvim: Neovim) -> None:
     (pid,) = nvim.server_pids()
     nvim.nvim.command("Gesso restart")
     nvim.wait(lambda: nvim.server_pids() not in ([], [pid]), "new server")

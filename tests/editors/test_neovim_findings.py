@@ -1,4 +1,4 @@
-"""What looks wrong to the model, as Neovim marks it, and the quick fix. The findings are scripted: `wrnog` is wrong."""
+"""Lint findings and quick fixes in a real Neovim, with a scripted server that reports each `wrnog`."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture
 def nvim(running: Neovim, tmp_path: Path) -> Iterator[Neovim]:
-    """An editor with a file that has one finding in its last line."""
+    """An editor with a file that has one finding, in its last line."""
     running.open(tmp_path / "wrong.py", CODE)
-    running.wait(lambda: marked(running) == ["wrong-name 2"], "mark")
+    running.wait(lambda: codes_and_lines(running) == ["wrong-name 2"], "mark")
     yield running
     running.nvim.command("silent %bwipeout!")
 
@@ -48,13 +48,13 @@ def diagnostics(nvim: Neovim) -> list[dict[str, Any]]:
     return found
 
 
-def marked(nvim: Neovim) -> list[str]:
-    """Code and 0-based line of each mark in the file."""
+def codes_and_lines(nvim: Neovim) -> list[str]:
+    """Code and 0-based line of each finding in the file."""
     return [f"{one['code']} {one['lnum']}" for one in diagnostics(nvim)]
 
 
-def take(nvim: Neovim, title: str) -> None:
-    """Takes the action at the cursor whose title begins like this."""
+def apply_action(nvim: Neovim, title: str) -> None:
+    """Applies the code action at the cursor whose title starts with `title`."""
     nvim.lua(
         "local title = ... vim.lsp.buf.code_action({ apply = true, "
         "filter = function(one) return vim.startswith(one.title, title) end })",
@@ -65,20 +65,20 @@ def take(nvim: Neovim, title: str) -> None:
 def test_a_finding_is_marked_and_its_quick_fix_applied(nvim: Neovim) -> None:
     (found,) = diagnostics(nvim)
     assert found["source"] == "gesso" and found["message"]
-    take(nvim, "Change to")
+    apply_action(nvim, "Change to")
     nvim.wait(lambda: nvim.lines()[2] == "    return wrong", "fix")
-    nvim.wait(lambda: not marked(nvim), "end of the mark")
+    nvim.wait(lambda: not codes_and_lines(nvim), "end of the mark")
 
 
-def test_a_mark_moves_with_its_line_and_goes_with_its_text(nvim: Neovim) -> None:
+def test_a_mark_moves_with_its_line_and_disappears_with_its_text(nvim: Neovim) -> None:
     nvim.keys("gg", "O", "# above", "<Esc>")
-    nvim.wait(lambda: marked(nvim) == ["wrong-name 3"], "moved mark")
+    nvim.wait(lambda: codes_and_lines(nvim) == ["wrong-name 3"], "moved mark")
     nvim.keys("G$", "ciw", "right", "<Esc>")
-    nvim.wait(lambda: not marked(nvim), "end of the mark")
+    nvim.wait(lambda: not codes_and_lines(nvim), "end of the mark")
 
 
 def test_a_dismissed_finding_stays_away(nvim: Neovim) -> None:
-    take(nvim, "Dismiss")
-    nvim.wait(lambda: not marked(nvim), "end of the mark")
+    apply_action(nvim, "Dismiss")
+    nvim.wait(lambda: not codes_and_lines(nvim), "end of the mark")
     nvim.keys("gg", "O", "wrnog = 1", "<Esc>")
-    nvim.wait(lambda: marked(nvim) == ["wrong-name 0"], "mark of another one")
+    nvim.wait(lambda: codes_and_lines(nvim) == ["wrong-name 0"], "mark of another one")

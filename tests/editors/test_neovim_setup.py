@@ -1,4 +1,4 @@
-"""Setting the plugin up in a real Neovim: options, a server that is missing, a model that is loading, the help file."""
+"""Setup of the plugin in a real Neovim: options, a missing server, a loading model, the help file."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ end })
 
 @pytest.fixture
 def bare(tmp_path: Path) -> Iterator[Neovim]:
-    """An editor with the plugin, not set up."""
+    """An editor with the plugin installed but not set up."""
     nvim = Neovim(tmp_path)
     yield nvim
     nvim.close()
 
 
-def test_typing_while_the_model_is_loading(bare: Neovim, tmp_path: Path) -> None:
+def test_typing_works_while_the_model_is_loading(bare: Neovim, tmp_path: Path) -> None:
     bare.set_up(server_options(tmp_path))
     bare.open(tmp_path / "amounts.py", CODE)
     bare.wait(lambda: bare.state() == "loading", "loading model")
@@ -62,10 +62,11 @@ def test_typing_while_the_model_is_loading(bare: Neovim, tmp_path: Path) -> None
     assert bare.suggest()
 
 
-def test_a_missing_server_is_told_and_the_health_check_helps(bare: Neovim, tmp_path: Path) -> None:
+def test_a_missing_server_is_reported(bare: Neovim, tmp_path: Path) -> None:
     bare.set_up({"cmd": ["no-such-gesso"]})
     bare.open(tmp_path / "amounts.py", CODE)
-    assert "`no-such-gesso` was not found" in bare.told() and ":checkhealth gesso" in bare.told()
+    message = bare.notifications()
+    assert "`no-such-gesso` was not found" in message and ":checkhealth gesso" in message
     bare.nvim.command("checkhealth gesso")
     assert any("`no-such-gesso` was not found" in line for line in bare.lines())
 
@@ -73,14 +74,14 @@ def test_a_missing_server_is_told_and_the_health_check_helps(bare: Neovim, tmp_p
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"comand": ["x"]}, "there is no option `comand`; there are auto_restart, cmd,"),
-        ({"cmd": "gesso-lsp"}, "the option `cmd` must be a list of texts"),
-        ({"keys": {"acept": "x"}}, "there is no key `acept`"),
+        ({"comand": ["x"]}, "unknown option `comand`; use one of auto_restart, cmd,"),
+        ({"cmd": "gesso-lsp"}, "the option `cmd` must be a list of strings"),
+        ({"keys": {"acept": "x"}}, "unknown key `acept`"),
         ({"keys": {"accept": 3}}, "the key `accept` must be a key such as <Tab>, or false"),
         ({"debounce_ms": -1}, "the option `debounce_ms` must be a whole number of milliseconds"),
     ],
 )
-def test_wrong_options_are_told_clearly(bare: Neovim, options: dict[str, object], sentence: str) -> None:
+def test_invalid_options_are_described(bare: Neovim, options: dict[str, object], sentence: str) -> None:
     with pytest.raises(Exception, match="gesso") as error:
         bare.set_up(options)
     assert sentence in str(error.value)
@@ -96,23 +97,23 @@ def test_the_help_has_its_tags(bare: Neovim, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("event", ["BufReadPre", "BufEnter"])
-def test_set_up_late_it_serves_the_file_that_neovim_was_started_with(event: str, tmp_path: Path) -> None:
+def test_a_late_setup_serves_the_file_that_neovim_was_started_with(event: str, tmp_path: Path) -> None:
     options = {**server_options(tmp_path), "cmd": scripted_server()}
     (tmp_path / "init.lua").write_text(LAZY % (lua(str(PLUGIN)), lua(event), lua(json.dumps(options))))
     (tmp_path / "amounts.py").write_text(CODE)
     wait = "lua vim.wait(30000, function() return #vim.lsp.get_clients({ bufnr = 0, name = 'gesso' }) > 0 end)"
-    tell = "lua io.write(vim.bo.filetype, ' ', #vim.lsp.get_clients({ bufnr = 0 }))"
-    command = [str(NVIM), "--headless", "--clean", "-u", "init.lua", "amounts.py", f"+{wait}", f"+{tell}", "+qall!"]
+    report = "lua io.write(vim.bo.filetype, ' ', #vim.lsp.get_clients({ bufnr = 0 }))"
+    command = [str(NVIM), "--headless", "--clean", "-u", "init.lua", "amounts.py", f"+{wait}", f"+{report}", "+qall!"]
     environment = {**os.environ, "HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path / "state")}
-    told = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
-    assert told.stdout == "python 1", told.stderr
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "python 1", done.stderr
 
 
-def test_the_server_hears_of_another_file_type(bare: Neovim, tmp_path: Path) -> None:
+def test_a_changed_file_type_reopens_the_document(bare: Neovim, tmp_path: Path) -> None:
     bare.set_up({**server_options(tmp_path), "cmd": scripted_server()})
     bare.open(tmp_path / "amounts.py", CODE)
     bare.wait(lambda: bare.lua("return #vim.lsp.get_clients({ bufnr = 0 }) == 1"), "client of the buffer")
-    bare.watch_messages()
+    bare.intercept_messages()
     bare.nvim.command("setfiletype python | set filetype=lua")
     bare.wait(lambda: bare.messages("textDocument/didOpen"), "message")
     assert bare.messages("textDocument/didClose")
@@ -121,7 +122,7 @@ def test_the_server_hears_of_another_file_type(bare: Neovim, tmp_path: Path) -> 
 
 
 def scripted_server() -> list[str]:
-    """One that loads no model."""
+    """The command of a server that loads no model."""
     return [sys.executable, str(ROOT / "tests" / "lsp" / "scripted_server.py")]
 
 

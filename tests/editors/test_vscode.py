@@ -44,29 +44,29 @@ def main():
     print(args.input, args.output)
 """
 READY_S, GHOST_S = 120.0, 30.0
-SETTLED_S = 1.0  # what has not appeared by then after a key will not
-TALKATIVE = {"gesso.minConfidence": 0, "gesso.eagerness": "eager", "gesso.delayMs": 0}
-SETTINGS = {"gesso.server.command": [sys.executable, "-m", "lsp"]} | TALKATIVE
+SETTLED_S = 1.0  # nothing more appears this long after a key
+EAGER = {"gesso.minConfidence": 0, "gesso.eagerness": "eager", "gesso.delayMs": 0}
+SETTINGS = {"gesso.server.command": [sys.executable, "-m", "lsp"]} | EAGER
 tools = find_tools()
 needs_vscode = pytest.mark.skipif(isinstance(tools, str), reason=tools if isinstance(tools, str) else "")
 
 
 @pytest.fixture(scope="module")
 def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VSCode]:
-    """A window in which the model is ready and nothing that it says is held back as too uncertain."""
+    """A window with the model ready and no confidence threshold."""
     assert not isinstance(tools, str)
     build_extension(tools)
     with vscode(tools, tmp_path_factory.mktemp("vscode"), SETTINGS) as opened:
         ready(opened)
         opened.open("first.py", STACK, line=9)
-        eventually(lambda: asked_by_hand(opened), "VS Code asks; a new editor does so after some seconds only", READY_S)
+        eventually(lambda: requests_by_hand(opened), "a first request, which takes a new editor some seconds", READY_S)
         opened.close_editors()
         yield opened
 
 
 @pytest.fixture
 def code(window: VSCode) -> Iterator[VSCode]:
-    """The window as it was at first; afterwards with no list and no editor open in it."""
+    """The window with its first settings; closes all editors afterwards."""
     if window.settings != SETTINGS:
         window.configure(SETTINGS)
         ready_again(window)
@@ -76,19 +76,19 @@ def code(window: VSCode) -> Iterator[VSCode]:
 
 @pytest.fixture
 def configured(window: VSCode) -> Iterator[VSCode]:
-    """The window for a test that begins with settings of its own, and leaves it so."""
+    """The window for a test that replaces the settings; closes all editors afterwards."""
     yield window
     window.close_editors()
 
 
-def asked_by_hand(code: VSCode) -> bool:
+def requests_by_hand(code: VSCode) -> bool:
     code.press("Alt+\\")
     time.sleep(SETTLED_S)
     return " ms" in code.status()
 
 
 def ghost(code: VSCode) -> str:
-    """The ghost text as soon as there is some; otherwise fails with the reasons that Gesso gives for nothing."""
+    """Waits for ghost text; fails with Gesso's reasons if there is none."""
     end = time.monotonic() + GHOST_S
     while not (text := code.ghost()):
         if time.monotonic() > end:
@@ -102,21 +102,21 @@ def no_ghost(code: VSCode) -> None:
 
 
 def reasons(code: VSCode) -> list[str]:
-    """What *Why Nothing?* lists, newest first."""
+    """The entries of *Why Nothing?*, newest first."""
     code.command("Gesso: Why Nothing?")
     return eventually(lambda: code.rows("Gesso: Why Nothing?"), "the list of reasons")
 
 
-def newest_reason(code: VSCode, wanted: str, typed: str) -> str:
-    """The newest of the reasons once `wanted` is part of it. `typed`, the last key, is typed anew until it is: VS Code
-    forgets what it was about to ask when a list opens over the editor."""
+def newest_reason(code: VSCode, expected: str, typed: str) -> str:
+    """Waits until the newest reason contains `expected`. typed: the last key, which is typed again before each retry,
+    because VS Code drops a pending request when a list opens."""
     for patience in range(1, 6):
         time.sleep(patience * SETTLED_S)
-        if wanted in (newest := reasons(code)[0]):
+        if expected in (newest := reasons(code)[0]):
             return newest
         code.press("Escape", "Backspace")
         code.type(typed)
-    pytest.fail(f"the newest reason does not say: {wanted}; it says: {newest}")
+    pytest.fail(f"the newest reason does not contain {expected!r}; it is {newest!r}")
 
 
 def another_server(code: VSCode, before: int) -> psutil.Process:
@@ -131,22 +131,22 @@ def another_service(before: int | None) -> psutil.Process:
 
 
 def ready_again(code: VSCode) -> None:
-    eventually(lambda: "Ready" not in code.state(), "that it was interrupted is seen")
+    eventually(lambda: "Ready" not in code.state(), "the interruption")
     ready(code)
 
 
 def ready(code: VSCode) -> None:
-    eventually(lambda: "Ready" in code.state(), "the model is ready", READY_S)
+    eventually(lambda: "Ready" in code.state(), "a ready model", READY_S)
 
 
 @pytest.mark.slow
 @needs_vscode
-def test_ghost_text_is_narrowed_by_typing_and_accepted_with_tab(code: VSCode) -> None:
+def test_ghost_text_shrinks_with_typing_and_is_accepted_with_tab(code: VSCode) -> None:
     code.open("stack.py", STACK, line=9)
     code.type(".it")
     suggested = ghost(code)
     code.type(suggested[0])
-    eventually(lambda: code.ghost() == suggested[1:], "the ghost text is what is left of it")
+    eventually(lambda: code.ghost() == suggested[1:], "the rest of the ghost text")
     code.press("Tab")
     no_ghost(code)
     code.saves("stack.py", STACK.replace("return self\n", f"return self.it{suggested}\n"))
@@ -154,7 +154,7 @@ def test_ghost_text_is_narrowed_by_typing_and_accepted_with_tab(code: VSCode) ->
 
 @pytest.mark.slow
 @needs_vscode
-def test_word_by_word_and_back_by_undo(code: VSCode) -> None:
+def test_accept_word_and_undo(code: VSCode) -> None:
     code.open("arguments.py", ARGUMENTS, line=7)
     code.type("    parser.add_argument('--output'")
     suggested = ghost(code)
@@ -167,7 +167,7 @@ def test_word_by_word_and_back_by_undo(code: VSCode) -> None:
 
 @pytest.mark.slow
 @needs_vscode
-def test_line_by_line(code: VSCode) -> None:
+def test_accept_line(code: VSCode) -> None:
     code.open("lines.py", STACK, line=9)
     code.type(".it")
     first, *others = ghost(code).split("\n")
@@ -183,7 +183,7 @@ def test_line_by_line(code: VSCode) -> None:
 
 @pytest.mark.slow
 @needs_vscode
-def test_alternatives_are_cycled_after_asking_by_hand(code: VSCode) -> None:
+def test_alternatives_cycle_after_a_request_by_hand(code: VSCode) -> None:
     code.open("cycled.py", STACK, line=9)
     code.press("Alt+\\")
     first = ghost(code)
@@ -199,7 +199,7 @@ def test_alternatives_are_cycled_after_asking_by_hand(code: VSCode) -> None:
 
 @pytest.mark.slow
 @needs_vscode
-def test_what_escape_dismissed_does_not_come_back_by_itself(code: VSCode) -> None:
+def test_a_dismissed_suggestion_does_not_come_back(code: VSCode) -> None:
     code.open("dismissed.py", STACK, line=9)
     code.type(".it")
     dismissed = ghost(code)
@@ -220,11 +220,11 @@ def test_why_nothing_gives_the_reason_and_the_times(code: VSCode) -> None:
     code.press(*["ArrowLeft"] * 6)
     code.type("x")
     newest = newest_reason(code, "middle of a line", "x")
-    assert "line 6" in newest and re.search("[0-9]+ ms in all", newest)
+    assert "line 6" in newest and re.search("[0-9]+ ms in total", newest)
     older = reasons(code)[1:]
     assert any("Shown: " in one and " · denoise " in one for one in older)
     code.press("Enter")
-    page = eventually(lambda: [one for one in code.lines() if "| 6 | " in one], "the whole as a document")
+    page = eventually(lambda: [one for one in code.lines() if "| 6 | " in one], "the document with all requests")
     assert "".join(page) and "items.append" not in "".join(code.lines())
 
 
@@ -253,7 +253,7 @@ def test_status_and_switches(code: VSCode) -> None:
 
 @pytest.mark.slow
 @needs_vscode
-def test_the_server_comes_back_after_it_was_killed_and_when_told_to(code: VSCode) -> None:
+def test_the_server_restarts_after_a_crash_and_by_command(code: VSCode) -> None:
     code.open("killed.py", STACK, line=9)
     (server,) = code.servers()
     server.kill()
@@ -271,7 +271,7 @@ def test_the_server_comes_back_after_it_was_killed_and_when_told_to(code: VSCode
 
 @pytest.mark.slow
 @needs_vscode
-def test_while_the_model_loads_it_is_said_and_typing_goes_on(code: VSCode) -> None:
+def test_typing_works_while_the_model_is_loading(code: VSCode) -> None:
     code.open("loading.py", STACK, line=9)
     service = another_service(None)
     service.kill()
@@ -279,7 +279,7 @@ def test_while_the_model_loads_it_is_said_and_typing_goes_on(code: VSCode) -> No
     service = another_service(service.pid)
     service.suspend()  # a model that takes its time
     try:
-        eventually(lambda: "The model is loading." in code.state(), "loading is said")
+        eventually(lambda: "The model is loading." in code.state(), "the status of a loading model")
         code.type("t")
         newest_reason(code, "still loading", "t")
         code.press("Escape")
@@ -308,7 +308,7 @@ def test_a_file_of_20000_lines(code: VSCode) -> None:
 
 @pytest.mark.slow
 @needs_vscode
-def test_a_missing_model_is_said_with_its_name(configured: VSCode) -> None:
+def test_a_missing_model_is_reported_by_name(configured: VSCode) -> None:
     configured.configure(SETTINGS | {"gesso.model": "/there/is/no/model"})
     eventually(lambda: "/there/is/no/model" in configured.state(), "the status names the model")
     assert "/there/is/no/model" in configured.messages()
@@ -318,7 +318,7 @@ def test_a_missing_model_is_said_with_its_name(configured: VSCode) -> None:
 @pytest.mark.slow
 @needs_vscode
 def test_a_finding_is_marked_and_its_quick_fix_applied(configured: VSCode) -> None:
-    """The findings are scripted: `wrnog` is wrong."""
+    """The scripted server reports each `wrnog`."""
     wrong = "def first(a):\n    b = a\n    return wrnog\n"
     script = str(ROOT / "tests" / "lsp" / "scripted_server.py")
     configured.configure({"gesso.server.command": [sys.executable, script], "gesso.lintSeverity": "warning"})
@@ -329,47 +329,47 @@ def test_a_finding_is_marked_and_its_quick_fix_applied(configured: VSCode) -> No
     fix = '.action-widget .monaco-list-row:has-text("Change to `wrong`")'
     eventually(lambda: configured.browser("count", fix), "the quick fix")
     configured.browser("click", fix)
-    eventually(lambda: not configured.browser("count", ".squiggly-warning"), "the mark has gone")
+    eventually(lambda: not configured.browser("count", ".squiggly-warning"), "no mark")
     configured.saves("wrong.py", wrong.replace("wrnog", "wrong"))
 
 
 @pytest.mark.slow
 @needs_vscode
-def test_a_server_that_cannot_be_started_is_said(configured: VSCode) -> None:
+def test_a_server_that_cannot_be_started_is_reported(configured: VSCode) -> None:
     configured.configure({"gesso.server.command": ["/there/is/no/server"]})
-    eventually(lambda: "could not be started" in configured.state(), "the status says it")
-    eventually(lambda: "/there/is/no/server" in configured.messages(), "a message names it")
+    eventually(lambda: "could not be started" in configured.state(), "the status")
+    eventually(lambda: "/there/is/no/server" in configured.messages(), "a message with its path")
 
 
 @pytest.mark.slow
 @needs_vscode
-def test_where_there_is_no_server_it_is_said_and_offered(configured: VSCode) -> None:
+def test_a_missing_server_is_reported_and_its_installation_offered(configured: VSCode) -> None:
     configured.configure({})
     eventually(lambda: "not installed" in configured.messages(), "the offer")
     assert "The server is not installed." in configured.state()
-    eventually(lambda: not configured.servers(), "the old server has ended")
+    eventually(lambda: not configured.servers(), "the end of the old server")
     configured.command("Gesso: Why Nothing?")
-    answer = "Gesso cannot answer now. The server is not installed."
+    answer = "Gesso cannot do this now. The server is not installed."
     eventually(lambda: answer in configured.messages(), "the reason")
 
 
 def test_package_json_has_the_servers_settings() -> None:
     package = json.loads((EXTENSION / "package.json").read_text())
     contributed = package["contributes"]["configuration"]["properties"]
-    for name, wanted in schema().items():
-        assert {key: contributed[name].get(key) for key in wanted} == wanted
-    others = {name for name in contributed if not name.startswith(("gesso.server.", "gesso.trace."))}
-    assert others == set(schema())
+    for name, expected in schema().items():
+        assert {key: contributed[name].get(key) for key in expected} == expected
+    of_the_server = {name for name in contributed if not name.startswith(("gesso.server.", "gesso.trace."))}
+    assert of_the_server == set(schema())
 
 
-def test_the_servers_commands_have_other_names_than_the_extensions() -> None:
-    """The language client gives VS Code a command for each of the server's, and none may be there twice."""
+def test_server_and_extension_share_no_command_name() -> None:
+    """The language client registers the server's commands in VS Code, where a name must be unique."""
     package = json.loads((EXTENSION / "package.json").read_text())
     extensions = {contributed["command"] for contributed in package["contributes"]["commands"]}
     assert extensions.isdisjoint(create_server().protocol.fm.commands)
 
 
 def test_the_extension_installs_the_torch_that_gesso_needs() -> None:
-    needed = tomllib.loads((EXTENSION.parents[1] / "pyproject.toml").read_text())["project"]["dependencies"]
-    (torch,) = [one for one in needed if one.startswith("torch")]
+    dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    (torch,) = [one for one in dependencies if one.startswith("torch")]
     assert f"const TORCH = '{torch}';" in (EXTENSION / "src" / "install.ts").read_text()

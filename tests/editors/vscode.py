@@ -1,6 +1,6 @@
-"""VS Code for tests: code-server with the extension in it, and a headless browser that looks at it.
+"""VS Code for tests: code-server with the extension, and a headless browser that shows it.
 
-`scripts/fetch-code-server FOLDER` provides what is needed. Must not know what Gesso suggests.
+`scripts/fetch-code-server FOLDER` fetches the tools. Must not know what Gesso suggests.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,22 +24,22 @@ from tests.editors.services import runtime_folder
 
 ROOT = Path(__file__).parents[2]
 EXTENSION = ROOT / "editors" / "vscode"
-NAMED = os.environ.get("GESSO_CODE_SERVER")  # read here: no test sees variables of this kind
-FETCH = "`scripts/fetch-code-server FOLDER` provides it, then GESSO_CODE_SERVER=FOLDER/bin/code-server"
+CODE_SERVER = os.environ.get("GESSO_CODE_SERVER")  # read at import, because tests run without GESSO_ variables
+FETCH = "run `scripts/fetch-code-server FOLDER`, then set GESSO_CODE_SERVER=FOLDER/bin/code-server"
 PATIENCE_S = 60.0
 SETTINGS: dict[str, Any] = {
     "chat.disableAIFeatures": True,
     "editor.fontSize": 16,
     "editor.minimap.enabled": False,
-    "editor.quickSuggestions": "off",  # or VS Code gives up on a suggestion after 750 ms and opens its own list
+    "editor.quickSuggestions": "off",  # otherwise VS Code drops a suggestion after 750 ms and opens its own list
     "extensions.ignoreRecommendations": True,
-    "files.autoSave": "onFocusChange",  # or closing an editor that is not the front one asks first
+    "files.autoSave": "onFocusChange",  # otherwise closing an inactive editor asks for confirmation
     "git.enabled": False,
     "telemetry.telemetryLevel": "off",
     "update.mode": "none",
     "window.commandCenter": False,
     "workbench.colorTheme": "Default Dark Modern",
-    "workbench.hover.delay": 600_000,  # or what the mouse rests on is hidden by its own explanation
+    "workbench.hover.delay": 600_000,  # otherwise a tooltip hides the item under the mouse
     "workbench.secondarySideBar.defaultVisibility": "hidden",
     "workbench.startupEditor": "none",
     "workbench.tips.enabled": False,
@@ -50,7 +50,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Tools:
-    """Programs and modules that the tests run."""
+    """Paths of the programs and modules that the tests run."""
 
     code_server: str
     node: str
@@ -59,25 +59,25 @@ class Tools:
 
 
 def find_tools() -> Tools | str:
-    """What the tests need, or the sentence that says what is missing."""
-    code_server = NAMED or shutil.which("code-server")
+    """The tools, or a sentence that says what is missing."""
+    code_server = CODE_SERVER or shutil.which("code-server")
     if code_server is None or not Path(code_server).exists():
-        return f"code-server is not here; {FETCH}"
+        return f"code-server was not found; {FETCH}"
     folder = Path(code_server).resolve().parents[1]
     node = folder / "bin" / "node"
     playwright = folder / "node_modules" / "playwright-core"
     if not node.exists() or not playwright.exists():
-        return f"beside {code_server} there is no node with playwright-core; {FETCH}"
+        return f"{code_server} has no node with playwright-core beside it; {FETCH}"
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
-        return f"Chromium is not here; {FETCH}"
+        return f"Chromium was not found; {FETCH}"
     if not (EXTENSION / "node_modules").exists():
         return "editors/vscode has no node_modules; run `npm ci` there"
     return Tools(code_server, str(node), str(playwright), chromium)
 
 
 def build_extension(tools: Tools) -> Path:
-    """The .vsix, built anew from the sources."""
+    """Builds the .vsix from the sources."""
     environment = dict(os.environ, PATH=f"{Path(tools.node).parent}{os.pathsep}{os.environ['PATH']}")
     command = ["npm", "run", "--silent", "vsix"]
     done = subprocess.run(command, cwd=EXTENSION, env=environment, capture_output=True, text=True)
@@ -85,17 +85,17 @@ def build_extension(tools: Tools) -> Path:
     return EXTENSION / "gesso.vsix"
 
 
-def eventually(look: Callable[[], Value], what: str, seconds: float = PATIENCE_S) -> Value:
-    """The first true answer of `look`; fails with `what` and the last answer when there is none in time."""
+def eventually(condition: Callable[[], Value], what: str, seconds: float = PATIENCE_S) -> Value:
+    """Waits for a true value of `condition` and returns it; fails with `what` and the last value after `seconds`."""
     end = time.monotonic() + seconds
-    while not (value := look()):
-        assert time.monotonic() < end, f"{what}: not within {seconds:g} s; the last was {value!r}"
+    while not (value := condition()):
+        assert time.monotonic() < end, f"{what}: not within {seconds:g} s; the last value was {value!r}"
         time.sleep(0.05)
     return value
 
 
 class Browser:
-    """A page in a headless Chromium, through `browser.mjs`."""
+    """A page in a headless Chromium, controlled through `browser.mjs`."""
 
     def __init__(self, tools: Tools) -> None:
         script = str(Path(__file__).with_name("browser.mjs"))
@@ -106,7 +106,7 @@ class Browser:
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.write(json.dumps({"do": action, "args": args}) + "\n")
         self.process.stdin.flush()
-        answer = json.loads(self.process.stdout.readline() or '{"error": "the browser has gone"}')
+        answer = json.loads(self.process.stdout.readline() or '{"error": "the browser has exited"}')
         assert "error" not in answer, f"{action} {args}: {answer['error']}"
         return answer["value"]
 
@@ -117,7 +117,7 @@ class Browser:
 
 
 class VSCode:
-    """One window of VS Code with a folder open. settings: of the machine."""
+    """A VS Code window with an open folder. settings: the machine settings."""
 
     def __init__(
         self, browser: Browser, server: psutil.Process, folder: Path, user: Path, settings: Mapping[str, Any]
@@ -132,23 +132,23 @@ class VSCode:
         self.browser("type", text, delay_ms)
 
     def command(self, title: str) -> None:
-        """Runs a command by its title in the palette."""
+        """Runs a command by its title in the command palette."""
         self.press("F1")
-        eventually(self.rows, "the palette")
+        eventually(self.rows, "the command palette")
         self.type(title, 5)
         label = ".quick-input-widget .monaco-list-row[aria-label"
-        row = f'{label}="{title}"], {label}^="{title}, "]'  # a key or what else it says follows the comma
+        row = f'{label}="{title}"], {label}^="{title}, "]'  # a key binding may follow the comma
         eventually(lambda: self.browser("count", row), f"the command {title}")
         self.browser("click", row)
 
     def rows(self, title: str = "") -> list[str]:
-        """The entries of the list that is open, once its title is there."""
+        """The entries of the open list if it has this title."""
         shown = self.browser("texts", ".quick-input-widget .quick-input-title")
         rows = self.browser("texts", ".quick-input-widget .monaco-list-row")
         return [_plain(row) for row in rows] if title in _plain("".join(shown)) else []
 
     def open(self, name: str, text: str, line: int = 1) -> None:
-        """Writes a file, opens it, and puts the cursor at the end of the line, counted from 1."""
+        """Writes a file, opens it, and moves the cursor to the end of the line, counted from 1."""
         (self.folder / name).write_text(text)
         entry = f".explorer-folders-view .monaco-list-row[aria-label^='{name}']"
         eventually(lambda: self.browser("count", entry), f"{name} in the explorer")
@@ -156,7 +156,7 @@ class VSCode:
         eventually(lambda: any(name in one for one in self.browser("texts", ".tab.active")), f"a tab for {name}")
         eventually(lambda: self.browser("count", ".monaco-editor.focused .view-line"), "lines")
         self.press("Control+g")
-        eventually(lambda: self.browser("count", ".quick-input-widget input:focus"), "the question for a line")
+        eventually(lambda: self.browser("count", ".quick-input-widget input:focus"), "the prompt for a line number")
         self.type(f"{line}", 0)
         self.press("Enter")
         eventually(lambda: self.cursor()[:1] == [line], f"line {line}")
@@ -164,44 +164,44 @@ class VSCode:
         eventually(lambda: self.cursor() == [line, len(text.split("\n")[line - 1]) + 1], "the end of the line")
 
     def close_editors(self) -> None:
-        """Saves the front editor and closes all."""
+        """Saves the active editor and closes all editors."""
 
         def closed() -> bool:
             self.press("Escape", "Escape", "Control+s", "Control+k", "Control+w")
-            time.sleep(0.3)  # keys are dropped while a server or a dialog is busy, so they may have to be pressed again
+            time.sleep(0.3)  # VS Code drops keys while it is busy, so they may have to be pressed again
             return not self.browser("count", ".tab")
 
         eventually(closed, "no editor is open")
 
     def cursor(self) -> list[int]:
-        """Line and column of the cursor, counted from 1, as the status bar tells them."""
+        """Line and column of the cursor, counted from 1, from the status bar."""
         shown = "".join(self.browser("texts", "[id='status.editor.selection']"))
         return [int(number) for number in re.findall("[0-9]+", shown)]
 
     def lines(self) -> list[str]:
-        """The lines that are in view, ghost text and all, in no certain order."""
+        """The visible lines including ghost text, in no particular order."""
         return [_plain(text) for text in self.browser("texts", ".view-lines .view-line")]
 
     def ghost(self) -> str:
-        """The suggestion in grey: what stands in the line, and the lines below it."""
-        here = self.browser("texts", ".view-lines .ghost-text-decoration, .view-lines .ghost-text-decoration-preview")
+        """The ghost text: the part in the cursor's line, and the lines below it."""
+        inline = self.browser("texts", ".view-lines .ghost-text-decoration, .view-lines .ghost-text-decoration-preview")
         below = self.browser("texts", ".suggest-preview-text .view-line")
-        return "\n".join(_plain(text) for text in ["".join(here), *below])
+        return "\n".join(_plain(text) for text in ["".join(inline), *below])
 
     def messages(self) -> str:
-        """The notifications in view."""
+        """The visible notifications."""
         return " ".join(_plain(text) for text in self.browser("texts", ".notification-list-item"))
 
     def status(self) -> str:
-        """The text of Gesso's item in the status bar, its icon by name."""
+        """The text of Gesso's status bar item."""
         return _plain("".join(self.browser("texts", "[id='gesso.gesso.gesso.status']")))
 
     def state(self) -> str:
-        """What the item says of itself to a screen reader, in words."""
+        """The item's description for screen readers."""
         return "".join(self.browser("attributes", "[id='gesso.gesso.gesso.status'] a", "aria-label"))
 
     def saves(self, name: str, text: str) -> None:
-        """Saves the file that is being edited; fails unless it has this text then."""
+        """Saves the active file and asserts that it has this text."""
         self.press("Control+s")
         end = time.monotonic() + PATIENCE_S / 6
         while (written := (self.folder / name).read_text()) != text and time.monotonic() < end:
@@ -220,20 +220,18 @@ class VSCode:
         return found
 
     def configure(self, settings: Mapping[str, Any]) -> None:
-        """Other settings for the machine, in place of those that it has."""
+        """Replaces the machine settings."""
         self.settings = settings
         _write_settings(self.user / "Machine", settings)
 
 
 @contextmanager
-def vscode(tools: Tools, place: Path, settings: Mapping[str, Any]) -> Iterator[VSCode]:
-    """VS Code with the extension and an empty folder open; everything it writes lies below `place`.
+def vscode(tools: Tools, root: Path, settings: Mapping[str, Any]) -> Iterator[VSCode]:
+    """VS Code with the extension and an empty folder. All its files are below `root`; `gesso-lsp` is not on its PATH.
 
-    `gesso-lsp` is not on its PATH.
-
-    settings: of the machine, since a browser's own settings have no say about programs on the machine it looks at.
+    settings: the machine settings, because VS Code in a browser ignores user settings that name programs.
     """
-    folder, user, extensions = place / "project", place / "user", place / "extensions"
+    folder, user, extensions = root / "project", root / "user", root / "extensions"
     folder.mkdir(parents=True)
     _write_settings(user / "User", SETTINGS)
     _write_settings(user / "Machine", settings)
@@ -241,16 +239,16 @@ def vscode(tools: Tools, place: Path, settings: Mapping[str, Any]) -> Iterator[V
     environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "XDG_RUNTIME_DIR": runtime_folder()}
     folders = os.environ["PATH"].split(os.pathsep)
     environment["PATH"] = os.pathsep.join(one for one in folders if not (Path(one) / "gesso-lsp").exists())
-    environment |= {f"XDG_{kind}_HOME": str(place / kind.lower()) for kind in ("CONFIG", "DATA", "STATE")}
-    where = ["--user-data-dir", str(user), "--extensions-dir", str(extensions)]
-    install = [tools.code_server, *where, "--install-extension", str(EXTENSION / "gesso.vsix")]
+    environment |= {f"XDG_{kind}_HOME": str(root / kind.lower()) for kind in ("CONFIG", "DATA", "STATE")}
+    data = ["--user-data-dir", str(user), "--extensions-dir", str(extensions)]
+    install = [tools.code_server, *data, "--install-extension", str(EXTENSION / "gesso.vsix")]
     done = subprocess.run(install, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     port = _free_port()
     options = ["--auth", "none", "--bind-addr", f"127.0.0.1:{port}", "--disable-telemetry", "--disable-update-check"]
     options += ["--disable-workspace-trust", "--disable-getting-started-override"]
-    with (place / "code-server.log").open("w") as log:
-        command = [tools.code_server, *where, *options, str(folder)]
+    with (root / "code-server.log").open("w") as log:
+        command = [tools.code_server, *data, *options, str(folder)]
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
     browser = Browser(tools)
     try:
@@ -271,23 +269,15 @@ def _write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
 def _end(process: psutil.Process) -> None:
     tree = [*process.children(recursive=True), process]
     for one in tree:
-        with _gone_is_fine():
+        with suppress(psutil.NoSuchProcess):
             one.terminate()
     for one in psutil.wait_procs(tree, timeout=10)[1]:
-        with _gone_is_fine():
+        with suppress(psutil.NoSuchProcess):
             one.kill()
 
 
-@contextmanager
-def _gone_is_fine() -> Iterator[None]:
-    try:
-        yield
-    except psutil.NoSuchProcess:
-        pass
-
-
 def _plain(text: str) -> str:
-    """VS Code draws spaces as no-break spaces."""
+    """The text with ordinary spaces; VS Code draws no-break spaces."""
     return text.replace("\u00a0", " ").replace("\u200b", "")
 
 

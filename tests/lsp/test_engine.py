@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -90,28 +90,15 @@ def run(test: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(test, 5 * PATIENCE_S))
 
 
-@contextmanager
-def _home() -> Iterator[None]:
-    """A folder for sockets, short enough for a socket's path; its services are ended."""
-    with tempfile.TemporaryDirectory(prefix="gesso-test-") as name, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", name)
-        yield
-        for location in all_locations():
-            stop_service(location)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def shared_home() -> Iterator[None]:
-    """Shared by the tests that leave their service as it is."""
-    with _home():
-        yield
-
-
-@pytest.fixture
-def fresh() -> Iterator[ServiceLocation]:
-    """For a test that ends its service, or needs a new one."""
-    with _home():
+@pytest.fixture(autouse=True)
+def location(monkeypatch: pytest.MonkeyPatch) -> Iterator[ServiceLocation]:
+    """The default location of a user without a service; short enough for a socket's path."""
+    with tempfile.TemporaryDirectory(prefix="gesso-test-") as folder:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
         yield location_at()
+        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
+        for one in all_locations():
+            stop_service(one)
 
 
 @pytest.fixture
@@ -124,7 +111,7 @@ def pending() -> int:
     return read_health(location_at()).pending
 
 
-def test_it_loads_with_progress_and_answers(fresh: ServiceLocation) -> None:
+def test_it_loads_with_progress_and_answers() -> None:
     async def test() -> None:
         async with watched() as one:
             assert one.engine.state.kind == "stopped"
@@ -148,7 +135,7 @@ def test_a_request_while_it_loads_raises_the_progress() -> None:
     run(test())
 
 
-def test_cancelling_reaches_the_model_and_the_next_request_is_answered(fresh: ServiceLocation) -> None:
+def test_cancelling_reaches_the_model_and_the_next_request_is_answered() -> None:
     async def test() -> None:
         async with watched() as one:
             await one.ready()
@@ -223,26 +210,26 @@ def test_an_error_for_users_arrives_with_its_class() -> None:
     run(test())
 
 
-def test_a_killed_service_is_restarted_and_gets_its_requests_again(fresh: ServiceLocation) -> None:
+def test_a_killed_service_is_restarted_and_gets_its_requests_again(location: ServiceLocation) -> None:
     async def test() -> None:
         async with watched() as one:
             await one.ready()
             waiting = [await one.begin(request("endless")) for _ in range(3)]
             await one.until(lambda: pending() == 3)
-            killed = lock_holder(fresh)
+            killed = lock_holder(location)
             assert killed is not None
             os.kill(killed, signal.SIGKILL)
             await one.until_state("loading")
             await one.until_state("ready")
             await one.until(lambda: pending() == 3)
-            assert lock_holder(fresh) != killed and not any(task.done() for task in waiting)
+            assert lock_holder(location) != killed and not any(task.done() for task in waiting)
             for task in waiting:
                 task.cancel()
 
     run(test())
 
 
-def test_consecutive_failures_to_start_end_in_one_sentence_and_the_log(soon: None, fresh: ServiceLocation) -> None:
+def test_consecutive_failures_to_start_end_in_one_sentence_and_the_log(soon: None, location: ServiceLocation) -> None:
     async def test() -> None:
         async with watched() as one:
             one.engine.start(Settings(model="dying"))
@@ -250,16 +237,14 @@ def test_consecutive_failures_to_start_end_in_one_sentence_and_the_log(soon: Non
             assert "failed to start 3 times in a row" in (one.engine.state.message or "")
             with pytest.raises(EngineGone, match="failed to start 3 times in a row"):
                 await one.ask("x")
-            assert lock_holder(fresh) is None and fresh.log.read_text().count("last words") == 3
+            assert lock_holder(location) is None and location.log.read_text().count("last words") == 3
             await one.ready(model="pocket")
             assert (await one.ask("x")).steps == 1
 
     run(test())
 
 
-def test_a_request_that_kills_the_service_gets_an_error_and_others_are_answered(
-    soon: None, fresh: ServiceLocation
-) -> None:
+def test_a_request_that_kills_the_service_gets_an_error_and_others_are_answered(soon: None) -> None:
     async def test() -> None:
         async with watched() as one:
             await one.ready()
@@ -287,7 +272,7 @@ def test_a_model_that_cannot_be_loaded_fails_with_its_sentence_and_is_not_loaded
     run(test())
 
 
-def test_a_command_that_cannot_be_run_fails(soon: None, tmp_path: Path, fresh: ServiceLocation) -> None:
+def test_a_command_that_cannot_be_run_fails(soon: None, tmp_path: Path) -> None:
     async def test() -> None:
         async with watched((str(tmp_path / "nowhere"),)) as one:
             one.engine.start(Settings())
@@ -324,9 +309,7 @@ def test_stopping_cancels_pending_requests_and_reports_it() -> None:
     run(test())
 
 
-def test_stopping_prevents_a_scheduled_restart(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fresh: ServiceLocation
-) -> None:
+def test_stopping_prevents_a_scheduled_restart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(lsp_engine, "DELAYS_S", (0.2,))
 
     async def test() -> None:
@@ -353,11 +336,11 @@ def test_started_several_times_only_the_last_one_reports() -> None:
     run(test())
 
 
-def test_a_large_request_to_a_slow_service_does_not_block_the_loop(fresh: ServiceLocation) -> None:
+def test_a_large_request_to_a_slow_service_does_not_block_the_loop(location: ServiceLocation) -> None:
     async def test() -> None:
         async with watched() as one:
             await one.ready()
-            service = psutil.Process(lock_holder(fresh))
+            service = psutil.Process(lock_holder(location))
             service.suspend()
             task = await one.begin(request("x" * 2_000_000))
             await asyncio.sleep(0.1)
@@ -367,13 +350,13 @@ def test_a_large_request_to_a_slow_service_does_not_block_the_loop(fresh: Servic
     run(test())
 
 
-def test_stray_output_of_the_service_goes_to_its_log(fresh: ServiceLocation) -> None:
+def test_stray_output_of_the_service_goes_to_its_log(location: ServiceLocation) -> None:
     async def test() -> None:
         async with watched() as one:
             await one.ready()
             assert (await one.ask("print")).steps == 1
             assert (await one.ask("x")).steps == 2
-            await one.until(lambda: "a stray line" in fresh.log.read_text())
+            await one.until(lambda: "a stray line" in location.log.read_text())
 
     run(test())
 
@@ -398,7 +381,7 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 @pytest.mark.slow
-def test_the_client_of_a_model_never_imports_its_libraries(fresh: ServiceLocation) -> None:
+def test_the_client_of_a_model_never_imports_its_libraries() -> None:
     command = [sys.executable, "-c", CLIENT, CODE, str(CODE.index("return ") + len("return "))]
     environment = {**os.environ, "GESSO_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
@@ -408,7 +391,7 @@ def test_the_client_of_a_model_never_imports_its_libraries(fresh: ServiceLocatio
 
 @pytest.mark.slow
 def test_nothing_is_imported_from_the_folder_of_the_users_project(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fresh: ServiceLocation
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("GESSO_FALLBACK_MODEL", "")
     for name in ("infill", "engine", "torch", "logging"):

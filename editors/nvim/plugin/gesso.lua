@@ -1,4 +1,4 @@
--- Makes :Gesso known at start-up without loading the rest; `require("gesso").setup()` starts it.
+-- Defines the command :Gesso at startup. `require("gesso").setup()` loads and starts the plugin.
 if vim.g.loaded_gesso then
   return
 end

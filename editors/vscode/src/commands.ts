@@ -1,9 +1,9 @@
-// The commands of the palette, the keys and the status bar's menu.
+// Registers the extension's commands and the status bar's menu.
 
 import * as vscode from 'vscode';
 import type { Gesso } from './gesso';
-import { type Note, showReasons } from './reasons';
-import { isOnFor } from './status';
+import { type RequestRecord, showReasons } from './reasons';
+import { isLanguageEnabled } from './status';
 
 const MENU = [
     'gesso.showWhyNothing',
@@ -18,15 +18,15 @@ const MENU = [
 
 export function registerCommands(context: vscode.ExtensionContext, gesso: Gesso): void {
     const copyReport = async () => {
-        const report = await gesso.ask<string>('gesso.report');
+        const report = await gesso.execute<string>('gesso.report');
         if (report !== undefined) {
             await vscode.env.clipboard.writeText(report);
-            const sentence = 'The report is on the clipboard. It contains no code and no file names.';
-            void vscode.window.showInformationMessage(sentence);
+            const message = 'Copied the report to the clipboard. It contains no code and no file names.';
+            void vscode.window.showInformationMessage(message);
         }
     };
     const commands: Record<string, () => unknown> = {
-        'gesso.menu': () => showMenu(context, gesso.status.sentence),
+        'gesso.menu': () => showMenu(context, gesso.status.description),
         'gesso.toggle': toggle,
         'gesso.toggleLanguage': toggleLanguage,
         'gesso.trigger': () => vscode.commands.executeCommand('editor.action.inlineSuggest.trigger'),
@@ -34,8 +34,8 @@ export function registerCommands(context: vscode.ExtensionContext, gesso: Gesso)
         'gesso.acceptLine': () => gesso.suggestions.acceptPart('acceptNextLine'),
         'gesso.dismissSuggestion': () => gesso.suggestions.dismiss(),
         'gesso.showWhyNothing': async () => {
-            const notes = await gesso.ask<Note[]>('gesso.whyNothing');
-            await (notes && showReasons(notes, copyReport));
+            const records = await gesso.execute<RequestRecord[]>('gesso.whyNothing');
+            await (records && showReasons(records, copyReport));
         },
         'gesso.copyReport': copyReport,
         'gesso.restartServer': () => gesso.restart(),
@@ -51,30 +51,31 @@ export function registerCommands(context: vscode.ExtensionContext, gesso: Gesso)
 
 async function toggle(): Promise<void> {
     const settings = vscode.workspace.getConfiguration('gesso');
-    const target = settings.inspect('enabled')?.workspaceValue === undefined;
-    await settings.update('enabled', !settings.get('enabled', true), target);
+    const isGlobal = settings.inspect('enabled')?.workspaceValue === undefined;
+    await settings.update('enabled', !settings.get('enabled', true), isGlobal);
 }
 
 async function toggleLanguage(): Promise<void> {
     const document = vscode.window.activeTextEditor?.document;
     if (document === undefined) {
-        void vscode.window.showInformationMessage('Open a file first: its language is switched on or off.');
+        void vscode.window.showInformationMessage('Open a file of the language that you want to switch on or off.');
         return;
     }
     const settings = vscode.workspace.getConfiguration('gesso', document);
-    const found = settings.inspect<Record<string, boolean>>('languages');
-    const isGlobal = found?.workspaceValue === undefined;
-    const given = isGlobal ? found?.globalValue : found?.workspaceValue;
-    await settings.update('languages', { ...given, [document.languageId]: !isOnFor(document) }, isGlobal);
+    const values = settings.inspect<Record<string, boolean>>('languages');
+    const isGlobal = values?.workspaceValue === undefined;
+    const languages = isGlobal ? values?.globalValue : values?.workspaceValue;
+    const update = { ...languages, [document.languageId]: !isLanguageEnabled(document) };
+    await settings.update('languages', update, isGlobal);
 }
 
-/** The status bar's menu: commands with the titles that package.json gives them. */
-async function showMenu(context: vscode.ExtensionContext, sentence: string): Promise<void> {
+/** Shows the status bar's menu. The titles of its commands come from package.json. */
+async function showMenu(context: vscode.ExtensionContext, status: string): Promise<void> {
     const contributed: { command: string; title: string }[] = context.extension.packageJSON.contributes.commands;
     const items = MENU.flatMap((name) => contributed.find(({ command }) => command === name) ?? []);
     const settings = { label: 'Settings', command: 'workbench.action.openSettings' };
     const choices = [...items.map(({ command, title }) => ({ label: title, command })), settings];
-    const chosen = await vscode.window.showQuickPick(choices, { title: `Gesso: ${sentence}` });
+    const chosen = await vscode.window.showQuickPick(choices, { title: `Gesso: ${status}` });
     if (chosen !== undefined) {
         const args = chosen === settings ? [`@ext:${context.extension.id}`] : [];
         await vscode.commands.executeCommand(chosen.command, ...args);

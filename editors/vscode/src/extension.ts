@@ -1,29 +1,29 @@
-// Entry point: makes the parts and starts the server.
+// The entry point: creates the extension's parts and starts the server.
 
 import * as vscode from 'vscode';
 import { registerCommands } from './commands';
 import { Gesso } from './gesso';
-import { registerPage } from './reasons';
+import { registerReasonsDocument } from './reasons';
 
 let gesso: Gesso | undefined;
 
 export async function activate(context: vscode.ExtensionContext): Promise<void> {
-    const created = new Gesso(context);
-    gesso = created;
+    const current = new Gesso(context);
+    gesso = current;
     context.subscriptions.push(
-        created,
-        registerPage(),
-        vscode.workspace.onDidGrantWorkspaceTrust(() => created.start()),
+        current,
+        registerReasonsDocument(),
+        vscode.workspace.onDidGrantWorkspaceTrust(() => current.start()),
         vscode.workspace.onDidChangeConfiguration(async (change) => {
             if (change.affectsConfiguration('gesso.server')) {
-                await created.restart();
+                await current.restart();
             } else if (change.affectsConfiguration('gesso.enabled')) {
-                await created.start();
+                await current.start();
             }
         }),
     );
-    registerCommands(context, created);
-    await created.start();
+    registerCommands(context, current);
+    await current.start();
 }
 
 export async function deactivate(): Promise<void> {

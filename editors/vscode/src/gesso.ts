@@ -1,4 +1,4 @@
-// The language client and its life: started, restarted, told of settings. Everything else asks it.
+// Owns the language client: starts, stops and restarts it, and sends the server's commands.
 
 import * as os from 'node:os';
 import * as vscode from 'vscode';
@@ -8,38 +8,38 @@ import { findServer } from './server';
 import { type ServerStatus, StatusBar } from './status';
 import { Suggestions } from './suggestions';
 
-const ASKED = 'asked to install';
+const INSTALL_OFFERED = 'asked to install';
 
 export class Gesso implements vscode.Disposable {
     readonly log = vscode.window.createOutputChannel('Gesso', { log: true });
     readonly status = new StatusBar();
     readonly suggestions = new Suggestions();
     private client: LanguageClient | undefined;
-    private changing: Promise<void> = Promise.resolve();
+    private lastTask: Promise<void> = Promise.resolve();
 
     constructor(private readonly context: vscode.ExtensionContext) {}
 
-    /** Starts the server, if suggestions are on and it is installed; where it is not, offers once to install it. */
+    /** Starts the server if suggestions are enabled. If the server is not installed, offers once to install it. */
     start(): Promise<void> {
-        return this.inTurn(async () => {
+        return this.enqueue(async () => {
             if (this.client !== undefined || !vscode.workspace.getConfiguration('gesso').get('enabled', true)) {
                 return;
             }
             this.status.show('starting');
-            const found = await findServer(this.context);
-            if (found === undefined) {
-                this.log.info('The server is not installed: the command Gesso: Install the Server does that.');
-                this.status.show('absent');
+            const server = await findServer(this.context);
+            if (server === undefined) {
+                this.log.info('The server is not installed; run the command "Gesso: Install the Server".');
+                this.status.show('notInstalled');
                 void this.offerToInstall();
                 return;
             }
-            this.log.info(`Server from ${found.origin}: ${[found.command, ...found.args].join(' ')}`);
-            await this.connect(found.command, [...found.args]);
+            this.log.info(`Server from ${server.origin}: ${[server.command, ...server.args].join(' ')}`);
+            await this.connect(server.command, [...server.args]);
         });
     }
 
     stop(): Promise<void> {
-        return this.inTurn(async () => {
+        return this.enqueue(async () => {
             const client = this.client;
             this.client = this.suggestions.client = undefined;
             await client?.dispose(2000).catch((error: unknown) => this.log.warn(String(error)));
@@ -58,12 +58,12 @@ export class Gesso implements vscode.Disposable {
         }
     }
 
-    /** A command of the server's own; undefined, and a message, where no server is there to answer. */
-    async ask<T>(command: string, ...args: unknown[]): Promise<T | undefined> {
+    /** Runs one of the server's commands. Shows a message and returns undefined if no server is running. */
+    async execute<T>(command: string, ...args: unknown[]): Promise<T | undefined> {
         if (!this.client?.isRunning()) {
-            const start = 'Restart the Server';
-            const sentence = `Gesso cannot answer now. ${this.status.sentence}`;
-            void vscode.window.showWarningMessage(sentence, start).then((answer) => answer && this.restart());
+            const restart = 'Restart the Server';
+            const message = `Gesso cannot do this now. ${this.status.description}`;
+            void vscode.window.showWarningMessage(message, restart).then((choice) => choice && this.restart());
             return undefined;
         }
         return this.client.sendRequest<T>('workspace/executeCommand', { command, arguments: args });
@@ -103,29 +103,29 @@ export class Gesso implements vscode.Disposable {
         } catch (error) {
             this.log.error(String(error));
             this.client = this.suggestions.client = undefined;
-            this.status.show('unstartable');
+            this.status.show('startFailed');
         }
     }
 
     private async offerToInstall(): Promise<void> {
-        if (this.context.globalState.get(ASKED)) {
+        if (this.context.globalState.get(INSTALL_OFFERED)) {
             return;
         }
-        await this.context.globalState.update(ASKED, true);
-        const [install, around] = ['Install…', 'Show Me Around'];
-        const sentence = 'Gesso suggests code with a model on this machine. Its server is not installed yet.';
-        const answer = await vscode.window.showInformationMessage(sentence, install, around);
-        if (answer === install) {
+        await this.context.globalState.update(INSTALL_OFFERED, true);
+        const [install, getStarted] = ['Install…', 'Get Started'];
+        const message = 'Gesso suggests code with a model on this machine. Its server is not installed yet.';
+        const choice = await vscode.window.showInformationMessage(message, install, getStarted);
+        if (choice === install) {
             await this.install();
-        } else if (answer === around) {
+        } else if (choice === getStarted) {
             await vscode.commands.executeCommand('gesso.getStarted');
         }
     }
 
-    /** One change at a time, in the order in which they were asked for. */
-    private inTurn(change: () => Promise<void>): Promise<void> {
-        const turn = this.changing.then(change);
-        this.changing = turn.catch((error: unknown) => this.log.error(String(error)));
-        return turn;
+    /** Runs tasks one at a time, in the order of the calls. */
+    private enqueue(run: () => Promise<void>): Promise<void> {
+        const task = this.lastTask.then(run);
+        this.lastTask = task.catch((error: unknown) => this.log.error(String(error)));
+        return task;
     }
 }

@@ -1,126 +1,126 @@
-// Installs the server into an environment of the extension's own, after the user has agreed to what will happen.
+// Installs the server into the extension's own Python environment, after the user has agreed.
 
 import * as fs from 'node:fs/promises';
 import * as path from 'node:path';
 import * as vscode from 'vscode';
-import { type Ended, inEnvironment, onPath, run } from './processes';
+import { onPath, type ProcessResult, run } from './processes';
 import { findPython, hasGesso } from './python';
-import { privateEnvironment } from './server';
+import { environmentPython, privateEnvironment } from './server';
 
-const CPU_BUILDS = 'https://download.pytorch.org/whl/cpu';
+const CPU_INDEX = 'https://download.pytorch.org/whl/cpu';
 const TORCH = 'torch>=2.11,<2.14'; // as in pyproject.toml
 
-/** Asks, installs, and answers whether the server is there now. The log gets what pip prints. */
+/** Asks the user, installs, and returns whether the server is installed. The output of pip goes to the log. */
 export async function installServer(context: vscode.ExtensionContext, log: vscode.LogOutputChannel): Promise<boolean> {
     const found = await findPython();
     if ('problem' in found) {
-        await tellNoPython(found.problem);
+        await showNoPython(found.problem);
         return false;
     }
-    const wheel = await packagedWheel(context);
+    const wheel = await bundledWheel(context);
     if (wheel === undefined) {
-        await tellFailed('this build of the extension carries no server (`npm run package` makes one that does).', log);
+        await showFailure('this build of the extension has no server; `npm run package` makes one that does.', log);
         return false;
     }
     const folder = privateEnvironment(context);
-    if (!(await agreed(found.python, folder))) {
+    if (!(await confirm(found.python, folder))) {
         return false;
     }
     const problem = await vscode.window.withProgress(
         { location: vscode.ProgressLocation.Notification, title: 'Gesso', cancellable: true },
         async (progress, token) => {
-            const stop = new AbortController();
-            token.onCancellationRequested(() => stop.abort());
+            const controller = new AbortController();
+            token.onCancellationRequested(() => controller.abort());
             const onLine = (line: string) => {
                 log.info(line);
                 progress.report({ message: line.slice(0, 80) });
             };
-            return install(found.python, folder, wheel, { signal: stop.signal, onLine });
+            return install(found.python, folder, wheel, { signal: controller.signal, onLine });
         },
     );
     if (problem) {
-        await tellFailed(`${problem} Check the network, then run "Gesso: Install the Server" again.`, log);
+        await showFailure(`${problem} Check the network, then run "Gesso: Install the Server" again.`, log);
     }
     return problem === undefined;
 }
 
-interface Watch {
+interface RunOptions {
     readonly signal: AbortSignal;
     readonly onLine: (line: string) => void;
 }
 
-/** Undefined when all went well; otherwise the reason ('' where the user stopped it), and nothing is left behind. */
-async function install(python: string, folder: string, wheel: string, watch: Watch): Promise<string | undefined> {
+/** Undefined on success, otherwise the reason, or '' if the user cancelled. After a failure the folder is removed. */
+async function install(
+    python: string,
+    folder: string,
+    wheel: string,
+    options: RunOptions,
+): Promise<string | undefined> {
     await fs.rm(folder, { recursive: true, force: true });
     await fs.mkdir(path.dirname(folder), { recursive: true });
-    const own = inEnvironment(folder, 'python');
-    let ended = await run(python, ['-m', 'venv', folder], watch);
-    if (ended.code === 0 && !watch.signal.aborted && wantsCpuBuild()) {
-        // where that index cannot be reached, the next step takes what PyPI has
-        await run(own, pip('--index-url', CPU_BUILDS, '--timeout', '15', '--retries', '1', TORCH), watch);
+    const privatePython = environmentPython(folder);
+    let result = await run(python, ['-m', 'venv', folder], options);
+    const canContinue = () => result.code === 0 && !options.signal.aborted;
+    if (canContinue() && needsCpuTorch()) {
+        // If that index cannot be reached, the next step installs torch from PyPI.
+        await run(privatePython, pip('--index-url', CPU_INDEX, '--timeout', '15', '--retries', '1', TORCH), options);
     }
-    if (ended.code === 0 && !watch.signal.aborted) {
-        ended = await run(own, pip(wheel), watch);
+    if (canContinue()) {
+        result = await run(privatePython, pip(wheel), options);
     }
-    if (ended.code === 0 && !watch.signal.aborted && (await hasGesso(own))) {
+    if (canContinue() && (await hasGesso(privatePython))) {
         return undefined;
     }
     await fs.rm(folder, { recursive: true, force: true });
-    return watch.signal.aborted ? '' : lastLine(ended);
+    return options.signal.aborted ? '' : lastLine(result);
 }
 
-/** On Linux without an NVIDIA GPU PyTorch's builds for the CPU spare gigabytes of CUDA. */
-function wantsCpuBuild(): boolean {
+/** On Linux without an NVIDIA GPU, the CPU build of PyTorch avoids gigabytes of CUDA libraries. */
+function needsCpuTorch(): boolean {
     return process.platform === 'linux' && onPath('nvidia-smi') === undefined;
 }
 
-function pip(...what: string[]): string[] {
-    return ['-m', 'pip', 'install', '--disable-pip-version-check', '--no-input', ...what];
+function pip(...args: string[]): string[] {
+    return ['-m', 'pip', 'install', '--disable-pip-version-check', '--no-input', ...args];
 }
 
-/** The wheel of Gesso in this extension: the version that fits, and not whatever goes by that name elsewhere. */
-async function packagedWheel(context: vscode.ExtensionContext): Promise<string | undefined> {
+/** The wheel in this extension, which has the matching version of Gesso. */
+async function bundledWheel(context: vscode.ExtensionContext): Promise<string | undefined> {
     const folder = context.asAbsolutePath('wheel');
     const names = await fs.readdir(folder).catch(() => []);
     const wheel = names.find((name) => name.endsWith('.whl'));
     return wheel && path.join(folder, wheel);
 }
 
-async function agreed(python: string, folder: string): Promise<boolean> {
-    const answer = await vscode.window.showInformationMessage(
-        'Install the Gesso server?',
-        {
-            modal: true,
-            detail:
-                `With ${python} a Python environment is made in ${folder}. pip then installs Gesso there, which this ` +
-                'extension carries, and the packages it needs, above all PyTorch, from PyPI and pytorch.org: some ' +
-                'hundred MB to download on a machine without an NVIDIA GPU, some gigabytes with one.\n\nNothing else ' +
-                'on this machine is changed, and nothing you write is sent anywhere.',
-        },
-        'Install',
-    );
-    return answer === 'Install';
+async function confirm(python: string, folder: string): Promise<boolean> {
+    const detail =
+        `${python} will create a Python environment in ${folder}. pip will install Gesso there, from the wheel in ` +
+        'this extension, and download the packages that Gesso needs, above all PyTorch, from PyPI and pytorch.org: ' +
+        'several hundred MB on a machine without an NVIDIA GPU, several GB with one.\n\n' +
+        'Nothing else on this machine changes, and your code is not sent anywhere.';
+    const question = 'Install the Gesso server?';
+    return (await vscode.window.showInformationMessage(question, { modal: true, detail }, 'Install')) === 'Install';
 }
 
-async function tellNoPython(problem: string): Promise<void> {
-    const get = 'Get Python';
-    const setting = 'Name the Server Myself';
-    const answer = await vscode.window.showErrorMessage(problem, get, setting);
-    if (answer === get) {
+async function showNoPython(problem: string): Promise<void> {
+    const getPython = 'Get Python';
+    const openSetting = 'Set the Server Command';
+    const choice = await vscode.window.showErrorMessage(problem, getPython, openSetting);
+    if (choice === getPython) {
         await vscode.env.openExternal(vscode.Uri.parse('https://www.python.org/downloads/'));
-    } else if (answer === setting) {
+    } else if (choice === openSetting) {
         await vscode.commands.executeCommand('workbench.action.openSettings', 'gesso.server.command');
     }
 }
 
-async function tellFailed(problem: string, log: vscode.LogOutputChannel): Promise<void> {
-    const show = 'Show Log';
-    if ((await vscode.window.showErrorMessage(`Gesso was not installed: ${problem}`, show)) === show) {
+async function showFailure(problem: string, log: vscode.LogOutputChannel): Promise<void> {
+    const showLog = 'Show Log';
+    if ((await vscode.window.showErrorMessage(`Gesso was not installed: ${problem}`, showLog)) === showLog) {
         log.show();
     }
 }
 
-function lastLine(ended: Ended): string {
-    const lines = ended.output.trim().split(/\r?\n/);
-    return lines.findLast((line) => line.startsWith('ERROR')) ?? lines.at(-1) ?? 'pip ended without a word.';
+function lastLine(result: ProcessResult): string {
+    const lines = result.output.trim().split('\n');
+    return lines.findLast((line) => line.startsWith('ERROR')) ?? (lines.at(-1) || 'pip failed without a message.');
 }

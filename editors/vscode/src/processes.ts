@@ -1,28 +1,18 @@
-// Runs short programs and reads what they print. Must not know VS Code's windows.
+// Runs short programs and reads their output. Must not know VS Code.
 
 import { spawn } from 'node:child_process';
 import * as fs from 'node:fs';
 import * as path from 'node:path';
 
-export interface Ended {
+export interface ProcessResult {
     code: number | null;
     output: string;
 }
 
-const isWindows = process.platform === 'win32';
-
 /** The full path of a program on PATH, or undefined. */
 export function onPath(name: string): string | undefined {
-    const endings = isWindows ? ['.exe', '.cmd', '.bat'] : [''];
-    for (const folder of (process.env.PATH ?? '').split(path.delimiter)) {
-        for (const ending of endings) {
-            const file = path.join(folder, name + ending);
-            if (path.isAbsolute(file) && isExecutable(file)) {
-                return file;
-            }
-        }
-    }
-    return undefined;
+    const folders = (process.env.PATH ?? '').split(path.delimiter).filter(path.isAbsolute);
+    return folders.map((folder) => path.join(folder, name)).find(isExecutable);
 }
 
 function isExecutable(file: string): boolean {
@@ -34,31 +24,26 @@ function isExecutable(file: string): boolean {
     }
 }
 
-/** A program of a Python environment: `inEnvironment('/venv', 'python')` is /venv/bin/python. */
-export function inEnvironment(folder: string, name: string): string {
-    return isWindows ? path.join(folder, 'Scripts', `${name}.exe`) : path.join(folder, 'bin', name);
-}
-
 /**
- * Runs a program to its end; `onLine` sees each line that it prints, on either stream. `signal` ends it and all that it
- * started. A program that cannot be started ends with the code null and the reason as its output.
+ * Runs a program to its end. `onLine` receives each line of its output, from either stream. `signal` terminates the
+ * program and its children. If the program cannot be started, the code is null and the output is the reason.
  */
 export function run(
     command: string,
     args: readonly string[],
     options: { signal?: AbortSignal; onLine?: (line: string) => void } = {},
-): Promise<Ended> {
+): Promise<ProcessResult> {
     return new Promise((resolve) => {
-        const child = spawn(command, args, { detached: !isWindows, stdio: ['ignore', 'pipe', 'pipe'] });
-        const stop = () => endTree(child.pid);
+        const child = spawn(command, args, { detached: true, stdio: ['ignore', 'pipe', 'pipe'] });
+        const stop = () => terminateGroup(child.pid);
         let output = '';
-        let line = '';
+        let partialLine = '';
         const read = (chunk: Buffer) => {
             const text = chunk.toString();
             output += text;
-            const lines = (line + text).split(/\r?\n|\r/);
-            line = lines.pop() ?? '';
-            lines.filter((one) => one.trim()).forEach((one) => options.onLine?.(one));
+            const lines = (partialLine + text).split(/\r?\n|\r/);
+            partialLine = lines.pop() ?? '';
+            lines.filter((line) => line.trim()).forEach((line) => options.onLine?.(line));
         };
         const end = (code: number | null, text: string) => {
             options.signal?.removeEventListener('abort', stop);
@@ -75,17 +60,12 @@ export function run(
     });
 }
 
-function endTree(pid: number | undefined): void {
-    if (pid === undefined) {
-        return;
-    }
+function terminateGroup(pid: number | undefined): void {
     try {
-        if (isWindows) {
-            spawn('taskkill', ['/pid', String(pid), '/t', '/f'], { stdio: 'ignore' });
-        } else {
+        if (pid !== undefined) {
             process.kill(-pid, 'SIGTERM');
         }
     } catch {
-        // It has ended already.
+        // The process has already exited.
     }
 }

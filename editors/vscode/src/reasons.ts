@@ -1,9 +1,9 @@
-// "Why nothing?": the server's notes on the last requests, as a list and as a document.
+// "Why nothing?": shows the server's records of the last requests, as a list and as a document.
 
 import * as vscode from 'vscode';
 
-/** One request, as the server's command gesso.whyNothing gives it. Times in milliseconds, `at` in seconds. */
-export interface Note {
+/** One request, from the server's command gesso.whyNothing. Times are in milliseconds, `at` in seconds. */
+export interface RequestRecord {
     readonly at: number;
     readonly document: number;
     readonly language: string | null;
@@ -19,63 +19,63 @@ export interface Note {
 }
 
 const ICONS = { shown: '$(check)', nothing: '$(circle-slash)', superseded: '$(debug-step-over)', failed: '$(error)' };
-const LISTED = 50;
-const PAGE = vscode.Uri.from({ scheme: 'gesso', path: 'Why nothing.md' });
-let page = '';
+const LIST_LIMIT = 50;
+const DOCUMENT = vscode.Uri.from({ scheme: 'gesso', path: 'Why nothing.md' });
+let documentText = '';
 
-/** Lets VS Code read the document, which is nobody's file and asks to be saved by nobody. */
-export function registerPage(): vscode.Disposable {
-    return vscode.workspace.registerTextDocumentContentProvider(PAGE.scheme, { provideTextDocumentContent: () => page });
+/** Provides the text of a read-only document, which VS Code never asks to save. */
+export function registerReasonsDocument(): vscode.Disposable {
+    const provider = { provideTextDocumentContent: () => documentText };
+    return vscode.workspace.registerTextDocumentContentProvider(DOCUMENT.scheme, provider);
 }
 
-/** A list, newest first; what is chosen there opens the whole as a document. */
-export async function showReasons(notes: readonly Note[], copyReport: () => void): Promise<void> {
-    if (notes.length === 0) {
-        void vscode.window.showInformationMessage('Gesso has not been asked for a suggestion yet. Type something.');
+/** Lists the records, newest first. Choosing one opens all of them as a document. */
+export async function showReasons(records: readonly RequestRecord[], copyReport: () => void): Promise<void> {
+    if (records.length === 0) {
+        void vscode.window.showInformationMessage('There have been no requests yet. Type something, then try again.');
         return;
     }
     const list = vscode.window.createQuickPick();
-    const report = { iconPath: new vscode.ThemeIcon('copy'), tooltip: 'Copy a report without code' };
     list.title = 'Gesso: Why Nothing? The last requests, newest first';
-    list.placeholder = 'Choose one to open them all as a document';
-    list.buttons = [report];
+    list.placeholder = 'Choose one to open all of them as a document';
+    list.buttons = [{ iconPath: new vscode.ThemeIcon('copy'), tooltip: 'Copy a report without code' }];
     list.matchOnDescription = list.matchOnDetail = true;
-    list.items = notes.slice(0, LISTED).map((note) => ({
-        label: `${ICONS[note.outcome]} ${sentence(note)}`,
-        description: `line ${note.line}, ${time(note)}`,
-        detail: details(note),
+    list.items = records.slice(0, LIST_LIMIT).map((record) => ({
+        label: `${ICONS[record.outcome]} ${sentence(record)}`,
+        description: `line ${record.line}, ${time(record)}`,
+        detail: details(record),
     }));
     list.onDidTriggerButton(() => copyReport());
     list.onDidAccept(async () => {
         list.hide();
-        page = asMarkdown(notes);
-        const uri = PAGE.with({ query: String(Date.now()) });
+        documentText = asMarkdown(records);
+        const uri = DOCUMENT.with({ query: String(Date.now()) });
         await vscode.window.showTextDocument(await vscode.workspace.openTextDocument(uri), { preview: true });
     });
     list.onDidHide(() => list.dispose());
     list.show();
 }
 
-function sentence(note: Note): string {
-    if (note.outcome === 'shown') {
-        return `Shown: ${note.characters} characters`;
+function sentence(record: RequestRecord): string {
+    if (record.outcome === 'shown') {
+        return `Shown: ${record.characters} characters`;
     }
-    return note.outcome === 'superseded' ? 'You typed on before it was ready.' : (note.sentence ?? 'Nothing.');
+    return record.outcome === 'superseded' ? 'You kept typing before it was ready.' : (record.sentence ?? 'Nothing.');
 }
 
-function details(note: Note): string {
-    const stages = Object.entries(note.timings_ms).map(([stage, value]) => `${stage} ${Math.round(value)} ms`);
-    const confidence = note.confidence === null ? [] : [`confidence ${note.confidence.toFixed(2)}`];
-    const whence = [note.rule, note.origin && `from ${note.origin}`].filter((one) => one !== null);
-    return [...whence, `${Math.round(note.total_ms)} ms in all`, ...stages, ...confidence].join(' · ');
+function details(record: RequestRecord): string {
+    const stages = Object.entries(record.timings_ms).map(([stage, value]) => `${stage} ${Math.round(value)} ms`);
+    const confidence = record.confidence === null ? [] : [`confidence ${record.confidence.toFixed(2)}`];
+    const source = [record.rule, record.origin && `from ${record.origin}`].filter((part) => part !== null);
+    return [...source, `${Math.round(record.total_ms)} ms in total`, ...stages, ...confidence].join(' · ');
 }
 
-function time(note: Note): string {
-    return new Date(note.at * 1000).toLocaleTimeString();
+function time(record: RequestRecord): string {
+    return new Date(record.at * 1000).toLocaleTimeString();
 }
 
-function asMarkdown(notes: readonly Note[]): string {
-    const rows = notes.map((note) => `| ${time(note)} | ${note.line} | ${sentence(note)} | ${details(note)} |`);
-    const head = ['| time | line | what came of it | details |', '|---|---|---|---|'];
+function asMarkdown(records: readonly RequestRecord[]): string {
+    const rows = records.map((one) => `| ${time(one)} | ${one.line} | ${sentence(one)} | ${details(one)} |`);
+    const head = ['| time | line | outcome | details |', '|---|---|---|---|'];
     return ['# Why nothing?', '', 'The last requests, newest first.', '', ...head, ...rows, ''].join('\n');
 }

@@ -1,8 +1,8 @@
-// The status bar item: what the server is doing, and how long the last suggestion took.
+// The status bar item: the server's state and the latency of the last suggestion.
 
 import * as vscode from 'vscode';
 
-/** What the server says in `didChangeStatus`. */
+/** The parameters of the server's notification `didChangeStatus`. */
 export interface ServerStatus {
     readonly state: 'stopped' | 'loading' | 'ready' | 'failed';
     readonly message: string;
@@ -11,39 +11,39 @@ export interface ServerStatus {
     readonly latencyMs: number | null;
 }
 
-/** What is shown: the server's own states, and those in which there is no server to speak. */
-export type State = ServerStatus['state'] | 'starting' | 'absent' | 'unstartable';
+/** The states that the server reports, and those in which no server is running. */
+export type State = ServerStatus['state'] | 'starting' | 'notInstalled' | 'startFailed';
 
 const ICONS: Record<State, string> = {
-    absent: '$(cloud-download)',
+    notInstalled: '$(cloud-download)',
     starting: '$(loading~spin)',
     loading: '$(loading~spin)',
     ready: '$(sparkle)',
     stopped: '$(debug-disconnect)',
     failed: '$(error)',
-    unstartable: '$(error)',
+    startFailed: '$(error)',
 };
 
-const WORDS: Record<State, string> = {
-    absent: 'The server is not installed.',
+const DESCRIPTIONS: Record<State, string> = {
+    notInstalled: 'The server is not installed.',
     starting: 'The server is starting.',
     loading: 'The model is loading.',
     ready: 'Ready.',
     stopped: 'The server has stopped.',
     failed: 'The model could not be started.',
-    unstartable: 'The server could not be started; the log says why.',
+    startFailed: 'The server could not be started; the log says why.',
 };
 
 export class StatusBar implements vscode.Disposable {
     private readonly item = vscode.window.createStatusBarItem('gesso.status', vscode.StatusBarAlignment.Right, 100);
-    private readonly listeners: vscode.Disposable[];
+    private readonly subscriptions: vscode.Disposable[];
     private state: State = 'stopped';
     private server: ServerStatus | undefined;
 
     constructor() {
         this.item.name = 'Gesso';
         this.item.command = 'gesso.menu';
-        this.listeners = [
+        this.subscriptions = [
             vscode.window.onDidChangeActiveTextEditor(() => this.draw()),
             vscode.workspace.onDidChangeConfiguration((change) => change.affectsConfiguration('gesso') && this.draw()),
         ];
@@ -51,7 +51,7 @@ export class StatusBar implements vscode.Disposable {
         this.item.show();
     }
 
-    /** Without the server's own words, for the states in which it cannot speak. */
+    /** Shows a state without a message from the server. */
     show(state: State): void {
         this.state = state;
         this.server = undefined;
@@ -64,49 +64,52 @@ export class StatusBar implements vscode.Disposable {
         this.draw();
     }
 
-    /** One sentence or two about the present state. */
-    get sentence(): string {
-        return whyOff() ?? (this.server?.message || WORDS[this.state]);
+    /** The current state in one or two sentences. */
+    get description(): string {
+        return whyDisabled() ?? (this.server?.message || DESCRIPTIONS[this.state]);
     }
 
     dispose(): void {
-        this.listeners.forEach((one) => one.dispose());
+        this.subscriptions.forEach((one) => one.dispose());
         this.item.dispose();
     }
 
     private draw(): void {
-        const off = whyOff() !== undefined;
-        const failed = ['failed', 'unstartable'].includes(this.state) && !off;
-        const latency = this.state === 'ready' && !off ? this.server?.latencyMs : undefined;
-        const took = typeof latency === 'number' ? ` ${latency} ms` : '';
-        this.item.text = `${off ? '$(circle-slash)' : ICONS[this.state]} Gesso${took}`;
-        this.item.accessibilityInformation = { label: `Gesso. ${this.sentence}${took && ` Last suggestion:${took}.`}` };
+        const disabled = whyDisabled() !== undefined;
+        const failed = ['failed', 'startFailed'].includes(this.state) && !disabled;
+        const latencyMs = this.state === 'ready' && !disabled ? this.server?.latencyMs : undefined;
+        const latency = typeof latencyMs === 'number' ? ` ${latencyMs} ms` : '';
+        const label = `Gesso. ${this.description}${latency && ` Last suggestion:${latency}.`}`;
+        this.item.text = `${disabled ? '$(circle-slash)' : ICONS[this.state]} Gesso${latency}`;
+        this.item.accessibilityInformation = { label };
         this.item.backgroundColor = failed ? new vscode.ThemeColor('statusBarItem.errorBackground') : undefined;
-        this.item.tooltip = this.tooltip(took);
+        this.item.tooltip = this.tooltip(latency);
     }
 
-    private tooltip(took: string): vscode.MarkdownString {
-        const lines = [`**Gesso** – ${this.sentence}`];
+    private tooltip(latency: string): vscode.MarkdownString {
+        const lines = [`**Gesso** – ${this.description}`];
         if (this.server?.model) {
             lines.push(`Model: ${this.server.model}`);
         }
-        if (took) {
-            lines.push(`The last suggestion took${took}.`);
+        if (latency) {
+            lines.push(`Last suggestion:${latency}`);
         }
         return new vscode.MarkdownString(lines.join('\n\n'));
     }
 }
 
-/** Whether suggestions are switched off by a setting where the cursor is. */
-function whyOff(): string | undefined {
+/** A sentence if a setting switches suggestions off for the active editor. */
+function whyDisabled(): string | undefined {
     if (!vscode.workspace.getConfiguration('gesso').get<boolean>('enabled', true)) {
         return 'Suggestions are switched off.';
     }
     const document = vscode.window.activeTextEditor?.document;
-    return document && !isOnFor(document) ? `Suggestions are switched off for ${document.languageId}.` : undefined;
+    const isOff = document !== undefined && !isLanguageEnabled(document);
+    return isOff ? `Suggestions are switched off for ${document.languageId}.` : undefined;
 }
 
-export function isOnFor(document: vscode.TextDocument): boolean {
+/** Whether suggestions are enabled for the document's language. */
+export function isLanguageEnabled(document: vscode.TextDocument): boolean {
     const settings = vscode.workspace.getConfiguration('gesso', document);
     const languages = settings.get<Record<string, boolean>>('languages', {});
     return languages[document.languageId] ?? languages['*'] ?? true;

@@ -1,50 +1,50 @@
-// What was given to the editor, so that the server can be told what became of it.
+// Reports to the server which suggestions were shown, partly accepted and dismissed.
 //
-// VS Code tells an extension when a suggestion is accepted whole (by the item's command) and nothing else. What goes
-// through this extension's own commands is told besides: accepted in part, and dismissed.
+// VS Code itself reports only that a suggestion was accepted in full, through the item's command. Partial acceptance
+// and dismissal are known only if they go through this extension's own commands.
 
 import * as vscode from 'vscode';
 import type { LanguageClient, Middleware } from 'vscode-languageclient/node';
 
-interface Given {
+interface Shown {
     readonly uri: string;
     readonly items: readonly vscode.InlineCompletionItem[];
 }
 
 export class Suggestions {
-    private given: Given | undefined;
+    private shown: Shown | undefined;
     client: LanguageClient | undefined;
 
     readonly middleware: Middleware = {
         provideInlineCompletionItems: async (document, position, context, token, next) => {
-            const answer = await next(document, position, context, token);
-            const items = Array.isArray(answer) ? answer : (answer?.items ?? []);
+            const result = await next(document, position, context, token);
+            const items = Array.isArray(result) ? result : (result?.items ?? []);
             if (!token.isCancellationRequested) {
-                this.given = { uri: document.uri.toString(), items };
+                this.shown = { uri: document.uri.toString(), items };
                 if (items.length > 0) {
-                    this.tell('textDocument/didShowCompletion', { item: asParams(items[0]) });
+                    this.notify('textDocument/didShowCompletion', { item: asParams(items[0]) });
                 }
             }
-            return answer;
+            return result;
         },
     };
 
-    /** Accepts the next word or line by the editor's own command, and tells the server how much has been taken. */
+    /** Accepts the next word or line with VS Code's command and reports the accepted length to the server. */
     async acceptPart(command: 'acceptNextWord' | 'acceptNextLine'): Promise<void> {
         const items = this.itemsOf(vscode.window.activeTextEditor);
         await vscode.commands.executeCommand(`editor.action.inlineSuggest.${command}`);
         const editor = vscode.window.activeTextEditor;
         for (const item of editor ? items : []) {
-            const taken = item.range && textUpToCursor(editor!, item.range.start);
-            if (taken && textOf(item).startsWith(taken)) {
-                const params = { item: asParams(item), acceptedLength: taken.length };
-                this.tell('textDocument/didPartiallyAcceptCompletion', params);
+            const accepted = item.range && textUpToCursor(editor!, item.range.start);
+            if (accepted && textOf(item).startsWith(accepted)) {
+                const params = { item: asParams(item), acceptedLength: accepted.length };
+                this.notify('textDocument/didPartiallyAcceptCompletion', params);
                 return;
             }
         }
     }
 
-    /** Hides what is shown, and tells the server that it was not wanted. */
+    /** Hides the suggestion and reports to the server that it was rejected. */
     async dismiss(): Promise<void> {
         const items = this.itemsOf(vscode.window.activeTextEditor);
         await vscode.commands.executeCommand('editor.action.inlineSuggest.hide');
@@ -55,10 +55,10 @@ export class Suggestions {
     }
 
     private itemsOf(editor: vscode.TextEditor | undefined): readonly vscode.InlineCompletionItem[] {
-        return this.given?.uri === editor?.document.uri.toString() ? (this.given?.items ?? []) : [];
+        return this.shown?.uri === editor?.document.uri.toString() ? (this.shown?.items ?? []) : [];
     }
 
-    private tell(method: string, params: object): void {
+    private notify(method: string, params: object): void {
         if (this.client?.isRunning()) {
             void this.client.sendNotification(method, params);
         }

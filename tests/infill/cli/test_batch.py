@@ -1,4 +1,4 @@
-"""Rows in, rows out: order, resuming, bad rows."""
+"""`gesso batch`: order of rows, resuming, invalid rows."""
 
 import json
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ def files(tmp_path: Path) -> Files:
     return Files(tmp_path)
 
 
-def test_rows_come_out_in_order_with_these_columns(files: Files, completer: FakeCompleter) -> None:
+def test_results_are_in_order_and_have_these_columns(files: Files, completer: FakeCompleter) -> None:
     files.write([row(n) for n in range(5)])
     seen: list[int] = []
     files.batch(batch_size=2).run(completer, seen.append)
@@ -71,31 +71,31 @@ def test_a_row_becomes_a_request(files: Files, completer: FakeCompleter) -> None
 
 
 @pytest.mark.parametrize(
-    ("bad", "identity", "sentence"),
+    ("bad", "row_id", "sentence"),
     [
         ("{not json", None, "Row 2 is not valid JSON"),
         ("[1]", None, "Row 2 is not a JSON object"),
         ({"prefix": "a", "suffix": "b"}, None, "Row 2 has no 'id'"),
         ({"id": True, "prefix": "a", "suffix": "b"}, None, "Row 2 has no 'id'"),
-        ({"id": "r", "prefix": "a"}, "r", "Row 2 has no text 'suffix'"),
+        ({"id": "r", "prefix": "a"}, "r", "Row 2 has no string 'suffix'"),
         ({"id": "r", "prefix": "a", "suffix": "b", "lines": "many"}, "r", "Row 2 has lines 'many'"),
         ({"id": "r", "prefix": "a", "suffix": "b", "language": 3}, "r", "Row 2 has a 'language'"),
-        ({"id": "r", "prefix": "a\ud800", "suffix": "b"}, "r", "Row 2 has half a character"),
+        ({"id": "r", "prefix": "a\ud800", "suffix": "b"}, "r", "Row 2 has a lone surrogate"),
     ],
 )
-def test_a_bad_row_is_answered_in_its_place(
-    files: Files, completer: FakeCompleter, bad: Any, identity: Any, sentence: str
+def test_an_invalid_row_becomes_a_row_with_an_error(
+    files: Files, completer: FakeCompleter, bad: Any, row_id: Any, sentence: str
 ) -> None:
     files.write([row(1), bad, row(3)])
     files.batch().run(completer)
     results = files.results()
-    assert [result["id"] for result in results] == [1, identity, 3]
+    assert [result["id"] for result in results] == [1, row_id, 3]
     assert list(results[1]) == [*COLUMNS, "error"]
     assert results[1]["error"].startswith(sentence) and not results[1]["shown"]
     assert results[2]["text"] == "X3 = "
 
 
-def test_a_request_that_is_refused_or_breaks_does_not_take_others_with_it(files: Files) -> None:
+def test_a_request_that_fails_does_not_affect_the_others(files: Files) -> None:
     def answer(request: InfillRequest, hole: int) -> tuple[str, str | None]:
         if request.text.startswith("x1"):
             raise InputError("The hole is odd.")
@@ -110,7 +110,7 @@ def test_a_request_that_is_refused_or_breaks_does_not_take_others_with_it(files:
     assert results[1]["error"] == "The hole is odd." and "RuntimeError: strange" in results[2]["error"]
 
 
-def test_trouble_with_the_model_stops_the_batch(files: Files) -> None:
+def test_a_model_error_stops_the_batch(files: Files) -> None:
     def answer(request: InfillRequest, hole: int) -> tuple[str, str | None]:
         raise ModelError("broken")
 
@@ -121,7 +121,7 @@ def test_trouble_with_the_model_stops_the_batch(files: Files) -> None:
 
 
 @pytest.mark.parametrize("cut", range(0, 400, 23))
-def test_wherever_it_was_cut_off_it_ends_the_same(files: Files, completer: FakeCompleter, cut: int) -> None:
+def test_a_batch_resumes_wherever_its_output_was_cut_off(files: Files, completer: FakeCompleter, cut: int) -> None:
     files.write([row(1), "nonsense", row(2), row(2), row(3)])
     files.batch(batch_size=2).run(completer)
     complete = files.results()
@@ -141,7 +141,7 @@ class Interrupted(FakeCompleter):
         return super().complete_batch(requests)
 
 
-def test_an_interruption_keeps_whole_batches_and_loses_no_row(files: Files, completer: FakeCompleter) -> None:
+def test_an_interruption_keeps_complete_batches_and_loses_no_row(files: Files, completer: FakeCompleter) -> None:
     files.write([row(n) for n in range(7)])
     work = files.batch(batch_size=2)
     with pytest.raises(KeyboardInterrupt):
@@ -153,10 +153,10 @@ def test_an_interruption_keeps_whole_batches_and_loses_no_row(files: Files, comp
 
 
 @pytest.mark.parametrize("line", ['{"id": 9}', "something else", '{"text": ""}', "[]"])
-def test_results_of_something_else_are_not_added_to(files: Files, line: str) -> None:
+def test_an_output_file_of_another_input_is_refused(files: Files, line: str) -> None:
     files.write([row(1)])
     files.target.write_text(line + "\n")
-    with pytest.raises(InputError, match="does not belong to"):
+    with pytest.raises(InputError, match="does not match"):
         files.batch()
     assert files.target.read_text() == line + "\n"
 
@@ -169,11 +169,11 @@ def test_more_results_than_rows_are_refused(files: Files, completer: FakeComplet
         files.batch()
 
 
-def test_files_that_cannot_be_used_are_refused(files: Files, tmp_path: Path) -> None:
+def test_unusable_files_are_refused(files: Files, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         files.batch()
     files.write([row(1)])
-    with pytest.raises(InputError, match="its own result"):
+    with pytest.raises(InputError, match="both input and output"):
         Batch(files.source, files.source, Settings())
-    with pytest.raises(InputError, match="no ordinary file"):
+    with pytest.raises(InputError, match="not a regular file"):
         Batch(files.source, tmp_path, Settings())

@@ -1,16 +1,16 @@
-"""Places, ranges and markers to holes."""
+"""Positions, ranges and markers become holes."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import UsageError
-from infill.cli.holes import hole_at, hole_in_range, holes_at_markers, offset_of, place_of
+from infill.cli.holes import hole_at, hole_in_range, holes_at_markers, offset_of, position_of
 from infill.request import Hole
 
 
 @pytest.mark.parametrize(
-    ("text", "place", "offset"),
+    ("text", "position", "offset"),
     [
         ("", "1:1", 0),
         ("ab\ncd", "1:3", 2),
@@ -24,12 +24,12 @@ from infill.request import Hole
         ("\tx", " 1:2 ", 1),
     ],
 )
-def test_a_place_is_an_offset(text: str, place: str, offset: int) -> None:
-    assert hole_at(text, place) == Hole(offset, offset)
+def test_a_position_becomes_an_offset(text: str, position: str, offset: int) -> None:
+    assert hole_at(text, position) == Hole(offset, offset)
 
 
 @pytest.mark.parametrize(
-    ("text", "place", "sentence"),
+    ("text", "position", "sentence"),
     [
         ("ab\ncd", "3:1", "There is no line 3: the text has lines 1 to 2."),
         ("ab\ncd", "0:1", "There is no line 0: the text has lines 1 to 2."),
@@ -41,34 +41,34 @@ def test_a_place_is_an_offset(text: str, place: str, offset: int) -> None:
         ("ab", "1:²", "write LINE:COL"),
     ],
 )
-def test_a_place_that_is_not_there_says_what_is(text: str, place: str, sentence: str) -> None:
+def test_an_error_names_the_valid_positions(text: str, position: str, sentence: str) -> None:
     with pytest.raises(UsageError) as caught:
-        hole_at(text, place)
+        hole_at(text, position)
     assert sentence in str(caught.value)
 
 
-def test_a_range_runs_up_to_its_second_place() -> None:
+def test_a_range_excludes_its_second_position() -> None:
     assert hole_in_range("one\ntwo\nthree\n", "2:1-3:1") == Hole(4, 8)
 
 
-@pytest.mark.parametrize(("places", "part"), [("2:1", "LINE:COL-LINE:COL"), ("2:1-1:1", "earlier place first")])
-def test_a_wrong_range_is_refused(places: str, part: str) -> None:
+@pytest.mark.parametrize(("span", "part"), [("2:1", "LINE:COL-LINE:COL"), ("2:1-1:1", "earlier position first")])
+def test_an_invalid_range_is_refused(span: str, part: str) -> None:
     with pytest.raises(UsageError, match=part):
-        hole_in_range("one\ntwo\n", places)
+        hole_in_range("one\ntwo\n", span)
 
 
-def test_each_marker_is_a_hole_that_replaces_it() -> None:
+def test_each_marker_is_covered_by_a_hole() -> None:
     assert holes_at_markers("a ?? b\n??", "??") == (Hole(2, 4), Hole(7, 9))
     assert holes_at_markers("aaa", "aa") == (Hole(0, 2),)
 
 
 @pytest.mark.parametrize("marker", ["", "TODO"])
-def test_a_marker_that_stands_nowhere_is_refused(marker: str) -> None:
+def test_a_marker_that_is_not_in_the_text_is_refused(marker: str) -> None:
     with pytest.raises(UsageError, match="marker"):
         holes_at_markers("a b", marker)
 
 
 @given(st.text(alphabet="a\n é", max_size=40), st.data())
-def test_place_and_offset_are_inverse(text: str, data: st.DataObject) -> None:
+def test_position_and_offset_are_inverse(text: str, data: st.DataObject) -> None:
     offset = data.draw(st.integers(0, len(text)))
-    assert offset_of(text, place_of(text, offset), "--at") == offset
+    assert offset_of(text, position_of(text, offset), "--at") == offset

@@ -1,4 +1,4 @@
-"""`gesso infill` with a completer that needs no model, and once with the shipped one."""
+"""`gesso infill` with a fake completer, and once with the shipped model."""
 
 import json
 from pathlib import Path
@@ -58,7 +58,7 @@ def refuse_all(request: InfillRequest, hole: int) -> tuple[str, str | None]:
     return "weak", "too unsure"
 
 
-def test_the_text_goes_to_standard_output_exactly(completer: FakeCompleter, file: Path) -> None:
+def test_standard_output_is_exactly_the_text(completer: FakeCompleter, file: Path) -> None:
     result = gesso(file, "--at", "2:12")
     assert (result.exit_code, result.stdout_bytes, result.stderr) == (0, b"a + 0", "")
     assert completer.requests == [InfillRequest(SOURCE, (Hole(21, 21),), None, "app.py")]
@@ -82,7 +82,7 @@ def test_options_reach_the_request(completer: FakeCompleter, file: Path, tmp_pat
     assert "candidate 2 (copy, 0.25, not shown: copied): 'other'" in result.stderr
 
 
-def test_settings_of_the_files_project_are_used(completer: FakeCompleter, file: Path, tmp_path: Path) -> None:
+def test_the_settings_of_the_files_project_apply(completer: FakeCompleter, file: Path, tmp_path: Path) -> None:
     folder = tmp_path / "project"
     folder.mkdir()
     (folder / "gesso.toml").write_text("seed = 11\nsteps = 2\n")
@@ -110,10 +110,10 @@ def test_in_place_writes_and_prints_nothing(completer: FakeCompleter, file: Path
     result = gesso(file, "--marker", "??", "--in-place")
     assert (result.exit_code, result.stdout) == (0, "")
     assert file.read_text() == "def f(a):\n    return a + 0\n\nx = a + 1\n"
-    assert "2 of 2 holes" in result.stderr
+    assert "filled 2 of 2 holes" in result.stderr
 
 
-def test_what_is_not_good_enough_is_neither_printed_nor_written(completer: FakeCompleter, file: Path) -> None:
+def test_a_weak_candidate_is_neither_printed_nor_written(completer: FakeCompleter, file: Path) -> None:
     completer.answer = refuse_all
     for form in ((), ("--whole",), ("--diff",), ("--in-place",)):
         result = gesso(file, "--at", "2:12", *form)
@@ -122,7 +122,7 @@ def test_what_is_not_good_enough_is_neither_printed_nor_written(completer: FakeC
     assert file.read_text() == SOURCE
 
 
-def test_any_prints_and_force_writes_it_and_the_exit_code_stays(completer: FakeCompleter, file: Path) -> None:
+def test_any_prints_and_force_writes_a_weak_candidate_with_exit_code_1(completer: FakeCompleter, file: Path) -> None:
     completer.answer = refuse_all
     shown = gesso(file, "--at", "4:5", "--any")
     assert (shown.exit_code, shown.stdout) == (1, "weak")
@@ -132,7 +132,7 @@ def test_any_prints_and_force_writes_it_and_the_exit_code_stays(completer: FakeC
     assert file.read_text() == "def f(a):\n    return ??\n\nx = weak??\n"
 
 
-def test_of_several_holes_the_good_ones_are_filled(completer: FakeCompleter, file: Path) -> None:
+def test_only_holes_with_a_good_candidate_are_filled(completer: FakeCompleter, file: Path) -> None:
     completer.answer = refuse_second
     result = gesso(file, "--marker", "??", "--in-place")
     assert result.exit_code == 1
@@ -152,8 +152,8 @@ def test_json_has_exactly_these_keys(completer: FakeCompleter, file: Path) -> No
         "source": "copy",
         "tokens": 1,
     }
-    told = {name: answer[name] for name in ("text", "shown", "reason", "tokens", "steps", "canvas", "hole")}
-    assert told == {
+    values = {name: answer[name] for name in ("text", "shown", "reason", "tokens", "steps", "canvas", "hole")}
+    assert values == {
         "text": "a + 0",
         "shown": True,
         "reason": None,
@@ -165,7 +165,7 @@ def test_json_has_exactly_these_keys(completer: FakeCompleter, file: Path) -> No
     assert answer["timings_ms"] == {"denoise": 1.23, "total": 2.0}
 
 
-def test_json_tells_of_each_hole_and_of_what_is_not_shown(completer: FakeCompleter, file: Path) -> None:
+def test_json_describes_each_hole(completer: FakeCompleter, file: Path) -> None:
     completer.answer = refuse_second
     result = gesso(file, "--marker", "??", "--json")
     answer = json.loads(result.stdout)
@@ -176,7 +176,7 @@ def test_json_tells_of_each_hole_and_of_what_is_not_shown(completer: FakeComplet
     ]
 
 
-def test_json_and_in_place_go_together(completer: FakeCompleter, file: Path) -> None:
+def test_json_and_in_place_can_be_combined(completer: FakeCompleter, file: Path) -> None:
     result = gesso(file, "--marker", "??", "--json", "--in-place")
     assert json.loads(result.stdout)["shown"] and "a + 1" in file.read_text()
 
@@ -185,7 +185,7 @@ def test_standard_input_is_read_with_a_language(completer: FakeCompleter) -> Non
     result = gesso("-", "--lang", "go", "--at", "1:3", "--whole", given="a\u00e9\n".encode())
     assert result.stdout == "a\u00e9a + 0\n" and result.stderr == ""
     assert completer.requests[0] == InfillRequest("a\u00e9\n", (Hole(2, 2),), "go", None)
-    assert "taken as plain text" in gesso("-", "--at", "1:1", given=b"x").stderr
+    assert "as plain text" in gesso("-", "--at", "1:1", given=b"x").stderr
 
 
 def test_watching_shows_steps_on_standard_error_only(completer: FakeCompleter, file: Path) -> None:
@@ -194,7 +194,7 @@ def test_watching_shows_steps_on_standard_error_only(completer: FakeCompleter, f
     assert "step 1/2" in result.stderr and "filled, 2 steps, 2 ms" in result.stderr
 
 
-def test_a_picture_is_written_without_showing(completer: FakeCompleter, file: Path, tmp_path: Path) -> None:
+def test_a_picture_is_written_without_a_live_view(completer: FakeCompleter, file: Path, tmp_path: Path) -> None:
     result = gesso(file, "--at", "2:12", "--watch-svg", tmp_path / "a.svg")
     assert (result.stdout, result.stderr) == ("a + 0", "")
     assert "<svg" in (tmp_path / "a.svg").read_text()
@@ -203,11 +203,11 @@ def test_a_picture_is_written_without_showing(completer: FakeCompleter, file: Pa
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ("app.py", "one of --at LINE:COL, --range"),
-        ("app.py --at 1:1 --marker x", "one of --at LINE:COL, --range"),
+        ("app.py", "exactly one of --at LINE:COL, --range"),
+        ("app.py --at 1:1 --marker x", "exactly one of --at LINE:COL, --range"),
         ("app.py --at 99:1", "There is no line 99"),
-        ("app.py --at 1:1 --whole --diff", "--whole and --diff do not go together"),
-        ("app.py --at 1:1 --force", "--force goes with --in-place"),
+        ("app.py --at 1:1 --whole --diff", "--whole and --diff cannot be combined"),
+        ("app.py --at 1:1 --force", "--force needs --in-place"),
         ("- --at 1:1 --in-place", "Standard input cannot be written in place"),
         ("app.py --at 1:1 --lang klingon", "There is no language 'klingon'; use one of python"),
         ("app.py --at 1:1 --lines two", '--lines is "two"; it must be one of one, block, auto'),
@@ -216,7 +216,7 @@ def test_a_picture_is_written_without_showing(completer: FakeCompleter, file: Pa
         ("app.py --marker absent", "does not contain the marker 'absent'"),
     ],
 )
-def test_wrong_use_is_one_sentence_and_exit_code_2(
+def test_a_usage_error_is_one_sentence_and_exit_code_2(
     completer: FakeCompleter, file: Path, arguments: str, sentence: str
 ) -> None:
     result = gesso(*arguments.split(), given=b"x")
@@ -232,9 +232,7 @@ def test_wrong_use_is_one_sentence_and_exit_code_2(
         ("app.py --at 1:1 --context latin.py", "latin.py is not UTF-8 text"),
     ],
 )
-def test_trouble_with_the_input_is_exit_code_3(
-    completer: FakeCompleter, file: Path, arguments: str, sentence: str
-) -> None:
+def test_an_unusable_input_is_exit_code_3(completer: FakeCompleter, file: Path, arguments: str, sentence: str) -> None:
     file.with_name("latin.py").write_bytes(b"\xe9")
     result = gesso(*arguments.split())
     assert result.exit_code == 3 and sentence in result.stderr and result.stderr.count("\n") == 1
@@ -244,12 +242,12 @@ def test_trouble_with_the_input_is_exit_code_3(
     ("error", "code", "sentence"),
     [
         (ModelError("The weights are gone."), 3, "gesso: The weights are gone."),
-        (MemoryError(), 3, "The memory ran out"),
-        (RuntimeError("odd"), 3, "a fault in Gesso"),
+        (MemoryError(), 3, "Out of memory"),
+        (RuntimeError("odd"), 3, "a bug in Gesso"),
         (KeyboardInterrupt(), 130, "Stopped."),
     ],
 )
-def test_trouble_while_filling_has_an_exit_code(
+def test_an_error_while_filling_has_an_exit_code(
     completer: FakeCompleter, file: Path, error: BaseException, code: int, sentence: str
 ) -> None:
     def fail(request: InfillRequest, hole: int) -> tuple[str, str | None]:

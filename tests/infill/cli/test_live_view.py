@@ -1,4 +1,4 @@
-"""The canvas drawn in a terminal and as a picture."""
+"""The canvas drawn in a terminal and as an SVG picture."""
 
 import io
 import time
@@ -7,20 +7,20 @@ from pathlib import Path
 
 from rich.console import Console
 
-from infill.cli.live_view import LiveView, drawing, export_svg, summary
+from infill.cli.live_view import LiveView, export_svg, panel, summary
 from infill.request import Piece, StepView
 from tests.infill.fake_completer import STEPS
 
 
 def drawn(*pieces: Piece, lines: int = 6) -> str:
     console = Console(file=io.StringIO(), width=60)
-    console.print(drawing(pieces, "caption", lines))
+    console.print(panel(pieces, "caption", lines))
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_a_terminal_ends_with_the_final_text() -> None:
     screen = io.StringIO()
-    with LiveView(Console(file=screen, force_terminal=True, width=60), seconds_a_step=0) as view:
+    with LiveView(Console(file=screen, force_terminal=True, width=60), seconds_per_step=0) as view:
         for step in STEPS:
             view.step(step)
         view.finish([Piece("known ", "known"), Piece("final", "settled")], "filled, 2 steps")
@@ -32,15 +32,15 @@ def test_a_terminal_ends_with_the_final_text() -> None:
 
 def test_a_step_stays_long_enough_to_be_seen() -> None:
     started = time.monotonic()
-    with LiveView(Console(file=io.StringIO(), force_terminal=True), seconds_a_step=0.05) as view:
+    with LiveView(Console(file=io.StringIO(), force_terminal=True), seconds_per_step=0.05) as view:
         for step in (*STEPS, *STEPS):
             view.step(step)
     assert time.monotonic() - started >= 0.15
 
 
-def test_elsewhere_each_step_is_one_plain_line() -> None:
+def test_without_a_terminal_each_step_is_one_plain_line() -> None:
     lines = io.StringIO()
-    with LiveView(Console(file=lines), seconds_a_step=0) as view:
+    with LiveView(Console(file=lines), seconds_per_step=0) as view:
         for step in STEPS:
             view.step(step)
         view.finish([], "filled")
@@ -48,18 +48,18 @@ def test_elsewhere_each_step_is_one_plain_line() -> None:
     assert summary(STEPS[0]) == "step 1/2: 0 characters settled, 4 still noise"
 
 
-def test_a_view_that_shows_nothing_still_remembers() -> None:
-    quiet = io.StringIO()
-    with LiveView(Console(file=quiet), show=False) as view:
+def test_a_hidden_view_still_records_the_steps() -> None:
+    output = io.StringIO()
+    with LiveView(Console(file=output), show=False) as view:
         view.step(STEPS[0])
         view.finish([], "filled")
-    assert quiet.getvalue() == "" and view.views == [STEPS[0]]
+    assert output.getvalue() == "" and view.views == [STEPS[0]]
 
 
-def test_states_have_styles_of_their_own() -> None:
+def test_each_state_has_its_own_style() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, color_system="standard", width=60)
     pieces = [Piece("k", "known"), Piece("s", "settled"), Piece("n", "noise"), Piece("", "null")]
-    console.print(drawing(pieces, ""))
+    console.print(panel(pieces, ""))
     written = console.file.getvalue()  # type: ignore[attr-defined]
     assert "\x1b[2mk" in written and "\x1b[1;32ms" in written and "\x1b[2;35mn" in written
     assert "\x1b[90m·" in written
@@ -72,13 +72,13 @@ def test_only_the_lines_near_the_hole_are_drawn() -> None:
     assert "HOLE" in picture and "line 0" in picture and "line 4 " not in picture
 
 
-def test_nothing_on_the_canvas_can_disturb_the_terminal() -> None:
+def test_control_characters_never_reach_the_terminal() -> None:
     picture = drawn(Piece("\x1b[31m a\r\n[bold]b", "known"), Piece("c\x07\nd", "noise"), Piece("", "noise"))
     assert "\x1b" not in picture and "\x07" not in picture and "\r" not in picture
     assert "␛[31m a" in picture and "[bold]b" in picture and "c␇⏎d▒" in picture
 
 
-def test_the_picture_is_an_svg_of_a_few_steps(tmp_path: Path) -> None:
+def test_the_svg_shows_a_few_steps(tmp_path: Path) -> None:
     views = [StepView(step, 9, (Piece("x = ", "known"), Piece(f"v{step}", "noise"))) for step in range(1, 10)]
     export_svg(views, tmp_path / "a.svg", ([Piece("x = done", "settled")], "filled"))
     text = (tmp_path / "a.svg").read_text("utf-8").replace("&#160;", " ")

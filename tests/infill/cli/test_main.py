@@ -1,4 +1,4 @@
-"""`gesso` and its smaller commands; `gesso infill` has a file of its own."""
+"""`gesso`: help, version, batch, config, doctor and model."""
 
 import json
 import os
@@ -34,14 +34,14 @@ def process(*arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[
         (["model", "--help"], ["list", "pull", "verify", "path"]),
     ],
 )
-def test_help_teaches(arguments: list[str], words: list[str]) -> None:
+def test_help_names_commands_and_options(arguments: list[str], words: list[str]) -> None:
     result = gesso(*arguments)
     assert result.exit_code == 0
     assert [word for word in words if word not in result.stdout] == []
     assert "svg" not in result.stdout
 
 
-def test_help_needs_nothing_slow() -> None:
+def test_help_imports_nothing_slow() -> None:
     names = "[name for name in ('torch', 'transformers', 'numpy') if name in sys.modules]"
     script = f"import sys, infill.cli.main; print({names})"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -58,7 +58,7 @@ def test_the_module_is_the_command() -> None:
     assert answer.stdout == b"" and answer.stderr.count(b"\n") == 1
 
 
-def test_a_reader_that_goes_away_is_no_trouble() -> None:
+def test_a_closed_pipe_is_not_an_error() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     command = [sys.executable, "-m", "infill", "model", "path"]
@@ -67,7 +67,7 @@ def test_a_reader_that_goes_away_is_no_trouble() -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_config_says_where_each_value_is_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_config_names_the_source_of_each_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "gesso.toml").write_text("seed = 7\n")
     monkeypatch.setenv("GESSO_LINES", "one")
@@ -89,14 +89,14 @@ def test_an_old_name_of_a_setting_is_reported_once(tmp_path: Path, monkeypatch: 
     assert result.stderr.count("GESSO_MEANWHILE is now called GESSO_FALLBACK_MODEL") == 1
 
 
-def test_config_names_a_file_that_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_config_names_an_invalid_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "gesso.toml").write_text("seeed = 7\n")
     result = gesso("config")
     assert result.exit_code == 3 and "gesso.toml: there is no setting 'seeed'" in result.stderr
 
 
-def test_doctor_reports_for_people_and_programs() -> None:
+def test_doctor_prints_text_and_json() -> None:
     shown = gesso("doctor")
     assert shown.exit_code == 0 and "pocket" in shown.stdout and "runs on" in shown.stdout
     assert json.loads(gesso("doctor", "--json").stdout)["models"][0]["model"] == "pocket"
@@ -139,7 +139,7 @@ def rows(tmp_path: Path) -> Path:
     return file
 
 
-def test_batch_fills_all_rows_once(rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batch_fills_each_row_once(rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     completer = FakeCompleter(lambda request, hole: ("1", None))
     monkeypatch.setattr("infill.cli.support.load_completer", lambda settings: completer)
     out = tmp_path / "out.jsonl"
@@ -151,7 +151,7 @@ def test_batch_fills_all_rows_once(rows: Path, tmp_path: Path, monkeypatch: pyte
     assert again.exit_code == 0 and "all 5 rows" in again.stderr and completer.batches == [3, 2]
 
 
-def test_batch_stopped_by_hand_says_how_to_go_on(rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_batch_says_how_to_resume(rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def answer(request: object, hole: int) -> tuple[str, str | None]:
         if len(completer.requests) > 3:
             raise KeyboardInterrupt
@@ -170,5 +170,5 @@ def test_batch_stopped_by_hand_says_how_to_go_on(rows: Path, tmp_path: Path, mon
     assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == list(range(5))
 
 
-def test_batch_without_input_is_trouble(tmp_path: Path) -> None:
+def test_batch_without_input_is_an_error(tmp_path: Path) -> None:
     assert gesso("batch", tmp_path / "absent.jsonl", tmp_path / "out.jsonl").exit_code == 3

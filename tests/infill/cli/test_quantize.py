@@ -1,4 +1,4 @@
-"""`gesso model quantize`: a folder in, a folder in few bits out, and what is said of it."""
+"""`gesso model quantize`: reads a model folder and writes a quantized one."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def plain(tmp_path: Path) -> Path:
     return tmp_path / "plain"
 
 
-def test_a_model_is_written_in_few_bits(plain: Path, tmp_path: Path) -> None:
-    target = tmp_path / "few"
+def test_a_model_is_quantized(plain: Path, tmp_path: Path) -> None:
+    target = tmp_path / "quantized"
     done = gesso(plain, target, "--format", "int4")
     assert done.exit_code == 0 and done.stdout == f"{target}\n" and "gesso infill" in done.stderr
     assert load_model(target, torch.device("cpu"), torch.float32).config.num_experts == 2
@@ -59,8 +59,8 @@ def test_a_model_is_written_in_few_bits(plain: Path, tmp_path: Path) -> None:
     assert again.exit_code == 3 and "new or empty" in again.stderr and "Traceback" not in again.stderr
 
 
-def test_wrong_use_is_told(plain: Path, tmp_path: Path) -> None:
-    assert gesso(plain, tmp_path / "few").exit_code == 2
-    assert gesso(plain, tmp_path / "few", "--format", "int3").exit_code == 2
-    pocket = gesso(model_store.POCKET, tmp_path / "few", "--format", "fp8")
+def test_usage_errors(plain: Path, tmp_path: Path) -> None:
+    assert gesso(plain, tmp_path / "quantized").exit_code == 2
+    assert gesso(plain, tmp_path / "quantized", "--format", "int3").exit_code == 2
+    pocket = gesso(model_store.POCKET, tmp_path / "quantized", "--format", "fp8")
     assert pocket.exit_code == 3 and "quantized already (gesso_int8)" in " ".join(pocket.stderr.split())

@@ -1,4 +1,4 @@
-"""`gesso stats`: what it draws, in how many columns, and what it answers when there is nothing to draw."""
+"""`gesso stats`: its tables, their width, and its output without any events."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def day(days_ago: int) -> str:
 
 
 def write(path: Path, *days_ago: int, model: str = "pocket") -> None:
-    """For each day four suggestions, of which one was accepted, one taken in part, and one rejected."""
+    """Adds four suggestions per day: one accepted, one accepted in part, one rejected, one ignored."""
     store = Statistics(path)
     for ago in days_ago:
         at = noon(ago)
@@ -58,12 +58,10 @@ def line_with(result: Result, word: str) -> list[str]:
     return line.split()
 
 
-def test_nothing_yet_is_one_sentence() -> None:
+def test_no_events_is_one_sentence() -> None:
     result = gesso()
     assert (result.exit_code, result.stdout) == (0, "")
-    assert (
-        result.stderr.startswith("gesso: Nothing was suggested in the last 30 days") and result.stderr.count("\n") == 1
-    )
+    assert result.stderr.startswith("gesso: No suggestions in the last 30 days") and result.stderr.count("\n") == 1
     assert json.loads(gesso("--json").stdout)["shown"] == 0
 
 
@@ -76,14 +74,14 @@ def test_figures(path: Path) -> None:
     assert line_with(result, "of those shown")[:3] == ["accepted", "2", "25"]
     assert line_with(result, "partly")[:2] == ["partly", "2"]
     assert line_with(result, "rejected")[:2] == ["rejected", "2"]
-    assert line_with(result, "still stood")[:4] == ["kept", "2", "90", "%"]
-    assert line_with(result, "did not type")[:2] == ["saved", "2,468"]
-    assert line_with(result, "known from before")[3:7] == ["2", "0", "0", "0"]
-    assert line_with(result, "new run of the model")[5:9] == ["6", "200", "300", "300"]
+    assert line_with(result, "still there")[:4] == ["kept", "2", "90", "%"]
+    assert line_with(result, "have to type")[:2] == ["saved", "2,468"]
+    assert line_with(result, "cached")[1:5] == ["2", "0", "0", "0"]
+    assert line_with(result, "new model run")[3:7] == ["6", "200", "300", "300"]
     assert line_with(result, "python ")[:6] == ["python", "6", "2", "33", "%", "2,468"]
     assert line_with(result, "typescript")[:5] == ["typescript", "2", "0", "0", "%"]
     assert line_with(result, day(2))[1:6] == [day(2), "4", "1", "25", "%"]
-    assert line_with(result, day(1))[1:] == [day(1), "0", "0", "0"]  # a day between, with nothing
+    assert line_with(result, day(1))[1:] == [day(1), "0", "0", "0"]  # a day without events
     assert day(3) not in result.stdout
     assert "a folder" not in result.stdout
 
@@ -98,14 +96,14 @@ def test_bars_are_as_long_as_the_figures_say(path: Path) -> None:
     assert line_with(plain, "python ")[-1] == "#" * 7 + "-" * 13
 
 
-def test_only_the_days_asked_for(path: Path) -> None:
+def test_only_the_requested_days_count(path: Path) -> None:
     write(path, 0, 6, 7)
     assert json.loads(gesso("--days", "7", "--json").stdout)["shown"] == 8
     assert json.loads(gesso("--days", "1", "--json").stdout)["shown"] == 4
     assert gesso("--days", "1").stdout.startswith("Suggestions today")
 
 
-def test_many_days_are_put_together_to_weeks(path: Path) -> None:
+def test_many_days_are_grouped_by_week(path: Path) -> None:
     write(path, 0, 6, 7, 20)
     result = gesso()
     table = result.stdout.split("week")[1]
@@ -114,7 +112,7 @@ def test_many_days_are_put_together_to_weeks(path: Path) -> None:
     assert day(20)[5:] in table.splitlines()[1].split()[0:3]
 
 
-def test_a_second_model_has_a_line_of_its_own(path: Path) -> None:
+def test_each_model_has_its_own_line(path: Path) -> None:
     write(path, 0, 1)
     write(path, 0, model="/home/someone/hush-hush")
     result = gesso()
@@ -158,21 +156,21 @@ def test_json(path: Path) -> None:
 def test_erase(path: Path) -> None:
     write(path, 0)
     result = gesso("--erase")
-    assert (result.exit_code, result.stdout) == (0, "") and "are erased." in result.stderr
+    assert (result.exit_code, result.stdout) == (0, "") and "Deleted the statistics" in result.stderr
     assert read(path) == []
-    assert "no statistics to erase" in gesso("--erase").stderr
+    assert "no statistics to delete" in gesso("--erase").stderr
 
 
 @pytest.mark.parametrize(
     "arguments", [["--erase", "--json"], ["--erase", "--days", "3"], ["--days", "0"], ["--days", "91"], ["now"]]
 )
-def test_wrong_use(path: Path, arguments: list[str]) -> None:
+def test_usage_errors(path: Path, arguments: list[str]) -> None:
     write(path, 0)
     assert gesso(*arguments).exit_code == 2
     assert read(path) != []
 
 
-def test_a_broken_file_is_trouble(path: Path) -> None:
+def test_a_broken_file_is_an_error(path: Path) -> None:
     path.write_bytes(b"no database" * 1000)
     result = gesso()
     assert result.exit_code == 3 and result.stdout == ""
@@ -180,7 +178,7 @@ def test_a_broken_file_is_trouble(path: Path) -> None:
     assert gesso("--erase").exit_code == 0 and gesso().exit_code == 0
 
 
-def test_events_of_the_last_moment_are_there(path: Path) -> None:
+def test_an_event_of_this_moment_counts(path: Path) -> None:
     store = Statistics(path)
     store.add(Row(time.time(), "shown", "python", "pocket", "typed", 3, 1.0))
     store.close()

@@ -9,8 +9,9 @@ import torch
 
 from engine.canvas import Canvas, Known
 from engine.canvas import Hole as Slots
+from engine.canvas_run import CanvasRun, DenoiseRequest, DenoiseResult, Finish, StepCallback
 from engine.config import SamplingConfig
-from engine.denoiser import CanvasRun, Denoiser, DenoiseRequest, DenoiseResult, Finish, StepCallback
+from engine.denoiser import Denoiser
 from infill.complete import hole_length
 from infill.complete.hole_length import CanvasRunner, FillTask, NullSlots, Probing, length_scores
 from infill.prompts.prompt import HoleColumns, Layout

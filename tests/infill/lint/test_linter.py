@@ -145,7 +145,7 @@ def test_the_pocket_model_finds_a_misspelling(pocket: Linter) -> None:
         "class Cart:\n    def __init__(self):\n        self.items = []\n\n    def add(self, item):\n"
         "        self.items.append(item)\n\n    def total(self):\n        return sum(one.price for one in self.itmes)\n"
     )
-    assert pocket.can_lint and pocket.unasked
+    assert pocket.can_lint
     (found,) = pocket.lint(LintRequest(text, "python"))
     assert (found.code, text[found.start : found.end], found.replacement) == ("misspelled", "itmes", "items")
     assert pocket.lint(LintRequest(text.replace("itmes", "items"), "python")) == []

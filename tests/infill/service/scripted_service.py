@@ -44,7 +44,8 @@ class ScriptedEngine:
         model = self.state.model
         self.state = EngineState("loading", model, 50, 100)
         if model == "endless":
-            return
+            time.sleep(60 * IDLE_MINUTES)
+            os._exit(1)
         time.sleep(0.3)  # so that clients see it
         if model == "absent":
             self.state = EngineState("failed", model, message="There is no such model; choose another.")

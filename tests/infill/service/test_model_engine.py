@@ -7,12 +7,12 @@ import logging
 from collections.abc import Iterator
 
 import pytest
-from infill.lint.evidence import Bars
 
 from engine.errors import GessoError, ModelError
 from infill.complete.completion import Completer
 from infill.complete.loaded_model import LoadedModel
 from infill.engine_protocol import EngineRequest
+from infill.lint.thresholds import Thresholds
 from infill.service.model_engine import ModelEngine
 from infill.settings import Settings
 from tests.infill.fakes import request, tiny_completer
@@ -46,11 +46,11 @@ def test_an_unexpected_error_is_named_and_the_next_request_is_answered(
 def test_without_usable_lint_data_the_model_still_completes(
     engine: ModelEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(folder: object) -> Bars:
+    def broken(folder: object) -> Thresholds:
         raise ModelError("The file lint.json cannot be read; fetch it again.")
 
     caplog.set_level(logging.ERROR)
-    monkeypatch.setattr(Bars, "read", broken)
+    monkeypatch.setattr(Thresholds, "read", broken)
     engine.load()
     assert engine.state.kind == "ready" and not engine.state.can_lint and "lint.json" in caplog.text
 

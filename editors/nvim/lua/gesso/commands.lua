@@ -1,21 +1,21 @@
---- The command :Gesso. Each of its words is a function here.
+--- The command :Gesso and its subcommands.
+local actions = require("gesso.actions")
 local server = require("gesso.server")
-local suggestions = require("gesso.suggestions")
 local windows = require("gesso.windows")
 
 local M = {}
 
-local REASONS = 40
+local MAX_RECORDS = 40
 
-local function tell(message, level)
+local function notify(message, level)
   vim.notify("Gesso: " .. message, level or vim.log.levels.INFO)
 end
 
---- Calls `done` with a command's result; its error is told.
-local function ask(command, done)
-  server.execute(command, {}, function(result, problem)
-    if problem then
-      tell(problem, vim.log.levels.ERROR)
+--- Calls `done` with the result of a server's command, or shows its error.
+local function execute(command, done)
+  server.execute(command, {}, function(result, message)
+    if message then
+      notify(message, vim.log.levels.ERROR)
     else
       done(result)
     end
@@ -26,7 +26,7 @@ local function text(value)
   return (value == nil or value == vim.NIL) and "" or tostring(value)
 end
 
-local function line_of(record)
+local function format_record(record)
   local stages = {}
   for stage, milliseconds in vim.spairs(type(record.timings_ms) == "table" and record.timings_ms or {}) do
     stages[#stages + 1] = ("%s %.0f"):format(stage, milliseconds)
@@ -37,103 +37,102 @@ local function line_of(record)
   elseif text(record.rule) ~= "" then
     reason = ("%s (%s)"):format(reason, record.rule)
   end
-  local took = ("%6.0f ms"):format(record.total_ms)
-  local head = ("%s  line %-5d %-10s %s  "):format(os.date("%H:%M:%S", record.at), record.line, record.outcome, took)
+  local time = os.date("%H:%M:%S", record.at)
+  local head = ("%s  line %-5d %-10s %6.0f ms  "):format(time, record.line, record.outcome, record.total_ms)
   return head .. reason .. (#stages > 0 and "  [" .. table.concat(stages, ", ") .. " ms]" or "")
 end
 
-local words = {}
+local subcommands = {}
 
-function words.status()
-  local state, client = server.state, server.client()
-  if not client then
-    return tell("the server is not running; see :checkhealth gesso", vim.log.levels.WARN)
+function subcommands.status()
+  if not server.client() then
+    return notify("the server is not running; see :checkhealth gesso", vim.log.levels.WARN)
   end
-  ask("gesso.status", function(status)
+  execute("gesso.status", function(status)
     local parts = { ("model %s is %s"):format(text(status.model), text(status.state)) }
     if text(status.message) ~= "" then
       parts[#parts + 1] = status.message
     end
     if text(status.latencyMs) ~= "" then
-      parts[#parts + 1] = ("last answer in %.0f ms"):format(status.latencyMs)
+      parts[#parts + 1] = ("last suggestion in %.0f ms"):format(status.latencyMs)
     end
-    parts[#parts + 1] = state.enabled and "switched on" or "switched off"
-    parts[#parts + 1] = suggestions.uses_native() and "drawn by Neovim" or "drawn by the plugin"
-    tell(table.concat(parts, ", "))
+    parts[#parts + 1] = server.state.enabled and "switched on" or "switched off"
+    parts[#parts + 1] = actions.uses_native() and "drawn by Neovim" or "drawn by the plugin"
+    notify(table.concat(parts, ", "))
   end)
 end
 
-function words.toggle()
+function subcommands.toggle()
   local enabled = not server.state.enabled
   server.set_enabled(enabled)
   if not enabled then
-    suggestions.hide()
+    actions.hide()
   end
-  tell(enabled and "on" or "off")
+  notify(enabled and "on" or "off")
 end
 
-function words.trigger()
-  if suggestions.trigger() then
+function subcommands.trigger()
+  if actions.trigger() then
     return
   end
   if not server.client(vim.api.nvim_get_current_buf()) then
-    return tell("there is no server for this buffer; see :checkhealth gesso", vim.log.levels.WARN)
+    return notify("no server is attached to this buffer; see :checkhealth gesso", vim.log.levels.WARN)
   end
-  vim.api.nvim_create_autocmd("InsertEnter", { once = true, callback = vim.schedule_wrap(suggestions.trigger) })
+  vim.api.nvim_create_autocmd("InsertEnter", { once = true, callback = vim.schedule_wrap(actions.trigger) })
   vim.cmd.startinsert({ bang = vim.fn.col(".") >= vim.fn.col("$") - 1 })
 end
 
-function words.why()
-  ask("gesso.whyNothing", function(records)
-    local lines = vim.tbl_map(line_of, vim.list_slice(records, 1, REASONS))
+function subcommands.why()
+  execute("gesso.whyNothing", function(records)
+    local lines = vim.tbl_map(format_record, vim.list_slice(records, 1, MAX_RECORDS))
     if #lines == 0 then
-      lines = { "Nothing was asked for yet." }
+      lines = { "There have been no requests yet." }
     end
     windows.float("Gesso: the last requests, newest first", lines)
   end)
 end
 
-function words.report()
-  ask("gesso.report", function(report)
+function subcommands.report()
+  execute("gesso.report", function(report)
     windows.scratch("gesso://report", vim.split(report, "\n", { plain = true }), "markdown")
   end)
 end
 
-function words.restart()
+function subcommands.restart()
   server.restart()
-  tell("the server is starting again")
+  notify("restarting the server")
 end
 
-function words.log()
+function subcommands.log()
   local path = vim.lsp.log.get_filename and vim.lsp.log.get_filename() or vim.lsp.get_log_path()
   vim.cmd.split(vim.fn.fnameescape(path))
   vim.cmd.normal({ "G", bang = true })
 end
 
---- Runs :Gesso with these words.
+--- Runs :Gesso with these arguments.
 ---@param arguments string[]
 function M.run(arguments)
-  local word = arguments[1] or "status"
-  if #arguments > 1 or not words[word] then
+  local name = arguments[1] or "status"
+  if #arguments > 1 or not subcommands[name] then
     local given, known = table.concat(arguments, " "), table.concat(M.complete(""), ", ")
-    return tell(("there is no `:Gesso %s`; there are %s"):format(given, known), vim.log.levels.ERROR)
+    return notify(("unknown command `:Gesso %s`; use one of %s"):format(given, known), vim.log.levels.ERROR)
   end
-  words[word]()
+  subcommands[name]()
 end
 
---- The words that begin with `lead`.
+--- The subcommands that start with `lead`.
 ---@param lead string
----@param line string|nil  the command line; nothing follows the first word
+---@param line string|nil  the command line; only its first argument is completed
 ---@return string[]
 function M.complete(lead, line)
   if line and #vim.split(vim.trim(line), "%s+") > (lead == "" and 1 or 2) then
     return {}
   end
-  local found = vim.tbl_filter(function(word)
-    return vim.startswith(word, lead)
-  end, vim.tbl_keys(words))
-  table.sort(found)
-  return found
+  local names = vim.tbl_filter(function(name)
+    return vim.startswith(name, lead)
+  end, vim.tbl_keys(subcommands))
+  table.sort(names)
+  return names
 end
 
 return M

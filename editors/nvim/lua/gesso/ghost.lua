@@ -1,23 +1,24 @@
---- Asks and draws by itself: for Neovim 0.10 and 0.11, and for what Neovim 0.12 has no public function for (asking by
---- hand, going through alternatives, taking a part). Answers that the text has left behind are thrown away.
-local offer = require("gesso.offer")
+--- Requests and draws suggestions as ghost text without Neovim's inline completion: in Neovim 0.10 and 0.11, and for
+--- what Neovim 0.12 has no public function for (requests by hand, alternatives, partial acceptance). Drops answers that
+--- no longer fit the buffer.
 local server = require("gesso.server")
+local suggestion = require("gesso.suggestion")
 
 local M = {}
 
 local namespace = vim.api.nvim_create_namespace("gesso")
-local AUTOMATIC, INVOKED = 2, 1
+local INVOKED, AUTOMATIC = 1, 2 -- LSP: InlineCompletionTriggerKind
 
 ---@class gesso.Ghost
 ---@field client_id integer
----@field events integer|nil  augroup, while in charge
----@field offers gesso.Offer[]
----@field index integer
----@field by_hand boolean  the offers were asked for by hand, so that there are alternatives to keep
+---@field events integer  augroup
+---@field suggestions gesso.Suggestion[]
+---@field index integer  of the visible one
+---@field by_hand boolean  the suggestions were requested by hand, so they include alternatives
 ---@field request integer|nil
 ---@field timer uv.uv_timer_t|nil
----@field last string|nil  the text and the place that were looked at last
-local ghosts = {} ---@type table<integer, gesso.Ghost>
+---@field last string|nil  text and cursor that were handled last
+local states = {} ---@type table<integer, gesso.Ghost>
 
 local on_shown = function(_, _) end
 local debounce_ms = 15
@@ -27,172 +28,170 @@ function M.setup(milliseconds, shown)
   debounce_ms, on_shown = milliseconds, shown
 end
 
-local function stop_timer(ghost)
-  if ghost.timer then
-    ghost.timer:stop()
-    ghost.timer:close()
-    ghost.timer = nil
+local function stop_timer(state)
+  if state.timer then
+    state.timer:stop()
+    state.timer:close()
+    state.timer = nil
   end
 end
 
-local function cancel(ghost)
-  stop_timer(ghost)
-  local client = vim.lsp.get_client_by_id(ghost.client_id)
-  if ghost.request and client then
-    server.call(client, "cancel_request", ghost.request)
+local function cancel(state)
+  stop_timer(state)
+  local client = vim.lsp.get_client_by_id(state.client_id)
+  if state.request and client then
+    server.call(client, "cancel_request", state.request)
   end
-  ghost.request = nil
+  state.request = nil
 end
 
---- The offer on the screen, if it still fits the text.
----@return gesso.Offer|nil
+--- The visible suggestion, if it still fits the buffer.
+---@return gesso.Suggestion|nil
 function M.current(bufnr)
-  local ghost = ghosts[bufnr]
-  local one = ghost and ghost.events and ghost.offers[ghost.index]
-  return one and one:rest() and one or nil
+  local state = states[bufnr]
+  local current = state and state.suggestions[state.index]
+  return current and current:rest() and current or nil
 end
 
-local function draw(bufnr)
+--- Draws what is left of the current suggestion, or nothing.
+function M.draw(bufnr)
   vim.api.nvim_buf_clear_namespace(bufnr, namespace, 0, -1)
-  local ghost, one = ghosts[bufnr], M.current(bufnr)
-  if not one then
+  local state, current = states[bufnr], M.current(bufnr)
+  if not current then
     return
   end
-  local rest, here = one:rest(), offer.here()
-  local swallowed = one.after:sub(1, one.swallow)
-  local over = one.swallow > 0 and not vim.endswith(rest, swallowed)
-  if one.swallow > 0 and not over then
-    rest = rest:sub(1, #rest - one.swallow) -- the brackets on the screen already
+  local rest, cursor = current:rest(), suggestion.cursor()
+  local replaced = current.after:sub(1, current.replaced)
+  local overlay = current.replaced > 0 and not vim.endswith(rest, replaced)
+  if current.replaced > 0 and not overlay then
+    rest = rest:sub(1, #rest - current.replaced) -- closing brackets that the line already has
   end
   local lines = {}
   for _, line in ipairs(vim.split(rest, "\n", { plain = true })) do
     lines[#lines + 1] = { { line, "GessoSuggestion" } }
   end
-  if #ghost.offers > 1 then
-    table.insert(lines[#lines], { (" (%d/%d)"):format(ghost.index, #ghost.offers), "GessoCount" })
+  if #state.suggestions > 1 then
+    table.insert(lines[#lines], { (" (%d/%d)"):format(state.index, #state.suggestions), "GessoCount" })
   end
-  vim.api.nvim_buf_set_extmark(bufnr, namespace, here.row, here.column, {
+  vim.api.nvim_buf_set_extmark(bufnr, namespace, cursor.row, cursor.column, {
     virt_text = lines[1],
     virt_lines = #lines > 1 and { unpack(lines, 2) } or nil,
-    virt_text_pos = over and "overlay" or "inline",
+    virt_text_pos = overlay and "overlay" or "inline",
     hl_mode = "combine",
   })
 end
 
---- Forgets what is shown and what was asked.
+--- Cancels the request and removes the suggestions.
 function M.clear(bufnr)
-  local ghost = ghosts[bufnr]
-  if not ghost then
+  local state = states[bufnr]
+  if not state then
     return
   end
-  cancel(ghost)
-  ghost.offers, ghost.index, ghost.by_hand, ghost.last = {}, 1, false, nil
+  cancel(state)
+  state.suggestions, state.index, state.by_hand, state.last = {}, 1, false, nil
   if vim.api.nvim_buf_is_valid(bufnr) then
     vim.api.nvim_buf_clear_namespace(bufnr, namespace, 0, -1)
   end
 end
 
---- Shows offers, the one at `index` first.
----@param offers gesso.Offer[]
-function M.show(bufnr, offers, index, by_hand)
-  local ghost = ghosts[bufnr]
-  ghost.offers, ghost.index, ghost.by_hand = offers, index, by_hand
-  draw(bufnr)
-  local client, one = vim.lsp.get_client_by_id(ghost.client_id), M.current(bufnr)
-  if client and one then
-    on_shown(client, one.item)
+--- Shows the suggestion at `index` of these.
+---@param suggestions gesso.Suggestion[]
+function M.show(bufnr, suggestions, index, by_hand)
+  local state = states[bufnr]
+  state.suggestions, state.index, state.by_hand = suggestions, index, by_hand
+  M.draw(bufnr)
+  local client, current = vim.lsp.get_client_by_id(state.client_id), M.current(bufnr)
+  if client and current then
+    on_shown(client, current.item)
   end
 end
 
-local function ask(bufnr, kind, done)
-  local ghost = ghosts[bufnr]
-  local client = ghost and vim.lsp.get_client_by_id(ghost.client_id)
+local function request(bufnr, trigger_kind, done)
+  local state = states[bufnr]
+  local client = state and vim.lsp.get_client_by_id(state.client_id)
   if not client then
     return
   end
-  cancel(ghost)
-  local place = offer.here()
+  cancel(state)
+  local position = suggestion.cursor()
   local params = vim.lsp.util.make_position_params(0, client.offset_encoding)
-  params.context = { triggerKind = kind }
-  local request
-  local _, sent = server.call(client, "request", server.METHOD, params, function(err, result)
-    if ghosts[bufnr] ~= ghost or ghost.request ~= request then
-      return -- a newer one was sent, or all was dismissed
+  params.context = { triggerKind = trigger_kind }
+  local id
+  local _, sent_id = server.call(client, "request", server.METHOD, params, function(err, result)
+    if states[bufnr] ~= state or state.request ~= id then
+      return -- superseded or cleared
     end
-    ghost.request = nil
+    state.request = nil
     if err or vim.fn.mode():sub(1, 1) ~= "i" or vim.api.nvim_get_current_buf() ~= bufnr then
       return
     end
-    done(vim.tbl_filter(function(one)
-      return one:rest() ~= nil
-    end, offer.all(place, result, client.offset_encoding)))
+    done(suggestion.from_result(position, result, client.offset_encoding))
   end, bufnr)
-  request, ghost.request = sent, sent
+  id, state.request = sent_id, sent_id
 end
 
-local function state_of(bufnr)
-  local here = offer.here()
-  return table.concat({ vim.b[bufnr].changedtick, here.row, here.column }, " ")
+local function text_and_cursor(bufnr)
+  local cursor = suggestion.cursor()
+  return table.concat({ vim.b[bufnr].changedtick, cursor.row, cursor.column }, " ")
 end
 
---- Asks by hand, for several alternatives. Events of what was typed before, which may come later, change nothing.
----@param done fun(offers: gesso.Offer[])
-function M.ask_by_hand(bufnr, done)
-  ghosts[bufnr].last = state_of(bufnr)
-  ask(bufnr, INVOKED, done)
+--- Requests several alternatives. Events of earlier typing that arrive later do not cancel this request.
+---@param done fun(suggestions: gesso.Suggestion[])
+function M.request_by_hand(bufnr, done)
+  states[bufnr].last = text_and_cursor(bufnr)
+  request(bufnr, INVOKED, done)
 end
 
-local function ask_soon(bufnr)
-  local ghost = ghosts[bufnr]
-  cancel(ghost)
+local function request_debounced(bufnr)
+  local state = states[bufnr]
+  cancel(state)
   if not server.state.enabled or vim.fn.reg_executing() ~= "" then
     return
   end
   local timer
   timer = vim.defer_fn(function()
-    if ghost.timer ~= timer then
-      return -- stopped when it had gone off already
+    if state.timer ~= timer then
+      return -- stopped after it had fired
     end
-    ghost.timer = nil
-    if ghosts[bufnr] == ghost and ghost.events and vim.api.nvim_get_current_buf() == bufnr then
-      ask(bufnr, AUTOMATIC, function(offers)
-        M.show(bufnr, offers, 1, false)
+    state.timer = nil
+    if states[bufnr] == state and vim.api.nvim_get_current_buf() == bufnr then
+      request(bufnr, AUTOMATIC, function(suggestions)
+        M.show(bufnr, suggestions, 1, false)
       end)
     end
   end, debounce_ms)
-  ghost.timer = timer
+  state.timer = timer
 end
 
-local function moved(bufnr)
-  local ghost = ghosts[bufnr]
-  local state = state_of(bufnr)
-  if state == ghost.last then
+local function update(bufnr)
+  local state = states[bufnr]
+  local current = text_and_cursor(bufnr)
+  if current == state.last then
     return
   end
-  ghost.last = state
-  draw(bufnr)
-  if not (ghost.by_hand and M.current(bufnr)) then
+  state.last = current
+  M.draw(bufnr)
+  if not (state.by_hand and M.current(bufnr)) then
     if not M.current(bufnr) then
-      ghost.offers, ghost.by_hand = {}, false
+      state.suggestions, state.by_hand = {}, false
     end
-    ask_soon(bufnr)
+    request_debounced(bufnr)
   end
 end
 
---- From now on the buffer's suggestions are asked for and drawn here.
-function M.take_charge(bufnr, client_id)
-  local ghost = ghosts[bufnr]
-  if ghost and ghost.client_id == client_id and ghost.events then
+--- Requests and draws the buffer's suggestions from now on.
+function M.enable(bufnr, client_id)
+  if states[bufnr] and states[bufnr].client_id == client_id then
     return
   end
-  M.leave(bufnr)
+  M.disable(bufnr)
   local events = vim.api.nvim_create_augroup("gesso.ghost:" .. bufnr, { clear = true })
-  ghosts[bufnr] = { client_id = client_id, events = events, offers = {}, index = 1, by_hand = false }
+  states[bufnr] = { client_id = client_id, events = events, suggestions = {}, index = 1, by_hand = false }
   vim.api.nvim_create_autocmd({ "InsertEnter", "CursorMovedI", "TextChangedI", "TextChangedP" }, {
     group = events,
     buffer = bufnr,
     callback = function()
-      moved(bufnr)
+      update(bufnr)
     end,
   })
   vim.api.nvim_create_autocmd({ "InsertLeave", "BufLeave" }, {
@@ -204,34 +203,25 @@ function M.take_charge(bufnr, client_id)
   })
 end
 
---- Gives the buffer up.
-function M.leave(bufnr)
-  local ghost = ghosts[bufnr]
-  if ghost then
+function M.disable(bufnr)
+  local state = states[bufnr]
+  if state then
     M.clear(bufnr)
-    vim.api.nvim_del_augroup_by_id(ghost.events)
-    ghosts[bufnr] = nil
+    vim.api.nvim_del_augroup_by_id(state.events)
+    states[bufnr] = nil
   end
 end
 
 ---@return boolean
-function M.is_in_charge(bufnr)
-  return ghosts[bufnr] ~= nil
+function M.is_enabled(bufnr)
+  return states[bufnr] ~= nil
 end
 
---- What can be gone through, which of it is shown, and whether it was asked for by hand, so that it is all there is.
----@return gesso.Offer[], integer, boolean
-function M.offers(bufnr)
-  local ghost = ghosts[bufnr]
-  if not ghost then
-    return {}, 1, false
-  end
-  return ghost.offers, ghost.index, ghost.by_hand
-end
-
---- Draws again what is left, after a part was written.
-function M.refresh(bufnr)
-  draw(bufnr)
+--- The suggestions, the index of the visible one, and whether they were requested by hand.
+---@return gesso.Suggestion[], integer, boolean
+function M.suggestions(bufnr)
+  local state = states[bufnr]
+  return state.suggestions, state.index, state.by_hand
 end
 
 return M

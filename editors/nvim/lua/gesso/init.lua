@@ -1,18 +1,16 @@
---- Gesso in Neovim: puts the parts together. See :help gesso.
+--- The plugin's entry point and public functions. See :help gesso.
 local M = {}
 
-local needed = "nvim-0.10"
-
-local function highlight()
-  local modern = vim.fn.has("nvim-0.12") == 1
-  vim.api.nvim_set_hl(0, "GessoSuggestion", { link = modern and "ComplHint" or "NonText", default = true })
-  vim.api.nvim_set_hl(0, "GessoCount", { link = modern and "ComplHintMore" or "MoreMsg", default = true })
+local function define_highlights()
+  local has_hint = vim.fn.has("nvim-0.12") == 1
+  vim.api.nvim_set_hl(0, "GessoSuggestion", { link = has_hint and "ComplHint" or "NonText", default = true })
+  vim.api.nvim_set_hl(0, "GessoCount", { link = has_hint and "ComplHintMore" or "MoreMsg", default = true })
 end
 
-local function watch()
-  local server, suggestions, keys = require("gesso.server"), require("gesso.suggestions"), require("gesso.keys")
+local function create_autocmds()
+  local server, actions, keys = require("gesso.server"), require("gesso.actions"), require("gesso.keys")
   local events = vim.api.nvim_create_augroup("gesso", { clear = true })
-  local function of_ours(run)
+  local function for_our_client(run)
     return function(event)
       local client = vim.lsp.get_client_by_id(event.data.client_id)
       if client and client.name == server.NAME then
@@ -22,38 +20,38 @@ local function watch()
   end
   vim.api.nvim_create_autocmd("LspAttach", {
     group = events,
-    callback = of_ours(function(bufnr, client)
-      suggestions.attach(bufnr, client)
+    callback = for_our_client(function(bufnr, client)
+      actions.attach(bufnr, client)
       keys.map(bufnr)
     end),
   })
-  vim.api.nvim_create_autocmd("LspDetach", { group = events, callback = of_ours(suggestions.detach) })
+  vim.api.nvim_create_autocmd("LspDetach", { group = events, callback = for_our_client(actions.detach) })
   vim.api.nvim_create_autocmd("BufEnter", {
     group = events,
     callback = function(event)
-      suggestions.focus(event.buf)
+      actions.focus(event.buf)
     end,
   })
-  vim.api.nvim_create_autocmd("ColorScheme", { group = events, callback = highlight })
+  vim.api.nvim_create_autocmd("ColorScheme", { group = events, callback = define_highlights })
 end
 
---- Starts Gesso. Raises an error with a clear sentence for options that are wrong.
----@param given table|nil  see :help gesso-options
-function M.setup(given)
-  if vim.fn.has(needed) == 0 then
+--- Starts Gesso. Raises an error that describes invalid options.
+---@param user_options table|nil  see :help gesso-options
+function M.setup(user_options)
+  if vim.fn.has("nvim-0.10") == 0 then
     error("gesso: this plugin needs Neovim 0.10 or newer.", 0)
   end
-  local options = require("gesso.options").resolve(given)
+  local options = require("gesso.options").resolve(user_options)
   require("gesso.server").setup(options)
-  require("gesso.suggestions").setup(options)
+  require("gesso.actions").setup(options)
   require("gesso.keys").setup(options.keys)
-  highlight()
-  watch()
+  define_highlights()
+  create_autocmds()
   M.is_set_up = true
   require("gesso.server").start()
 end
 
---- For a statusline: state and the last latency, such as "gesso 48 ms"; "" where no server is running.
+--- State and last latency for a statusline, such as "gesso 48 ms"; "" if no server is running.
 ---@return string
 function M.status()
   local state = require("gesso.server").state
@@ -71,7 +69,7 @@ end
 
 for _, name in ipairs({ "accept", "accept_word", "accept_line", "dismiss", "cycle", "trigger", "is_visible" }) do
   M[name] = function(...)
-    return require("gesso.suggestions")[name](...)
+    return require("gesso.actions")[name](...)
   end
 end
 

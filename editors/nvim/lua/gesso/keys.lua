@@ -1,60 +1,62 @@
---- Keys, local to the buffers that have suggestions. A key does what it did before unless a suggestion is visible; Tab
---- also leaves the popup menu, snippets and indentation what is theirs.
-local suggestions = require("gesso.suggestions")
+--- Maps the keys in buffers that have suggestions. Without a visible suggestion a key keeps its previous function. Tab
+--- also yields to the popup menu, snippets and indentation.
+local actions = require("gesso.actions")
 
 local M = {}
 
-local MARK = "Gesso: "
+local DESCRIPTION_PREFIX = "Gesso: "
 local TAB = "\t"
 
-local actions = {
-  accept = { suggestions.accept, "accept the suggestion" },
-  accept_word = { suggestions.accept_word, "accept the next word of the suggestion" },
-  accept_line = { suggestions.accept_line, "accept the next line of the suggestion" },
+---@type table<string, { run: fun(): boolean, description: string }>
+local mapped_actions = {
+  accept = { run = actions.accept, description = "accept the suggestion" },
+  accept_word = { run = actions.accept_word, description = "accept the next word of the suggestion" },
+  accept_line = { run = actions.accept_line, description = "accept the next line of the suggestion" },
   next = {
-    function()
-      return suggestions.cycle(1)
+    run = function()
+      return actions.cycle(1)
     end,
-    "next suggestion",
+    description = "next suggestion",
   },
   previous = {
-    function()
-      return suggestions.cycle(-1)
+    run = function()
+      return actions.cycle(-1)
     end,
-    "previous suggestion",
+    description = "previous suggestion",
   },
-  dismiss = { suggestions.dismiss, "dismiss the suggestion" },
-  trigger = { suggestions.trigger, "ask for a suggestion" },
+  dismiss = { run = actions.dismiss, description = "dismiss the suggestion" },
+  trigger = { run = actions.trigger, description = "request a suggestion" },
 }
 
----@type table<string, string|false>
+---@type gesso.Keys
 local keys = {}
 
----@param given gesso.Keys
-function M.setup(given)
-  keys = given
+---@param configured gesso.Keys
+function M.setup(configured)
+  keys = configured
 end
 
-local function raw(key)
+local function keycode(key)
   return vim.api.nvim_replace_termcodes(key, true, true, true)
 end
 
---- In the indentation of a line, a suggestion that begins with an indent: Tab then indents, which agrees with it.
+--- Whether the cursor is in a line's indentation and the suggestion starts with an indent. Tab then indents, which
+--- types the start of the suggestion.
 local function is_indentation()
-  local one = suggestions.current()
+  local current = actions.current()
   local column = vim.api.nvim_win_get_cursor(0)[2]
-  if not one or vim.api.nvim_get_current_line():sub(1, column):find("%S") then
+  if not current or vim.api.nvim_get_current_line():sub(1, column):find("%S") then
     return false
   end
-  local blanks = one:rest():match("^[ \t]*")
-  return blanks:sub(1, 1) == TAB or #blanks >= math.max(vim.fn.shiftwidth(), 1)
+  local indent = current:rest():match("^[ \t]*")
+  return indent:sub(1, 1) == TAB or #indent >= math.max(vim.fn.shiftwidth(), 1)
 end
 
-local function belongs_to_others(key, name)
+local function yields_key(key, name)
   if vim.fn.pumvisible() == 1 then
     return name ~= "trigger"
   end
-  if name == "accept" and raw(key) == TAB then
+  if name == "accept" and keycode(key) == TAB then
     return vim.snippet.active({ direction = 1 }) or is_indentation()
   end
   return false
@@ -68,65 +70,66 @@ local function global_mapping(key)
   end
 end
 
---- Does what the key would do without us: what was mapped to it in the buffer, else what is mapped to it anywhere.
-local function do_as_before(key, earlier)
-  local mapping = earlier or global_mapping(raw(key))
+--- Does what the key would do without this plugin: its previous mapping in the buffer, or its global mapping now.
+local function run_previous(key, previous)
+  local mapping = previous or global_mapping(keycode(key))
   if not mapping then
-    return vim.api.nvim_feedkeys(raw(key), "in", false)
+    return vim.api.nvim_feedkeys(keycode(key), "in", false)
   end
-  local typed
+  local keys_to_feed
   if mapping.callback then
-    typed = mapping.callback()
+    keys_to_feed = mapping.callback()
   elseif mapping.expr == 1 then
-    typed = vim.api.nvim_eval((mapping.rhs:gsub("<SID>", ("<SNR>%d_"):format(mapping.sid))))
+    keys_to_feed = vim.api.nvim_eval((mapping.rhs:gsub("<SID>", ("<SNR>%d_"):format(mapping.sid))))
   else
-    typed = raw((mapping.rhs:gsub("<SID>", ("<SNR>%d_"):format(mapping.sid))))
+    keys_to_feed = keycode((mapping.rhs:gsub("<SID>", ("<SNR>%d_"):format(mapping.sid))))
   end
-  if mapping.callback and mapping.expr ~= 1 or type(typed) ~= "string" then
+  if mapping.callback and mapping.expr ~= 1 or type(keys_to_feed) ~= "string" then
     return
   end
   if mapping.replace_keycodes == 1 then
-    typed = raw(typed)
+    keys_to_feed = keycode(keys_to_feed)
   end
-  local is_itself = vim.startswith(typed, raw(key)) -- as with :imap, which would not map it again either
-  vim.api.nvim_feedkeys(typed, (mapping.noremap == 1 or is_itself) and "in" or "im", false)
+  local is_recursive = vim.startswith(keys_to_feed, keycode(key)) -- :imap does not remap this either
+  vim.api.nvim_feedkeys(keys_to_feed, (mapping.noremap == 1 or is_recursive) and "in" or "im", false)
+end
+
+local function is_ours(mapping)
+  return vim.startswith(mapping.desc or "", DESCRIPTION_PREFIX)
 end
 
 --- Maps the keys in a buffer, once.
 function M.map(bufnr)
   for name, key in pairs(keys) do
-    if key then
-      local earlier = vim.api.nvim_buf_call(bufnr, function()
-        return vim.fn.maparg(key, "i", false, true)
-      end)
-      local is_ours = vim.startswith(earlier.desc or "", MARK)
-      if earlier.buffer ~= 1 then
-        earlier = nil
-      end
-      if not (earlier and is_ours) then
-        local action, what = unpack(actions[name])
-        vim.keymap.set("i", key, function()
-          if belongs_to_others(key, name) or not action() then
-            do_as_before(key, earlier)
-          end
-        end, { buffer = bufnr, desc = MARK .. what })
-      end
+    local previous = key and vim.api.nvim_buf_call(bufnr, function()
+      return vim.fn.maparg(key, "i", false, true)
+    end)
+    if previous and previous.buffer ~= 1 then
+      previous = nil
+    end
+    if key and not (previous and is_ours(previous)) then
+      local action = mapped_actions[name]
+      vim.keymap.set("i", key, function()
+        if yields_key(key, name) or not action.run() then
+          run_previous(key, previous)
+        end
+      end, { buffer = bufnr, desc = DESCRIPTION_PREFIX .. action.description })
     end
   end
 end
 
---- For each key that is set, what it does in the current buffer: ours, or somebody else's.
----@return { name: string, key: string, ours: boolean, now: string }[]
+--- The configured keys and their mappings in the current buffer.
+---@return { name: string, key: string, is_ours: boolean, mapping: string }[]
 function M.report()
-  local found = {}
+  local report = {}
   for name, key in vim.spairs(keys) do
     if key then
-      local now = vim.fn.maparg(key, "i", false, true)
-      local ours = vim.startswith(now.desc or "", MARK)
-      found[#found + 1] = { name = name, key = key, ours = ours, now = now.desc or now.rhs or "nothing" }
+      local mapping = vim.fn.maparg(key, "i", false, true)
+      local description = mapping.desc or mapping.rhs or "nothing"
+      report[#report + 1] = { name = name, key = key, is_ours = is_ours(mapping), mapping = description }
     end
   end
-  return found
+  return report
 end
 
 return M

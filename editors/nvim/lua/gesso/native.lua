@@ -1,22 +1,24 @@
---- Neovim 0.12's own inline completion: it asks and draws. Here stands what it lets through wrongly: ghost text that
---- the typed text has contradicted is taken off the screen, late answers are dropped, cancelled requests leave no error
---- in the log. Uses public functions only.
-local offer = require("gesso.offer")
+--- Neovim 0.12's inline completion requests and draws suggestions. This module corrects what it gets wrong: removes
+--- ghost text that typing has contradicted, drops late answers, and keeps cancelled requests out of the log. Uses
+--- public functions only.
 local server = require("gesso.server")
+local suggestion = require("gesso.suggestion")
 
 local M = {}
 
+local CANCELLED = { -32800, -32801, -32802 } -- LSP: RequestCancelled, ContentModified, ServerCancelled
+
 ---@class gesso.Native
 ---@field client_id integer
----@field offer gesso.Offer|nil  what Neovim shows
----@field newest integer  number of the last request
+---@field suggestion gesso.Suggestion|nil  the one that Neovim shows
+---@field last_request integer  number of the last request
 ---@field events integer  augroup
-local natives = {} ---@type table<integer, gesso.Native>
+local states = {} ---@type table<integer, gesso.Native>
 
 local on_shown = function(_, _) end
 
 ---@return boolean
-function M.is_there()
+function M.is_available()
   return vim.lsp.inline_completion ~= nil
 end
 
@@ -33,23 +35,23 @@ local function is_drawn(bufnr)
   return #vim.api.nvim_buf_get_extmarks(bufnr, namespace(), 0, -1, { limit = 1 }) > 0
 end
 
---- The offer on the screen, if it still fits the text.
----@return gesso.Offer|nil
+--- The visible suggestion, if it still fits the buffer.
+---@return gesso.Suggestion|nil
 function M.current(bufnr)
-  local native = natives[bufnr]
-  local one = native and native.offer
-  return one and one:rest() and is_drawn(bufnr) and one or nil
+  local state = states[bufnr]
+  local current = state and state.suggestion
+  return current and current:rest() and is_drawn(bufnr) and current or nil
 end
 
-local function answered(native, client, bufnr, place, handler)
-  native.newest = native.newest + 1
-  local number = native.newest
+local function filtered(handler, state, client, bufnr)
+  state.last_request = state.last_request + 1
+  local number, position = state.last_request, suggestion.cursor()
   return function(err, result, context)
-    if natives[bufnr] ~= native or number ~= native.newest then
+    if states[bufnr] ~= state or number ~= state.last_request then
       return
     end
     if err then
-      if not vim.list_contains({ -32800, -32801, -32802 }, err.code) then
+      if not vim.list_contains(CANCELLED, err.code) then
         handler(err, result, context)
       end
       return
@@ -57,41 +59,39 @@ local function answered(native, client, bufnr, place, handler)
     if vim.api.nvim_get_current_buf() ~= bufnr then
       return
     end
-    local fitting = vim.tbl_filter(function(one)
-      return one:rest() ~= nil
-    end, offer.all(place, result, client.offset_encoding))
-    native.offer = fitting[1]
+    local suggestions = suggestion.from_result(position, result, client.offset_encoding)
+    state.suggestion = suggestions[1]
     local items = vim.tbl_map(function(one)
       return one.item
-    end, fitting)
+    end, suggestions)
     handler(nil, { items = items }, context)
     if M.current(bufnr) then
-      on_shown(client, native.offer.item)
+      on_shown(client, state.suggestion.item)
     end
   end
 end
 
---- Lets us see the answers that Neovim asks for.
-local function listen(client)
+--- Wraps the client's `request` to filter the answers to Neovim's requests.
+local function intercept(client)
   local request = client.request
   client.request = function(self, method, params, handler, bufnr)
-    local native = method == server.METHOD and handler and natives[bufnr]
-    if native then
-      handler = answered(native, client, bufnr, offer.here(), handler)
+    local state = method == server.METHOD and handler and states[bufnr]
+    if state then
+      handler = filtered(handler, state, client, bufnr)
     end
     return request(self, method, params, handler, bufnr)
   end
 end
 
---- Takes what no longer fits off the screen; Neovim would leave it there until the next answer.
-local function watch(bufnr)
+--- Removes ghost text that no longer fits; Neovim would keep it until the next answer.
+local function remove_contradicted(bufnr)
   local events = vim.api.nvim_create_augroup("gesso.native:" .. bufnr, { clear = true })
   vim.api.nvim_create_autocmd({ "CursorMovedI", "TextChangedP" }, {
     group = events,
     buffer = bufnr,
     callback = function()
-      local one = natives[bufnr] and natives[bufnr].offer
-      if not (one and one:rest() and offer.here().row == one.row) then
+      local current = states[bufnr] and states[bufnr].suggestion
+      if not (current and current:rest() and suggestion.cursor().row == current.row) then
         vim.api.nvim_buf_clear_namespace(bufnr, namespace(), 0, -1)
       end
     end,
@@ -99,46 +99,39 @@ local function watch(bufnr)
   return events
 end
 
---- From now on Neovim asks for the buffer's suggestions, and draws them.
-function M.take_charge(bufnr, client)
-  if natives[bufnr] and natives[bufnr].client_id == client.id then
+--- Lets Neovim request and draw the buffer's suggestions.
+function M.enable(bufnr, client)
+  if states[bufnr] and states[bufnr].client_id == client.id then
     return
   end
-  M.leave(bufnr)
-  if not client.gesso_listens then
-    client.gesso_listens = true
-    listen(client)
+  M.disable(bufnr)
+  if not client.gesso_intercepted then
+    client.gesso_intercepted = true
+    intercept(client)
   end
   vim.lsp.inline_completion.enable(true, { bufnr = bufnr })
-  natives[bufnr] = { client_id = client.id, newest = 0, events = watch(bufnr) }
+  states[bufnr] = { client_id = client.id, last_request = 0, events = remove_contradicted(bufnr) }
 end
 
---- Gives the buffer up.
-function M.leave(bufnr)
-  local native = natives[bufnr]
-  if native then
-    natives[bufnr] = nil
-    vim.api.nvim_del_augroup_by_id(native.events)
+function M.disable(bufnr)
+  local state = states[bufnr]
+  if state then
+    states[bufnr] = nil
+    vim.api.nvim_del_augroup_by_id(state.events)
     if vim.api.nvim_buf_is_valid(bufnr) then
       vim.lsp.inline_completion.enable(false, { bufnr = bufnr })
     end
   end
 end
 
----@return boolean
-function M.is_in_charge(bufnr)
-  return natives[bufnr] ~= nil
-end
-
---- Takes the suggestion off the screen. After it was written Neovim goes on to ask for the next; after it was
---- `refused` it does not, before the next key.
-function M.clear(bufnr, refused)
-  local native = natives[bufnr]
-  if native then
-    native.offer = nil
-    native.newest = native.newest + 1
+--- Removes the suggestion from the screen. If it was `rejected`, Neovim requests no other before the next key.
+function M.clear(bufnr, rejected)
+  local state = states[bufnr]
+  if state then
+    state.suggestion = nil
+    state.last_request = state.last_request + 1
     vim.api.nvim_buf_clear_namespace(bufnr, namespace(), 0, -1)
-    if refused then
+    if rejected then
       vim.lsp.inline_completion.get({ bufnr = bufnr, on_accept = function() end })
     end
   end

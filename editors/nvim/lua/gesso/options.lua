@@ -1,8 +1,7 @@
---- What `setup()` takes: defaults, and a clear sentence for what is wrong. Knows nothing of the server's own settings,
---- which go to it as they are.
+--- Options of `setup()`: defaults and validation. The server's own settings are passed on unchecked.
 local M = {}
 
----@class gesso.Keys  a key, or false for none
+---@class gesso.Keys  keys, or false for no mapping
 ---@field accept string|false
 ---@field accept_word string|false
 ---@field accept_line string|false
@@ -13,13 +12,13 @@ local M = {}
 
 ---@class gesso.Options
 ---@field cmd string[]|nil  the server's command; nil: gesso-lsp on PATH
----@field cmd_env table<string, string>|nil  more environment for the server
----@field filetypes string[]|nil  only these; nil: every file's
----@field root_markers string[]  what the folder of a project is known by
+---@field cmd_env table<string, string>|nil  additional environment variables of the server
+---@field filetypes string[]|nil  nil: all
+---@field root_markers string[]  files that mark a project's root folder
 ---@field settings table  the server's settings (section "gesso")
----@field native boolean  use Neovim's own inline completion where it has it
----@field debounce_ms integer  without `native`: how long keys are gathered before the server is asked
----@field auto_restart boolean  start the server again when it ended by itself
+---@field native boolean  use Neovim's inline completion if it has one
+---@field debounce_ms integer  without `native`: wait after a key before a request
+---@field auto_restart boolean  restart the server after a crash
 ---@field keys gesso.Keys
 M.defaults = {
   cmd = nil,
@@ -41,83 +40,80 @@ M.defaults = {
   },
 }
 
-local function is_texts(value)
-  if type(value) ~= "table" or not vim.islist(value) then
-    return false
-  end
-  for _, one in ipairs(value) do
-    if type(one) ~= "string" then
-      return false
-    end
-  end
-  return true
+local function is_string_list(value)
+  return type(value) == "table"
+    and vim.islist(value)
+    and vim.iter(value):all(function(one)
+      return type(one) == "string"
+    end)
 end
 
-local function of_type(name)
+local function is_of_type(name)
   return function(value)
     return type(value) == name
   end
 end
 
----@type table<string, { [1]: fun(value: any): boolean, [2]: string }>
+---@type table<string, { is_valid: fun(value: any): boolean, expected: string }>
 local rules = {
   cmd = {
-    function(value)
-      return is_texts(value) and #value > 0
+    is_valid = function(value)
+      return is_string_list(value) and #value > 0
     end,
-    'a list of texts, such as { "gesso-lsp" }',
+    expected = 'a list of strings, such as { "gesso-lsp" }',
   },
-  cmd_env = { of_type("table"), 'names with texts, such as { GESSO_THREADS = "2" }' },
-  filetypes = { is_texts, 'a list of texts, such as { "python", "lua" }' },
-  root_markers = { is_texts, 'a list of texts, such as { ".git" }' },
-  settings = { of_type("table"), 'a table, such as { eagerness = "calm" }' },
-  native = { of_type("boolean"), "true or false" },
+  cmd_env = { is_valid = is_of_type("table"), expected = 'a table of strings, such as { GESSO_THREADS = "2" }' },
+  filetypes = { is_valid = is_string_list, expected = 'a list of strings, such as { "python", "lua" }' },
+  root_markers = { is_valid = is_string_list, expected = 'a list of strings, such as { ".git" }' },
+  settings = { is_valid = is_of_type("table"), expected = 'a table, such as { eagerness = "calm" }' },
+  native = { is_valid = is_of_type("boolean"), expected = "true or false" },
   debounce_ms = {
-    function(value)
+    is_valid = function(value)
       return type(value) == "number" and value >= 0 and value == math.floor(value)
     end,
-    "a whole number of milliseconds",
+    expected = "a whole number of milliseconds",
   },
-  auto_restart = { of_type("boolean"), "true or false" },
-  keys = { of_type("table"), 'a table, such as { accept = "<C-y>", dismiss = false }' },
+  auto_restart = { is_valid = is_of_type("boolean"), expected = "true or false" },
+  keys = { is_valid = is_of_type("table"), expected = 'a table, such as { accept = "<C-y>", dismiss = false }' },
 }
 
-local function names(of)
-  local found = vim.tbl_keys(of)
-  table.sort(found)
-  return table.concat(found, ", ")
+local function sorted_names(map)
+  local names = vim.tbl_keys(map)
+  table.sort(names)
+  return table.concat(names, ", ")
 end
 
---- The defaults with what was given over them. Raises an error with one sentence for each thing that is wrong.
----@param given table|nil
+--- The defaults, overridden by the user's options. Raises an error that describes all invalid options.
+---@param user_options table|nil
 ---@return gesso.Options
-function M.resolve(given)
-  given = given or {}
-  if type(given) ~= "table" then
-    error("gesso: setup() takes a table of options; it was given a " .. type(given) .. ".", 0)
+function M.resolve(user_options)
+  user_options = user_options or {}
+  if type(user_options) ~= "table" then
+    error("gesso: setup() expects a table of options, not a " .. type(user_options) .. ".", 0)
   end
   local problems = {}
-  for name, value in pairs(given) do
+  for name, value in pairs(user_options) do
     local rule = rules[name]
     if not rule then
-      problems[#problems + 1] = ("there is no option `%s`; there are %s"):format(name, names(rules))
-    elseif not rule[1](value) then
-      problems[#problems + 1] = ("the option `%s` must be %s; it is %s"):format(name, rule[2], vim.inspect(value))
+      problems[#problems + 1] = ("unknown option `%s`; use one of %s"):format(name, sorted_names(rules))
+    elseif not rule.is_valid(value) then
+      local problem = "the option `%s` must be %s; it is %s"
+      problems[#problems + 1] = problem:format(name, rule.expected, vim.inspect(value))
     end
   end
-  for name, key in pairs(type(given.keys) == "table" and given.keys or {}) do
+  for name, key in pairs(type(user_options.keys) == "table" and user_options.keys or {}) do
     if M.defaults.keys[name] == nil then
-      problems[#problems + 1] = ("there is no key `%s`; there are %s"):format(name, names(M.defaults.keys))
+      problems[#problems + 1] = ("unknown key `%s`; use one of %s"):format(name, sorted_names(M.defaults.keys))
     elseif key ~= false and (type(key) ~= "string" or key == "") then
-      problems[#problems + 1] = ("the key `%s` must be a key such as <Tab>, or false for none"):format(name)
+      problems[#problems + 1] = ("the key `%s` must be a key such as <Tab>, or false for no mapping"):format(name)
     end
   end
   if #problems > 0 then
     table.sort(problems)
     error("gesso: " .. table.concat(problems, "; ") .. ". See :help gesso-options.", 0)
   end
-  local options = vim.tbl_extend("force", M.defaults, given)
-  options.keys = vim.tbl_extend("force", M.defaults.keys, given.keys or {})
+  local options = vim.tbl_extend("force", M.defaults, user_options)
+  options.keys = vim.tbl_extend("force", M.defaults.keys, user_options.keys or {})
   return options
 end
 

@@ -1,20 +1,20 @@
---- The server's process: found, started, restarted, asked. Keeps the state it tells of. Knows nothing of suggestions.
+--- Starts and restarts the server, runs its commands, and keeps the state it reports. Must not know suggestions.
 local M = {}
 
 M.NAME = "gesso"
 M.METHOD = "textDocument/inlineCompletion"
 
-local RESTARTS, WITHIN_S, PAUSE_MS = 3, 300, 500
+local MAX_RESTARTS, RESTART_WINDOW_S, RESTART_DELAY_MS, STOP_TIMEOUT_MS = 3, 300, 500, 3000
 local has_config = vim.fn.has("nvim-0.11") == 1
 
 ---@type gesso.Options
 local options
-local crashes = {} ---@type number[]  seconds
+local crashes = {} ---@type number[]  times in seconds
 local restarting = false
-local told_missing = false
-local languages = {} ---@type table<integer, string>  file types by buffer, as the server was told
+local reported_missing = false
+local languages = {} ---@type table<integer, string>  file types by buffer, as the server knows them
 
---- What the server told last; `state` is "stopped" before it told anything.
+--- The server's last status; `state` is "stopped" before the first.
 ---@class gesso.State
 ---@field state "stopped"|"loading"|"ready"|"failed"
 ---@field model string|nil
@@ -23,7 +23,7 @@ local languages = {} ---@type table<integer, string>  file types by buffer, as t
 ---@field enabled boolean
 M.state = { state = "stopped", enabled = true }
 
---- Calls a client's method by its name, whether this Neovim wants the client itself as the first argument or not.
+--- Calls a client's method by name. Before Neovim 0.11 the methods do not take the client as their first argument.
 function M.call(client, method, ...)
   if has_config then
     return client[method](client, ...)
@@ -36,13 +36,13 @@ function M.command()
   return options and options.cmd or { "gesso-lsp" }
 end
 
----@return table<string, string>|nil  what is added to the server's environment
+---@return table<string, string>|nil  additional environment variables of the server
 function M.environment()
   return options and options.cmd_env
 end
 
 ---@return boolean
-function M.is_found()
+function M.is_installed()
   return vim.fn.executable(M.command()[1]) == 1
 end
 
@@ -51,8 +51,8 @@ function M.client(bufnr)
   return vim.lsp.get_clients({ name = M.NAME, bufnr = bufnr })[1]
 end
 
---- Runs one of the server's commands; `done` gets its result, or nil and the error's text.
----@param done fun(result: any, error: string|nil)|nil
+--- Runs one of the server's commands; `done` gets its result, or nil and the error message.
+---@param done fun(result: any, message: string|nil)|nil
 function M.execute(command, arguments, done)
   local client = M.client()
   done = done or function() end
@@ -69,7 +69,7 @@ function M.notify(client, method, params)
   M.call(client, "notify", method, params)
 end
 
-local function wanted(bufnr)
+local function is_supported(bufnr)
   if not vim.api.nvim_buf_is_loaded(bufnr) or vim.bo[bufnr].buftype ~= "" or vim.bo[bufnr].filetype == "" then
     return false
   end
@@ -80,16 +80,16 @@ local function root(bufnr)
   return vim.fs.root(bufnr, options.root_markers) or vim.fn.getcwd()
 end
 
-local function tell_missing()
-  if not told_missing then
-    told_missing = true
-    local message = "Gesso: `%s` was not found. Install Gesso (pip install . in its repository), or say where the server is with "
-      .. "setup({ cmd = { ... } }). See :checkhealth gesso"
+local function report_missing()
+  if not reported_missing then
+    reported_missing = true
+    local message = "Gesso: `%s` was not found. Install Gesso (`pipx install .` in its repository), or set the path of "
+      .. "the server with setup({ cmd = { ... } }). See :checkhealth gesso"
     vim.notify(message:format(M.command()[1]), vim.log.levels.ERROR)
   end
 end
 
-local function ended(code, signal)
+local function on_exit(code, signal)
   M.state = { state = "stopped", enabled = M.state.enabled }
   if vim.v.exiting ~= vim.NIL then
     return
@@ -103,23 +103,23 @@ local function ended(code, signal)
   end
   local now = vim.uv.now() / 1000
   crashes = vim.tbl_filter(function(at)
-    return now - at < WITHIN_S
+    return now - at < RESTART_WINDOW_S
   end, crashes)
   crashes[#crashes + 1] = now
-  if #crashes > RESTARTS then
-    local message = "Gesso: the server ended %d times within %d minutes and is left alone now; "
-      .. ":Gesso log says why, :Gesso restart tries again"
-    return vim.notify(message:format(#crashes, WITHIN_S / 60), vim.log.levels.ERROR)
+  if #crashes > MAX_RESTARTS then
+    local message = "Gesso: the server crashed %d times within %d minutes and is not restarted. "
+      .. "See :Gesso log for the reason; run :Gesso restart to try again"
+    return vim.notify(message:format(#crashes, RESTART_WINDOW_S / 60), vim.log.levels.ERROR)
   end
-  vim.notify("Gesso: the server ended by itself and is started again", vim.log.levels.WARN)
-  vim.defer_fn(M.start, PAUSE_MS)
+  vim.notify("Gesso: the server crashed and is restarting", vim.log.levels.WARN)
+  vim.defer_fn(M.start, RESTART_DELAY_MS)
 end
 
 local function config()
   local capabilities = vim.lsp.protocol.make_client_capabilities()
   capabilities.textDocument.inlineCompletion = { dynamicRegistration = false }
-  local refresh = vim.tbl_get(capabilities, "workspace", "diagnostics", "refreshSupport")
-  if not refresh then -- it would ask once and never hear of what is found later: let the server tell instead
+  local can_refresh = vim.tbl_get(capabilities, "workspace", "diagnostics", "refreshSupport")
+  if not can_refresh then -- Neovim would pull diagnostics once and miss later ones, so the server pushes them
     capabilities.textDocument.diagnostic = nil
   end
   return {
@@ -129,8 +129,8 @@ local function config()
     capabilities = capabilities,
     settings = { gesso = vim.deepcopy(options.settings) },
     init_options = { gesso = vim.deepcopy(options.settings) },
-    flags = { debounce_text_changes = 0 }, -- the server goes by how fast is typed, and by each edit alone
-    reuse_client = function(client, other) -- one model in memory, however many projects are open
+    flags = { debounce_text_changes = 0 }, -- the server uses the time and content of each single edit
+    reuse_client = function(client, other) -- one server for all projects
       return client.name == other.name and not M.call(client, "is_stopped")
     end,
     handlers = {
@@ -140,56 +140,57 @@ local function config()
       end,
     },
     on_init = function(client)
-      if not refresh then
+      if not can_refresh then
         client.server_capabilities.diagnosticProvider = nil
       end
     end,
-    on_exit = vim.schedule_wrap(ended),
+    on_exit = vim.schedule_wrap(on_exit),
   }
 end
 
-local function start_in(bufnr)
-  local how = has_config and vim.deepcopy(vim.lsp.config[M.NAME]) or config()
-  how.settings.gesso.enabled, how.init_options.gesso.enabled = M.state.enabled, M.state.enabled
-  how.root_dir = root(bufnr)
+local function start_for(bufnr)
+  local client_config = has_config and vim.deepcopy(vim.lsp.config[M.NAME]) or config()
+  client_config.settings.gesso.enabled = M.state.enabled
+  client_config.init_options.gesso.enabled = M.state.enabled
+  client_config.root_dir = root(bufnr)
   languages[bufnr] = vim.bo[bufnr].filetype
-  vim.lsp.start(how, { bufnr = bufnr, reuse_client = how.reuse_client })
+  vim.lsp.start(client_config, { bufnr = bufnr, reuse_client = client_config.reuse_client })
 end
 
---- Starts the server for a file, and tells it of another language by closing and opening the file there.
-local function look_at(bufnr)
+--- Attaches the server to a buffer. If the file type has changed, detaches it first, which closes the document.
+local function update_buffer(bufnr)
   local client = M.client(bufnr)
   if client and languages[bufnr] ~= vim.bo[bufnr].filetype then
     vim.lsp.buf_detach_client(bufnr, client.id)
   end
-  if wanted(bufnr) then
-    start_in(bufnr)
+  if is_supported(bufnr) then
+    start_for(bufnr)
   end
 end
 
---- Starts the server for all open files and those to come. Not by vim.lsp.enable(), which misses the file that Neovim
---- was started with where setup() comes after that was read.
+--- Starts the server for all files, open or opened later. Does not use vim.lsp.enable(), because that misses the file
+--- Neovim was started with if setup() runs after it was read.
 function M.start()
-  if not M.is_found() then
+  if not M.is_installed() then
     if vim.v.vim_did_enter == 1 then
-      tell_missing()
+      report_missing()
     else
-      vim.api.nvim_create_autocmd("VimEnter", { once = true, callback = tell_missing })
+      vim.api.nvim_create_autocmd("VimEnter", { once = true, callback = report_missing })
     end
     return
   end
   vim.api.nvim_create_autocmd("FileType", {
     group = vim.api.nvim_create_augroup("gesso.start", { clear = true }),
     callback = function(event)
-      look_at(event.buf)
+      update_buffer(event.buf)
     end,
   })
-  vim.iter(vim.api.nvim_list_bufs()):each(look_at)
+  vim.iter(vim.api.nvim_list_bufs()):each(update_buffer)
 end
 
---- Stops the server and starts it again, for all files it was attached to.
+--- Restarts the server for all its files, or starts it.
 function M.restart()
-  crashes, told_missing = {}, false
+  crashes, reported_missing = {}, false
   local client = M.client()
   if not client then
     return M.start()
@@ -197,24 +198,24 @@ function M.restart()
   restarting = true
   M.call(client, "stop")
   vim.defer_fn(function()
-    if restarting then -- it did not end in time
+    if restarting then -- still running: kill it
       M.call(client, "stop", true)
     end
-  end, 3000)
+  end, STOP_TIMEOUT_MS)
 end
 
---- Switches suggestions on or off in the running server, and in those to come.
+--- Switches suggestions on or off, in the running server and after a restart.
 function M.set_enabled(enabled)
   M.state.enabled = enabled
   M.execute("gesso.setEnabled", { enabled })
 end
 
----@param given gesso.Options
-function M.setup(given)
-  options, told_missing = given, false
-  M.state.enabled = given.settings.enabled ~= false
+---@param configured gesso.Options
+function M.setup(configured)
+  options, reported_missing = configured, false
+  M.state.enabled = options.settings.enabled ~= false
   if has_config then
-    vim.lsp.config(M.NAME, config()) -- what the user says there afterwards counts
+    vim.lsp.config(M.NAME, config()) -- the user can override values of it afterwards
   end
 end
 

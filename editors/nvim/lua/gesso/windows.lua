@@ -1,12 +1,10 @@
---- Texts shown in windows of their own. Knows how a window is made, and nothing of what it says.
+--- Opens windows that show text. Must not know what the text says.
 local M = {}
 
---- A floating window with these lines, as wide as they need; q and <Esc> close it.
+--- Opens a floating window that fits the lines; q and <Esc> close it.
 ---@param title string
 ---@param lines string[]
----@param filetype string|nil
----@return integer buffer
-function M.float(title, lines, filetype)
+function M.float(title, lines)
   local bufnr = vim.api.nvim_create_buf(false, true)
   vim.api.nvim_buf_set_lines(bufnr, 0, -1, false, lines)
   vim.bo[bufnr].modifiable = false
@@ -31,15 +29,13 @@ function M.float(title, lines, filetype)
   for _, key in ipairs({ "q", "<Esc>" }) do
     vim.keymap.set("n", key, "<Cmd>close<CR>", { buffer = bufnr, nowait = true })
   end
-  vim.bo[bufnr].filetype = filetype or "gesso"
-  return bufnr
+  vim.bo[bufnr].filetype = "gesso"
 end
 
---- A window with text to take away; it is nobody's file.
+--- Opens a window with text in a scratch buffer.
 ---@param name string
 ---@param lines string[]
 ---@param filetype string
----@return integer buffer
 function M.scratch(name, lines, filetype)
   vim.cmd.new()
   local bufnr = vim.api.nvim_get_current_buf()
@@ -49,7 +45,6 @@ function M.scratch(name, lines, filetype)
   vim.api.nvim_buf_set_lines(bufnr, 0, -1, false, lines)
   pcall(vim.api.nvim_buf_set_name, bufnr, name)
   vim.bo[bufnr].filetype = filetype
-  return bufnr
 end
 
 return M

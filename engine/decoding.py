@@ -54,20 +54,18 @@ def decode(
     branches: int = 1,
     margin: float = 0.0,
     guesses: Sequence[Sequence[int]] = (),
-    on_token: Callable[[Sequence[int]], None] | None = None,
+    on_token: Callable[[Sequence[int]], bool] | None = None,
 ) -> list[Continuation]:
     """The likeliest continuation of what `tree` has read, then up to `branches` - 1 that begin otherwise.
 
     Those begin with the next likeliest first tokens, at most `margin` nats less likely than the first. guesses: token
-    sequences that the first continuation may follow. on_token: called with the tokens of the first after each pass.
+    sequences that the first continuation may follow. on_token: called with the tokens of the first after each pass;
+    decoding ends once it returns False.
     """
     first = _choices(tree, [], limits)
     order = torch.topk(first, min(branches, int((first > -torch.inf).sum()) or 1))
-    starts = [
-        int(token)
-        for token, value in zip(order.indices, order.values, strict=True)
-        if order.values[0] - value <= margin or token == order.indices[0]
-    ]
+    likely = order.values >= order.values[0] - margin
+    starts = order.indices[likely].tolist()
     found = [Continuation() for _ in starts]
     for one, token in zip(found, starts, strict=True):
         _append(tree, one, token, limits)
@@ -80,8 +78,8 @@ def decode(
             tree.read([*wanted, *(_ahead(found[0].tokens, guess, room) for guess in guesses if not found[0].done)])
         for one in active:
             _append(tree, one, int(_choices(tree, one.tokens, limits).argmax()), limits)
-        if on_token is not None:
-            on_token(found[0].tokens)
+        if on_token is not None and not on_token(found[0].tokens):
+            break
     return found
 
 

@@ -1,4 +1,4 @@
-"""From the name of a model to its folder: the shipped model, a folder of the user, or the cache of the hub.
+"""From the name of a model to its place: the shipped model, a known file, the user's own, or the cache of the hub.
 
 Only `pull` downloads. Must not know the contents of the weights.
 """
@@ -13,18 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import ModelError, UsageError
+from infill.downloads import KNOWN, Progress, fetch, fetched
 
 POCKET = "pocket"
 POCKET_FOLDER = Path(__file__).parent / "models" / POCKET
 ALIASES = {"26b": "google/diffusiongemma-26B-A4B-it"}
 MODEL_TYPE = "diffusion_gemma"
+GGUF = ".gguf"
 FILES = ["*.json", "*.safetensors", "*.jinja", "SHA256SUMS", "LICENSE*", "README.md"]
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
 @dataclass(frozen=True)
 class StoredModel:
-    """A model on this machine. bytes: of all its files. source: `shipped` or `hub cache`."""
+    """A model on this machine. bytes: of all its files. source: `shipped`, `downloaded` or `hub cache`."""
 
     name: str
     folder: Path
@@ -33,25 +35,27 @@ class StoredModel:
 
 
 def resolve(name: str) -> Path:
-    """The folder of a model on this machine; raises ModelError, saying what to do, if it is not there."""
-    found = _local_folder(name)
+    """The folder or file of a model on this machine; raises ModelError, saying what to do, if it is not there."""
+    found = _local(name)
     if found is not None:
         return found
+    if name in KNOWN:
+        raise ModelError(f"The model {name} is not on this machine; fetch it with `gesso model pull {name}`.")
     return _from_hub(hub_id(name), name, fetch=False)
 
 
-def pull(name: str, offline: bool = False) -> Path:
-    """Downloads a model to the cache of the hub, with the hub's progress bars; returns its folder.
+def pull(name: str, offline: bool = False, on_progress: Progress = lambda done, total: None) -> Path:
+    """Downloads a model; returns its folder or file. Files from the hub have the hub's own progress bars.
 
     Files that are there are not downloaded again, and an interrupted download resumes.
     """
-    found = _local_folder(name)
+    found = _local(name)
     if found is not None:
         return found
-    repository = hub_id(name)
+    repository = KNOWN[name].repository if name in KNOWN else hub_id(name)
     if offline or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
         raise ModelError(f"Downloading {repository} is refused while `offline` is set; unset it to allow downloads.")
-    return _from_hub(repository, name, fetch=True)
+    return fetch(KNOWN[name], on_progress) if name in KNOWN else _from_hub(repository, name, fetch=True)
 
 
 def hub_id(name: str) -> str:
@@ -60,9 +64,9 @@ def hub_id(name: str) -> str:
     if name.startswith(("/", ".", "~")):
         raise ModelError(f"There is no model folder {name}; check the path, or use {POCKET}.")
     if not HUB_ID.fullmatch(repository) or ".." in repository:
-        known = ", ".join((POCKET, *ALIASES))
+        known = ", ".join((POCKET, *KNOWN, *ALIASES))
         raise UsageError(
-            f"There is no model {name!r}; use {known}, a hub id such as {ALIASES['26b']}, or a model's folder."
+            f"There is no model {name!r}; use {known}, a hub id such as {ALIASES['26b']}, a model's folder or a GGUF file."
         )
     return repository
 
@@ -70,6 +74,11 @@ def hub_id(name: str) -> str:
 def stored_models() -> list[StoredModel]:
     """The shipped model, then the models of MODEL_TYPE in the cache of the hub."""
     found = [StoredModel(POCKET, POCKET_FOLDER, _folder_bytes(POCKET_FOLDER), "shipped")]
+    found += [
+        StoredModel(model.name, file, model.bytes, "downloaded")
+        for model in KNOWN.values()
+        if (file := fetched(model)) is not None
+    ]
     hub = _hub()
     try:
         repositories = hub.scan_cache_dir().repos
@@ -84,13 +93,15 @@ def stored_models() -> list[StoredModel]:
     return found
 
 
-def _local_folder(name: str) -> Path | None:
+def _local(name: str) -> Path | None:
     if name == POCKET:
         return POCKET_FOLDER
     if name in ALIASES:
         return None
-    folder = Path(name).expanduser()
-    return folder if folder.is_dir() else None
+    if name in KNOWN:
+        return fetched(KNOWN[name])
+    path = Path(name).expanduser()
+    return path if path.is_dir() or (path.suffix == GGUF and path.is_file()) else None
 
 
 def _from_hub(repository: str, name: str, fetch: bool) -> Path:

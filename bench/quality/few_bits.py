@@ -128,7 +128,7 @@ def main(
 ) -> None:
     """Measure what quantization changes."""
     folder, device = resolve(model), torch.device("cpu")
-    tokens = TextTokens(folder / "tokenizer.json")
+    tokens = TextTokens.read(folder / "tokenizer.json")
     files = for_judging(read_held_out(corpus, ["python"]))[: 4 * count]
     chosen = windows([tokens.encode(file.text) for file in files], count)
     sampling = read_sampling(folder)

@@ -12,10 +12,11 @@ from rich.table import Table
 from infill import model_store
 from infill.cli import support as cli_support
 from infill.cli.support import add_row, errors_to_exit_codes
+from infill.downloads import KNOWN, sha256
 
 app = typer.Typer(no_args_is_help=True, help="List, download, verify, quantize and locate models.")
 
-NAME_HELP = "pocket, 26b, a hub ID (owner/name) or a folder. Default: the model of your settings."
+NAME_HELP = "pocket, coder, 26b, a hub ID (owner/name), a folder or a GGUF file. Default: the model of your settings."
 
 
 @app.command("list")
@@ -27,6 +28,10 @@ def list_models() -> None:
     for model in models:
         add_row(table, model.name, _size(model.bytes), f"{model.source}: {model.folder}")
     present = {model.name for model in models}
+    for known in KNOWN.values():
+        if known.name not in present:
+            where = f"gesso model pull {known.name}: {known.about} ({known.license})"
+            add_row(table, known.name, _size(known.bytes), where)
     for alias, repository in model_store.ALIASES.items():
         where = f"same as {repository}" if repository in present else f"gesso model pull {alias}"
         add_row(table, alias, "", where)
@@ -35,13 +40,19 @@ def list_models() -> None:
 
 @app.command()
 @errors_to_exit_codes
-def pull(name: str = typer.Argument(..., help="26b or a hub ID (owner/name).")) -> None:
-    """Download a model from the hub into the hub's cache and print its folder.
+def pull(name: str = typer.Argument(..., help="coder, coder-1.5b, 26b or a hub ID (owner/name).")) -> None:
+    """Download a model and print its folder or file.
 
     No other command downloads anything. An interrupted download resumes.
     """
     settings = cli_support.read_settings(Path.cwd()).settings
-    folder = model_store.pull(name, settings.offline)
+    if (known := KNOWN.get(name)) is not None:
+        cli_support.say(f"{known.repository}, {_size(known.bytes)}, license {known.license}")
+    with cli_support.byte_progress() as progress:
+        task = progress.add_task(f"downloading {name}", total=None)
+        folder = model_store.pull(
+            name, settings.offline, lambda done, total: progress.update(task, completed=done, total=total)
+        )
     cli_support.write_out(f"{folder}\n")
     cli_support.say(f"Downloaded {name}; check it with `gesso model verify {name}`.")
 
@@ -51,6 +62,9 @@ def pull(name: str = typer.Argument(..., help="26b or a hub ID (owner/name).")) 
 def verify(name: str | None = typer.Argument(None, help=NAME_HELP)) -> None:
     """Read every byte of a model and report each damaged file. The exit code is 3 if there is one."""
     folder = model_store.resolve(_name_or_default(name))
+    if folder.is_file():
+        _verify_file(_name_or_default(name), folder)
+        return
     from engine.checkpoints.verification import verify as check_files
 
     with cli_support.byte_progress() as progress:
@@ -63,6 +77,18 @@ def verify(name: str | None = typer.Argument(None, help=NAME_HELP)) -> None:
     if any(check.problems for check in checks):
         cli_support.say(f"The model in {folder} is damaged; the lines above say what to do.")
         raise typer.Exit(cli_support.TROUBLE)
+
+
+def _verify_file(name: str, file: Path) -> None:
+    """A GGUF file against its published checksum if that is known, else its header against its size."""
+    known = KNOWN.get(name)
+    if known is not None and sha256(file) != known.sha256:
+        cli_support.say(f"The file {file} is damaged; remove it and run `gesso model pull {name}`.")
+        raise typer.Exit(cli_support.TROUBLE)
+    from engine.checkpoints.gguf import GgufFile
+
+    GgufFile(file)
+    cli_support.write_out(f"{file.name}  {_size(file.stat().st_size)}  good\n")
 
 
 class QuantizedFormat(StrEnum):

@@ -23,7 +23,7 @@ from engine.errors import GessoError, UsageError
 from infill.settings import Resolved, Settings, resolve
 
 if TYPE_CHECKING:
-    from infill.complete.completion import Completer
+    from infill.complete.pipeline import AnyCompleter
 
 FILLED, NOTHING_TO_SHOW, BAD_USE, TROUBLE, INTERRUPTED = 0, 1, 2, 3, 130
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -90,10 +90,9 @@ def read_settings(start: Path, flags: Mapping[str, Any] | None = None) -> Resolv
     return resolved
 
 
-def load_completer(settings: Settings) -> Completer:
+def load_completer(settings: Settings) -> AnyCompleter:
     """Loads the model of the settings, with a progress bar."""
-    from infill.complete.completion import Completer
-    from infill.complete.loaded_model import LoadedModel
+    from infill.complete.pipeline import load_model, make_completer
 
     with byte_progress() as progress:
         task = progress.add_task(f"loading {settings.model}", total=None)
@@ -101,7 +100,7 @@ def load_completer(settings: Settings) -> Completer:
         def advance(done: int, total: int) -> None:
             progress.update(task, completed=done, total=total)
 
-        return Completer(LoadedModel.load(settings, advance), settings)
+        return make_completer(load_model(settings, advance), settings)
 
 
 def byte_progress() -> Progress:

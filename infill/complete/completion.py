@@ -15,15 +15,14 @@ import torch
 
 from engine.denoiser import CanvasRun, DenoiseRequest, Timings
 from engine.errors import GessoError, Stop, leave_if
-from infill.checks.checks import first_refusal
-from infill.checks.context import CheckContext
 from infill.complete.canvas_text import step_view
 from infill.complete.hole_length import CanvasRunner, FilledCanvas, FillTask, HoleLengths, NullSlots, Probing
+from infill.complete.judging import judge, one_after_another, until_stopped
 from infill.complete.loaded_model import LoadedModel
-from infill.complete.prepared import PreparedRequest, one_hole_requests, prepare
-from infill.complete.proposals import Proposal, Proposer
+from infill.complete.prepared import PreparedRequest, prepare
+from infill.complete.proposals import Proposer
 from infill.prompts.prompt import Layout
-from infill.request import Candidate, Evidence, Hole, HoleCompletion, InfillRequest, InfillResult, OnStep, StepView
+from infill.request import Candidate, HoleCompletion, InfillRequest, InfillResult, OnStep
 from infill.settings import Settings
 
 SAMPLED_T = (0.6, 0.9)  # minimum of t_min and t_max for all candidates but the first
@@ -42,6 +41,15 @@ class Completer:
         self.lengths: HoleLengths = Probing(self.runner) if null_token is None else NullSlots(self.runner, null_token)
         self.proposer = Proposer(self.denoiser, self.runner, self.family, settings)
 
+    @property
+    def last_draft(self) -> str:
+        """See `Proposer`."""
+        return self.proposer.last_draft
+
+    @last_draft.setter
+    def last_draft(self, text: str) -> None:
+        self.proposer.last_draft = text
+
     def complete(self, request: InfillRequest, on_step: OnStep | None = None, stop: Stop | None = None) -> InfillResult:
         """Fills the holes of one request: in one canvas if they fit, otherwise one after the other from the top.
 
@@ -53,9 +61,9 @@ class Completer:
         leave_if(stop)
         prepared = prepare(request, self.family.budget, stop)
         leave_if(stop)
-        watch = _until_stopped(on_step) if on_step is not None else None
+        watch = until_stopped(on_step) if on_step is not None else None
         if len(prepared.holes) > 1 and not self._fits(prepared):
-            return self._one_after_another(prepared, watch, stop, started)
+            return one_after_another(self.complete, prepared, watch, stop, started)
         self.runner.timings = Timings()
         filled = self._fill(self._tasks(prepared), watch)
         return self._finish(prepared, filled, started, time.perf_counter())
@@ -165,66 +173,7 @@ class Completer:
         self, prepared: PreparedRequest, index: int, filled: Sequence[FilledCanvas]
     ) -> tuple[Candidate, ...]:
         """All candidates for hole `index`: those to show first, then by confidence."""
-        found = [self._candidate(prepared, index, *one) for one in self.proposer.find(prepared, index, filled)]
+        calibration = self.model.calibration
+        proposals = self.proposer.find(prepared, index, filled)
+        found = [judge(prepared, index, *one, calibration, self.min_confidence) for one in proposals]
         return tuple(sorted(found, key=lambda candidate: (not candidate.shown, -candidate.confidence)))
-
-    def _candidate(self, prepared: PreparedRequest, index: int, proposal: Proposal, evidence: Evidence) -> Candidate:
-        leave_if(prepared.stop)
-        confidence = self.model.calibration.confidence(evidence)
-        before, after = prepared.near(index)
-        context = CheckContext(
-            before=before,
-            text=proposal.text,
-            after=after,
-            language=prepared.language,
-            confidence=confidence,
-            min_confidence=min(1.0, self.min_confidence * prepared.request.caution),
-            rejected=frozenset(prepared.request.rejected),
-            replaced=prepared.replaced(index),
-        )
-        reason = first_refusal(context)
-        text = proposal.text.replace("\n", prepared.line_end)
-        return Candidate(
-            text, round(confidence, 4), reason is None, reason, proposal.sources[0], proposal.tokens, evidence
-        )
-
-    def _one_after_another(
-        self, prepared: PreparedRequest, on_step: OnStep | None, stop: Stop | None, started: float
-    ) -> InfillResult:
-        """Each hole on a canvas of its own; shown fillings are part of the text for the holes below."""
-        parts = []
-        for request, original in one_hole_requests(prepared):
-            left = None if prepared.deadline is None else max(1.0, 1000 * (prepared.deadline - time.monotonic()))
-            part = self.complete(replace(request, deadline_ms=left), on_step, stop)
-            completion = _with_line_end(part.completions[0], original, prepared.line_end)
-            prepared.fillings.append(part.completions[0].text if completion.shown else "")
-            parts.append(replace(part, completions=(completion,)))
-        stages = parts[0].timings_ms
-        timings = {stage: sum(part.timings_ms[stage] for part in parts) for stage in stages}
-        return replace(
-            parts[0],
-            completions=tuple(part.completions[0] for part in parts),
-            steps=sum(part.steps for part in parts),
-            encoded_tokens=sum(part.encoded_tokens for part in parts),
-            hole=sum(part.hole for part in parts),
-            timings_ms={**timings, "total": 1000 * (time.perf_counter() - started)},
-        )
-
-
-def _until_stopped(on_step: OnStep) -> OnStep:
-    """The callback, no longer called once it has returned False."""
-    stopped = False
-
-    def step(view: StepView) -> bool:
-        nonlocal stopped
-        stopped = stopped or on_step(view) is False
-        return not stopped
-
-    return step
-
-
-def _with_line_end(completion: HoleCompletion, hole: Hole, line_end: str) -> HoleCompletion:
-    """The completion of `hole`, with `line_end` for "\n"."""
-    candidates = tuple(replace(one, text=one.text.replace("\n", line_end)) for one in completion.candidates)
-    text = completion.text.replace("\n", line_end)
-    return replace(completion, hole=hole, text=text, candidates=candidates)

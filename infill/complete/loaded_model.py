@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine.checkpoints.checkpoint import load_model
@@ -35,6 +35,15 @@ class LoadedModel:
     sampling: SamplingConfig
     calibration: Calibration = Calibration({})
     min_confidence: float = 0.0
+
+    @property
+    def decoder(self) -> Denoiser:
+        """What the scheduler shares between requests."""
+        return self.denoiser
+
+    def with_decoder(self, decoder: Denoiser) -> LoadedModel:
+        """The same model behind another denoiser: one request's view of it."""
+        return replace(self, denoiser=decoder)
 
     @staticmethod
     def load(settings: Settings, on_progress: Callable[[int, int], None] | None = None) -> LoadedModel:

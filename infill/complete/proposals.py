@@ -69,7 +69,7 @@ class Proposer:
         if len(prepared.holes) == 1 and filled[0].result.finish != "cancelled":
             proposals, middles = self._from_all_sources(prepared, canvases)
         else:
-            proposals = _distinct(self._denoised(prepared, index, one, hole, True) for one, hole in canvases)
+            proposals = distinct(self._denoised(prepared, index, one, hole, True) for one, hole in canvases)
             middles = [torch.zeros(0) for _ in proposals]
         leave_if(prepared.stop)
         seams = self._seams(prepared, filled[0], index, [proposal.text for proposal in proposals])
@@ -92,7 +92,7 @@ class Proposer:
         copies = self._copies(prepared) if self.settings.copy_drafts else []
         prompt = self.family.causal_prompt(prepared.shown, prepared.kinds[0])
         if prompt is None:
-            proposals = _distinct([*(self._denoised(prepared, 0, *one, True) for one in canvases), *copies])
+            proposals = distinct([*(self._denoised(prepared, 0, *one, True) for one in canvases), *copies])
             return proposals, [torch.zeros(0) for _ in proposals]
         known, trunk = prompt.tokens[:-1], prompt.tokens[-1:]
         with (
@@ -110,7 +110,7 @@ class Proposer:
                 draft, parses = self._drafted(prepared, prompt, tree)
                 drafts = [draft]
             denoised = [self._denoised(prepared, 0, *one, not parses) for one in canvases]
-            proposals = _distinct([*denoised, *drafts, *copies])
+            proposals = distinct([*denoised, *drafts, *copies])
             token_lists = [self._middle(prompt, one.text.rstrip("\n")) for one in proposals]
             tree.read(token_lists)
             return proposals, [tree.log_probabilities(tokens) for tokens in token_lists]
@@ -211,7 +211,7 @@ class Proposer:
         return CheckContext(before, text, after, prepared.language)
 
 
-def _distinct(proposals: Iterable[Proposal]) -> list[Proposal]:
+def distinct(proposals: Iterable[Proposal]) -> list[Proposal]:
     """One proposal per text, with all its sources."""
     found: dict[str, Proposal] = {}
     for proposal in proposals:

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 
-from engine.errors import Stop, leave_if
+from engine.errors import Stop, UsageError, leave_if
 from infill.code.syntax import SyntaxTree, error_score, parse
 from infill.complete.completion import Completer
+from infill.complete.pipeline import AnyCompleter
 from infill.findings import Finding, LintRequest, Range
 from infill.lint.edits import find_edits
 from infill.lint.explain import Explainer
@@ -53,7 +54,9 @@ class Linter:
     thresholds: those of the model by default. The files of a model are read once per process.
     """
 
-    def __init__(self, completer: Completer, thresholds: Thresholds | None = None) -> None:
+    def __init__(self, completer: AnyCompleter, thresholds: Thresholds | None = None) -> None:
+        if not isinstance(completer, Completer):
+            raise UsageError(f"The model {completer.model.name} cannot lint; use the pocket model.")
         self.completer = completer
         folder = resolve(completer.model.name)
         self.thresholds = thresholds if thresholds is not None else _thresholds(folder)

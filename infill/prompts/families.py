@@ -24,4 +24,4 @@ def load_family(name: str, folder: Path) -> Family:
         raise ModelError(
             f"The model belongs to the prompt family {name!r}, but this version only has {known}; update Gesso."
         )
-    return FAMILIES[name](TextTokens(folder / "tokenizer.json"), folder)
+    return FAMILIES[name](TextTokens.read(folder / "tokenizer.json"), folder)

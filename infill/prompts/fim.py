@@ -37,13 +37,18 @@ class FimInput:
 
 
 class FimPrompt:
-    """The prompt format of one model. budget: characters to show of each part."""
+    """The prompt format of one model. budget: characters to show of each part. rows: of the model's head.
 
-    def __init__(self, tokens: TextTokens, budget: ContextBudget) -> None:
+    ends: tokens that end the middle. banned: tokens that are never written.
+    """
+
+    def __init__(self, tokens: TextTokens, budget: ContextBudget, rows: int) -> None:
         self.tokens, self.budget = tokens, budget
         self.prefix, self.suffix = tokens.special("<|fim_prefix|>"), tokens.special("<|fim_suffix|>")
         self.middle, self.separator = tokens.special("<|fim_middle|>"), tokens.special("<|file_sep|>")
         self.ends = frozenset(tokens.specials)
+        unused = [token for token, piece in enumerate(tokens.bytes_of) if not piece and token not in self.ends]
+        self.banned = (*unused, *range(len(tokens.bytes_of), rows))
 
     def fill(self, context: ShownContext, kind: HoleKind) -> FimInput:
         """The prompt for one hole."""

@@ -28,17 +28,22 @@ def _byte_level_alphabet() -> dict[str, int]:
 class TextTokens:
     """A tokenizer that never turns text into special tokens."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.tokenizer.encode_special_tokens = True
+        self.size = self.tokenizer.get_vocab_size()
+
+    @staticmethod
+    def read(file: Path) -> TextTokens:
+        """The tokenizer in a `tokenizer.json`; raises ModelError if there is none."""
         if not file.is_file():
             raise ModelError(f"{file.parent} has no {file.name}; fetch the model again with `gesso model pull`.")
         try:
-            self.tokenizer = Tokenizer.from_file(str(file))
+            return TextTokens(Tokenizer.from_file(str(file)))
         except Exception as error:
             raise ModelError(
                 f"{file} cannot be read ({error}); fetch the model again with `gesso model pull`."
             ) from error
-        self.tokenizer.encode_special_tokens = True
-        self.size = self.tokenizer.get_vocab_size()
 
     def encode(self, text: str) -> list[int]:
         clean = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

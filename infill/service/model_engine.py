@@ -31,15 +31,13 @@ from infill.service.memory import Housekeeping
 from infill.settings import Settings
 
 if TYPE_CHECKING:
-    from engine.denoiser import Denoiser
     from engine.scheduling.scheduler import Scheduler
-    from infill.complete.completion import Completer
-    from infill.complete.loaded_model import LoadedModel
+    from infill.complete.pipeline import AnyCompleter, AnyModel
     from infill.lint.thresholds import Thresholds
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
-Work = Callable[["Completer"], Result]
+Work = Callable[["AnyCompleter"], Result]
 MAX_PENDING = 512  # requests of all clients
 POLL_S = 0.02
 MAX_CLIENTS = 64  # whose last draft is remembered
@@ -58,7 +56,7 @@ class ModelEngine:
         self.pending = 0
         self.weight_bytes = 0
         self.scheduler: Scheduler | None = None
-        self._model: LoadedModel | None = None
+        self._model: AnyModel | None = None
         self._thresholds: Thresholds | None = None
         self._gpu: int | None = None
         self._housekeeping = Housekeeping(self.forget)
@@ -67,20 +65,20 @@ class ModelEngine:
     def load(self) -> None:
         try:
             from engine.scheduling.scheduler import BATCH, Scheduler
-            from infill.complete.loaded_model import LoadedModel
+            from infill.complete.pipeline import load_model
 
-            model = LoadedModel.load(self.settings, self._report_progress)
+            model = load_model(self.settings, self._report_progress)
             thresholds = self._thresholds = _read_thresholds(self.settings.model)
-            self.scheduler = Scheduler(model.denoiser, self.batch or BATCH)
+            decoder = model.decoder
+            self.scheduler = Scheduler(decoder, self.batch or BATCH)
         except Exception as error:
             message = _sentence(error, "The model could not be loaded")
             self.state = EngineState("failed", self.settings.model, message=message)
             return
         self._model = model
-        device = model.denoiser.device
-        if device.type == "cuda":
-            self._gpu = device.index or 0
-            self.weight_bytes = sum(weight.nbytes for weight in model.denoiser.model.parameters())
+        if decoder.device.type == "cuda":
+            self._gpu = decoder.device.index or 0
+            self.weight_bytes = decoder.model.weight_bytes
         lints = thresholds is not None and thresholds.on_by_default
         self.state = EngineState("ready", self.settings.model, can_lint=thresholds is not None, lints=lints)
 
@@ -130,11 +128,11 @@ class ModelEngine:
         limit_s = INFILL_LIMIT_S if wanted.deadline_ms is None else min(INFILL_LIMIT_S, wanted.deadline_ms / 1000)
         deadline = started + limit_s
 
-        def work(completer: Completer) -> InfillResult:
+        def work(completer: AnyCompleter) -> InfillResult:
             left_ms = max(1.0, 1000 * (deadline - time.monotonic()))
-            completer.proposer.last_draft = self._drafts.get(request.client, "")
+            completer.last_draft = self._drafts.get(request.client, "")
             result = completer.complete(replace(wanted, deadline_ms=left_ms), on_step, request.cancelled.is_set)
-            self._remember_draft(request.client, completer.proposer.last_draft)
+            self._remember_draft(request.client, completer.last_draft)
             return result
 
         result = await self._run(request, work, deadline, is_shown)
@@ -147,7 +145,7 @@ class ModelEngine:
         def stop() -> bool:
             return request.cancelled.is_set() or time.monotonic() >= deadline
 
-        def work(completer: Completer) -> tuple[Finding, ...]:
+        def work(completer: AnyCompleter) -> tuple[Finding, ...]:
             from infill.lint.linter import Linter
 
             try:
@@ -207,7 +205,7 @@ class ModelEngine:
         if self.scheduler is None:
             raise NotReady(f"The model {self.state.model} is not loaded right now; ask again in a moment.")
         order = Order(Priority[request.priority.upper()], request.client, deadline, request.cancelled.is_set)
-        future = self.scheduler.submit(lambda denoiser: work(self._completer_for(denoiser, request)), order)
+        future = self.scheduler.submit(lambda decoder: work(self._completer_for(decoder, request)), order)
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
@@ -216,13 +214,13 @@ class ModelEngine:
         except TooLate as late:
             raise Busy(str(late)) from late
 
-    def _completer_for(self, denoiser: Denoiser, request: EngineRequest[Any]) -> Completer:
+    def _completer_for(self, decoder: Any, request: EngineRequest[Any]) -> AnyCompleter:
         """A completer with the settings of this request."""
-        from infill.complete.completion import Completer
+        from infill.complete.pipeline import make_completer
 
-        return Completer(replace(self._loaded(), denoiser=denoiser), replace(self.settings, **request.settings))
+        return make_completer(self._loaded().with_decoder(decoder), replace(self.settings, **request.settings))
 
-    def _loaded(self) -> LoadedModel:
+    def _loaded(self) -> AnyModel:
         if self._model is None:
             raise NotReady(f"The model {self.state.model} is still loading; ask again in a moment.")
         return self._model

@@ -33,7 +33,7 @@ Script = Callable[[int], Sequence[str]]
 
 @cache
 def pocket_tokens() -> TextTokens:
-    return TextTokens(POCKET / "tokenizer.json")
+    return TextTokens.read(POCKET / "tokenizer.json")
 
 
 @cache

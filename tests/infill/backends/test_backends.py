@@ -177,7 +177,7 @@ class FakeVllm:
 
 @pytest.fixture(scope="module")
 def chat(tmp_path_factory: pytest.TempPathFactory) -> TextTokens:
-    return TextTokens(chat_tokenizer(tmp_path_factory.mktemp("chat")))
+    return TextTokens.read(chat_tokenizer(tmp_path_factory.mktemp("chat")))
 
 
 def vllm(server: JsonServer, chat: TextTokens) -> VllmBackend:

@@ -55,7 +55,7 @@ REQUEST = LintRequest(TEXT, "python", "a.py", findings=(FOUND,), explain=True)
 
 @pytest.fixture(scope="module")
 def tokens(tmp_path_factory: pytest.TempPathFactory) -> TextTokens:
-    return TextTokens(chat_tokenizer(tmp_path_factory.mktemp("chat")))
+    return TextTokens.read(chat_tokenizer(tmp_path_factory.mktemp("chat")))
 
 
 @cache

@@ -18,7 +18,7 @@ BOS, CHANNEL, CHANNEL_END, TURN, TURN_END = 2, 100, 101, 105, 106
 
 @pytest.fixture(scope="module")
 def family(tmp_path_factory: pytest.TempPathFactory) -> ChatPrompt:
-    return ChatPrompt(TextTokens(chat_tokenizer(tmp_path_factory.mktemp("chat"))))
+    return ChatPrompt(TextTokens.read(chat_tokenizer(tmp_path_factory.mktemp("chat"))))
 
 
 def lay_out(family: ChatPrompt, text: str, at: int, whole: bool = False, path: str | None = "a.py") -> Layout:

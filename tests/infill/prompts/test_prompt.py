@@ -106,7 +106,7 @@ def test_healing_adds_no_line_break_to_a_hole_of_one_line() -> None:
 
 
 def test_healing_excludes_tokens_of_two_line_breaks(tmp_path: Path) -> None:
-    tokens = TextTokens(chat_tokenizer(tmp_path))
+    tokens = TextTokens.read(chat_tokenizer(tmp_path))
     prefix = tokens.encode("x = 1\n")
     canvas, (hole,) = build_canvas(tokens, [], prefix, [BLOCK], [[]], [4])
     assert tokens.decode(canvas.allowed[hole.start].tolist()[-1:]) == "\n\n"

@@ -75,21 +75,21 @@ def test_a_vocabulary_with_byte_pieces_and_visible_spaces(tmp_path: Path) -> Non
     tokenizer = Tokenizer(models.BPE({piece: index for index, piece in enumerate(pieces)}, []))
     tokenizer.add_special_tokens(["<bos>"])
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    tokens = TextTokens(tmp_path / "tokenizer.json")
+    tokens = TextTokens.read(tmp_path / "tokenizer.json")
     assert tokens.decode([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]) == " x xĀĊĠ\n€"
     assert tokens.line_breaks == [7]
 
 
 def test_a_missing_or_broken_tokenizer_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="gesso model pull"):
-        TextTokens(tmp_path / "tokenizer.json")
+        TextTokens.read(tmp_path / "tokenizer.json")
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(ModelError, match="cannot be read"):
-        TextTokens(tmp_path / "tokenizer.json")
+        TextTokens.read(tmp_path / "tokenizer.json")
 
 
 def test_the_special_tokens_of_the_chat_model_keep_their_ids(tmp_path: Path) -> None:
-    tokens = TextTokens(chat_tokenizer(tmp_path))
+    tokens = TextTokens.read(chat_tokenizer(tmp_path))
     assert [tokens.special(name) for name in ("<bos>", "<|turn>", "<turn|>", "<|channel>")] == [
         2,
         105,

@@ -1,0 +1,249 @@
+"""The pipeline from a request to its completion for an autoregressive code model.
+
+The prompt, a few continuations decoded at once, copies from the context, their likelihood together with what follows
+the hole, then confidence and checks. Must not know editors, command lines or files.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from engine.decoding import Continuation, Limits, decode
+from engine.errors import Cancelled, GessoError, Stop, leave_if
+from engine.token_tree import TokenTree
+from infill.checks.context import CheckContext
+from infill.checks.parse import cut_back, parse_worse
+from infill.complete.causal_draft import block_end, without_suffix
+from infill.complete.code_model import CodeModel
+from infill.complete.copy_draft import copy_drafts
+from infill.complete.judging import judge, one_after_another, until_stopped
+from infill.complete.prepared import PreparedRequest, prepare
+from infill.complete.proposals import Proposal, distinct
+from infill.prompts.fim import FimInput
+from infill.prompts.prompt import HoleKind, suffix_texts
+from infill.request import Candidate, Evidence, HoleCompletion, InfillRequest, InfillResult, OnStep, Piece, StepView
+from infill.settings import Settings
+
+BRANCHES, MARGIN = 3, 3.0  # continuations at once; nats that the first token of another may be less likely
+COPIES = 2
+LINE_TOKENS, BLOCK_TOKENS, BLOCK_LINES = 48, 192, 12
+MOST_MARGIN = 12.0  # nats
+SEAM_LINES, SEAM_TOKENS = 3, 24  # of the text after the hole that is scored with a proposal
+
+
+@dataclass
+class _Scored:
+    """A proposal with the log-probabilities of its tokens, given the text on both sides of the hole."""
+
+    proposal: Proposal
+    middle: list[float]
+
+
+class CausalCompleter:
+    """Fills holes with a loaded code model. Cheap to make; for one caller at a time."""
+
+    def __init__(self, model: CodeModel, settings: Settings) -> None:
+        self.model, self.settings = model, settings
+        self.family, self.decoder = model.family, model.decoder
+        self.min_confidence = model.min_confidence if settings.min_confidence is None else settings.min_confidence
+        self.last_draft = ""
+        self._banned = torch.tensor(self.family.banned, dtype=torch.long)
+
+    def complete(self, request: InfillRequest, on_step: OnStep | None = None, stop: Stop | None = None) -> InfillResult:
+        """Fills the holes of one request, one after the other from the top; see `Completer.complete`."""
+        started = time.perf_counter()
+        leave_if(stop)
+        prepared = prepare(request, self.family.budget, stop)
+        watch = until_stopped(on_step) if on_step is not None else None
+        if len(prepared.holes) > 1:
+            return one_after_another(self.complete, prepared, watch, stop, started)
+        fim = self.family.fill(prepared.shown, prepared.kinds[0])
+        encoding = time.perf_counter()
+        with self.decoder.cache.encoded(fim.tokens[:-1], stop) as lease:
+            decoding = time.perf_counter()
+            with TokenTree(self.decoder.model, lease.kv, fim.tokens[-1:], stop) as tree:
+                scored, steps = self._proposals(prepared, fim, tree, watch)
+            encoded = lease.encoded
+        scoring = time.perf_counter()
+        seams = self._seams(prepared, fim, [one.proposal.text for one in scored])
+        calibration = self.model.calibration
+        candidates = [
+            judge(prepared, 0, one.proposal, _evidence(one, seam, scored), calibration, self.min_confidence)
+            for one, seam in zip(scored, seams, strict=True)
+        ]
+        found = _best_first(candidates)
+        if watch is not None:
+            watch(self._view(prepared, found[0].text.replace("\r\n", "\n"), steps, steps))
+        ended = time.perf_counter()
+        best = found[0]
+        return InfillResult(
+            completions=(
+                HoleCompletion(prepared.originals[0], best.text, best.shown, best.reason, best.confidence, found),
+            ),
+            steps=steps,
+            prompt_tokens=len(fim.tokens),
+            encoded_tokens=encoded + 1,
+            canvas=0,
+            hole=best.tokens,
+            timings_ms={
+                "context": 1000 * (encoding - started),
+                "encode": 1000 * (decoding - encoding),
+                "denoise": 1000 * (scoring - decoding),
+                "checks": 1000 * (ended - scoring),
+                "total": 1000 * (ended - started),
+            },
+            model=self.model.name,
+            seed=request.seed,
+        )
+
+    def complete_batch(self, requests: Sequence[InfillRequest]) -> list[InfillResult | GessoError]:
+        """One request after the other; the result of an invalid request is its error."""
+        results: list[InfillResult | GessoError] = []
+        for request in requests:
+            try:
+                results.append(self.complete(request))
+            except Cancelled:
+                raise
+            except GessoError as error:
+                results.append(error)
+        return results
+
+    def _proposals(
+        self, prepared: PreparedRequest, fim: FimInput, tree: TokenTree, on_step: OnStep | None
+    ) -> tuple[list[_Scored], int]:
+        """All distinct proposals, and the number of tokens of the longest continuation."""
+        kind = prepared.kinds[0]
+        copies = self._copies(prepared, kind) if self.settings.copy_drafts else []
+        drafts = [copy.text for copy in copies]
+        if self.last_draft.startswith(before := prepared.before(0)):
+            drafts.append(self.last_draft[len(before) :])
+        guesses = [self.family.tokens.encode(fim.held + text) for text in drafts if text.strip()]
+        count = max(BRANCHES if kind.one_line else 1, prepared.request.candidates)
+        limits = self._limits(prepared, fim, kind)
+        on_token = None if on_step is None else self._on_token(prepared, fim, limits, on_step)
+        found = decode(tree, limits, count, MARGIN, guesses, on_token)
+        self.last_draft = before + self._text(fim, found[0].tokens)
+        proposals = [self._decoded(prepared, fim, kind, one) for one in found]
+        leave_if(prepared.stop)
+        unique = distinct([*proposals, *copies])
+        token_lists = [self.family.tokens.encode(fim.held + one.text.rstrip("\n")) for one in unique]
+        tree.read([tokens for tokens in token_lists if tokens])
+        scored = [
+            _Scored(proposal, tree.log_probabilities(tokens).tolist())
+            for proposal, tokens in zip(unique, token_lists, strict=True)
+        ]
+        return scored, max(len(one.tokens) for one in found)
+
+    def _limits(self, prepared: PreparedRequest, fim: FimInput, kind: HoleKind) -> Limits:
+        before = prepared.before(0)
+        line = before[before.rfind("\n") + 1 :]
+
+        def done(tokens: Sequence[int]) -> bool:
+            if tokens[-1] in self.family.ends:
+                return True
+            text = self._text(fim, tokens)
+            if kind.one_line:
+                return "\n" in (text.lstrip("\n") if kind.whole_lines else text)
+            return block_end(line + text) is not None or text.count("\n") > BLOCK_LINES
+
+        return Limits(
+            tokens=LINE_TOKENS if kind.one_line else BLOCK_TOKENS,
+            allowed=lambda tokens: self.family.allowed(fim.held, tokens),
+            done=done,
+            banned=self._banned,
+            stop=lambda: prepared.deadline is not None and time.monotonic() >= prepared.deadline,
+        )
+
+    def _on_token(
+        self, prepared: PreparedRequest, fim: FimInput, limits: Limits, on_step: OnStep
+    ) -> Callable[[Sequence[int]], bool]:
+        def on_token(tokens: Sequence[int]) -> bool:
+            view = self._view(prepared, self._text(fim, tokens), len(tokens), limits.tokens)
+            return on_step(view) is not False
+
+        return on_token
+
+    def _view(self, prepared: PreparedRequest, text: str, step: int, limit: int) -> StepView:
+        shown = prepared.shown
+        pieces = (Piece(shown.prefix, "known"), Piece(text, "settled"), Piece(shown.suffix, "known"))
+        return StepView(step, limit, pieces)
+
+    def _text(self, fim: FimInput, tokens: Sequence[int]) -> str:
+        return self.family.tokens.decode(tokens)[len(fim.held) :]
+
+    def _decoded(self, prepared: PreparedRequest, fim: FimInput, kind: HoleKind, one: Continuation) -> Proposal:
+        """The continuation as the text of the hole: cut at its end, and back to what parses."""
+        before, after = prepared.near(0)
+        text = self._text(fim, one.tokens).partition("\ufffd")[0]
+        line = before[before.rfind("\n") + 1 :]
+        if kind.one_line:
+            text = text.partition("\n")[0]
+        elif (end := block_end(line + text)) is not None:
+            text = text[: max(0, end - len(line))]
+        elif text.count("\n") > BLOCK_LINES or not one.done:
+            text = text[: text.rfind("\n") + 1] or text
+        text = without_suffix(text, after, kind)
+        text = (text.rstrip() + "\n" if text.strip() else "") if kind.whole_lines else text.rstrip()
+        if text.strip() and parse_worse(CheckContext(before, text, after, prepared.language)):
+            text = cut_back(before, text, after, prepared.language, prepared.stop) or text
+        return Proposal(text, ["model"], len(one.tokens))
+
+    def _copies(self, prepared: PreparedRequest, kind: HoleKind) -> list[Proposal]:
+        sources = [neighbour.text for neighbour in prepared.request.neighbours]
+        found = []
+        for draft in copy_drafts(
+            prepared.before(0), prepared.after(0), prepared.language, sources, COPIES, kind.one_line
+        ):
+            text = draft.text.rstrip("\n") + "\n" * kind.whole_lines
+            tokens = len(self.family.tokens.encode(text))
+            found.append(
+                Proposal(text, ["copy"], tokens, 0.0, draft.match_length, draft.agrees_after, draft.occurrences)
+            )
+        return found
+
+    def _seams(self, prepared: PreparedRequest, fim: FimInput, texts: Sequence[str]) -> list[float]:
+        """Mean log-probability of each text and the beginning of what follows it, read in their order.
+
+        Unlike the middle's own likelihood it tells a text that leads on to what follows from one that repeats it.
+        """
+        kind = prepared.kinds[0]
+        after = "\n".join(suffix_texts([kind], [prepared.shown.suffix])[0].split("\n")[: SEAM_LINES + 1])
+        if prepared.deadline is not None and time.monotonic() >= prepared.deadline:
+            return [0.0] * len(texts)
+        lists = [self.family.tokens.encode(fim.held + text.rstrip("\n") + after) for text in texts]
+        lengths = [len(self.family.tokens.encode(fim.held + text.rstrip("\n"))) + SEAM_TOKENS for text in texts]
+        lists = [tokens[:length] for tokens, length in zip(lists, lengths, strict=True)]
+        with (
+            self.decoder.cache.encoded(fim.plain[:-1], prepared.stop) as lease,
+            TokenTree(self.decoder.model, lease.kv, fim.plain[-1:], prepared.stop) as tree,
+        ):
+            tree.read([tokens for tokens in lists if tokens])
+            scores = [tree.log_probabilities(tokens) for tokens in lists]
+        return [float(one.mean()) if len(one) else -math.inf for one in scores]
+
+
+def _evidence(one: _Scored, seam: float, scored: Sequence[_Scored]) -> Evidence:
+    total = sum(one.middle)
+    others = [sum(other.middle) for other in scored if other is not one and other.proposal.text.strip()]
+    return Evidence(
+        seam=seam,
+        middle=total / len(one.middle) if one.middle else 0.0,
+        weakest=min(one.middle, default=0.0),
+        margin=max(-MOST_MARGIN, min(MOST_MARGIN, total - max(others))) if others else 0.0,
+        denoised=float("model" in one.proposal.sources),
+        copied=float("copy" in one.proposal.sources),
+        matched=math.log1p(one.proposal.matched),
+        fits=float(one.proposal.fits),
+        places=math.log1p(one.proposal.occurrences),
+        agreeing=float(len(one.proposal.sources) > 1),
+        length=math.log(max(one.proposal.tokens, 1)),
+    )
+
+
+def _best_first(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    return tuple(sorted(candidates, key=lambda candidate: (not candidate.shown, -candidate.confidence)))

@@ -1,0 +1,92 @@
+"""An autoregressive code model in memory, with its prompt format and what was learnt about it.
+
+The counterpart of `infill.complete.loaded_model` for models without a denoiser. Must not know requests.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from engine.checkpoints.gguf import GgufFile
+from engine.checkpoints.qwen2 import GgufWeights, SafetensorsWeights, load_qwen2, open_weights
+from engine.decoder import Decoder
+from engine.device import choose_device, choose_dtype, set_threads
+from engine.errors import ModelError
+from engine.threads import settle_decoder_threads
+from infill.code.context import ContextBudget
+from infill.complete.confidence import Calibration
+from infill.model_store import resolve
+from infill.prompts.fim import FimPrompt
+from infill.prompts.gguf_tokenizer import gguf_tokenizer
+from infill.prompts.text_tokens import TextTokens
+from infill.settings import Settings
+
+CALIBRATIONS = Path(__file__).parents[1] / "models" / "calibrations.json"
+CHARACTERS_PER_TOKEN = 3.2
+PROMPT_S = 1.0  # reading a whole prompt should take no longer
+LEAST_PROMPT, MOST_PROMPT = 384, 2048  # tokens
+PREFIX, SUFFIX, HEADER = 0.55, 0.25, 0.2  # shares of the prompt
+
+
+@dataclass(frozen=True)
+class CodeModel:
+    """name: as the user gave it. min_confidence: the stored threshold."""
+
+    name: str
+    decoder: Decoder
+    family: FimPrompt
+    calibration: Calibration = Calibration({})
+    min_confidence: float = 0.0
+
+    def with_decoder(self, decoder: Decoder) -> CodeModel:
+        """The same model behind another decoder: one request's view of it."""
+        return replace(self, decoder=decoder)
+
+    @staticmethod
+    def load(settings: Settings, on_progress: Callable[[int, int], None] | None = None) -> CodeModel:
+        """Loads the model that `settings` name; raises ModelError, saying what to do."""
+        weights = open_weights(resolve(settings.model))
+        tokens = _tokens(weights)
+        device = choose_device(settings.device)
+        set_threads(settings.threads)
+        model = load_qwen2(weights, device, choose_dtype(device, settings.dtype), on_progress)
+        tokens_per_s = settle_decoder_threads(model)
+        family = FimPrompt(tokens, _budget(tokens_per_s), model.config.vocab_size)
+        return CodeModel(settings.model, Decoder(model), family, *_calibration(settings.model))
+
+
+def is_code_model(place: Path) -> bool:
+    """Whether the file or folder is a model that this module loads."""
+    if place.is_file():
+        return True
+    try:
+        return json.loads((place / "config.json").read_text("utf-8")).get("model_type") == "qwen2"
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _tokens(weights: GgufWeights | SafetensorsWeights) -> TextTokens:
+    if isinstance(weights, GgufWeights):
+        file: GgufFile = weights.file
+        return TextTokens(gguf_tokenizer(file.metadata, str(file.file)))
+    return TextTokens.read(weights.place / "tokenizer.json")
+
+
+def _budget(tokens_per_s: float) -> ContextBudget:
+    """What is shown of a file, so that a prompt that is not cached is read in PROMPT_S."""
+    characters = CHARACTERS_PER_TOKEN * min(max(PROMPT_S * tokens_per_s, LEAST_PROMPT), MOST_PROMPT)
+    return ContextBudget(int(PREFIX * characters), int(SUFFIX * characters), int(HEADER * characters))
+
+
+def _calibration(name: str) -> tuple[Calibration, float]:
+    """The calibration that ships for a model, by its name; without one, the likelihood and no threshold."""
+    try:
+        stored = json.loads(CALIBRATIONS.read_text("utf-8")).get(name)
+    except (OSError, ValueError) as reason:
+        raise ModelError(f"{CALIBRATIONS} cannot be read ({reason}); install Gesso again.") from reason
+    if stored is None:
+        return Calibration({}), 0.0
+    return Calibration(stored["weights"], stored["intercept"]), stored["min_confidence"]

@@ -235,14 +235,6 @@ class ConfidenceCurve:
         below = np.searchsorted(ordered, right, "left") + np.searchsorted(ordered, right, "right")
         return float(below.sum() / (2 * len(right) * len(wrong)))
 
-    def roc(self) -> tuple[list[float], list[float]]:
-        """Shares of the wrong and of the right answers that are shown, from the highest threshold down."""
-        wrong, right = [0.0], [0.0]
-        for point in self.curve():
-            wrong.append((point.count - point.right) / max(int((~self.exact).sum()), 1))
-            right.append(point.right / max(int(self.exact.sum()), 1))
-        return wrong, right
-
 
 @dataclass(frozen=True)
 class LengthGap:

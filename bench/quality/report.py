@@ -1,4 +1,4 @@
-"""The results of bench.quality.run: tables on a console, Markdown, a JSON summary, a picture.
+"""The results of bench.quality.run: tables on a console, Markdown, a JSON summary.
 
 Knows outcomes and conditions. Must not know a model, nor how holes are filled.
 """
@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -19,27 +18,13 @@ from rich.text import Text
 
 from bench.quality.judge import ConfidenceCurve, LengthGap, Outcome, Row, ThresholdPoint, length_gap, rows
 from bench.report import markdown_table
-from engine.errors import InputError
 
 MIN_WIDTH = 110
-PICTURES = (".svg", ".png", ".pdf")
 NAMES = ("language", "hole", "method")
 WRITTEN = ("holes", "exact", "95 %", "similar", "parses", "length", "±1", "steps", "ms")
 SHOWN = ("copied", "drafted", "shown", "right", "kept")
 THRESHOLD = ("threshold", "shown", "holes", "right", "95 %")
-BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#666666"
 _CHECKSUM = re.compile("[0-9a-f]{64}")
-STYLE = {
-    "font.size": 9,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "gesso",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e4e4e4",
-    "legend.frameon": False,
-}
 
 
 @dataclass(frozen=True)
@@ -174,50 +159,6 @@ class QualityReport:
     def _threshold_row(self, point: ThresholdPoint) -> list[str]:
         threshold = f"{point.threshold:.4f}" + (" (set)" if point.threshold == self.threshold else "")
         return [threshold, _share(point.shown), str(point.count), _share(point.precision), _interval(point.interval)]
-
-    def plot(self, file: Path) -> None:
-        """Draws precision against the share shown, and the ROC curve. Call `drawing_library` first: it raises if this
-        cannot be drawn."""
-        matplotlib = drawing_library(file)
-        from matplotlib.figure import Figure
-
-        with matplotlib.rc_context(STYLE):
-            figure = Figure(figsize=(7.2, 3.4), layout="constrained", facecolor="white")
-            left, right = figure.subplots(1, 2)
-            self._draw_precision(left)
-            self._draw_roc(right)
-            figure.savefig(file, dpi=160, metadata={"Date": None} if file.suffix == ".svg" else None)
-
-    def _draw_precision(self, axes: Any) -> None:
-        points, current = self.calibration.curve(), self.calibration.at(self.threshold)
-        shown = [point.shown for point in points]
-        low, high = ([point.interval[side] for point in points] for side in (0, 1))
-        axes.fill_between(shown, low, high, color=BLUE, alpha=0.15, linewidth=0, label="95 %")
-        axes.plot(shown, [point.precision for point in points], color=BLUE, linewidth=1.4, label="exact among shown")
-        if current.precision is not None:
-            axes.plot([current.shown], [current.precision], "o", color=ORANGE, label=f"threshold {self.threshold:g}")
-        axes.set(xlabel="share shown", ylabel="exact among shown", xlim=(0, 1), ylim=(0, 1))
-        axes.legend(loc="upper right")
-
-    def _draw_roc(self, axes: Any) -> None:
-        area = self.calibration.area()
-        axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
-        axes.plot(*self.calibration.roc(), color=BLUE, linewidth=1.4)
-        axes.set(xlabel="share of the wrong answers shown", ylabel="share of the right answers shown")
-        axes.set(xlim=(0, 1), ylim=(0, 1))
-        if area is not None:
-            axes.text(0.95, 0.05, f"area {area:.2f}", ha="right", va="bottom", color=GREY)
-
-
-def drawing_library(file: Path) -> Any:
-    """Returns matplotlib. Raises InputError if it is not installed, or cannot write a file with this suffix."""
-    if file.suffix not in PICTURES:
-        raise InputError(f"The picture {file} must end in one of {', '.join(PICTURES)}.")
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise InputError("Drawing needs matplotlib; install it with `pip install matplotlib`.") from error
-    return matplotlib
 
 
 def _table(title: str, header: Sequence[str], cells: Sequence[Sequence[str]]) -> Table:

@@ -24,7 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bench.quality.baselines import Causal, Copy, FixedLength, Method, Pipeline, Question, TrueLength
 from bench.quality.judge import Outcome, judge
-from bench.quality.report import QualityReport, drawing_library
+from bench.quality.report import QualityReport
 from bench.report import json_text
 from engine.errors import InputError, UsageError
 from infill.cli.support import INTERRUPTED, errors_to_exit_codes, load_completer
@@ -142,7 +142,7 @@ def weights_digests(folder: Path) -> dict[str, str]:
     return {name.strip(): digest for digest, name in entries if name.strip().endswith(".safetensors")}
 
 
-def _checked(languages: Sequence[str], kinds: Sequence[str], files: Sequence[Path | None], plot: Path | None) -> None:
+def _checked(languages: Sequence[str], kinds: Sequence[str], files: Sequence[Path | None]) -> None:
     """Raises now for input that would fail only after the work."""
     for name, known in ((language, KNOWN_LANGUAGES) for language in languages):
         if name not in known:
@@ -155,8 +155,6 @@ def _checked(languages: Sequence[str], kinds: Sequence[str], files: Sequence[Pat
             raise InputError(
                 f"{file} cannot be written because there is no folder {file.absolute().parent}; create it first."
             )
-    if plot is not None:
-        drawing_library(plot)
 
 
 @errors_to_exit_codes
@@ -185,13 +183,12 @@ def main(
     ] = None,
     texts: Annotated[bool, typer.Option(help="Add the texts written and the truths to --outcomes.")] = False,
     markdown: Annotated[Path | None, typer.Option(help="Write the tables as Markdown.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw precision and ROC (.svg, .png or .pdf).")] = None,
 ) -> None:
     """Judge a model on held-out projects."""
     names = [*dict.fromkeys(language or ["python"])]
     names = [*LANGUAGES] if names == ["all"] else names
     kinds = [*dict.fromkeys(kind or KINDS)]
-    _checked(names, kinds, (output, outcomes_file, markdown, plot), plot)
+    _checked(names, kinds, (output, outcomes_file, markdown))
     files = for_judging(read_held_out(corpus, names))
     completer = load_completer(Settings(model=model, copy_drafts=copies, causal_draft=draft, threads=threads))
     chosen = methods(completer, baseline or [], neighbours, compare_neighbours)
@@ -229,8 +226,6 @@ def main(
         outcomes_file.write_text("".join(lines), "utf-8")
     if markdown is not None:
         markdown.write_text(report.markdown(), "utf-8")
-    if plot is not None:
-        report.plot(plot)
     if not finished:
         raise typer.Exit(INTERRUPTED)
 

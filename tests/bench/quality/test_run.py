@@ -14,11 +14,8 @@ import typer
 from typer.testing import CliRunner
 
 from bench.quality import baselines as quality_baselines
-from bench.quality import report as quality_report
 from bench.quality import run as quality
 from bench.quality.baselines import Pipeline
-from bench.quality.judge import Outcome
-from bench.quality.report import QualityReport
 from bench.quality.run import batches, main, weights_digests
 from infill.complete.completion import Completer
 from infill.model_store import POCKET_FOLDER
@@ -135,36 +132,12 @@ def test_ctrl_c_before_the_first_batch(corpus: Path, tmp_path: Path, monkeypatch
         (["--model=./nowhere"], 3, "no model folder"),
         (["--output=/no/such/folder/a.json"], 3, "no folder /no/such/folder"),
         (["--outcomes=/no/such/folder/a.jsonl"], 3, "no folder /no/such/folder"),
-        (["--plot=picture.gif"], 3, "must end in one of .svg"),
         (["--language=javascript", "--kind=block", "--count=1"], 0, ""),
     ],
 )
 def test_bad_input_is_one_sentence(corpus: Path, wrong: list[str], code: int, words: str) -> None:
     got, _, said = run(f"--corpus={corpus}", "--threads=1", *wrong)
     assert got == code and words in said and said.count("gesso:") == (1 if code else 0)
-
-
-def test_a_missing_library_is_reported_before_the_work(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
-    monkeypatch.setattr(quality, "read_held_out", lambda *_: pytest.fail("too late"))
-    code, _, said = run(f"--corpus={corpus}", "--plot=curve.svg")
-    assert code == 3 and "pip install matplotlib" in said
-
-
-def test_the_picture(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    file = tmp_path / "curve.svg"
-    passing = [(0.9, True), (0.5, False), (0.4, True)]
-    outcomes = [
-        Outcome("pipeline", "python", "line", "p", "p", 0, exact, 0.5, True, 1, 1, 1, 1.0, True, None, confidence,
-                "model", 0.5, (confidence, exact), "", "")
-        for confidence, exact in passing
-    ]  # fmt: skip
-    report = QualityReport({"batch": 1}, outcomes, "pipeline", 0.45, ("a", "b", "c"))
-    report.plot(file)
-    drawn = file.read_text()
-    assert "share shown" in drawn and "threshold 0.45" in drawn and "area 0.50" in drawn
-    assert quality_report.drawing_library(file).__name__ == "matplotlib"
 
 
 def test_batches_take_turns() -> None:

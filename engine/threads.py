@@ -12,6 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 
@@ -88,20 +89,29 @@ def _seconds(denoiser: Denoiser, threads: int, enough: float = math.inf) -> floa
     return least
 
 
-def settle_decoder_threads(model: CausalModel) -> float:
+@dataclass(frozen=True)
+class DecoderSpeed:
+    """prompt: tokens of a prompt read per second. token_s: seconds to decode a token."""
+
+    prompt: float
+    token_s: float
+
+
+def settle_decoder_threads(model: CausalModel) -> DecoderSpeed:
     """Sets the number of PyTorch threads to the fastest for a decoder, or leaves it as `settle_threads` does.
 
-    Returns how many tokens of a prompt the model reads per second.
+    Returns the speed on that many threads.
     """
     most = torch.get_num_threads()
     counts = [most] if model.device.type != "cpu" or threads_are_given() else sorted({1, *_doubled(most)})
-    best, best_s, speed = most, math.inf, 0.0
+    best, best_s, speed = most, math.inf, DecoderSpeed(0.0, math.inf)
     for count in counts:
         torch.set_num_threads(count)
         prompt_s = _decoder_seconds(model, DECODER_PROMPT)
-        taken_s = prompt_s + DECODED * _decoder_seconds(model, 1)
+        token_s = _decoder_seconds(model, 1)
+        taken_s = prompt_s + DECODED * token_s
         if GAIN * taken_s < best_s:
-            best, best_s, speed = count, taken_s, DECODER_PROMPT / prompt_s
+            best, best_s, speed = count, taken_s, DecoderSpeed(DECODER_PROMPT / prompt_s, token_s)
     torch.set_num_threads(best)
     return speed
 

@@ -8,18 +8,22 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from engine.errors import ModelError, UsageError
-from infill.downloads import KNOWN, Progress, fetch, fetched
+from infill.downloads import KNOWN, Progress, fetch, fetched, models_folder
 
-POCKET = "pocket"
+AUTO, POCKET = "auto", "pocket"
 POCKET_FOLDER = Path(__file__).parent / "models" / POCKET
 ALIASES = {"26b": "google/diffusiongemma-26B-A4B-it"}
 MODEL_TYPE = "diffusion_gemma"
 GGUF = ".gguf"
+LARGE_GPU_BYTES = 40 << 30  # for the 26B as it is published; smaller builds are chosen by name
+LINE_S, LINE_TOKENS = 1.0, 10  # a line of so many tokens should come within so many seconds
+SMI_S = 5.0
 FILES = ["*.json", "*.safetensors", "*.jinja", "SHA256SUMS", "LICENSE*", "README.md"]
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
@@ -34,8 +38,64 @@ class StoredModel:
     source: str
 
 
+def best_model() -> str:
+    """The name that `auto` stands for: the best model that is on this machine and that it runs fast enough.
+
+    The 26B on an NVIDIA GPU that holds it, else the larger code model if it was measured to be fast enough, else the
+    smaller one, else the pocket model.
+    """
+    if _hub_has(ALIASES["26b"]) and _gpu_bytes() >= LARGE_GPU_BYTES:
+        return "26b"
+    present = [model for model in KNOWN.values() if fetched(model) is not None]
+    fast = [model for model in present if (measured_token_s(model.name) or 0.0) <= LINE_S / LINE_TOKENS]
+    return max(fast or present[:1], key=lambda model: model.bytes).name if present else POCKET
+
+
+def measured_token_s(name: str) -> float | None:
+    """Seconds per token of a code model, as measured when it was last loaded here; None if it never was."""
+    try:
+        value = json.loads(_speeds_file().read_text("utf-8")).get(name)
+    except (OSError, ValueError, AttributeError):
+        return None
+    return float(value) if isinstance(value, int | float) else None
+
+
+def remember_token_s(name: str, seconds: float) -> None:
+    """Stores a measurement for `measured_token_s`; a disk that cannot be written is ignored."""
+    file = _speeds_file()
+    try:
+        stored = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+        temporary = file.with_suffix(f".{os.getpid()}")
+        temporary.write_text(json.dumps({**stored, name: round(seconds, 5)}), "utf-8")
+        os.replace(temporary, file)
+    except (OSError, ValueError, TypeError):
+        return
+
+
+def _speeds_file() -> Path:
+    return models_folder() / "speeds.json"
+
+
+def _hub_has(repository: str) -> bool:
+    """Whether the cache of the hub has a copy, without importing its library."""
+    home = Path(os.environ.get("HF_HOME") or Path("~/.cache/huggingface").expanduser())
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+    return (cache / f"models--{repository.replace('/', '--')}" / "snapshots").is_dir()
+
+
+def _gpu_bytes() -> int:
+    """The memory of the largest NVIDIA GPU, by its driver's own tool; 0 without one."""
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, timeout=SMI_S)
+        return max((int(line) << 20 for line in run.stdout.split()), default=0)
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return 0
+
+
 def resolve(name: str) -> Path:
     """The folder or file of a model on this machine; raises ModelError, saying what to do, if it is not there."""
+    name = best_model() if name == AUTO else name
     found = _local(name)
     if found is not None:
         return found
@@ -66,7 +126,7 @@ def hub_id(name: str) -> str:
     if not HUB_ID.fullmatch(repository) or ".." in repository:
         known = ", ".join((POCKET, *KNOWN, *ALIASES))
         raise UsageError(
-            f"There is no model {name!r}; use {known}, a hub id such as {ALIASES['26b']}, a model's folder or a GGUF file."
+            f"There is no model {name!r}; use {known}, a hub id such as {ALIASES['26b']}, a folder or a GGUF file."
         )
     return repository
 

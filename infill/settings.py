@@ -9,13 +9,14 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
 
 from engine.errors import InputError, UsageError
+from infill.model_store import AUTO, best_model
 from infill.request import Lines
 from infill.validation import Limits, NonEmpty, field_types, structure, unpack
 
@@ -35,7 +36,7 @@ def setting(default: Any, help: str) -> Any:
 class Settings:
     """Everything that can be set. None, an empty string in files and variables, lets the model or machine decide."""
 
-    model: NonEmpty = setting("pocket", "name, hub id or folder of the model")
+    model: NonEmpty = setting(AUTO, "auto (the best one here), or a name, hub id, folder or file")
     fallback_model: NonEmpty | None = setting(
         "pocket", "smaller model with which the service answers while the model loads or lacks memory"
     )
@@ -100,7 +101,11 @@ def resolve(flags: Mapping[str, Any], start: Path, environment: Mapping[str, str
     for name, value in given.items():
         values[name] = _checked(name, value, _flag(name), UsageError)
         origins[name] = f"flag {_flag(name)}"
-    return Resolved(Settings(**values), origins, tuple(notices + renamed), tuple(unknown))
+    settings = Settings(**values)
+    if settings.model == AUTO:
+        settings = replace(settings, model=best_model())
+        origins["model"] = f"{AUTO}, {origins['model']}"
+    return Resolved(settings, origins, tuple(notices + renamed), tuple(unknown))
 
 
 def current_names(

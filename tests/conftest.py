@@ -17,4 +17,5 @@ def no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path_factor
     monkeypatch.setattr("infill.settings.user_file", lambda: folder / "config.toml")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(folder))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    monkeypatch.setenv("XDG_DATA_HOME", str(folder))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

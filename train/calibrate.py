@@ -23,8 +23,9 @@ from rich.progress import track
 from engine.checkpoints.export import write_checksums
 from engine.errors import GessoError, InputError
 from infill.cli.support import errors_to_exit_codes, load_completer
-from infill.complete.completion import Completer
+from infill.complete.code_model import CALIBRATIONS, is_code_model
 from infill.complete.confidence import Calibration, evidence_values
+from infill.complete.pipeline import AnyCompleter
 from infill.model_store import resolve
 from infill.request import Evidence, Hole, InfillRequest, Lines
 from infill.settings import Settings
@@ -46,7 +47,7 @@ class Judged:
     exact: bool
 
 
-def collect(completer: Completer, holes: Sequence[HeldOutHole], neighbourhood: Neighbourhood) -> list[Judged]:
+def collect(completer: AnyCompleter, holes: Sequence[HeldOutHole], neighbourhood: Neighbourhood) -> list[Judged]:
     """All candidates for all holes. The completer's threshold must be 0."""
     judged = []
     for start in track(range(0, len(holes), BATCH), "candidates", console=console, transient=True):
@@ -99,13 +100,20 @@ def lowest_threshold(confidence: NDArray[Any], exact: NDArray[Any], precision: f
     return float(confidence[order][reached[-1]]) if len(reached) else float(confidence.max(initial=0.0)) + 1e-6
 
 
-def store(folder: Path, calibration: Calibration, threshold: float) -> None:
-    """Writes both into the model's config.json, and updates the checksums."""
+def store(name: str, calibration: Calibration, threshold: float) -> None:
+    """Writes both into the model's config.json, and updates the checksums; for a code model, into CALIBRATIONS."""
+    weights = {name: round(weight, 4) for name, weight in calibration.weights.items()}
+    confidence = {"weights": weights, "intercept": round(calibration.intercept, 4)}
+    folder = resolve(name)
+    if is_code_model(folder):
+        stored = json.loads(CALIBRATIONS.read_text("utf-8"))
+        stored[name] = {**confidence, "min_confidence": round(threshold, 3)}
+        CALIBRATIONS.write_text(json.dumps(stored, indent=2, sort_keys=True) + "\n", "utf-8")
+        return
     file = folder / "config.json"
     config = json.loads(file.read_text())
     gesso = config.setdefault("gesso", {})
-    weights = {name: round(weight, 4) for name, weight in calibration.weights.items()}
-    gesso["confidence"] = {"weights": weights, "intercept": round(calibration.intercept, 4)}
+    gesso["confidence"] = confidence
     gesso["min_confidence"] = round(threshold, 3)
     file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     write_checksums(folder)
@@ -142,7 +150,7 @@ def main(
         f"exact; best candidate exact: {exact.sum() / sum(hole.one_line for hole in holes):.1%}"
     )
     if not dry:
-        store(resolve(model), calibration, threshold)
+        store(model, calibration, threshold)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from infill.code.brackets import scan
 from infill.code.indentation import column_width
 from infill.complete.completion import Completer
 from infill.complete.hole_length import FilledCanvas, FillTask
+from infill.complete.pipeline import AnyCompleter
 from infill.complete.prepared import prepare
 from infill.prompts.prompt import Layout
 from infill.request import Hole, InfillRequest, InfillResult, Lines, Neighbour
@@ -85,12 +86,12 @@ class Pipeline:
     """The completer as shipped. All questions form one batch; the prompt cache is cleared before each batch."""
 
     def __init__(
-        self, name: str, completer: Completer, neighbours: bool = False, kinds: tuple[str, ...] = KINDS
+        self, name: str, completer: AnyCompleter, neighbours: bool = False, kinds: tuple[str, ...] = KINDS
     ) -> None:
         self.name, self.completer, self.neighbours, self.kinds = name, completer, neighbours, kinds
 
     def fill(self, questions: Sequence[Question]) -> list[Attempt]:
-        self.completer.denoiser.cache.clear()
+        self.completer.model.decoder.cache.clear()
         started = time.perf_counter()
         results = self.completer.complete_batch([question.request for question in questions])
         ms = 1000 * (time.perf_counter() - started) / len(questions)

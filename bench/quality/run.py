@@ -30,6 +30,7 @@ from engine.errors import InputError, UsageError
 from infill.cli.support import INTERRUPTED, errors_to_exit_codes, load_completer
 from infill.code.languages import LANGUAGES as KNOWN_LANGUAGES
 from infill.complete.completion import Completer
+from infill.complete.pipeline import AnyCompleter
 from infill.model_store import resolve
 from infill.settings import Settings
 from train.held_out import (
@@ -65,11 +66,20 @@ def pipeline_name(settings: Settings) -> str:
 
 
 def methods(
-    completer: Completer, baselines: Sequence[Baseline], neighbours: bool, compare_neighbours: bool
+    completer: AnyCompleter, baselines: Sequence[Baseline], neighbours: bool, compare_neighbours: bool
 ) -> list[Method]:
-    """The pipeline first. The length baselines are compared with the canvas alone, so they add that method."""
+    """The pipeline first. The length baselines are compared with the canvas alone, so they add that method.
+
+    Raises InputError for a baseline that needs a denoiser, if the model has none.
+    """
+
+    def diffusion() -> Completer:
+        if not isinstance(completer, Completer):
+            raise InputError(f"The model {completer.model.name} has no denoiser; only --baseline copy works with it.")
+        return completer
 
     def alone() -> Completer:
+        completer = diffusion()
         return Completer(completer.model, replace(completer.settings, copy_drafts=False, causal_draft=False))
 
     name = pipeline_name(completer.settings)
@@ -83,7 +93,7 @@ def methods(
         if baseline is Baseline.copy:
             chosen.append(Copy(neighbours))
         elif baseline is Baseline.causal:
-            chosen.append(Causal(completer, neighbours))
+            chosen.append(Causal(diffusion(), neighbours))
         elif baseline is Baseline.true_length:
             chosen.append(TrueLength(alone(), neighbours))
         else:
@@ -104,7 +114,7 @@ def answer_all(
     groups: Sequence[Sequence[HeldOutHole]],
     size: int,
     neighbourhood: Neighbourhood,
-    completer: Completer,
+    completer: AnyCompleter,
     outcomes: list[Outcome],
 ) -> bool:
     """Adds the outcomes of all methods to `outcomes`, batch by batch. Returns False if Ctrl-C interrupted it."""
@@ -123,7 +133,7 @@ def answer_all(
 
 
 def _judged(
-    chosen: Sequence[Method], batch: Sequence[HeldOutHole], neighbourhood: Neighbourhood, completer: Completer
+    chosen: Sequence[Method], batch: Sequence[HeldOutHole], neighbourhood: Neighbourhood, completer: AnyCompleter
 ) -> list[Outcome]:
     found = []
     for method in chosen:
@@ -211,7 +221,7 @@ def main(
         "methods": [method.name for method in chosen],
         "neighbours": neighbours,
         "batch": batch,
-        "steps": completer.model.sampling.max_steps,
+        "steps": completer.model.sampling.max_steps if isinstance(completer, Completer) else None,
         "threshold": completer.min_confidence,
         "interrupted": not finished,
         **_versions(completer),
@@ -230,11 +240,11 @@ def main(
         raise typer.Exit(INTERRUPTED)
 
 
-def _versions(completer: Completer) -> dict[str, Any]:
-    weight = completer.denoiser.model.embed_tokens.weight
+def _versions(completer: AnyCompleter) -> dict[str, Any]:
+    decoder = completer.model.decoder
     return {
-        "device": weight.device.type,
-        "dtype": str(weight.dtype).removeprefix("torch."),
+        "device": decoder.device.type,
+        "dtype": str(decoder.model.kv_dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),

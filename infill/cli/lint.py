@@ -20,6 +20,7 @@ from infill.cli import text_edits
 from infill.cli.service import SERVICE_HELP, service_for
 from infill.cli.support import BAD_USE, errors_to_exit_codes, say
 from infill.code import languages
+from infill.downloads import KNOWN
 from infill.findings import Finding, LintRequest
 from infill.instructions import cannot_explain, follows_instructions
 from infill.lint import files as lint_files
@@ -29,6 +30,7 @@ from infill.lint.report import LocatedFinding
 from infill.model_store import POCKET, resolve
 from infill.request import Hole
 from infill.service.client import ServiceClient
+from infill.settings import Settings
 from infill.version import installed_version
 
 if TYPE_CHECKING:
@@ -125,18 +127,24 @@ def _is_used_elsewhere(finding: Finding, text: str, shared_names: frozenset[str]
 
 def _linter_in_service(model: str | None, use_service: bool | None) -> ServiceClient | None:
     """The service, if it should be used. Exits if its model cannot lint."""
-    settings = cli_support.read_settings(Path.cwd(), {"model": model}).settings
+    settings = _settings(model)
     found = service_for(settings, use_service, "batch")
     if found is not None and not found.can_lint:
         _exit_cannot_lint(settings.model)
     return found
 
 
+def _settings(model: str | None) -> Settings:
+    """The settings, with the pocket model instead of a code model that nobody named: those cannot lint."""
+    settings = cli_support.read_settings(Path.cwd(), {"model": model}).settings
+    return replace(settings, model=POCKET) if model is None and settings.model in KNOWN else settings
+
+
 def _linter(model: str | None) -> Linter:
     """Exits if the model cannot lint."""
     from infill.lint.linter import Linter
 
-    settings = cli_support.read_settings(Path.cwd(), {"model": model}).settings
+    settings = _settings(model)
     linter = Linter(cli_support.load_completer(settings))
     if not linter.can_lint:
         _exit_cannot_lint(settings.model)

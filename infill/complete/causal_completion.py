@@ -149,7 +149,7 @@ class CausalCompleter:
             text = self._text(fim, tokens)
             if kind.one_line:
                 return "\n" in (text.lstrip("\n") if kind.whole_lines else text)
-            return block_end(line + text) is not None or text.count("\n") > BLOCK_LINES
+            return _block_end(line, text) is not None or text.count("\n") > BLOCK_LINES
 
         return Limits(
             tokens=LINE_TOKENS if kind.one_line else BLOCK_TOKENS,
@@ -183,8 +183,8 @@ class CausalCompleter:
         line = before[before.rfind("\n") + 1 :]
         if kind.one_line:
             text = text.partition("\n")[0]
-        elif (end := block_end(line + text)) is not None:
-            text = text[: max(0, end - len(line))]
+        elif (end := _block_end(line, text)) is not None:
+            text = text[:end]
         elif text.count("\n") > BLOCK_LINES or not one.done:
             text = text[: text.rfind("\n") + 1] or text
         text = without_suffix(text, after, kind)
@@ -225,6 +225,14 @@ class CausalCompleter:
             tree.read([tokens for tokens in lists if tokens])
             scores = [tree.log_probabilities(tokens) for tokens in lists]
         return [float(one.mean()) if len(one) else -math.inf for one in scores]
+
+
+def _block_end(line: str, text: str) -> int | None:
+    """The end in `text` of the block that it begins or continues after `line`; None if that may continue."""
+    if text.startswith("\n"):  # the line opens the block
+        return block_end(text)
+    end = block_end(line + text)
+    return None if end is None else max(0, end - len(line))
 
 
 def _evidence(one: _Scored, seam: float, scored: Sequence[_Scored]) -> Evidence:

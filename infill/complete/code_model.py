@@ -18,7 +18,7 @@ from engine.errors import ModelError
 from engine.threads import settle_decoder_threads
 from infill.code.context import ContextBudget
 from infill.complete.confidence import Calibration
-from infill.model_store import resolve
+from infill.model_store import remember_token_s, resolve
 from infill.prompts.fim import FimPrompt
 from infill.prompts.gguf_tokenizer import gguf_tokenizer
 from infill.prompts.text_tokens import TextTokens
@@ -52,9 +52,16 @@ class CodeModel:
         tokens = _tokens(weights)
         device = choose_device(settings.device)
         set_threads(settings.threads)
-        model = load_qwen2(weights, device, choose_dtype(device, settings.dtype), on_progress)
-        tokens_per_s = settle_decoder_threads(model)
-        family = FimPrompt(tokens, _budget(tokens_per_s), model.config.vocab_size)
+        size = max(1, weights.place.stat().st_size)
+
+        def advance(done: int, total: int) -> None:
+            if on_progress is not None:
+                on_progress(size * done // total, size)
+
+        model = load_qwen2(weights, device, choose_dtype(device, settings.dtype), advance)
+        speed = settle_decoder_threads(model)
+        remember_token_s(settings.model, speed.token_s)
+        family = FimPrompt(tokens, _budget(speed.prompt), model.config.vocab_size)
         return CodeModel(settings.model, Decoder(model), family, *_calibration(settings.model))
 
 

@@ -68,7 +68,7 @@ def test_the_threshold_is_the_lowest_with_the_precision() -> None:
 def test_it_is_stored_in_the_model_folder_and_used(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(POCKET, folder)
-    store(folder, Calibration({"seam": 1.25, "copied": -0.5}, 0.25), 0.4321)
+    store(str(folder), Calibration({"seam": 1.25, "copied": -0.5}, 0.25), 0.4321)
     sums = dict(reversed(line.split()) for line in (folder / "SHA256SUMS").read_text().splitlines())
     assert sums["config.json"] == hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()
     before = json.loads((POCKET / "config.json").read_text())

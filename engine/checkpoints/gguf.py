@@ -96,7 +96,7 @@ class GgufFile:
         return torch.from_numpy(data).view(rows, -1)
 
     def read(self, name: str, first: int = 0, end: int | None = None) -> Tensor:
-        """The rows [first, end) of a tensor in fp32; all of a vector."""
+        """The rows [first, end) of a tensor in fp32, which may be changed; all of a vector."""
         tensor = self.tensors[name]
         rows = self.stored(name)[first:end]
         values = tensor.type.decode(rows.reshape(-1, tensor.type.bytes))
@@ -191,7 +191,7 @@ def _bits(packed: Tensor) -> Tensor:
 
 
 def _f32(blocks: Tensor) -> Tensor:
-    return blocks.contiguous().view(torch.float32)
+    return blocks.clone(memory_format=torch.contiguous_format).view(torch.float32)
 
 
 def _f16(blocks: Tensor) -> Tensor:

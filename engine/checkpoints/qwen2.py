@@ -8,7 +8,7 @@ on a GPU they are copied there in 16 bits. Names of the tensors: transformers' `
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -38,6 +38,14 @@ GGUF_PARTS = {
     "input_layernorm": "attn_norm",
     "post_attention_layernorm": "ffn_norm",
 }
+PARTS = {  # transformers' names by those of `engine.models.qwen2`
+    "attention.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "attention.o_proj": ("self_attn.o_proj",),
+    "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
+    "mlp.down_proj": ("mlp.down_proj",),
+    "input_norm": ("input_layernorm",),
+    "post_attention_norm": ("post_attention_layernorm",),
+}
 RESERVE_BYTES = 2**28
 READERS = 2  # threads that unpack layers; each holds one layer in fp32
 
@@ -51,8 +59,8 @@ class Weights(Protocol):
     config: Qwen2Config
     shapes: Mapping[str, tuple[int, ...]]
 
-    def read(self, name: str) -> Tensor:
-        """The tensor in fp32."""
+    def read(self, name: str, first: int = 0, end: int | None = None) -> Tensor:
+        """The rows [first, end) of the tensor in fp32, which may be changed; all of a vector."""
         ...
 
     def rows(self, name: str, tokens: Tensor) -> Tensor:
@@ -71,8 +79,8 @@ class GgufWeights:
         }
         self._stored = dict(self._names())
 
-    def read(self, name: str) -> Tensor:
-        return self.file.read(self._stored[name])
+    def read(self, name: str, first: int = 0, end: int | None = None) -> Tensor:
+        return self.file.read(self._stored[name], first, end)
 
     def rows(self, name: str, tokens: Tensor) -> Tensor:
         tensor = self.file.tensors[self._stored[name]]
@@ -99,8 +107,8 @@ class SafetensorsWeights:
         }
         self._open = {file: safe_open(file, framework="pt") for file in {one.file for one in self._stored.values()}}
 
-    def read(self, name: str) -> Tensor:
-        return self._open[self._stored[name].file].get_tensor(name).float()
+    def read(self, name: str, first: int = 0, end: int | None = None) -> Tensor:
+        return self._open[self._stored[name].file].get_slice(name)[first:end].to(torch.float32, copy=True)
 
     def rows(self, name: str, tokens: Tensor) -> Tensor:
         return self._open[self._stored[name].file].get_tensor(name)[tokens].float()
@@ -137,14 +145,12 @@ def plain_qwen2(
     if not config.tied:
         state["head.weight"].copy_(weights.read(HEAD))
     for index in range(config.num_layers):
-        layer, prefix = _layer(weights, index), f"layers.{index}."
-        state[prefix + "attention.qkv_proj.weight"].copy_(layer.qkv)
-        state[prefix + "attention.qkv_proj.bias"].copy_(layer.qkv_bias)
-        state[prefix + "attention.o_proj.weight"].copy_(layer.out)
-        state[prefix + "mlp.gate_up_proj.weight"].copy_(layer.gate_up)
-        state[prefix + "mlp.down_proj.weight"].copy_(layer.down)
-        state[prefix + "input_norm.weight"].copy_(layer.input_norm)
-        state[prefix + "post_attention_norm.weight"].copy_(layer.post_attention_norm)
+        target, source = f"layers.{index}.", f"model.layers.{index}."
+        for ours, parts in PARTS.items():
+            for kind in ("weight", "bias") if ours == "attention.qkv_proj" else ("weight",):
+                state[f"{target}{ours}.{kind}"].copy_(
+                    torch.cat([weights.read(f"{source}{part}.{kind}") for part in parts])
+                )
         if on_progress is not None:
             on_progress(index + 1, config.num_layers)
     return model.eval().requires_grad_(False)
@@ -172,7 +178,7 @@ def pack_qwen2(
         return layer
 
     with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1), "load") as threads:
-        head = threads.submit(lambda: product(weights.read(EMBEDDING if config.tied else HEAD)))
+        head = threads.submit(lambda: product(_Joined(weights, [EMBEDDING if config.tied else HEAD])))
         layers = list(threads.map(packed, range(config.num_layers)))
         kept = kv_dtype or (torch.bfloat16 if cpu_has_bfloat16() else torch.float32)
 
@@ -182,21 +188,38 @@ def pack_qwen2(
         return PackedQwen2(config, embed, layers, weights.read(NORM), head.result(), kept)
 
 
+class _Joined:
+    """Matrices below each other as one `Matrix`, times `gain` [columns]."""
+
+    def __init__(self, weights: Weights, names: Sequence[str], gain: Tensor | None = None) -> None:
+        self.weights, self.names, self.gain = weights, names, gain
+        self.counts = [weights.shapes[name][0] for name in names]
+        self.shape = sum(self.counts), weights.shapes[names[0]][1]
+
+    def read(self, first: int, end: int) -> Tensor:
+        parts, start = [], 0
+        for name, count in zip(self.names, self.counts, strict=True):
+            low, high = max(first - start, 0), min(end - start, count)
+            if low < high:
+                parts.append(self.weights.read(name, low, high))
+            start += count
+        rows = torch.cat(parts) if len(parts) > 1 else parts[0]
+        return rows if self.gain is None else rows.mul_(self.gain)
+
+
 def _layer(weights: Weights, index: int) -> LayerWeights:
     prefix = f"model.layers.{index}."
 
-    def together(parts: tuple[str, ...], kind: str = "weight") -> Tensor:
-        return torch.cat([weights.read(f"{prefix}{part}.{kind}") for part in parts])
+    def joined(ours: str, norm: str | None = None) -> _Joined:
+        gain = None if norm is None else weights.read(f"{prefix}{norm}.weight")
+        return _Joined(weights, [f"{prefix}{part}.weight" for part in PARTS[ours]], gain)
 
-    projections = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
     return LayerWeights(
-        qkv=together(projections),
-        qkv_bias=together(projections, "bias"),
-        out=weights.read(prefix + "self_attn.o_proj.weight"),
-        gate_up=together(("mlp.gate_proj", "mlp.up_proj")),
-        down=weights.read(prefix + "mlp.down_proj.weight"),
-        input_norm=weights.read(prefix + "input_layernorm.weight"),
-        post_attention_norm=weights.read(prefix + "post_attention_layernorm.weight"),
+        qkv=joined("attention.qkv_proj", "input_layernorm"),
+        qkv_bias=torch.cat([weights.read(f"{prefix}{part}.bias") for part in PARTS["attention.qkv_proj"]]),
+        out=joined("attention.o_proj"),
+        gate_up=joined("mlp.gate_up_proj", "post_attention_layernorm"),
+        down=joined("mlp.down_proj"),
     )
 
 

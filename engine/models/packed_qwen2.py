@@ -19,7 +19,7 @@ from engine.memory import Masks, Memory
 from engine.models.diffusion_gemma import Rotation
 from engine.models.qwen2 import Qwen2Config
 from engine.ops.attention import attend
-from engine.ops.int8_linear import Int8Product, int8_works
+from engine.ops.int8_linear import Int8Product, Matrix, int8_works
 from engine.ops.norm import UnitNorm
 from engine.ops.rope import inverse_frequencies, rotate, rotation
 
@@ -36,8 +36,8 @@ class Product(Protocol):
 class FloatProduct:
     """The product in fp32, for machines without one in 8 bits, and for tests."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        self.weight, self.bias = weight.float(), bias
+    def __init__(self, weight: Matrix, bias: Tensor | None = None) -> None:
+        self.weight, self.bias = weight.read(0, weight.shape[0]), bias
         self.bytes = self.weight.nbytes
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -46,25 +46,23 @@ class FloatProduct:
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """One layer: qkv [heads and key/value heads, hidden] with its bias, out, gate_up, down, and the two norms."""
+    """One layer: qkv [heads and key/value heads, hidden] and gate_up, both times the norm before them; out and down."""
 
-    qkv: Tensor
+    qkv: Matrix
     qkv_bias: Tensor
-    out: Tensor
-    gate_up: Tensor
-    down: Tensor
-    input_norm: Tensor
-    post_attention_norm: Tensor
+    out: Matrix
+    gate_up: Matrix
+    down: Matrix
 
 
 class PackedLayer:
-    """See `engine.models.qwen2.Layer`. Norm weights are multiplied into the products that follow them."""
+    """See `engine.models.qwen2.Layer`; the weights of the norms are part of the products that follow them."""
 
     def __init__(self, config: Qwen2Config, weights: LayerWeights, product: Callable[..., Product]) -> None:
         self.heads, self.kv_heads, self.head_dim = config.num_heads, config.num_kv_heads, config.head_dim
-        self.qkv = product(weights.qkv * weights.input_norm, weights.qkv_bias)
+        self.qkv = product(weights.qkv, weights.qkv_bias)
         self.out = product(weights.out)
-        self.gate_up = product(weights.gate_up * weights.post_attention_norm)
+        self.gate_up = product(weights.gate_up)
         self.down = product(weights.down)
         self.unit = UnitNorm(config.hidden_size, config.norm_eps)
 

@@ -8,6 +8,7 @@ one, and a prompt is faster than in bfloat16 on every processor measured (bench/
 from __future__ import annotations
 
 from functools import cache
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,17 +17,36 @@ from torch.nn import functional as F
 from engine.ops.linear import pad_rows
 
 LEAST_SCALE = 1e-12  # a row of zeros has some scale too
+CACHED_VALUES = 2**17  # of a weight at once, which stay in the processor's cache
+
+
+class Matrix(Protocol):
+    """A weight that is read some rows at a time. shape: [rows, columns]."""
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+
+    def read(self, first: int, end: int) -> Tensor:
+        """The rows [first, end) in fp32, as a tensor that may be changed."""
+        ...
 
 
 class Int8Product:
-    """x @ weight.T + bias for a `weight` [out, in] and a `bias` [out] of any float type, or no bias.
+    """x @ weight.T + bias for a `weight` [out, in] and a `bias` [out], or no bias.
 
     x: [rows, in] in fp32; the result is [rows, out] in fp32.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        scales = weight.abs().amax(dim=1).float().div_(127).clamp_(min=LEAST_SCALE)
-        codes = (weight / scales[:, None]).round_().to(torch.int8)
+    def __init__(self, weight: Matrix, bias: Tensor | None = None) -> None:
+        rows, columns = weight.shape
+        scales, codes = torch.empty(rows), torch.empty(rows, columns, dtype=torch.int8)
+        step = max(1, CACHED_VALUES // columns)
+        for first in range(0, rows, step):
+            end = min(rows, first + step)
+            values = weight.read(first, end)
+            low, high = values.aminmax(dim=1)
+            scales[first:end] = torch.maximum(-low, high).div_(127).clamp_(min=LEAST_SCALE)
+            codes[first:end] = values.div_(scales[first:end, None]).round_()
         self.weight = torch.ops.onednn.qlinear_prepack(codes, None)
         self.scales, self.zero_points = scales, torch.zeros(len(codes), dtype=torch.int64)
         self.bias = None if bias is None else bias.float()
@@ -43,6 +63,16 @@ class Int8Product:
         )
         result = product.mul_(scale)[: len(x)]
         return result if self.bias is None else result.add_(self.bias)
+
+
+class PlainMatrix:
+    """A tensor as a `Matrix`."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight, self.shape = weight, (weight.shape[0], weight.shape[1])
+
+    def read(self, first: int, end: int) -> Tensor:
+        return self.weight[first:end].float().clone()
 
 
 @cache
@@ -63,7 +93,7 @@ def int8_works() -> bool:
     wanted = F.linear(x, weight)
     try:
         with torch.inference_mode():
-            found = Int8Product(weight)(x)
+            found = Int8Product(PlainMatrix(weight))(x)
     except (AttributeError, NotImplementedError, RuntimeError):
         return False
     return bool((found - wanted).norm() < 0.05 * wanted.norm())

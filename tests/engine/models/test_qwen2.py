@@ -16,7 +16,7 @@ from engine.errors import ModelError
 from engine.key_values import KeyValues, PromptMemory
 from engine.models.packed_qwen2 import FloatProduct, PackedQwen2
 from engine.models.qwen2 import Qwen2
-from engine.ops.int8_linear import Int8Product, int8_works
+from engine.ops.int8_linear import Int8Product, PlainMatrix, int8_works
 from tests.engine.tiny_qwen2 import reference, save_folder, save_gguf
 
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
@@ -90,7 +90,7 @@ def test_an_outlier_in_one_token_leaves_the_others_precise(rows: int) -> None:
     x = torch.randn(rows, 64, generator=generator)
     x[0, 3] = 1000.0
     with torch.inference_mode():
-        found = Int8Product(weight, bias)(x)
+        found = Int8Product(PlainMatrix(weight), bias)(x)
     wanted = x @ weight.T + bias
     errors = (found - wanted).norm(dim=1) / wanted.norm(dim=1)
     assert found.shape == wanted.shape and float(errors.max()) < 0.03

@@ -143,6 +143,11 @@ class Engine(Protocol):
         ...
 
 
+def infill_limit_s(request: InfillRequest) -> float:
+    """Seconds that the request may take."""
+    return INFILL_LIMIT_S if request.deadline_ms is None else min(INFILL_LIMIT_S, request.deadline_ms / 1000)
+
+
 def is_shown(result: InfillResult) -> bool:
     """Whether every hole has a candidate that is good enough to show."""
     return all(one.shown for one in result.completions)

@@ -6,6 +6,7 @@ import argparse
 import logging
 import sys
 
+from infill.connection import LOOPBACK
 from infill.version import installed_version
 
 SWITCH_S = 0.001  # longest time that the parser thread blocks the event loop; Python's default is 0.005
@@ -26,7 +27,7 @@ def main() -> None:
 
     server = create_server()
     if arguments.tcp is not None:
-        server.start_tcp("127.0.0.1", arguments.tcp)
+        server.start_tcp(LOOPBACK, arguments.tcp)
     else:
         server.start_io()
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from engine.canvas_run import CanvasRun
-from engine.errors import NotFiniteError
+from engine.errors import NotFiniteError, describe_error
 from engine.graphs.fixed_step import (
     MOST_STEPS,
     NOT_FINITE,
@@ -162,8 +162,7 @@ class RecordedSteps:
             except torch.OutOfMemoryError:
                 raise  # the caller frees memory and tries again
             except Exception as error:  # drivers raise types of their own; the step runs unrecorded in any case
-                reason = str(error).strip().partition("\n")[0] or type(error).__name__
-                log.warning("Steps run without CUDA graphs, which cannot be recorded here: %s.", reason)
+                log.warning("Steps run without CUDA graphs, which cannot be recorded here: %s.", describe_error(error))
                 self._record = None
         if slot.replay is not None:
             slot.replay()

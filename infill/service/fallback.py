@@ -127,15 +127,15 @@ class FallbackEngine:
 
     async def lint(self, request: EngineRequest[LintRequest]) -> tuple[Finding, ...]:
         """If the main model has no findings, the fallback finds and the main model explains."""
-        wanted, engine = request.request, self._engine_for(request)
+        lint_request, engine = request.request, self._engine_for(request)
         main, fallback = self.main.state, self.fallback.state
-        finds = not main.can_lint and fallback.can_lint and not wanted.findings
+        finds = not main.can_lint and fallback.can_lint and not lint_request.findings
         if engine is self.fallback or not (request.any_model and finds and main.kind == "ready"):
             return await engine.lint(request)
-        found = await self.fallback.lint(replace(request, request=replace(wanted, explain=False)))
-        if not wanted.explain or not found:
+        found = await self.fallback.lint(replace(request, request=replace(lint_request, explain=False)))
+        if not lint_request.explain or not found:
             return found
-        return await self.main.lint(replace(request, request=replace(wanted, findings=found)))
+        return await self.main.lint(replace(request, request=replace(lint_request, findings=found)))
 
     async def maintain(self) -> None:
         """Watches the free memory."""

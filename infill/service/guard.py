@@ -16,6 +16,7 @@ from typing import Any
 from starlette.responses import JSONResponse
 
 from infill.api.http import error_value
+from infill.connection import LOOPBACK_HOSTS
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -24,7 +25,8 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 MAX_BODY = 8 << 20  # bytes
 READ_S = 10.0  # for a whole body to arrive
 SEND_S = 15.0  # for a client to read what was sent
-LOOPBACK_HOST = re.compile(rb"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?")
+_HOSTS = "|".join(re.escape(f"[{host}]" if ":" in host else host) for host in LOOPBACK_HOSTS)
+LOOPBACK_HOST = re.compile(rf"({_HOSTS})(:\d+)?".encode())  # as in a Host header
 
 
 @dataclass

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from engine.errors import UsageError
 from infill.backends.routes import NONE, Routes
-from infill.connection import LOOPBACK_HOSTS
+from infill.connection import LOOPBACK, LOOPBACK_HOSTS
 from infill.engine_protocol import Engine
 from infill.service.location import ServiceLocation, bind, make_private, take_lock, write_pid
 from infill.service.memory import limit_memory
@@ -43,7 +43,7 @@ class Network:
     """A TCP port. Beyond loopback it needs a token and a certificate, which `check` enforces."""
 
     port: int
-    host: str = "127.0.0.1"
+    host: str = LOOPBACK
     token: str | None = field(default=None, repr=False)
     certificate: Path | None = None
     key: Path | None = None

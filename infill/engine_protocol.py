@@ -51,7 +51,7 @@ class EngineState:
 
 
 @dataclass
-class Counts:
+class RequestCounts:
     """Since the start. outcomes: by priority and outcome; seconds: answered infills by bucket; backends: by backend and
     outcome."""
 
@@ -97,7 +97,7 @@ class Engine(Protocol):
     def state(self) -> EngineState: ...
 
     @property
-    def counts(self) -> Counts: ...
+    def counts(self) -> RequestCounts: ...
 
     @property
     def pending(self) -> int:

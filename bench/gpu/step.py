@@ -23,7 +23,7 @@ from bench.gpu.step_shapes import BUILDS, TINY, TRUE_26B, random_keys, random_mo
 from bench.report import DRY_RUN, RESULTS, Report, conditions, free_memory, peak_gpu_bytes
 from engine.config import ModelConfig, SamplingConfig
 from engine.errors import describe_error
-from engine.graphs.fixed_step import MOST_STEPS, Bucket, FixedStep, KeyValueBuffers, Row
+from engine.graphs.fixed_step import MOST_STEPS, Bucket, CanvasState, FixedStep, KeyValueBuffers
 from engine.graphs.recorded_steps import CudaGraphs
 from engine.graphs.step_stats import TOP, top_stats
 from engine.key_values import KeyValues
@@ -52,7 +52,7 @@ def engine_step(model: TextModel, kv: KeyValues, canvas: int) -> FixedStep:
     step = FixedStep(model, bucket, KeyValueBuffers(config, bucket, device, kv.dtype), top_stats)
     tokens = torch.randint(0, config.vocab_size, (canvas,), device=device)
     nothing = torch.zeros_like(model.embed(tokens))
-    row = Row(
+    row = CanvasState(
         kv=kv, sampling=SamplingConfig(max_steps=MOST_STEPS, confidence_threshold=NEVER), canvas=tokens,
         columns=torch.arange(canvas, device=device), known_belief=nothing, tokens=tokens, argmax=tokens, belief=nothing,
         noise=torch.randint(0, config.vocab_size, (MOST_STEPS, canvas), device=device),

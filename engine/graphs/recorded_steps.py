@@ -27,9 +27,9 @@ from engine.graphs.fixed_step import (
     STABLE,
     Bias,
     Bucket,
+    CanvasState,
     FixedStep,
     KeyValueBuffers,
-    Row,
 )
 from engine.graphs.step_stats import ComputeStats, top_stats
 from engine.models.text_model import TextModel
@@ -142,14 +142,14 @@ class RecordedSteps:
         self._slots.move_to_end(bucket)
         return self._slots[bucket]
 
-    def _row(self, run: CanvasRun) -> Row:
+    def _row(self, run: CanvasRun) -> CanvasState:
         sampling = run.request.sampling
         if run.draws_ahead is None:
             count, device = len(run.columns), run.canvas.device
             uniform, noise = self.draws.ahead(run.row, count, run.remaining, sampling.token_choice == "sample")
             run.draws_ahead = run.steps, uniform.to(device), noise.to(device)
         first, uniform, noise = run.draws_ahead
-        return Row(
+        return CanvasState(
             kv=run.lease.kv, sampling=sampling, canvas=run.canvas, columns=run.columns, known_belief=run.known_belief,
             tokens=run.tokens, argmax=run.argmax, belief=run.belief, noise=noise[run.steps - first :],
             uniform=uniform[run.steps - first :], bias=run.bias, steps=run.steps, unchanged=run.unchanged,

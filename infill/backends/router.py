@@ -42,7 +42,7 @@ class Member:
     timeout_s: float
 
 
-class Router:
+class BackendRouter:
     """counts: by backend and outcome: good, poor (fails the checks), failed, late, resting (skipped)."""
 
     def __init__(self, members: Mapping[str, Member], clock: Callable[[], float] = time.monotonic) -> None:

@@ -13,7 +13,7 @@ import threading
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
-from infill.engine_protocol import Counts, Engine, EngineRequest, EngineState, NotReady, Usage
+from infill.engine_protocol import Engine, EngineRequest, EngineState, NotReady, RequestCounts, Usage
 from infill.findings import Finding, LintRequest
 from infill.request import InfillRequest, InfillResult, OnStep
 
@@ -87,7 +87,7 @@ class FallbackEngine:
         return replace(main, fallback_model=fallback.model, can_lint=fallback.can_lint)
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> RequestCounts:
         return self.main.counts
 
     @property

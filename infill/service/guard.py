@@ -30,7 +30,7 @@ LOOPBACK_HOST = re.compile(rf"({_HOSTS})(:\d+)?".encode())  # as in a Host heade
 
 
 @dataclass
-class Activity:
+class RequestActivity:
     """busy: requests in progress; last: time.monotonic() at the end of the last request."""
 
     busy: int = 0
@@ -50,7 +50,7 @@ class Guard:
     """token: required of every request, unless it is None. check_host: whether the Host header must name this machine,
     which stops web pages that use DNS rebinding."""
 
-    def __init__(self, app: App, activity: Activity, token: str | None = None, check_host: bool = False) -> None:
+    def __init__(self, app: App, activity: RequestActivity, token: str | None = None, check_host: bool = False) -> None:
         self.app, self.activity, self.token, self.check_host = app, activity, token, check_host
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:

@@ -18,10 +18,10 @@ from infill.engine_protocol import (
     INFILL_LIMIT_S,
     LINT_LIMIT_S,
     Busy,
-    Counts,
     EngineRequest,
     EngineState,
     NotReady,
+    RequestCounts,
     Usage,
     infill_limit_s,
     is_shown,
@@ -52,10 +52,10 @@ class ModelEngine:
     batch: most canvases in one step; None leaves it to the scheduler. counts: shared by the engines of a service.
     """
 
-    def __init__(self, settings: Settings, batch: int | None = None, counts: Counts | None = None) -> None:
+    def __init__(self, settings: Settings, batch: int | None = None, counts: RequestCounts | None = None) -> None:
         self.settings, self.batch = settings, batch
         self.state = EngineState("loading", settings.model)
-        self.counts = counts if counts is not None else Counts()
+        self.counts = counts if counts is not None else RequestCounts()
         self.pending = 0
         self.weight_bytes = 0
         self.scheduler: Scheduler | None = None

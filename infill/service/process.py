@@ -29,7 +29,7 @@ from infill.service.memory import limit_memory
 from infill.settings import Settings
 
 if TYPE_CHECKING:
-    from infill.service.guard import Activity
+    from infill.service.guard import RequestActivity
 
 logger = logging.getLogger("gesso.service")
 IDLE_MINUTES = 30.0
@@ -106,7 +106,7 @@ async def _serve(options: ServiceOptions, make_engine: Callable[[ServiceOptions]
     import uvicorn
 
     from infill.service.app import make_app
-    from infill.service.guard import Activity, Guard
+    from infill.service.guard import Guard, RequestActivity
 
     ended = asyncio.Event()
 
@@ -134,7 +134,7 @@ async def _serve(options: ServiceOptions, make_engine: Callable[[ServiceOptions]
         return uvicorn.Config(app, **protocols, **limits, **quiet, **more)  # type: ignore[arg-type]
 
     engine = make_engine(options)
-    activity = Activity()
+    activity = RequestActivity()
     app = make_app(engine)
     servers = [Server(config(Guard(app, activity)))]
     sockets = [[bind(options.location)]]
@@ -181,7 +181,7 @@ def _load(engine: Engine) -> None:
         logger.error("%s", state.message)
 
 
-async def _end_when_idle(engine: Engine, activity: Activity, idle_s: float, end: Callable[[], None]) -> None:
+async def _end_when_idle(engine: Engine, activity: RequestActivity, idle_s: float, end: Callable[[], None]) -> None:
     """Sleeps until the idle time could have passed, so that an idle service does not wake up."""
     if not idle_s:
         return

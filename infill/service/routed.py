@@ -9,17 +9,17 @@ import time
 from typing import Any
 
 from infill.backends.backend import Backend
-from infill.backends.router import Router
-from infill.backends.routes import HERE, Routes, Task
+from infill.backends.router import BackendRouter
+from infill.backends.routes import HERE, RoutedTask, Routes
 from infill.code.indentation import expects_block
 from infill.code.languages import detect
 from infill.connection import CancellableConnection
 from infill.engine_protocol import (
     LINT_LIMIT_S,
-    Counts,
     Engine,
     EngineRequest,
     EngineState,
+    RequestCounts,
     Usage,
     infill_limit_s,
     is_shown,
@@ -31,7 +31,7 @@ from infill.request import InfillRequest, InfillResult, OnStep
 class RoutedEngine:
     """The `Engine` of `local` and of the backends in `router`."""
 
-    def __init__(self, local: Engine, routes: Routes, router: Router) -> None:
+    def __init__(self, local: Engine, routes: Routes, router: BackendRouter) -> None:
         self.local, self.routes, self.router = local, routes, router
         local.counts.backends = router.counts
 
@@ -40,7 +40,7 @@ class RoutedEngine:
         return self.local.state
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> RequestCounts:
         return self.local.counts
 
     @property
@@ -98,7 +98,7 @@ class RoutedEngine:
         return (HERE,) if request.local or not self.routes.order else self.routes.of(task_of(request))
 
 
-def task_of(request: EngineRequest[Any]) -> Task:
+def task_of(request: EngineRequest[Any]) -> RoutedTask:
     """The task in the table of routes to which this request belongs."""
     content = request.request
     if isinstance(content, LintRequest):

@@ -13,12 +13,12 @@ from starlette.testclient import TestClient
 
 from infill.backends.routes import NONE
 from infill.complete.loaded_model import LoadedModel
-from infill.engine_protocol import Counts, EngineRequest, NotReady
+from infill.engine_protocol import EngineRequest, NotReady, RequestCounts
 from infill.service import fallback as service_fallback
 from infill.service.app import make_app
 from infill.service.build import build_engine
 from infill.service.fallback import LOOKS, LOW_BYTES, FallbackEngine, MemoryWatch
-from infill.service.guard import Activity, Guard
+from infill.service.guard import Guard, RequestActivity
 from infill.service.model_engine import ModelEngine
 from infill.settings import Settings
 from tests.infill.fakes import request, tiny_completer
@@ -54,7 +54,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Loads:
 @pytest.fixture
 def engine(loads: Loads) -> Iterator[FallbackEngine]:
     """One that is loading its large model."""
-    counts = Counts()
+    counts = RequestCounts()
     main = ModelEngine(Settings(model="large"), counts=counts)
     engine = FallbackEngine(main, ModelEngine(Settings(model="small"), counts=counts))
     loading = threading.Thread(target=engine.load)
@@ -107,7 +107,7 @@ def test_the_small_model_answers_requests_for_any_model_until_the_large_one_is_r
 
 
 def test_apis_of_other_programs_accept_any_model(engine: FallbackEngine) -> None:
-    api = TestClient(Guard(make_app(engine), Activity()))
+    api = TestClient(Guard(make_app(engine), RequestActivity()))
     health = api.get("/health")
     assert health.status_code == 503 and health.json()["fallback_model"] == "small"
     answer = api.post("/v1/completions", json={"prompt": "x = ", "suffix": "\n", "max_tokens": 1})

@@ -23,7 +23,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Slots:
-    """A hole: `count` positions to fill. `draft` starts the first of them with tokens instead of noise (None: noise)."""
+    """A hole of `count` positions. draft: tokens that the first ones start with instead of noise (None: noise)."""
 
     count: int
     draft: Sequence[int | None] = ()

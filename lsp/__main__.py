@@ -16,7 +16,8 @@ def main() -> None:
     """Runs the server until its client disconnects."""
     parser = argparse.ArgumentParser(prog="gesso-lsp", description="Gesso's language server, over stdin and stdout.")
     parser.add_argument("--tcp", type=int, metavar="PORT", help="listen on this local port instead")
-    parser.add_argument("--log", metavar="LEVEL", default="warning", choices=("error", "warning", "info", "debug"))
+    levels = ("error", "warning", "info", "debug")
+    parser.add_argument("--log", choices=levels, default="warning", help="least level of messages on stderr")
     parser.add_argument("--stdio", action="store_true", help="communicate over stdin and stdout (the default)")
     parser.add_argument("--version", action="version", version=f"gesso-lsp {installed_version()}")
     arguments = parser.parse_args()

@@ -78,7 +78,7 @@ def _table(file: Path, name: str, value: Any) -> Mapping[str, Any]:
 
 def _task(file: Path, name: str) -> RoutedTask:
     if name not in get_args(RoutedTask):
-        raise InputError(f"{file}: there is no task {name!r} in routes; known are {', '.join(get_args(RoutedTask))}.")
+        raise InputError(f"{file}: there is no task {name!r} in routes; choose from {', '.join(get_args(RoutedTask))}.")
     return name  # type: ignore[return-value]
 
 
@@ -97,7 +97,7 @@ def _backend(file: Path, name: str, value: Any) -> BackendSettings:
     table, known = _table(file, f"backends.{name}", value), field_types(BackendSettings)
     for entry in table:
         if entry not in known:
-            raise InputError(f"{place}: there is no setting {entry!r}; known are {', '.join(known)}.")
+            raise InputError(f"{place}: there is no setting {entry!r}; choose from {', '.join(known)}.")
     settings: BackendSettings = structure(BackendSettings, table, place)
     if settings.kind != "gesso" and not settings.model:
         raise InputError(f"{place} needs a model; write its name on the server.")

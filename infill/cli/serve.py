@@ -59,14 +59,16 @@ def serve(
     token_file: Annotated[Path | None, typer.Option(metavar="FILE", help="The token that the port requires.")] = None,
     tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help="The port's certificate (PEM).")] = None,
     tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="The certificate's key (PEM).")] = None,
-    model: Annotated[str | None, typer.Option(metavar="NAME", help="pocket, 26b, a hub id or a folder.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="pocket, 26b, a hub ID or a folder.")] = None,
     device: Annotated[str | None, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")] = None,
     dtype: Annotated[str | None, typer.Option(metavar="TYPE", help="auto, float32 or bfloat16.")] = None,
-    threads: Annotated[int | None, typer.Option(metavar="N", help="Most CPU threads.")] = None,
+    threads: Annotated[int | None, typer.Option(metavar="N", help="Maximum number of CPU threads.")] = None,
     idle_minutes: Annotated[
         float, typer.Option(metavar="N", min=0, max=1e6, help="End after this time without a request; 0: never.")
     ] = IDLE_MINUTES,
-    batch: Annotated[int | None, typer.Option(metavar="N", min=1, max=256, help="Most canvases per step.")] = None,
+    batch: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=256, help="Maximum number of canvases per step.")
+    ] = None,
 ) -> None:
     if context.invoked_subcommand is not None:
         context.obj = socket

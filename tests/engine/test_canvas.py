@@ -8,7 +8,7 @@ from engine.canvas import Canvas, Known, Slots
 from engine.errors import InputError
 
 
-def test_parts_stand_in_order() -> None:
+def test_parts_keep_their_order() -> None:
     canvas = Canvas.of(Slots(2), Known([7, 8]), Slots(1), Known((9,)))
     assert canvas.tokens.tolist() == [-1, -1, 7, 8, -1, 9]
     assert canvas.pinned.tolist() == [False, False, True, True, False, True]

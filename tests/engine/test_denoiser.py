@@ -156,9 +156,7 @@ def test_the_callback_can_cancel_and_the_best_canvas_so_far_is_kept(
     assert at_its_end.finish == "steps", "what was done by then is not called cancelled"
 
 
-def test_a_run_that_nobody_wants_any_more_is_left_and_leaves_nothing_behind(
-    model: DiffusionGemma, request_: DenoiseRequest
-) -> None:
+def test_a_cancelled_run_ends_and_leaves_nothing_behind(model: DiffusionGemma, request_: DenoiseRequest) -> None:
     denoiser, seen = Denoiser(model), list[int]()
     expected, _ = trajectory(Denoiser(model), request_)
     watched = replace(request_, stop=lambda: len(seen) == 3)
@@ -251,7 +249,7 @@ def test_log_probabilities_are_those_of_the_tokens_at_temperature_one(
     torch.testing.assert_close(result.entropy, torch.distributions.Categorical(logits=holes / 0.5).entropy())
 
 
-def test_a_draft_stands_in_the_first_canvas_with_its_own_embedding(
+def test_a_draft_is_in_the_first_canvas_with_its_own_embedding(
     model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(

@@ -105,7 +105,7 @@ def test_it_takes_no_part_in_the_entropy_bound_nor_in_the_stop_rule(
 
 
 @pytest.mark.parametrize("finish", ["steps", "stable", "cancelled"])
-def test_it_stands_in_the_output_whatever_the_model_says(
+def test_it_is_in_the_output_whatever_the_model_says(
     model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch, finish: str
 ) -> None:
     sampling = SamplingConfig(3, 1.0, 1.0, 1.0, 1, 0.5 if finish == "stable" else 1e-9)

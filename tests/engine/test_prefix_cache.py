@@ -75,7 +75,7 @@ def test_a_shared_prefix_is_read_once(
     assert len(cache.entries) == 1
 
 
-def test_a_result_tells_what_was_read_for_it(model: DiffusionGemma) -> None:
+def test_a_result_counts_the_tokens_encoded_for_it(model: DiffusionGemma) -> None:
     denoiser = Denoiser(model)
     sampling = SamplingConfig(2)
 

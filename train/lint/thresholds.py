@@ -196,7 +196,7 @@ def main(
     lines: Annotated[int, typer.Option(min=1000, help="Lines of clean code.")] = 20_000,
     count: Annotated[int, typer.Option(min=MIN_RIGHT, help="Seeded bugs per kind.")] = 120,
     false_positives: Annotated[
-        float, typer.Option(help="Most that all kinds together may show, per 1,000 lines of clean code.")
+        float, typer.Option(help="Maximum number of findings of all kinds in 1,000 lines of clean code.")
     ] = 0.5,
     kind: Annotated[list[str] | None, typer.Option(help="Kind to fit; repeatable; default: all.")] = None,
     samples: Annotated[Path | None, typer.Option(help="File of your own to cache the samples in.")] = None,

@@ -222,7 +222,7 @@ def start(
     work: Work = WORK,
     recipe: RecipeFile = RECIPE,
     compiled: Compiled = True,
-    seconds: Annotated[float, typer.Option("--follow", help="Print output for so many seconds.")] = 10.0,
+    seconds: Annotated[float, typer.Option("--follow", help="Print output for this many seconds.")] = 10.0,
 ) -> None:
     """Train in the background. The same command continues from the last checkpoint."""
     run = work / "run"
@@ -240,7 +240,7 @@ def start(
 @app.command()
 def status(
     work: Work = WORK,
-    seconds: Annotated[float, typer.Option("--follow", help="Print new output for so many seconds.")] = 0.0,
+    seconds: Annotated[float, typer.Option("--follow", help="Print new output for this many seconds.")] = 0.0,
 ) -> None:
     """Print the end of the log and whether the run is in progress."""
     run = work / "run"

@@ -141,7 +141,7 @@ def test_the_first_step_runs_and_the_others_are_played(model: DiffusionGemma) ->
     assert [step.bucket.batch for step in made] == [1, 2]
 
 
-def test_where_recording_fails_steps_run_and_the_log_tells(
+def test_if_recording_fails_steps_run_unrecorded_and_a_warning_is_logged(
     model: DiffusionGemma, caplog: pytest.LogCaptureFixture
 ) -> None:
     tried = []

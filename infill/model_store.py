@@ -62,7 +62,7 @@ def hub_id(name: str) -> str:
     if not HUB_ID.fullmatch(repository) or ".." in repository:
         known = ", ".join((POCKET, *ALIASES))
         raise UsageError(
-            f"There is no model {name!r}; use {known}, a hub id such as {ALIASES['26b']}, or a model's folder."
+            f"There is no model {name!r}; use {known}, a hub ID such as {ALIASES['26b']}, or a model's folder."
         )
     return repository
 

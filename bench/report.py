@@ -14,7 +14,6 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -24,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.device import describe
+from infill.version import installed_version
 
 RESULTS = Path(__file__).parent / "results"
 DRY_RUN = "A dry run at tiny shapes: the times mean nothing."
@@ -96,10 +96,10 @@ def conditions(device: torch.device | None = None) -> dict[str, Any]:
         "load": _load(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "transformers": version("transformers"),
+        "transformers": installed_version("transformers"),
     }
     if device is not None and device.type == "cuda":
-        found |= {"triton": version("triton"), "cuda": torch.version.cuda}
+        found |= {"triton": installed_version("triton"), "cuda": torch.version.cuda}
         found |= {"gpu": torch.cuda.get_device_name(device), "driver": _driver()}
     return found
 

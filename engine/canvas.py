@@ -22,10 +22,10 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Hole:
-    """`slots` positions to fill. `draft` starts the first of them with tokens instead of noise (None: noise)."""
+class Slots:
+    """A hole of `count` positions. draft: tokens that the first ones start with instead of noise (None: noise)."""
 
-    slots: int
+    count: int
     draft: Sequence[int | None] = ()
 
 
@@ -41,7 +41,7 @@ class Canvas:
     allowed: Mapping[int, Tensor] = field(default_factory=dict)
 
     @staticmethod
-    def of(*parts: Known | Hole, allowed: Mapping[int, Sequence[int]] | None = None) -> Canvas:
+    def of(*parts: Known | Slots, allowed: Mapping[int, Sequence[int]] | None = None) -> Canvas:
         """Concatenates known runs and holes; raises InputError if nothing is left to fill."""
         tokens: list[int] = []
         pinned: list[bool] = []
@@ -50,9 +50,9 @@ class Canvas:
                 tokens += part.tokens
                 pinned += [True] * len(part.tokens)
             else:
-                draft = [-1 if token is None else token for token in part.draft][: part.slots]
-                tokens += draft + [-1] * (part.slots - len(draft))
-                pinned += [False] * part.slots
+                draft = [-1 if token is None else token for token in part.draft][: part.count]
+                tokens += draft + [-1] * (part.count - len(draft))
+                pinned += [False] * part.count
         if all(pinned):
             raise InputError("The canvas has no hole to fill; give at least one hole with at least one slot.")
         restricted = {column: torch.tensor(list(ids)) for column, ids in (allowed or {}).items()}

@@ -12,7 +12,7 @@ from functools import cache
 import torch
 
 from engine import kernels, self_check
-from engine.errors import UsageError
+from engine.errors import UsageError, describe_error
 from engine.models.diffusion_gemma import DiffusionGemma
 from engine.models.text_model import TextModel
 
@@ -66,7 +66,7 @@ def fused_or_plain(model: DiffusionGemma) -> TextModel:
         fused = fuse(model)
         failure = self_check.model_failure(fused, model)
     except Exception as error:  # compilers and drivers raise types of their own; the plain model works in any case
-        failure = self_check.describe_error(error)
+        failure = describe_error(error)
     if failure is None:
         return fused
     log.warning("Plain PyTorch instead of the fused model: %s.", failure)

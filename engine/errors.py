@@ -45,6 +45,9 @@ class UsageError(GessoError):
 class Cancelled(GessoError):
     """The caller cancelled."""
 
+    def __init__(self, message: str = "The request was cancelled; send it again if you still need the answer.") -> None:
+        super().__init__(message)
+
 
 def is_memory_error(error: BaseException) -> bool:
     """Whether memory of the system or of a device ran out.
@@ -57,7 +60,12 @@ def is_memory_error(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
+def describe_error(error: BaseException) -> str:
+    """The class of an error and the first line of its message."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
+
+
 def leave_if(stop: Stop | None) -> None:
     """Raises Cancelled if `stop` returns True. `stop` is called every few milliseconds, so it must be cheap."""
     if stop is not None and stop():
-        raise Cancelled("The request was cancelled; ask again if it is still wanted.")
+        raise Cancelled

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 
+from engine.errors import describe_error
 from engine.key_values import CanvasMemory, KeyValues, PromptMemory
 from engine.models.text_model import TextModel
 from engine.ops import vocabulary as reference
@@ -37,11 +38,6 @@ def model_failure(fused: TextModel, plain: TextModel) -> str | None:
     if not _near(found, expected, MODEL_TOLERANCE):
         return "its results are wrong"
     return None if bool(_hidden(fused, WIDEST).isfinite().all()) else "a wide canvas produces NaN or infinity"
-
-
-def describe_error(error: Exception) -> str:
-    """Type and first line of an error."""
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
 
 
 def _hidden(model: TextModel, width: int) -> torch.Tensor:

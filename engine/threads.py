@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
-from engine.canvas import Canvas, Hole
+from engine.canvas import Canvas, Slots
 from engine.canvas_run import DenoiseRequest
 from engine.config import SamplingConfig
 from engine.denoiser import Denoiser
@@ -77,7 +77,7 @@ def _seconds(denoiser: Denoiser, threads: int, enough: float = math.inf) -> floa
     that took `enough` or more."""
     torch.set_num_threads(threads)
     config, least = denoiser.model.config, math.inf
-    prompt, canvas = [1] * min(PROMPT, config.max_positions // 2), Canvas.of(Hole(min(CANVAS, config.canvas_length)))
+    prompt, canvas = [1] * min(PROMPT, config.max_positions // 2), Canvas.of(Slots(min(CANVAS, config.canvas_length)))
     request = DenoiseRequest(prompt, canvas, SamplingConfig(max_steps=1))
     denoiser.run([request])
     for index in range(MEASURED_STEPS):

@@ -12,7 +12,8 @@ from contextlib import contextmanager, suppress
 
 from engine.errors import Cancelled
 
-LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
+LOOPBACK = "127.0.0.1"
+LOOPBACK_HOSTS = (LOOPBACK, "localhost", "::1")
 
 
 class CancellableConnection:
@@ -45,4 +46,4 @@ class CancellableConnection:
 
     def raise_if_cancelled(self) -> None:
         if self.cancelled:
-            raise Cancelled("The request was cancelled; send it again if you still need the answer.")
+            raise Cancelled

@@ -53,7 +53,7 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class Report:
+class MachineReport:
     """machine: see `engine.device.describe`. languages: whether the grammar of each is installed."""
 
     machine: Mapping[str, Any]
@@ -65,13 +65,13 @@ class Report:
         return json.dumps(asdict(self), indent=2, ensure_ascii=False)
 
 
-def examine(machine: Mapping[str, Any] | None = None) -> Report:
+def examine(machine: Mapping[str, Any] | None = None) -> MachineReport:
     """The report for this machine, or for one as described by `engine.device.describe`."""
     machine = describe() if machine is None else machine
     free = _free_memory(machine)
     models = (_pocket(machine, free), *_large(machine, free))
     languages = {name: language.grammar() is not None for name, language in LANGUAGES.items()}
-    return Report(machine, models, languages, tuple(_advice(machine, models, languages)))
+    return MachineReport(machine, models, languages, tuple(_advice(machine, models, languages)))
 
 
 def _free_memory(machine: Mapping[str, Any]) -> int:

@@ -51,7 +51,7 @@ class EngineState:
 
 
 @dataclass
-class Counts:
+class RequestCounts:
     """Since the start. outcomes: by priority and outcome; seconds: answered infills by bucket; backends: by backend and
     outcome."""
 
@@ -97,7 +97,7 @@ class Engine(Protocol):
     def state(self) -> EngineState: ...
 
     @property
-    def counts(self) -> Counts: ...
+    def counts(self) -> RequestCounts: ...
 
     @property
     def pending(self) -> int:
@@ -141,6 +141,11 @@ class Engine(Protocol):
     def text(self, tokens: list[int]) -> str:
         """The inverse of `tokens`."""
         ...
+
+
+def infill_limit_s(request: InfillRequest) -> float:
+    """Seconds that the request may take."""
+    return INFILL_LIMIT_S if request.deadline_ms is None else min(INFILL_LIMIT_S, request.deadline_ms / 1000)
 
 
 def is_shown(result: InfillResult) -> bool:

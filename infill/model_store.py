@@ -126,7 +126,7 @@ def hub_id(name: str) -> str:
     if not HUB_ID.fullmatch(repository) or ".." in repository:
         known = ", ".join((POCKET, *KNOWN, *ALIASES))
         raise UsageError(
-            f"There is no model {name!r}; use {known}, a hub id such as {ALIASES['26b']}, a folder or a GGUF file."
+            f"There is no model {name!r}; use {known}, a hub ID such as {ALIASES['26b']}, a folder or a GGUF file."
         )
     return repository
 

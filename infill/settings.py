@@ -36,7 +36,7 @@ def setting(default: Any, help: str) -> Any:
 class Settings:
     """Everything that can be set. None, an empty string in files and variables, lets the model or machine decide."""
 
-    model: NonEmpty = setting(AUTO, "auto (the best one here), or a name, hub id, folder or file")
+    model: NonEmpty = setting(AUTO, "auto (the best one here), or a name, hub ID, folder or file")
     fallback_model: NonEmpty | None = setting(
         "pocket", "smaller model with which the service answers while the model loads or lacks memory"
     )
@@ -46,7 +46,9 @@ class Settings:
     threads: Annotated[int, Limits(1, 1024)] = setting(8, "maximum number of CPU threads")
     steps: Annotated[int, Limits(1, 1000)] | None = setting(None, "maximum number of denoising steps")
     seed: Annotated[int, Limits(0, 2**63 - 1)] = setting(0, "seed of the noise")
-    deadline_ms: Annotated[float, Limits(least=1)] | None = setting(None, "return the best result so far after this")
+    deadline_ms: Annotated[float, Limits(least=1)] | None = setting(
+        None, "after this many ms, return the best result so far"
+    )
     lines: Lines = setting("auto", "how much to write")
     candidates: Annotated[int, Limits(1, 32)] = setting(1, "suggestions to make for a hole")
     min_confidence: Annotated[float, Limits(0, 1)] | None = setting(None, "show nothing below this confidence")

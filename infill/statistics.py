@@ -41,7 +41,7 @@ create index if not exists events_at on events (at);
 
 
 @dataclass(frozen=True)
-class Row:
+class EventRow:
     """at: seconds of the epoch. characters: of the suggestion or the accepted part. origin: stored in the column
     `rung`, so that existing files stay readable.
 
@@ -62,7 +62,7 @@ class Row:
         return datetime.fromtimestamp(self.at).date()
 
 
-COLUMNS = tuple("rung" if entry.name == "origin" else entry.name for entry in fields(Row))
+COLUMNS = tuple("rung" if entry.name == "origin" else entry.name for entry in fields(EventRow))
 
 
 def default_path() -> Path:
@@ -85,12 +85,12 @@ class Statistics:
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path or default_path()
-        self._rows: queue.SimpleQueue[Row | None] = queue.SimpleQueue()
+        self._rows: queue.SimpleQueue[EventRow | None] = queue.SimpleQueue()
         self._warned = False
         self._thread = threading.Thread(target=self._run, name="statistics", daemon=True)
         self._thread.start()
 
-    def add(self, row: Row) -> None:
+    def add(self, row: EventRow) -> None:
         """Returns at once. Only the name of a model is written, never its folder."""
         self._rows.put(row)
 
@@ -106,9 +106,9 @@ class Statistics:
             if rows:
                 self._write(rows)
 
-    def _gather(self) -> tuple[list[Row], bool]:
+    def _gather(self) -> tuple[list[EventRow], bool]:
         """The next rows, in order, and whether they are the last ones."""
-        rows: list[Row] = []
+        rows: list[EventRow] = []
         until = float("inf")
         while len(rows) < BATCH:
             try:
@@ -122,7 +122,7 @@ class Statistics:
             rows.append(replace(row, model=plain_model(row.model)))
         return rows, False
 
-    def _write(self, rows: list[Row]) -> None:
+    def _write(self, rows: list[EventRow]) -> None:
         deadline = time.monotonic() + BUSY_S
         while True:
             try:
@@ -137,7 +137,7 @@ class Statistics:
             time.sleep(RETRY_S)
 
 
-def _append(path: Path, rows: list[Row]) -> None:
+def _append(path: Path, rows: list[EventRow]) -> None:
     marks = ", ".join("?" * len(COLUMNS))
     with closing(_connect(path)) as database, database:
         database.execute("delete from events where at < ?", (time.time() - 86_400 * KEPT_DAYS,))
@@ -146,7 +146,7 @@ def _append(path: Path, rows: list[Row]) -> None:
         )
 
 
-def read(path: Path | None = None, since: date | None = None) -> list[Row]:
+def read(path: Path | None = None, since: date | None = None) -> list[EventRow]:
     """All events since the start of that day, oldest first; empty if there is no file.
 
     Raises InputError if the file cannot be read.
@@ -158,7 +158,7 @@ def read(path: Path | None = None, since: date | None = None) -> list[Row]:
         if not path.is_file():
             return []
         with closing(_connect(path)) as database:
-            rows = [Row(*found) for found in database.execute(query, (begin,))]
+            rows = [EventRow(*found) for found in database.execute(query, (begin,))]
     except (sqlite3.Error, OSError) as error:
         raise _unusable(path, error) from error
     return [row for row in rows if row.event in get_args(Event)]
@@ -234,7 +234,7 @@ class Summary:
     latencies: dict[str, Latency]
 
 
-def summarize(rows: Sequence[Row]) -> Summary:
+def summarize(rows: Sequence[EventRow]) -> Summary:
     """The totals; languages and models sorted by how many were shown, days in order."""
     counted = [row for row in rows if row.event != "kept"]
     kept = [row.value for row in rows if row.event == "kept" and row.value is not None]
@@ -253,7 +253,7 @@ def summarize(rows: Sequence[Row]) -> Summary:
     )
 
 
-def count(rows: Iterable[Row]) -> Counts:
+def count(rows: Iterable[EventRow]) -> Counts:
     """The number of events of each kind."""
     numbers = dict.fromkeys(get_args(Event), 0)
     characters = 0
@@ -270,8 +270,8 @@ def latency(milliseconds: Sequence[float]) -> Latency:
     return Latency(len(ranked), p50, p95, p99)
 
 
-def _counts_by(rows: Iterable[Row], key: Callable[[Row], Key]) -> dict[Key, Counts]:
-    groups: dict[Key, list[Row]] = {}
+def _counts_by(rows: Iterable[EventRow], key: Callable[[EventRow], Key]) -> dict[Key, Counts]:
+    groups: dict[Key, list[EventRow]] = {}
     for row in rows:
         groups.setdefault(key(row), []).append(row)
     return {name: count(group) for name, group in groups.items()}

@@ -6,6 +6,7 @@ import argparse
 import logging
 import sys
 
+from infill.connection import LOOPBACK
 from infill.version import installed_version
 
 SWITCH_S = 0.001  # longest time that the parser thread blocks the event loop; Python's default is 0.005
@@ -15,7 +16,8 @@ def main() -> None:
     """Runs the server until its client disconnects."""
     parser = argparse.ArgumentParser(prog="gesso-lsp", description="Gesso's language server, over stdin and stdout.")
     parser.add_argument("--tcp", type=int, metavar="PORT", help="listen on this local port instead")
-    parser.add_argument("--log", metavar="LEVEL", default="warning", choices=("error", "warning", "info", "debug"))
+    levels = ("error", "warning", "info", "debug")
+    parser.add_argument("--log", choices=levels, default="warning", help="least level of messages on stderr")
     parser.add_argument("--stdio", action="store_true", help="communicate over stdin and stdout (the default)")
     parser.add_argument("--version", action="version", version=f"gesso-lsp {installed_version()}")
     arguments = parser.parse_args()
@@ -26,7 +28,7 @@ def main() -> None:
 
     server = create_server()
     if arguments.tcp is not None:
-        server.start_tcp("127.0.0.1", arguments.tcp)
+        server.start_tcp(LOOPBACK, arguments.tcp)
     else:
         server.start_io()
 

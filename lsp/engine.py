@@ -31,7 +31,7 @@ class EngineLoading(GessoError):
     """A request came before the model was ready; `state` has the progress."""
 
     def __init__(self, state: EngineState) -> None:
-        super().__init__(f"The model {state.model} is still loading; ask again in a moment.")
+        super().__init__(f"The model {state.model} is still loading; try again in a moment.")
         self.state = state
 
 

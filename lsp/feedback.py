@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from infill.statistics import Event, Row
+from infill.statistics import Event, EventRow
 from lsp.accepted_text import KeptShare
 from lsp.cursor import CursorContext
 from lsp.documents import Snapshot
@@ -161,4 +161,4 @@ class Feedback:
     ) -> None:
         if self.session.statistics is not None:
             model = self.session.engine.state.model
-            self.session.statistics.add(Row(time.time(), event, language, model, origin, characters, value))
+            self.session.statistics.add(EventRow(time.time(), event, language, model, origin, characters, value))

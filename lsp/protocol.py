@@ -22,6 +22,8 @@ from pygls.exceptions import (
 )
 from pygls.protocol import LanguageServerProtocol, lsp_method
 
+from engine.errors import describe_error
+
 logger = logging.getLogger(__name__)
 
 
@@ -125,4 +127,4 @@ def _first_reason(error: BaseException) -> str:
     """The first innermost error of a group, in one line."""
     while isinstance(error, ClassValidationError) and error.exceptions:
         error = error.exceptions[0]
-    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    return describe_error(error)

@@ -62,7 +62,7 @@ class LspSettings:
     statistics: bool = setting(
         True, "Count on this machine what was shown and accepted (`gesso stats`). The counts are never sent."
     )
-    model: str | None = setting(None, "Name, hub id or folder of the model. null: as `gesso config` says.")
+    model: str | None = setting(None, "Name, hub ID or folder of the model. null: as `gesso config` says.")
     device: str | None = setting(None, "auto, cpu, cuda, cuda:N or mps. null: as `gesso config` says.")
     threads: Annotated[int, Limits(least=1)] | None = setting(
         None, "Maximum number of CPU threads. null: as `gesso config` says."

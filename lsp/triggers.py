@@ -155,7 +155,7 @@ def finished(situation: Situation) -> SkipReason | None:
     """After `;`, `}`, `)` or a header's `:` most lines end.
 
     In published code, depending on the language, 1 to 3 % of lines continue after a `;` that ends a statement, 3 to
-    48 % after `}`, 15 to 36 % after `)` and 38 to 73 % after `]`, where only calm is quiet. A space after it means that
+    48 % after `}`, 15 to 36 % after `)` and 38 to 73 % after `]`, which only calm skips. A space after it means that
     the line continues.
     """
     line = situation.line

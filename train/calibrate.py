@@ -127,7 +127,7 @@ def main(
     count: Annotated[int, typer.Option(help="Holes per kind and language.")] = 200,
     seed: Annotated[int, typer.Option(help="Seed for choosing holes.")] = 7,
     precision: Annotated[float, typer.Option(help="Share of the shown candidates that should be exact.")] = 0.5,
-    threads: Annotated[int, typer.Option(help="CPU threads at most.")] = 8,
+    threads: Annotated[int, typer.Option(help="Maximum number of CPU threads.")] = 8,
     dry: Annotated[bool, typer.Option("--dry", help="Print the result without storing it.")] = False,
 ) -> None:
     """Fit a model's confidence and its threshold, and store them in its folder."""

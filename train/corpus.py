@@ -288,7 +288,7 @@ def _report(out: Path, manifest: list[dict[str, Any]]) -> None:
 def main(
     sources: Annotated[Path, typer.Option(help="List of projects (TOML).")],
     out: Annotated[Path, typer.Option(help="Folder of the corpus; an interrupted run continues there.")],
-    limit_mb: Annotated[float, typer.Option(help="Size of the corpus at most.")] = 400.0,
+    limit_mb: Annotated[float, typer.Option(help="Maximum size of the corpus.")] = 400.0,
     manifest: Annotated[Path | None, typer.Option(help="Another file for the manifest.")] = None,
 ) -> None:
     """Fetch permissively licensed projects and write the corpus."""

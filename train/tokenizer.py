@@ -116,8 +116,7 @@ def bytes_per_token(tokenizer: Tokenizer, records: Iterable[dict[str, Any]]) -> 
         ids = tokenizer.encode(text, add_special_tokens=False).ids
         if tokenizer.decode(ids, skip_special_tokens=False) != text:
             raise InputError(
-                f"Decoding does not restore {record['path']} of {record['project']}; report this as a fault of the "
-                "tokenizer."
+                f"Decoding does not restore {record['path']} of {record['project']}; report this bug in the tokenizer."
             )
         size, tokens = sizes.get(record["language"], (0, 0))
         sizes[record["language"]] = (size + len(text.encode()), tokens + len(ids))

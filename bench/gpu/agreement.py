@@ -17,7 +17,7 @@ from transformers import DiffusionGemmaForBlockDiffusion
 
 from bench.gpu.step_beside import our_logits, same_likeliest, their_logits
 from bench.report import free_memory
-from engine.canvas import Canvas, Hole, Known
+from engine.canvas import Canvas, Known, Slots
 from engine.checkpoints.checkpoint import load_model
 from engine.checkpoints.config_files import read_sampling
 from engine.denoiser import Denoiser, DenoiseRequest, DenoiseResult
@@ -25,8 +25,8 @@ from engine.device import choose_device, choose_dtype
 from train.program import reports_errors
 
 FIRST, LAST = 1000, 8000  # random tokens are drawn from this range
-CANVAS = Canvas.of(Known(range(400, 440)), Hole(32), Known(range(500, 540)))
-SMALL_CANVAS = Canvas.of(Known(range(600, 610)), Hole(9))
+CANVAS = Canvas.of(Known(range(400, 440)), Slots(32), Known(range(500, 540)))
+SMALL_CANVAS = Canvas.of(Known(range(600, 610)), Slots(9))
 
 
 class Other(StrEnum):

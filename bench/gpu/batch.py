@@ -23,7 +23,7 @@ from bench.gpu.common import NEVER, choose_formats
 from bench.gpu.infill import KNOWN
 from bench.gpu.step_shapes import BUILDS, TRUE_26B, random_model
 from bench.report import RESULTS, Report, Spread, conditions, free_memory, interleaved, ratios
-from engine.canvas import Canvas, Hole, Known
+from engine.canvas import Canvas, Known, Slots
 from engine.config import ModelConfig, SamplingConfig
 from engine.denoiser import Denoiser, DenoiseRequest
 from engine.errors import InputError
@@ -53,7 +53,7 @@ def requests_of(vocab: int, count: int, shape: Shape) -> list[DenoiseRequest]:
         return drawn
 
     def canvas() -> Canvas:
-        return Canvas.of(Known(tokens(KNOWN[0])), Hole(shape.hole), Known(tokens(KNOWN[1])))
+        return Canvas.of(Known(tokens(KNOWN[0])), Slots(shape.hole), Known(tokens(KNOWN[1])))
 
     sampling = SamplingConfig(max_steps=shape.steps, confidence_threshold=NEVER)
     return [DenoiseRequest(tokens(shape.context), canvas(), sampling, seed) for seed in range(count)]

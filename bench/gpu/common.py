@@ -61,8 +61,3 @@ def timed(work: Callable[[], object], device: torch.device, repeats: int, warm_u
         end.synchronize()
         samples.append(start.elapsed_time(end))
     return Spread.of(samples)
-
-
-def first_line(error: Exception) -> str:
-    """The class of an error and the first line of its message."""
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:120]}"

@@ -18,7 +18,7 @@ import typer
 from bench.gpu.common import NEVER, choose_device, choose_formats
 from bench.gpu.step_shapes import BUILDS, TINY, TRUE_26B, random_model, random_plain_model
 from bench.report import DRY_RUN, RESULTS, Report, Spread, conditions, free_memory, peak_gpu_bytes, percentile
-from engine.canvas import Canvas, Hole, Known
+from engine.canvas import Canvas, Known, Slots
 from engine.config import ModelConfig, SamplingConfig
 from engine.denoiser import Denoiser, DenoiseRequest, DenoiseResult
 from engine.models.text_model import TextModel
@@ -71,15 +71,15 @@ class Requests:
         """A new prompt that is not in the cache, and noise in the hole."""
         self.denoiser.cache.clear()
         self._prompt, self._known = self._tokens(self.shape.context), self._tokens(KNOWN[0])
-        return self._run(Hole(self.shape.hole), self.shape.steps)
+        return self._run(Slots(self.shape.hole), self.shape.steps)
 
     def next(self, last: DenoiseResult) -> DenoiseResult:
         """The same prompt. The first token of the last result was typed; its other tokens are the draft."""
         written = last.tokens[last.columns].tolist()
         self._known = [*self._known[1:], written[0]]
-        return self._run(Hole(self.shape.hole, written[1:]), self.shape.warm_steps)
+        return self._run(Slots(self.shape.hole, written[1:]), self.shape.warm_steps)
 
-    def _run(self, hole: Hole, steps: int) -> DenoiseResult:
+    def _run(self, hole: Slots, steps: int) -> DenoiseResult:
         sampling = SamplingConfig(max_steps=steps, confidence_threshold=NEVER)
         canvas = Canvas.of(Known(self._known), hole, Known(self._after))
         return self.denoiser.run([DenoiseRequest(self._prompt, canvas, sampling)])[0]

@@ -18,11 +18,12 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from bench.gpu.common import NEVER, choose_device, choose_formats, first_line, timed
+from bench.gpu.common import NEVER, choose_device, choose_formats, timed
 from bench.gpu.step_shapes import BUILDS, TINY, TRUE_26B, random_keys, random_model, step_bytes
 from bench.report import DRY_RUN, RESULTS, Report, conditions, free_memory, peak_gpu_bytes
 from engine.config import ModelConfig, SamplingConfig
-from engine.graphs.fixed_step import MOST_STEPS, Bucket, FixedStep, KeyValueBuffers, Row
+from engine.errors import describe_error
+from engine.graphs.fixed_step import MOST_STEPS, Bucket, CanvasState, FixedStep, KeyValueBuffers
 from engine.graphs.recorded_steps import CudaGraphs
 from engine.graphs.step_stats import TOP, top_stats
 from engine.key_values import KeyValues
@@ -51,7 +52,7 @@ def engine_step(model: TextModel, kv: KeyValues, canvas: int) -> FixedStep:
     step = FixedStep(model, bucket, KeyValueBuffers(config, bucket, device, kv.dtype), top_stats)
     tokens = torch.randint(0, config.vocab_size, (canvas,), device=device)
     nothing = torch.zeros_like(model.embed(tokens))
-    row = Row(
+    row = CanvasState(
         kv=kv, sampling=SamplingConfig(max_steps=MOST_STEPS, confidence_threshold=NEVER), canvas=tokens,
         columns=torch.arange(canvas, device=device), known_belief=nothing, tokens=tokens, argmax=tokens, belief=nothing,
         noise=torch.randint(0, config.vocab_size, (MOST_STEPS, canvas), device=device),
@@ -100,13 +101,13 @@ def measure(
             best = timed(CudaGraphs()(step), device, repeats)
             figures["graph_ms"] = best
         except Exception as error:  # drivers raise their own classes; the eager step still counts
-            print(f"No CUDA graph: {first_line(error)}", flush=True)
+            print(f"No CUDA graph: {describe_error(error)}", flush=True)
     figures["over_floor"] = best.median / figures["floor_ms"]
     if profile and device.type == "cuda":
         try:
             figures["kernels"] = by_kernel(step)
         except RuntimeError as error:  # the machine may not permit profiling
-            print(f"No profile: {first_line(error)}", flush=True)
+            print(f"No profile: {describe_error(error)}", flush=True)
     return figures
 
 

@@ -22,7 +22,7 @@ from bench.gpu.common import NEVER, choose_device
 from bench.gpu.step_shapes import TINY, TRUE_26B
 from bench.gpu.step_theirs import STEPS, generate, random_theirs
 from bench.report import DRY_RUN, RESULTS, Report, Spread, conditions, ratios
-from engine.canvas import Canvas, Hole
+from engine.canvas import Canvas, Slots
 from engine.checkpoints.tensor_views import checkpoint_views
 from engine.config import ModelConfig, SamplingConfig
 from engine.denoiser import Denoiser, DenoiseRequest
@@ -118,7 +118,7 @@ def main(
 
     def run_ours(steps: int) -> None:
         sampling = SamplingConfig(max_steps=steps, confidence_threshold=NEVER)
-        denoiser.run([DenoiseRequest(prompt.tolist(), Canvas.of(Hole(canvas)), sampling)])
+        denoiser.run([DenoiseRequest(prompt.tolist(), Canvas.of(Slots(canvas)), sampling)])
 
     our_step = per_step(run_ours)
     their_step = per_step(lambda steps: generate(theirs, prompt[None], canvas, steps, compiled))

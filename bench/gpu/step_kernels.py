@@ -18,10 +18,11 @@ import typer
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.gpu.common import choose_device, first_line, timed
+from bench.gpu.common import choose_device, timed
 from bench.gpu.step_libraries import flex, grouped, product, sdpa
 from bench.gpu.step_shapes import random_weight
 from bench.report import DRY_RUN, RESULTS, Report, Spread, conditions
+from engine.errors import describe_error
 from engine.kernels.attention import attend
 from engine.kernels.linear import quantized_linear
 from engine.kernels.mixture import mixture
@@ -206,7 +207,7 @@ def _library(case: Case, device: torch.device, repeats: int) -> tuple[Spread | N
     try:
         return timed(case.library, device, repeats), case.library_name
     except Exception as error:  # an unsupported GPU or shape; every library raises its own classes
-        return None, f"{case.library_name} fails: {first_line(error)}"
+        return None, f"{case.library_name} fails: {describe_error(error)}"
 
 
 def _error(case: Case) -> float:
@@ -240,7 +241,7 @@ def main(
             difference = _error(case)
             ours = timed(case.ours, device, repeats)
         except Exception as error:  # compilers and drivers raise their own classes; go on with the other kernels
-            print(f"{case.kernel} | {case.what} | FAILS: {first_line(error)}", flush=True)
+            print(f"{case.kernel} | {case.what} | FAILS: {describe_error(error)}", flush=True)
             wrong.append(f"{case.kernel}, {case.what}")
             continue
         if not difference < MAX_ERROR:

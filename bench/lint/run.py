@@ -27,10 +27,10 @@ from infill.findings import LintRequest
 from infill.lint.edits import find_edits
 from infill.lint.frequencies import Frequencies, FrequencyEvidence
 from infill.lint.kinds import KINDS, Edit
-from infill.lint.linter import Candidate, Linter
+from infill.lint.linter import EditCandidate, Linter
 from infill.lint.masked import MaskedLikelihood
 from infill.lint.symbols import SymbolTable
-from infill.lint.thresholds import Evidence
+from infill.lint.thresholds import EditEvidence
 from infill.model_store import resolve
 from train.held_out import for_judging, is_for_calibration, read_held_out
 from train.lint.samples import CleanSample, SeededSample, check_kinds, make_samples
@@ -126,11 +126,11 @@ def baseline(
     minimum = worst[false_positives] if false_positives < len(worst) else -math.inf
     found = right = 0
     for bug in seeded:
-        near = [(score, edit) for score, edit in rank(bug) if bug.is_near(Candidate(edit, Evidence()))]
+        near = [(score, edit) for score, edit in rank(bug) if bug.is_near(EditCandidate(edit, EditEvidence()))]
         score, best = max(near, key=lambda pair: pair[0], default=(-math.inf, None))
         if best is not None and score > minimum:
             found += 1
-            right += bug.is_right(Candidate(best, Evidence()))
+            right += bug.is_right(EditCandidate(best, EditEvidence()))
     return Baseline(name, found, right, len(seeded), false_positives)
 
 
@@ -169,7 +169,7 @@ def _best_by_position(rated: Sequence[tuple[float, Edit]]) -> dict[tuple[int, in
     return best
 
 
-def by_evidence(score: Callable[[Evidence], float], codes: frozenset[str]) -> Ranking:
+def by_evidence(score: Callable[[EditEvidence], float], codes: frozenset[str]) -> Ranking:
     """Ranks the candidates by a formula over their evidence."""
     return lambda sample: [(score(one.evidence), one.edit) for one in sample.candidates if one.edit.code in codes]
 

@@ -131,7 +131,7 @@ def main(
     corpus: Annotated[Path, typer.Option(help="Folder that train.corpus wrote.")],
     model: Annotated[str, typer.Option(help="Model to measure: a name, a hub id or a folder.")] = "pocket",
     language: Annotated[list[str] | None, typer.Option(help="Language of the held-out files; repeatable.")] = None,
-    lines: Annotated[int, typer.Option(min=100, help="Most lines of clean code.")] = 1_000_000,
+    lines: Annotated[int, typer.Option(min=100, help="Maximum number of lines of clean code.")] = 1_000_000,
     count: Annotated[int, typer.Option(min=0, help="Deviations per kind.")] = 40,
     seed: Annotated[int, typer.Option(help="Seed for the choice of files and deviations.")] = 1,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 8,

@@ -18,7 +18,7 @@ import typer
 from torch import Tensor
 
 from bench.report import RESULTS, Report, conditions
-from engine.canvas import Canvas, Hole, Known
+from engine.canvas import Canvas, Known, Slots
 from engine.checkpoints.checkpoint import load_model
 from engine.checkpoints.config_files import read_sampling
 from engine.config import SamplingConfig
@@ -89,7 +89,7 @@ def run_model(model: TextModel, sampling: SamplingConfig, chosen: Sequence[list[
     for number, window in enumerate(chosen):
         prompt, canvas, after = window[:PROMPT], window[PROMPT : PROMPT + BEFORE], window[-AFTER:]
         hidden = window[PROMPT + BEFORE : -AFTER]
-        request = DenoiseRequest(prompt, Canvas.of(Known(canvas), Hole(HOLE), Known(after)), sampling, number)
+        request = DenoiseRequest(prompt, Canvas.of(Known(canvas), Slots(HOLE), Known(after)), sampling, number)
         rows = causal_log_probabilities(model, denoiser.cache, prompt, [], [window[PROMPT:]])[0]
         causal.append(float(rows[1:].mean()))
         run = denoiser.start(request)

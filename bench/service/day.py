@@ -120,7 +120,7 @@ def main(
     model: Annotated[str, typer.Option(help="The model to serve.")] = "pocket",
     requests: Annotated[int, typer.Option(help="Requests in total.", min=1)] = 5000,
     every: Annotated[int, typer.Option(help="Requests between two snapshots.", min=1)] = 500,
-    steps: Annotated[int, typer.Option(help="Steps per canvas at most; 0 for the default.", min=0)] = 2,
+    steps: Annotated[int, typer.Option(help="Maximum number of steps per canvas; 0 for the default.", min=0)] = 2,
     write: Annotated[str | None, typer.Option(help="Write bench/results/NAME.json and .md.")] = None,
 ) -> None:
     """Measure the memory of a service over a day of requests."""

@@ -22,7 +22,7 @@ from transformers.models.diffusion_gemma.generation_diffusion_gemma import Entro
 from transformers.utils import logging as transformers_logging
 
 from bench.report import RESULTS, Report, Spread, conditions, interleaved, ratios
-from engine.canvas import Canvas, Hole, Known
+from engine.canvas import Canvas, Known, Slots
 from engine.checkpoints.checkpoint import load_model
 from engine.checkpoints.export import save_model
 from engine.config import ModelConfig, SamplingConfig
@@ -108,10 +108,10 @@ class Task:
         before = (self.canvas - self.hole) // 2
         after = self.canvas - self.hole - before
         left = self.hole - TYPED * keystrokes
-        return Canvas.of(Known([40] * before + [41] * (self.hole - left)), Hole(left), Known([42] * after))
+        return Canvas.of(Known([40] * before + [41] * (self.hole - left)), Slots(left), Known([42] * after))
 
     def all_hole(self) -> Canvas:
-        return Canvas.of(Hole(self.canvas))
+        return Canvas.of(Slots(self.canvas))
 
 
 class Ours:

@@ -77,7 +77,7 @@ def verify(folder: Path, on_progress: Progress | None = None) -> list[FileCheck]
         except OSError as reason:
             found.append(str(unreadable(file, reason)))
         if digest and {sums.get(file.name), _hub_cache_sum(file)} - {None, digest}:
-            found.append(f"{file} is not what was published, its SHA-256 is {digest}; {FETCH_AGAIN}.")
+            found.append(f"{file} differs from the published file, its SHA-256 is {digest}; {FETCH_AGAIN}.")
         checks.append(FileCheck(file.name, size, digest, tuple(found)))
     return checks
 

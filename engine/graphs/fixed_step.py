@@ -40,7 +40,7 @@ class Bucket:
 
 
 @dataclass(frozen=True)
-class Row:
+class CanvasState:
     """The state of one canvas before a step. columns, tokens, argmax [holes]; canvas [width]; known_belief [width,
     hidden]; belief [holes, hidden]; noise, uniform [steps, holes]: for the steps from `steps` on; bias [1 or holes,
     vocab]."""
@@ -172,7 +172,7 @@ class FixedStep:
         self.steps, self.unchanged = zeros(batch, dtype=torch.long), zeros(batch, dtype=torch.long)
         self.status = zeros(batch, dtype=torch.long)
 
-    def load(self, rows: Sequence[Row]) -> None:
+    def load(self, rows: Sequence[CanvasState]) -> None:
         """Loads at most as many rows as the bucket holds; other rows stay unchanged and are not live."""
         self.live.zero_()
         for index, row in enumerate(rows):
@@ -180,7 +180,7 @@ class FixedStep:
         for index in range(len(rows), self.bucket.batch):
             self.memory.empty(index)
 
-    def _load(self, index: int, row: Row) -> None:
+    def _load(self, index: int, row: CanvasState) -> None:
         width, holes, ahead = len(row.canvas), len(row.columns), len(row.noise)
         self.memory.load(index, row.kv, width)
         self.known[index, :width], self.known_belief[index, :width] = row.canvas.clamp(min=0), row.known_belief

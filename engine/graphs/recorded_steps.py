@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from engine.canvas_run import CanvasRun
-from engine.errors import NotFiniteError
+from engine.errors import NotFiniteError, describe_error
 from engine.graphs.fixed_step import (
     MOST_STEPS,
     NOT_FINITE,
@@ -27,9 +27,9 @@ from engine.graphs.fixed_step import (
     STABLE,
     Bias,
     Bucket,
+    CanvasState,
     FixedStep,
     KeyValueBuffers,
-    Row,
 )
 from engine.graphs.step_stats import ComputeStats, top_stats
 from engine.models.text_model import TextModel
@@ -142,14 +142,14 @@ class RecordedSteps:
         self._slots.move_to_end(bucket)
         return self._slots[bucket]
 
-    def _row(self, run: CanvasRun) -> Row:
+    def _row(self, run: CanvasRun) -> CanvasState:
         sampling = run.request.sampling
         if run.draws_ahead is None:
             count, device = len(run.columns), run.canvas.device
             uniform, noise = self.draws.ahead(run.row, count, run.remaining, sampling.token_choice == "sample")
             run.draws_ahead = run.steps, uniform.to(device), noise.to(device)
         first, uniform, noise = run.draws_ahead
-        return Row(
+        return CanvasState(
             kv=run.lease.kv, sampling=sampling, canvas=run.canvas, columns=run.columns, known_belief=run.known_belief,
             tokens=run.tokens, argmax=run.argmax, belief=run.belief, noise=noise[run.steps - first :],
             uniform=uniform[run.steps - first :], bias=run.bias, steps=run.steps, unchanged=run.unchanged,
@@ -162,8 +162,7 @@ class RecordedSteps:
             except torch.OutOfMemoryError:
                 raise  # the caller frees memory and tries again
             except Exception as error:  # drivers raise types of their own; the step runs unrecorded in any case
-                reason = str(error).strip().partition("\n")[0] or type(error).__name__
-                log.warning("Steps run without CUDA graphs, which cannot be recorded here: %s.", reason)
+                log.warning("Steps run without CUDA graphs, which cannot be recorded here: %s.", describe_error(error))
                 self._record = None
         if slot.replay is not None:
             slot.replay()

@@ -28,7 +28,7 @@ from engine.ops.experts import gated_gelu
 from engine.ops.norm import RMSNorm
 from engine.quantized import Format, QuantizedWeight, plain, quantize_weight
 
-FUSED_HEAD_ROWS = 64  # up to so many rows, the product with the head is part of the pass over the vocabulary
+FUSED_HEAD_ROWS = 64  # up to this many rows, the product with the head is part of the pass over the vocabulary
 
 Angles = tuple[Tensor, Tensor]
 

@@ -17,7 +17,7 @@ CAUSAL = torch.empty(0, dtype=torch.bool)
 
 # PyTorch's 16-bit kernel on a CPU (2.11 to 2.13) compiles its products for every size of the last block of queries (of
 # 32 rows) and of keys, at 0.1 ms and 0.1 MiB each, and every thread keeps them. So sizes are rounded up.
-COMPILED_ROWS = 64  # it compiles from so many rows and keys on
+COMPILED_ROWS = 64  # least rows and keys for which it is compiled
 ROW_BLOCK, KEY_BLOCK = 16, 64
 
 
@@ -57,7 +57,7 @@ def should_come_in_blocks(key: Tensor) -> bool:
 def _in_blocks(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Pads rows and keys to whole blocks; added rows see everything, added keys are seen by nobody."""
+    """Pads rows and keys to whole blocks; added rows see every key, and no row sees an added key."""
     rows, keys = query.shape[2], key.shape[2]
     more_rows, more_keys = -rows % ROW_BLOCK, -keys % KEY_BLOCK
     if more_keys:

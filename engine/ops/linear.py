@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from engine.device import cpu_has_bfloat16
 
-FUSED_ROWS = 8  # from so many rows on, an activation inside a product is faster than a separate one
+FUSED_ROWS = 8  # from this many rows on, an activation inside a product is faster than a separate one
 ROW_STEP = 16
 
 

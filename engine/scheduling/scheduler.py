@@ -108,7 +108,7 @@ class Scheduler:
             tasks = [task for task in self._tasks if not task.ended]
         for task in tasks:
             if task.is_cancelled():
-                self._end(task, _cancelled())
+                self._end(task, Cancelled())
             elif not task.started and task.is_late():
                 self._end(task, TooLate("The engine was busy until the deadline; allow more time."))
         if ready := [task for task in tasks if not task.ended and self._may_continue(task, tasks)]:
@@ -232,7 +232,7 @@ class Scheduler:
         except Cancelled:
             if not task.is_cancelled():
                 return
-            self._fail(task, _cancelled())
+            self._fail(task, Cancelled())
         except Exception as error:
             self._fail_or_wait(task, error)
         else:
@@ -382,7 +382,3 @@ class Scheduler:
 
 def _closed() -> Closed:
     return Closed("The engine was closed before it answered; start the service again.")
-
-
-def _cancelled() -> Cancelled:
-    return Cancelled("The request was cancelled; ask again if it is still wanted.")

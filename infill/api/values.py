@@ -26,7 +26,7 @@ REQUEST_SETTINGS = ("min_confidence", "copy_drafts", "causal_draft")  # settings
 
 
 @dataclass(frozen=True)
-class Span:
+class TextRange:
     """[start, end) of the text."""
 
     start: Offset
@@ -51,7 +51,7 @@ class RequestBody:
 class InfillBody(RequestBody):
     """The body of `/v1/infill`."""
 
-    holes: Annotated[tuple[Span, ...], Limits(1, 64)]
+    holes: Annotated[tuple[TextRange, ...], Limits(1, 64)]
     lines: Lines = "auto"
     candidates: Candidates = 1
     steps: Annotated[int, Limits(1, 1000)] | None = None
@@ -86,7 +86,7 @@ class LintBody(RequestBody):
     """The body of `/v1/lint`."""
 
     priority: Literal["inline", "lint", "batch"] = "lint"
-    ranges: Annotated[tuple[Span, ...], Limits(most=10_000)] = ()
+    ranges: Annotated[tuple[TextRange, ...], Limits(most=10_000)] = ()
     off: Kinds = ()
     on: Kinds = ()
     findings: Annotated[tuple[FindingBody, ...], Limits(most=1_000)] = ()

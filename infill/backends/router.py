@@ -42,7 +42,7 @@ class Member:
     timeout_s: float
 
 
-class Router:
+class BackendRouter:
     """counts: by backend and outcome: good, poor (fails the checks), failed, late, resting (skipped)."""
 
     def __init__(self, members: Mapping[str, Member], clock: Callable[[], float] = time.monotonic) -> None:
@@ -119,7 +119,7 @@ class Router:
             except TimeoutError as late:
                 raise BackendDown("The model of the service did not answer in time.") from late
         if len(self._connections) >= MAX_PENDING:
-            raise BackendDown("Too many requests are waiting for backends; ask again in a moment.")
+            raise BackendDown("Too many requests are waiting for backends; try again in a moment.")
         member, connection = self.members[name], CancellableConnection()
         limit_s = min(member.timeout_s, max(0.001, limit_s))
         self._connections.add(connection)

@@ -15,7 +15,7 @@ from engine.errors import InputError
 from infill.settings import SERVER_TABLES, read_toml
 from infill.validation import Limits, field_types, structure
 
-Task = Literal["inline", "block", "edit", "lint", "batch"]
+RoutedTask = Literal["inline", "block", "edit", "lint", "batch"]
 HERE = "here"  # the model of the service itself
 MAX_CANVAS = 256  # columns; the lines around a hole take some 140 of them
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -50,10 +50,10 @@ class BackendSettings:
 class Routes:
     """For each task, the names of its backends in the order in which to ask them; tasks without one are done here."""
 
-    order: Mapping[Task, tuple[str, ...]]
+    order: Mapping[RoutedTask, tuple[str, ...]]
     backends: Mapping[str, BackendSettings]
 
-    def of(self, task: Task) -> tuple[str, ...]:
+    def of(self, task: RoutedTask) -> tuple[str, ...]:
         return self.order.get(task, (HERE,))
 
 
@@ -76,9 +76,9 @@ def _table(file: Path, name: str, value: Any) -> Mapping[str, Any]:
     return value
 
 
-def _task(file: Path, name: str) -> Task:
-    if name not in get_args(Task):
-        raise InputError(f"{file}: there is no task {name!r} in routes; known are {', '.join(get_args(Task))}.")
+def _task(file: Path, name: str) -> RoutedTask:
+    if name not in get_args(RoutedTask):
+        raise InputError(f"{file}: there is no task {name!r} in routes; choose from {', '.join(get_args(RoutedTask))}.")
     return name  # type: ignore[return-value]
 
 
@@ -97,7 +97,7 @@ def _backend(file: Path, name: str, value: Any) -> BackendSettings:
     table, known = _table(file, f"backends.{name}", value), field_types(BackendSettings)
     for entry in table:
         if entry not in known:
-            raise InputError(f"{place}: there is no setting {entry!r}; known are {', '.join(known)}.")
+            raise InputError(f"{place}: there is no setting {entry!r}; choose from {', '.join(known)}.")
     settings: BackendSettings = structure(BackendSettings, table, place)
     if settings.kind != "gesso" and not settings.model:
         raise InputError(f"{place} needs a model; write its name on the server.")

@@ -30,7 +30,7 @@ class BatchCompleter(Protocol):
 
 
 @dataclass(frozen=True)
-class Row:
+class InputRow:
     """A parsed input row. request: an error if the row is invalid."""
 
     id: str | int | None
@@ -90,7 +90,7 @@ class Batch:
         return done
 
 
-def _results(completer: BatchCompleter, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
+def _results(completer: BatchCompleter, rows: Sequence[InputRow]) -> Iterator[dict[str, Any]]:
     """The output rows for these input rows, in order."""
     requests = [row.request for row in rows if isinstance(row.request, InfillRequest)]
     started = time.perf_counter()
@@ -101,15 +101,15 @@ def _results(completer: BatchCompleter, rows: Sequence[Row]) -> Iterator[dict[st
         yield _failed(row, outcome) if isinstance(outcome, GessoError) else _filled(row, outcome, elapsed)
 
 
-def _parse_row(line: bytes, number: int, settings: Settings) -> Row:
+def _parse_row(line: bytes, number: int, settings: Settings) -> InputRow:
     """Parses a line of JSON. number: counts from 1, for the error message."""
     row_id: str | int | None = None
     try:
         fields = _object(line)
         row_id = _row_id(fields)
-        return Row(row_id, _request(fields, settings))
+        return InputRow(row_id, _request(fields, settings))
     except InputError as error:
-        return Row(row_id, InputError(f"Row {number} {error}"))
+        return InputRow(row_id, InputError(f"Row {number} {error}"))
 
 
 def _outcomes(completer: BatchCompleter, requests: Sequence[InfillRequest]) -> list[Outcome]:
@@ -169,7 +169,7 @@ def _request(fields: dict[str, Any], settings: Settings) -> InfillRequest:
     )
 
 
-def _filled(row: Row, result: InfillResult, elapsed: float) -> dict[str, Any]:
+def _filled(row: InputRow, result: InfillResult, elapsed: float) -> dict[str, Any]:
     best = result.completions[0]
     return {
         "id": row.id,
@@ -182,7 +182,7 @@ def _filled(row: Row, result: InfillResult, elapsed: float) -> dict[str, Any]:
     }
 
 
-def _failed(row: Row, error: GessoError) -> dict[str, Any]:
+def _failed(row: InputRow, error: GessoError) -> dict[str, Any]:
     empty = {"text": "", "shown": False, "reason": "error", "confidence": 0.0, "steps": 0, "elapsed_ms": 0.0}
     return {"id": row.id, **empty, "error": str(error)}
 
@@ -199,7 +199,7 @@ def _result_id(line: bytes) -> Any:
         return object()
 
 
-def _rows(source: Path, settings: Settings) -> Iterator[Row]:
+def _rows(source: Path, settings: Settings) -> Iterator[InputRow]:
     return (_parse_row(line, number, settings) for number, line in enumerate(_lines(source), start=1))
 
 

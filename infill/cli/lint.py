@@ -69,7 +69,7 @@ def lint(
     github: Annotated[bool, typer.Option("--github", help="Print GitHub annotations.")] = False,
     fix: Annotated[bool, typer.Option("--fix", help="Show a diff of all fixes, ask, and write them.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --fix: do not ask.")] = False,
-    model: Annotated[str | None, typer.Option(metavar="NAME", help="pocket, 26b, a hub id or a folder.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="pocket, 26b, a hub ID or a folder.")] = None,
     service: Annotated[bool | None, typer.Option("--service/--no-service", help=SERVICE_HELP)] = None,
 ) -> None:
     if sum((as_json, sarif, github)) > 1:

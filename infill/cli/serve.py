@@ -16,6 +16,7 @@ from engine.errors import InputError, UsageError
 from infill.backends.routes import read_routes
 from infill.cli import support as cli_support
 from infill.cli.support import FILLED, errors_to_exit_codes, say
+from infill.connection import LOOPBACK
 from infill.service.client import ServiceClient
 from infill.service.exchange import Health
 from infill.service.location import ServiceLocation, all_locations, location_at, lock_holder
@@ -53,19 +54,21 @@ Socket = Annotated[Path | None, typer.Option("--socket", metavar="PATH", help="T
 def serve(
     context: typer.Context,
     socket: Socket = None,
-    host: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Address; 127.0.0.1 by default.")] = None,
+    host: Annotated[str | None, typer.Option(metavar="ADDRESS", help=f"Address; {LOOPBACK} by default.")] = None,
     port: Annotated[int | None, typer.Option(metavar="N", min=1, max=65535, help="Listen on TCP too.")] = None,
     token_file: Annotated[Path | None, typer.Option(metavar="FILE", help="The token that the port requires.")] = None,
     tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help="The port's certificate (PEM).")] = None,
     tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="The certificate's key (PEM).")] = None,
-    model: Annotated[str | None, typer.Option(metavar="NAME", help="pocket, 26b, a hub id or a folder.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="pocket, 26b, a hub ID or a folder.")] = None,
     device: Annotated[str | None, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")] = None,
     dtype: Annotated[str | None, typer.Option(metavar="TYPE", help="auto, float32 or bfloat16.")] = None,
-    threads: Annotated[int | None, typer.Option(metavar="N", help="Most CPU threads.")] = None,
+    threads: Annotated[int | None, typer.Option(metavar="N", help="Maximum number of CPU threads.")] = None,
     idle_minutes: Annotated[
         float, typer.Option(metavar="N", min=0, max=1e6, help="End after this time without a request; 0: never.")
     ] = IDLE_MINUTES,
-    batch: Annotated[int | None, typer.Option(metavar="N", min=1, max=256, help="Most canvases per step.")] = None,
+    batch: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=256, help="Maximum number of canvases per step.")
+    ] = None,
 ) -> None:
     if context.invoked_subcommand is not None:
         context.obj = socket
@@ -154,7 +157,7 @@ def _network(
             raise UsageError("--token-file, --tls-cert and --tls-key belong to a port; give --port.")
         return None
     token = _token(token_file) if token_file is not None else None
-    network = Network(port or PORT, host or "127.0.0.1", token, certificate, key)
+    network = Network(port or PORT, host or LOOPBACK, token, certificate, key)
     network.check()
     return network
 

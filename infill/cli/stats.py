@@ -20,7 +20,7 @@ from engine.errors import UsageError
 from infill import statistics
 from infill.cli import support as cli_support
 from infill.cli.support import errors_to_exit_codes, say
-from infill.statistics import KEPT_DAYS, Counts, Row, Summary
+from infill.statistics import KEPT_DAYS, Counts, EventRow, Summary
 
 ORIGINS = {
     "typed": "typed as suggested",
@@ -103,7 +103,7 @@ def _counts_as_json(counts: Counts) -> dict[str, Any]:
     return {**asdict(counts), "accepted_share": counts.accepted_share}
 
 
-def _print_tables(console: Console, summary: Summary, rows: list[Row], since: date, period: int) -> None:
+def _print_tables(console: Console, summary: Summary, rows: list[EventRow], since: date, period: int) -> None:
     total = summary.total
     console.print(f"Suggestions {_period(period)}, since {since}", style="bold")
     facts = Table(show_header=False, box=None, pad_edge=False)
@@ -150,7 +150,7 @@ def _counts_table(title: str, rows: list[tuple[str, Counts]]) -> Table:
     return table
 
 
-def _by_time(rows: list[Row], summary: Summary, since: date) -> tuple[str, list[tuple[str, Counts]]]:
+def _by_time(rows: list[EventRow], summary: Summary, since: date) -> tuple[str, list[tuple[str, Counts]]]:
     """The heading and the rows of the table by day or week, from the first day with an event to today."""
     first, today = min(row.day for row in rows), date.today()
     no_events = statistics.count(())

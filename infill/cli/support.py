@@ -19,7 +19,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 from rich.text import Text
 
-from engine.errors import GessoError, UsageError
+from engine.errors import GessoError, UsageError, is_memory_error
 from infill.settings import Resolved, Settings, resolve
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def errors_to_exit_codes(command: Command) -> Command:
         except (typer.Exit, typer.Abort):
             raise
         except Exception as error:
-            if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            if is_memory_error(error):
                 say("Out of memory; close other programs, or run `gesso doctor` to see which models fit.")
             else:
                 traceback.print_exc()

@@ -14,7 +14,7 @@ from itertools import takewhile
 
 import torch
 
-from engine.canvas import Canvas, Hole
+from engine.canvas import Canvas, Slots
 from engine.denoiser import DenoiseRequest
 from engine.errors import InputError, Stop, leave_if
 from infill.complete.completion import Completer
@@ -53,7 +53,7 @@ class Explainer:
         assert prompt is not None
         denoise_request = DenoiseRequest(
             prompt.tokens,
-            Canvas.of(Hole(SLOTS)),
+            Canvas.of(Slots(SLOTS)),
             sampling.with_steps(self.completer.settings.steps),
             self.completer.settings.seed,
             banned=torch.tensor(prompt.banned),

@@ -22,7 +22,7 @@ _WORD = re.compile(r"\w+|[^\w\s]+")
 
 @dataclass(frozen=True)
 class FrequencyEvidence:
-    """Fields of `infill.lint.thresholds.Evidence`."""
+    """Fields of `infill.lint.thresholds.EditEvidence`."""
 
     new_unread: float
     old_read_once: float

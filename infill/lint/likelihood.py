@@ -36,7 +36,7 @@ _PIECE = re.compile(r"\n+[^\n]*|[^\n]+")
 
 @dataclass(frozen=True)
 class Gain:
-    """Fields of `infill.lint.thresholds.Evidence`."""
+    """Fields of `infill.lint.thresholds.EditEvidence`."""
 
     edit_gain: float
     suffix_gain: float

@@ -27,7 +27,7 @@ from infill.lint.names import KnownNames
 from infill.lint.style import MIN_STYLE_GAIN, find_style, style_gains
 from infill.lint.suppressions import Suppressions, is_skipped
 from infill.lint.symbols import SymbolTable
-from infill.lint.thresholds import Evidence, Thresholds
+from infill.lint.thresholds import EditEvidence, Thresholds
 from infill.lint.usages import Usages
 from infill.model_store import resolve
 
@@ -41,11 +41,11 @@ _thresholds = lru_cache(maxsize=4)(Thresholds.read)
 
 
 @dataclass(frozen=True)
-class Candidate:
+class EditCandidate:
     """An edit with the evidence for it."""
 
     edit: Edit
-    evidence: Evidence
+    evidence: EditEvidence
 
 
 class Linter:
@@ -126,7 +126,7 @@ class Linter:
 
     def candidates(
         self, request: LintRequest, codes: Iterable[str] = KINDS, stop: Stop | None = None
-    ) -> list[Candidate]:
+    ) -> list[EditCandidate]:
         """Every edit of the kinds `codes` that the model read, shown or not; for training and measurements.
 
         The text must have "\\n" line ends.
@@ -134,12 +134,14 @@ class Linter:
         tree = parse(request.text, request.language)
         return [] if tree is None else self._candidates(request, tree, frozenset(codes), stop)
 
-    def select(self, request: LintRequest, candidates: Sequence[Candidate], offset: float = 0.0) -> list[Candidate]:
+    def select(
+        self, request: LintRequest, candidates: Sequence[EditCandidate], offset: float = 0.0
+    ) -> list[EditCandidate]:
         """The `candidates` of this request that are shown if all thresholds are lowered by `offset` (log-odds)."""
         tree = parse(request.text, request.language)
         return [] if tree is None else self._select(tree, candidates, offset)
 
-    def _select(self, tree: SyntaxTree, candidates: Sequence[Candidate], offset: float) -> list[Candidate]:
+    def _select(self, tree: SyntaxTree, candidates: Sequence[EditCandidate], offset: float) -> list[EditCandidate]:
         """In text order, without overlaps: the better of two overlapping candidates is kept."""
         kinds = self.thresholds.kinds if self.thresholds is not None else {}
         rated = []
@@ -151,7 +153,7 @@ class Linter:
             if margin >= 0:
                 rated.append((margin, one))
         rated.sort(key=lambda pair: -pair[0])
-        chosen: list[Candidate] = []
+        chosen: list[EditCandidate] = []
         taken: list[Range] = []
         for _, one in rated:
             where = one.edit.start, one.edit.end
@@ -162,7 +164,7 @@ class Linter:
 
     def _candidates(
         self, request: LintRequest, tree: SyntaxTree, codes: frozenset[str], stop: Stop | None
-    ) -> list[Candidate]:
+    ) -> list[EditCandidate]:
         if not codes or is_skipped(request.path, request.text):
             return []
         leave_if(stop)
@@ -179,21 +181,21 @@ class Linter:
         ]
         likelihood = Likelihood(self.completer.denoiser, self.completer.family, stop)
         masked = MaskedLikelihood(self.completer.denoiser, self.completer.family, self.completer.model.sampling, stop)
-        found: list[Candidate] = []
+        found: list[EditCandidate] = []
         for chunk in chunks(request.text, ranges):
             in_chunk = [edit for edit in edits if chunk[0] <= edit.start and edit.end <= chunk[1]]
             gains = likelihood.gains(request, chunk, in_chunk)
             best = [edit for code in MASKED_KINDS for edit in _best(gains, code)]
             masked_gains = dict(zip(best, masked.gains(request, best), strict=True))
             for edit, gain in gains.items():
-                evidence = Evidence(
+                evidence = EditEvidence(
                     **asdict(gain),
                     **asdict(frequencies.evidence(edit)),
                     **asdict(usages.evidence(edit)),
                     masked_gain=masked_gains.get(edit, 0.0),
                     familiarity=self._familiarity(request.text[edit.start : edit.end], edit.replacement),
                 )
-                found.append(Candidate(edit, evidence))
+                found.append(EditCandidate(edit, evidence))
         return found
 
     def _familiarity(self, old: str, new: str) -> float:

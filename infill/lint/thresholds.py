@@ -19,7 +19,7 @@ CLAMP = 12.0
 
 
 @dataclass(frozen=True)
-class Evidence:
+class EditEvidence:
     """For an edit that replaces `old` by `new`. Gains are in nats, ratios are differences of log counts, everything
     else is 0 or 1 unless noted. 0 means that nothing is known."""
 
@@ -66,7 +66,7 @@ class Evidence:
         return self.edit_gain + self.suffix_gain
 
 
-EVIDENCE = tuple(field.name for field in fields(Evidence))
+EVIDENCE = tuple(field.name for field in fields(EditEvidence))
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Threshold:
     minimum: float
     shown: bool = True
 
-    def log_odds(self, evidence: Evidence) -> float:
+    def log_odds(self, evidence: EditEvidence) -> float:
         """Log-odds that the edit fixes a bug, on the scale of the training data."""
         values = evidence.values()
         return self.intercept + sum(weight * values[name] for name, weight in self.weights.items())

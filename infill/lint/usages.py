@@ -34,7 +34,7 @@ Usage = tuple[str, ...]
 
 @dataclass(frozen=True)
 class UsageEvidence:
-    """Fields of `infill.lint.thresholds.Evidence`."""
+    """Fields of `infill.lint.thresholds.EditEvidence`."""
 
     usage_ratio: float = 0.0
     name_match: float = 0.0

@@ -9,7 +9,7 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Protocol
 
-from engine.canvas import Canvas, Hole, Known
+from engine.canvas import Canvas, Known, Slots
 from infill.code.context import ContextBudget, ShownContext
 from infill.prompts.text_tokens import TextTokens
 
@@ -144,7 +144,7 @@ def build_canvas(
     Token healing: if the token before a hole is the beginning of a longer one, it moves into the hole, whose first
     token must then begin with its text.
     """
-    parts: list[Known | Hole] = []
+    parts: list[Known | Slots] = []
     columns: list[HoleColumns] = []
     allowed: dict[int, list[int]] = {}
     at, before = 0, [*lead, *prefix]
@@ -157,7 +157,7 @@ def build_canvas(
         if choices:
             allowed[at] = [*choices]
         columns.append(HoleColumns(at, at + slots[index], typed))
-        parts.append(Hole(slots[index]))
+        parts.append(Slots(slots[index]))
         at += slots[index]
         before = [*run]
     parts.append(Known(before))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from infill.backends.routes import Routes
-from infill.engine_protocol import Counts, Engine
+from infill.engine_protocol import Engine, RequestCounts
 from infill.service.fallback import FallbackEngine
 from infill.service.model_engine import ModelEngine
 from infill.settings import Settings
@@ -13,7 +13,7 @@ from infill.settings import Settings
 
 def build_engine(settings: Settings, batch: int | None, routes: Routes) -> Engine:
     """batch: most canvases in one step; None leaves it to the scheduler."""
-    counts = Counts()
+    counts = RequestCounts()
     model = ModelEngine(settings, batch, counts)
     engine: Engine = model
     if settings.fallback_model and settings.fallback_model != settings.model:
@@ -21,8 +21,8 @@ def build_engine(settings: Settings, batch: int | None, routes: Routes) -> Engin
         engine = FallbackEngine(model, fallback)
     if routes.order:
         from infill.backends.build import members
-        from infill.backends.router import Router
+        from infill.backends.router import BackendRouter
         from infill.service.routed import RoutedEngine
 
-        engine = RoutedEngine(engine, routes, Router(members(routes)))
+        engine = RoutedEngine(engine, routes, BackendRouter(members(routes)))
     return engine

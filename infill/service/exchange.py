@@ -59,7 +59,7 @@ def read_health(location: ServiceLocation) -> Health:
     try:
         return Health(**{one.name: value[one.name] for one in fields(Health) if one.name in value})
     except TypeError as wrong:
-        raise ServiceGone(f"What answers at {location.socket} is not a Gesso service; remove the file.") from wrong
+        raise ServiceGone(f"The process at {location.socket} is not a Gesso service; remove the file.") from wrong
 
 
 @contextmanager

@@ -13,39 +13,39 @@ import threading
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
-from infill.engine_protocol import Counts, Engine, EngineRequest, EngineState, NotReady, Usage
+from infill.engine_protocol import Engine, EngineRequest, EngineState, NotReady, RequestCounts, Usage
 from infill.findings import Finding, LintRequest
 from infill.request import InfillRequest, InfillResult, OnStep
 
 logger = logging.getLogger(__name__)
-WATCH_S = 10.0  # between two looks at the free memory
+WATCH_S = 10.0  # between two checks of the free memory
 LOW_BYTES = 1 << 30  # free memory below which this program makes room
-LOOKS = 3  # in a row before the model is unloaded or loaded: a load costs more than a short shortage
+CHECKS = 3  # in a row before the model is unloaded or loaded: a load costs more than a short shortage
 MARGIN = 1.25  # of the model's weights that must be free before it is loaded again
 Action = Literal["none", "forget", "unload", "load"]
 
 
 @dataclass
 class MemoryWatch:
-    """Decides what to do from repeated looks at the free memory. weight_bytes: of the model, 0 while unknown."""
+    """Decides what to do from repeated checks of the free memory. weight_bytes: of the model, 0 while unknown."""
 
     weight_bytes: int = 0
-    low_looks: int = 0
-    high_looks: int = 0
+    low_checks: int = 0
+    high_checks: int = 0
 
-    def look(self, free: int, is_loaded: bool) -> Action:
+    def check(self, free: int, is_loaded: bool) -> Action:
         """free: bytes. is_loaded: whether the model is in memory."""
         if is_loaded:
-            self.high_looks = 0
-            self.low_looks = self.low_looks + 1 if free < LOW_BYTES else 0
-            if self.low_looks >= LOOKS:
-                self.low_looks = 0
+            self.high_checks = 0
+            self.low_checks = self.low_checks + 1 if free < LOW_BYTES else 0
+            if self.low_checks >= CHECKS:
+                self.low_checks = 0
                 return "unload"
-            return "forget" if self.low_looks else "none"
+            return "forget" if self.low_checks else "none"
         enough = free > LOW_BYTES + MARGIN * self.weight_bytes
-        self.high_looks = self.high_looks + 1 if enough else 0
-        if self.high_looks >= LOOKS:
-            self.high_looks = 0
+        self.high_checks = self.high_checks + 1 if enough else 0
+        if self.high_checks >= CHECKS:
+            self.high_checks = 0
             return "load"
         return "none"
 
@@ -87,7 +87,7 @@ class FallbackEngine:
         return replace(main, fallback_model=fallback.model, can_lint=fallback.can_lint)
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> RequestCounts:
         return self.main.counts
 
     @property
@@ -127,15 +127,15 @@ class FallbackEngine:
 
     async def lint(self, request: EngineRequest[LintRequest]) -> tuple[Finding, ...]:
         """If the main model has no findings, the fallback finds and the main model explains."""
-        wanted, engine = request.request, self._engine_for(request)
+        lint_request, engine = request.request, self._engine_for(request)
         main, fallback = self.main.state, self.fallback.state
-        finds = not main.can_lint and fallback.can_lint and not wanted.findings
+        finds = not main.can_lint and fallback.can_lint and not lint_request.findings
         if engine is self.fallback or not (request.any_model and finds and main.kind == "ready"):
             return await engine.lint(request)
-        found = await self.fallback.lint(replace(request, request=replace(wanted, explain=False)))
-        if not wanted.explain or not found:
+        found = await self.fallback.lint(replace(request, request=replace(lint_request, explain=False)))
+        if not lint_request.explain or not found:
             return found
-        return await self.main.lint(replace(request, request=replace(wanted, findings=found)))
+        return await self.main.lint(replace(request, request=replace(lint_request, findings=found)))
 
     async def maintain(self) -> None:
         """Watches the free memory."""
@@ -150,7 +150,7 @@ class FallbackEngine:
         is_loaded = self.main.state.kind == "ready"
         if not is_loaded and not self._is_unloaded:
             return "none"  # it is loading
-        action = self._memory.look(free, is_loaded)
+        action = self._memory.check(free, is_loaded)
         if action == "forget":
             self.main.forget()
         elif action == "unload":

@@ -16,6 +16,7 @@ from typing import Any
 from starlette.responses import JSONResponse
 
 from infill.api.http import error_value
+from infill.connection import LOOPBACK_HOSTS
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -24,11 +25,12 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 MAX_BODY = 8 << 20  # bytes
 READ_S = 10.0  # for a whole body to arrive
 SEND_S = 15.0  # for a client to read what was sent
-LOOPBACK_HOST = re.compile(rb"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?")
+_HOSTS = "|".join(re.escape(f"[{host}]" if ":" in host else host) for host in LOOPBACK_HOSTS)
+LOOPBACK_HOST = re.compile(rf"({_HOSTS})(:\d+)?".encode())  # as in a Host header
 
 
 @dataclass
-class Activity:
+class RequestActivity:
     """busy: requests in progress; last: time.monotonic() at the end of the last request."""
 
     busy: int = 0
@@ -48,7 +50,7 @@ class Guard:
     """token: required of every request, unless it is None. check_host: whether the Host header must name this machine,
     which stops web pages that use DNS rebinding."""
 
-    def __init__(self, app: App, activity: Activity, token: str | None = None, check_host: bool = False) -> None:
+    def __init__(self, app: App, activity: RequestActivity, token: str | None = None, check_host: bool = False) -> None:
         self.app, self.activity, self.token, self.check_host = app, activity, token, check_host
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:

@@ -55,7 +55,7 @@ def location_at(path: Path | None = None) -> ServiceLocation:
     if len(os.fsencode(chosen)) > LONGEST:
         raise InputError(f"The path {chosen} is too long for a socket; choose one of at most {LONGEST} bytes.")
     if chosen.suffix in (".lock", ".start", ".log"):
-        raise InputError(f"The path {chosen} has the suffix of another file of the service; choose one in .sock.")
+        raise InputError(f"The path {chosen} has the suffix of another file of the service; use .sock.")
     return ServiceLocation(chosen)
 
 
@@ -75,7 +75,7 @@ def make_private(folder: Path) -> None:
         sentence = f"The folder {folder} cannot be created ({reason.strerror}); choose another --socket."
         raise NotPrivate(sentence) from reason
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
-        raise NotPrivate(f"Others may enter the folder {folder}; run `chmod 700` on it, or choose another --socket.")
+        raise NotPrivate(f"Other users can access {folder}; run `chmod 700` on it, or choose another --socket.")
 
 
 def take_lock(lock: Path) -> int | None:

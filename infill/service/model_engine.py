@@ -18,11 +18,12 @@ from infill.engine_protocol import (
     INFILL_LIMIT_S,
     LINT_LIMIT_S,
     Busy,
-    Counts,
     EngineRequest,
     EngineState,
     NotReady,
+    RequestCounts,
     Usage,
+    infill_limit_s,
     is_shown,
 )
 from infill.findings import Finding, LintRequest
@@ -49,10 +50,10 @@ class ModelEngine:
     batch: most canvases in one step; None leaves it to the scheduler. counts: shared by the engines of a service.
     """
 
-    def __init__(self, settings: Settings, batch: int | None = None, counts: Counts | None = None) -> None:
+    def __init__(self, settings: Settings, batch: int | None = None, counts: RequestCounts | None = None) -> None:
         self.settings, self.batch = settings, batch
         self.state = EngineState("loading", settings.model)
-        self.counts = counts if counts is not None else Counts()
+        self.counts = counts if counts is not None else RequestCounts()
         self.pending = 0
         self.weight_bytes = 0
         self.scheduler: Scheduler | None = None
@@ -124,14 +125,13 @@ class ModelEngine:
 
     async def complete(self, request: EngineRequest[InfillRequest], on_step: OnStep | None = None) -> InfillResult:
         started = time.monotonic()
-        wanted = request.request
-        limit_s = INFILL_LIMIT_S if wanted.deadline_ms is None else min(INFILL_LIMIT_S, wanted.deadline_ms / 1000)
-        deadline = started + limit_s
+        infill_request = request.request
+        deadline = started + infill_limit_s(infill_request)
 
         def work(completer: AnyCompleter) -> InfillResult:
             left_ms = max(1.0, 1000 * (deadline - time.monotonic()))
             completer.last_draft = self._drafts.get(request.client, "")
-            result = completer.complete(replace(wanted, deadline_ms=left_ms), on_step, request.cancelled.is_set)
+            result = completer.complete(replace(infill_request, deadline_ms=left_ms), on_step, request.cancelled.is_set)
             self._remember_draft(request.client, completer.last_draft)
             return result
 
@@ -164,11 +164,11 @@ class ModelEngine:
 
     def check(self, request: EngineRequest[Any]) -> None:
         if self.state.kind == "loading":
-            raise NotReady(f"The model {self.state.model} is still loading; ask again in a moment.")
+            raise NotReady(f"The model {self.state.model} is still loading; try again in a moment.")
         if self.state.kind == "failed":
             raise NotReady(self.state.message or "The model could not be loaded.")
         if self.pending >= MAX_PENDING:
-            raise Busy("Too many requests are waiting; ask again in a moment.")
+            raise Busy("Too many requests are waiting; try again in a moment.")
 
     async def _run(
         self, request: EngineRequest[Any], work: Work[Result], deadline: float, is_shown: Callable[[Result], bool]
@@ -203,7 +203,7 @@ class ModelEngine:
         from engine.scheduling.request import Order, Priority, TooLate
 
         if self.scheduler is None:
-            raise NotReady(f"The model {self.state.model} is not loaded right now; ask again in a moment.")
+            raise NotReady(f"The model {self.state.model} is not loaded right now; try again in a moment.")
         order = Order(Priority[request.priority.upper()], request.client, deadline, request.cancelled.is_set)
         future = self.scheduler.submit(lambda decoder: work(self._completer_for(decoder, request)), order)
         try:
@@ -222,7 +222,7 @@ class ModelEngine:
 
     def _loaded(self) -> AnyModel:
         if self._model is None:
-            raise NotReady(f"The model {self.state.model} is still loading; ask again in a moment.")
+            raise NotReady(f"The model {self.state.model} is still loading; try again in a moment.")
         return self._model
 
     def _remember_draft(self, client: str, draft: str) -> None:

@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING
 
 from engine.errors import UsageError
 from infill.backends.routes import NONE, Routes
-from infill.connection import LOOPBACK_HOSTS
+from infill.connection import LOOPBACK, LOOPBACK_HOSTS
 from infill.engine_protocol import Engine
 from infill.service.location import ServiceLocation, bind, make_private, take_lock, write_pid
 from infill.service.memory import limit_memory
 from infill.settings import Settings
 
 if TYPE_CHECKING:
-    from infill.service.guard import Activity
+    from infill.service.guard import RequestActivity
 
 logger = logging.getLogger("gesso.service")
 IDLE_MINUTES = 30.0
@@ -43,7 +43,7 @@ class Network:
     """A TCP port. Beyond loopback it needs a token and a certificate, which `check` enforces."""
 
     port: int
-    host: str = "127.0.0.1"
+    host: str = LOOPBACK
     token: str | None = field(default=None, repr=False)
     certificate: Path | None = None
     key: Path | None = None
@@ -106,7 +106,7 @@ async def _serve(options: ServiceOptions, make_engine: Callable[[ServiceOptions]
     import uvicorn
 
     from infill.service.app import make_app
-    from infill.service.guard import Activity, Guard
+    from infill.service.guard import Guard, RequestActivity
 
     ended = asyncio.Event()
 
@@ -134,7 +134,7 @@ async def _serve(options: ServiceOptions, make_engine: Callable[[ServiceOptions]
         return uvicorn.Config(app, **protocols, **limits, **quiet, **more)  # type: ignore[arg-type]
 
     engine = make_engine(options)
-    activity = Activity()
+    activity = RequestActivity()
     app = make_app(engine)
     servers = [Server(config(Guard(app, activity)))]
     sockets = [[bind(options.location)]]
@@ -181,7 +181,7 @@ def _load(engine: Engine) -> None:
         logger.error("%s", state.message)
 
 
-async def _end_when_idle(engine: Engine, activity: Activity, idle_s: float, end: Callable[[], None]) -> None:
+async def _end_when_idle(engine: Engine, activity: RequestActivity, idle_s: float, end: Callable[[], None]) -> None:
     """Sleeps until the idle time could have passed, so that an idle service does not wake up."""
     if not idle_s:
         return

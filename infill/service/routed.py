@@ -9,19 +9,19 @@ import time
 from typing import Any
 
 from infill.backends.backend import Backend
-from infill.backends.router import Router
-from infill.backends.routes import HERE, Routes, Task
+from infill.backends.router import BackendRouter
+from infill.backends.routes import HERE, RoutedTask, Routes
 from infill.code.indentation import expects_block
 from infill.code.languages import detect
 from infill.connection import CancellableConnection
 from infill.engine_protocol import (
-    INFILL_LIMIT_S,
     LINT_LIMIT_S,
-    Counts,
     Engine,
     EngineRequest,
     EngineState,
+    RequestCounts,
     Usage,
+    infill_limit_s,
     is_shown,
 )
 from infill.findings import Finding, LintRequest
@@ -31,7 +31,7 @@ from infill.request import InfillRequest, InfillResult, OnStep
 class RoutedEngine:
     """The `Engine` of `local` and of the backends in `router`."""
 
-    def __init__(self, local: Engine, routes: Routes, router: Router) -> None:
+    def __init__(self, local: Engine, routes: Routes, router: BackendRouter) -> None:
         self.local, self.routes, self.router = local, routes, router
         local.counts.backends = router.counts
 
@@ -40,7 +40,7 @@ class RoutedEngine:
         return self.local.state
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> RequestCounts:
         return self.local.counts
 
     @property
@@ -73,24 +73,23 @@ class RoutedEngine:
 
     async def complete(self, request: EngineRequest[InfillRequest], on_step: OnStep | None = None) -> InfillResult:
         """Only the local engine calls `on_step`."""
-        wanted, route = request.request, self._route(request)
+        infill_request, route = request.request, self._route(request)
         if route == (HERE,):
             return await self.local.complete(request, on_step)
 
         def ask(backend: Backend, limit_s: float, connection: CancellableConnection) -> InfillResult:
-            return backend.complete(wanted, request.priority, limit_s, connection)
+            return backend.complete(infill_request, request.priority, limit_s, connection)
 
-        limit_s = INFILL_LIMIT_S if wanted.deadline_ms is None else min(INFILL_LIMIT_S, wanted.deadline_ms / 1000)
-        deadline = time.monotonic() + limit_s
+        deadline = time.monotonic() + infill_limit_s(infill_request)
         return await self.router.answer(route, lambda: self.local.complete(request, on_step), ask, is_shown, deadline)
 
     async def lint(self, request: EngineRequest[LintRequest]) -> tuple[Finding, ...]:
-        wanted, route = request.request, self._route(request)
+        lint_request, route = request.request, self._route(request)
         if route == (HERE,):
             return await self.local.lint(request)
 
         def ask(backend: Backend, limit_s: float, connection: CancellableConnection) -> tuple[Finding, ...]:
-            return backend.lint(wanted, request.priority, limit_s, connection)
+            return backend.lint(lint_request, request.priority, limit_s, connection)
 
         deadline = time.monotonic() + LINT_LIMIT_S
         return await self.router.answer(route, lambda: self.local.lint(request), ask, lambda _: True, deadline)
@@ -99,16 +98,16 @@ class RoutedEngine:
         return (HERE,) if request.local or not self.routes.order else self.routes.of(task_of(request))
 
 
-def task_of(request: EngineRequest[Any]) -> Task:
+def task_of(request: EngineRequest[Any]) -> RoutedTask:
     """The task in the table of routes to which this request belongs."""
-    wanted = request.request
-    if isinstance(wanted, LintRequest):
+    content = request.request
+    if isinstance(content, LintRequest):
         return "lint"
     if request.priority == "batch":
         return "batch"
-    if not wanted.holes or any(hole.end > hole.start for hole in wanted.holes):
+    if not content.holes or any(hole.end > hole.start for hole in content.holes):
         return "edit"
-    if wanted.lines != "auto":
-        return "block" if wanted.lines == "block" else "inline"
-    language = wanted.language or detect(wanted.path, wanted.text.partition("\n")[0])
-    return "block" if expects_block(wanted.text, wanted.holes[0].start, language) else "inline"
+    if content.lines != "auto":
+        return "block" if content.lines == "block" else "inline"
+    language = content.language or detect(content.path, content.text.partition("\n")[0])
+    return "block" if expects_block(content.text, content.holes[0].start, language) else "inline"

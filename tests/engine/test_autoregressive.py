@@ -60,7 +60,7 @@ def test_the_cached_prompt_is_left_as_it_was(model: DiffusionGemma) -> None:
     assert cache.encoded_tokens == read + 2
 
 
-def test_it_stops_where_it_is_told_to_and_keeps_that_token(model: DiffusionGemma) -> None:
+def test_it_stops_once_stop_returns_true_and_keeps_that_token(model: DiffusionGemma) -> None:
     free, _ = decode_greedily(model, PrefixCache(model), PROMPT, 8, never)
     seen: list[list[int]] = []
 
@@ -85,7 +85,7 @@ def test_banned_tokens_are_not_taken_and_the_first_is_one_of_those_allowed(model
     )
 
 
-def test_without_a_prompt_there_is_nothing_to_go_on(model: DiffusionGemma) -> None:
+def test_an_empty_prompt_is_refused(model: DiffusionGemma) -> None:
     with pytest.raises(InputError, match="at least one token"):
         decode_greedily(model, PrefixCache(model), [], 4, never)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from engine.blocks import denoise_in_blocks
-from engine.canvas import Canvas, Hole, Known
+from engine.canvas import Canvas, Known, Slots
 from engine.canvas_run import CanvasRun, DenoiseRequest
 from engine.config import SamplingConfig
 from engine.denoiser import Denoiser
@@ -22,7 +22,7 @@ from tests.engine.tiny import ours, reference
 VOCAB = 120
 PROMPT = [7 * n % 113 for n in range(21)]
 SAMPLING = SamplingConfig(4, 1.0, 0.4, 0.8, 1, 1e-9)
-LONG = Canvas.of(Known([5, 6]), Hole(9, [30]), Known([7]), Hole(3), Known([8]))  # 16 columns
+LONG = Canvas.of(Known([5, 6]), Slots(9, [30]), Known([7]), Slots(3), Known([8]))  # 16 columns
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +49,8 @@ def test_a_canvas_that_fits_comes_out_as_from_a_plain_run(model: DiffusionGemma)
 def test_two_blocks_are_what_they_are_by_hand(model: DiffusionGemma) -> None:
     denoiser = Denoiser(model)
     blocks = denoise_in_blocks(denoiser, ask(), 8)
-    first = Denoiser(model).run([ask(Canvas.of(Known([5, 6]), Hole(6, [30])))])[0]
-    rest = Canvas.of(Hole(3), Known([7]), Hole(3), Known([8]))
+    first = Denoiser(model).run([ask(Canvas.of(Known([5, 6]), Slots(6, [30])))])[0]
+    rest = Canvas.of(Slots(3), Known([7]), Slots(3), Known([8]))
     second = Denoiser(model).run([replace(ask(rest, seed=4), prompt=[*PROMPT, *first.tokens.tolist()])])[0]
     assert blocks.tokens.tolist() == [*first.tokens.tolist(), *second.tokens.tolist()]
     assert blocks.columns.tolist() == LONG.hole_columns.tolist()
@@ -71,7 +71,7 @@ def test_the_models_own_canvas_is_the_default_width(model: DiffusionGemma, monke
 
 
 def test_restrictions_move_with_their_columns(model: DiffusionGemma) -> None:
-    canvas = Canvas.of(Hole(20), allowed={1: [50], 9: [51], 19: [52]})
+    canvas = Canvas.of(Slots(20), allowed={1: [50], 9: [51], 19: [52]})
     tokens = denoise_in_blocks(Denoiser(model), ask(canvas), 7).tokens.tolist()
     assert [tokens[column] for column in (1, 9, 19)] == [50, 51, 52]
     assert not {0, 1, 2} & set(tokens)
@@ -80,15 +80,15 @@ def test_restrictions_move_with_their_columns(model: DiffusionGemma) -> None:
 @pytest.mark.parametrize(
     "parts, widths, filled",
     [
-        ([Known([5] * 8), Hole(4)], [4], 12),
-        ([Hole(4), Known([5] * 9)], [4], 13),
-        ([Hole(2), Known([5] * 9), Hole(2)], [4, 4, 1], 13),
+        ([Known([5] * 8), Slots(4)], [4], 12),
+        ([Slots(4), Known([5] * 9)], [4], 13),
+        ([Slots(2), Known([5] * 9), Slots(2)], [4, 4, 1], 13),
     ],
 )
 def test_blocks_without_a_hole_are_only_read(
     model: DiffusionGemma,
     monkeypatch: pytest.MonkeyPatch,
-    parts: list[Known | Hole],
+    parts: list[Known | Slots],
     widths: list[int],
     filled: int,
 ) -> None:
@@ -115,7 +115,7 @@ def test_a_callback_ends_the_whole(model: DiffusionGemma, cancel_at: int) -> Non
         seen.append(len(runs[0].request.prompt) - len(PROMPT))
         return len(seen) < cancel_at
 
-    canvas = Canvas.of(Hole(5), Known([5]), Hole(6, [None, 40]))
+    canvas = Canvas.of(Slots(5), Known([5]), Slots(6, [None, 40]))
     result = denoise_in_blocks(Denoiser(model), ask(canvas), 6, watch)
     assert (result.finish, result.steps, result.filled) == ("cancelled", cancel_at, 6)
     assert seen == [0] * cancel_at
@@ -153,7 +153,7 @@ def test_a_deadline_holds_for_the_whole(
 
     monkeypatch.setattr(Denoiser, "step", slow)
     monkeypatch.setattr("engine.denoiser.time.monotonic", lambda: now[0])
-    canvas = Canvas.of(Hole(18))
+    canvas = Canvas.of(Slots(18))
     result = denoise_in_blocks(Denoiser(model), ask(canvas, deadline=deadline), 6)
     assert (result.steps, result.filled) == (steps, filled)
     assert result.finish == ("steps" if filled == 18 else "deadline")
@@ -177,5 +177,5 @@ def test_a_block_must_have_a_column(model: DiffusionGemma) -> None:
 def test_more_than_the_model_takes_is_refused_before_any_work(model: DiffusionGemma) -> None:
     denoiser = Denoiser(model)
     with pytest.raises(InputError, match="521 tokens, but the model takes 512"):
-        denoise_in_blocks(denoiser, ask(Canvas.of(Hole(500))))
+        denoise_in_blocks(denoiser, ask(Canvas.of(Slots(500))))
     assert denoiser.cache.encoded_tokens == 0

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers.models.diffusion_gemma.generation_diffusion_gemma import StableAndConfidentStoppingCriteria
 
-from engine.canvas import Canvas, Hole, Known
+from engine.canvas import Canvas, Known, Slots
 from engine.canvas_run import CanvasRun, DenoiseRequest, DenoiseResult
 from engine.config import NoiseConfig, SamplingConfig
 from engine.denoiser import Denoiser
@@ -23,7 +23,7 @@ from tests.engine.tiny import ours, reference
 
 VOCAB = 120
 PROMPT = [7 * n % 113 for n in range(21)]
-CANVAS = Canvas.of(Known([5, 6]), Hole(8), Known([7, 8, 9]))
+CANVAS = Canvas.of(Known([5, 6]), Slots(8), Known([7, 8, 9]))
 RESTLESS = SamplingConfig(8, 1.0, 0.4, 0.8, 1, 1e-9)
 
 
@@ -82,12 +82,12 @@ def assorted(model: DiffusionGemma) -> list[DenoiseRequest]:
     """Unequal prompts, widths, holes, steps, choices and restrictions."""
     return [
         DenoiseRequest(PROMPT, CANVAS, RESTLESS, seed=3),
-        DenoiseRequest(PROMPT[:5], Canvas.of(Hole(13)), replace(RESTLESS, max_steps=5), seed=4),
-        DenoiseRequest(PROMPT * 2, Canvas.of(Known([1]), Hole(3), Known([2]), Hole(2)), RESTLESS, seed=5),
-        DenoiseRequest(PROMPT, Canvas.of(Hole(2, [7])), replace(RESTLESS, token_choice="argmax"), seed=6),
+        DenoiseRequest(PROMPT[:5], Canvas.of(Slots(13)), replace(RESTLESS, max_steps=5), seed=4),
+        DenoiseRequest(PROMPT * 2, Canvas.of(Known([1]), Slots(3), Known([2]), Slots(2)), RESTLESS, seed=5),
+        DenoiseRequest(PROMPT, Canvas.of(Slots(2, [7])), replace(RESTLESS, token_choice="argmax"), seed=6),
         DenoiseRequest(
             PROMPT[:9],
-            Canvas.of(Hole(4), Known([1] * 9), allowed={1: [60, 61]}),
+            Canvas.of(Slots(4), Known([1] * 9), allowed={1: [60, 61]}),
             replace(RESTLESS, stability_threshold=0, confidence_threshold=9.0),
             seed=7,
             banned=torch.arange(50),
@@ -156,9 +156,7 @@ def test_the_callback_can_cancel_and_the_best_canvas_so_far_is_kept(
     assert at_its_end.finish == "steps", "what was done by then is not called cancelled"
 
 
-def test_a_run_that_nobody_wants_any_more_is_left_and_leaves_nothing_behind(
-    model: DiffusionGemma, request_: DenoiseRequest
-) -> None:
+def test_a_cancelled_run_ends_and_leaves_nothing_behind(model: DiffusionGemma, request_: DenoiseRequest) -> None:
     denoiser, seen = Denoiser(model), list[int]()
     expected, _ = trajectory(Denoiser(model), request_)
     watched = replace(request_, stop=lambda: len(seen) == 3)
@@ -195,11 +193,11 @@ def test_a_deadline_ends_its_own_row_after_the_step_in_which_it_passed(
 
 
 PLACES = {
-    "throughout": lambda width: Canvas.of(Hole(width)),
-    "at the start": lambda width: Canvas.of(Hole(1), Known([5] * (width - 1))),
-    "at the end": lambda width: Canvas.of(Known([5] * (width - 2)), Hole(2)),
+    "throughout": lambda width: Canvas.of(Slots(width)),
+    "at the start": lambda width: Canvas.of(Slots(1), Known([5] * (width - 1))),
+    "at the end": lambda width: Canvas.of(Known([5] * (width - 2)), Slots(2)),
     "several": lambda width: Canvas.of(
-        Known([5]), Hole(1), Known([6] * 3), Hole(width - 9), Known([7, 8]), Hole(1), Known([9])
+        Known([5]), Slots(1), Known([6] * 3), Slots(width - 9), Known([7, 8]), Slots(1), Known([9])
     ),
 }
 
@@ -230,9 +228,9 @@ def test_known_tokens_around_a_hole_shape_what_is_written(model: DiffusionGemma)
     written = {
         tuple(Denoiser(model).run([DenoiseRequest(PROMPT, canvas, RESTLESS)])[0].tokens[canvas.hole_columns].tolist())
         for canvas in (
-            Canvas.of(Known([5]), Hole(6), Known([7])),
-            Canvas.of(Known([80]), Hole(6), Known([7])),
-            Canvas.of(Known([5]), Hole(6), Known([90])),
+            Canvas.of(Known([5]), Slots(6), Known([7])),
+            Canvas.of(Known([80]), Slots(6), Known([7])),
+            Canvas.of(Known([5]), Slots(6), Known([90])),
         )
     }
     assert len(written) == 3
@@ -251,14 +249,14 @@ def test_log_probabilities_are_those_of_the_tokens_at_temperature_one(
     torch.testing.assert_close(result.entropy, torch.distributions.Categorical(logits=holes / 0.5).entropy())
 
 
-def test_a_draft_stands_in_the_first_canvas_with_its_own_embedding(
+def test_a_draft_is_in_the_first_canvas_with_its_own_embedding(
     model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         model, "config", replace(model.config, noise=NoiseConfig("mask", mask_token_id=4)), raising=True
     )
     recorder = Recorder(model, monkeypatch)
-    canvas = Canvas.of(Known([5]), Hole(4, draft=[30, None, 31]), Known([6]))
+    canvas = Canvas.of(Known([5]), Slots(4, draft=[30, None, 31]), Known([6]))
     Denoiser(model).run([DenoiseRequest(PROMPT, canvas, replace(RESTLESS, max_steps=2))])
     assert recorder.tokens[0][0].tolist() == [5, 30, 4, 31, 4, 6]
     belief = recorder.beliefs[0][0]
@@ -269,7 +267,7 @@ def test_a_draft_stands_in_the_first_canvas_with_its_own_embedding(
 
 def test_a_draft_may_be_overruled(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> None:
     script(model, monkeypatch, lambda step: two_way(VOCAB, 20, 21, 0.01).repeat(3, 1))
-    canvas = Canvas.of(Hole(3, draft=[30, 31, 32]))
+    canvas = Canvas.of(Slots(3, draft=[30, 31, 32]))
     result = Denoiser(model).run([DenoiseRequest(PROMPT, canvas, RESTLESS)])[0]
     assert result.tokens.tolist() == [20] * 3
 
@@ -278,7 +276,7 @@ def test_a_draft_that_the_model_repeats_is_not_stable_at_once(
     model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script(model, monkeypatch, lambda step: two_way(VOCAB, 20, 21, 0.001).repeat(3, 1))
-    request = DenoiseRequest(PROMPT, Canvas.of(Hole(3, draft=[20] * 3)), SamplingConfig(8, 1.0, 1.0, 1.0, 1, 0.1))
+    request = DenoiseRequest(PROMPT, Canvas.of(Slots(3, draft=[20] * 3)), SamplingConfig(8, 1.0, 1.0, 1.0, 1, 0.1))
     assert Denoiser(model).run([request])[0].steps == 2
 
 
@@ -286,7 +284,7 @@ def test_a_draft_that_the_model_repeats_is_not_stable_at_once(
 def test_banned_tokens_never_come_and_restricted_columns_keep_to_theirs(model: DiffusionGemma, choice: str) -> None:
     allowed = {3: [1, 2], 9: [110]}
     banned = torch.arange(100)
-    canvas = Canvas.of(Known([5, 6]), Hole(8), Known([7]), allowed=allowed)
+    canvas = Canvas.of(Known([5, 6]), Slots(8), Known([7]), allowed=allowed)
     sampling = SamplingConfig(6, 5.0, 2.0, 4.0, 1, 1e-9, choice)  # type: ignore[arg-type]
     seen: list[list[int]] = []
 
@@ -335,5 +333,5 @@ def test_the_stop_rule_equals_transformers(
     ]
     script(model, monkeypatch, lambda step: tables[step])
     sampling = SamplingConfig(len(story), 1.0, 1.0, 1.0, stability, 0.1)
-    result = Denoiser(model).run([DenoiseRequest(PROMPT, Canvas.of(Hole(4)), sampling)])[0]
+    result = Denoiser(model).run([DenoiseRequest(PROMPT, Canvas.of(Slots(4)), sampling)])[0]
     assert result.steps == stop_of_transformers(tables, stability, 0.1) == stops[stability]

@@ -140,7 +140,7 @@ def test_number_type_on_cpus(
     assert choose_dtype(CPU) == torch.float32
 
 
-def test_older_torch_is_asked_through_the_system(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_older_torch_falls_back_to_the_systems_report(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities")
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
     assert not cpu_has_bfloat16()
@@ -250,7 +250,7 @@ def test_free_memory_of_gpus(machine: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert available_memory(MPS) == 4000
 
 
-def test_macos_is_asked_by_its_own_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_macos_reports_through_its_own_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = {
         ("vm_stat",): "Mach Virtual Memory Statistics: (page size of 16384 bytes)\n"
         "Pages free:           1000.\nPages active: 5.\nPages inactive:  2000.\nPages speculative: 30.",

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.canvas import Canvas, Hole, Known
+from engine.canvas import Canvas, Known, Slots
 from engine.canvas_run import CanvasRun, DenoiseRequest
 from engine.config import SamplingConfig
 from engine.denoiser import Denoiser
@@ -16,7 +16,7 @@ from tests.engine.tiny import ours, reference
 
 VOCAB = 120
 PROMPT = list(range(30, 47))
-CANVAS = Canvas.of(Known([5, 6, 7]), Hole(4), Known([8, 9]), Hole(3), Known([10]))
+CANVAS = Canvas.of(Known([5, 6, 7]), Slots(4), Known([8, 9]), Slots(3), Known([10]))
 PINS = [0, 1, 2, 7, 8, 12]
 HOLES = [3, 4, 5, 6, 9, 10, 11]
 KNOWN = [5, 6, 7, 8, 9, 10]
@@ -32,7 +32,7 @@ def model() -> DiffusionGemma:
 
 def neighbour() -> DenoiseRequest:
     """Another row of the batch, wider and with a longer prompt."""
-    return DenoiseRequest(list(range(50, 80)), Canvas.of(Hole(9), Known([11] * 6)), RESTLESS, seed=9)
+    return DenoiseRequest(list(range(50, 80)), Canvas.of(Slots(9), Known([11] * 6)), RESTLESS, seed=9)
 
 
 @pytest.mark.parametrize("batched", [False, True])
@@ -105,7 +105,7 @@ def test_it_takes_no_part_in_the_entropy_bound_nor_in_the_stop_rule(
 
 
 @pytest.mark.parametrize("finish", ["steps", "stable", "cancelled"])
-def test_it_stands_in_the_output_whatever_the_model_says(
+def test_it_is_in_the_output_whatever_the_model_says(
     model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch, finish: str
 ) -> None:
     sampling = SamplingConfig(3, 1.0, 1.0, 1.0, 1, 0.5 if finish == "stable" else 1e-9)

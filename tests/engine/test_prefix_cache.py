@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from engine import prefix_cache
-from engine.canvas import Canvas, Hole
+from engine.canvas import Canvas, Slots
 from engine.canvas_run import DenoiseRequest
 from engine.config import SamplingConfig
 from engine.denoiser import Denoiser
@@ -75,12 +75,12 @@ def test_a_shared_prefix_is_read_once(
     assert len(cache.entries) == 1
 
 
-def test_a_result_tells_what_was_read_for_it(model: DiffusionGemma) -> None:
+def test_a_result_counts_the_tokens_encoded_for_it(model: DiffusionGemma) -> None:
     denoiser = Denoiser(model)
     sampling = SamplingConfig(2)
 
     def ask(tokens: Sequence[int]) -> tuple[int, int]:
-        result = denoiser.run([DenoiseRequest(tokens, Canvas.of(Hole(6)), sampling)])[0]
+        result = denoiser.run([DenoiseRequest(tokens, Canvas.of(Slots(6)), sampling)])[0]
         return result.encoded_tokens, result.prompt_tokens
 
     assert ask(PROMPT[:30]) == (30, 30)
@@ -297,12 +297,12 @@ def test_a_prompt_that_is_empty_or_too_long_is_refused(cache: PrefixCache, lengt
 
 def test_no_lease_stays_behind_a_run(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> None:
     denoiser = Denoiser(model)
-    good = DenoiseRequest(PROMPT, Canvas.of(Hole(4)), SamplingConfig(2))
+    good = DenoiseRequest(PROMPT, Canvas.of(Slots(4)), SamplingConfig(2))
     denoiser.run([good, good])
     with pytest.raises(InputError):
-        denoiser.run([good, DenoiseRequest([], Canvas.of(Hole(4)))])
+        denoiser.run([good, DenoiseRequest([], Canvas.of(Slots(4)))])
     with pytest.raises(IndexError):
-        denoiser.run([good, DenoiseRequest(PROMPT, Canvas.of(Hole(4)), banned=torch.tensor([120]))])
+        denoiser.run([good, DenoiseRequest(PROMPT, Canvas.of(Slots(4)), banned=torch.tensor([120]))])
     with pytest.raises(ZeroDivisionError):
         denoiser.run([good], lambda runs: bool(1 / 0))
     with monkeypatch.context() as patch:

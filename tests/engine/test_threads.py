@@ -21,7 +21,7 @@ def model() -> DiffusionGemma:
 
 @pytest.fixture
 def settled(monkeypatch: pytest.MonkeyPatch, model: DiffusionGemma) -> Callable[[int, dict[int, float]], list[int]]:
-    """The numbers of threads that were set, of at most `most`, if a step takes so many ms on each."""
+    """The numbers of threads that were set, of at most `most`, if a step takes these times (ms)."""
     for name in ("GESSO_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
 

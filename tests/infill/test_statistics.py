@@ -15,7 +15,7 @@ import pytest
 from engine.errors import InputError
 from infill import statistics
 from infill.model_store import POCKET_FOLDER
-from infill.statistics import BATCH, Row, Statistics, days_back, erase, latency, plain_model, read, summarize
+from infill.statistics import BATCH, EventRow, Statistics, days_back, erase, latency, plain_model, read, summarize
 
 DAY_S = 86_400
 CREATED = "create table events (at real, event text, language text, model text, rung text, characters integer, value)"
@@ -26,11 +26,11 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "gesso" / "statistics.sqlite"
 
 
-def shown(number: int = 1, at: float | None = None, model: str = "pocket", language: str | None = "python") -> Row:
-    return Row(time.time() if at is None else at, "shown", language, model, "model", number, 12.5)
+def shown(number: int = 1, at: float | None = None, model: str = "pocket", language: str | None = "python") -> EventRow:
+    return EventRow(time.time() if at is None else at, "shown", language, model, "model", number, 12.5)
 
 
-def write(path: Path, *rows: Row) -> None:
+def write(path: Path, *rows: EventRow) -> None:
     store = Statistics(path)
     for row in rows:
         store.add(row)
@@ -44,7 +44,7 @@ def noon(days_ago: int) -> float:
 def test_written_rows_are_read(path: Path) -> None:
     rows = [
         shown(at=100.0 + time.time()),
-        Row(time.time() + 200, "kept", None, "pocket", None, 0, 0.25),
+        EventRow(time.time() + 200, "kept", None, "pocket", None, 0, 0.25),
     ]
     write(path, *rows)
     assert read(path) == rows
@@ -246,15 +246,15 @@ def test_the_table_has_no_column_for_code(path: Path) -> None:
 def test_totals() -> None:
     today, yesterday = noon(0), noon(1)
     rows = [
-        *(Row(yesterday, "shown", "python", "pocket", "model", 10, float(time)) for time in range(1, 101)),
-        *(Row(today, "shown", "rust", "pocket", "cache", 10, 2.0) for _ in range(2)),
-        Row(today, "shown", None, "26b", "model", 10, 1000.0),
-        Row(yesterday, "accepted", "python", "pocket", "model", 30),
-        Row(today, "accepted", "rust", "pocket", "cache", 12),
-        Row(today, "partly", "rust", "pocket", "cache", 5),
-        Row(today, "rejected", "rust", "pocket", "cache", 40),
-        Row(today, "kept", None, "pocket", None, 0, 1.0),
-        Row(today, "kept", None, "pocket", None, 0, 0.5),
+        *(EventRow(yesterday, "shown", "python", "pocket", "model", 10, float(time)) for time in range(1, 101)),
+        *(EventRow(today, "shown", "rust", "pocket", "cache", 10, 2.0) for _ in range(2)),
+        EventRow(today, "shown", None, "26b", "model", 10, 1000.0),
+        EventRow(yesterday, "accepted", "python", "pocket", "model", 30),
+        EventRow(today, "accepted", "rust", "pocket", "cache", 12),
+        EventRow(today, "partly", "rust", "pocket", "cache", 5),
+        EventRow(today, "rejected", "rust", "pocket", "cache", 40),
+        EventRow(today, "kept", None, "pocket", None, 0, 1.0),
+        EventRow(today, "kept", None, "pocket", None, 0, 0.5),
     ]
     summary = summarize(rows)
     total = summary.total

@@ -24,7 +24,7 @@ def why_not() -> str:
 
 
 @pytest.mark.skipif(bool(why_not()), reason=why_not())
-def test_kernels_equal_their_twins() -> None:
+def test_kernels_equal_their_references() -> None:
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(FOLDER)]
     run = subprocess.run(command, cwd=FOLDER.parents[1], env=environment, capture_output=True, text=True)

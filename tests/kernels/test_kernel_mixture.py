@@ -47,7 +47,7 @@ def expected(x: Tensor, weights: Tensor, indices: Tensor, gate_up: QuantizedWeig
 
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("case", ["one token", "odd", "all to one", "empty experts"])
-def test_the_mixture_is_that_of_the_twin(kind: str, case: str) -> None:
+def test_the_mixture_equals_the_reference(kind: str, case: str) -> None:
     x, weights, indices = routing(case)
     gate_up, down = weights_of(kind)
     wanted = expected(x, weights, indices, gate_up, down)

@@ -179,7 +179,7 @@ def test_every_product_of_nvfp4_is_exact() -> None:
     assert torch.equal(quantized_linear(torch.eye(16), quantized).T, quantized.dequantize())
 
 
-def test_an_input_in_quarters_lies_as_words_are_read() -> None:
+def test_an_input_in_quarters_is_in_the_order_words_are_read() -> None:
     column = torch.arange(16)
     found = in_quarters(column[None])[0].tolist()
     assert found == [0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15]

@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 import torch
 
-from engine.canvas import Canvas, Hole, Known
+from engine.canvas import Canvas, Known, Slots
 from engine.canvas_run import DenoiseRequest
 from engine.config import SamplingConfig
 from engine.denoiser import Denoiser
@@ -39,10 +39,10 @@ def without_feedback() -> DiffusionGemma:
 def test_a_batch_is_filled_as_by_the_plain_model(bias: str) -> None:
     banned = torch.arange(60)
     allowed = {2: [77, 78]} if bias == "hole" else None
-    canvas = Canvas.of(Known([5, 6]), Hole(4), Known([7]), allowed=allowed)
+    canvas = Canvas.of(Known([5, 6]), Slots(4), Known([7]), allowed=allowed)
     requests = [
         DenoiseRequest(range(3, 20), canvas, SAMPLING, 1, banned),
-        DenoiseRequest([9], Canvas.of(Hole(3)), SAMPLING, 2, banned),
+        DenoiseRequest([9], Canvas.of(Slots(3)), SAMPLING, 2, banned),
     ]
     wanted = Denoiser(without_feedback()).run(requests)
     model = fuse(without_feedback())
@@ -62,7 +62,7 @@ def test_samples_depend_on_the_seed_alone() -> None:
     def filled(seed: int, others: int) -> list[int]:
         denoiser = Denoiser(model)
         denoiser.recorded = RecordedSteps(model, denoiser.own_draws, None)
-        canvases = [DenoiseRequest([3, 4], Canvas.of(Hole(4)), sampling, number) for number in (seed, *range(others))]
+        canvases = [DenoiseRequest([3, 4], Canvas.of(Slots(4)), sampling, number) for number in (seed, *range(others))]
         run = [denoiser.start(request) for request in canvases]
         denoiser.step(run)
         return run[0].tokens.tolist()
@@ -76,4 +76,4 @@ def test_not_a_number_is_seen_by_the_kernels() -> None:
     denoiser = Denoiser(model)
     denoiser.recorded = RecordedSteps(model, denoiser.own_draws, None)
     with pytest.raises(NotFiniteError):
-        denoiser.run([DenoiseRequest([3, 4], Canvas.of(Hole(6)), SAMPLING)])
+        denoiser.run([DenoiseRequest([3, 4], Canvas.of(Slots(6)), SAMPLING)])

@@ -29,7 +29,7 @@ def same(found: LogitStats, wanted: LogitStats) -> None:
 
 @pytest.mark.parametrize(("rows", "vocab"), [(1, 128), (5, 700), (19, 1000)])
 @pytest.mark.parametrize("biased", [False, True])
-def test_one_pass_over_logits_tells_what_the_twin_tells(rows: int, vocab: int, biased: bool) -> None:
+def test_one_pass_over_logits_equals_the_reference(rows: int, vocab: int, biased: bool) -> None:
     torch.manual_seed(rows)
     raw, temperature = torch.randn(rows, vocab) * 8, torch.rand(rows) * 0.4 + 0.4
     bias = torch.where(torch.rand(rows, vocab) < 0.3, -1e4, 0.0) if biased else None

@@ -14,7 +14,7 @@ import torch
 
 pytest.importorskip("triton")
 
-from engine.canvas import Canvas, Hole, Known  # noqa: E402
+from engine.canvas import Canvas, Known, Slots  # noqa: E402
 from engine.canvas_run import DenoiseRequest  # noqa: E402
 from engine.checkpoints.checkpoint import load_model  # noqa: E402
 from engine.checkpoints.export import save_model  # noqa: E402
@@ -52,9 +52,9 @@ CONFIG: dict[str, Any] = {
 SAMPLING = SamplingConfig(max_steps=6, confidence_threshold=-1.0)
 BANNED = torch.arange(5, 400)
 REQUESTS = [
-    DenoiseRequest(range(3, 303), Canvas.of(Known(range(9)), Hole(40), Known(range(20))), SAMPLING, 1, BANNED),
-    DenoiseRequest(range(7, 20), Canvas.of(Hole(200)), SAMPLING, 2),
-    DenoiseRequest([4], Canvas.of(Hole(3, [8]), Known([5]), allowed={1: [7, 9]}), replace(SAMPLING, max_steps=3), 3),
+    DenoiseRequest(range(3, 303), Canvas.of(Known(range(9)), Slots(40), Known(range(20))), SAMPLING, 1, BANNED),
+    DenoiseRequest(range(7, 20), Canvas.of(Slots(200)), SAMPLING, 2),
+    DenoiseRequest([4], Canvas.of(Slots(3, [8]), Known([5]), allowed={1: [7, 9]}), replace(SAMPLING, max_steps=3), 3),
 ]
 
 

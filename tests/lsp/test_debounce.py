@@ -36,7 +36,7 @@ def test_at_the_start_of_a_line_there_is_no_wait() -> None:
     assert after(0.15, 500).delay_s("calm", None, True) == 0.0
 
 
-def test_a_fast_model_is_asked_sooner() -> None:
+def test_a_fast_model_runs_sooner() -> None:
     assert 0 < delay(after(0.15, 20)) < delay(after(0.15, 120)) < delay(after(0.15, 280))
 
 
@@ -62,7 +62,7 @@ def test_after_rejections_a_suggestion_still_comes_soon_unless_calm(response_ms:
     assert delay(debounce) + response_ms / 1000 <= SOON_S + 1e-9 < delay(debounce, "calm") + response_ms / 1000
 
 
-def test_a_slow_model_is_never_asked_without_a_wait() -> None:
+def test_a_slow_model_never_runs_without_a_wait() -> None:
     for response_ms in (180, 200, 220, 800):
         assert delay(after(0.3, response_ms)) >= 0.25 * response_ms / 1000
 

@@ -114,7 +114,7 @@ def test_after_an_incomplete_statement(marked: str, language: str) -> None:
     assert by_level(marked, language=language) == dict.fromkeys(LEVELS)
 
 
-def test_after_an_index_only_calm_is_quiet() -> None:
+def test_after_an_index_only_calm_skips() -> None:
     assert by_level("values[index]|") == {"calm": "statement finished", "balanced": None, "eager": None}
 
 
@@ -208,7 +208,7 @@ def test_the_popup_entry_must_begin_with_what_was_typed() -> None:
     assert rule("x = os.pa|", typed="th") is None
 
 
-def test_calm_is_quiet_on_an_empty_line_at_the_top_level() -> None:
+def test_calm_skips_an_empty_line_at_the_top_level() -> None:
     assert by_level("x = 1\n|\n") == {"calm": "empty line at the top", "balanced": None, "eager": None}
     assert by_level("x = 1\n|\n", language=None)["calm"] == "empty line at the top"
     assert rule("def area():\n    return 1\n\n    |", "calm") is None

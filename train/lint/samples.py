@@ -22,7 +22,7 @@ from engine.errors import InputError
 from infill.code.syntax import parse
 from infill.findings import LintRequest
 from infill.lint.kinds import KINDS
-from infill.lint.linter import Candidate, Linter
+from infill.lint.linter import EditCandidate, Linter
 from infill.lint.suppressions import is_skipped
 from infill.lint.symbols import SymbolTable
 from train.held_out import HeldOutFile
@@ -39,7 +39,7 @@ class CleanSample:
     lines: int
     functions: int
     seconds: float
-    candidates: list[Candidate]
+    candidates: list[EditCandidate]
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,14 @@ class SeededSample:
     file: HeldOutFile
     bug: SeededBug
     seconds: float
-    candidates: list[Candidate]
+    candidates: list[EditCandidate]
 
-    def is_right(self, candidate: Candidate) -> bool:
+    def is_right(self, candidate: EditCandidate) -> bool:
         """Whether the edit restores the original text."""
         edit, text = candidate.edit, self.bug.text
         return text[: edit.start] + edit.replacement + text[edit.end :] == self.bug.original
 
-    def is_near(self, candidate: Candidate) -> bool:
+    def is_near(self, candidate: EditCandidate) -> bool:
         """Whether the edit overlaps the bug."""
         return candidate.edit.start < self.bug.end and self.bug.start < candidate.edit.end
 

@@ -22,8 +22,8 @@ from rich.console import Console
 from engine.checkpoints.export import write_checksums
 from infill.cli.support import errors_to_exit_codes, load_completer
 from infill.lint.kinds import KINDS
-from infill.lint.linter import Candidate, Linter
-from infill.lint.thresholds import EVIDENCE, Evidence, Threshold, Thresholds
+from infill.lint.linter import EditCandidate, Linter
+from infill.lint.thresholds import EVIDENCE, EditEvidence, Threshold, Thresholds
 from infill.model_store import resolve
 from infill.settings import Settings
 from train.held_out import is_for_calibration, read_held_out
@@ -38,9 +38,9 @@ NEVER = 99.0  # log-odds that no edit reaches
 
 
 def fit(
-    right: Sequence[Evidence],
-    wrong: Sequence[Evidence],
-    other_wrong: Sequence[Evidence] = (),
+    right: Sequence[EditEvidence],
+    wrong: Sequence[EditEvidence],
+    other_wrong: Sequence[EditEvidence] = (),
     penalty: float = 2.0,
 ) -> Threshold:
     """A logistic model on standardized evidence with an L2 penalty, not shown yet. Right and wrong edits have the same
@@ -143,7 +143,7 @@ def _fitted(code: str, clean: Sequence[CleanSample], seeded: Sequence[SeededSamp
     bugs = [sample for sample in seeded if sample.bug.code == code]
     right = [one.evidence for bug in bugs for one in _of_kind(bug.candidates, code) if bug.is_right(one)]
     wrong = [one.evidence for sample in clean for one in _of_kind(sample.candidates, code)]
-    others: list[Evidence] = []
+    others: list[EditEvidence] = []
     if len(wrong) < MIN_WRONG:
         others = [one.evidence for sample in clean for one in sample.candidates if one.edit.code != code]
     return fit(right, wrong, others) if len(right) >= MIN_RIGHT else None
@@ -184,7 +184,7 @@ def training_figures(
     return {"lines": sum(sample.lines for sample in clean), "bugs": len(seeded), "kinds": kinds}
 
 
-def _of_kind(candidates: Sequence[Candidate], code: str) -> list[Candidate]:
+def _of_kind(candidates: Sequence[EditCandidate], code: str) -> list[EditCandidate]:
     return [one for one in candidates if one.edit.code == code]
 
 
@@ -196,7 +196,7 @@ def main(
     lines: Annotated[int, typer.Option(min=1000, help="Lines of clean code.")] = 20_000,
     count: Annotated[int, typer.Option(min=MIN_RIGHT, help="Seeded bugs per kind.")] = 120,
     false_positives: Annotated[
-        float, typer.Option(help="Most that all kinds together may show, per 1,000 lines of clean code.")
+        float, typer.Option(help="Maximum number of findings of all kinds in 1,000 lines of clean code.")
     ] = 0.5,
     kind: Annotated[list[str] | None, typer.Option(help="Kind to fit; repeatable; default: all.")] = None,
     samples: Annotated[Path | None, typer.Option(help="File of your own to cache the samples in.")] = None,

@@ -14,8 +14,6 @@ All files are in one folder (--work). Must not know how a training step works: i
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 import json
 import os
 import re
@@ -34,6 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.errors import GessoError, InputError
+from infill.version import installed_version
 from train.program import FAILED
 
 console = Console(highlight=False, soft_wrap=True)
@@ -155,8 +154,7 @@ def prepare(
     """Unpack the data, and list the machine's hardware and packages."""
     from train.remote.pack import unpack
 
-    versions = [name if importlib.util.find_spec(name) else f"no {name}" for name in PACKAGES]
-    versions = [f"{name} {importlib.metadata.version(name)}" if " " not in name else name for name in versions]
+    versions = [f"{name} {installed_version(name)}" for name in PACKAGES]
     console.print("  ".join((f"Python {sys.version.split()[0]}", *versions)))
     import torch
 
@@ -224,7 +222,7 @@ def start(
     work: Work = WORK,
     recipe: RecipeFile = RECIPE,
     compiled: Compiled = True,
-    seconds: Annotated[float, typer.Option("--follow", help="Print output for so many seconds.")] = 10.0,
+    seconds: Annotated[float, typer.Option("--follow", help="Print output for this many seconds.")] = 10.0,
 ) -> None:
     """Train in the background. The same command continues from the last checkpoint."""
     run = work / "run"
@@ -242,7 +240,7 @@ def start(
 @app.command()
 def status(
     work: Work = WORK,
-    seconds: Annotated[float, typer.Option("--follow", help="Print new output for so many seconds.")] = 0.0,
+    seconds: Annotated[float, typer.Option("--follow", help="Print new output for this many seconds.")] = 0.0,
 ) -> None:
     """Print the end of the log and whether the run is in progress."""
     run = work / "run"

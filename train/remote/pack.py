@@ -303,7 +303,7 @@ def main(
     data: Annotated[Path | None, typer.Option(help="Folder written by train.prepare.")] = None,
     tokenizer: Annotated[Path | None, typer.Option(help="tokenizer.json used for --data.")] = None,
     unpacked: Annotated[Path | None, typer.Option("--unpack", help="Pack to unpack.")] = None,
-    limit_mib: Annotated[float, typer.Option(help="Total size of the pack at most.")] = 56.0,
+    limit_mib: Annotated[float, typer.Option(help="Maximum total size of the pack.")] = 56.0,
 ) -> None:
     """Pack prepared data into a few small files, or unpack it."""
     if unpacked is not None:

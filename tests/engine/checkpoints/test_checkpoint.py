@@ -129,7 +129,7 @@ def test_every_weight_arrives(saved: Path, reference: DiffusionGemmaForBlockDiff
     assert not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
 
 
-def test_fused_weights_stand_in_the_order_the_model_reads_them(
+def test_fused_weights_are_stored_in_the_order_the_model_reads_them(
     saved: Path, reference: DiffusionGemmaForBlockDiffusion
 ) -> None:
     model: Any = load(saved)

@@ -176,7 +176,7 @@ def test_too_little_memory_even_so_is_refused(tmp_path: Path, monkeypatch: pytes
         load_model(tmp_path, CPU, torch.float32)
 
 
-def test_modelopts_own_file_tells_that_it_is_quantized(tmp_path: Path) -> None:
+def test_modelopts_own_file_marks_the_model_as_quantized(tmp_path: Path) -> None:
     write(tmp_path, "modelopt")
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
     (tmp_path / "hf_quant_config.json").write_text(json.dumps({"quantization": {"quant_algo": "NVFP4"}}))

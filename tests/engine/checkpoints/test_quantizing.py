@@ -109,7 +109,7 @@ def test_a_run_that_was_cut_off_goes_on_where_it_stopped(tmp_path: Path, monkeyp
     assert {path.name for path in tmp_path.iterdir()} == {"plain", "few", "once"}
 
 
-def test_other_work_begun_there_is_thrown_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unfinished_work_of_another_run_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "plain")
     with monkeypatch.context() as patch:
         patch.setattr(quantizing, "_write_config", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))

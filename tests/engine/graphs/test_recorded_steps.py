@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from engine.canvas import Canvas, Hole, Known
+from engine.canvas import Canvas, Known, Slots
 from engine.canvas_run import DenoiseRequest, DenoiseResult
 from engine.config import NoiseConfig, SamplingConfig
 from engine.denoiser import Denoiser
@@ -23,9 +23,9 @@ from tests.engine.tiny import ours, reference
 
 SLOW = SamplingConfig(max_steps=9, confidence_threshold=-1.0)
 EASY = SamplingConfig(max_steps=20, confidence_threshold=100.0, stability_threshold=0)
-WIDE = Canvas.of(Known(range(20, 32)), Hole(14), Known(range(40, 50)))
-SHORT = Canvas.of(Hole(5), Known(range(30, 34)))
-TWO = Canvas.of(Hole(4), Known([9, 8, 7]), Hole(6), allowed={0: [3, 4, 5], 8: [60]})
+WIDE = Canvas.of(Known(range(20, 32)), Slots(14), Known(range(40, 50)))
+SHORT = Canvas.of(Slots(5), Known(range(30, 34)))
+TWO = Canvas.of(Slots(4), Known([9, 8, 7]), Slots(6), allowed={0: [3, 4, 5], 8: [60]})
 PROMPT = list(range(3, 33))
 
 
@@ -56,10 +56,10 @@ def request(canvas: Canvas = WIDE, length: int = 30, sampling: SamplingConfig = 
 
 ARGMAX = replace(SLOW, token_choice="argmax")
 BANNED = torch.tensor([0, 1, 2, 50, 51])
-DRAFTED = Canvas.of(Known([5, 6]), Hole(6, [11, None, 12]), Known([7]))
+DRAFTED = Canvas.of(Known([5, 6]), Slots(6, [11, None, 12]), Known([7]))
 BATCHES: dict[str, list[DenoiseRequest]] = {
     "one": [request()],
-    "one without a pin": [request(Canvas.of(Hole(16)), 1)],
+    "one without a pin": [request(Canvas.of(Slots(16)), 1)],
     "likeliest tokens": [request(sampling=ARGMAX)],
     "unequal": [request(seed=3), request(SHORT, 4, ARGMAX, 4), request(TWO, 17, seed=5)],
     "banned": [replace(request(), banned=BANNED), request(SHORT, 7)],
@@ -141,7 +141,7 @@ def test_the_first_step_runs_and_the_others_are_played(model: DiffusionGemma) ->
     assert [step.bucket.batch for step in made] == [1, 2]
 
 
-def test_where_recording_fails_steps_run_and_the_log_tells(
+def test_if_recording_fails_steps_run_unrecorded_and_a_warning_is_logged(
     model: DiffusionGemma, caplog: pytest.LogCaptureFixture
 ) -> None:
     tried = []
@@ -215,7 +215,7 @@ def test_deadlines_and_callbacks_act_between_steps(model: DiffusionGemma) -> Non
 def test_what_does_not_fit_a_bucket_is_stepped_plainly(model: DiffusionGemma) -> None:
     denoiser = recorded(model)
     assert denoiser.recorded is not None
-    for canvas, steps in ((Canvas.of(Hole(300)), 2), (SHORT, 70)):
+    for canvas, steps in ((Canvas.of(Slots(300)), 2), (SHORT, 70)):
         long = request(canvas, sampling=replace(SLOW, max_steps=steps))
         same(denoiser.run([long]), Denoiser(model).run([long]))
     assert not denoiser.recorded._slots

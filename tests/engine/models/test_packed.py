@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.autoregressive import decode_greedily
-from engine.canvas import Canvas, Hole, Known
+from engine.canvas import Canvas, Known, Slots
 from engine.canvas_run import DenoiseRequest
 from engine.config import SamplingConfig
 from engine.denoiser import Denoiser
@@ -68,7 +68,7 @@ def test_a_batch_equals_the_plain_model() -> None:
 @pytest.mark.parametrize("choice", ["argmax", "sample"])
 def test_a_trajectory_is_the_same_token_for_token(choice: str) -> None:
     sampling = SamplingConfig(12, 1.0, 0.2, 0.6, 1, 1e-9, token_choice=choice)  # type: ignore[arg-type]
-    canvas = Canvas.of(Known([5, 6, 7]), Hole(11), Known([8, 9]))
+    canvas = Canvas.of(Known([5, 6, 7]), Slots(11), Known([8, 9]))
     trajectories = []
     for model in both(seed=3):
         seen: list[list[int]] = []

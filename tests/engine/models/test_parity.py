@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.models.diffusion_gemma.generation_diffusion_gemma import EntropyBoundSamplerConfig
 
-from engine.canvas import Canvas, Hole
+from engine.canvas import Canvas, Slots
 from engine.canvas_run import DenoiseRequest, StepCallback
 from engine.config import SamplingConfig
 from engine.denoiser import Denoiser
@@ -49,7 +49,7 @@ def generate(
     """`count` tokens, canvas after canvas: a finished canvas joins the prompt of the next, as in transformers."""
     tokens, width = list(prompt), denoiser.model.config.canvas_length
     for _ in range(count // width):
-        tokens += denoiser.run([DenoiseRequest(tokens, Canvas.of(Hole(width)), sampling)], on_step)[0].tokens.tolist()
+        tokens += denoiser.run([DenoiseRequest(tokens, Canvas.of(Slots(width)), sampling)], on_step)[0].tokens.tolist()
     return tokens[len(prompt) :]
 
 
@@ -191,7 +191,7 @@ def test_batched_trajectory_equals_transformers() -> None:
     torch.manual_seed(7)
     first_noise = torch.randint(0, 120, (2, 12))
     requests = [
-        DenoiseRequest(prompt.tolist(), Canvas.of(Hole(12, draft=noise.tolist())), sampling)
+        DenoiseRequest(prompt.tolist(), Canvas.of(Slots(12, draft=noise.tolist())), sampling)
         for prompt, noise in zip(prompts, first_noise, strict=True)
     ]
     runs = [denoiser.start(request) for request in requests]

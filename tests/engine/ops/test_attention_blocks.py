@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.canvas import Canvas, Hole, Known
+from engine.canvas import Canvas, Known, Slots
 from engine.canvas_run import DenoiseRequest
 from engine.config import SamplingConfig
 from engine.denoiser import Denoiser
@@ -68,7 +68,7 @@ def model() -> DiffusionGemma:
 def test_canvases_of_all_lengths_need_few_sizes(model: DiffusionGemma, sizes: set[tuple[int, int]]) -> None:
     denoiser = Denoiser(model)
     for length in (20, 61, 90, 127, 150):
-        canvas = Canvas.of(Known([5, 6]), Hole(61 + length % 4))
+        canvas = Canvas.of(Known([5, 6]), Slots(61 + length % 4))
         request = DenoiseRequest([n % 113 for n in range(length)], canvas, SamplingConfig(2))
         denoiser.run([request])
         denoiser.run([request, request])

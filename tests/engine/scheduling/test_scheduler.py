@@ -224,7 +224,7 @@ def test_one_request_alone_changes_no_thread_and_others_are_served_from_there(sc
     assert threads["second"] > {"engine"}, "a thread of its own, but its steps are made by the engine"
 
 
-def test_what_stands_on_the_engines_thread_is_charged_for_all_that_it_does(model: DiffusionGemma) -> None:
+def test_a_request_on_the_engines_thread_is_charged_for_all_its_work(model: DiffusionGemma) -> None:
     """But not for what others do in the meantime."""
     now = [0.0]
     scheduler = Scheduler(Denoiser(model), clock=lambda: now[0])
@@ -317,21 +317,19 @@ def test_a_request_of_many_canvases_is_stepped_in_batches_too(
     assert sum(sizes) == 40 and max(sizes) <= scheduler.batch
 
 
-def test_one_canvas_of_a_request_that_fails_is_told_to_that_request_alone(
-    scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_canvas_fails_only_its_own_request(scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch) -> None:
     step = scheduler.decoder.step
 
     def broken(runs: Sequence[CanvasRun]) -> None:
         if any(run.request.seed == 2 for run in runs):
-            raise ValueError("a number that is none")
+            raise ValueError("not a number")
         step(runs)
 
     monkeypatch.setattr(scheduler.decoder, "step", broken)
     with held(scheduler):
         pair = scheduler.submit(denoising(request_of(1), request_of(2)), Order(client="pair"))
         other = scheduler.submit(denoising(request_of(3)), Order(client="other"))
-    with pytest.raises(ValueError, match="none"):
+    with pytest.raises(ValueError, match="not a number"):
         pair.result(10)
     assert other.result(10)[0].steps == 8
 

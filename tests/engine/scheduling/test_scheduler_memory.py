@@ -42,7 +42,7 @@ def scheduler(model: DiffusionGemma) -> Iterator[Scheduler]:
 
 
 class Memory:
-    """A limit of so many tokens. refused: by how many tokens each refused pass was too large."""
+    """A limit of this many tokens. refused: by how many tokens each refused pass was too large."""
 
     def __init__(self, cache: PrefixCache, tokens: int) -> None:
         self.cache, self.tokens, self.refused = cache, tokens, list[int]()
@@ -197,7 +197,7 @@ def test_one_that_waits_for_memory_can_be_cancelled(scheduler: Scheduler, memory
     other.result(10)
 
 
-def test_a_pass_over_few_tokens_takes_the_room_of_idle_prompts(
+def test_a_pass_over_few_tokens_takes_the_memory_of_idle_prompts(
     scheduler: Scheduler, model: DiffusionGemma, memory_of: Callable[[int], Memory]
 ) -> None:
     text = prompt(5, 20)

@@ -25,7 +25,7 @@ from infill.lint.linter import Linter
 from infill.lint.thresholds import Threshold, Thresholds
 from infill.request import Neighbour
 from infill.service.app import make_app
-from infill.service.guard import MAX_BODY, Activity, Guard
+from infill.service.guard import MAX_BODY, Guard, RequestActivity
 from infill.service.model_engine import MAX_CLIENTS, ModelEngine
 from infill.settings import Settings
 from infill.validation import structure
@@ -72,7 +72,7 @@ def engine() -> Iterator[ReadyEngine]:
 
 @pytest.fixture
 def api(engine: ReadyEngine) -> TestClient:
-    return TestClient(Guard(make_app(engine), Activity()))
+    return TestClient(Guard(make_app(engine), RequestActivity()))
 
 
 def events(text: str) -> list[tuple[str, Any]]:
@@ -307,7 +307,7 @@ def test_web_pages_are_refused(api: TestClient, header: dict[str, str]) -> None:
 
 
 def test_on_tcp_the_host_must_be_this_machine(engine: ReadyEngine) -> None:
-    api = TestClient(Guard(make_app(engine), Activity(), check_host=True))
+    api = TestClient(Guard(make_app(engine), RequestActivity(), check_host=True))
     for host in ("127.0.0.1:8012", "localhost", "[::1]:8012"):
         assert api.get("/health", headers={"Host": host}).status_code == 200
     for host in ("evil.example", "127.0.0.1.evil.example", "", "localhost.", "[::1].evil"):
@@ -315,7 +315,7 @@ def test_on_tcp_the_host_must_be_this_machine(engine: ReadyEngine) -> None:
 
 
 def test_every_path_needs_the_token(engine: ReadyEngine) -> None:
-    api = TestClient(Guard(make_app(engine), Activity(), token="0123456789abcdef"))
+    api = TestClient(Guard(make_app(engine), RequestActivity(), token="0123456789abcdef"))
     for path in ("/health", "/docs", "/metrics", "/none"):
         assert api.get(path).status_code == 401
     for wrong in ("Bearer 0123456789abcdeX", "Bearer ", "0123456789abcdef"):
@@ -338,7 +338,7 @@ def test_a_body_must_be_json_and_not_too_large(api: TestClient) -> None:
 
 def test_reading_a_body_times_out(engine: ReadyEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("infill.service.guard.READ_S", 0.01)
-    activity, sent = Activity(), []
+    activity, sent = RequestActivity(), []
 
     async def never() -> dict[str, Any]:
         await asyncio.Event().wait()
@@ -354,7 +354,7 @@ def test_reading_a_body_times_out(engine: ReadyEngine, monkeypatch: pytest.Monke
 
 def test_sending_to_a_client_that_does_not_read_times_out(engine: ReadyEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("infill.service.guard.SEND_S", 0.01)
-    activity = Activity()
+    activity = RequestActivity()
 
     async def nothing_more() -> dict[str, Any]:
         return {"type": "http.request", "body": json.dumps(infill_body(stream=True)).encode(), "more_body": False}
@@ -439,6 +439,6 @@ def test_the_description_names_every_path_and_its_page_has_no_script(api: TestCl
 
 def _openai(engine: ReadyEngine) -> openai.OpenAI:
     """The real package, over a transport that ends in this process."""
-    transport = TestClient(Guard(make_app(engine), Activity()), base_url="http://localhost")._transport
+    transport = TestClient(Guard(make_app(engine), RequestActivity()), base_url="http://localhost")._transport
     own = httpx2.Client(transport=transport, base_url="http://localhost/v1")
     return openai.OpenAI(api_key="none", base_url="http://localhost/v1", http_client=own, max_retries=0)

@@ -14,7 +14,7 @@ import pytest
 from engine.errors import Cancelled, GessoError, InputError
 from infill import settings
 from infill.backends.backend import BackendDown, BackendRefused
-from infill.backends.router import LONGEST_PAUSE_S, PAUSE_S, Member, Router
+from infill.backends.router import LONGEST_PAUSE_S, PAUSE_S, BackendRouter, Member
 from infill.backends.routes import read_routes
 from infill.connection import CancellableConnection
 from infill.engine_protocol import EngineRequest
@@ -43,7 +43,7 @@ class Bench:
         self.now = 0.0
         self.local = Scripted("here", "good from here")
         members = {one.name: Member(one, timeout_s) for one in backends}  # type: ignore[arg-type]
-        self.router = Router(members, clock=lambda: self.now)
+        self.router = BackendRouter(members, clock=lambda: self.now)
 
     async def ask(self, *route: str, deadline: float = 100.0) -> str:
         async def ask_local() -> str:

@@ -117,7 +117,7 @@ def test_model_verify_fails_for_a_damaged_model(tmp_path: Path) -> None:
     shard.write_bytes(content)
     result = gesso("model", "verify", tmp_path)
     assert result.exit_code == 3
-    assert f"{shard} is not what was published" in result.stdout and "is damaged" in result.stderr
+    assert f"{shard} differs from the published file" in result.stdout and "is damaged" in result.stderr
 
 
 def test_model_errors_have_exit_codes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from infill import statistics
 from infill.cli.main import app
-from infill.statistics import Row, Statistics, read
+from infill.statistics import EventRow, Statistics, read
 
 MINUTE_S = 60
 
@@ -45,11 +45,13 @@ def write(path: Path, *days_ago: int, model: str = "pocket") -> None:
     for ago in days_ago:
         at = noon(ago)
         for number, language in enumerate(("python", "python", "python", "typescript")):
-            store.add(Row(at + number, "shown", language, model, "model" if number else "cache", 20, 100.0 * number))
-        store.add(Row(at + 1, "accepted", "python", model, "model", 1200))
-        store.add(Row(at + 2, "partly", "python", model, "model", 34))
-        store.add(Row(at + 3, "rejected", "typescript", model, "model", 20))
-        store.add(Row(at + MINUTE_S, "kept", None, model, None, 0, 0.9))
+            store.add(
+                EventRow(at + number, "shown", language, model, "model" if number else "cache", 20, 100.0 * number)
+            )
+        store.add(EventRow(at + 1, "accepted", "python", model, "model", 1200))
+        store.add(EventRow(at + 2, "partly", "python", model, "model", 34))
+        store.add(EventRow(at + 3, "rejected", "typescript", model, "model", 20))
+        store.add(EventRow(at + MINUTE_S, "kept", None, model, None, 0, 0.9))
     store.close()
 
 
@@ -129,10 +131,10 @@ def test_no_line_is_wider_than_the_window(path: Path, monkeypatch: pytest.Monkey
     store = Statistics(path)
     for number in range(days):
         for language in ("python", "typescript", None):
-            store.add(Row(noon(number), "shown", language, "pocket", "running", 123_456, 123_456.0))
-            store.add(Row(noon(number), "accepted", language, "pocket", "running", 1_234_567))
-            store.add(Row(noon(number), "kept", None, "google/diffusiongemma-26B-A4B-it", None, 0, 1.0))
-    store.add(Row(noon(0), "shown", "python", "google/diffusiongemma-26B-A4B-it", "model", 1, 1.0))
+            store.add(EventRow(noon(number), "shown", language, "pocket", "running", 123_456, 123_456.0))
+            store.add(EventRow(noon(number), "accepted", language, "pocket", "running", 1_234_567))
+            store.add(EventRow(noon(number), "kept", None, "google/diffusiongemma-26B-A4B-it", None, 0, 1.0))
+    store.add(EventRow(noon(0), "shown", "python", "google/diffusiongemma-26B-A4B-it", "model", 1, 1.0))
     store.close()
     shown = gesso("--days", str(days)).stdout
     assert "\x1b" not in shown
@@ -180,6 +182,6 @@ def test_a_broken_file_is_an_error(path: Path) -> None:
 
 def test_an_event_of_this_moment_counts(path: Path) -> None:
     store = Statistics(path)
-    store.add(Row(time.time(), "shown", "python", "pocket", "typed", 3, 1.0))
+    store.add(EventRow(time.time(), "shown", "python", "pocket", "typed", 3, 1.0))
     store.close()
     assert "typed as suggested" in gesso("--days", "1").stdout

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from engine.canvas import Canvas, Known
-from engine.canvas import Hole as Slots
+from engine.canvas import Canvas, Known, Slots
 from engine.denoiser import Denoiser, DenoiseRequest, DenoiseResult
 from infill.complete.canvas_text import HoleText, hole_text, step_view
 from infill.prompts.prompt import HoleColumns, HoleKind, Layout

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from engine.canvas import Canvas, Known
-from engine.canvas import Hole as Slots
+from engine.canvas import Canvas, Known, Slots
 from engine.canvas_run import CanvasRun, DenoiseRequest, DenoiseResult, Finish, StepCallback
 from engine.config import SamplingConfig
 from engine.denoiser import Denoiser

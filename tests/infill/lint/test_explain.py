@@ -33,7 +33,7 @@ from infill.prompts.prompt import Family
 from infill.prompts.text_tokens import TextTokens
 from infill.service.app import make_app
 from infill.service.fallback import FallbackEngine
-from infill.service.guard import Activity, Guard
+from infill.service.guard import Guard, RequestActivity
 from infill.service.model_engine import ModelEngine
 from infill.settings import Settings
 from infill.validation import structure
@@ -182,7 +182,7 @@ class ChattyEngine(ModelEngine):
 @pytest.fixture
 def api(chat: Completer) -> Iterator[TestClient]:
     engine = ChattyEngine(_completer(Denoiser(tiny_model(vocab=461)), chat.family))
-    yield TestClient(Guard(make_app(engine), Activity()))
+    yield TestClient(Guard(make_app(engine), RequestActivity()))
     engine.close()
 
 

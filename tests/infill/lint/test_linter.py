@@ -12,7 +12,7 @@ from infill.code.syntax import parse
 from infill.findings import Finding, LintRequest
 from infill.lint.kinds import KINDS
 from infill.lint.linter import Linter
-from infill.lint.thresholds import Evidence, Threshold, Thresholds
+from infill.lint.thresholds import EditEvidence, Threshold, Thresholds
 from infill.request import Hole, Neighbour
 from tests.infill.fakes import POCKET, load_completer, tiny_completer
 
@@ -115,7 +115,7 @@ def test_lower_thresholds_show_more() -> None:
 
 def test_evidence_is_clamped() -> None:
     threshold = Threshold({"edit_gain": 1.0, "suffix_gain": 1.0}, 0.5, 0.0)
-    assert threshold.log_odds(Evidence(edit_gain=1000.0, suffix_gain=-1.0)) == pytest.approx(0.5 + 12 - 1)
+    assert threshold.log_odds(EditEvidence(edit_gain=1000.0, suffix_gain=-1.0)) == pytest.approx(0.5 + 12 - 1)
 
 
 @pytest.mark.parametrize("on_by_default", [True, False])

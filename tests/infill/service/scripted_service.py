@@ -17,7 +17,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from engine.errors import InputError  # noqa: E402
-from infill.engine_protocol import Counts, EngineRequest, EngineState  # noqa: E402
+from infill.engine_protocol import EngineRequest, EngineState, RequestCounts  # noqa: E402
 from infill.findings import Finding, LintRequest  # noqa: E402
 from infill.request import InfillRequest, InfillResult, OnStep  # noqa: E402
 from infill.service.location import location_at  # noqa: E402
@@ -37,7 +37,7 @@ class ScriptedEngine:
 
     def __init__(self, model: str) -> None:
         self.state = EngineState("loading", model)
-        self.counts, self.pending, self.usage = Counts(), 0, None
+        self.counts, self.pending, self.usage = RequestCounts(), 0, None
         self.begun = 0
 
     def load(self) -> None:

@@ -13,12 +13,12 @@ from starlette.testclient import TestClient
 
 from infill.backends.routes import NONE
 from infill.complete.loaded_model import LoadedModel
-from infill.engine_protocol import Counts, EngineRequest, NotReady
+from infill.engine_protocol import EngineRequest, NotReady, RequestCounts
 from infill.service import fallback as service_fallback
 from infill.service.app import make_app
 from infill.service.build import build_engine
-from infill.service.fallback import LOOKS, LOW_BYTES, FallbackEngine, MemoryWatch
-from infill.service.guard import Activity, Guard
+from infill.service.fallback import CHECKS, LOW_BYTES, FallbackEngine, MemoryWatch
+from infill.service.guard import Guard, RequestActivity
 from infill.service.model_engine import ModelEngine
 from infill.settings import Settings
 from tests.infill.fakes import request, tiny_completer
@@ -54,7 +54,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Loads:
 @pytest.fixture
 def engine(loads: Loads) -> Iterator[FallbackEngine]:
     """One that is loading its large model."""
-    counts = Counts()
+    counts = RequestCounts()
     main = ModelEngine(Settings(model="large"), counts=counts)
     engine = FallbackEngine(main, ModelEngine(Settings(model="small"), counts=counts))
     loading = threading.Thread(target=engine.load)
@@ -107,7 +107,7 @@ def test_the_small_model_answers_requests_for_any_model_until_the_large_one_is_r
 
 
 def test_apis_of_other_programs_accept_any_model(engine: FallbackEngine) -> None:
-    api = TestClient(Guard(make_app(engine), Activity()))
+    api = TestClient(Guard(make_app(engine), RequestActivity()))
     health = api.get("/health")
     assert health.status_code == 503 and health.json()["fallback_model"] == "small"
     answer = api.post("/v1/completions", json={"prompt": "x = ", "suffix": "\n", "max_tokens": 1})
@@ -158,12 +158,12 @@ def test_low_memory_drops_prompts_then_unloads_the_large_model_which_comes_back(
         while cache.entries:
             await asyncio.sleep(0.01)
         assert (await engine.complete(EngineRequest(REQUEST))).model == "large"
-        for _ in range(LOOKS - 2):
+        for _ in range(CHECKS - 2):
             assert await engine.react_to_memory(LOW_BYTES - 1) == "forget"
         assert await engine.react_to_memory(LOW_BYTES - 1) == "unload"
         assert engine.state.kind == "loading" and main(engine)._model is None
         assert (await engine.complete(EngineRequest(REQUEST, any_model=True))).model == "small"
-        for _ in range(LOOKS - 1):
+        for _ in range(CHECKS - 1):
             assert await engine.react_to_memory(PLENTY) == "none"
         assert await engine.react_to_memory(PLENTY) == "load"
         assert (await engine.complete(EngineRequest(REQUEST))).model == "large"
@@ -176,7 +176,7 @@ def test_pending_requests_are_answered_before_the_model_is_unloaded(engine: Fall
         until_ready(engine, loads)
         asked = [asyncio.ensure_future(engine.complete(EngineRequest(REQUEST, client=str(n)))) for n in range(4)]
         await asyncio.sleep(0)
-        for _ in range(LOOKS):
+        for _ in range(CHECKS):
             await engine.react_to_memory(0)
         assert {one.model for one in await asyncio.gather(*asked)} == {"large"}
         assert main(engine)._model is None
@@ -187,11 +187,11 @@ def test_pending_requests_are_answered_before_the_model_is_unloaded(engine: Fall
 def test_a_short_memory_shortage_changes_nothing() -> None:
     watch = MemoryWatch(weight_bytes=4 * LOW_BYTES)
     for _ in range(10):
-        steps = [watch.look(free, True) for free in [LOW_BYTES - 1] * (LOOKS - 1) + [LOW_BYTES]]
-        assert steps == ["forget"] * (LOOKS - 1) + ["none"]
+        steps = [watch.check(free, True) for free in [LOW_BYTES - 1] * (CHECKS - 1) + [LOW_BYTES]]
+        assert steps == ["forget"] * (CHECKS - 1) + ["none"]
     for _ in range(10):
-        steps = [watch.look(free, False) for free in [PLENTY] * (LOOKS - 1) + [5 * LOW_BYTES]]
-        assert steps == ["none"] * LOOKS, "four with the margin and one to spare are more than five"
+        steps = [watch.check(free, False) for free in [PLENTY] * (CHECKS - 1) + [5 * LOW_BYTES]]
+        assert steps == ["none"] * CHECKS, "four with the margin and one to spare are more than five"
 
 
 def test_the_free_memory_is_watched(engine: FallbackEngine, loads: Loads, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What a service gives back when nobody asks, and how much libraries may keep."""
+"""The memory that an idle service returns, and how much libraries may keep."""
 
 from __future__ import annotations
 

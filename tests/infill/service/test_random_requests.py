@@ -32,8 +32,8 @@ from tests.infill.service.test_process import tiny_folder
 REQUESTS = int(os.environ.get("GESSO_RANDOM_REQUESTS", "400"))
 LONGEST_S = 60.0  # for one answer, however many candidates it has
 SHORT = """
-from infill.service import model_engine
-model_engine.INFILL_LIMIT_S = model_engine.LINT_LIMIT_S = 0.3
+from infill import engine_protocol
+engine_protocol.INFILL_LIMIT_S = engine_protocol.LINT_LIMIT_S = 0.3
 from infill.cli.main import main
 main()
 """  # a service with a short time limit: a random model would write to the end of every canvas

@@ -3,8 +3,8 @@
 import random
 
 from infill.lint.kinds import Edit
-from infill.lint.linter import Candidate
-from infill.lint.thresholds import Evidence
+from infill.lint.linter import EditCandidate
+from infill.lint.thresholds import EditEvidence
 from train.held_out import HeldOutFile
 from train.lint.samples import CleanSample, SeededSample
 from train.lint.seeded_bugs import seed_bug
@@ -33,13 +33,13 @@ def seeded(gain: float, right: bool = True) -> SeededSample:
     bug = seed_bug(CODE, "python", "wrong-name", random.Random(1))
     assert bug is not None
     edit = Edit(bug.start, bug.end, bug.right if right else "nonsense", "wrong-name")
-    return SeededSample(file(bug.text), bug, 0.1, [Candidate(edit, Evidence(edit_gain=gain))])
+    return SeededSample(file(bug.text), bug, 0.1, [EditCandidate(edit, EditEvidence(edit_gain=gain))])
 
 
 def clean(*gains: float, lines: int = 1000) -> CleanSample:
     """Code with a candidate for each gain, all in different positions."""
     candidates = [
-        Candidate(Edit(6 * index, 6 * index + 5, "z", "wrong-name"), Evidence(edit_gain=gain))
+        EditCandidate(Edit(6 * index, 6 * index + 5, "z", "wrong-name"), EditEvidence(edit_gain=gain))
         for index, gain in enumerate(gains)
     ]
     return CleanSample(file("limit\n" * len(gains)), lines, 10, 1.0, candidates)

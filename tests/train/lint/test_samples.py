@@ -8,7 +8,7 @@ import pytest
 from engine.errors import InputError
 from infill.findings import LintRequest
 from infill.lint.kinds import KINDS
-from infill.lint.linter import Candidate
+from infill.lint.linter import EditCandidate
 from tests.train.lint.fakes import file
 from train.lint.samples import check_kinds, make_samples
 
@@ -18,7 +18,7 @@ class CountingLinter:
 
     requests = 0
 
-    def candidates(self, request: LintRequest, codes: Sequence[str]) -> list[Candidate]:
+    def candidates(self, request: LintRequest, codes: Sequence[str]) -> list[EditCandidate]:
         self.requests += 1
         return []
 

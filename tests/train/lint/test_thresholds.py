@@ -6,20 +6,20 @@ from dataclasses import replace
 import pytest
 
 from infill.lint.kinds import Edit
-from infill.lint.linter import Candidate
-from infill.lint.thresholds import Evidence
+from infill.lint.linter import EditCandidate
+from infill.lint.thresholds import EditEvidence
 from tests.train.lint.fakes import clean, seeded
 from train.lint.thresholds import NEVER, Scores, fit, learn, scores, set_thresholds, unseen_scores
 
 
 def test_a_fit_ranks_fixes_above_other_edits() -> None:
     noise = random.Random(1)
-    right = [Evidence(edit_gain=noise.gauss(4, 1), bigram_ratio=noise.gauss(0, 1)) for _ in range(60)]
-    wrong = [Evidence(edit_gain=noise.gauss(-2, 1), bigram_ratio=noise.gauss(0, 1)) for _ in range(200)]
+    right = [EditEvidence(edit_gain=noise.gauss(4, 1), bigram_ratio=noise.gauss(0, 1)) for _ in range(60)]
+    wrong = [EditEvidence(edit_gain=noise.gauss(-2, 1), bigram_ratio=noise.gauss(0, 1)) for _ in range(200)]
     fitted = fit(right, wrong)
     weights = fitted.weights
     assert weights["edit_gain"] > 0.5 and abs(weights["bigram_ratio"]) < 0.5 and weights["masked_gain"] == 0
-    assert fitted.log_odds(Evidence(edit_gain=4)) > 0 > fitted.log_odds(Evidence(edit_gain=-2))
+    assert fitted.log_odds(EditEvidence(edit_gain=4)) > 0 > fitted.log_odds(EditEvidence(edit_gain=-2))
 
 
 def test_false_positives_go_to_the_kind_that_finds_most() -> None:
@@ -61,7 +61,7 @@ def test_thresholds_are_cross_validated_by_project() -> None:
         projects.append((bugs, [replace(one, file=replace(one.file, project=name)) for one in files]))
     bugs = [bug for project_bugs, _ in projects for bug in project_bugs]
     files = [one for _, project_files in projects for one in project_files]
-    odd = Candidate(Edit(0, 5, "z", "wrong-name"), Evidence(edit_gain=-6.0, bigram_ratio=9.0))
+    odd = EditCandidate(Edit(0, 5, "z", "wrong-name"), EditEvidence(edit_gain=-6.0, bigram_ratio=9.0))
     files.append(replace(files[-1], candidates=[odd], file=replace(files[-1].file, project="four")))
     right = [one.evidence for bug in bugs for one in bug.candidates]
     with_odd = fit(right, [one.evidence for sample in files for one in sample.candidates])

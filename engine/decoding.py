@@ -74,8 +74,8 @@ def decode(
             break
         wanted = [one.tokens for one in active if not tree.has_read(one.tokens)]
         if wanted:
-            room = max(0, ROWS - len(wanted))
-            tree.read([*wanted, *(_ahead(found[0].tokens, guess, room) for guess in guesses if not found[0].done)])
+            ahead = [] if found[0].done else _ahead(found[0].tokens, guesses, ROWS - len(wanted))
+            tree.read([*wanted, *ahead])
         for one in active:
             _append(tree, one, int(_choices(tree, one.tokens, limits).argmax()), limits)
         if on_token is not None and not on_token(found[0].tokens):
@@ -98,6 +98,9 @@ def _append(tree: TokenTree, one: Continuation, token: int, limits: Limits) -> N
     one.done = limits.done(one.tokens)
 
 
-def _ahead(tokens: Sequence[int], guess: Sequence[int], room: int) -> list[int]:
-    """`tokens` and the next `room` tokens of `guess`, if it begins with them; else just `tokens`."""
-    return [*guess[: len(tokens) + room]] if list(guess[: len(tokens)]) == list(tokens) else [*tokens]
+def _ahead(tokens: Sequence[int], guesses: Sequence[Sequence[int]], room: int) -> list[Sequence[int]]:
+    """The beginnings of the guesses that continue `tokens`, which have at most `room` more tokens in all."""
+    length = len(tokens)
+    fitting = [guess for guess in guesses if len(guess) > length and list(guess[:length]) == list(tokens)]
+    share = max(0, room) // max(1, len(fitting))
+    return [guess[: length + share] for guess in fitting] if share else []

@@ -18,7 +18,6 @@ from infill.prompts.prompt import HoleKind, suffix_texts
 from infill.prompts.text_tokens import TextTokens
 
 ANCHOR_LINES = 8  # the anchor is at a line whose number is a multiple of this
-LEAST_MIDDLE = 1  # lines between anchor and hole that are not yet counted
 CLOSERS = re.compile(r"[\s)\]}>,;:\"'`]*\Z")
 # The end of a text that the next token may join, by the pre-tokenizer of Qwen2: a word with the character before it,
 # a run of punctuation with the space before it, or one white space.
@@ -70,7 +69,7 @@ class FimPrompt:
             rest = rest[len(piece) :]
         if not rest:
             return None
-        found = self.tokens.starting_with(rest.decode("utf-8", "surrogateescape"))
+        found = self.tokens.starting_with(rest)
         return [*found, *(token for end in range(1, len(rest)) for token in self._pieces.get(rest[:end], ()))]
 
     @cached_property

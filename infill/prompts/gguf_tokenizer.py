@@ -29,16 +29,17 @@ def gguf_tokenizer(metadata: Mapping[str, Any], place: str) -> Tokenizer:
     try:
         pieces = metadata["tokenizer.ggml.tokens"]
         merges = [tuple(pair.split(" ", 1)) for pair in metadata["tokenizer.ggml.merges"]]
-        types = metadata["tokenizer.ggml.token_type"]
+        typed = [*zip(pieces, metadata["tokenizer.ggml.token_type"], strict=True)]
         vocabulary = {piece: token for token, piece in enumerate(pieces)}
         tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     except Exception as wrong:  # missing entries, and whatever the library raises for unusable ones
-        raise ModelError(f"The tokenizer in {place} is damaged ({wrong}); fetch the model again.") from wrong
+        reason = str(wrong).partition("\n")[0]
+        raise ModelError(f"The tokenizer in {place} is damaged ({reason}); fetch the model again.") from wrong
     split = pre_tokenizers.Split(Regex(PATTERN), "isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    special = [piece for piece, kind in zip(pieces, types, strict=False) if kind in (CONTROL, USER_DEFINED)]
+    special = [piece for piece, kind in typed if kind in (CONTROL, USER_DEFINED)]
     tokenizer.add_special_tokens([AddedToken(piece, special=True, normalized=False) for piece in special])
     return tokenizer

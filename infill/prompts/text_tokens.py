@@ -61,9 +61,9 @@ class TextTokens:
             )
         return token
 
-    def starting_with(self, text: str) -> list[int]:
+    def starting_with(self, text: str | bytes) -> list[int]:
         """All tokens whose text begins with `text`, including `text` itself if it is a token."""
-        start = text.encode("utf-8", "replace")
+        start = text.encode("utf-8", "replace") if isinstance(text, str) else text
         low = bisect.bisect_left(self._sorted, (start, -1))
         found = []
         for piece, token in self._sorted[low:]:

@@ -1,14 +1,20 @@
-"""Small random Qwen2 models of transformers, saved in the layouts that the engine reads."""
+"""Small random Qwen2 models of transformers, saved in the layouts that the engine reads, or packed in memory."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import gguf
 import numpy as np
 import torch
+from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from engine.checkpoints.qwen2 import pack_qwen2
+from engine.models import qwen2 as engine_qwen2
+from engine.models.packed_qwen2 import FloatProduct, PackedQwen2
 
 SIZES: dict[str, Any] = {
     "vocab_size": 160,
@@ -96,3 +102,35 @@ def gguf_name(name: str) -> str:
         return f"{fixed[stem]}.{kind}"
     _, _, index, part = stem.split(".", 3)
     return f"blk.{index}.{PARTS[part]}.{kind}"
+
+
+class MemoryWeights:
+    """Weights that a dictionary holds, for models without a file. place: only named in error messages."""
+
+    def __init__(self, config: engine_qwen2.Qwen2Config, state: Mapping[str, Tensor]) -> None:
+        self.place, self.config, self.state = Path("memory"), config, state
+        self.shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+    def read(self, name: str) -> Tensor:
+        return self.state[name].float()
+
+    def rows(self, name: str, tokens: Tensor) -> Tensor:
+        return self.state[name][tokens].float()
+
+
+def packed(model: Qwen2ForCausalLM) -> PackedQwen2:
+    """The same model in the engine, with all products in fp32."""
+    config = model.config
+    sizes = engine_qwen2.Qwen2Config(
+        vocab_size=config.vocab_size,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_layers=config.num_hidden_layers,
+        num_heads=config.num_attention_heads,
+        num_kv_heads=config.num_key_value_heads,
+        head_dim=config.hidden_size // config.num_attention_heads,
+        max_positions=config.max_position_embeddings,
+        norm_eps=config.rms_norm_eps,
+        tied=config.tie_word_embeddings,
+    )
+    return pack_qwen2(MemoryWeights(sizes, model.state_dict()), FloatProduct, kv_dtype=torch.float32)

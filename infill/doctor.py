@@ -16,9 +16,11 @@ from engine.checkpoints.weight_files import stored_tensors
 from engine.device import describe
 from engine.errors import ModelError
 from infill.code.languages import LANGUAGES
-from infill.model_store import POCKET, POCKET_FOLDER
+from infill.downloads import KNOWN, fetched
+from infill.model_store import POCKET, POCKET_FOLDER, best_model, measured_token_s
 
 GIB = 2**30
+BYTES_PER_FILE_BYTE = 1.15  # of a code model in 8 bits, for each byte of its file in 4 and 5 bits
 BYTES_PER_WEIGHT = {"float32": 4, "bfloat16": 2}
 # The 26B without its vision tower, from its shapes and the formats of engine/checkpoints/quantizing.py; nvfp4 as
 # NVIDIA publishes it, with only the experts in nvfp4.
@@ -69,7 +71,7 @@ def examine(machine: Mapping[str, Any] | None = None) -> MachineReport:
     """The report for this machine, or for one as described by `engine.device.describe`."""
     machine = describe() if machine is None else machine
     free = _free_memory(machine)
-    models = (_pocket(machine, free), *_large(machine, free))
+    models = (_pocket(machine, free), *_code_models(machine, free), *_large(machine, free))
     languages = {name: language.grammar() is not None for name, language in LANGUAGES.items()}
     return MachineReport(machine, models, languages, tuple(_advice(machine, models, languages)))
 
@@ -98,6 +100,20 @@ def _pocket(machine: Mapping[str, Any], free: int) -> Fit:
     return Fit(POCKET, dtype, size, machine["device"], fits, fits, "shipped with Gesso")
 
 
+def _code_models(machine: Mapping[str, Any], free: int) -> list[Fit]:
+    """The downloadable code models; on a CPU in 8 bits, a byte for each weight."""
+    found = []
+    for model in KNOWN.values():
+        size = int(model.bytes * (BYTES_PER_FILE_BYTE if machine["device"] == "cpu" else 3.4)) + RESERVE_BYTES
+        here = fetched(model) is not None
+        token_s = measured_token_s(model.name)
+        speed = "" if token_s is None else f", {1000 * token_s:.0f} ms per token"
+        note = f"on this machine{speed}" if here else f"gesso model pull {model.name}"
+        dtype = "int8" if machine["device"] == "cpu" else machine["dtype"]
+        found.append(Fit(model.name, dtype, size, machine["device"], size <= free, size <= free, note))
+    return found
+
+
 def _large(machine: Mapping[str, Any], free: int) -> list[Fit]:
     """The released model with 8k of context in every number type, the default one of this machine first."""
     gpu, native = _gpu(machine), machine["dtype"]
@@ -115,7 +131,7 @@ def _large(machine: Mapping[str, Any], free: int) -> list[Fit]:
 
 def _advice(machine: Mapping[str, Any], models: tuple[Fit, ...], languages: Mapping[str, bool]) -> list[str]:
     advice = list(_gpu_advice(machine))
-    pocket, large = models[0], models[1:]
+    pocket, large = models[0], [fit for fit in models if fit.model == "26b"]
     if not pocket.runs:
         need = f"it needs {pocket.bytes / GIB:.1f} GiB of free memory; close other programs."
         advice.append(f"The pocket model cannot be loaded: {need if pocket.bytes else pocket.note}")
@@ -127,6 +143,11 @@ def _advice(machine: Mapping[str, Any], models: tuple[Fit, ...], languages: Mapp
         advice.append(f"The 26B model fits in {best.dtype} with 8k of context{speed}: {way}, then {use}.")
     else:
         advice += _why_not_large(machine, large, pocket.runs)
+    advice.append(f"The model `auto` uses {best_model()} here.")
+    if (
+        missing := next((fit for fit in models if fit.note == "gesso model pull coder" and fit.fits), None)
+    ) is not None:
+        advice.append(f"For far better suggestions run `{missing.note}` ({KNOWN['coder'].bytes / 2**20:.0f} MiB).")
     if _gpu(machine) is not None:
         advice.append(
             "Gesso's kernels and CUDA graphs are experimental: they have not been run on a GPU yet; set "
@@ -171,6 +192,6 @@ def _why_not_large(machine: Mapping[str, Any], large: Sequence[Fit], has_pocket:
     if not has_pocket:
         return []
     return [
-        f"Use the pocket model: the 26B model needs {smallest.bytes / GIB:.0f} GiB in {smallest.dtype} with 8k of "
+        f"The 26B model does not fit: it needs {smallest.bytes / GIB:.0f} GiB in {smallest.dtype} with 8k of "
         f"context, and {free / GIB:.0f} GiB are free."
     ]

@@ -17,5 +17,6 @@ def test_the_example_is_completed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     *_, last_line = (ROOT / "try").read_text().splitlines()
     command = shlex.split(last_line.removeprefix("exec .venv/bin/gesso "))
+    command = ["pocket" if word == "$model" else word for word in command]
     result = CliRunner().invoke(app, [*command, "--no-service"])
     assert (result.exit_code, result.stdout) == (0, "amount <= 0")

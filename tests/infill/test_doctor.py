@@ -47,7 +47,7 @@ def test_a_small_machine_is_advised_to_use_the_pocket_model() -> None:
     models = by_build(report.models)
     assert models["pocket", "float32"].runs
     assert not models["26b", "float32"].fits and ("26b", "bfloat16") not in models
-    expected = "Use the pocket model: the 26B model needs 99 GiB in float32 with 8k of context, and 8 GiB are free."
+    expected = "The 26B model does not fit: it needs 99 GiB in float32 with 8k of context, and 8 GiB are free."
     assert expected in report.advice
 
 
@@ -87,7 +87,7 @@ def test_memory_used_by_other_programs_is_reported() -> None:
     advice = report.advice[0]
     assert advice.startswith("Other programs use 14.0 GiB of Some GPU; close them, and the 26B model fits in int4")
     small = examine({**LAPTOP, "gpus": [gpu(10, total=12)], "device": "cuda:0", "dtype": "bfloat16"})
-    assert "Use the pocket model: the 26B model needs 18 GiB in int4" in small.advice[0]
+    assert "The 26B model does not fit: it needs 18 GiB in int4" in small.advice[0]
 
 
 def test_the_limits_of_an_old_gpu_are_reported() -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,23 +54,25 @@ def best_model() -> str:
 
 def measured_token_s(name: str) -> float | None:
     """Seconds per token of a code model, as measured when it was last loaded here; None if it never was."""
-    try:
-        value = json.loads(_speeds_file().read_text("utf-8")).get(name)
-    except (OSError, ValueError, AttributeError):
-        return None
+    value = _speeds().get(name)
     return float(value) if isinstance(value, int | float) else None
 
 
 def remember_token_s(name: str, seconds: float) -> None:
-    """Stores a measurement for `measured_token_s`; a disk that cannot be written is ignored."""
-    file = _speeds_file()
+    """Stores a measurement for `measured_token_s`; does nothing if the disk cannot be written."""
+    temporary = _speeds_file().with_suffix(f".{os.getpid()}")
+    with suppress(OSError):
+        temporary.write_text(json.dumps({**_speeds(), name: round(seconds, 5)}), "utf-8")
+        os.replace(temporary, _speeds_file())
+
+
+def _speeds() -> dict[str, Any]:
+    """The stored measurements by name; none if the file is missing or damaged."""
     try:
-        stored = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-        temporary = file.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps({**stored, name: round(seconds, 5)}), "utf-8")
-        os.replace(temporary, file)
-    except (OSError, ValueError, TypeError):
-        return
+        stored = json.loads(_speeds_file().read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return stored if isinstance(stored, dict) else {}
 
 
 def _speeds_file() -> Path:

@@ -70,7 +70,7 @@ class CausalCompleter:
                 scored, steps = self._proposals(prepared, fim, tree, watch)
             encoded = lease.encoded
         scoring = time.perf_counter()
-        seams = self._seams(prepared, fim, [one.proposal.text for one in scored])
+        seams = self._seams(prepared, fim, scored)
         calibration = self.model.calibration
         candidates = [
             judge(prepared, 0, one.proposal, _evidence(one, seam, scored), calibration, self.min_confidence)
@@ -206,15 +206,17 @@ class CausalCompleter:
             )
         return found
 
-    def _seams(self, prepared: PreparedRequest, fim: FimInput, texts: Sequence[str]) -> list[float]:
+    def _seams(self, prepared: PreparedRequest, fim: FimInput, scored: Sequence[_Scored]) -> list[float]:
         """Mean log-probability of each text and the beginning of what follows it, read in their order.
 
-        Unlike the middle's own likelihood it tells a text that leads on to what follows from one that repeats it.
+        Unlike the middle's own likelihood it tells a text that leads on to what follows from one that repeats it. After
+        the deadline it is the middle's own.
         """
         kind = prepared.kinds[0]
         after = "\n".join(suffix_texts([kind], [prepared.shown.suffix])[0].split("\n")[: SEAM_LINES + 1])
         if prepared.deadline is not None and time.monotonic() >= prepared.deadline:
-            return [0.0] * len(texts)
+            return [_mean(one.middle) for one in scored]
+        texts = [one.proposal.text for one in scored]
         lists = [self.family.tokens.encode(fim.held + text.rstrip("\n") + after) for text in texts]
         lengths = [len(self.family.tokens.encode(fim.held + text.rstrip("\n"))) + SEAM_TOKENS for text in texts]
         lists = [tokens[:length] for tokens, length in zip(lists, lengths, strict=True)]
@@ -240,7 +242,7 @@ def _evidence(one: _Scored, seam: float, scored: Sequence[_Scored]) -> Evidence:
     others = [sum(other.middle) for other in scored if other is not one and other.proposal.text.strip()]
     return Evidence(
         seam=seam,
-        middle=total / len(one.middle) if one.middle else 0.0,
+        middle=_mean(one.middle),
         weakest=min(one.middle, default=0.0),
         margin=max(-MOST_MARGIN, min(MOST_MARGIN, total - max(others))) if others else 0.0,
         denoised=float("model" in one.proposal.sources),
@@ -251,6 +253,10 @@ def _evidence(one: _Scored, seam: float, scored: Sequence[_Scored]) -> Evidence:
         agreeing=float(len(one.proposal.sources) > 1),
         length=math.log(max(one.proposal.tokens, 1)),
     )
+
+
+def _mean(log_probabilities: Sequence[float]) -> float:
+    return sum(log_probabilities) / len(log_probabilities) if log_probabilities else 0.0
 
 
 def _best_first(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:

@@ -57,7 +57,10 @@ class FimPrompt:
         head = [*self._files(context), self.prefix, *self.tokens.encode(before[:at])]
         known = self.tokens.encode(before[at : len(before) - len(held)])
         after = self.tokens.encode(_without_closers(suffix))
-        return FimInput([*head, self.suffix, *after, self.middle, *known], held, [*head, *known])
+        plain = [*head, *known]
+        if len(plain) == 1:  # of an empty file; what follows a prompt is read after two tokens at least
+            plain = [self.separator, *plain]
+        return FimInput([*head, self.suffix, *after, self.middle, *known], held, plain)
 
     def allowed(self, held: str, written: Sequence[int]) -> list[int] | None:
         """The tokens that may follow `written` until all of `held` is spelled; None once it is."""

@@ -83,7 +83,8 @@ def random_model() -> PackedQwen2:
 
 @cache
 def scripted_model(script: str) -> PackedQwen2:
-    """After each token prefers the one that follows it in `script` first, and the end of the text after all others.
+    """After each token prefers the one that follows it in `script` first; begins with the script after a special token,
+    and ends after all others.
 
     Its layers add nothing, and the embedding has a dimension per token, so the head is a table of successors.
     """
@@ -94,6 +95,7 @@ def scripted_model(script: str) -> PackedQwen2:
     end = tokens.special("<|endoftext|>")
     following = dict.fromkeys(range(rows), end)
     written = tokens.encode(script)
+    following |= dict.fromkeys(tokens.specials, written[0])
     following |= dict(reversed([*zip(written, [*written[1:], end], strict=True)]))
     embedding, head = torch.eye(rows, hidden), torch.zeros(rows, hidden)
     for token, successor in following.items():

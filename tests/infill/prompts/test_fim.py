@@ -90,6 +90,12 @@ def test_other_text_after_the_cursor_is_shown(rest: str) -> None:
     assert parts(fill("print(", f"{rest}\nnext()\n").tokens)[2] == f"{rest}\nnext()\n"
 
 
+def test_the_prompts_of_an_empty_file_have_a_token_before_the_last() -> None:
+    prompt = fill("")
+    assert parts(prompt.tokens) == ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"]
+    assert parts(prompt.plain) == ["<|file_sep|>", "<|fim_prefix|>"]
+
+
 def test_marks_in_the_text_stay_text() -> None:
     prompt = fill("a = '<|fim_middle|>' +", "\n# <|file_sep|>\n", path="<|fim_prefix|>.py")
     assert parts(prompt.tokens) == [

@@ -36,7 +36,7 @@ class Product(Protocol):
 class FloatProduct:
     """The product in fp32, for machines without one in 8 bits, and for tests."""
 
-    def __init__(self, weight: Matrix, bias: Tensor | None = None) -> None:
+    def __init__(self, weight: Matrix, bias: Tensor | None = None, precise: bool = False) -> None:
         self.weight, self.bias = weight.read(0, weight.shape[0]), bias
         self.bytes = self.weight.nbytes
 
@@ -63,7 +63,7 @@ class PackedLayer:
         self.qkv = product(weights.qkv, weights.qkv_bias)
         self.out = product(weights.out)
         self.gate_up = product(weights.gate_up)
-        self.down = product(weights.down)
+        self.down = product(weights.down, precise=True)
         self.unit = UnitNorm(config.hidden_size, config.norm_eps)
 
     @property

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from engine.ops.linear import pad_rows
 
 LEAST_SCALE = 1e-12  # a row of zeros has some scale too
+FEW_ROWS = 8  # two parts of so many rows are still read at the cost of one
 CACHED_VALUES = 2**17  # of a weight at once, which stay in the processor's cache
 
 
@@ -34,10 +35,12 @@ class Matrix(Protocol):
 class Int8Product:
     """x @ weight.T + bias for a `weight` [out, in] and a `bias` [out], or no bias.
 
-    x: [rows, in] in fp32; the result is [rows, out] in fp32.
+    x: [rows, in] in fp32; the result is [rows, out] in fp32. precise: whether `x` has outliers, so that many rows too are
+    rounded to 16 bits, in two parts of 8 bits each. Few rows always are, since that costs next to nothing.
     """
 
-    def __init__(self, weight: Matrix, bias: Tensor | None = None) -> None:
+    def __init__(self, weight: Matrix, bias: Tensor | None = None, precise: bool = False) -> None:
+        self.precise = precise
         rows, columns = weight.shape
         scales, codes = torch.empty(rows), torch.empty(rows, columns, dtype=torch.int8)
         step = max(1, CACHED_VALUES // columns)
@@ -54,15 +57,25 @@ class Int8Product:
         self.levels = 127.0 if has_dot_product() else 63.0
 
     def __call__(self, x: Tensor) -> Tensor:
-        rows = pad_rows(x, packed=True)
-        scale = rows.abs().amax(dim=1, keepdim=True).div_(self.levels).clamp_(min=LEAST_SCALE)
-        zero = int(self.levels) + 1
-        codes = rows.div(scale).add_(zero + 0.5).to(torch.uint8)
+        scale = x.abs().amax(dim=1, keepdim=True).div_(self.levels).clamp_(min=LEAST_SCALE)
+        values = x / scale
+        if self.precise or len(x) <= FEW_ROWS:
+            coarse = values.round()
+            fine = (values - coarse).mul_(2 * self.levels)
+            product = self._product(torch.cat((coarse, fine)))
+            result = product[: len(x)].add_(product[len(x) :], alpha=0.5 / self.levels).mul_(scale)
+        else:
+            result = self._product(values).mul_(scale)
+        return result if self.bias is None else result.add_(self.bias)
+
+    def _product(self, values: Tensor) -> Tensor:
+        """The product of `values` [rows, in], rounded to integers, which are at most `levels` large."""
+        rows, zero = pad_rows(values, packed=True), int(self.levels) + 1
+        codes = rows.add(zero + 0.5).to(torch.uint8)
         product = torch.ops.onednn.qlinear_pointwise.default(
             codes, 1.0, zero, self.weight, self.scales, self.zero_points, None, 1.0, 0, torch.float32, "none", [], ""
         )
-        result = product.mul_(scale)[: len(x)]
-        return result if self.bias is None else result.add_(self.bias)
+        return product[: len(values)]
 
 
 class PlainMatrix:

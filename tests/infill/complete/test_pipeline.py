@@ -1,0 +1,66 @@
+"""Loading a code model from a file, and the choice of the pipeline by the kind of model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import gguf
+import pytest
+import torch
+
+from engine.errors import ModelError
+from infill import downloads, model_store
+from infill.complete.causal_completion import CausalCompleter
+from infill.complete.code_model import LEAST_PROMPT, CodeModel, is_code_model
+from infill.complete.pipeline import load_model, make_completer
+from infill.settings import Settings
+from tests.engine.tiny_qwen2 import reference, save_folder, save_gguf
+from tests.infill.fakes import POCKET, request
+from tests.infill.tiny_coder import coder_tokens, metadata
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A code model as a folder, and an empty folder of fetched models."""
+    for module in (downloads, model_store):
+        monkeypatch.setattr(module, "models_folder", lambda: tmp_path)
+    model = reference(vocab_size=len(metadata()["tokenizer.ggml.tokens"]), max_position_embeddings=4096)
+    place = save_folder(model, tmp_path / "model")
+    coder_tokens().tokenizer.save(str(place / "tokenizer.json"))
+    return place
+
+
+def test_a_folder_of_a_code_model_becomes_its_pipeline(folder: Path) -> None:
+    reported: list[tuple[int, int]] = []
+    settings = Settings(model=str(folder), threads=1)
+    model = load_model(settings, lambda done, total: reported.append((done, total)))
+    assert isinstance(model, CodeModel) and model.name == str(folder)
+    assert reported == sorted(reported) and reported[-1][0] <= reported[-1][1]
+    assert model.family.budget.prefix > 0.5 * LEAST_PROMPT
+    completer = make_completer(model, settings)
+    assert isinstance(completer, CausalCompleter)
+    assert completer.complete(request("x = §\n")).model == str(folder)
+    assert 0 < (model_store.measured_token_s(str(folder)) or 0) < 1
+
+
+def test_files_and_folders_of_qwen2_are_code_models(folder: Path, tmp_path: Path) -> None:
+    assert is_code_model(folder) and not is_code_model(POCKET)
+    assert is_code_model(save_gguf(reference(), tmp_path / "model.gguf", gguf.GGMLQuantizationType.F32))
+    assert not is_code_model(tmp_path / "absent")
+    for content in ("", "[]", json.dumps({"model_type": "llama"})):
+        (folder / "config.json").write_text(content, "utf-8")
+        assert not is_code_model(folder)
+
+
+def test_a_gguf_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    file = save_gguf(reference(), tmp_path / "model.gguf")
+    with pytest.raises(ModelError, match=r"model\.gguf has a tokenizer of the kind"):
+        load_model(Settings(model=str(file)))
+
+
+def test_auto_loads_the_best_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infill.complete.pipeline.best_model", lambda: str(folder))
+    model = load_model(Settings(threads=1))
+    assert isinstance(model, CodeModel) and model.name == str(folder)
+    assert model.decoder.device == torch.device("cpu")

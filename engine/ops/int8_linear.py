@@ -35,8 +35,8 @@ class Matrix(Protocol):
 class Int8Product:
     """x @ weight.T + bias for a `weight` [out, in] and a `bias` [out], or no bias.
 
-    x: [rows, in] in fp32; the result is [rows, out] in fp32. precise: whether `x` has outliers, so that many rows too are
-    rounded to 16 bits, in two parts of 8 bits each. Few rows always are, since that costs next to nothing.
+    x: [rows, in] in fp32; the result is [rows, out] in fp32. precise: whether `x` has outliers, so that many rows are
+    rounded to 16 bits too, in two parts of 8 bits each. Few rows always are, since that costs next to nothing.
     """
 
     def __init__(self, weight: Matrix, bias: Tensor | None = None, precise: bool = False) -> None:

@@ -163,7 +163,9 @@ class CausalCompleter:
         self, prepared: PreparedRequest, fim: FimInput, limits: Limits, on_step: OnStep
     ) -> Callable[[Sequence[int]], bool]:
         def on_token(tokens: Sequence[int]) -> bool:
-            view = self._view(prepared, self._text(fim, tokens), len(tokens), limits.tokens)
+            text = self._text(fim, tokens)
+            text = text.partition("\n")[0] if prepared.kinds[0].one_line else text
+            view = self._view(prepared, text, len(tokens), limits.tokens)
             return on_step(view) is not False
 
         return on_token

@@ -111,8 +111,8 @@ class MemoryWeights:
         self.place, self.config, self.state = Path("memory"), config, state
         self.shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
 
-    def read(self, name: str) -> Tensor:
-        return self.state[name].float()
+    def read(self, name: str, first: int = 0, end: int | None = None) -> Tensor:
+        return self.state[name][first:end].to(torch.float32, copy=True)
 
     def rows(self, name: str, tokens: Tensor) -> Tensor:
         return self.state[name][tokens].float()

@@ -188,7 +188,7 @@ def test_a_very_long_line_and_a_long_file_are_checked_quickly():
     long_line = "x = [" + "1234, " * 30_000 + "‹5›]\n"
     long_file = "".join(f"def f{n}(a):\n    return g(a, [{n}])\n\n" for n in range(1700)) * 2
     middle = long_file.index("def f1690")
-    started = time.perf_counter()
+    started = time.process_time()
     assert first_refusal(case(long_line)) is None
     assert first_refusal(CheckContext(long_file[:middle], "y = 1\n\n", long_file[middle:], "python")) is None
-    assert time.perf_counter() - started < 4.0
+    assert time.process_time() - started < 4.0

@@ -110,6 +110,6 @@ def test_any_text_can_be_cut_back_and_searched(before, text, after, language):
 def test_a_long_file_is_cut_back_quickly():
     long_file = "".join(f"def f{n}(a):\n    return g(a, [{n}])\n\n" for n in range(1700)) * 2
     middle = long_file.index("def f1690")
-    started = time.perf_counter()
+    started = time.process_time()
     assert cut_back(long_file[:middle], "y = 1\nz = (\n", long_file[middle:], "python") == "y = 1\n"
-    assert time.perf_counter() - started < 4.0
+    assert time.process_time() - started < 4.0

@@ -102,8 +102,8 @@ def test_indent_unit(text, expected):
 
 def test_a_large_file_is_read_quickly():
     text = "".join(f"def f{n}(a, b=({n}, 'é')):\n    return g(a)[{n}]\n\n" for n in range(2000))
-    started = time.perf_counter()
+    started = time.process_time()
     middle = len(text) // 2
     expects_block(text, middle, "python")
     indentation_at(text, middle, "python")
-    assert time.perf_counter() - started < 1.0
+    assert time.process_time() - started < 1.0

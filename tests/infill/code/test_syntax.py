@@ -196,7 +196,7 @@ def test_offsets_in_strings_and_comments(language, marked, string, comment):
 
 def test_a_large_file_is_read_quickly():
     text = "".join(f"def f{n}(a, b=({n}, 'é')):\n    return g(a)[{n}]\n\n" for n in range(2000))
-    started = time.perf_counter()
+    started = time.process_time()
     tree = parse(text, "python")
     syntax.in_string(tree, len(text) // 2)
-    assert time.perf_counter() - started < 1.0
+    assert time.process_time() - started < 1.0

@@ -112,10 +112,10 @@ def test_every_draft_of_any_text_is_a_copy(before, after, neighbour, one_line, l
 
 def test_five_thousand_lines_are_searched_quickly():
     lines = "".join(f"    self.assertEqual(result[{n}], {n})\n    x\n" for n in range(2500))
-    started = time.perf_counter()
+    started = time.process_time()
     for ending in ("    self.assertEqual(", "    ", "    x\n    se", "    unknown_thing_here("):
         copy_drafts(lines + ending, "\n" + lines, "python", [lines], 4, False)
-    assert (time.perf_counter() - started) / 4 < 0.1
+    assert (time.process_time() - started) / 4 < 0.1
 
 
 def test_a_draft_counts_its_occurrences() -> None:

@@ -117,9 +117,9 @@ def test_one_line_in_a_long_file_of_one_line_is_quick() -> None:
     infill_request = InfillRequest(text, (Hole(50_005, 50_005),), "python")
     completer = scripted_completer("7, 8, ", copy_drafts=True)
     completer.complete(infill_request)
-    started = time.perf_counter()
+    started = time.process_time()
     result = completer.complete(replace(infill_request, holes=(Hole(50_009, 50_009),)))
-    assert time.perf_counter() - started < 3
+    assert time.process_time() - started < 3
     assert result.prompt_tokens <= 320 and result.canvas <= 160
     assert result.completions[0].text == "7, 8, " and result.completions[0].shown
 

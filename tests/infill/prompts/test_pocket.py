@@ -98,9 +98,9 @@ def test_prompt_and_canvas_stay_within_their_limits(text: str) -> None:
 def test_a_line_of_100_kilobytes_is_quick() -> None:
     text = "x = [" + "12, " * 25_000 + "]"
     lay_out(text, (50_000, 50_000))
-    started = time.perf_counter()
+    started = time.process_time()
     lay_out(text, (50_001, 50_001))
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
 
 
 def test_an_empty_file_has_an_empty_prompt_and_only_a_hole() -> None:

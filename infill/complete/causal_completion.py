@@ -20,17 +20,15 @@ from infill.checks.context import CheckContext
 from infill.checks.parse import cut_back, parse_worse
 from infill.complete.causal_draft import block_end, without_suffix
 from infill.complete.code_model import CodeModel
-from infill.complete.copy_draft import copy_drafts
 from infill.complete.judging import judge, one_after_another, until_stopped
 from infill.complete.prepared import PreparedRequest, prepare
-from infill.complete.proposals import Proposal, distinct
+from infill.complete.proposals import Proposal, copies, distinct
 from infill.prompts.fim import FimInput
 from infill.prompts.prompt import HoleKind, suffix_texts
 from infill.request import Candidate, Evidence, HoleCompletion, InfillRequest, InfillResult, OnStep, Piece, StepView
 from infill.settings import Settings
 
 BRANCHES, MARGIN = 3, 3.0  # continuations at once; nats that the first token of another may be less likely
-COPIES = 2
 LINE_TOKENS, BLOCK_TOKENS, BLOCK_LINES = 48, 192, 12
 MOST_MARGIN = 12.0  # nats
 SEAM_LINES, SEAM_TOKENS = 3, 24  # of the text after the hole that is scored with a proposal
@@ -118,8 +116,8 @@ class CausalCompleter:
     ) -> tuple[list[_Scored], int]:
         """All distinct proposals, and the number of tokens of the longest continuation."""
         kind = prepared.kinds[0]
-        copies = self._copies(prepared, kind) if self.settings.copy_drafts else []
-        drafts = [copy.text for copy in copies]
+        copied = copies(prepared, self.family.tokens) if self.settings.copy_drafts else []
+        drafts = [copy.text for copy in copied]
         if self.last_draft.startswith(before := prepared.before(0)):
             drafts.append(self.last_draft[len(before) :])
         guesses = [self.family.tokens.encode(fim.held + text) for text in drafts if text.strip()]
@@ -130,7 +128,7 @@ class CausalCompleter:
         self.last_draft = before + self._text(fim, found[0].tokens)
         proposals = [self._decoded(prepared, fim, kind, one) for one in found]
         leave_if(prepared.stop)
-        unique = distinct([*proposals, *copies])
+        unique = distinct([*proposals, *copied])
         token_lists = [self.family.tokens.encode(fim.held + one.text.rstrip("\n")) for one in unique]
         tree.read([tokens for tokens in token_lists if tokens])
         scored = [
@@ -194,19 +192,6 @@ class CausalCompleter:
         if text.strip() and parse_worse(CheckContext(before, text, after, prepared.language)):
             text = cut_back(before, text, after, prepared.language, prepared.stop) or text
         return Proposal(text, ["model"], len(one.tokens))
-
-    def _copies(self, prepared: PreparedRequest, kind: HoleKind) -> list[Proposal]:
-        sources = [neighbour.text for neighbour in prepared.request.neighbours]
-        found = []
-        for draft in copy_drafts(
-            prepared.before(0), prepared.after(0), prepared.language, sources, COPIES, kind.one_line
-        ):
-            text = draft.text.rstrip("\n") + "\n" * kind.whole_lines
-            tokens = len(self.family.tokens.encode(text))
-            found.append(
-                Proposal(text, ["copy"], tokens, 0.0, draft.match_length, draft.agrees_after, draft.occurrences)
-            )
-        return found
 
     def _seams(self, prepared: PreparedRequest, fim: FimInput, scored: Sequence[_Scored]) -> list[float]:
         """Mean log-probability of each text and the beginning of what follows it, read in their order.

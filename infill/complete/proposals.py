@@ -27,6 +27,7 @@ from infill.complete.copy_draft import copy_drafts
 from infill.complete.hole_length import CanvasRunner, FilledCanvas
 from infill.complete.prepared import PreparedRequest
 from infill.prompts.prompt import CausalPrompt, Family
+from infill.prompts.text_tokens import TextTokens
 from infill.request import Evidence, Source
 from infill.settings import Settings
 
@@ -89,10 +90,10 @@ class Proposer:
         without further steps: they would cost more than they gain.
         """
         leave_if(prepared.stop)
-        copies = self._copies(prepared) if self.settings.copy_drafts else []
+        copied = copies(prepared, self.family.tokens) if self.settings.copy_drafts else []
         prompt = self.family.causal_prompt(prepared.shown, prepared.kinds[0])
         if prompt is None:
-            proposals = distinct([*(self._denoised(prepared, 0, *one, True) for one in canvases), *copies])
+            proposals = distinct([*(self._denoised(prepared, 0, *one, True) for one in canvases), *copied])
             return proposals, [torch.zeros(0) for _ in proposals]
         known, trunk = prompt.tokens[:-1], prompt.tokens[-1:]
         with (
@@ -103,14 +104,14 @@ class Proposer:
             if self.settings.causal_draft and not _late(prepared):
                 texts = [
                     *(hole.text for _, hole in canvases),
-                    *(copy.text for copy in copies),
+                    *(copy.text for copy in copied),
                     self._rest_of_last_draft(prepared),
                 ]
                 tree.read([self._middle(prompt, text) for text in texts])
                 draft, parses = self._drafted(prepared, prompt, tree)
                 drafts = [draft]
             denoised = [self._denoised(prepared, 0, *one, not parses) for one in canvases]
-            proposals = distinct([*denoised, *drafts, *copies])
+            proposals = distinct([*denoised, *drafts, *copied])
             token_lists = [self._middle(prompt, one.text.rstrip("\n")) for one in proposals]
             tree.read(token_lists)
             return proposals, [tree.log_probabilities(tokens) for tokens in token_lists]
@@ -172,25 +173,6 @@ class Proposer:
             text, parses = shorter or text, bool(shorter)
         return Proposal(text, ["causal"], len(self.family.tokens.encode(text))), parses
 
-    def _copies(self, prepared: PreparedRequest) -> list[Proposal]:
-        """Copies from the file and its neighbours."""
-        kind, before, after = prepared.kinds[0], prepared.before(0), prepared.after(0)
-        sources = [neighbour.text for neighbour in prepared.request.neighbours]
-        copies = []
-        for draft in copy_drafts(before, after, prepared.language, sources, COPY_DRAFTS, kind.one_line):
-            text = draft.text.rstrip("\n") + "\n" * kind.whole_lines
-            copies.append(
-                Proposal(
-                    text,
-                    ["copy"],
-                    len(self.family.tokens.encode(text)),
-                    matched=draft.match_length,
-                    fits=draft.agrees_after,
-                    occurrences=draft.occurrences,
-                )
-            )
-        return copies
-
     def _seams(self, prepared: PreparedRequest, filled: FilledCanvas, index: int, texts: Sequence[str]) -> list[float]:
         """Mean log-probability of each text and the SEAM tokens after it, given what comes before them.
 
@@ -209,6 +191,28 @@ class Proposer:
     def _context(self, prepared: PreparedRequest, index: int, text: str) -> CheckContext:
         before, after = prepared.near(index)
         return CheckContext(before, text, after, prepared.language)
+
+
+def copies(prepared: PreparedRequest, tokens: TextTokens) -> list[Proposal]:
+    """Copies from the file and its neighbours for the first hole."""
+    kind = prepared.kinds[0]
+    sources = [neighbour.text for neighbour in prepared.request.neighbours]
+    found = []
+    for draft in copy_drafts(
+        prepared.before(0), prepared.after(0), prepared.language, sources, COPY_DRAFTS, kind.one_line
+    ):
+        text = draft.text.rstrip("\n") + "\n" * kind.whole_lines
+        found.append(
+            Proposal(
+                text,
+                ["copy"],
+                len(tokens.encode(text)),
+                matched=draft.match_length,
+                fits=draft.agrees_after,
+                occurrences=draft.occurrences,
+            )
+        )
+    return found
 
 
 def distinct(proposals: Iterable[Proposal]) -> list[Proposal]:

@@ -52,6 +52,11 @@ def best_model() -> str:
     return max(fast or present[:1], key=lambda model: model.bytes).name if present else POCKET
 
 
+def concrete(name: str) -> str:
+    """The name itself, or the one that `auto` stands for."""
+    return best_model() if name == AUTO else name
+
+
 def measured_token_s(name: str) -> float | None:
     """Seconds per token of a code model, as measured when it was last loaded here; None if it never was."""
     value = _speeds().get(name)
@@ -98,7 +103,7 @@ def _gpu_bytes() -> int:
 
 def resolve(name: str) -> Path:
     """The folder or file of a model on this machine; raises ModelError, saying what to do, if it is not there."""
-    name = best_model() if name == AUTO else name
+    name = concrete(name)
     found = _local(name)
     if found is not None:
         return found

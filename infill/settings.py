@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import platformdirs
 
 from engine.errors import InputError, UsageError
-from infill.model_store import AUTO, best_model
+from infill.model_store import AUTO, concrete
 from infill.request import Lines
 from infill.validation import Limits, NonEmpty, field_types, structure, unpack
 
@@ -105,7 +105,7 @@ def resolve(flags: Mapping[str, Any], start: Path, environment: Mapping[str, str
         origins[name] = f"flag {_flag(name)}"
     settings = Settings(**values)
     if settings.model == AUTO:
-        settings = replace(settings, model=best_model())
+        settings = replace(settings, model=concrete(AUTO))
         origins["model"] = f"{AUTO}, {origins['model']}"
     return Resolved(settings, origins, tuple(notices + renamed), tuple(unknown))
 

@@ -19,7 +19,7 @@ from engine.models.packed import pack
 from engine.prefix_cache import PrefixCache
 from engine.threads import settle_threads
 from infill.complete.confidence import Calibration
-from infill.model_store import resolve
+from infill.model_store import concrete, resolve
 from infill.prompts.families import load_family
 from infill.prompts.prompt import Family
 from infill.settings import Settings
@@ -51,7 +51,8 @@ class LoadedModel:
 
         Raises ModelError, saying what to do.
         """
-        folder = resolve(settings.model)
+        name = concrete(settings.model)
+        folder = resolve(name)
         device = choose_device(settings.device)
         set_threads(settings.threads)
         dtype = choose_dtype(device, settings.dtype)
@@ -59,7 +60,7 @@ class LoadedModel:
         settle_threads(weights)
         denoiser = Denoiser(weights, PrefixCache(weights))
         family = load_family(read_config(folder).family, folder)
-        return LoadedModel(settings.model, denoiser, family, read_sampling(folder), *_stored_calibration(folder))
+        return LoadedModel(name, denoiser, family, read_sampling(folder), *_stored_calibration(folder))
 
 
 def _stored_calibration(folder: Path) -> tuple[Calibration, float]:

@@ -12,7 +12,7 @@ from infill.complete.causal_completion import CausalCompleter
 from infill.complete.code_model import CodeModel, is_code_model
 from infill.complete.completion import Completer
 from infill.complete.loaded_model import LoadedModel
-from infill.model_store import AUTO, best_model, resolve
+from infill.model_store import concrete, resolve
 from infill.settings import Settings
 
 AnyModel = LoadedModel | CodeModel
@@ -21,8 +21,7 @@ AnyCompleter = Completer | CausalCompleter
 
 def load_model(settings: Settings, on_progress: Callable[[int, int], None] | None = None) -> AnyModel:
     """The model that `settings` name, in memory; raises ModelError, saying what to do."""
-    if settings.model == AUTO:
-        settings = replace(settings, model=best_model())
+    settings = replace(settings, model=concrete(settings.model))
     kind = CodeModel if is_code_model(resolve(settings.model)) else LoadedModel
     return kind.load(settings, on_progress)
 

@@ -1,5 +1,6 @@
 """The origin of each setting, old names, and errors for wrong values."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from infill.settings import Settings, resolve
 
 def test_without_any_source_all_values_are_defaults(tmp_path: Path) -> None:
     resolved = resolve({}, tmp_path, {})
-    assert resolved.settings == Settings()
+    assert resolved.settings == replace(Settings(), model="pocket")
     assert set(resolved.origins.values()) == {"default"}
     assert set(resolved.origins) == set(vars(Settings()))
 
@@ -47,7 +48,7 @@ def test_the_nearest_project_file_is_used(tmp_path: Path) -> None:
 
 def test_a_broken_pyproject_without_our_settings_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[tool.ruff\n")
-    assert resolve({}, tmp_path, {}).settings == Settings()
+    assert resolve({}, tmp_path, {}).settings == replace(Settings(), model="pocket")
     (tmp_path / "pyproject.toml").write_text("[tool.gesso\n")
     with pytest.raises(InputError, match="pyproject.toml is not valid TOML"):
         resolve({}, tmp_path, {})

@@ -60,7 +60,7 @@ def test_a_gguf_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
 
 
 def test_auto_loads_the_best_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("infill.complete.pipeline.best_model", lambda: str(folder))
+    monkeypatch.setattr("infill.model_store.best_model", lambda: str(folder))
     model = load_model(Settings(threads=1))
     assert isinstance(model, CodeModel) and model.name == str(folder)
     assert model.decoder.device == torch.device("cpu")

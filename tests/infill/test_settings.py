@@ -13,7 +13,7 @@ from infill.settings import Settings, resolve
 def test_without_any_source_all_values_are_defaults(tmp_path: Path) -> None:
     resolved = resolve({}, tmp_path, {})
     assert resolved.settings == replace(Settings(), model="pocket")
-    assert set(resolved.origins.values()) == {"default"}
+    assert set(resolved.origins.values()) == {"default", "auto, default"}
     assert set(resolved.origins) == set(vars(Settings()))
 
 

@@ -26,6 +26,7 @@ from infill.settings import Settings
 
 CALIBRATIONS = Path(__file__).parents[1] / "models" / "calibrations.json"
 CHARACTERS_PER_TOKEN = 3.2
+UNCALIBRATED = 0.3  # chosen by hand: mean probability per token of a text and the first lines after it
 PROMPT_S = 1.0  # reading a whole prompt should take no longer
 LEAST_PROMPT, MOST_PROMPT = 384, 2048  # tokens
 PREFIX, SUFFIX, HEADER = 0.55, 0.25, 0.2  # shares of the prompt
@@ -89,11 +90,11 @@ def _budget(tokens_per_s: float) -> ContextBudget:
 
 
 def _calibration(name: str) -> tuple[Calibration, float]:
-    """The calibration that ships for a model, by its name; without one, the likelihood and no threshold."""
+    """The calibration that ships for a model, by its name; without one, the likelihood and a cautious threshold."""
     try:
         stored = json.loads(CALIBRATIONS.read_text("utf-8")).get(name)
     except (OSError, ValueError) as reason:
         raise ModelError(f"{CALIBRATIONS} cannot be read ({reason}); install Gesso again.") from reason
     if stored is None:
-        return Calibration({}), 0.0
+        return Calibration({}), UNCALIBRATED
     return Calibration(stored["weights"], stored["intercept"]), stored["min_confidence"]

@@ -2,10 +2,13 @@
 same answers everywhere."""
 
 import os
+import tempfile
 
 import pytest
 
 import engine  # noqa: F401  (before PyTorch)
+
+os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="gesso-tests-")  # fixtures of a module have no test of their own
 
 
 @pytest.fixture(autouse=True)

@@ -231,7 +231,7 @@ def test_the_service_finds_with_the_small_model_for_clients_that_accept_any_mode
     thresholds = Thresholds(
         {"misspelled": Threshold({}, intercept=1.0, minimum=0.0)}, frozenset({"python"}), on_by_default=True
     )
-    monkeypatch.setattr(LoadedModel, "load", load)
+    monkeypatch.setattr("infill.complete.pipeline.load_model", load)
     monkeypatch.setattr(
         "infill.service.model_engine._read_thresholds", lambda model: thresholds if model == "small" else None
     )

@@ -29,7 +29,7 @@ PLENTY = 100 << 30
 
 
 class Loads:
-    """Replaces `LoadedModel.load`: tiny models; the large one waits for `let_in`, or fails to load."""
+    """Replaces `load_model`: tiny models; the large one waits for `let_in`, or fails to load."""
 
     def __init__(self) -> None:
         self.let_in, self.fails, self.loads = threading.Event(), False, list[str]()
@@ -47,7 +47,7 @@ class Loads:
 @pytest.fixture
 def loads(monkeypatch: pytest.MonkeyPatch) -> Loads:
     loads = Loads()
-    monkeypatch.setattr(LoadedModel, "load", loads)
+    monkeypatch.setattr("infill.complete.pipeline.load_model", loads)
     return loads
 
 

@@ -21,7 +21,7 @@ from tests.infill.fakes import request, tiny_completer
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelEngine]:
     """Not loaded yet; its model is tiny."""
-    monkeypatch.setattr(LoadedModel, "load", lambda settings, on_progress: tiny_completer().model)
+    monkeypatch.setattr("infill.complete.pipeline.load_model", lambda settings, on_progress: tiny_completer().model)
     engine = ModelEngine(Settings())
     yield engine
     engine.close()
@@ -61,6 +61,6 @@ def test_a_model_that_cannot_be_loaded_fails_with_its_sentence(
     def fail(*_: object) -> LoadedModel:
         raise ModelError("There is no such model; choose another.")
 
-    monkeypatch.setattr(LoadedModel, "load", fail)
+    monkeypatch.setattr("infill.complete.pipeline.load_model", fail)
     engine.load()
     assert (engine.state.kind, engine.state.message) == ("failed", "There is no such model; choose another.")

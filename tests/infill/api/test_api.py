@@ -235,7 +235,7 @@ def test_the_openai_package_completes_with_a_suffix(engine: ReadyEngine, api: Te
 
 
 def test_stops_and_the_token_limit_cut_the_text(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("infill.complete.completion.first_refusal", lambda context: None)
+    monkeypatch.setattr("infill.complete.judging.first_refusal", lambda context: None)
     body = {"prompt": [PREFIX], "suffix": SUFFIX, "echo": True}
     text = api.post("/v1/completions", json=body).json()["choices"][0]["text"].removeprefix(PREFIX)
     assert len(text) > 3
@@ -246,7 +246,7 @@ def test_stops_and_the_token_limit_cut_the_text(api: TestClient, monkeypatch: py
 
 
 def test_continue_reads_deltas_and_minuet_reads_texts(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("infill.complete.completion.first_refusal", lambda context: None)
+    monkeypatch.setattr("infill.complete.judging.first_refusal", lambda context: None)
     body = {"model": "m", "prompt": PREFIX, "suffix": SUFFIX, "temperature": 0.1, "stream": True, "stop": ["\n\n"]}
     deltas = events(api.post("/v1/fim/completions", json=body).text)
     texts = events(api.post("/v1/completions", json=body | {"stream_options": {"include_usage": True}}).text)
@@ -261,7 +261,7 @@ def test_continue_reads_deltas_and_minuet_reads_texts(api: TestClient, monkeypat
 
 
 def test_llama_vim_gets_the_requested_fields(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("infill.complete.completion.first_refusal", lambda context: None)
+    monkeypatch.setattr("infill.complete.judging.first_refusal", lambda context: None)
     answer = api.post("/infill", json=LLAMA_VIM).json()
     assert set(answer) == {"content", "timings/prompt_n", "timings/predicted_ms", "truncated", "tokens_cached"}
     assert answer["content"] and answer["timings/predicted_ms"] > 0

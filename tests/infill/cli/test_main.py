@@ -75,7 +75,7 @@ def test_config_names_the_source_of_each_value(tmp_path: Path, monkeypatch: pyte
     rows = json.loads(gesso("config", "--json").stdout)
     assert rows["seed"] == {"value": 7, "from": str(tmp_path / "gesso.toml")}
     assert rows["lines"] == {"value": "one", "from": "variable GESSO_LINES"}
-    assert rows["model"] == {"value": "pocket", "from": "default"}
+    assert rows["model"] == {"value": "pocket", "from": "auto, default"}
     table = gesso("config")
     assert "variable GESSO_LINES" in table.stdout
     assert "Ignoring unknown setting GESSO_SEDE." in table.stderr

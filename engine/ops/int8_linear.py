@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from engine.ops.linear import pad_rows
 
 LEAST_SCALE = 1e-12  # a row of zeros has some scale too
-FEW_ROWS = 8  # two parts of so many rows are still read at the cost of one
+FEW_ROWS = 16  # at least as many as `engine.decoding` reads at once, whose result must not depend on how many
 CACHED_VALUES = 2**17  # of a weight at once, which stay in the processor's cache
 
 
@@ -36,7 +36,8 @@ class Int8Product:
     """x @ weight.T + bias for a `weight` [out, in] and a `bias` [out], or no bias.
 
     x: [rows, in] in fp32; the result is [rows, out] in fp32. precise: whether `x` has outliers, so that many rows are
-    rounded to 16 bits too, in two parts of 8 bits each. Few rows always are, since that costs next to nothing.
+    rounded to 16 bits too, in two parts of 8 bits each. Few rows always are: that costs little, and the result for a
+    token does not depend on the others of its pass.
     """
 
     def __init__(self, weight: Matrix, bias: Tensor | None = None, precise: bool = False) -> None:

@@ -24,7 +24,7 @@ LINE_TOKENS, BLOCK_TOKENS = 40, 64
 
 @dataclass(frozen=True)
 class CausalDraft:
-    """text: for the hole. decoded: all decoded text, of which `text` is a part."""
+    """text: for the hole. decoded: all decoded text, including `text`."""
 
     text: str
     decoded: str = ""

@@ -232,7 +232,7 @@ class FixedCompleter:
     """Replaces a completer and always gives the same result."""
 
     def __init__(self, completer: Completer, result: InfillResult | GessoError) -> None:
-        self.denoiser, self.result = completer.denoiser, result
+        self.model, self.result = completer.model, result
 
     def complete_batch(self, requests: Sequence[InfillRequest]) -> list[InfillResult | GessoError]:
         return [self.result] * len(requests)

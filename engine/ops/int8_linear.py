@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from engine.ops.linear import pad_rows
+from engine.ops.linear import padded_rows
 
 LEAST_SCALE = 1e-12  # a row of zeros has some scale too
 FEW_ROWS = 16  # at least as many as `engine.decoding` reads at once, whose result must not depend on how many
@@ -58,25 +58,31 @@ class Int8Product:
         self.levels = 127.0 if has_dot_product() else 63.0
 
     def __call__(self, x: Tensor) -> Tensor:
-        scale = x.abs().amax(dim=1, keepdim=True).div_(self.levels).clamp_(min=LEAST_SCALE)
+        largest = torch.maximum(x.amax(dim=1, keepdim=True), x.amin(dim=1, keepdim=True).neg_())
+        scale = largest.div_(self.levels).clamp_(min=LEAST_SCALE)
         values = x / scale
         if self.precise or len(x) <= FEW_ROWS:
             coarse = values.round()
-            fine = (values - coarse).mul_(2 * self.levels)
-            product = self._product(torch.cat((coarse, fine)))
-            result = product[: len(x)].add_(product[len(x) :], alpha=0.5 / self.levels).mul_(scale)
+            fine = values.sub_(coarse).mul_(2 * self.levels)
+            product = self._product(coarse, fine)
+            result = product[: len(x)].add_(product[len(x) : 2 * len(x)], alpha=0.5 / self.levels).mul_(scale)
         else:
-            result = self._product(values).mul_(scale)
+            result = self._product(values)[: len(x)].mul_(scale)
         return result if self.bias is None else result.add_(self.bias)
 
-    def _product(self, values: Tensor) -> Tensor:
-        """The product of `values` [rows, in], rounded to integers, which are at most `levels` large."""
-        rows, zero = pad_rows(values, packed=True), int(self.levels) + 1
-        codes = rows.add(zero + 0.5).to(torch.uint8)
-        product = torch.ops.onednn.qlinear_pointwise.default(
+    def _product(self, *parts: Tensor) -> Tensor:
+        """The product of the rows of all `parts` [rows, in], rounded to integers, which are at most `levels` large.
+
+        Changes `parts`. Behind the result are the rows that were added to reach a number that oneDNN knows.
+        """
+        zero, rows = int(self.levels) + 1, len(parts[0])
+        codes = torch.empty(padded_rows(rows * len(parts)), parts[0].shape[1], dtype=torch.uint8)
+        for index, part in enumerate(parts):
+            codes[index * rows : (index + 1) * rows].copy_(part.add_(zero + 0.5))
+        product: Tensor = torch.ops.onednn.qlinear_pointwise.default(
             codes, 1.0, zero, self.weight, self.scales, self.zero_points, None, 1.0, 0, torch.float32, "none", [], ""
         )
-        return product[: len(values)]
+        return product
 
 
 class PlainMatrix:

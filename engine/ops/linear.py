@@ -61,16 +61,20 @@ class GatedProduct:
 
 
 def pad_rows(x: Tensor, packed: bool) -> Tensor:
-    """x [..., size] as [rows, size]. If products are `packed`, zero rows are appended up to a multiple of ROW_STEP, or
-    of an eighth of the next power of two.
+    """x [..., size] as [rows, size], with zero rows appended up to `padded_rows` if products are `packed`."""
+    rows = x.reshape(-1, x.shape[-1])
+    missing = padded_rows(len(rows)) - len(rows) if packed else 0
+    return F.pad(rows, (0, 0, 0, missing)) if missing else rows
+
+
+def padded_rows(rows: int) -> int:
+    """`rows` rounded up to a multiple of ROW_STEP, or of an eighth of the next power of two; 1 stays 1.
 
     oneDNN compiles a product for every number of rows, which takes longer than the product (1 to 2 ms, and 0.6 to 0.9
-    MiB that it keeps), so only a few numbers of rows should occur. A single row is not padded.
+    MiB that it keeps), so only a few numbers of rows should occur.
     """
-    rows = x.reshape(-1, x.shape[-1])
-    step = max(ROW_STEP, (1 << max(0, len(rows) - 1).bit_length()) // 8)
-    missing = -len(rows) % step if packed and len(rows) > 1 else 0
-    return F.pad(rows, (0, 0, 0, missing)) if missing else rows
+    step = max(ROW_STEP, (1 << max(0, rows - 1).bit_length()) // 8)
+    return rows + -rows % step if rows > 1 else rows
 
 
 def can_pack(weight: Tensor) -> bool:

@@ -1,6 +1,6 @@
 """Decoding of several continuations of one prompt at once, each token the likeliest one that is allowed.
 
-Every pass reads the next token of each continuation, and guesses of what may follow: a pass over 16 tokens costs what
+Every pass reads the next token of each continuation, and guesses at what may follow: a pass over 16 tokens costs what
 one token costs, since reading the weights dominates. What is decoded does not depend on the guesses (speculative
 decoding, arXiv 2211.17192). Knows nothing of text.
 """
@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from engine.guesses import Guesses
 from engine.token_tree import TokenTree
 
 ROWS = 16  # tokens of a pass
+NO_GUESSES = Guesses()
 Allowed = Callable[[Sequence[int]], Sequence[int] | None]
 Done = Callable[[Sequence[int]], bool]
 
@@ -53,15 +55,15 @@ def decode(
     limits: Limits,
     branches: int = 1,
     margin: float = 0.0,
-    guesses: Sequence[Sequence[int]] = (),
+    guesses: Guesses = NO_GUESSES,
     on_token: Callable[[Sequence[int]], bool] | None = None,
 ) -> list[Continuation]:
     """The likeliest continuation of what `tree` has read, then up to `branches` - 1 that begin otherwise.
 
-    Those begin with the next likeliest first tokens, at most `margin` nats less likely than the first. guesses: token
-    sequences that the first continuation may follow. on_token: called with the tokens of the first after each pass;
-    decoding ends once it returns False.
+    Those begin with the next likeliest first tokens, at most `margin` nats less likely than the first. on_token: called
+    with the tokens of the first after each pass; decoding ends once it returns False.
     """
+    tree.read(guesses.after([], ROWS // 2))
     first = _choices(tree, [], limits)
     order = torch.topk(first, min(branches, int((first > -torch.inf).sum()) or 1))
     likely = order.values >= order.values[0] - margin
@@ -74,8 +76,7 @@ def decode(
             break
         wanted = [one.tokens for one in active if not tree.has_read(one.tokens)]
         if wanted:
-            ahead = [] if found[0].done else _ahead(found[0].tokens, guesses, ROWS - len(wanted))
-            tree.read([*wanted, *ahead])
+            tree.read([*wanted, *_ahead([one.tokens for one in active], guesses, ROWS - len(wanted))])
         for one in active:
             _append(tree, one, int(_choices(tree, one.tokens, limits).argmax()), limits)
         if on_token is not None and not on_token(found[0].tokens):
@@ -98,9 +99,13 @@ def _append(tree: TokenTree, one: Continuation, token: int, limits: Limits) -> N
     one.done = limits.done(one.tokens)
 
 
-def _ahead(tokens: Sequence[int], guesses: Sequence[Sequence[int]], room: int) -> list[Sequence[int]]:
-    """The beginnings of the guesses that continue `tokens`, which have at most `room` more tokens in all."""
-    length = len(tokens)
-    fitting = [guess for guess in guesses if len(guess) > length and list(guess[:length]) == list(tokens)]
-    share = max(0, room) // max(1, len(fitting))
-    return [guess[: length + share] for guess in fitting] if share else []
+def _ahead(active: Sequence[Sequence[int]], guesses: Guesses, room: int) -> list[list[int]]:
+    """Guesses at what follows the continuations, of `room` new tokens in all; the first gets half of them."""
+    found = []
+    for index, tokens in enumerate(active):
+        left = len(active) - index
+        share = room if left == 1 else room // 2 if index == 0 else room // left
+        for guess in guesses.after(tokens, share):
+            found.append([*tokens, *guess])
+            room -= len(guess)
+    return found

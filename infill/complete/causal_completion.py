@@ -11,10 +11,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from engine.decoding import Continuation, Limits, decode
 from engine.errors import Cancelled, GessoError, Stop, leave_if
+from engine.guesses import Guesses
 from engine.token_tree import TokenTree
 from infill.checks.context import CheckContext
 from infill.checks.parse import cut_back, parse_worse
@@ -36,10 +38,14 @@ SEAM_LINES, SEAM_TOKENS = 3, 24  # of the text after the hole that is scored wit
 
 @dataclass
 class _Scored:
-    """A proposal with the log-probabilities of its tokens, given the text on both sides of the hole."""
+    """A proposal with log-probabilities given the text on both sides of the hole.
+
+    middle: of its tokens. ending: that the line ends with the last of them, instead of that token's own.
+    """
 
     proposal: Proposal
     middle: list[float]
+    ending: float
 
 
 class CausalCompleter:
@@ -51,6 +57,7 @@ class CausalCompleter:
         self.min_confidence = model.min_confidence if settings.min_confidence is None else settings.min_confidence
         self.last_draft = ""
         self._banned = torch.tensor(self.family.banned, dtype=torch.long)
+        self._line_ends = torch.tensor(self.family.line_ends, dtype=torch.long, device=self.decoder.device)
 
     def complete(self, request: InfillRequest, on_step: OnStep | None = None, stop: Stop | None = None) -> InfillResult:
         """Fills the holes of one request, one after the other from the top; see `Completer.complete`."""
@@ -120,7 +127,8 @@ class CausalCompleter:
         drafts = [copy.text for copy in copied]
         if self.last_draft.startswith(before := prepared.before(0)):
             drafts.append(self.last_draft[len(before) :])
-        guesses = [self.family.tokens.encode(fim.held + text) for text in drafts if text.strip()]
+        encoded = [self.family.tokens.encode(fim.held + text) for text in drafts if text.strip()]
+        guesses = Guesses(fim.tokens, encoded)
         count = max(BRANCHES if kind.one_line else 1, prepared.request.candidates)
         limits = self._limits(prepared, fim, kind)
         on_token = None if on_step is None else self._on_token(prepared, fim, limits, on_step)
@@ -132,10 +140,20 @@ class CausalCompleter:
         token_lists = [self.family.tokens.encode(fim.held + one.text.rstrip("\n")) for one in unique]
         tree.read([tokens for tokens in token_lists if tokens])
         scored = [
-            _Scored(proposal, tree.log_probabilities(tokens).tolist())
+            _Scored(proposal, tree.log_probabilities(tokens).tolist(), self._ending(tree, tokens))
             for proposal, tokens in zip(unique, token_lists, strict=True)
         ]
         return scored, max(len(one.tokens) for one in found)
+
+    def _ending(self, tree: TokenTree, tokens: Sequence[int]) -> float:
+        """log p that the last of `tokens` comes and ends the line, or comes as one token with the line break."""
+        alone = tree.log_probability_of_any(tokens, self._line_ends)
+        if not tokens:
+            return alone
+        *before, last = tokens
+        joined = torch.tensor(self.family.with_line_break(last), dtype=torch.long, device=self.decoder.device)
+        together = tree.log_probability_of_any(before, joined) if len(joined) else -math.inf
+        return float(np.logaddexp(alone + tree.log_probability(before, last), together))
 
     def _limits(self, prepared: PreparedRequest, fim: FimInput, kind: HoleKind) -> Limits:
         before = prepared.before(0)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from engine.decoding import ROWS, Continuation, Limits, decode
 from engine.models.packed_qwen2 import PackedQwen2
+from engine.guesses import Guesses
 from engine.prefix_cache import PrefixCache
 from engine.token_tree import TokenTree
 from tests.engine.tiny_qwen2 import packed, reference
@@ -111,26 +112,26 @@ def test_log_probabilities_are_those_of_transformers() -> None:
     )
 )
 def test_guesses_do_not_change_the_result(guesses: list[list[int]]) -> None:
-    assert decoded(guesses=guesses)[0].tokens == [*likeliest()]
+    assert decoded(guesses=Guesses(drafts=guesses))[0].tokens == [*likeliest()]
 
 
 def test_a_right_guess_saves_passes(passes: list[int]) -> None:
     decoded()
     assert passes == [len(PROMPT) - 1, *[1] * LENGTH]
     passes.clear()
-    decoded(guesses=[likeliest()])
-    assert passes == [len(PROMPT) - 1, 1, LENGTH]
+    decoded(guesses=Guesses(drafts=[likeliest()]))
+    assert passes == [len(PROMPT) - 1, 1 + ROWS // 2, LENGTH - ROWS // 2]
 
 
 def test_a_guess_that_is_right_at_first_saves_passes_until_it_is_wrong(passes: list[int]) -> None:
     wrong = (likeliest()[5] + 1) % 160
-    decoded(guesses=[[*likeliest()[:5], wrong, wrong]])
-    assert passes == [len(PROMPT) - 1, 1, 7, *[1] * (LENGTH - 6)]
+    decoded(guesses=Guesses(drafts=[[*likeliest()[:5], wrong, wrong]]))
+    assert passes == [len(PROMPT) - 1, 8, *[1] * (LENGTH - 6)]
 
 
 def test_no_pass_is_larger_than_the_limit_however_many_guesses_there_are(passes: list[int]) -> None:
     guesses = [[*likeliest()[:2], *(token for _ in range(40))] for token in range(5)]
-    decoded(branches=3, margin=math.inf, guesses=guesses)
+    decoded(branches=3, margin=math.inf, guesses=Guesses(drafts=guesses))
     assert max(passes[1:]) <= ROWS
 
 
@@ -158,7 +159,7 @@ def test_guesses_serve_the_first_of_several_branches(passes: list[int]) -> None:
     alone = decoded(branches=3, margin=math.inf)
     without = len(passes)
     passes.clear()
-    assert [one.tokens for one in decoded(branches=3, margin=math.inf, guesses=[likeliest()])] == [
+    assert [one.tokens for one in decoded(branches=3, margin=math.inf, guesses=Guesses(drafts=[likeliest()]))] == [
         one.tokens for one in alone
     ]
     assert len(passes) == without and sum(passes[3:]) < 3 * LENGTH, "the first branch is read at once"
@@ -203,7 +204,7 @@ def test_other_branches_continue_after_one_is_done() -> None:
 
 @pytest.mark.parametrize("most", [1, 2, 7])
 def test_no_continuation_is_longer_than_the_limit(most: int) -> None:
-    found = decoded(limits(most), branches=2, margin=math.inf, guesses=[likeliest()])
+    found = decoded(limits(most), branches=2, margin=math.inf, guesses=Guesses(drafts=[likeliest()]))
     assert [len(one.tokens) for one in found] == [most, most] and not any(one.done for one in found)
     assert found[0].tokens == [*likeliest()[:most]]
 
@@ -225,3 +226,12 @@ def test_on_token_sees_the_first_continuation_and_may_end_decoding() -> None:
     found = decoded(branches=2, margin=math.inf, on_token=on_token)
     assert seen == [[*likeliest()[:length]] for length in (2, 3, 4)]
     assert [len(one.tokens) for one in found] == [4, 4]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(TOKENS, max_size=40), st.integers(1, 3))
+def test_what_the_prompt_repeats_does_not_change_the_result(more: list[int], branches: int) -> None:
+    without = decoded(branches=branches, margin=math.inf)
+    repeating = Guesses([*likeliest(), *more, *likeliest()[2:9], *more])
+    found = decoded(branches=branches, margin=math.inf, guesses=repeating)
+    assert [one.tokens for one in found] == [one.tokens for one in without]

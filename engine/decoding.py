@@ -7,6 +7,7 @@ decoding, arXiv 2211.17192). Knows nothing of text.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -60,8 +61,9 @@ def decode(
 ) -> list[Continuation]:
     """The likeliest continuation of what `tree` has read, then up to `branches` - 1 that begin otherwise.
 
-    Those begin with the next likeliest first tokens, at most `margin` nats less likely than the first. on_token: called
-    with the tokens of the first after each pass; decoding ends once it returns False.
+    Those begin with the next likeliest first tokens, at most `margin` nats less likely than the first, and are dropped
+    once they are twice as much less likely than one that is done. on_token: called with the tokens of the first after
+    each pass; decoding ends once it returns False.
     """
     tree.read(guesses.after([], ROWS // 2))
     first = _choices(tree, [], limits)
@@ -79,6 +81,8 @@ def decode(
             tree.read([*wanted, *_ahead([one.tokens for one in active], guesses, ROWS - len(wanted))])
         for one in active:
             _append(tree, one, int(_choices(tree, one.tokens, limits).argmax()), limits)
+        least = max((one.score for one in found if one.done), default=-math.inf) - 2 * margin
+        found = [found[0], *(one for one in found[1:] if one.done or one.score >= least)]
         if on_token is not None and not on_token(found[0].tokens):
             break
     return found

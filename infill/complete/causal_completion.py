@@ -30,7 +30,7 @@ from infill.prompts.prompt import HoleKind, suffix_texts
 from infill.request import Candidate, Evidence, HoleCompletion, InfillRequest, InfillResult, OnStep, Piece, StepView
 from infill.settings import Settings
 
-BRANCHES, MARGIN = 3, 3.0  # continuations at once; nats that the first token of another may be less likely
+BRANCHES, MARGIN = 4, 4.0  # continuations at once; nats that the first token of one may be less likely
 LINE_TOKENS, BLOCK_TOKENS, BLOCK_LINES = 48, 192, 12
 MOST_MARGIN = 12.0  # nats
 SEAM_LINES, SEAM_TOKENS = 3, 24  # of the text after the hole that is scored with a proposal
@@ -46,6 +46,14 @@ class _Scored:
     proposal: Proposal
     middle: list[float]
     ending: float
+
+
+@dataclass
+class _InOrder:
+    """Log-probabilities given only the text before. mean: per token of a text and of what follows; text: of the text."""
+
+    mean: float
+    text: float
 
 
 class CausalCompleter:
@@ -75,11 +83,11 @@ class CausalCompleter:
                 scored, steps = self._proposals(prepared, fim, tree, watch)
             encoded = lease.encoded
         scoring = time.perf_counter()
-        seams = self._seams(prepared, fim, scored)
+        in_order = self._in_order(prepared, fim, scored)
         calibration = self.model.calibration
         candidates = [
-            judge(prepared, 0, one.proposal, _evidence(one, seam, scored), calibration, self.min_confidence)
-            for one, seam in zip(scored, seams, strict=True)
+            judge(prepared, 0, one.proposal, _evidence(prepared, one, seen, scored), calibration, self.min_confidence)
+            for one, seen in zip(scored, in_order, strict=True)
         ]
         found = _best_first(candidates)
         if watch is not None:
@@ -132,7 +140,8 @@ class CausalCompleter:
         count = max(BRANCHES if kind.one_line else 1, prepared.request.candidates)
         limits = self._limits(prepared, fim, kind)
         on_token = None if on_step is None else self._on_token(prepared, fim, limits, on_step)
-        found = decode(tree, limits, count, MARGIN, guesses, on_token)
+        margin = MARGIN if prepared.request.candidates == 1 else math.inf
+        found = decode(tree, limits, count, margin, guesses, on_token)
         self.last_draft = before + self._text(fim, found[0].tokens)
         proposals = [self._decoded(prepared, fim, kind, one) for one in found]
         leave_if(prepared.stop)
@@ -211,8 +220,8 @@ class CausalCompleter:
             text = cut_back(before, text, after, prepared.language, prepared.stop) or text
         return Proposal(text, ["model"], len(one.tokens))
 
-    def _seams(self, prepared: PreparedRequest, fim: FimInput, scored: Sequence[_Scored]) -> list[float]:
-        """Mean log-probability of each text and the beginning of what follows it, read in their order.
+    def _in_order(self, prepared: PreparedRequest, fim: FimInput, scored: Sequence[_Scored]) -> list[_InOrder]:
+        """The likelihood of each text and of the beginning of what follows it, read in their order.
 
         Unlike the middle's own likelihood it tells a text that leads on to what follows from one that repeats it. After
         the deadline it is the middle's own.
@@ -220,18 +229,23 @@ class CausalCompleter:
         kind = prepared.kinds[0]
         after = "\n".join(suffix_texts([kind], [prepared.shown.suffix])[0].split("\n")[: SEAM_LINES + 1])
         if prepared.deadline is not None and time.monotonic() >= prepared.deadline:
-            return [_mean(one.middle) for one in scored]
-        texts = [one.proposal.text for one in scored]
-        lists = [self.family.tokens.encode(fim.held + text.rstrip("\n") + after) for text in texts]
-        lengths = [len(self.family.tokens.encode(fim.held + text.rstrip("\n"))) + SEAM_TOKENS for text in texts]
-        lists = [tokens[:length] for tokens, length in zip(lists, lengths, strict=True)]
+            return [_InOrder(_mean(one.middle), sum(one.middle)) for one in scored]
+        texts = [fim.held + one.proposal.text.rstrip("\n") for one in scored]
+        lengths = [len(self.family.tokens.encode(text)) for text in texts]
+        lists = [
+            self.family.tokens.encode(text + after)[: length + SEAM_TOKENS]
+            for text, length in zip(texts, lengths, strict=True)
+        ]
         with (
             self.decoder.cache.encoded(fim.plain[:-1], prepared.stop) as lease,
             TokenTree(self.decoder.model, lease.kv, fim.plain[-1:], prepared.stop) as tree,
         ):
             tree.read([tokens for tokens in lists if tokens])
-            scores = [tree.log_probabilities(tokens) for tokens in lists]
-        return [float(one.mean()) if len(one) else -math.inf for one in scores]
+            found = [tree.log_probabilities(tokens) for tokens in lists]
+        return [
+            _InOrder(float(one.mean()) if len(one) else -math.inf, float(one[:length].sum()))
+            for one, length in zip(found, lengths, strict=True)
+        ]
 
 
 def _block_end(line: str, text: str) -> int | None:
@@ -242,14 +256,17 @@ def _block_end(line: str, text: str) -> int | None:
     return None if end is None else max(0, end - len(line))
 
 
-def _evidence(one: _Scored, seam: float, scored: Sequence[_Scored]) -> Evidence:
-    total = sum(one.middle)
+def _evidence(prepared: PreparedRequest, one: _Scored, in_order: _InOrder, scored: Sequence[_Scored]) -> Evidence:
+    likelihood = sum(one.middle)
     others = [sum(other.middle) for other in scored if other is not one and other.proposal.text.strip()]
     return Evidence(
-        seam=seam,
+        seam=in_order.mean,
         middle=_mean(one.middle),
         weakest=min(one.middle, default=0.0),
-        margin=max(-MOST_MARGIN, min(MOST_MARGIN, total - max(others))) if others else 0.0,
+        margin=max(-MOST_MARGIN, min(MOST_MARGIN, likelihood - max(others))) if others else 0.0,
+        total=sum(one.middle[:-1]) + one.ending,
+        alone=in_order.text,
+        whole=float(prepared.kinds[0].whole_lines),
         denoised=float("model" in one.proposal.sources),
         copied=float("copy" in one.proposal.sources),
         matched=math.log1p(one.proposal.matched),

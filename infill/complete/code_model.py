@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -50,7 +51,6 @@ class CodeModel:
     def load(settings: Settings, on_progress: Callable[[int, int], None] | None = None) -> CodeModel:
         """Loads the model that `settings` name; raises ModelError, saying what to do."""
         weights = open_weights(resolve(settings.model))
-        tokens = _tokens(weights)
         device = choose_device(settings.device)
         set_threads(settings.threads)
         size = max(1, weights.place.stat().st_size)
@@ -59,7 +59,10 @@ class CodeModel:
             if on_progress is not None:
                 on_progress(size * done // total, size)
 
-        model = load_qwen2(weights, device, choose_dtype(device, settings.dtype), advance)
+        with ThreadPoolExecutor(1, "tokenizer") as threads:
+            reading = threads.submit(_tokens, weights)
+            model = load_qwen2(weights, device, choose_dtype(device, settings.dtype), advance)
+            tokens = reading.result()
         speed = settle_decoder_threads(model)
         remember_token_s(settings.model, speed.token_s)
         family = FimPrompt(tokens, _budget(speed.prompt), model.config.vocab_size)
@@ -79,8 +82,11 @@ def is_code_model(place: Path) -> bool:
 def _tokens(weights: GgufWeights | SafetensorsWeights) -> TextTokens:
     if isinstance(weights, GgufWeights):
         file: GgufFile = weights.file
-        return TextTokens(gguf_tokenizer(file.metadata, str(file.file)))
-    return TextTokens.read(weights.place / "tokenizer.json")
+        tokens = TextTokens(gguf_tokenizer(file.metadata, str(file.file)))
+    else:
+        tokens = TextTokens.read(weights.place / "tokenizer.json")
+    tokens.starting_with("")  # makes its table
+    return tokens
 
 
 def _budget(tokens_per_s: float) -> ContextBudget:

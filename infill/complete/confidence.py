@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 
 from infill.request import Evidence
 
-LEAST_EVIDENCE = -12.0  # nats; an impossible token counts as an unlikely one
+LEAST_EVIDENCE = -12.0  # nats per token; an impossible token counts as an unlikely one
+LEAST_SUM, SUMS = -60.0, ("total", "alone")  # the same for nats of a whole text
 
 
 @dataclass(frozen=True)
@@ -32,5 +33,5 @@ class Calibration:
 
 
 def evidence_values(evidence: Evidence) -> dict[str, float]:
-    """The evidence by name, none below LEAST_EVIDENCE."""
-    return {name: max(LEAST_EVIDENCE, value) for name, value in asdict(evidence).items()}
+    """The evidence by name, none below LEAST_EVIDENCE or LEAST_SUM."""
+    return {name: max(LEAST_SUM if name in SUMS else LEAST_EVIDENCE, value) for name, value in asdict(evidence).items()}

@@ -18,11 +18,15 @@ from engine.errors import ModelError
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>\Z")
 
 
-def _byte_level_alphabet() -> dict[str, int]:
-    """The printable characters that byte-level BPE (GPT-2) uses for bytes: character to byte."""
+def _byte_level_alphabet() -> dict[int, int]:
+    """The printable characters that byte-level BPE (GPT-2) uses for bytes: code point to byte, for `str.translate`.
+
+    Other characters are translated to one that is not a byte.
+    """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
+    table = dict.fromkeys(others, 0xFFFF)
+    return table | {byte: byte for byte in printable} | {256 + i: byte for i, byte in enumerate(others)}
 
 
 class TextTokens:
@@ -98,10 +102,11 @@ class TextTokens:
         return sorted((piece, token) for token, piece in enumerate(self.bytes_of) if piece)
 
 
-def _piece_bytes(piece: str, alphabet: dict[str, int] | None) -> bytes:
+def _piece_bytes(piece: str, alphabet: dict[int, int] | None) -> bytes:
     if alphabet is not None:
-        if all(character in alphabet for character in piece):
-            return bytes(alphabet[character] for character in piece)
-        return piece.encode()
+        try:
+            return piece.translate(alphabet).encode("latin-1")
+        except UnicodeEncodeError:
+            return piece.encode()
     byte = _BYTE_PIECE.match(piece)
     return bytes([int(byte[1], 16)]) if byte else piece.replace("▁", " ").encode()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from engine import guesses
 from engine.decoder import Decoder
 from engine.errors import Cancelled, InputError
 from infill.complete.causal_completion import BLOCK_TOKENS, BRANCHES, LINE_TOKENS, CausalCompleter
@@ -170,6 +171,7 @@ def test_a_copy_that_the_model_writes_too_has_both_sources() -> None:
 
 
 def test_a_copy_is_also_a_guess_that_saves_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guesses, "CHOICES", 0)  # none from the prompt, which repeats it too
     passes = []
     for copies in (False, True):
         completer = coder("path)[index].prompt\n", copy_drafts=copies)

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from engine.decoding import ROWS, Continuation, Limits, decode
-from engine.models.packed_qwen2 import PackedQwen2
 from engine.guesses import Guesses
+from engine.models.packed_qwen2 import PackedQwen2
 from engine.prefix_cache import PrefixCache
 from engine.token_tree import TokenTree
 from tests.engine.tiny_qwen2 import packed, reference

@@ -50,7 +50,7 @@ class _Scored:
 
 @dataclass
 class _InOrder:
-    """Log-probabilities given only the text before. mean: per token of a text and of what follows; text: of the text."""
+    """Log-probabilities given only the text before. mean: per token of text and what follows it; text: of the text."""
 
     mean: float
     text: float

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from engine.ops.linear import padded_rows
 
 LEAST_SCALE = 1e-12  # a row of zeros has some scale too
-FEW_ROWS = 16  # at least as many as `engine.decoding` reads at once, whose result must not depend on how many
+FEW_ROWS = 64  # at least as many as decoding reads at once, for all requests, whose results must not depend on how many
 CACHED_VALUES = 2**17  # of a weight at once, which stay in the processor's cache
 
 

@@ -19,6 +19,7 @@ from engine.denoiser import Denoiser
 from engine.errors import Stop, leave_if
 from engine.memory import CausalPass, Masks, Memory, Shape
 from engine.prefix_cache import Lease, PrefixCache
+from engine.scheduling.joined_pass import Pass
 
 T = TypeVar("T")
 
@@ -54,7 +55,7 @@ class CanvasBatch:
         return [run for run in self.runs if run.finished is None]
 
 
-Operation = Call | CanvasBatch
+Operation = Call | CanvasBatch | Pass
 Perform = Callable[[Operation], Any]
 """Waits for the turn of the operation and returns its result."""
 
@@ -96,7 +97,7 @@ class ScheduledDenoiser(ScheduledDecoder):
 
 
 class _ScheduledModel:
-    """A `CausalPass`: every pass has a turn of its own, and the head belongs to the pass before it."""
+    """A `CausalPass`: small passes of several requests may share a turn, and the head belongs to the pass before it."""
 
     def __init__(self, model: CausalPass, perform: Perform) -> None:
         self._model, self._perform = model, perform
@@ -106,10 +107,8 @@ class _ScheduledModel:
         return self._model.config
 
     def encode(self, tokens: Tensor, positions: Tensor, masks: Masks, memory: Memory) -> Tensor:
-        def work(_: Stop) -> Tensor:
-            return self._model.encode(tokens, positions, masks, memory)
-
-        return self._perform(Call(work, divisible=tokens.shape[1] > 1))
+        one = Pass(tokens, positions, masks, memory)
+        return self._perform(one if one.can_be_joined(self._model) else pass_alone(one, self._model))
 
     def logits(self, hidden: Tensor) -> Tensor:
         return self._perform(Call(lambda _: self._model.logits(hidden), at_once=True, divisible=len(hidden) > 1))
@@ -143,6 +142,11 @@ class _ScheduledCache:
 def scheduled(shared: Decoder, perform: Perform) -> ScheduledDecoder:
     """One request's view of `shared`."""
     return ScheduledDenoiser(shared, perform) if isinstance(shared, Denoiser) else ScheduledDecoder(shared, perform)
+
+
+def pass_alone(one: Pass, model: CausalPass) -> Call:
+    """The pass with a turn of its own."""
+    return Call(lambda _: one.run(model), divisible=one.rows > 1)
 
 
 def _either(first: Stop | None, second: Stop) -> Stop:

@@ -16,6 +16,7 @@ others have ended; requests that wait for memory continue one by one. A request 
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -31,10 +32,12 @@ from engine.canvas_run import CanvasRun
 from engine.decoder import Decoder
 from engine.denoiser import Denoiser
 from engine.errors import Cancelled, GessoError, Stop, is_memory_error
-from engine.scheduling.denoiser import Call, CanvasBatch, Operation, scheduled, with_stop
+from engine.scheduling.denoiser import Call, CanvasBatch, Operation, pass_alone, scheduled, with_stop
+from engine.scheduling.joined_pass import MOST_ROWS, Pass, run_together
 from engine.scheduling.request import Closed, Load, Order, Priority, Task, TooLate
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 BATCH = 8  # canvases per step
 RUNNING = 16  # requests of a priority under way, each with a thread and its share of the prompts
 STEPS_TO_GROW = 256  # after memory ran out, until twice as many canvases are stepped together again
@@ -149,6 +152,9 @@ class Scheduler:
             self._step(together)
         elif isinstance(task.operation, CanvasBatch):
             self._start_next_canvas(task, task.operation)
+        elif isinstance(task.operation, Pass):
+            together = self._pass_partners(task, ready)
+            self._pass(together)
         else:
             self._continue(task)
         spent = (self.clock() - started) / len(together)
@@ -173,6 +179,35 @@ class Scheduler:
                 together.append(other)
                 rows += len(batch.active)
         return together
+
+    def _pass_partners(self, task: Task[Any], ready: Sequence[Task[Any]]) -> list[Task[Any]]:
+        """`task`, and others of its priority whose pass may be joined to its own."""
+        together, rows = [task], cast(Pass, task.operation).rows
+        for other in sorted(ready, key=self._sort_key):
+            if other is task or other.order.priority is not task.order.priority:
+                continue
+            if isinstance(other.operation, Pass) and rows + other.operation.rows <= MOST_ROWS:
+                together.append(other)
+                rows += other.operation.rows
+        return together
+
+    def _pass(self, tasks: Sequence[Task[Any]]) -> None:
+        """Their passes as one, after which all continue; one by one if that fails."""
+        passes = [cast(Pass, task.operation) for task in tasks]
+        for task, one in zip(tasks, passes, strict=True):
+            task.operation = pass_alone(one, self.decoder.model)
+        if len(tasks) > 1:
+            try:
+                results = run_together(self.decoder.model, passes)
+            except Exception as error:
+                log.warning("A joined pass failed (%s); its requests continue one by one.", error)
+            else:
+                for task, result in zip(tasks, results, strict=True):
+                    task.operation, task.result = None, result
+                    self.load.calls += 1
+                    self._continue(task)
+                return
+        self._continue(tasks[0])
 
     def _step(self, tasks: Sequence[Task[Any]]) -> None:
         batches = [cast(CanvasBatch, task.operation) for task in tasks]

@@ -72,6 +72,41 @@ def test_clients_at_once_get_what_each_gets_alone(scheduler: Scheduler, model: P
     assert [future.result(20).tokens for future in futures] == [alone(model, prompt) for prompt in PROMPTS]
 
 
+def test_passes_of_clients_are_joined(
+    scheduler: Scheduler, model: PackedQwen2, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    encode = model.encode
+
+    def counting(tokens: Tensor, *rest: Any) -> Tensor:
+        sizes.append(tokens.shape[1])
+        return encode(tokens, *rest)
+
+    monkeypatch.setattr(model, "encode", counting)
+    with held(scheduler):
+        futures = [
+            scheduler.submit(decoding(prompt), Order(client=str(number))) for number, prompt in enumerate(PROMPTS)
+        ]
+    for future in futures:
+        future.result(20)
+    passes = [size for size in sizes if size < len(PROMPTS[0]) - 1]
+    assert max(passes) == 2 * len(PROMPTS), "two continuations of each client"
+    assert len(passes) < 1.5 * (LENGTH + len(PROMPTS)), "and not as many passes as each needs alone"
+
+
+def test_a_joined_pass_that_fails_is_made_one_by_one(
+    scheduler: Scheduler, model: PackedQwen2, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = [alone(model, prompt) for prompt in PROMPTS]
+    failed = fail_passes(model, monkeypatch, lambda number, tokens: 2 < tokens < len(PROMPTS[0]) - 1)
+    with held(scheduler):
+        futures = [
+            scheduler.submit(decoding(prompt), Order(client=str(number))) for number, prompt in enumerate(PROMPTS)
+        ]
+    assert [future.result(20).tokens for future in futures] == expected
+    assert failed
+
+
 def test_clients_take_turns_token_by_token(scheduler: Scheduler) -> None:
     order: list[int] = []
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from engine.errors import InputError
+from lsp.session import Client, Session
 from lsp.settings import NAMES, LspSettings, parse, schema
 
 WRONG: dict[str, list[Any]] = {
@@ -165,3 +168,15 @@ def test_the_schema_describes_what_parse_accepts() -> None:
     assert described["gesso.eagerness"]["enum"] == ["calm", "balanced", "eager"]
     assert described["gesso.delayMs"]["type"] == ["integer", "null"]
     assert described["gesso.languages"]["additionalProperties"] == {"type": "boolean"}
+
+
+def test_a_notice_about_a_setting_is_shown_once(tmp_path: Path, no_user_settings: None) -> None:
+    (tmp_path / "gesso.toml").write_text('meanwhile = "small"\n')
+    shown: list[str] = []
+    session = Session(cast(Client, SimpleNamespace(warn=shown.append)))
+    session.folders = (tmp_path,)
+    session.engine.start = lambda settings: None  # type: ignore[method-assign]
+    for _ in range(2):
+        asyncio.run(session.configure({"statistics": False}))
+    (notice,) = shown
+    assert "meanwhile is now called fallback_model" in notice

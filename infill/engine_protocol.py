@@ -53,11 +53,12 @@ class EngineState:
 @dataclass
 class RequestCounts:
     """Since the start. outcomes: by priority and outcome; seconds: answered infills by bucket; backends: by backend and
-    outcome."""
+    outcome; retries: by outcome. The other counts have a retried request twice, once for each model."""
 
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
     seconds: Counter[float] = field(default_factory=Counter)
     backends: Counter[tuple[str, str]] = field(default_factory=Counter)
+    retries: Counter[str] = field(default_factory=Counter)
     total_s: float = 0.0
     encoded_tokens: int = 0
     denoise_steps: int = 0

@@ -47,9 +47,14 @@ def best_model() -> str:
     """
     if _hub_has(ALIASES["26b"]) and _gpu_bytes() >= LARGE_GPU_BYTES:
         return "26b"
+    return best_code_model() or POCKET
+
+
+def best_code_model() -> str | None:
+    """The largest code model on this machine that is fast enough, else the smallest; None if there is none."""
     present = [model for model in KNOWN.values() if fetched(model) is not None]
     fast = [model for model in present if (measured_token_s(model.name) or 0.0) <= LINE_S / LINE_TOKENS]
-    return max(fast or present[:1], key=lambda model: model.bytes).name if present else POCKET
+    return max(fast or present[:1], key=lambda model: model.bytes).name if present else None
 
 
 def concrete(name: str) -> str:

@@ -90,7 +90,8 @@ class Evidence:
 class Candidate:
     """confidence: 0 to 1. shown: whether it passes all checks; reason: why not. tokens: length of the text.
 
-    source: the denoised canvas ("model"), the causal encoder, or a copy from the context.
+    source: the denoised canvas ("model"), the causal encoder, or a copy from the context. refused: whether a check of
+    the text itself refuses it, rather than its low confidence.
     """
 
     text: str
@@ -100,6 +101,7 @@ class Candidate:
     source: Source
     tokens: int
     evidence: Evidence = field(default=Evidence(), repr=False)
+    refused: bool = field(default=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,14 @@ from typing import Annotated, Any, Literal
 import platformdirs
 
 from engine.errors import InputError, UsageError
-from infill.model_store import AUTO, concrete
+from infill.model_store import AUTO, best_code_model, concrete
 from infill.request import Lines
 from infill.validation import Limits, NonEmpty, field_types, structure, unpack
 
 PROJECT_FILE, PYTHON_PROJECT_FILE = "gesso.toml", "pyproject.toml"
 SERVER_TABLES = ("routes", "backends")  # of `infill.backends.routes`, in the user's file only
 ENVIRONMENT_PREFIX = "GESSO_"
+MODELS = ("model", "fallback_model", "retry_model")  # settings that name a model
 RENAMED = {"meanwhile": "fallback_model"}  # old name: new name
 BOOLEANS = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
 
@@ -39,6 +40,9 @@ class Settings:
     model: NonEmpty = setting(AUTO, "auto (the best one here), or a name, hub ID, folder or file")
     fallback_model: NonEmpty | None = setting(
         "pocket", "smaller model with which the service answers while the model loads or lacks memory"
+    )
+    retry_model: NonEmpty | None = setting(
+        None, "model that fills a hole again if the checks refuse the text of `model`; auto: the best code model here"
     )
     device: NonEmpty = setting("auto", "auto, cpu, cuda, cuda:N or mps")
     dtype: Literal["auto", "float32", "bfloat16"] = setting("auto", "number type of the weights")
@@ -62,7 +66,8 @@ class Settings:
 class Resolved:
     """The settings and the origin of each by name.
 
-    notices: sentences about old names. unknown_variables: names of variables that look like settings.
+    notices: sentences about old names and settings without effect. unknown_variables: names of variables that look
+    like settings.
     """
 
     settings: Settings
@@ -107,7 +112,14 @@ def resolve(flags: Mapping[str, Any], start: Path, environment: Mapping[str, str
     if settings.model == AUTO:
         settings = replace(settings, model=concrete(AUTO))
         origins["model"] = f"{AUTO}, {origins['model']}"
-    return Resolved(settings, origins, tuple(notices + renamed), tuple(unknown))
+    if settings.retry_model == AUTO:
+        found = best_code_model()
+        settings = replace(settings, retry_model=None if found == settings.model else found)
+        origins["retry_model"] = f"{AUTO}, {origins['retry_model']}"
+    notices += renamed
+    if settings.retry_model == settings.model:
+        notices.append(f"Nothing is retried: retry_model and model are both {settings.model}; choose two models.")
+    return Resolved(settings, origins, tuple(notices), tuple(unknown))
 
 
 def current_names(
@@ -180,7 +192,7 @@ def _from_file(file: Path, name: str, value: Any) -> Any:
     if name not in HELP:
         raise InputError(f"{file}: there is no setting {name!r}; `gesso config` lists them all.")
     value = _checked(name, None if value == "" and _is_optional(name) else value, f"{file}: {name}", InputError)
-    if name == "model" and value.startswith(("./", "../")):
+    if name in MODELS and value is not None and value.startswith(("./", "../")):
         return str((file.parent / value).resolve())
     return value
 

@@ -55,7 +55,8 @@ class Feedback:
         """These suggestions were sent to the editor, which shows the first one."""
         items, uri, language = found.items, context.uri, context.snapshot.language
         if items and items[0].id not in self.by_id:
-            self._count("shown", language, found.origin, len(items[0].text), found.total_ms)
+            first = items[0]
+            self._count("shown", language, found.origin, len(first.text), found.total_ms, first.model)
         position = uri, context.before, context.after
         for suggestion in items:
             earlier = self.by_id.pop(suggestion.id, None)
@@ -154,11 +155,18 @@ class Feedback:
             self._count("kept", kept.language, None, 0, kept.share)
 
     def _count_sent(self, event: Event, sent: _Sent, characters: int) -> None:
-        self._count(event, sent.language, sent.origin, characters)
+        self._count(event, sent.language, sent.origin, characters, model=sent.suggestion.model)
 
     def _count(
-        self, event: Event, language: str | None, origin: Origin | None, characters: int, value: float | None = None
+        self,
+        event: Event,
+        language: str | None,
+        origin: Origin | None,
+        characters: int,
+        value: float | None = None,
+        model: str = "",
     ) -> None:
+        """model: of the suggestion; by default that of the engine."""
         if self.session.statistics is not None:
-            model = self.session.engine.state.model
+            model = model or self.session.engine.state.model
             self.session.statistics.add(EventRow(time.time(), event, language, model, origin, characters, value))

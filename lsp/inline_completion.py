@@ -206,7 +206,7 @@ class InlineCompletion:
         result = await session.engine.complete(request)
         completion = result.completions[0]
         shown = [candidate for candidate in completion.candidates if candidate.shown][:alternatives]
-        found = [Suggestion(f"{next(self.numbers)}", one.text, "", one.confidence) for one in shown]
+        found = [Suggestion(f"{next(self.numbers)}", one.text, "", one.confidence, result.model) for one in shown]
         items = session.cache.store(*position, found, request.lines)
         if items:
             return Suggestions(items, "model", timings_ms=result.timings_ms)

@@ -16,13 +16,14 @@ Origin = Literal["typed", "cache", "running", "remainder", "model"]
 class Suggestion:
     """`text` is inserted at the cursor and replaces `swallow`, which follows the cursor on its line.
 
-    confidence: 0 to 1.
+    confidence: 0 to 1. model: the name of the model that wrote it.
     """
 
     id: str
     text: str
     swallow: str
     confidence: float
+    model: str = ""
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ def infill(
     request = _request(source, file, _language(lang), settings, _holes(source.text, at, range_, marker), neighbours)
     step_seconds = SECONDS_PER_STEP if settings.deadline_ms is None else 0.0
     view = LiveView(cli_support.errors_console(), step_seconds, show=watch)
-    completer = service_for(settings, service) or cli_support.load_completer(settings)
+    completer = service_for(settings, service) or cli_support.with_retry(cli_support.load_completer(settings), settings)
     result = _complete(completer.complete, request, view if watch or watch_svg else None, watch_svg)
     raise typer.Exit(_write_result(source, result, output))
 
@@ -301,7 +301,7 @@ def _hole_object(completion: HoleCompletion) -> dict[str, Any]:
         "reason": completion.reason,
         "confidence": completion.confidence,
         "candidates": [
-            {name: value for name, value in asdict(candidate).items() if name != "evidence"}
+            {name: value for name, value in asdict(candidate).items() if name not in ("evidence", "refused")}
             for candidate in completion.candidates
         ],
         "tokens": completion.candidates[0].tokens if completion.candidates else 0,

@@ -122,7 +122,7 @@ def batch(
 
 def _run_with_bar(work: Batch, resolved: settings.Settings, service: bool | None) -> None:
     client = service_for(resolved, service, "batch")
-    completer = client or cli_support.load_completer(resolved)
+    completer = client or cli_support.with_retry(cli_support.load_completer(resolved), resolved)
     columns = (TextColumn("filling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = cli_support.errors_console()
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:

@@ -63,6 +63,9 @@ def serve(
     device: Annotated[str | None, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")] = None,
     dtype: Annotated[str | None, typer.Option(metavar="TYPE", help="auto, float32 or bfloat16.")] = None,
     threads: Annotated[int | None, typer.Option(metavar="N", help="Maximum number of CPU threads.")] = None,
+    retry_model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Fills a hole again if the checks refuse the model's text.")
+    ] = None,
     idle_minutes: Annotated[
         float, typer.Option(metavar="N", min=0, max=1e6, help="End after this time without a request; 0: never.")
     ] = IDLE_MINUTES,
@@ -73,7 +76,7 @@ def serve(
     if context.invoked_subcommand is not None:
         context.obj = socket
         return
-    flags = {"model": model, "device": device, "dtype": dtype, "threads": threads}
+    flags = {"model": model, "device": device, "dtype": dtype, "threads": threads, "retry_model": retry_model}
     settings = cli_support.read_settings(Path.cwd(), flags).settings
     network = _network(host, port, token_file, tls_cert, tls_key)
     location = location_at(socket)

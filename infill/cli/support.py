@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,6 +25,7 @@ from infill.settings import Resolved, Settings, resolve
 
 if TYPE_CHECKING:
     from infill.complete.pipeline import AnyCompleter
+    from infill.complete.retry import RetryCompleter
 
 FILLED, NOTHING_TO_SHOW, BAD_USE, TROUBLE, INTERRUPTED = 0, 1, 2, 3, 130
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -101,6 +103,26 @@ def load_completer(settings: Settings) -> AnyCompleter:
             progress.update(task, completed=done, total=total)
 
         return make_completer(load_model(settings, advance), settings)
+
+
+def with_retry(completer: AnyCompleter, settings: Settings) -> AnyCompleter | RetryCompleter:
+    """The completer, which asks the retry model of the settings, if any. That model is loaded when it is first needed;
+    if it cannot be loaded, a sentence says so, and nothing is retried."""
+    if settings.retry_model in (None, settings.model):
+        return completer
+    from infill.complete.pipeline import load_model, make_completer
+    from infill.complete.retry import RetryCompleter
+
+    retry_settings = replace(settings, model=settings.retry_model)
+
+    def load() -> AnyCompleter | None:
+        try:
+            return make_completer(load_model(retry_settings), retry_settings)
+        except GessoError as error:
+            say(f"Nothing is retried: {error}")
+            return None
+
+    return RetryCompleter(completer, load)
 
 
 def byte_progress() -> Progress:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from engine.errors import Stop, leave_if
-from infill.checks.checks import first_refusal
+from infill.checks.checks import first_refusal, low_confidence
 from infill.checks.context import CheckContext
 from infill.complete.confidence import Calibration
 from infill.complete.prepared import PreparedRequest, one_hole_requests
@@ -43,8 +43,16 @@ def judge(
         replaced=prepared.replaced(index),
     )
     reason = first_refusal(context)
-    text = proposal.text.replace("\n", prepared.line_end)
-    return Candidate(text, round(confidence, 4), reason is None, reason, proposal.sources[0], proposal.tokens, evidence)
+    return Candidate(
+        text=proposal.text.replace("\n", prepared.line_end),
+        confidence=round(confidence, 4),
+        shown=reason is None,
+        reason=reason,
+        source=proposal.sources[0],
+        tokens=proposal.tokens,
+        evidence=evidence,
+        refused=reason is not None and low_confidence(context) is None,
+    )
 
 
 def one_after_another(

@@ -8,6 +8,7 @@ from infill.backends.routes import Routes
 from infill.engine_protocol import Engine, RequestCounts
 from infill.service.fallback import FallbackEngine
 from infill.service.model_engine import ModelEngine
+from infill.service.retry import RetryEngine
 from infill.settings import Settings
 
 
@@ -16,9 +17,15 @@ def build_engine(settings: Settings, batch: int | None, routes: Routes) -> Engin
     counts = RequestCounts()
     model = ModelEngine(settings, batch, counts)
     engine: Engine = model
+    loaded = [model]
     if settings.fallback_model and settings.fallback_model != settings.model:
         fallback = ModelEngine(replace(settings, model=settings.fallback_model), batch, counts)
-        engine = FallbackEngine(model, fallback)
+        engine, loaded = FallbackEngine(model, fallback), [model, fallback]
+    if settings.retry_model and settings.retry_model != settings.model:
+        second = next((one for one in loaded if one.settings.model == settings.retry_model), None)
+        shared = second is not None
+        second = second or ModelEngine(replace(settings, model=settings.retry_model), batch, counts)
+        engine = RetryEngine(engine, second, shared)
     if routes.order:
         from infill.backends.build import members
         from infill.backends.router import BackendRouter

@@ -298,8 +298,10 @@ class ServiceClient:
 
 
 def _ready_state(health: Health) -> EngineState:
-    """message: why the smaller model answers, if the model could not be loaded."""
-    message = f"{health.message} Until then, {health.fallback_model} answers." if health.message else None
+    """message: why the smaller model answers, if the model could not be loaded, or why nothing is retried."""
+    message = health.message
+    if message and health.fallback_model:
+        message = f"{message} Until then, {health.fallback_model} answers."
     return EngineState(
         "ready",
         health.model,
@@ -336,4 +338,6 @@ def _arguments(settings: Settings | None) -> tuple[str, ...]:
         "--dtype": settings.dtype,
         "--threads": str(settings.threads),
     }
+    if settings.retry_model is not None:
+        options["--retry-model"] = settings.retry_model
     return tuple(part for option in options.items() for part in option)

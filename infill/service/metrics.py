@@ -23,6 +23,10 @@ def _lines(engine: Engine, uptime_s: float) -> Iterator[str]:
         yield from _head("backend_requests_total", "counter", "Requests by backend and outcome.")
     for (backend, outcome), number in sorted(counts.backends.items()):
         yield f'gesso_backend_requests_total{{backend="{backend}",outcome="{outcome}"}} {number}'
+    if counts.retries:
+        yield from _head("retries_total", "counter", "Requests that a second model answered too, by outcome.")
+    for outcome, number in sorted(counts.retries.items()):
+        yield f'gesso_retries_total{{outcome="{outcome}"}} {number}'
     yield from _head("request_seconds", "histogram", "From a request to its response, waiting included.")
     for bucket in (*BUCKETS_S, float("inf")):
         label = "+Inf" if bucket == float("inf") else f"{bucket:g}"

@@ -99,7 +99,6 @@ def test_log_probabilities_are_those_of_transformers() -> None:
     logits = reference()(torch.tensor([[*PROMPT, *likeliest()]])).logits[0, len(PROMPT) - 1 : -1]
     expected = logits.log_softmax(-1).gather(1, torch.tensor(likeliest())[:, None])[:, 0]
     torch.testing.assert_close(torch.tensor(found.log_probabilities), expected, atol=1e-4, rtol=0)
-    assert found.score == pytest.approx(float(expected.sum()), abs=1e-3)
 
 
 @settings(max_examples=25, deadline=None)

@@ -162,7 +162,7 @@ def test_without_a_cache_the_list_has_the_shipped_model_and_fetched_ones(
 
 
 def test_without_other_models_it_is_the_shipped_one(models: Path) -> None:
-    assert model_store.best_model() == "pocket"
+    assert model_store.best_model() == "pocket" and model_store.best_code_model() is None
     assert model_store.resolve("auto") == model_store.POCKET_FOLDER
 
 
@@ -208,7 +208,7 @@ def test_it_is_the_26b_on_a_gpu_that_holds_it(
     put(models, "coder")
     monkeypatch.setattr(model_store, "_gpu_bytes", lambda: gpu_bytes)
     monkeypatch.setattr(model_store, "_hub_has", lambda repository: cached and repository == LARGE)
-    assert model_store.best_model() == chosen
+    assert model_store.best_model() == chosen and model_store.best_code_model() == "coder"
 
 
 def test_auto_finds_the_26b_in_the_cache_of_the_hub(

@@ -114,9 +114,10 @@ def test_unknown_variables_are_reported(tmp_path: Path) -> None:
 
 
 def test_a_models_path_is_relative_to_the_project_file(tmp_path: Path) -> None:
-    (tmp_path / "gesso.toml").write_text('model = "./models/mine"\n')
+    (tmp_path / "gesso.toml").write_text('model = "./models/mine"\nretry_model = "./other"\n')
     (tmp_path / "src").mkdir()
-    assert resolve({}, tmp_path / "src", {}).settings.model == str(tmp_path / "models" / "mine")
+    found = resolve({}, tmp_path / "src", {}).settings
+    assert (found.model, found.retry_model) == (str(tmp_path / "models" / "mine"), str(tmp_path / "other"))
 
 
 def test_an_old_name_works_with_a_notice(tmp_path: Path) -> None:
@@ -139,3 +140,23 @@ def test_an_old_name_works_with_a_notice(tmp_path: Path) -> None:
 def test_the_new_name_overrides_the_old_one(tmp_path: Path) -> None:
     environment = {"GESSO_MEANWHILE": "old", "GESSO_FALLBACK_MODEL": "new"}
     assert resolve({}, tmp_path, environment).settings.fallback_model == "new"
+
+
+def test_a_retry_model_that_is_the_model_gets_a_notice(tmp_path: Path) -> None:
+    resolved = resolve({"model": "coder", "retry_model": "coder"}, tmp_path, {})
+    assert resolved.notices == ("Nothing is retried: retry_model and model are both coder; choose two models.",)
+    assert resolve({"model": "26b", "retry_model": "coder"}, tmp_path, {}).notices == ()
+    assert resolve({"retry_model": "coder"}, tmp_path, {"GESSO_RETRY_MODEL": ""}).settings.retry_model == "coder"
+    assert resolve({}, tmp_path, {"GESSO_RETRY_MODEL": ""}).settings.retry_model is None
+
+
+@pytest.mark.parametrize(
+    ("model", "best", "retry"), [("26b", "coder", "coder"), ("coder", "coder", None), ("26b", None, None)]
+)
+def test_the_automatic_retry_model_is_the_best_code_model_other_than_the_model(
+    model: str, best: str | None, retry: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "best_code_model", lambda: best)
+    resolved = resolve({"model": model}, tmp_path, {"GESSO_RETRY_MODEL": "auto"})
+    assert resolved.settings.retry_model == retry and resolved.notices == ()
+    assert resolved.origins["retry_model"] == "auto, variable GESSO_RETRY_MODEL"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from engine.errors import InputError
+from lsp.session import Client, Session
 from lsp.settings import NAMES, LspSettings, parse, schema
 
 WRONG: dict[str, list[Any]] = {
@@ -130,7 +133,7 @@ def test_the_editor_overrides_variables_and_these_override_files(
     monkeypatch.setenv("GESSO_DEVICE", "cuda")
     monkeypatch.setenv("GESSO_THREADS", "2")
     settings, _ = parse({"threads": 1, "minConfidence": 1})
-    resolved = settings.engine_settings(tmp_path)
+    resolved = settings.engine_settings(tmp_path).settings
     assert (resolved.model, resolved.device, resolved.steps) == ("from-the-file", "cuda", 5)
     assert (resolved.threads, resolved.min_confidence) == (1, 1.0)
     assert isinstance(resolved.min_confidence, float)
@@ -138,9 +141,9 @@ def test_the_editor_overrides_variables_and_these_override_files(
 
 def test_a_models_path_is_relative_to_the_workspace(tmp_path: Path, no_user_settings: None) -> None:
     settings, _ = parse({"model": "./mine"})
-    assert settings.engine_settings(tmp_path).model == str(tmp_path / "mine")
+    assert settings.engine_settings(tmp_path).settings.model == str(tmp_path / "mine")
     settings, _ = parse({"model": "owner/name"})
-    assert settings.engine_settings(tmp_path).model == "owner/name"
+    assert settings.engine_settings(tmp_path).settings.model == "owner/name"
 
 
 def test_a_broken_settings_file_is_an_error_with_its_name(tmp_path: Path, no_user_settings: None) -> None:
@@ -165,3 +168,15 @@ def test_the_schema_describes_what_parse_accepts() -> None:
     assert described["gesso.eagerness"]["enum"] == ["calm", "balanced", "eager"]
     assert described["gesso.delayMs"]["type"] == ["integer", "null"]
     assert described["gesso.languages"]["additionalProperties"] == {"type": "boolean"}
+
+
+def test_a_notice_about_a_setting_is_shown_once(tmp_path: Path, no_user_settings: None) -> None:
+    (tmp_path / "gesso.toml").write_text('meanwhile = "small"\n')
+    shown: list[str] = []
+    session = Session(cast(Client, SimpleNamespace(warn=shown.append)))
+    session.folders = (tmp_path,)
+    session.engine.start = lambda settings: None  # type: ignore[method-assign]
+    for _ in range(2):
+        asyncio.run(session.configure({"statistics": False}))
+    (notice,) = shown
+    assert "meanwhile is now called fallback_model" in notice

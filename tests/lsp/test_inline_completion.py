@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -10,7 +11,9 @@ from lsprotocol import types
 
 import lsp.inline_completion
 from infill.request import Candidate, HoleCompletion, InfillRequest, InfillResult
+from infill.statistics import EventRow, Statistics
 from lsp.cursor import CursorContext
+from lsp.feedback import Feedback
 from lsp.inline_completion import InlineCompletion
 from lsp.session import Client, Session
 from lsp.settings import LspSettings
@@ -123,5 +126,22 @@ def test_a_document_that_was_closed_and_reopened_gets_suggestions() -> None:
         typing.engine.go.set()
         typing.inline.closed(URI)
         assert (await typing.request()).items
+
+    asyncio.run(play())
+
+
+def test_statistics_have_the_model_that_wrote_the_suggestion() -> None:
+    """It may be the retry model rather than the service's own."""
+
+    async def play() -> None:
+        typing, rows = Typing("first", delay_ms=0), list[EventRow]()
+        typing.session.statistics = cast(Statistics, SimpleNamespace(add=rows.append))
+        feedback = Feedback(typing.session, typing.inline)
+        typing.engine.go.set()
+        found = await typing.request()
+        feedback.sent(CursorContext(typing.snapshot, typing.snapshot.text, ""), found)
+        feedback.rejected(found.items[0].id)
+        assert typing.session.engine.state.model != "scripted"
+        assert [(row.event, row.model) for row in rows] == [("shown", "scripted"), ("rejected", "scripted")]
 
     asyncio.run(play())

@@ -9,8 +9,12 @@ from typer.testing import CliRunner, Result
 
 from engine.errors import ModelError
 from infill.cli.main import app
+from infill.complete.pipeline import AnyModel
 from infill.request import Hole, InfillRequest, Neighbour
+from infill.settings import Settings
 from tests.infill.fake_completer import FakeCompleter
+from tests.infill.fakes import scripted_completer
+from tests.infill.tiny_coder import coder
 
 KEYS = [
     "text",
@@ -266,3 +270,33 @@ def test_the_shipped_model_answers_with_the_same_object(file: Path) -> None:
     answer = json.loads(result.stdout)
     assert list(answer) == KEYS and answer["model"] == "pocket" and answer["prompt_tokens"] > 0
     assert json.loads(gesso(*arguments).stdout)["text"] == answer["text"]
+
+
+def test_a_refused_text_is_written_again_by_the_retry_model(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text("x = ")
+    loaded: list[str] = []
+
+    def load(settings: Settings) -> AnyModel:
+        loaded.append(settings.model)
+        return coder("x = first\n").model
+
+    monkeypatch.setattr("infill.cli.support.load_completer", lambda settings: scripted_completer("(1"))
+    monkeypatch.setattr("infill.complete.pipeline.load_model", load)
+    monkeypatch.setenv("GESSO_MIN_CONFIDENCE", "0")
+    plain = gesso(file, "--at", "1:5", "--json", "--no-service")
+    assert plain.exit_code == 1 and list(json.loads(plain.stdout)) == KEYS and not loaded
+    monkeypatch.setenv("GESSO_RETRY_MODEL", "coder")
+    result = gesso(file, "--at", "1:5", "--json", "--watch", "--no-service")
+    answer = json.loads(result.stdout)
+    assert result.exit_code == 0 and list(answer) == KEYS and loaded == ["coder"]
+    assert (answer["text"], answer["model"]) == ("first", "tiny")
+    assert json.loads(plain.stdout)["candidates"][0].keys() == answer["candidates"][0].keys()
+    assert "5 characters settled" in result.stderr
+
+
+def test_a_retry_model_that_is_missing_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text("x = ")
+    monkeypatch.setattr("infill.cli.support.load_completer", lambda settings: scripted_completer("(1"))
+    monkeypatch.setenv("GESSO_RETRY_MODEL", str(file.parent / "none"))
+    result = gesso(file, "--at", "1:5", "--no-service")
+    assert result.exit_code == 1 and "Nothing is retried: There is no model folder" in result.stderr

@@ -28,6 +28,7 @@ from engine.errors import Cancelled, InputError, UsageError
 from infill.api.values import request_to_json
 from infill.cli.main import app
 from infill.connection import CancellableConnection
+from infill.engine_protocol import EngineState
 from infill.request import InfillRequest, StepView
 from infill.service.client import ServiceClient
 from infill.service.exchange import ServiceGone, ServiceRefused
@@ -44,6 +45,7 @@ from infill.service.location import (
 from infill.service.memory import TRIM_S
 from infill.service.process import Network
 from infill.service.start import COMMAND, stop_service
+from infill.settings import Settings
 from tests.infill.fakes import POCKET, load_completer, request, tiny_config, tiny_model
 
 ROOT = Path(__file__).parents[3]
@@ -374,3 +376,17 @@ def tiny_folder(folder: Path) -> None:
     generation = json.loads((POCKET / "generation_config.json").read_text())
     save_model(tiny_model(), tiny_config(), generation, folder, "float32")
     shutil.copy(POCKET / "tokenizer.json", folder)
+
+
+@pytest.mark.slow
+def test_a_retry_model_that_cannot_be_loaded_is_reported(location: ServiceLocation, tmp_path: Path) -> None:
+    settings = Settings(model="pocket", retry_model=str(tmp_path / "none"), threads=1)
+    client = ServiceClient(location, settings)
+    client.connect()
+    until(lambda: client.health().message)
+    message = client.health().message or ""
+    assert message.startswith("Nothing is retried: There is no model folder") and str(tmp_path) in message
+    states: list[EngineState] = []
+    ServiceClient(location, settings, on_state=states.append).connect()
+    assert (states[-1].kind, states[-1].message) == ("ready", message)
+    assert message in location.log.read_text()

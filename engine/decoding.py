@@ -31,6 +31,10 @@ class Continuation:
     log_probabilities: list[float] = field(default_factory=list)
     done: bool = False
 
+    @property
+    def score(self) -> float:
+        return sum(self.log_probabilities)
+
 
 @dataclass(frozen=True)
 class Limits:

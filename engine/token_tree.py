@@ -115,14 +115,6 @@ class TokenTree:
         assert logits is not None and normalizer is not None, "no token precedes the first one"
         return float(logits[token] - normalizer)
 
-    def log_probability_of_any(self, branch: Sequence[int], tokens: Tensor) -> float:
-        """log of the probability that one of `tokens`, ids on the model's device, follows `branch`; -inf for none."""
-        self.read([branch])
-        node = self._path(branch)[-1]
-        logits, normalizer = self._logits[node], self._normalizers[node]
-        assert logits is not None and normalizer is not None, "no token precedes the first one"
-        return float(torch.logsumexp(logits[tokens], dim=0) - normalizer)
-
     @torch.inference_mode()
     def log_probabilities(self, branch: Sequence[int]) -> Tensor:
         """log p of every token of `branch` given those before it: [its length] on the CPU, in nats.

@@ -63,9 +63,9 @@ class Evidence:
     matched: log(1 + characters before the hole that also precede the copy). fits: 1 if the copy is followed by what
     follows the hole. places: log(1 + occurrences of the copy). All three are 0 without a copy.
     length: log of the number of tokens.
-    Of code models only, 0 for others: total: of all of the text and the end of its line, given the text on both sides.
-    alone: of all of the text, given only the text before. margin: nats by which the text, given the text on both sides,
-    is likelier than the likeliest other candidate; 0 without one. whole: 1 if the hole is whole lines.
+    Of code models only, 0 for others: alone: the sum for the text, given only the text before. margin: nats by which
+    the text, given the text on both sides, is likelier than the likeliest other candidate; 0 without one. whole: 1 if
+    the hole is whole lines.
     """
 
     seam: float = 0.0
@@ -80,7 +80,6 @@ class Evidence:
     fits: float = 0.0
     places: float = 0.0
     length: float = 0.0
-    total: float = 0.0
     alone: float = 0.0
     margin: float = 0.0
     whole: float = 0.0

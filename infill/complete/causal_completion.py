@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from engine.decoding import Continuation, Limits, decode
@@ -30,7 +29,7 @@ from infill.prompts.prompt import HoleKind, suffix_texts
 from infill.request import Candidate, Evidence, HoleCompletion, InfillRequest, InfillResult, OnStep, Piece, StepView
 from infill.settings import Settings
 
-BRANCHES, MARGIN = 4, 4.0  # continuations at once; nats that the first token of one may be less likely
+BRANCHES, MARGIN = 3, 3.0  # continuations at once; nats that the first token of one may be less likely
 LINE_TOKENS, BLOCK_TOKENS, BLOCK_LINES = 48, 192, 12
 MOST_MARGIN = 12.0  # nats
 SEAM_LINES, SEAM_TOKENS = 3, 24  # of the text after the hole that is scored with a proposal
@@ -38,14 +37,10 @@ SEAM_LINES, SEAM_TOKENS = 3, 24  # of the text after the hole that is scored wit
 
 @dataclass
 class _Scored:
-    """A proposal with log-probabilities given the text on both sides of the hole.
-
-    middle: of its tokens. ending: that the line ends with the last of them, instead of that token's own.
-    """
+    """A proposal with the log-probabilities of its tokens, given the text on both sides of the hole."""
 
     proposal: Proposal
     middle: list[float]
-    ending: float
 
 
 @dataclass
@@ -65,7 +60,6 @@ class CausalCompleter:
         self.min_confidence = model.min_confidence if settings.min_confidence is None else settings.min_confidence
         self.last_draft = ""
         self._banned = torch.tensor(self.family.banned, dtype=torch.long)
-        self._line_ends = torch.tensor(self.family.line_ends, dtype=torch.long, device=self.decoder.device)
 
     def complete(self, request: InfillRequest, on_step: OnStep | None = None, stop: Stop | None = None) -> InfillResult:
         """Fills the holes of one request, one after the other from the top; see `Completer.complete`."""
@@ -149,20 +143,10 @@ class CausalCompleter:
         token_lists = [self.family.tokens.encode(fim.held + one.text.rstrip("\n")) for one in unique]
         tree.read([tokens for tokens in token_lists if tokens])
         scored = [
-            _Scored(proposal, tree.log_probabilities(tokens).tolist(), self._ending(tree, tokens))
+            _Scored(proposal, tree.log_probabilities(tokens).tolist())
             for proposal, tokens in zip(unique, token_lists, strict=True)
         ]
         return scored, max(len(one.tokens) for one in found)
-
-    def _ending(self, tree: TokenTree, tokens: Sequence[int]) -> float:
-        """log p that the last of `tokens` comes and ends the line, or comes as one token with the line break."""
-        alone = tree.log_probability_of_any(tokens, self._line_ends)
-        if not tokens:
-            return alone
-        *before, last = tokens
-        joined = torch.tensor(self.family.with_line_break(last), dtype=torch.long, device=self.decoder.device)
-        together = tree.log_probability_of_any(before, joined) if len(joined) else -math.inf
-        return float(np.logaddexp(alone + tree.log_probability(before, last), together))
 
     def _limits(self, prepared: PreparedRequest, fim: FimInput, kind: HoleKind) -> Limits:
         before = prepared.before(0)
@@ -264,7 +248,6 @@ def _evidence(prepared: PreparedRequest, one: _Scored, in_order: _InOrder, score
         middle=_mean(one.middle),
         weakest=min(one.middle, default=0.0),
         margin=max(-MOST_MARGIN, min(MOST_MARGIN, likelihood - max(others))) if others else 0.0,
-        total=sum(one.middle[:-1]) + one.ending,
         alone=in_order.text,
         whole=float(prepared.kinds[0].whole_lines),
         denoised=float("model" in one.proposal.sources),

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from infill.request import Evidence
 
 LEAST_EVIDENCE = -12.0  # nats per token; an impossible token counts as an unlikely one
-LEAST_SUM, SUMS = -60.0, ("total", "alone")  # the same for nats of a whole text
+LEAST_SUM, SUMS = -60.0, ("alone",)  # the same for nats of a whole text
 
 
 @dataclass(frozen=True)

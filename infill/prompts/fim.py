@@ -76,15 +76,6 @@ class FimPrompt:
         return [*found, *(token for end in range(1, len(rest)) for token in self._pieces.get(rest[:end], ()))]
 
     @cached_property
-    def line_ends(self) -> list[int]:
-        """The tokens that end a line: those that end the middle, and those that begin with a line break."""
-        return [*self.ends, *self.tokens.starting_with("\n")]
-
-    def with_line_break(self, token: int) -> list[int]:
-        """The tokens that spell `token` and then a line break."""
-        return self.tokens.starting_with(self.tokens.bytes_of[token] + b"\n")
-
-    @cached_property
     def _pieces(self) -> dict[bytes, tuple[int, ...]]:
         found: dict[bytes, tuple[int, ...]] = {}
         for token, piece in enumerate(self.tokens.bytes_of):

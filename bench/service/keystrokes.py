@@ -28,10 +28,12 @@ from rich.table import Table
 from bench.report import conditions, json_text, percentile
 from bench.service.scenarios import SCENARIOS, Scenario, cut, read_scenarios
 from bench.service.typist import Tally, Typist
+from engine.errors import InputError
 from infill.service.location import location_at, lock_holder
 from infill.service.start import stop_service
 from train.program import reports_errors
 
+KNOWN = ("typed", "cache", "remainder")  # origins of suggestions that need no run of the model
 RESULT = Path(__file__).parents[1] / "results" / "keystrokes.json"
 
 
@@ -39,12 +41,13 @@ async def measure(scenarios: list[Scenario], settings: dict[str, Any], seed: int
     """Plays the scenarios one after another with one server and returns the figures."""
     logging.getLogger("pygls").setLevel(logging.CRITICAL)  # hides responses to cancelled requests
     client, tally = LanguageClient("keystrokes", "1"), Tally()
-    ready = asyncio.Event()
+    settled, state = asyncio.Event(), dict[str, Any]()
 
     @client.feature("didChangeStatus")
     def status(params: Any) -> None:
-        if params.state == "ready":
-            ready.set()
+        if params.state in ("ready", "failed"):
+            state.update(kind=params.state, model=params.model, message=params.message)
+            settled.set()
 
     @client.feature(types.WINDOW_SHOW_MESSAGE)
     def message(params: types.ShowMessageParams) -> None:
@@ -57,7 +60,9 @@ async def measure(scenarios: list[Scenario], settings: dict[str, Any], seed: int
         types.InitializeParams(capabilities, process_id=None, initialization_options=settings)
     )
     client.initialized(types.InitializedParams())
-    await asyncio.wait_for(ready.wait(), 120)
+    await asyncio.wait_for(settled.wait(), 120)
+    if state["kind"] == "failed":
+        raise InputError(state["message"])
     processes = [_server_process(), psutil.Process(lock_holder(location_at()))]
     cpu, begun = _cpu_seconds(processes), time.perf_counter()
     typist = Typist(client, tally, seed, pace)
@@ -69,7 +74,7 @@ async def measure(scenarios: list[Scenario], settings: dict[str, Any], seed: int
     await client.shutdown_async(None)
     client.exit(None)
     await client.stop()
-    return figures(tally, seconds, used, memory)
+    return {"model": state["model"], **figures(tally, seconds, used, memory)}
 
 
 def _server_process() -> psutil.Process:
@@ -81,18 +86,24 @@ def _cpu_seconds(processes: list[psutil.Process]) -> float:
 
 
 def figures(tally: Tally, seconds: float, cpu_s: float, memory_mib: float) -> dict[str, Any]:
-    """The figures: milliseconds, shares from 0 to 1, MiB."""
+    """The figures: milliseconds, shares from 0 to 1, MiB. known: shown without a run of the model."""
     served = sum(len(times) for times in tally.by_origin_ms.values())
+    known = sum(len(times) for origin, times in tally.by_origin_ms.items() if origin in KNOWN)
     saved = tally.accepted_characters - tally.accepted
     return {
         "keystrokes": tally.keystrokes,
         "characters": tally.written,
         "to_suggestion_ms": _percentiles(tally.to_suggestion_ms),
+        "answered_ms": _percentiles(tally.answered_ms),
+        "answered": len(tally.answered_ms) / max(1, tally.keystrokes),
+        "known": known / max(1, served),
         "by_origin": {
             origin: {"share": len(times) / max(1, served), **_percentiles(times)}
             for origin, times in sorted(tally.by_origin_ms.items())
         },
         "with_suggestion": tally.with_suggestion / max(1, tally.keystrokes),
+        "shown_where_due": tally.due_shown / max(1, tally.due),
+        "right": tally.right / max(1, tally.with_suggestion),
         "saved": saved / max(1, tally.written),
         "accepted": tally.accepted,
         "flicker": tally.flickered / max(1, tally.kept_on),
@@ -110,11 +121,12 @@ def _percentiles(values: list[float]) -> dict[str, float]:
 
 
 def table_of(found: dict[str, Any], baseline: dict[str, Any] | None) -> Table:
-    """The figures, next to those of a baseline."""
-    table = Table("figure", "now", *(["baseline"] if baseline else []))
+    """The figures, next to those of a baseline, and the aims for the coder on two cores."""
+    title = f"Typing with {found['model']}: {found['keystrokes']} keys, {found['characters']} characters"
+    table = Table("figure", "now", *(["baseline"] if baseline else []), "aim", title=title)
 
-    def row(name: str, read: Any) -> None:
-        table.add_row(name, read(found), *([read(baseline)] if baseline else []))
+    def row(name: str, read: Any, aim: str = "") -> None:
+        table.add_row(name, read(found), *([_read(read, baseline)] if baseline else []), aim)
 
     def times(key: str) -> Any:
         return lambda one: " / ".join(f"{one[key][p]:.0f}" for p in ("p50", "p95", "p99"))
@@ -122,17 +134,30 @@ def table_of(found: dict[str, Any], baseline: dict[str, Any] | None) -> Table:
     def share(key: str) -> Any:
         return lambda one: f"{one[key]:.1%}"
 
-    row("keystroke to suggestion, ms (p50 / p95 / p99)", times("to_suggestion_ms"))
+    row("key to suggestion, ms (p50 / p95 / p99)", times("to_suggestion_ms"), "100 / 900")
     for origin in ("typed", "cache", "running", "remainder", "model"):
         row(f"  from {origin}: share, p50 / p95 ms", lambda one, origin=origin: _origin(one["by_origin"].get(origin)))
-    row("keystrokes with a suggestion", share("with_suggestion"))
-    row("keystrokes saved", share("saved"))
-    row("flicker", share("flicker"))
-    row("no suggestion where none should be shown", share("quiet_rate"))
+    row("suggestions shown without a run of the model", share("known"))
+    row("keys with a response before the next key", share("answered"))
+    row("key to response, ms (p50 / p95 / p99)", times("answered_ms"))
+    row("keys with a suggestion", share("with_suggestion"))
+    row("the same, of keys with four or more characters to go", share("shown_where_due"), "25 %")
+    row("suggestions that are wholly right", share("right"))
+    row("characters saved", share("saved"), "25 %")
+    row("flicker", share("flicker"), "0 %")
+    row("no suggestion where none should be shown", share("quiet_rate"), "100 %")
     row("response to a trivial request, ms (p50 / p95 / p99)", times("echo_ms"))
     row("CPU, cores", lambda one: f"{one['cpu_share']:.2f}")
     row("memory of server and engine, MiB", lambda one: f"{one['memory_mib']:.0f}")
     return table
+
+
+def _read(read: Any, baseline: dict[str, Any]) -> str:
+    """A figure of a baseline, which an earlier version of this program may not have written."""
+    try:
+        return str(read(baseline))
+    except KeyError:
+        return "–"
 
 
 def _origin(one: dict[str, float] | None) -> str:
@@ -141,6 +166,7 @@ def _origin(one: dict[str, float] | None) -> str:
 
 def main(
     cut_file: Annotated[list[Path] | None, typer.Option("--cut", help="Create a scenario from this file.")] = None,
+    model: Annotated[str | None, typer.Option(help="Name of the model; default: as `gesso config` says.")] = None,
     eagerness: Annotated[str, typer.Option(help="calm, balanced or eager.")] = "balanced",
     threads: Annotated[int, typer.Option(help="CPU threads of the engine.")] = 2,
     seed: Annotated[int, typer.Option(help="Seed for pauses and mistakes.")] = 0,
@@ -162,6 +188,7 @@ def main(
         "eagerness": eagerness,
         "threads": threads,
         "statistics": False,
+        **({} if model is None else {"model": model}),
         **({} if lint is None else {"lint": lint}),
     }
     with tempfile.TemporaryDirectory(prefix="gesso-keys-") as folder:

@@ -29,11 +29,20 @@ URI = "file:///scenario/"
 
 @dataclass
 class Tally:
-    """Counts and times over all keystrokes."""
+    """Counts and times over all keystrokes.
+
+    due: keys after which MIN_ACCEPTED characters or more of the line are still to be typed, and nothing typed is wrong;
+    due_shown: those with a suggestion before the next key. right: suggestions that the text goes on with.
+    answered_ms: to the response, with or without a suggestion; a key that follows first cancels the request.
+    """
 
     keystrokes: int = 0
     with_suggestion: int = 0
+    right: int = 0
+    due: int = 0
+    due_shown: int = 0
     to_suggestion_ms: list[float] = field(default_factory=list)
+    answered_ms: list[float] = field(default_factory=list)
     by_origin_ms: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     rules: Counter[str] = field(default_factory=Counter)
     echo_ms: list[float] = field(default_factory=list)
@@ -90,18 +99,21 @@ class Typist:
             if text[done].isalpha() and self.random.random() < MISTAKES:
                 letters = "qx"[: self.random.randint(1, 2)]
                 for letter in letters:
-                    await self._key(letter, 0, "a")
+                    await self._key(letter, 0, "a", "")
                 for _ in letters:
-                    await self._key("", 1, "a")
+                    await self._key("", 1, "a", "")
             piece = text[done]
             if piece == "\n":  # the editor inserts the indentation
                 rest = text[done + 1 :]
                 piece += rest[: len(rest) - len(rest.lstrip(" \t"))]
-            await self._key(piece, 0, text[done - 1] if done else " ")
+            await self._key(piece, 0, text[done - 1] if done else " ", text[done + len(piece) :])
             done += len(piece)
 
-    async def _key(self, inserted: str, deleted: int, before: str) -> None:
-        """One key: the edit, a request for a suggestion (the previous one is cancelled), then the pause."""
+    async def _key(self, inserted: str, deleted: int, before: str, rest: str) -> None:
+        """One key: the edit, a request for a suggestion (the previous one is cancelled), then the pause.
+
+        rest: the text to be typed after it; empty while something typed is wrong.
+        """
         started = time.perf_counter()
         self._edit(inserted, deleted)
         self.tally.keystrokes += 1
@@ -111,7 +123,7 @@ class Typist:
             text, identifier = self.shown
             agrees = not deleted and text.startswith(inserted) and len(text) > len(inserted)
             self.shown = (text[len(inserted) :], identifier) if agrees else None
-        self.pending = asyncio.ensure_future(self._request(started, self.version))
+        self.pending = asyncio.ensure_future(self._request(started, self.version, rest))
         if self.tally.keystrokes % 50 == 0:
             await self.read_notes()
         echo = asyncio.ensure_future(self._echo())
@@ -123,18 +135,23 @@ class Typist:
         median = LINE_GAP_S if inserted.startswith("\n") else WORD_GAP_S if edge else GAP_S
         return float(median * self.pace * self.random.lognormvariate(0, SPREAD))
 
-    async def _request(self, started: float, version: int) -> None:
-        expected = self.shown
+    async def _request(self, started: float, version: int, rest: str) -> None:
+        expected, due = self.shown, len(rest.partition("\n")[0].strip()) >= MIN_ACCEPTED
+        self.tally.due += due
         result = await self.client.text_document_inline_completion_async(self._params())
         if version != self.version:
             return
+        taken_ms = 1000 * (time.perf_counter() - started)
+        self.tally.answered_ms.append(taken_ms)
         items = result.items if isinstance(result, types.InlineCompletionList) else result or []
         if not items:
             self.shown = None
             return
-        self.tally.with_suggestion += 1
-        self.tally.to_suggestion_ms.append(1000 * (time.perf_counter() - started))
         text = str(items[0].insert_text)
+        self.tally.with_suggestion += 1
+        self.tally.to_suggestion_ms.append(taken_ms)
+        self.tally.due_shown += due
+        self.tally.right += rest.startswith(text)
         if expected is not None:
             self.tally.kept_on += 1
             self.tally.flickered += expected[0] != text
@@ -160,7 +177,7 @@ class Typist:
         self.tally.accepted += 1
         self.tally.accepted_characters += len(text)
         self.tally.keystrokes += 1
-        self.pending = asyncio.ensure_future(self._request(time.perf_counter(), self.version))
+        self.pending = asyncio.ensure_future(self._request(time.perf_counter(), self.version, rest[len(text) :]))
         await asyncio.sleep(GAP_S * self.pace)
         return len(text)
 

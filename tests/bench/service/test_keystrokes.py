@@ -43,7 +43,7 @@ class FakeServer:
     ) -> list[types.InlineCompletionItem]:
         at = self._offset(params.position)
         text = self.suggest(self.text[:at].rpartition("\n")[2])
-        command = types.Command("accepted", "gesso.accepted", ["7"])
+        command = types.Command("accepted", "gesso.accepted", arguments=["7"])
         return [types.InlineCompletionItem(text, command=command)] if text else []
 
     async def workspace_execute_command_async(self, params: types.ExecuteCommandParams) -> list[dict[str, Any]]:

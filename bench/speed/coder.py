@@ -25,7 +25,8 @@ from bench.report import Report, Spread, conditions, percentile, ratios
 from bench.typed_lines import LINES, ROOT, TypedLine, sources, typed_lines
 from engine.device import usable_cores
 from engine.errors import InputError
-from infill.model_store import resolve
+from infill.complete.code_model import is_code_model
+from infill.model_store import GGUF, resolve
 from train.program import reports_errors
 
 PROMPT_TOKENS, DECODED_TOKENS = 1000, 32
@@ -196,7 +197,7 @@ def notes(found: Mapping[str, Times], rounds: int, keys: int) -> list[str]:
         "Ratio: time of llama.cpp by time of this engine; above 1, this engine is faster.",
     ]
     if theirs is None:
-        return [*said, "xllamacpp is not installed, so llama.cpp was not measured."]
+        return [*said, "llama.cpp was not measured: that needs the package xllamacpp and a GGUF file."]
     return [*said, f"llama.cpp used {theirs.threads} threads: {theirs.version}."]
 
 
@@ -207,16 +208,17 @@ def main(
     write: Annotated[str | None, typer.Option(help="Write bench/results/NAME.json and .md.")] = None,
 ) -> None:
     """Measure a code model in this engine and, if xllamacpp is installed, in llama.cpp."""
-    file = str(resolve(model).resolve())
-    model = file if Path(model).exists() else model
+    place = resolve(model).resolve()
+    if not is_code_model(place):
+        raise InputError(f"{model} is not a code model; choose one, such as coder.")
     files = sources([])
     lines = typed_lines(files, LINES_PER_TURN * rounds, seed=0)
     text = "".join(source.text for source in files[:2])
     threads = int(os.environ.get("GESSO_THREADS") or usable_cores())
     tasks = [
         Task(
-            model,
-            file,
+            str(place) if model.endswith(GGUF) else model,
+            str(place),
             threads,
             text,
             PROMPT_TOKENS,
@@ -226,14 +228,15 @@ def main(
         )
         for number in range(rounds)
     ]
-    sides = [ENGINE, LLAMA] if importlib.util.find_spec("xllamacpp") else [ENGINE]
+    both = place.suffix == GGUF and importlib.util.find_spec("xllamacpp")
+    sides = [ENGINE, LLAMA] if both else [ENGINE]
     found = measure(sides, tasks)
     header = ("what", "llama.cpp", "this engine", "ratio", "aim")
     title = f"{model} in this engine and in llama.cpp"
     report = Report(title, conditions(), header, rows(found), notes(found, rounds, keys), figures(found))
     report.show()
-    for file in report.write(write) if write else ():
-        print(file)
+    for written in report.write(write) if write else ():
+        print(written)
 
 
 if __name__ == "__main__":

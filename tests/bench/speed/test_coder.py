@@ -58,6 +58,11 @@ def test_the_whole_program_without_llama_cpp(
     assert "next key, p95, ms" in shown and "llama.cpp was not measured" in " ".join(shown.split())
 
 
+def test_a_model_of_another_kind_is_refused() -> None:
+    with pytest.raises(InputError, match="pocket is not a code model"):
+        bench.main("pocket", 1, 1, None)
+
+
 def test_a_side_that_fails_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(InputError, match="measures engine failed"):
         bench.take_turn(ENGINE, task("./nowhere"))

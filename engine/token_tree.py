@@ -119,13 +119,14 @@ class TokenTree:
     def log_probabilities(self, branch: Sequence[int]) -> Tensor:
         """log p of every token of `branch` given those before it: [its length] on the CPU, in nats.
 
-        Without a trunk nothing here predicts the first token, and its entry is 0.
+        Encodes all but its last token if necessary. Without a trunk nothing here predicts the first token, and its
+        entry is 0.
         """
         if not branch:
             return torch.zeros(0)
-        self.read([branch])
+        self.read([branch[:-1]])
         found = torch.zeros(len(branch), device=self.kv.device)
-        for index, (node, token) in enumerate(zip(self._path(branch), branch, strict=False)):
+        for index, (node, token) in enumerate(zip(self._path(branch[:-1]), branch, strict=True)):
             logits, normalizer = (None, None) if node == ROOT else (self._logits[node], self._normalizers[node])
             if logits is not None and normalizer is not None:
                 found[index] = logits[token] - normalizer

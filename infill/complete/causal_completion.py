@@ -141,7 +141,7 @@ class CausalCompleter:
         leave_if(prepared.stop)
         unique = distinct([*proposals, *copied])
         token_lists = [self.family.tokens.encode(fim.held + one.text.rstrip("\n")) for one in unique]
-        tree.read([tokens for tokens in token_lists if tokens])
+        tree.read([tokens[:-1] for tokens in token_lists])
         scored = [
             _Scored(proposal, tree.log_probabilities(tokens).tolist())
             for proposal, tokens in zip(unique, token_lists, strict=True)
@@ -224,7 +224,7 @@ class CausalCompleter:
             self.decoder.cache.encoded(fim.plain[:-1], prepared.stop) as lease,
             TokenTree(self.decoder.model, lease.kv, fim.plain[-1:], prepared.stop) as tree,
         ):
-            tree.read([tokens for tokens in lists if tokens])
+            tree.read([tokens[:-1] for tokens in lists])
             found = [tree.log_probabilities(tokens) for tokens in lists]
         return [
             _InOrder(float(one.mean()) if len(one) else -math.inf, float(one[:length].sum()))

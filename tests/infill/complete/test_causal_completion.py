@@ -183,26 +183,26 @@ def test_a_copy_is_also_a_guess_that_saves_passes(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_rejected_text_is_not_shown_again() -> None:
-    infill_request = request("x = §\n", language=None)
+    infill_request = request("x = §\n", language=None, candidates=6)
     first = only(coder().complete(infill_request))[0]
     assert first.shown
-    again = coder().complete(request("x = §\n", language=None, rejected=(first.text,)))
+    again = coder().complete(request("x = §\n", language=None, candidates=6, rejected=(first.text,)))
     (rejected,) = [one for one in only(again) if one.text == first.text]
     assert not rejected.shown and rejected.reason == "you rejected the same text here before"
     assert again.completions[0].text != first.text and again.completions[0].shown
 
 
 def test_below_the_threshold_nothing_is_shown() -> None:
-    completion = coder(min_confidence=1.0).complete(request("x = §\n")).completions[0]
+    completion = coder(min_confidence=1.0).complete(request("x = §\n", candidates=6)).completions[0]
     assert not completion.shown and "below the threshold 1.00" in (completion.reason or "")
-    assert coder(min_confidence=1.0).complete(request("x = §\n", caution=0.0)).completions[0].shown
+    assert coder(min_confidence=1.0).complete(request("x = §\n", candidates=6, caution=0.0)).completions[0].shown
 
 
 def test_the_threshold_of_the_model_holds_if_none_is_set() -> None:
     model = CodeModel("tiny", Decoder(random_model()), fim_prompt(), min_confidence=1.0)
-    assert not make_completer(model, Settings(model="tiny")).complete(request("x = §\n")).completions[0].shown
+    assert not make_completer(model, Settings(model="tiny")).complete(request("x = §\n", candidates=6)).completions[0].shown
     relaxed = make_completer(model, Settings(model="tiny", min_confidence=0.0))
-    assert relaxed.complete(request("x = §\n")).completions[0].shown
+    assert relaxed.complete(request("x = §\n", candidates=6)).completions[0].shown
 
 
 def test_typing_what_was_suggested_saves_passes(monkeypatch: pytest.MonkeyPatch) -> None:

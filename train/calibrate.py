@@ -8,8 +8,8 @@ other half. Must not know how candidates are made.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,20 +47,36 @@ class Judged:
     exact: bool
 
 
-def collect(completer: AnyCompleter, holes: Sequence[HeldOutHole], neighbourhood: Neighbourhood) -> list[Judged]:
-    """All candidates for all holes. The completer's threshold must be 0."""
-    judged = []
-    for start in track(range(0, len(holes), BATCH), "candidates", console=console, transient=True):
-        group = holes[start : start + BATCH]
-        requests = [_request(hole, neighbourhood) for hole in group]
-        for index, (hole, result) in enumerate(zip(group, completer.complete_batch(requests), strict=True)):
-            if isinstance(result, GessoError):
-                continue
+def collect(
+    completer: AnyCompleter, holes: Sequence[HeldOutHole], neighbourhood: Neighbourhood, file: Path | None = None
+) -> list[Judged]:
+    """All candidates for all holes. The completer's threshold must be 0.
+
+    file: keeps them, a line for every BATCH holes, so that an interrupted run with the same holes continues.
+    """
+    batches = [] if file is None or not file.exists() else file.read_text("utf-8").splitlines()
+    judged = [
+        Judged(hole, Evidence(**evidence), exact) for batch in batches for hole, evidence, exact in json.loads(batch)
+    ]
+    for start in track(range(BATCH * len(batches), len(holes), BATCH), "candidates", console=console, transient=True):
+        found = list(_judged(completer, holes[start : start + BATCH], start, neighbourhood))
+        judged += found
+        if file is not None:
+            with file.open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps([(one.hole, asdict(one.evidence), one.exact) for one in found]) + "\n")
+    return judged
+
+
+def _judged(
+    completer: AnyCompleter, holes: Sequence[HeldOutHole], start: int, neighbourhood: Neighbourhood
+) -> Iterator[Judged]:
+    """The candidates for a batch of holes, the first of which is hole `start`."""
+    results = completer.complete_batch([_request(hole, neighbourhood) for hole in holes])
+    for index, (hole, result) in enumerate(zip(holes, results, strict=True), start):
+        if not isinstance(result, GessoError):
             for candidate in result.completions[0].candidates:
                 if candidate.reason is None:
-                    exact = candidate.text.strip() == hole.truth.strip()
-                    judged.append(Judged(start + index, candidate.evidence, exact))
-    return judged
+                    yield Judged(index, candidate.evidence, candidate.text.strip() == hole.truth.strip())
 
 
 def _request(hole: HeldOutHole, neighbourhood: Neighbourhood) -> InfillRequest:
@@ -128,6 +144,10 @@ def main(
     seed: Annotated[int, typer.Option(help="Seed for choosing holes.")] = 7,
     precision: Annotated[float, typer.Option(help="Share of the shown candidates that should be exact.")] = 0.5,
     threads: Annotated[int, typer.Option(help="Maximum number of CPU threads.")] = 8,
+    kept: Annotated[
+        Path | None,
+        typer.Option("--candidates", help="File that keeps the candidates; an interrupted run continues there."),
+    ] = None,
     dry: Annotated[bool, typer.Option("--dry", help="Print the result without storing it.")] = False,
 ) -> None:
     """Fit a model's confidence and its threshold, and store them in its folder."""
@@ -136,7 +156,7 @@ def main(
     settings = Settings(model=model, min_confidence=0.0, threads=threads)
     completer = load_completer(settings)
     holes = [hole for name in languages for kind in KINDS for hole in cut_holes(files, name, kind, count, seed)]
-    judged = collect(completer, holes, Neighbourhood(files))
+    judged = collect(completer, holes, Neighbourhood(files), kept)
     calibration = fit(judged)
     single = [one for one in judged if holes[one.hole].one_line]
     confidence, exact = best_of_each_hole(single, calibration)

@@ -29,7 +29,7 @@ CALIBRATIONS = Path(__file__).parents[1] / "models" / "calibrations.json"
 CHARACTERS_PER_TOKEN = 3.2
 UNCALIBRATED = 0.3  # chosen by hand: mean probability per token of a text and the first lines after it
 PROMPT_S = 1.0  # reading a whole prompt should take no longer
-LEAST_PROMPT, MOST_PROMPT = 384, 2048  # tokens
+LEAST_PROMPT, MOST_PROMPT = 640, 2048  # tokens
 PREFIX, SUFFIX, HEADER = 0.55, 0.25, 0.2  # shares of the prompt
 
 

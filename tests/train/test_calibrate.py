@@ -6,16 +6,18 @@ import hashlib
 import json
 import random
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from engine.errors import InputError
+from engine.errors import GessoError, InputError
 from infill.complete.confidence import Calibration
-from infill.request import Evidence
+from infill.request import Candidate, Evidence, Hole, HoleCompletion, InfillRequest, InfillResult
 from tests.infill.fakes import load_completer
-from train.calibrate import Judged, best_of_each_hole, fit, lowest_threshold, store
+from train.calibrate import BATCH, Judged, best_of_each_hole, collect, fit, lowest_threshold, store
+from train.held_out import HeldOutHole, Neighbourhood
 
 POCKET = Path(__file__).parents[2] / "infill" / "models" / "pocket"
 
@@ -45,6 +47,40 @@ def test_too_few_right_candidates_are_refused() -> None:
     wrong = [Judged(index, Evidence(), False) for index in range(500)]
     with pytest.raises(InputError, match="take more holes"):
         fit(wrong)
+
+
+class Interrupted:
+    """A completer that finds two candidates for every hole, and is interrupted after some batches."""
+
+    def __init__(self, batches: int) -> None:
+        self.batches, self.holes = batches, 0
+
+    def complete_batch(self, requests: Sequence[InfillRequest]) -> list[InfillResult | GessoError]:
+        if not self.batches:
+            raise KeyboardInterrupt
+        self.batches -= 1
+        self.holes += len(requests)
+        return [self._result(request) for request in requests]
+
+    def _result(self, request: InfillRequest) -> InfillResult:
+        found = tuple(
+            Candidate(text, 0.5, True, None, "model", 1, Evidence(seam=-float(len(request.text))))
+            for text in ("1", "2")
+        )
+        filled = HoleCompletion(Hole(0, 0), "1", True, None, 0.5, found)
+        return InfillResult((filled,), 1, 1, 1, 0, 1, {"total": 1.0}, "coder", 0)
+
+
+def test_an_interrupted_collection_continues(tmp_path: Path) -> None:
+    holes = [HeldOutHole("python", "line", "p", "p.py", "x = " + "a" * n, "1", "\n") for n in range(3 * BATCH - 2)]
+    whole = collect(Interrupted(3), holes, Neighbourhood([]))  # type: ignore[arg-type]
+    assert [one.hole for one in whole] == [hole for hole in range(len(holes)) for _ in range(2)]
+    assert [one.exact for one in whole] == [True, False] * len(holes)
+    with pytest.raises(KeyboardInterrupt):
+        collect(Interrupted(2), holes, Neighbourhood([]), tmp_path / "kept")  # type: ignore[arg-type]
+    rest = Interrupted(9)
+    assert collect(rest, holes, Neighbourhood([]), tmp_path / "kept") == whole  # type: ignore[arg-type]
+    assert rest.holes == BATCH - 2
 
 
 def test_the_best_candidate_of_each_hole_counts() -> None:

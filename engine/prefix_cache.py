@@ -124,9 +124,7 @@ class PrefixCache:
         return Lease(entry, entry.kv.length - before, release)
 
     @contextmanager
-    def encoded(
-        self, tokens: Sequence[int], stop: Stop | None = None, chunk: int | None = None
-    ) -> Iterator[Lease]:
+    def encoded(self, tokens: Sequence[int], stop: Stop | None = None, chunk: int | None = None) -> Iterator[Lease]:
         """An exclusive `acquire` as a context."""
         lease = self.acquire(tokens, stop, exclusive=True, chunk=chunk)
         try:

@@ -23,7 +23,9 @@ ENCODE_CHUNK = 1024  # tokens per pass
 STOPPABLE_CHUNK = 256  # the same if a caller may cancel: about 20 ms of the pocket model on one core
 LEAST_CHUNK = 16  # the same if memory does not suffice for more
 LIMIT_SHARE, LEAST_LIMIT = 1 / 8, 128 << 20  # bytes
-KEEP_SHARE = 0.9  # an entry is truncated in place only if this share of it stays in use; otherwise its start is copied
+# An entry is truncated in place only if this share of it stays in use and few tokens are lost; otherwise its start is
+# copied.
+KEEP_SHARE, MOST_LOST = 0.9, 8
 
 
 @dataclass
@@ -62,7 +64,9 @@ class PromptCache(Protocol):
     @property
     def dtype(self) -> torch.dtype: ...
 
-    def encoded(self, tokens: Sequence[int], stop: Stop | None = None) -> AbstractContextManager[Lease]: ...
+    def encoded(
+        self, tokens: Sequence[int], stop: Stop | None = None, chunk: int | None = None
+    ) -> AbstractContextManager[Lease]: ...
 
 
 class PrefixCache:
@@ -79,11 +83,18 @@ class PrefixCache:
         self.entries: list[CachedPrompt] = []
         self.encoded_tokens = 0
 
-    def acquire(self, tokens: Sequence[int], stop: Stop | None = None, exclusive: bool = False) -> Lease:
+    def acquire(
+        self,
+        tokens: Sequence[int],
+        stop: Stop | None = None,
+        exclusive: bool = False,
+        chunk: int | None = None,
+    ) -> Lease:
         """Encodes the part of `tokens` (at least one) that is not cached; release the lease when done.
 
         stop: called between chunks; if it returns True, the chunks encoded so far are kept and Cancelled is raised.
         exclusive: until the release nobody else gets this entry, so the caller may write behind the prompt.
+        chunk: most tokens per pass; by default STOPPABLE_CHUNK if there is a `stop`, else ENCODE_CHUNK.
         """
         prompt = np.asarray(tokens, dtype=np.int64)
         limit = self.model.config.max_positions
@@ -98,7 +109,7 @@ class PrefixCache:
         entry.used_at = time.monotonic()
         before = entry.kv.length
         try:
-            self._encode(entry, prompt, stop)
+            self._encode(entry, prompt, stop, chunk)
         except BaseException:
             entry.users -= 1
             self._evict()
@@ -113,9 +124,9 @@ class PrefixCache:
         return Lease(entry, entry.kv.length - before, release)
 
     @contextmanager
-    def encoded(self, tokens: Sequence[int], stop: Stop | None = None) -> Iterator[Lease]:
+    def encoded(self, tokens: Sequence[int], stop: Stop | None = None, chunk: int | None = None) -> Iterator[Lease]:
         """An exclusive `acquire` as a context."""
-        lease = self.acquire(tokens, stop, exclusive=True)
+        lease = self.acquire(tokens, stop, exclusive=True, chunk=chunk)
         try:
             yield lease
         finally:
@@ -140,7 +151,7 @@ class PrefixCache:
         entry = self.entries[best]
         if shared == len(entry.tokens) and (not entry.users or shared == len(prompt)):
             return entry
-        if entry.users or shared < KEEP_SHARE * len(entry.tokens):
+        if entry.users or shared < max(KEEP_SHARE * len(entry.tokens), len(entry.tokens) - MOST_LOST):
             return self._add(CachedPrompt(prompt[:shared], entry.kv.copy(shared)))
         entry.kv.truncate(shared)
         entry.tokens = entry.tokens[:shared]
@@ -151,8 +162,8 @@ class PrefixCache:
         return entry
 
     @torch.inference_mode()
-    def _encode(self, entry: CachedPrompt, prompt: np.ndarray, stop: Stop | None) -> None:
-        size = ENCODE_CHUNK if stop is None else min(ENCODE_CHUNK, STOPPABLE_CHUNK)
+    def _encode(self, entry: CachedPrompt, prompt: np.ndarray, stop: Stop | None, chunk: int | None) -> None:
+        size = min(ENCODE_CHUNK, chunk or (ENCODE_CHUNK if stop is None else STOPPABLE_CHUNK))
         while entry.kv.length < len(prompt):
             leave_if(stop)
             try:

@@ -20,6 +20,7 @@ Request = TypeVar("Request", InfillRequest, LintRequest, covariant=True)
 PriorityName = Literal["inline", "lint", "batch"]
 INFILL_LIMIT_S = 120.0  # from the request to the response, waiting included
 LINT_LIMIT_S = 600.0  # the same for a lint request, which may cover a whole file
+READ_AHEAD_LIMIT_S = 30.0  # the same for reading ahead
 BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -133,6 +134,14 @@ class Engine(Protocol):
 
     async def lint(self, request: EngineRequest[LintRequest]) -> tuple[Finding, ...]:
         """Otherwise as `complete`."""
+        ...
+
+    async def read_ahead(self, request: EngineRequest[InfillRequest]) -> int:
+        """Encodes the prompt of a completion that is likely to be requested soon; otherwise as `complete`.
+
+        A newer call of the same client ends an earlier one. Returns the number of encoded tokens: 0 if the prompt is
+        cached, or if a backend answers these requests.
+        """
         ...
 
     def tokens(self, text: str) -> list[int]:

@@ -34,6 +34,7 @@ async def code_actions(server: Host, params: types.CodeActionParams) -> list[typ
         return []
     start, end = snapshot.offset(params.range.start), snapshot.offset(params.range.end)
     server.diagnostics.visited(uri, start)
+    server.read_ahead.rested(uri, start)
     findings = [one for one in server.diagnostics.shown(uri) if one.start <= end and start <= one.end]
     broken = _lines_with_errors(params.context.diagnostics)
     findings = [one for one in findings if broken.isdisjoint(_lines(snapshot, one))]

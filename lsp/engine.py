@@ -84,6 +84,15 @@ class AsyncServiceClient:
         """Otherwise as `complete`; the service answers completions first."""
         return await self._send(lambda client, connection: client.lint(request, connection))
 
+    async def read_ahead(self, request: InfillRequest) -> int:
+        """Lets the service encode the prompt of a likely request; otherwise as `complete`."""
+        return await self._send(lambda client, connection: client.read_ahead(request, connection))
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request of this client waits for its response."""
+        return bool(self._pending)
+
     async def _send(self, send: Callable[[ServiceClient, CancellableConnection], Result]) -> Result:
         client = self._client
         if self.state.kind == "loading":

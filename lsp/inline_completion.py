@@ -55,6 +55,7 @@ class InlineCompletion:
         self.runs: dict[str, _Run] = {}
         self.requests: dict[str, asyncio.Task[object]] = {}
         self.numbers = count(1)
+        self.last_read: CursorContext | None = None  # whose prompt the model read last
 
     async def suggest(self, context: CursorContext) -> Suggestions:
         """The suggestions at the cursor. Cancels an earlier request of the same document (CancelledError there)."""
@@ -110,6 +111,22 @@ class InlineCompletion:
             return
         if reason_to_skip(self._situation(context, "code")) is None:
             self._start(context, ahead=True)
+
+    def request(self, context: CursorContext) -> InfillRequest:
+        """What the model is asked for at the cursor."""
+        session = self.session
+        return InfillRequest(
+            text=context.before + context.after,
+            holes=(Hole(len(context.before), len(context.before)),),
+            language=context.snapshot.language,
+            path=context.snapshot.path,
+            lines=lines_to_request(self._situation(context, "code")),
+            candidates=session.settings.alternatives if context.invoked else 1,
+            deadline_ms=DEADLINE_MS[context.invoked],
+            neighbours=session.neighbours(context.snapshot),
+            rejected=session.rejections.texts(context.uri, context.before, context.after),
+            caution=session.caution(context.invoked),
+        )
 
     def stop(self) -> None:
         for uri in list(self.runs):
@@ -190,22 +207,11 @@ class InlineCompletion:
 
     async def _run(self, context: CursorContext) -> Suggestions:
         session, position = self.session, (context.uri, context.before, context.after)
-        alternatives = session.settings.alternatives if context.invoked else 1
-        request = InfillRequest(
-            text=context.before + context.after,
-            holes=(Hole(len(context.before), len(context.before)),),
-            language=context.snapshot.language,
-            path=context.snapshot.path,
-            lines=lines_to_request(self._situation(context, "code")),
-            candidates=alternatives,
-            deadline_ms=DEADLINE_MS[context.invoked],
-            neighbours=session.neighbours(context.snapshot),
-            rejected=session.rejections.texts(*position),
-            caution=session.caution(context.invoked),
-        )
+        request = self.request(context)
         result = await session.engine.complete(request)
+        self.last_read = context
         completion = result.completions[0]
-        shown = [candidate for candidate in completion.candidates if candidate.shown][:alternatives]
+        shown = [candidate for candidate in completion.candidates if candidate.shown][: request.candidates]
         found = [Suggestion(f"{next(self.numbers)}", one.text, "", one.confidence, result.model) for one in shown]
         items = session.cache.store(*position, found, request.lines)
         if items:

@@ -29,6 +29,7 @@ from lsp.feedback import Feedback
 from lsp.inline_completion import InlineCompletion
 from lsp.progress import LoadProgress
 from lsp.protocol import MessageProtocol
+from lsp.read_ahead import ReadAhead
 from lsp.session import Session
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class GessoServer(LanguageServer):
         self.session = Session(self)
         self.inline = InlineCompletion(self.session)
         self.feedback = Feedback(self.session, self.inline)
+        self.read_ahead = ReadAhead(self.session, self.inline)
         self.reports = DiagnosticReports(self.session, self.text_document_publish_diagnostics, self._refresh)
         self.diagnostics = self.reports.diagnostics
         self.load_progress = LoadProgress(self)
@@ -74,6 +76,7 @@ class GessoServer(LanguageServer):
         """Shows the engine's state, and sends it as `didChangeStatus` for clients of copilot-language-server."""
         self.load_progress.show(state)
         self.diagnostics.engine_changed(state)
+        self.read_ahead.engine_changed(state)
         self.send_status()
 
     def send_status(self) -> None:
@@ -154,6 +157,7 @@ def _register_lifecycle(server: GessoServer) -> None:
     async def shutdown(params: Any) -> None:
         for task in list(server.tasks):
             task.cancel()
+        server.read_ahead.stop()
         server.inline.stop()
         server.diagnostics.stop()
         await session.close()
@@ -167,6 +171,7 @@ def _register_documents(server: GessoServer) -> None:
         snapshot = session.documents.open(params.text_document)
         session.trees.opened(snapshot)
         server.diagnostics.opened(snapshot)
+        server.read_ahead.opened(snapshot)
         server.in_background(session.private_reason(snapshot))
 
     @server.feature(types.TEXT_DOCUMENT_DID_CHANGE)
@@ -183,6 +188,7 @@ def _register_documents(server: GessoServer) -> None:
         server.inline.changed(after)
         server.feedback.changed(after)
         server.diagnostics.changed(after)
+        server.read_ahead.changed(after)
 
     @server.feature(types.TEXT_DOCUMENT_DID_CLOSE)
     def closed(params: types.DidCloseTextDocumentParams) -> None:
@@ -190,6 +196,7 @@ def _register_documents(server: GessoServer) -> None:
         session.documents.close(uri)
         session.trees.closed(uri)
         session.forget([uri])
+        server.read_ahead.closed(uri)
         server.inline.closed(uri)
         server.feedback.closed(uri)
         server.reports.closed(uri)
@@ -231,6 +238,18 @@ def _register_requests(server: GessoServer) -> None:
     @server.feature(types.TEXT_DOCUMENT_CODE_ACTION, types.CodeActionOptions(code_action_kinds=KINDS))
     async def code_action(params: types.CodeActionParams) -> list[types.CodeAction]:
         return await code_actions(server, params)
+
+    @server.feature("gesso/cursorRested")
+    def cursor_rested(params: Any) -> None:
+        """`params` are TextDocumentPositionParams; for clients that request no code actions as the cursor moves."""
+        try:
+            uri, position = _as_dict(_as_dict(params)["textDocument"])["uri"], _as_dict(_as_dict(params)["position"])
+            line, character = position["line"], position["character"]
+        except (KeyError, TypeError):
+            return
+        snapshot = server.session.documents.get(uri) if isinstance(uri, str) else None
+        if snapshot is not None and isinstance(line, int) and isinstance(character, int):
+            server.read_ahead.rested(uri, snapshot.offset(types.Position(max(0, line), max(0, character))))
 
     @server.feature("textDocument/didShowCompletion")
     def did_show(params: Any) -> None:

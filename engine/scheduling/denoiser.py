@@ -129,9 +129,9 @@ class _ScheduledCache:
         return self._cache.dtype
 
     @contextmanager
-    def encoded(self, tokens: Sequence[int], stop: Stop | None = None) -> Iterator[Lease]:
+    def encoded(self, tokens: Sequence[int], stop: Stop | None = None, chunk: int | None = None) -> Iterator[Lease]:
         leave_if(stop)
-        call = Call(lambda watch: self._cache.acquire(tokens, _either(stop, watch), exclusive=True))
+        call = Call(lambda watch: self._cache.acquire(tokens, _either(stop, watch), exclusive=True, chunk=chunk))
         lease: Lease = self._perform(call)
         try:
             yield lease

@@ -1,5 +1,7 @@
 """`POST /v1/infill`: Gesso's own API, with every option of a request and all details of the result.
 
+`POST /v1/read-ahead` takes the same body and only reads the prompt, before it is needed.
+
 With "stream", sends the canvas as server-sent events: `step` after each step, then `result` or `error`. Must not know
 other APIs.
 """
@@ -13,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from engine.errors import GessoError
-from infill.api.http import complete, error_value, event, read, steps_and_result, stream
+from infill.api.http import answered, complete, error_value, event, read, steps_and_result, stream
 from infill.api.values import InfillBody
 from infill.engine_protocol import Engine, EngineRequest
 from infill.request import InfillRequest, StepView
@@ -29,6 +31,14 @@ async def infill(request: Request, engine: Engine) -> Response:
         engine.check(engine_request)
         return stream(_events(engine, engine_request))
     return JSONResponse(asdict(await complete(request, engine, engine_request)))
+
+
+async def read_ahead(request: Request, engine: Engine) -> Response:
+    """Reads the prompt of one request, after all completions of other requests."""
+    body = await read(request, InfillBody)
+    engine_request = EngineRequest(body.request(), "lint", body.client, body.settings(), body.local, body.any_model)
+    encoded = await answered(request, engine_request, engine.read_ahead(engine_request))
+    return JSONResponse({"encoded_tokens": encoded})
 
 
 async def _events(engine: Engine, engine_request: EngineRequest[InfillRequest]) -> AsyncIterator[str]:

@@ -47,6 +47,12 @@ POSTS = (
         InfillBody,
         api_infill.infill,
     ),
+    Post(
+        "/v1/read-ahead",
+        "Read the prompt of an infill that is likely to come, with low priority; return the number of tokens read.",
+        InfillBody,
+        api_infill.read_ahead,
+    ),
     Post("/v1/lint", "Find mistakes in a text, each with its correction.", LintBody, api_lint.lint),
     Post("/v1/completions", "OpenAI's completions, with `suffix`.", api_openai.CompletionBody, api_openai.completions),
     Post(

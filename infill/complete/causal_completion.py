@@ -32,6 +32,7 @@ from infill.settings import Settings
 BRANCHES, MARGIN = 3, 3.0  # continuations at once; nats that the first token of one may be less likely
 LINE_TOKENS, BLOCK_TOKENS, BLOCK_LINES = 48, 192, 12
 MOST_MARGIN = 12.0  # nats
+READ_CHUNK = 128  # tokens per pass of reading ahead, so that a completion waits for few of them
 SEAM_LINES, SEAM_TOKENS = 3, 24  # of the text after the hole that is scored with a proposal
 
 
@@ -119,6 +120,20 @@ class CausalCompleter:
             except GessoError as error:
                 results.append(error)
         return results
+
+    def read_ahead(self, request: InfillRequest, stop: Stop | None = None) -> int:
+        """Encodes the prompts of a request with one hole, so that completing it there soon need not.
+
+        stop: called between chunks; once it returns True, Cancelled is raised, and what was encoded stays in the cache.
+        Returns the number of encoded tokens.
+        """
+        prepared = prepare(request, self.family.budget, stop)
+        fim = self.family.fill(prepared.shown, prepared.kinds[0])
+        encoded = 0
+        for tokens in (fim.tokens[:-1], fim.plain[:-1]):
+            with self.decoder.cache.encoded(tokens, stop, READ_CHUNK) as lease:
+                encoded += lease.encoded
+        return encoded
 
     def _proposals(
         self, prepared: PreparedRequest, fim: FimInput, tree: TokenTree, on_step: OnStep | None

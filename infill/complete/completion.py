@@ -90,6 +90,16 @@ class Completer:
             results[index] = self._finish(prepared, fillings[index], started, denoised)
         return [results[index] for index in range(len(requests))]
 
+    def read_ahead(self, request: InfillRequest, stop: Stop | None = None) -> int:
+        """Encodes the prompt of a request, so that completing it there soon need not.
+
+        stop: called between chunks; once it returns True, Cancelled is raised, and what was encoded stays in the cache.
+        Returns the number of encoded tokens.
+        """
+        task = self._task(prepare(request, self.family.budget, stop), 0)
+        with self.denoiser.cache.encoded(task.lay_out(task.slots).prompt, stop) as lease:
+            return lease.encoded
+
     def _fits(self, prepared: PreparedRequest) -> bool:
         task = self._task(prepared, 0)
         return task.lay_out(task.slots).canvas.width <= self.family.max_canvas

@@ -27,7 +27,7 @@ from infill.api.values import (
     step_from_json,
 )
 from infill.connection import CancellableConnection
-from infill.engine_protocol import INFILL_LIMIT_S, LINT_LIMIT_S, EngineState, PriorityName
+from infill.engine_protocol import INFILL_LIMIT_S, LINT_LIMIT_S, READ_AHEAD_LIMIT_S, EngineState, PriorityName
 from infill.findings import Finding, LintRequest
 from infill.model_store import concrete
 from infill.request import InfillRequest, InfillResult, OnStep
@@ -44,6 +44,7 @@ from infill.service.exchange import (
 from infill.service.location import ServiceLocation, location_at
 from infill.service.start import COMMAND, start_service, stop_service
 from infill.settings import Settings
+from infill.validation import structure
 from infill.version import installed_version
 
 ATTEMPTS = 3  # per request if the service keeps ending: the request itself may be the cause
@@ -166,6 +167,18 @@ class ServiceClient:
             return findings_from_json(read_json(response))
 
         return self._send("/v1/lint", body, LINT_LIMIT_S + SLACK_S, connection, read)
+
+    def read_ahead(self, request: InfillRequest, connection: CancellableConnection | None = None) -> int:
+        """Lets the service encode the prompt of a likely request; otherwise as `complete`.
+
+        Returns the number of encoded tokens.
+        """
+        body = request_to_json(request) | self._overrides | self._common("lint")
+
+        def read(response: HTTPResponse) -> int:
+            return structure(int, read_json(response).get("encoded_tokens"), "encoded_tokens")
+
+        return self._send("/v1/read-ahead", body, READ_AHEAD_LIMIT_S + SLACK_S, connection, read)
 
     @property
     def can_lint(self) -> bool:

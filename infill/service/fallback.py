@@ -137,6 +137,9 @@ class FallbackEngine:
             return found
         return await self.main.lint(replace(request, request=replace(lint_request, findings=found)))
 
+    async def read_ahead(self, request: EngineRequest[InfillRequest]) -> int:
+        return await self._engine_for(request).read_ahead(request)
+
     async def maintain(self) -> None:
         """Watches the free memory."""
         while True:

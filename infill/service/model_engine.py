@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +18,7 @@ from infill.engine_protocol import (
     BUCKETS_S,
     INFILL_LIMIT_S,
     LINT_LIMIT_S,
+    READ_AHEAD_LIMIT_S,
     Busy,
     EngineRequest,
     EngineState,
@@ -62,6 +64,7 @@ class ModelEngine:
         self._gpu: int | None = None
         self._housekeeping = Housekeeping(self.forget)
         self._drafts: dict[str, str] = {}  # the last draft of each client; typing along it requests the rest
+        self._reading: dict[str, threading.Event] = {}  # by client, what cancels its reading ahead
 
     def load(self) -> None:
         try:
@@ -155,6 +158,27 @@ class ModelEngine:
                 raise Busy("The lint request took too long; lint fewer lines at a time.") from None
 
         return await self._run(request, work, deadline, bool)
+
+    async def read_ahead(self, request: EngineRequest[InfillRequest]) -> int:
+        deadline = time.monotonic() + READ_AHEAD_LIMIT_S
+        if (earlier := self._reading.get(request.client)) is not None:
+            earlier.set()
+        self._reading[request.client] = request.cancelled
+
+        def stop() -> bool:
+            return request.cancelled.is_set() or time.monotonic() >= deadline
+
+        try:
+            read = await self._run(
+                request, lambda completer: completer.read_ahead(request.request, stop), deadline, lambda _: False
+            )
+        except Cancelled:  # by a newer call or the deadline; what was encoded is cached
+            return 0
+        finally:
+            if self._reading.get(request.client) is request.cancelled:
+                del self._reading[request.client]
+        self.counts.encoded_tokens += read
+        return read
 
     def tokens(self, text: str) -> list[int]:
         return self._loaded().family.tokens.encode(text)

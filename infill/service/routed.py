@@ -94,6 +94,10 @@ class RoutedEngine:
         deadline = time.monotonic() + LINT_LIMIT_S
         return await self.router.answer(route, lambda: self.local.lint(request), ask, lambda _: True, deadline)
 
+    async def read_ahead(self, request: EngineRequest[InfillRequest]) -> int:
+        """Only if the local engine is the first to be asked."""
+        return await self.local.read_ahead(request) if self._route(request)[0] == HERE else 0
+
     def _route(self, request: EngineRequest[Any]) -> tuple[str, ...]:
         return (HERE,) if request.local or not self.routes.order else self.routes.of(task_of(request))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -240,6 +241,19 @@ def test_each_suggestion_is_reported_once_as_shown(nvim: Neovim) -> None:
     nvim.wait(lambda: nvim.messages("textDocument/didShowCompletion"), "message")
     (params,) = nvim.messages("textDocument/didShowCompletion")
     assert params["item"]["insertText"].endswith(ghost)
+
+
+def test_the_resting_cursor_is_reported_outside_insert_mode(nvim: Neovim) -> None:
+    def reported() -> list[int]:
+        return [one["position"]["line"] for one in nvim.messages("gesso/cursorRested")]
+
+    nvim.keys("gg", "jj")
+    nvim.wait(lambda: reported()[-1:] == [2], "report")
+    before = reported()
+    assert 0 not in before and 1 not in before, "the cursor did not rest there"
+    nvim.keys("o")
+    time.sleep(1.0)  # more than the pause before a report
+    assert reported() == before
 
 
 def test_leaving_insert_mode_removes_it(nvim: Neovim) -> None:

@@ -130,6 +130,12 @@ def test_a_prompt_that_shares_little_leaves_the_entry_alone(cache: PrefixCache) 
     assert read(cache, [*PROMPT[:8], 1, 2]) == 0
 
 
+def test_two_long_prompts_with_nearly_the_same_beginning_are_both_kept(cache: PrefixCache) -> None:
+    one, other = [*PROMPT * 5, *[1] * 15], [*PROMPT * 5, *[2] * 15]
+    assert (read(cache, one), read(cache, other)) == (215, 15)
+    assert (read(cache, one), read(cache, other)) == (0, 0)
+
+
 @pytest.mark.parametrize("wanted", [[*PROMPT[:35], 1, 2], PROMPT[:30], [*PROMPT, 5, 6]])
 def test_an_entry_in_use_is_not_changed(cache: PrefixCache, wanted: list[int]) -> None:
     held = cache.acquire(PROMPT)

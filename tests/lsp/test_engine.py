@@ -165,6 +165,18 @@ def test_findings_and_whether_the_model_is_good_for_them() -> None:
     run(test())
 
 
+def test_reading_ahead_keeps_the_engine_busy() -> None:
+    async def test() -> None:
+        async with watched() as one:
+            await one.ready()
+            reading = asyncio.ensure_future(one.engine.read_ahead(request("def add")))
+            await asyncio.sleep(0)
+            assert one.engine.is_busy
+            assert await reading == len("def add") and not one.engine.is_busy
+
+    run(test())
+
+
 def test_lint_does_not_delay_a_completion_and_can_be_cancelled() -> None:
     async def test() -> None:
         async with watched() as one:

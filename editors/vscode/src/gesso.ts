@@ -3,6 +3,7 @@
 import * as os from 'node:os';
 import * as vscode from 'vscode';
 import { LanguageClient, State as ClientState } from 'vscode-languageclient/node';
+import { CursorReports } from './cursor';
 import { installServer } from './install';
 import { findServer } from './server';
 import { type ServerStatus, StatusBar } from './status';
@@ -14,6 +15,7 @@ export class Gesso implements vscode.Disposable {
     readonly log = vscode.window.createOutputChannel('Gesso', { log: true });
     readonly status = new StatusBar();
     readonly suggestions = new Suggestions();
+    private readonly cursor = new CursorReports();
     private client: LanguageClient | undefined;
     private lastTask: Promise<void> = Promise.resolve();
 
@@ -41,7 +43,7 @@ export class Gesso implements vscode.Disposable {
     stop(): Promise<void> {
         return this.enqueue(async () => {
             const client = this.client;
-            this.client = this.suggestions.client = undefined;
+            this.client = this.suggestions.client = this.cursor.client = undefined;
             await client?.dispose(2000).catch((error: unknown) => this.log.warn(String(error)));
             this.status.show('stopped');
         });
@@ -71,6 +73,7 @@ export class Gesso implements vscode.Disposable {
 
     dispose(): void {
         void this.stop();
+        this.cursor.dispose();
         this.status.dispose();
         this.log.dispose();
     }
@@ -97,12 +100,13 @@ export class Gesso implements vscode.Disposable {
                 this.status.show('stopped');
             }
         });
-        this.client = this.suggestions.client = client;
+        this.client = this.suggestions.client = this.cursor.client = client;
         try {
             await client.start();
+            this.cursor.moved();
         } catch (error) {
             this.log.error(String(error));
-            this.client = this.suggestions.client = undefined;
+            this.client = this.suggestions.client = this.cursor.client = undefined;
             this.status.show('startFailed');
         }
     }

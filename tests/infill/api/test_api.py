@@ -206,6 +206,18 @@ def test_typing_along_a_draft_needs_fewer_passes(engine: ReadyEngine, api: TestC
     assert len(engine._drafts) == MAX_CLIENTS and "2" not in engine._drafts and "3" in engine._drafts
 
 
+def test_reading_ahead_saves_the_completion_its_prompt_and_has_the_priority_of_lint(
+    engine: ReadyEngine, api: TestClient
+) -> None:
+    body = infill_body(text=PREFIX + SUFFIX * 20, path="ahead.py")
+    before = engine.counts.outcomes["lint", "quiet"]
+    read = api.post("/v1/read-ahead", json=body).json()
+    assert read["encoded_tokens"] > 20 and engine.counts.outcomes["lint", "quiet"] == before + 1
+    assert api.post("/v1/read-ahead", json=body).json() == {"encoded_tokens": 0}
+    assert api.post("/v1/infill", json=body).json()["encoded_tokens"] == 0
+    assert api.post("/v1/read-ahead", json=body | {"holes": []}).status_code == 400
+
+
 def test_settings_in_a_request_apply_to_it_alone(api: TestClient) -> None:
     body = infill_body(caution=1)
     (sure,) = api.post("/v1/infill", json=body | {"min_confidence": 1.0}).json()["completions"]

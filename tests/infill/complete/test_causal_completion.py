@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -12,13 +12,14 @@ import torch
 from engine import guesses
 from engine.decoder import Decoder
 from engine.errors import Cancelled, InputError
-from infill.complete.causal_completion import BLOCK_TOKENS, BRANCHES, LINE_TOKENS, CausalCompleter
+from engine.prefix_cache import PrefixCache
+from infill.complete.causal_completion import BLOCK_TOKENS, BRANCHES, LINE_TOKENS, READ_CHUNK, CausalCompleter
 from infill.complete.code_model import CodeModel
 from infill.complete.pipeline import make_completer
 from infill.request import Candidate, Hole, InfillRequest, InfillResult, Neighbour, StepView
 from infill.settings import Settings
 from tests.infill.fakes import filled, request
-from tests.infill.tiny_coder import coder, fim_prompt, random_model
+from tests.infill.tiny_coder import CORPUS, coder, fim_prompt, random_model
 
 HOLES = [
     request("x = §\n"),
@@ -48,6 +49,46 @@ def count_passes(completer: CausalCompleter, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(model, "encode", counting)
     return counted
+
+
+def encoded_by(completer: CausalCompleter, work: Callable[[], object]) -> int:
+    """The prompt tokens that `work` encodes, in all prompts."""
+    cache = completer.decoder.cache
+    assert isinstance(cache, PrefixCache)
+    before = cache.encoded_tokens
+    work()
+    return cache.encoded_tokens - before
+
+
+# reading ahead
+
+
+@pytest.mark.parametrize("line", [30, 90, 160, -2], ids=["top", "middle", "below", "end"])
+def test_after_reading_ahead_a_completion_on_that_line_reads_few_tokens(line: int) -> None:
+    """In a file longer than the prompt, with another file open; the line is read while it is empty."""
+    lines = CORPUS[0].splitlines(keepends=True)
+    typed = lines[line].rstrip("\n")
+    before, after = "".join(lines[:line]), "\n" + "".join(lines[line:][1:])
+
+    def at(column: int) -> InfillRequest:
+        return request(before + typed[:column] + "§" + after, path="a.py", neighbours=(Neighbour("b.py", CORPUS[1]),))
+
+    completer = coder()
+    assert encoded_by(completer, lambda: completer.read_ahead(at(0))) > 500
+    assert encoded_by(completer, lambda: completer.read_ahead(at(0))) == 0
+    for column in range(4, min(40, len(typed))):
+        assert encoded_by(completer, lambda column=column: completer.complete(at(column))) <= 12  # type: ignore[misc]
+
+
+def test_cancelled_reading_ahead_keeps_what_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    completer, infill_request = coder(), request(CORPUS[0][:3000] + "§\n")
+    whole = coder().read_ahead(infill_request)
+    passes = count_passes(completer, monkeypatch)
+    with pytest.raises(Cancelled):
+        completer.read_ahead(infill_request, lambda: len(passes) == 3)
+    assert passes == [READ_CHUNK] * 3
+    assert completer.read_ahead(infill_request, lambda: False) == whole - 3 * READ_CHUNK
+    assert completer.complete(infill_request).encoded_tokens == 1
 
 
 # one hole

@@ -16,6 +16,7 @@ from engine.checkpoints.qwen2 import HEAD, GgufWeights, open_weights, pack_qwen2
 from engine.key_values import KeyValues, PromptMemory
 from engine.models.packed_qwen2 import FloatProduct, Product
 from engine.ops.int8_linear import FEW_ROWS, Int8Product, int8_works
+from engine.prefix_cache import PrefixCache
 from infill.complete.causal_completion import CausalCompleter
 from infill.complete.code_model import CodeModel
 from infill.complete.pipeline import load_model, make_completer
@@ -112,6 +113,19 @@ def test_a_method_that_uses_its_object(completer: CausalCompleter) -> None:
     )
     completion = completer.complete(request(text)).completions[0]
     assert (completion.text, completion.shown) == ("items.append(item)", True)
+
+
+def test_after_reading_ahead_a_completion_reads_few_tokens(completer: CausalCompleter) -> None:
+    text = (Path(engine.__file__).parent / "prefix_cache.py").read_text("utf-8")
+    before, after = text.split("        entry.users += 1\n")
+    cache = completer.decoder.cache
+    assert isinstance(cache, PrefixCache)
+    read = completer.read_ahead(request(f"{before}        §\n{after}"))
+    assert read > 100  # the size of the prompt depends on the speed of this machine
+    for typed in ("en", "entry.", "entry.users "):
+        encoded = cache.encoded_tokens
+        completer.complete(request(f"{before}        {typed}§\n{after}"))
+        assert cache.encoded_tokens - encoded <= 12
 
 
 def test_in_fp32_the_likeliest_tokens_are_those_of_transformers(

@@ -189,6 +189,13 @@ def test_the_result_reports_model_seed_and_timings() -> None:
     assert 0 < result.encoded_tokens <= result.prompt_tokens
 
 
+def test_after_reading_ahead_the_prompt_is_cached() -> None:
+    completer, infill_request = tiny_completer(), request(FUNCTION * 20 + "x = §\n")
+    read = completer.read_ahead(infill_request)
+    result = completer.complete(infill_request)
+    assert read == result.prompt_tokens > 100 and result.encoded_tokens == 0
+
+
 # cancelled
 
 

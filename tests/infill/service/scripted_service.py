@@ -102,6 +102,14 @@ class ScriptedEngine:
             found += _findings(wanted, start, end)
         return tuple(found)
 
+    async def read_ahead(self, request: EngineRequest[InfillRequest]) -> int:
+        """The file that SCRIPTED_READ_LOG names gets a line for each call."""
+        if path := os.environ.get("SCRIPTED_READ_LOG"):
+            (hole,) = request.request.holes
+            with open(path, "a") as file:
+                print(json.dumps({"before": request.request.text[: hole.start]}), file=file)
+        return len(request.request.text)
+
     async def _forever(self) -> None:
         self.pending += 1
         try:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from engine.errors import GessoError, ModelError
+from engine.errors import Cancelled, GessoError, ModelError, Stop
 from infill.complete.completion import Completer
 from infill.complete.loaded_model import LoadedModel
 from infill.engine_protocol import EngineRequest
 from infill.lint.thresholds import Thresholds
+from infill.request import InfillRequest
 from infill.service.model_engine import ModelEngine
 from infill.settings import Settings
 from tests.infill.fakes import request, tiny_completer
@@ -64,3 +67,44 @@ def test_a_model_that_cannot_be_loaded_fails_with_its_sentence(
     monkeypatch.setattr("infill.complete.pipeline.load_model", fail)
     engine.load()
     assert (engine.state.kind, engine.state.message) == ("failed", "There is no such model; choose another.")
+
+
+def test_a_newer_reading_ahead_of_a_client_replaces_its_older_one(
+    engine: ModelEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = threading.Event()
+
+    def read_ahead(completer: Completer, infill_request: InfillRequest, stop: Stop) -> int:
+        begun.set()
+        while infill_request.text == "endless":
+            time.sleep(0.001)
+            if stop():
+                raise Cancelled
+        return 7
+
+    async def play() -> None:
+        older = EngineRequest(request("endless§"), "lint", "one")
+        running = asyncio.create_task(engine.read_ahead(older))
+        await asyncio.to_thread(begun.wait)
+        other = asyncio.create_task(engine.read_ahead(EngineRequest(request("x§"), "lint", "another")))
+        await asyncio.sleep(0.01)
+        assert not older.cancelled.is_set() and not other.done()
+        assert await engine.read_ahead(EngineRequest(request("x§"), "lint", "one")) == 7
+        assert (await running, await other) == (0, 7)
+        assert not engine._reading and engine.counts.encoded_tokens == 14
+
+    monkeypatch.setattr(Completer, "read_ahead", read_ahead)
+    engine.load()
+    asyncio.run(asyncio.wait_for(play(), 20))
+
+
+def test_reading_ahead_ends_at_its_limit(engine: ModelEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_ahead(completer: Completer, infill_request: InfillRequest, stop: Stop) -> int:
+        while not stop():
+            time.sleep(0.001)
+        raise Cancelled
+
+    monkeypatch.setattr(Completer, "read_ahead", read_ahead)
+    monkeypatch.setattr("infill.service.model_engine.READ_AHEAD_LIMIT_S", 0.2)
+    engine.load()
+    assert asyncio.run(asyncio.wait_for(engine.read_ahead(EngineRequest(request("x§"))), 20)) == 0

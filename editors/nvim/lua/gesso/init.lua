@@ -9,6 +9,7 @@ end
 
 local function create_autocmds()
   local server, actions, keys = require("gesso.server"), require("gesso.actions"), require("gesso.keys")
+  local cursor = require("gesso.cursor")
   local events = vim.api.nvim_create_augroup("gesso", { clear = true })
   local function for_our_client(run)
     return function(event)
@@ -23,9 +24,16 @@ local function create_autocmds()
     callback = for_our_client(function(bufnr, client)
       actions.attach(bufnr, client)
       keys.map(bufnr)
+      cursor.enable(bufnr, client.id)
     end),
   })
-  vim.api.nvim_create_autocmd("LspDetach", { group = events, callback = for_our_client(actions.detach) })
+  vim.api.nvim_create_autocmd("LspDetach", {
+    group = events,
+    callback = for_our_client(function(bufnr)
+      actions.detach(bufnr)
+      cursor.disable(bufnr)
+    end),
+  })
   vim.api.nvim_create_autocmd("BufEnter", {
     group = events,
     callback = function(event)

@@ -62,13 +62,15 @@ class Settings:
 class Resolved:
     """The settings and the origin of each by name.
 
-    notices: sentences about old names. unknown_variables: names of variables that look like settings.
+    notices: sentences about old names. unknown_variables: names of variables that look like settings. auto_model:
+    whether the setting `model` was `auto`, which `settings` has replaced by a name.
     """
 
     settings: Settings
     origins: Mapping[str, str]
     notices: tuple[str, ...] = ()
     unknown_variables: tuple[str, ...] = ()
+    auto_model: bool = False
 
 
 HELP: dict[str, str] = {entry.name: entry.metadata["help"] for entry in fields(Settings)}
@@ -104,10 +106,11 @@ def resolve(flags: Mapping[str, Any], start: Path, environment: Mapping[str, str
         values[name] = _checked(name, value, _flag(name), UsageError)
         origins[name] = f"flag {_flag(name)}"
     settings = Settings(**values)
-    if settings.model == AUTO:
+    auto_model = settings.model == AUTO
+    if auto_model:
         settings = replace(settings, model=concrete(AUTO))
         origins["model"] = f"{AUTO}, {origins['model']}"
-    return Resolved(settings, origins, tuple(notices + renamed), tuple(unknown))
+    return Resolved(settings, origins, tuple(notices + renamed), tuple(unknown), auto_model)
 
 
 def current_names(

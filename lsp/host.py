@@ -10,6 +10,7 @@ from lsprotocol import types
 from lsp.diagnostics import Diagnostics
 from lsp.feedback import Feedback
 from lsp.inline_completion import InlineCompletion
+from lsp.model_offer import ModelOffer
 from lsp.session import Session
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
@@ -22,6 +23,7 @@ class Host(Protocol):
     inline: InlineCompletion
     feedback: Feedback
     diagnostics: Diagnostics
+    model_offer: ModelOffer
 
     @property
     def client_capabilities(self) -> types.ClientCapabilities: ...

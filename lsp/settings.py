@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
 
 from engine.errors import InputError
-from infill.settings import Settings, resolve, setting
+from infill.settings import Resolved, resolve, setting
 from infill.validation import Limits, field_types, json_schema, structure, unpack
 from lsp.privacy import is_pattern
 
@@ -71,7 +71,7 @@ class LspSettings:
         None, "Show nothing below this confidence. null: the threshold measured for the model."
     )
 
-    def engine_settings(self, start: Path) -> Settings:
+    def engine_settings(self, start: Path) -> Resolved:
         """The engine's settings: the editor's override files and variables; raises GessoError for a wrong one of these.
 
         A model written as ./folder or ../folder is relative to `start`.
@@ -83,7 +83,7 @@ class LspSettings:
             "threads": self.threads,
             "min_confidence": self.min_confidence,
         }
-        return resolve(flags, start, os.environ).settings
+        return resolve(flags, start, os.environ)
 
 
 def _editor_name(name: str) -> str:

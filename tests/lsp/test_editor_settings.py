@@ -130,7 +130,7 @@ def test_the_editor_overrides_variables_and_these_override_files(
     monkeypatch.setenv("GESSO_DEVICE", "cuda")
     monkeypatch.setenv("GESSO_THREADS", "2")
     settings, _ = parse({"threads": 1, "minConfidence": 1})
-    resolved = settings.engine_settings(tmp_path)
+    resolved = settings.engine_settings(tmp_path).settings
     assert (resolved.model, resolved.device, resolved.steps) == ("from-the-file", "cuda", 5)
     assert (resolved.threads, resolved.min_confidence) == (1, 1.0)
     assert isinstance(resolved.min_confidence, float)
@@ -138,9 +138,9 @@ def test_the_editor_overrides_variables_and_these_override_files(
 
 def test_a_models_path_is_relative_to_the_workspace(tmp_path: Path, no_user_settings: None) -> None:
     settings, _ = parse({"model": "./mine"})
-    assert settings.engine_settings(tmp_path).model == str(tmp_path / "mine")
+    assert settings.engine_settings(tmp_path).settings.model == str(tmp_path / "mine")
     settings, _ = parse({"model": "owner/name"})
-    assert settings.engine_settings(tmp_path).model == "owner/name"
+    assert settings.engine_settings(tmp_path).settings.model == "owner/name"
 
 
 def test_a_broken_settings_file_is_an_error_with_its_name(tmp_path: Path, no_user_settings: None) -> None:

@@ -49,7 +49,7 @@ async def download(server: Any, model: KnownModel, command: Sequence[str] = GESS
 
 
 def progress_text(model: KnownModel) -> str:
-    return f"{downloaded_bytes(model) // MIB} of {model.bytes // MIB} MiB"
+    return f"{downloaded_bytes(model) // MIB} of {model.bytes / MIB:.0f} MiB"
 
 
 def _reason(output: str, model: KnownModel) -> str:

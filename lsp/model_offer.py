@@ -1,6 +1,6 @@
 """Offers to download the code model while `auto` has only the pocket model, and changes to it once it is there.
 
-The user is asked once a day at most, in whatever editor, and never again after *Never*. Must not know how a model is
+The user is asked at most once a day, in any editor, and never again after *Never*. Must not know how a model is
 downloaded, nor how an engine loads it.
 """
 
@@ -26,7 +26,7 @@ LOOK_S = 1.0  # between two looks for the file
 DOWNLOAD, LATER, NEVER = "Download", "Not Now", "Never"
 QUESTION = (
     f"Gesso can download the code model {MODEL.repository.partition('/')[2].removesuffix('-GGUF')} "
-    f"({MODEL.bytes // MIB} MiB, {MODEL.license}), whose suggestions are far better than those of the pocket model. "
+    f"({MODEL.bytes / MIB:.0f} MiB, {MODEL.license}), whose suggestions are far better than those of the pocket model. "
     "It runs on this machine, and nothing you type leaves it."
 )
 

@@ -8,6 +8,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Iterator
+from functools import partial
 
 import psutil
 import pytest
@@ -345,7 +346,8 @@ def test_the_code_model_is_offered_and_downloaded(configured: VSCode) -> None:
         eventually(lambda: "nothing you type leaves it" in configured.messages(), "the offer")
         assert not hub.requests
         configured.browser("click", '.notification-list-item .monaco-button:has-text("Download")')
-        eventually(lambda: "1 of 8 MiB" in configured.messages(), "the progress")
+        texts = partial(configured.browser, "texts", ".statusbar-item")
+        eventually(lambda: "1 of 8 MiB" in " ".join(texts()), "the progress", READY_S)
         configured.command("Gesso: Download the Code Model")
         eventually(lambda: "is being downloaded" in configured.messages(), "the same by command")
         hub.complete.set()

@@ -16,8 +16,10 @@ import sys
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from http import HTTPStatus
+from http.client import HTTPException
 from pathlib import Path
 
 import platformdirs
@@ -27,7 +29,7 @@ from engine.errors import ModelError
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 CHUNK = 1 << 20
 SPARE_BYTES = 256 << 20
-HUB_S = 5.0
+HUB_S = 5.0  # without a byte from the hub
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,17 @@ def fetched(model: KnownModel) -> Path | None:
     return file if file.is_file() and file.stat().st_size == model.bytes else None
 
 
+def downloaded_bytes(model: KnownModel) -> int:
+    """Bytes of an unfinished download of `model` on the disk, at most those of its file."""
+    return min(model.bytes, _folder_bytes(_partial(model)))
+
+
+def has_disk_space(model: KnownModel) -> bool:
+    """Whether the disk has enough space for the rest of a download of `model`."""
+    folder = next(folder for folder in (models_folder(), *models_folder().parents) if folder.is_dir())
+    return _missing_bytes(model) <= shutil.disk_usage(folder).free
+
+
 def fetch(model: KnownModel, on_progress: Progress = lambda done, total: None) -> Path:
     """The file of `model`, fetched unless it is there. A fetch that was cut off continues.
 
@@ -104,10 +117,10 @@ def fetch(model: KnownModel, on_progress: Progress = lambda done, total: None) -
     with _locked(folder / f"{model.file}.lock"):
         if (found := fetched(model)) is not None:
             return found
-        partial = folder / f"{model.file}.partial"
+        partial = _partial(model)
         partial.mkdir(exist_ok=True)
-        _check_disk(model, partial)
-        file = _from_hub(model, partial) or _from_index(model, partial, on_progress)
+        _check_disk(model, folder)
+        file = _from_hub(model, partial, on_progress) or _from_index(model, partial, on_progress)
         if sha256(file) != model.sha256:
             shutil.rmtree(partial)
             raise ModelError(
@@ -126,30 +139,59 @@ def sha256(file: Path) -> str:
 
 
 def _check_disk(model: KnownModel, folder: Path) -> None:
-    there = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    needed, free = max(0, 2 * model.bytes - there) + SPARE_BYTES, shutil.disk_usage(folder).free
+    needed, free = _missing_bytes(model), shutil.disk_usage(folder).free
     if needed > free:
         raise ModelError(
-            f"Fetching {model.name} needs {needed / 2**30:.1f} GiB in {folder.parent}, but only {free / 2**30:.1f} GiB "
+            f"Fetching {model.name} needs {needed / 2**30:.1f} GiB in {folder}, but only {free / 2**30:.1f} GiB "
             "are free; make room and try again."
         )
 
 
-def _from_hub(model: KnownModel, folder: Path) -> Path | None:
-    """The file from the hub, with the hub's own progress bar; None if the hub does not answer or fails."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    import huggingface_hub
+def _missing_bytes(model: KnownModel) -> int:
+    """Disk space that the rest of a download needs: the parts and the joined file exist at the same time."""
+    return max(0, 2 * model.bytes - _folder_bytes(_partial(model))) + SPARE_BYTES
 
-    try:
-        # the library tries for 25 seconds, so the first question is asked here
-        urllib.request.urlopen(huggingface_hub.constants.ENDPOINT, timeout=HUB_S).close()
-        return Path(
-            huggingface_hub.hf_hub_download(
-                model.repository, model.file, revision=model.revision, local_dir=folder / "hub"
-            )
-        )
-    except Exception:  # the network and the cache fail in many classes, and the mirror is next
-        return None
+
+def _partial(model: KnownModel) -> Path:
+    """The folder of an unfinished download."""
+    return models_folder() / f"{model.file}.partial"
+
+
+def _folder_bytes(folder: Path) -> int:
+    """Bytes of all files, also while another process writes them; 0 if there is no such folder."""
+    size = 0
+    with suppress(FileNotFoundError):  # removed since it was listed
+        for file in folder.rglob("*"):
+            size += file.stat().st_size if file.is_file() else 0
+    return size
+
+
+def _from_hub(model: KnownModel, folder: Path, on_progress: Progress) -> Path | None:
+    """The file from the hub; None if the hub does not answer or fails. Tries again as long as bytes arrive."""
+    file, before = folder / "hub.gguf", -1
+    file.touch()
+    while before < (there := file.stat().st_size) < model.bytes:
+        before = there
+        with suppress(OSError, HTTPException):
+            _continue(model, file, on_progress)
+    return file if there == model.bytes else None
+
+
+def _continue(model: KnownModel, file: Path, on_progress: Progress) -> None:
+    """Appends to `file` what is missing, as long as the hub sends it. The library of the hub would begin again."""
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    address = f"{endpoint}/{model.repository}/resolve/{model.revision}/{model.file}"
+    done = file.stat().st_size
+    request = urllib.request.Request(address, headers={"Range": f"bytes={done}-"})
+    with urllib.request.urlopen(request, timeout=HUB_S) as response, file.open("ab") as target:
+        done = done if response.status == HTTPStatus.PARTIAL_CONTENT else 0
+        if response.headers["Content-Length"] != str(model.bytes - done):
+            return  # the page of a proxy, for example
+        target.truncate(done)
+        while piece := response.read(CHUNK):
+            target.write(piece)
+            done += len(piece)
+            on_progress(done, model.bytes)
 
 
 def _from_index(model: KnownModel, folder: Path, on_progress: Progress) -> Path:

@@ -118,7 +118,7 @@ def resolve(name: str) -> Path:
 
 
 def pull(name: str, offline: bool = False, on_progress: Progress = lambda done, total: None) -> Path:
-    """Downloads a model; returns its folder or file. Files from the hub have the hub's own progress bars.
+    """Downloads a model; returns its folder or file. Those without a short name have the hub's own progress bars.
 
     Files that are there are not downloaded again, and an interrupted download resumes.
     """

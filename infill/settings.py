@@ -67,13 +67,14 @@ class Resolved:
     """The settings and the origin of each by name.
 
     notices: sentences about old names and settings without effect. unknown_variables: names of variables that look
-    like settings.
+    like settings. auto_model: whether the setting `model` was `auto`, which `settings` has replaced by a name.
     """
 
     settings: Settings
     origins: Mapping[str, str]
     notices: tuple[str, ...] = ()
     unknown_variables: tuple[str, ...] = ()
+    auto_model: bool = False
 
 
 HELP: dict[str, str] = {entry.name: entry.metadata["help"] for entry in fields(Settings)}
@@ -109,7 +110,8 @@ def resolve(flags: Mapping[str, Any], start: Path, environment: Mapping[str, str
         values[name] = _checked(name, value, _flag(name), UsageError)
         origins[name] = f"flag {_flag(name)}"
     settings = Settings(**values)
-    if settings.model == AUTO:
+    auto_model = settings.model == AUTO
+    if auto_model:
         settings = replace(settings, model=concrete(AUTO))
         origins["model"] = f"{AUTO}, {origins['model']}"
     if settings.retry_model == AUTO:
@@ -119,7 +121,7 @@ def resolve(flags: Mapping[str, Any], start: Path, environment: Mapping[str, str
     notices += renamed
     if settings.retry_model == settings.model:
         notices.append(f"Nothing is retried: retry_model and model are both {settings.model}; choose two models.")
-    return Resolved(settings, origins, tuple(notices), tuple(unknown))
+    return Resolved(settings, origins, tuple(notices), tuple(unknown), auto_model)
 
 
 def current_names(

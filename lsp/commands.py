@@ -70,6 +70,11 @@ def register_commands(server: Host) -> None:
     async def restart_engine() -> None:
         await session.start_engine(again=True)
 
+    @server.command("gesso.downloadModel")
+    def download_model() -> None:
+        """Returns at once; the download has a progress display, and a message says how it ended."""
+        server.model_offer.request_download()
+
     @server.command("gesso.setEnabled")
     async def set_enabled(enabled: bool) -> None:
         """For this session, until the settings change."""

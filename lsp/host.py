@@ -10,6 +10,7 @@ from lsprotocol import types
 from lsp.diagnostics import Diagnostics
 from lsp.feedback import Feedback
 from lsp.inline_completion import InlineCompletion
+from lsp.model_offer import ModelOffer
 from lsp.read_ahead import ReadAhead
 from lsp.session import Session
 
@@ -23,6 +24,7 @@ class Host(Protocol):
     inline: InlineCompletion
     feedback: Feedback
     diagnostics: Diagnostics
+    model_offer: ModelOffer
     read_ahead: ReadAhead
 
     @property

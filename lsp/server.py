@@ -27,6 +27,7 @@ from lsp.diagnostic_reports import OPTIONS, DiagnosticReports, Report
 from lsp.documents import DocumentError
 from lsp.feedback import Feedback
 from lsp.inline_completion import InlineCompletion
+from lsp.model_offer import ModelOffer
 from lsp.progress import LoadProgress
 from lsp.protocol import MessageProtocol
 from lsp.read_ahead import ReadAhead
@@ -51,6 +52,7 @@ class GessoServer(LanguageServer):
         self.reports = DiagnosticReports(self.session, self.text_document_publish_diagnostics, self._refresh)
         self.diagnostics = self.reports.diagnostics
         self.load_progress = LoadProgress(self)
+        self.model_offer = ModelOffer(self)
         self.tasks: set[asyncio.Task[Any]] = set()
         self.initial_settings: Mapping[str, Any] = {}
 
@@ -76,6 +78,7 @@ class GessoServer(LanguageServer):
         """Shows the engine's state, and sends it as `didChangeStatus` for clients of copilot-language-server."""
         self.load_progress.show(state)
         self.diagnostics.engine_changed(state)
+        self.model_offer.engine_changed(state)
         self.read_ahead.engine_changed(state)
         self.send_status()
 

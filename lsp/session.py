@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from engine.errors import GessoError
 from infill.engine_protocol import EngineState
 from infill.request import Neighbour
-from infill.settings import Settings
+from infill.settings import Resolved, Settings
 from infill.statistics import Statistics
 from lsp.accepted_text import AcceptedText
 from lsp.activity import Activity, Record
@@ -63,7 +63,8 @@ class Session:
         self.last_shown: dict[str, str] = {}  # the suggestion shown last, by document
         self._numbers: dict[str, int] = {}
         self._private: dict[str, SkipReason | None] = {}
-        self._engine_settings: Settings | None = None
+        self.engine_settings: Settings | None = None
+        self.auto_model = False  # whether Gesso chose the model in `engine_settings`
         self._notices: set[str] = set()  # those that the user has seen
 
     async def configure(self, value: Mapping[str, Any]) -> None:
@@ -86,7 +87,7 @@ class Session:
         if not self.settings.enabled:
             return
         try:
-            resolved = self.settings.engine_settings(self.folders[0] if self.folders else Path.cwd())
+            resolved = self._resolved()
         except GessoError as error:
             self.client.warn(str(error))
             return
@@ -94,10 +95,21 @@ class Session:
             if notice not in self._notices:
                 self._notices.add(notice)
                 self.client.warn(notice)
-        if resolved.settings == self._engine_settings and not again:
+        self.auto_model = resolved.auto_model
+        if resolved.settings == self.engine_settings and not again:
             return
-        self._engine_settings = resolved.settings
+        self.engine_settings = resolved.settings
         self.engine.start(resolved.settings)
+
+    async def prepare_engine(self) -> None:
+        """Loads the model of the current settings while the old one answers; `start_engine` then changes to it.
+
+        Raises GessoError.
+        """
+        await self.engine.prepare(self._resolved().settings)
+
+    def _resolved(self) -> Resolved:
+        return self.settings.engine_settings(self.folders[0] if self.folders else Path.cwd())
 
     async def close(self) -> None:
         self.engine.stop()

@@ -113,5 +113,8 @@ class RetryEngine:
         finally:
             self.counts.retries[outcome] += 1
 
+    async def read_ahead(self, request: EngineRequest[InfillRequest]) -> int:
+        return await self.main.read_ahead(request)
+
     async def lint(self, request: EngineRequest[LintRequest]) -> tuple[Finding, ...]:
         return await self.main.lint(request)

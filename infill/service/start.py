@@ -16,7 +16,8 @@ from infill.service.exchange import Health, ServiceGone, read_health
 from infill.service.location import ServiceLocation, lock_holder, make_private
 
 LAUNCHER = Path(__file__).parents[2] / "gesso_launcher.py"
-COMMAND = (sys.executable, "-P", str(LAUNCHER), "serve")
+GESSO = (sys.executable, "-P", str(LAUNCHER))  # the command line
+COMMAND = (*GESSO, "serve")
 START_S = 30.0  # until a new service answers at all
 END_S = 10.0
 POLL_S = 0.03

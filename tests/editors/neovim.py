@@ -122,7 +122,7 @@ def version(nvim: str | None) -> tuple[int, int]:
 def server_options(home: Path, **settings: Any) -> dict[str, Any]:
     """Options of `setup()` that start this checkout's server, with a service of the tests, and let it offer all
     it finds, at once."""
-    environment = {"PYTHONPATH": str(ROOT), "HOME": str(home), "GESSO_THREADS": "1"}
+    environment = {"PYTHONPATH": str(ROOT), "HOME": str(home), "GESSO_THREADS": "1", "GESSO_MODEL": "pocket"}
     return {
         "cmd": [sys.executable, "-m", "lsp"],
         "cmd_env": {**environment, "XDG_RUNTIME_DIR": runtime_folder()},

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import pytest
 pytest.importorskip("pynvim", reason="pynvim is not installed; it comes with the extra `dev`")
 
 from tests.editors.neovim import NVIM, PLUGIN, ROOT, Neovim, server_options, version  # noqa: E402
+from tests.infill.local_hub import local_hub  # noqa: E402
+from tests.lsp.small_coder import CONTENT  # noqa: E402
 
 pytestmark = [
     pytest.mark.slow,
@@ -119,6 +122,31 @@ def test_a_changed_file_type_reopens_the_document(bare: Neovim, tmp_path: Path) 
     assert bare.messages("textDocument/didClose")
     (opened,) = bare.messages("textDocument/didOpen")
     assert opened["textDocument"]["languageId"] == "lua"
+
+
+def test_the_code_model_is_offered_when_the_user_pauses(bare: Neovim, tmp_path: Path) -> None:
+    """The scripted server has a small file as the code model."""
+    options = {**server_options(tmp_path, model="auto"), "cmd": scripted_server()}
+    with local_hub(CONTENT, 0) as hub:
+        hub.complete.set()
+        options["cmd_env"] |= {"HF_ENDPOINT": hub.address, "XDG_DATA_HOME": str(tmp_path / "server")}
+        bare.lua(
+            "vim.o.updatetime = 100 vim.ui.select = function(items, options, choose) "
+            "Titles, Choose = vim.tbl_map(options.format_item, items), function() choose(items[1]) end end"
+        )
+        bare.set_up(options)
+        bare.open(tmp_path / "amounts.py", CODE)
+        bare.keys("o", "ra")
+        bare.wait(lambda: bare.lua("return #vim.api.nvim_get_autocmds({ event = 'CursorHold' }) > 0"), "question")
+        bare.type("ise")
+        time.sleep(0.5)
+        assert bare.lua("return Titles") is None and bare.line().strip() == "raise" and bare.mode() == "i"
+        bare.keys("<Esc>")
+        bare.wait(lambda: bare.lua("return Titles"), "choices")
+        assert bare.lua("return Titles") == ["Download", "Not Now", "Never"]
+        bare.lua("Choose()")
+        bare.wait(lambda: bare.lua("return require('gesso.server').state.model") == "coder", "the code model")
+        assert "Gesso: downloading coder in the background" in bare.notifications()
 
 
 def scripted_server() -> list[str]:

@@ -8,6 +8,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Iterator
+from functools import partial
 
 import psutil
 import pytest
@@ -17,6 +18,8 @@ from lsp.server import create_server
 from lsp.settings import schema
 from tests.editors.services import default_location
 from tests.editors.vscode import EXTENSION, ROOT, VSCode, build_extension, eventually, find_tools, vscode
+from tests.infill.local_hub import local_hub
+from tests.lsp.small_coder import CONTENT, MIB
 
 STACK = """\
 class Stack:
@@ -330,6 +333,25 @@ def test_a_finding_is_marked_and_its_quick_fix_applied(configured: VSCode) -> No
     configured.browser("click", fix)
     eventually(lambda: not configured.browser("count", ".squiggly-warning"), "no mark")
     configured.saves("wrong.py", wrong.replace("wrnog", "wrong"))
+
+
+@pytest.mark.slow
+@needs_vscode
+def test_the_code_model_is_offered_and_downloaded(configured: VSCode) -> None:
+    """The scripted server has a small file as the code model."""
+    script = str(ROOT / "tests" / "lsp" / "scripted_server.py")
+    with local_hub(CONTENT, MIB) as hub:
+        command = ["env", f"HF_ENDPOINT={hub.address}", sys.executable, script]
+        configured.configure({"gesso.server.command": command, "gesso.model": "auto"})
+        eventually(lambda: "nothing you type leaves it" in configured.messages(), "the offer")
+        assert not hub.requests
+        configured.browser("click", '.notification-list-item .monaco-button:has-text("Download")')
+        texts = partial(configured.browser, "texts", ".statusbar-item")
+        eventually(lambda: "1 of 8 MiB" in " ".join(texts()), "the progress", READY_S)
+        configured.command("Gesso: Download the Code Model")
+        eventually(lambda: "is being downloaded" in configured.messages(), "the same by command")
+        hub.complete.set()
+        eventually(lambda: "suggestions now come from coder" in configured.messages(), "the new model")
 
 
 @pytest.mark.slow

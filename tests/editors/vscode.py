@@ -237,6 +237,7 @@ def vscode(tools: Tools, root: Path, settings: Mapping[str, Any]) -> Iterator[VS
     _write_settings(user / "Machine", settings)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("GESSO_", "VSCODE_"))}
     environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "XDG_RUNTIME_DIR": runtime_folder()}
+    environment |= {"GESSO_MODEL": "pocket"}  # so that no test gets the offer of another model
     folders = os.environ["PATH"].split(os.pathsep)
     environment["PATH"] = os.pathsep.join(one for one in folders if not (Path(one) / "gesso-lsp").exists())
     environment |= {f"XDG_{kind}_HOME": str(root / kind.lower()) for kind in ("CONFIG", "DATA", "STATE")}

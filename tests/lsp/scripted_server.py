@@ -1,4 +1,4 @@
-"""A language server with a scripted service of its own, and with a shorter pause before it lints."""
+"""A language server with a scripted service of its own and a small file as the coder, which soon lints."""
 
 import os
 import sys
@@ -9,8 +9,14 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
+from infill.service import start  # noqa: E402
 from infill.service.location import all_locations  # noqa: E402
 from infill.service.start import stop_service  # noqa: E402
+from tests.lsp import small_coder  # noqa: E402
+
+small_coder.install()
+start.GESSO = small_coder.COMMAND
+
 from lsp import diagnostics, session  # noqa: E402
 from lsp.__main__ import main  # noqa: E402
 from lsp.engine import AsyncServiceClient  # noqa: E402

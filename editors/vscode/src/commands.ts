@@ -11,6 +11,7 @@ const MENU = [
     'gesso.toggleLanguage',
     'gesso.trigger',
     'gesso.restartServer',
+    'gesso.download',
     'gesso.install',
     'gesso.showLog',
     'gesso.getStarted',
@@ -39,6 +40,7 @@ export function registerCommands(context: vscode.ExtensionContext, gesso: Gesso)
         },
         'gesso.copyReport': copyReport,
         'gesso.restartServer': () => gesso.restart(),
+        'gesso.download': () => gesso.execute('gesso.downloadModel'),
         'gesso.install': () => gesso.install(),
         'gesso.showLog': () => gesso.log.show(),
         'gesso.getStarted': () =>

@@ -98,6 +98,10 @@ function subcommands.report()
   end)
 end
 
+function subcommands.download()
+  execute("gesso.downloadModel", function() end)
+end
+
 function subcommands.restart()
   server.restart()
   notify("restarting the server")

@@ -15,7 +15,7 @@ local function create_autocmds()
     return function(event)
       local client = vim.lsp.get_client_by_id(event.data.client_id)
       if client and client.name == server.NAME then
-        run(event.buf, client)
+        run(event.buf, client, event.data)
       end
     end
   end
@@ -32,6 +32,16 @@ local function create_autocmds()
     callback = for_our_client(function(bufnr)
       actions.detach(bufnr)
       cursor.disable(bufnr)
+    end),
+  })
+  vim.api.nvim_create_autocmd("LspProgress", {
+    group = events,
+    pattern = "begin",
+    callback = for_our_client(function(_, _, data)
+      local progress = data.params and data.params.value or {}
+      if progress.cancellable then -- a download, which takes minutes
+        vim.notify(progress.title .. " in the background; `:Gesso download` says how much is done")
+      end
     end),
   })
   vim.api.nvim_create_autocmd("BufEnter", {

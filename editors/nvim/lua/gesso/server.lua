@@ -134,6 +134,7 @@ local function config()
       return client.name == other.name and not M.call(client, "is_stopped")
     end,
     handlers = {
+      ["window/showMessageRequest"] = require("gesso.question").ask,
       didChangeStatus = function(_, status)
         M.state = vim.tbl_extend("force", M.state, status)
         vim.cmd.redrawstatus({ bang = true })

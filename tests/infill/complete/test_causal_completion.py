@@ -241,9 +241,10 @@ def test_below_the_threshold_nothing_is_shown() -> None:
 
 def test_the_threshold_of_the_model_holds_if_none_is_set() -> None:
     model = CodeModel("tiny", Decoder(random_model()), fim_prompt(), min_confidence=1.0)
-    assert not make_completer(model, Settings(model="tiny")).complete(request("x = §\n", candidates=6)).completions[0].shown
+    infill_request = request("x = §\n", candidates=6)
+    assert not make_completer(model, Settings(model="tiny")).complete(infill_request).completions[0].shown
     relaxed = make_completer(model, Settings(model="tiny", min_confidence=0.0))
-    assert relaxed.complete(request("x = §\n", candidates=6)).completions[0].shown
+    assert relaxed.complete(infill_request).completions[0].shown
 
 
 def test_typing_what_was_suggested_saves_passes(monkeypatch: pytest.MonkeyPatch) -> None:

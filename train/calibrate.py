@@ -118,7 +118,7 @@ def lowest_threshold(confidence: NDArray[Any], exact: NDArray[Any], precision: f
 
 def store(name: str, calibration: Calibration, threshold: float) -> None:
     """Writes both into the model's config.json, and updates the checksums; for a code model, into CALIBRATIONS."""
-    weights = {name: round(weight, 4) for name, weight in calibration.weights.items()}
+    weights = {name: rounded for name, weight in calibration.weights.items() if (rounded := round(weight, 4))}
     confidence = {"weights": weights, "intercept": round(calibration.intercept, 4)}
     folder = resolve(name)
     if is_code_model(folder):

@@ -27,7 +27,6 @@ from infill.settings import Settings
 
 CALIBRATIONS = Path(__file__).parents[1] / "models" / "calibrations.json"
 CHARACTERS_PER_TOKEN = 3.2
-UNCALIBRATED = 0.3  # chosen by hand: mean probability per token of a text and the first lines after it
 PROMPT_S = 1.0  # reading a whole prompt should take no longer
 LEAST_PROMPT, MOST_PROMPT = 640, 2048  # tokens
 PREFIX, SUFFIX, HEADER = 0.55, 0.25, 0.2  # shares of the prompt
@@ -96,11 +95,10 @@ def _budget(tokens_per_s: float) -> ContextBudget:
 
 
 def _calibration(name: str) -> tuple[Calibration, float]:
-    """The calibration that ships for a model, by its name; without one, the likelihood and a cautious threshold."""
+    """The calibration and threshold that ship for a model, by its name; for a model without one, those of `coder`."""
     try:
-        stored = json.loads(CALIBRATIONS.read_text("utf-8")).get(name)
-    except (OSError, ValueError) as reason:
+        shipped = json.loads(CALIBRATIONS.read_text("utf-8"))
+        stored = shipped.get(name) or shipped["coder"]
+        return Calibration(stored["weights"], stored["intercept"]), stored["min_confidence"]
+    except (OSError, ValueError, KeyError) as reason:
         raise ModelError(f"{CALIBRATIONS} cannot be read ({reason}); install Gesso again.") from reason
-    if stored is None:
-        return Calibration({}), UNCALIBRATED
-    return Calibration(stored["weights"], stored["intercept"]), stored["min_confidence"]

@@ -13,6 +13,7 @@ from engine.errors import ModelError
 from infill import downloads, model_store
 from infill.complete.causal_completion import CausalCompleter
 from infill.complete.code_model import LEAST_PROMPT, CodeModel, is_code_model
+from infill.complete.confidence import Calibration
 from infill.complete.pipeline import load_model, make_completer
 from infill.settings import Settings
 from tests.engine.tiny_qwen2 import reference, save_folder, save_gguf
@@ -57,6 +58,28 @@ def test_a_gguf_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
     file = save_gguf(reference(), tmp_path / "model.gguf")
     with pytest.raises(ModelError, match=r"model\.gguf has a tokenizer of the kind"):
         load_model(Settings(model=str(file)))
+
+
+def test_a_model_without_a_calibration_has_that_of_the_coder(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = {
+        "coder": {"intercept": -1.0, "weights": {"seam": 2.0}, "min_confidence": 0.4},
+        str(folder): {"intercept": 0.5, "weights": {"seam": 3.0}, "min_confidence": 0.2},
+    }
+    file = tmp_path / "calibrations.json"
+    monkeypatch.setattr("infill.complete.code_model.CALIBRATIONS", file)
+    settings = Settings(model=str(folder), threads=1)
+    file.write_text(json.dumps(stored), "utf-8")
+    model = CodeModel.load(settings)
+    assert (model.calibration, model.min_confidence) == (Calibration({"seam": 3.0}, 0.5), 0.2)
+    del stored[str(folder)]
+    file.write_text(json.dumps(stored), "utf-8")
+    model = CodeModel.load(settings)
+    assert (model.calibration, model.min_confidence) == (Calibration({"seam": 2.0}, -1.0), 0.4)
+    file.write_text("{}", "utf-8")
+    with pytest.raises(ModelError, match="install Gesso again"):
+        CodeModel.load(settings)
 
 
 def test_auto_loads_the_best_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,5 @@
-"""Makes docs/images/neovim.svg: a real Neovim in a terminal (tmux) with a suggestion of the shipped model.
+"""Makes docs/images/neovim.svg: a real Neovim in a terminal (tmux) with a suggestion of the coder, which has to be
+downloaded before.
 
 GESSO_NVIM=... python -m tests.editors.neovim_screenshot [FILE.svg]
 """
@@ -18,6 +19,7 @@ from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
+from infill.downloads import models_folder
 from tests.editors.neovim import GHOST, NVIM, PLUGIN, ROOT, server_options
 
 COLUMNS, ROWS = 96, 20
@@ -28,6 +30,10 @@ vim.o.termguicolors, vim.o.number, vim.o.swapfile, vim.o.showmode = true, true, 
 vim.o.laststatus, vim.o.expandtab, vim.o.shiftwidth = 2, true, 4
 vim.o.statusline = " %%t%%m%%=%%{v:lua.require'gesso'.status()}  %%l:%%c "
 require("gesso").setup(vim.json.decode(%s))
+"""
+STATE = """
+local found, server = pcall(require, "gesso.server") -- not before init.lua has been read
+return found and server.state.state
 """
 CODE = '''\
 class Account:
@@ -76,16 +82,20 @@ def capture(home: Path) -> str:
     """Types until the model suggests something. Returns the screen with its colours as escape sequences."""
     file, init, socket = home / "account.py", home / "init.lua", home / "nvim.sock"
     file.write_text(CODE)
+    models = home / "data" / "gesso" / "models"
+    models.parent.mkdir(parents=True)
+    models.symlink_to(models_folder())
     options = {**server_options(home), "settings": {"delayMs": 0}}
+    options["cmd_env"] |= {"GESSO_MODEL": "coder", "XDG_DATA_HOME": str(home / "data")}
     init.write_text(INIT % (lua_text(str(PLUGIN)), lua_text(json.dumps(options))))
     terminal = Terminal(home / "tmux.sock")
     try:
         terminal.start(f"HOME={home} {NVIM} --clean -u {init} --listen {socket} {file}")
         wait(socket.exists, "Neovim")
         nvim = pynvim.attach("socket", path=str(socket))
-        wait(lambda: nvim.exec_lua("return require('gesso.server').state.state") == "ready", "model")
+        wait(lambda: nvim.exec_lua(STATE) == "ready", "model")
         nvim.input("Go")
-        for character in "ra":
+        for character in "raise ":
             nvim.input(character)
             time.sleep(0.3)
         wait(lambda: nvim.exec_lua(GHOST), "suggestion")

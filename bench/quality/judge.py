@@ -105,7 +105,7 @@ class Row:
 
     interval: 95 % interval of `exact`. length_ratio: mean of answer length over true length. within_one: share of
     answers whose length differs from the truth by at most one token. copied, drafted: shares of answers that come from
-    the context and from the causal encoder. exact_of_shown: None if nothing is shown.
+    the context and from the causal encoder. exact_of_shown, parses_of_shown: None if nothing is shown.
     """
 
     language: str
@@ -120,6 +120,7 @@ class Row:
     within_one: float
     shown: float
     exact_of_shown: float | None
+    parses_of_shown: float | None
     kept: float
     copied: float
     drafted: float
@@ -142,7 +143,7 @@ def rows(outcomes: Sequence[Outcome]) -> list[Row]:
 
 def _row(language: str, kind: str, method: str, group: Sequence[Outcome]) -> Row:
     right = sum(one.exact for one in group)
-    shown = [one.exact for one in group if one.shown]
+    shown = [one for one in group if one.shown]
     return Row(
         language=language,
         kind=kind,
@@ -155,7 +156,8 @@ def _row(language: str, kind: str, method: str, group: Sequence[Outcome]) -> Row
         length_ratio=_mean([one.tokens / max(one.true_tokens, 1) for one in group]),
         within_one=_mean([abs(one.tokens - one.true_tokens) <= 1 for one in group]),
         shown=len(shown) / len(group),
-        exact_of_shown=_mean(shown) if shown else None,
+        exact_of_shown=_mean([one.exact for one in shown]) if shown else None,
+        parses_of_shown=_mean([one.parses for one in shown]) if shown else None,
         kept=_mean([one.kept for one in group]),
         copied=_mean([one.source == "copy" for one in group]),
         drafted=_mean([one.source == "causal" for one in group]),

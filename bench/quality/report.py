@@ -22,7 +22,7 @@ from bench.report import markdown_table
 MIN_WIDTH = 110
 NAMES = ("language", "hole", "method")
 WRITTEN = ("holes", "exact", "95 %", "similar", "parses", "length", "±1", "steps", "ms")
-SHOWN = ("copied", "drafted", "shown", "right", "kept")
+SHOWN = ("copied", "drafted", "shown", "right", "parses", "kept")
 THRESHOLD = ("threshold", "shown", "holes", "right", "95 %")
 _CHECKSUM = re.compile("[0-9a-f]{64}")
 
@@ -125,8 +125,8 @@ class QualityReport:
             "exact: equal to the truth except for white space at the end (within a line also at the start), with "
             "Wilson's interval; similar: difflib's ratio; parses: with no more syntax errors than the original file; "
             "length: tokens written per token missing; ±1: at most one token too many or too few.",
-            "copied, drafted: taken from the context, written by the causal encoder; right: exact among shown; kept: "
-            "share of the truth that a user would keep of the text shown.",
+            "copied, drafted: taken from the context, written by the causal encoder; right and parses: among shown; "
+            "kept: share of the truth that a user would keep of the text shown.",
             f"ms: {self._times_in_words()}; copy and causal have no checks and fill one hole at a time; a step of "
             "causal is a token.",
         ]
@@ -185,7 +185,7 @@ def _written(row: Row) -> list[str]:
 
 
 def _shown(row: Row) -> list[str]:
-    shares = (row.copied, row.drafted, row.shown, row.exact_of_shown)
+    shares = (row.copied, row.drafted, row.shown, row.exact_of_shown, row.parses_of_shown)
     return [*map(_share, shares), f"{row.kept:.2f}"]
 
 

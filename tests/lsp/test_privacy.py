@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from lsp.privacy import ignored_by, is_pattern, named_like_a_secret, private_reason
+from infill.ignore_files import ignored_by
+from lsp.privacy import is_pattern, named_like_a_secret, private_reason
 
 CODE = "def area(width, height):\n    return width * height\n"
 

@@ -34,7 +34,7 @@ def read_small_file(file: Path, limit: int, follow_link: bool = True) -> bytes:
 def read_json_object(file: Path, limit: int = JSON_BYTES) -> dict[str, Any]:
     """The JSON object in a small file. Raises OSError, and ValueError for anything else than an object."""
     try:
-        content = json.loads(read_small_file(file, limit), object_pairs_hook=_unique_names)
+        content = json.loads(read_small_file(file, limit), object_pairs_hook=unique_names)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     if not isinstance(content, dict):
@@ -47,7 +47,8 @@ def _check_regular(file: Path, state: os.stat_result) -> None:
         raise OSError(errno.EINVAL, "it is not a regular file", str(file))
 
 
-def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An `object_pairs_hook` that raises ValueError if a name occurs twice."""
     content = dict(pairs)
     if len(content) != len(pairs):
         raise ValueError("a name occurs twice")

@@ -1,8 +1,8 @@
 """Settings, and where each one came from: defaults < the user's file < the project's file < environment < flags.
 
-The dataclass `Settings` is the table of settings; a new setting is a new field. A project's file may be a stranger's, so
-it can set what needs trust only in a folder that the user trusts. Must not know what a setting does, and holds no network
-address: `infill.backends.routes` reads the servers that a user names.
+The dataclass `Settings` is the table of settings; a new setting is a new field. A project may be a stranger's, so its
+file sets what needs trust only in a folder that the user trusts. Must not know what a setting does, and holds no
+network address: `infill.backends.routes` reads the servers that a user names.
 """
 
 from __future__ import annotations

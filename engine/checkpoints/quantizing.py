@@ -33,11 +33,12 @@ from engine.checkpoints.weight_files import (
     SUMS_FILE,
     StoredTensor,
     read_header,
-    stored_tensors,
     read_json,
+    stored_tensors,
 )
 from engine.config import ModelConfig
 from engine.errors import InputError, ModelError, UsageError
+from engine.files import read_json_object
 from engine.quantized import Format, QuantizedWeight, quantize_weight
 
 Kind = Literal["int4", "fp8", "nvfp4"]

@@ -70,8 +70,8 @@ class Revision:
         output = self._batch("--batch", [*changed.values()])
         for path in changed:
             header, _, output = output.partition(b"\n")
-            size = int(header.split()[2])
-            found[path], output = output[:size], output[size + 1 :]
+            length = int(header.split()[2])
+            found[path], output = output[:length], output[length + 1 :]
         return found
 
     def _batch(self, option: str, names: Sequence[str]) -> bytes:

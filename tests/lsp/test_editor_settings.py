@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from engine.errors import InputError
+from lsp.server import is_trusted
 from lsp.session import Client, Session
 from lsp.settings import NAMES, LspSettings, parse, schema
 
@@ -180,6 +181,13 @@ def test_a_notice_about_a_setting_is_shown_once(tmp_path: Path, no_user_settings
         asyncio.run(session.configure({"statistics": False}))
     (notice,) = shown
     assert "meanwhile is now called fallback_model" in notice
+
+
+def test_only_the_client_itself_says_that_a_workspace_is_trusted() -> None:
+    assert is_trusted({"gesso": {}, "workspaceTrusted": True})
+    assert is_trusted(SimpleNamespace(gesso={}, workspaceTrusted=True))
+    for options in (None, {}, {"workspaceTrusted": "yes"}, {"gesso": {"workspaceTrusted": True}}):
+        assert not is_trusted(options)
 
 
 def test_an_untrusted_workspace_does_not_choose_the_model(tmp_path: Path, no_user_settings: None) -> None:

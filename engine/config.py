@@ -17,6 +17,8 @@ NoiseKind = Literal["uniform", "mask", "hybrid"]
 TokenChoice = Literal["sample", "argmax"]
 
 ARCHITECTURE = "diffusion_gemma"
+MOST = {"num_hidden_layers": 1024, "canvas_length": 1 << 14}  # checked before anything is built; others: MOST_OTHER
+MOST_OTHER = 1 << 24
 DEFAULT_ROPE: dict[str, dict[str, Any]] = {
     "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
     "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1_000_000.0},
@@ -119,12 +121,12 @@ class ModelConfig:
             return _read_text_config(config, text)
         except KeyError as error:
             raise ModelError(f"config.json lacks the field {error}; fetch the model again.") from error
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise ModelError(f"config.json has a field of the wrong type ({error}); fetch the model again.") from error
 
 
 def _read_text_config(config: Mapping[str, Any], text: Mapping[str, Any]) -> ModelConfig:
-    num_layers = int(text["num_hidden_layers"])
+    num_layers = _size(text["num_hidden_layers"], "num_hidden_layers")
     kinds = list(text.get("layer_types") or _default_layer_kinds(num_layers))
     if len(kinds) != num_layers or set(kinds) - {"sliding_attention", "full_attention"}:
         raise ModelError(
@@ -138,32 +140,50 @@ def _read_text_config(config: Mapping[str, Any], text: Mapping[str, Any]) -> Mod
         layers.append(
             LayerConfig(
                 kind=kind,
-                head_dim=int(overrides.get("head_dim", text["head_dim"])),
-                num_kv_heads=int(overrides.get("num_key_value_heads", text["num_key_value_heads"])),
+                head_dim=_size(overrides.get("head_dim", text["head_dim"]), "head_dim"),
+                num_kv_heads=_size(
+                    overrides.get("num_key_value_heads", text["num_key_value_heads"]), "num_key_value_heads"
+                ),
                 rope=_read_rope(rope[kind]),
             )
         )
     gesso = config.get("gesso") or {}
-    noise = gesso.get("noise") or {}
+    noise = NoiseConfig(**(gesso.get("noise") or {}))
+    vocab_size = _size(text["vocab_size"], "vocab_size")
+    _token(noise.mask_token_id, "mask_token_id", vocab_size)
     return ModelConfig(
-        vocab_size=int(text["vocab_size"]),
-        hidden_size=int(text["hidden_size"]),
-        intermediate_size=int(text["intermediate_size"]),
-        num_heads=int(text["num_attention_heads"]),
+        vocab_size=vocab_size,
+        hidden_size=_size(text["hidden_size"], "hidden_size"),
+        intermediate_size=_size(text["intermediate_size"], "intermediate_size"),
+        num_heads=_size(text["num_attention_heads"], "num_attention_heads"),
         layers=tuple(layers),
-        sliding_window=int(text["sliding_window"]),
-        num_experts=int(text["num_experts"]),
-        experts_per_token=int(text["top_k_experts"]),
-        expert_intermediate_size=int(text["moe_intermediate_size"]),
-        canvas_length=int(config.get("canvas_length") or 256),
-        max_positions=int(text.get("max_position_embeddings") or 262_144),
+        sliding_window=_size(text["sliding_window"], "sliding_window"),
+        num_experts=_size(text["num_experts"], "num_experts"),
+        experts_per_token=_size(text["top_k_experts"], "top_k_experts"),
+        expert_intermediate_size=_size(text["moe_intermediate_size"], "moe_intermediate_size"),
+        canvas_length=_size(config.get("canvas_length") or 256, "canvas_length"),
+        max_positions=_size(text.get("max_position_embeddings") or 262_144, "max_position_embeddings"),
         norm_eps=float(text.get("rms_norm_eps", 1e-6)),
         logit_softcap=float(text.get("final_logit_softcapping") or 30.0),
-        bos_token_id=text.get("bos_token_id", 2),
-        pad_token_id=text.get("pad_token_id", 0),
-        noise=NoiseConfig(**noise),
+        bos_token_id=_token(text.get("bos_token_id", 2), "bos_token_id", vocab_size),
+        pad_token_id=_token(text.get("pad_token_id", 0), "pad_token_id", vocab_size),
+        noise=noise,
         family=str(gesso.get("family", "chat")),
     )
+
+
+def _size(value: Any, name: str) -> int:
+    """A number of layers, channels, tokens or the like; raises ModelError if no model can have so many."""
+    size, most = int(value), MOST.get(name, MOST_OTHER)
+    if not 0 < size <= most:
+        raise ModelError(f"config.json has {name} {size}, which is not between 1 and {most}; choose another model.")
+    return size
+
+
+def _token(value: Any, name: str, vocab_size: int) -> int | None:
+    if value is not None and not (type(value) is int and 0 <= value < vocab_size):
+        raise ModelError(f"config.json has {name} {value!r}, which is not a token; choose another model.")
+    return value
 
 
 def _default_layer_kinds(num_layers: int) -> list[str]:

@@ -5,7 +5,8 @@ Must not know who shows them: the command line maps classes to exit codes, the e
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 Stop = Callable[[], bool]
 _OUT_OF_MEMORY = (
@@ -58,6 +59,17 @@ def is_memory_error(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+@contextmanager
+def panics_as(error: Callable[[BaseException], GessoError]) -> Iterator[None]:
+    """Turns every exception into `error` of it, also a panic of a library in Rust, which is not an `Exception`."""
+    try:
+        yield
+    except (GessoError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as reason:
+        raise error(reason) from reason
 
 
 def describe_error(error: BaseException) -> str:

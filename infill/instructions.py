@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 from engine.errors import GessoError
+from engine.files import read_json_object
 from infill.model_store import resolve
 
 FAMILY = "chat"
@@ -13,7 +12,7 @@ FAMILY = "chat"
 def follows_instructions(model: str) -> bool:
     """Whether the model belongs to a family that does; False if it is not on this machine."""
     try:
-        config = json.loads((resolve(model) / "config.json").read_text("utf-8"))
+        config = read_json_object(resolve(model) / "config.json")
         return (config.get("gesso") or {}).get("family", FAMILY) == FAMILY
     except (OSError, ValueError, AttributeError, GessoError):
         return False

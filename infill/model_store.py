@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import ModelError, UsageError
+from engine.files import read_json_object
 from infill.downloads import KNOWN, Progress, fetch, fetched, models_folder
 
 AUTO, POCKET = "auto", "pocket"
@@ -209,10 +210,9 @@ def _hub() -> Any:
 
 def _model_type(folder: Path) -> str | None:
     try:
-        content = json.loads((folder / "config.json").read_bytes())
+        return read_json_object(folder / "config.json").get("model_type")
     except (OSError, ValueError):
         return None
-    return content.get("model_type") if isinstance(content, dict) else None
 
 
 def _folder_bytes(folder: Path) -> int:

@@ -1,11 +1,13 @@
 """Settings, and where each one came from: defaults < the user's file < the project's file < environment < flags.
 
-The dataclass `Settings` is the table of settings; a new setting is a new field. Must not know what a setting does, and
-holds no network address: `infill.backends.routes` reads the servers that a user names.
+The dataclass `Settings` is the table of settings; a new setting is a new field. A project may be a stranger's, so its
+file sets what needs trust only in a folder that the user trusts. Must not know what a setting does, and holds no
+network address: `infill.backends.routes` reads the servers that a user names.
 """
 
 from __future__ import annotations
 
+import shlex
 import tomllib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -16,14 +18,18 @@ from typing import Annotated, Any, Literal
 import platformdirs
 
 from engine.errors import InputError, UsageError
+from engine.files import read_small_file
 from infill.model_store import AUTO, best_code_model, concrete
 from infill.request import Lines
+from infill.trust import FILE_NAME, TrustList
 from infill.validation import Limits, NonEmpty, field_types, structure, unpack
 
 PROJECT_FILE, PYTHON_PROJECT_FILE = "gesso.toml", "pyproject.toml"
 SERVER_TABLES = ("routes", "backends")  # of `infill.backends.routes`, in the user's file only
 ENVIRONMENT_PREFIX = "GESSO_"
 MODELS = ("model", "fallback_model", "retry_model")  # settings that name a model
+TRUSTED = (*MODELS, "device", "dtype", "keys", "threads", "offline")  # what is loaded or downloaded, and how
+FILE_BYTES = 256 << 10  # of a settings file
 RENAMED = {"meanwhile": "fallback_model"}  # old name: new name
 BOOLEANS = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
 
@@ -85,9 +91,17 @@ def user_file() -> Path:
     return Path(platformdirs.user_config_dir("gesso", appauthor=False)) / "config.toml"
 
 
-def resolve(flags: Mapping[str, Any], start: Path, environment: Mapping[str, str]) -> Resolved:
+def trust_list() -> TrustList:
+    """The folders whose project files may set everything."""
+    return TrustList(user_file().with_name(FILE_NAME))
+
+
+def resolve(
+    flags: Mapping[str, Any], start: Path, environment: Mapping[str, str], is_trusted: bool = False
+) -> Resolved:
     """The settings for work in the folder `start`; a flag that is None was not given.
 
+    is_trusted: the user trusts the project, even if its folder is not in the trust list.
     Raises InputError for a file and UsageError for a variable or flag, naming it and what it must be.
     """
     values: dict[str, Any] = {}
@@ -95,8 +109,16 @@ def resolve(flags: Mapping[str, Any], start: Path, environment: Mapping[str, str
     for file, table in _files(start):
         table, renamed = current_names(table, RENAMED)
         notices += [f"{file}: {notice}" for notice in renamed]
-        for name, value in table.items():
-            values[name], origins[name] = _from_file(file, name, value), str(file)
+        checked = {name: _from_file(file, name, value) for name, value in table.items()}
+        needing_trust = [name for name in TRUSTED if name in checked]
+        if needing_trust and file != user_file() and not is_trusted and not trust_list().includes(file.parent):
+            notices.append(
+                f"Ignoring {', '.join(needing_trust)} in {file}, because the folder is not trusted; to use them, run "
+                f"`gesso trust {shlex.quote(str(file.parent))}`."
+            )
+            checked = {name: value for name, value in checked.items() if name not in needing_trust}
+        values |= checked
+        origins |= dict.fromkeys(checked, str(file))
     variables, renamed = current_names(_variables(environment), RENAMED, _variable)
     notices += renamed
     unknown = sorted(_variable(name) for name, written in variables.items() if written and name not in HELP)
@@ -142,7 +164,7 @@ def project_file(start: Path) -> Path | None:
         if (folder / PROJECT_FILE).is_file():
             return folder / PROJECT_FILE
         file = folder / PYTHON_PROJECT_FILE
-        if file.is_file() and _mentions_gesso(file) and _tool_table(file, read_toml(file)) is not None:
+        if _mentions_gesso(file) and _tool_table(file, read_toml(file)) is not None:
             return file
     return None
 
@@ -150,10 +172,10 @@ def project_file(start: Path) -> Path | None:
 def read_toml(file: Path) -> Mapping[str, Any]:
     """Raises InputError if the file cannot be read or is not TOML."""
     try:
-        return tomllib.loads(file.read_text("utf-8-sig"))
+        return tomllib.loads(read_small_file(file, FILE_BYTES).decode("utf-8-sig"))
     except OSError as reason:
-        raise InputError(f"{file} cannot be read ({reason.strerror}); check its permissions.") from reason
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as wrong:
+        raise InputError(f"{file} cannot be read ({reason.strerror}); correct that or remove it.") from reason
+    except (ValueError, RecursionError) as wrong:
         raise InputError(f"{file} is not valid TOML ({wrong}); correct it or remove it.") from wrong
 
 
@@ -174,7 +196,7 @@ def _files(start: Path) -> list[tuple[Path, Mapping[str, Any]]]:
 def _mentions_gesso(file: Path) -> bool:
     """So that a broken pyproject.toml without settings for Gesso is no error."""
     try:
-        return b"gesso" in file.read_bytes()
+        return b"gesso" in read_small_file(file, FILE_BYTES)
     except OSError:
         return False
 

@@ -1,22 +1,20 @@
 """Decides which files are never read nor sent: secrets, ignored files, and files that programs write.
 
-A file named like a secret is refused by its name alone. Ignore files are read as git reads them, but without its index:
-a file that is both ignored and committed counts as ignored. Must not know the protocol.
+A file named like a secret is refused by its name alone. Must not know the protocol.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from pathspec import GitIgnoreSpec
-
 from infill.code.generated import generated_sign, has_generated_name
+from infill.ignore_files import IgnoreRules, Pattern, ignored_by
 
-SECRET_NAMES = GitIgnoreSpec.from_lines(
+SECRET_NAMES = IgnoreRules.parse(
     (
         ".env .env.* *.env .envrc !*.example !*.sample !*.template !*.dist "
         "*.pem *.key *.p8 *.p12 *.pfx *.jks *.keystore *.kdb *.kdbx *.gpg *.asc *.ppk *.ovpn "
@@ -30,7 +28,7 @@ SECRET_WORDS = re.compile(  # words that mark a data file as secret, but not a c
     r"\.(?:json|toml|ya?ml|ini|cfg|conf|properties|xml|csv|txt)"
     r"|\.?(?:secrets?|credentials?|passwords?|passwd)"
 )
-SECRET_PATHS = GitIgnoreSpec.from_lines(
+SECRET_PATHS = IgnoreRules.parse(
     (
         ".ssh/ .aws/ .gnupg/ .kube/ .password-store/ .envs/ **/.config/gcloud/ **/.config/gh/ "
         "**/.docker/config.json **/.azure/*.json"
@@ -68,109 +66,30 @@ def private_reason(path: str | None, patterns: Sequence[str], folders: Sequence[
 
 def named_like_a_secret(file: Path) -> bool:
     """Whether the path names keys, credentials or environment files, or lies in a folder of these; case is ignored."""
-    name, whole = file.name.lower(), file.as_posix().lower().lstrip("/")
-    if SECRET_NAMES.match_file(name) or SECRET_WORDS.fullmatch(name):
+    names = tuple(name.lower() for name in file.parts if name != file.anchor)
+    if not names:
+        return False
+    if SECRET_NAMES.verdict(names[-1:], is_folder=False) or SECRET_WORDS.fullmatch(names[-1]):
         return True
-    return SECRET_PATHS.match_file(whole)
-
-
-def ignored_by(file: Path) -> str | None:
-    """The name of the ignore file that ignores this file; None if there is none or no repository.
-
-    As in gitignore(5): the last matching pattern decides; deeper files before shallower ones, then the repository's
-    `info/exclude`, then the user's `git/ignore`; nothing in an ignored folder can be re-included.
-    """
-    root = next((folder for folder in file.parents if (folder / ".git").exists()), None)
-    if root is None:
-        return None
-    steps = file.relative_to(root).parts
-    sources = [(0, _users_ignore_file()), (0, _exclude_file(root))]
-    sources += [(depth, root.joinpath(*steps[:depth], ".gitignore")) for depth in range(len(steps))]
-    read = [(depth, source.name, spec) for depth, source in reversed(sources) if (spec := _spec(source)) is not None]
-    for end in range(1, len(steps) + 1):
-        for depth, name, spec in read:
-            if depth >= end:
-                continue
-            verdict = _verdict(spec, "/".join(steps[depth:end]) + ("/" if end < len(steps) else ""))
-            if verdict:
-                return name
-            if verdict is not None:
-                break
-    return None
-
-
-def _verdict(spec: GitIgnoreSpec, name: str) -> bool | None:
-    """The verdict of the last pattern that matches this file or folder itself; its parents were checked before.
-
-    `GitIgnoreSpec.check_file` includes the parents of a file, which differs if folders are re-included: it says that
-    `*` and `!*/` ignore every folder.
-    """
-    for pattern in reversed(spec.patterns):
-        if pattern.regex is not None and _matches_itself(pattern.regex, name):
-            return bool(pattern.include)
-    return None
-
-
-def _matches_itself(regex: re.Pattern[str], name: str) -> bool:
-    contents = regex.pattern.endswith("/")  # `folder/**`
-    return any(match.end() < len(name) if contents else match.end() == len(name) for match in regex.finditer(name))
+    return SECRET_PATHS.verdict_on_file(names) is True
 
 
 def is_pattern(line: str) -> bool:
     """Whether a line is a valid pattern of an ignore file."""
-    try:
-        return bool(GitIgnoreSpec.from_lines([line]))
-    except ValueError:
-        return False
-
-
-def _users_ignore_file() -> Path:
-    """The file that git reads if `core.excludesFile` is not set."""
-    return Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "git" / "ignore"
-
-
-def _exclude_file(root: Path) -> Path:
-    """In a worktree or submodule `.git` is a file that names the repository's folder."""
-    folder = root / ".git"
-    try:
-        if folder.is_file():
-            folder = root / folder.read_text("utf-8").removeprefix("gitdir:").strip()
-            if (common := folder / "commondir").is_file():
-                folder /= common.read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        pass
-    return folder / "info" / "exclude"
-
-
-def _spec(source: Path) -> GitIgnoreSpec | None:
-    try:
-        state = source.stat()
-        return _read(source, state.st_mtime_ns, state.st_size)
-    except OSError:
-        return None
-
-
-@lru_cache(maxsize=500)
-def _read(source: Path, modified: int, size: int) -> GitIgnoreSpec:
-    return _compiled(source.read_text("utf-8-sig", "replace").split("\n"))
-
-
-def _compiled(lines: Iterable[str]) -> GitIgnoreSpec:
-    """A spec of the valid lines: an invalid one must not disable the others."""
-    return GitIgnoreSpec.from_lines([line for line in lines if is_pattern(line)])
+    return Pattern.parse(line) is not None
 
 
 def _matches(file: Path, patterns: tuple[str, ...], folders: Sequence[Path]) -> bool:
     """Whether the user's patterns match: relative to the innermost workspace folder first, then the absolute path."""
-    spec = _users_spec(patterns)
+    rules = _users_rules(patterns)
     within = sorted((folder for folder in folders if file.is_relative_to(folder)), key=lambda folder: len(folder.parts))
     for base in (*reversed(within), Path(file.anchor)):
-        verdict = spec.check_file(file.relative_to(base).as_posix()).include
+        verdict = rules.verdict_on_file(file.relative_to(base).parts)
         if verdict is not None:
             return verdict
     return False
 
 
 @lru_cache(maxsize=20)
-def _users_spec(patterns: tuple[str, ...]) -> GitIgnoreSpec:
-    return _compiled(os.path.expanduser(pattern) for pattern in patterns)
+def _users_rules(patterns: tuple[str, ...]) -> IgnoreRules:
+    return IgnoreRules.parse(os.path.expanduser(pattern) for pattern in patterns)

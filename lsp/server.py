@@ -35,6 +35,7 @@ from lsp.session import Session
 
 logger = logging.getLogger(__name__)
 SECTION = "gesso"
+TRUST = "workspaceTrusted"  # beside SECTION in the initialization options; no file of a project can set it
 SETTLE_S = 5.0  # between two counts of accepted text
 SETTINGS_S = 2.0  # longest wait for the client's settings
 STATUS_KINDS = {"ready": "Normal", "loading": "Normal", "failed": "Error", "stopped": "Inactive"}
@@ -132,6 +133,7 @@ def _register_lifecycle(server: GessoServer) -> None:
         roots = [folder.uri for folder in params.workspace_folders or []] or [params.root_uri or ""]
         session.folders = tuple(Path(path) for uri in roots if uri and (path := to_fs_path(uri)))
         server.initial_settings = _section(params.initialization_options)
+        session.is_trusted = is_trusted(params.initialization_options)
         if not _has_inline_completion(params.capabilities):
             server.feature(types.TEXT_DOCUMENT_COMPLETION, types.CompletionOptions())(completion)
         server.reports.negotiate(params.capabilities)
@@ -286,6 +288,11 @@ def _as_dict(value: Any) -> Any:
 def _has_inline_completion(capabilities: types.ClientCapabilities) -> bool:
     document = capabilities.text_document
     return document is not None and document.inline_completion is not None
+
+
+def is_trusted(initialization_options: Any) -> bool:
+    """Whether the client says that its user trusts the workspace."""
+    return _as_dict(initialization_options).get(TRUST) is True
 
 
 def _section(value: Any) -> Mapping[str, Any]:

@@ -50,6 +50,7 @@ class Session:
         self.client = client
         self.settings = LspSettings()
         self.folders: tuple[Path, ...] = ()
+        self.is_trusted = False  # whether the user told the editor to trust the workspace
         self.documents = Documents()
         self.trees = Trees()
         self.engine = AsyncServiceClient(self._engine_changed)
@@ -109,7 +110,7 @@ class Session:
         await self.engine.prepare(self._resolved().settings)
 
     def _resolved(self) -> Resolved:
-        return self.settings.engine_settings(self.folders[0] if self.folders else Path.cwd())
+        return self.settings.engine_settings(self.folders[0] if self.folders else Path.cwd(), self.is_trusted)
 
     async def close(self) -> None:
         self.engine.stop()

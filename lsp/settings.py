@@ -71,9 +71,10 @@ class LspSettings:
         None, "Show nothing below this confidence. null: the threshold measured for the model."
     )
 
-    def engine_settings(self, start: Path) -> Resolved:
+    def engine_settings(self, start: Path, is_trusted: bool = False) -> Resolved:
         """The engine's settings: the editor's override files and variables; raises GessoError for a wrong one of these.
 
+        is_trusted: the editor's user trusts the workspace.
         A model written as ./folder or ../folder is relative to `start`.
         """
         relative = self.model is not None and self.model.startswith(("./", "../"))
@@ -83,7 +84,7 @@ class LspSettings:
             "threads": self.threads,
             "min_confidence": self.min_confidence,
         }
-        return resolve(flags, start, os.environ)
+        return resolve(flags, start, os.environ, is_trusted)
 
 
 def _editor_name(name: str) -> str:

@@ -28,7 +28,7 @@ def read_config(folder: Path) -> ModelConfig:
     content = read_json(folder / CONFIG_FILE)
     try:
         config = ModelConfig.from_json(content)
-    except (AttributeError, TypeError, ValueError, LookupError) as error:
+    except (AttributeError, TypeError, ValueError, LookupError, OverflowError) as error:
         raise broken(f"{folder / CONFIG_FILE} has a field of the wrong type ({error})") from error
     if content.get("tie_word_embeddings") is False:
         raise ModelError(

@@ -33,10 +33,12 @@ from engine.checkpoints.weight_files import (
     SUMS_FILE,
     StoredTensor,
     read_header,
+    read_json,
     stored_tensors,
 )
 from engine.config import ModelConfig
 from engine.errors import InputError, ModelError, UsageError
+from engine.files import read_json_object
 from engine.quantized import Format, QuantizedWeight, quantize_weight
 
 Kind = Literal["int4", "fp8", "nvfp4"]
@@ -107,7 +109,7 @@ def _prepare(work: Path, source: Source, kind: Kind) -> None:
     states = {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(files)}
     plan = {"source": str(source.folder.resolve()), "kind": kind, "files": states}
     try:
-        if json.loads((work / PLAN_FILE).read_bytes()) == plan:
+        if read_json_object(work / PLAN_FILE) == plan:
             return
     except (OSError, ValueError):
         pass
@@ -259,7 +261,7 @@ def _write_config(work: Path, source: Source, kind: Kind) -> None:
     for file in _described(source.folder):
         if file.name not in left_out:
             shutil.copyfile(file, work / file.name)
-    content = json.loads((source.folder / CONFIG_FILE).read_bytes())
+    content = read_json(source.folder / CONFIG_FILE)
     content["quantization_config"] = _quantization(kind, source.config)
     (work / CONFIG_FILE).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", "utf-8")
 

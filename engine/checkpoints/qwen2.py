@@ -47,6 +47,7 @@ PARTS = {  # transformers' names by those of `engine.models.qwen2`
     "post_attention_norm": ("post_attention_layernorm",),
 }
 RESERVE_BYTES = 2**28
+MOST_LAYERS, MOST_SIZE = 1024, 1 << 24  # checked before anything is built
 READERS = 2  # threads that unpack layers; each holds one layer in fp32
 
 Progress = Callable[[int, int], None]
@@ -302,7 +303,7 @@ def _gguf_config(file: GgufFile) -> Qwen2Config:
                 tied=GGUF_NAMES[HEAD] not in file.tensors,
             ),
         )
-    except (KeyError, TypeError, ValueError) as wrong:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as wrong:
         raise ModelError(f"{file.file} lacks a size of the model ({wrong}); {FETCH_AGAIN}.") from wrong
 
 
@@ -331,13 +332,16 @@ def _json_config(folder: Path, data: Mapping[str, Any]) -> Qwen2Config:
                 tied=bool(data.get("tie_word_embeddings", False)),
             ),
         )
-    except (KeyError, TypeError, ValueError) as wrong:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as wrong:
         raise ModelError(f"The config.json in {folder} lacks a size of the model ({wrong}); {FETCH_AGAIN}.") from wrong
 
 
 def _checked(place: Path, config: Qwen2Config) -> Qwen2Config:
     sizes = (config.vocab_size, config.hidden_size, config.intermediate_size, config.num_layers, config.num_heads)
     grouped = config.num_kv_heads > 0 and config.num_heads % config.num_kv_heads == 0
+    largest = max(*sizes, config.head_dim, config.max_positions)
+    if config.num_layers > MOST_LAYERS or largest > MOST_SIZE:
+        raise ModelError(f"{place} states sizes that no model has; {FETCH_AGAIN}.")
     if min(sizes) < 1 or not grouped or config.head_dim < 2 or config.head_dim % 2 or config.max_positions < 1:
         raise ModelError(f"{place} states sizes that no model can have; {FETCH_AGAIN}.")
     return config

@@ -36,8 +36,10 @@ from engine.checkpoints.weight_files import (
     unreadable,
 )
 from engine.errors import ModelError
+from engine.files import read_small_file
 
 READ_BYTES = 2**24
+SUMS_BYTES = 2**20
 SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
@@ -119,7 +121,7 @@ def _find_problems(folder: Path) -> dict[str, list[str]]:
 def _read_sums(file: Path) -> dict[str, str]:
     """Maps file names to SHA-256 as `sha256sum` writes them; empty if there is no such file."""
     sums = {}
-    for line in file.read_text("utf-8", "replace").splitlines() if file.is_file() else []:
+    for line in read_small_file(file, SUMS_BYTES).decode("utf-8", "replace").splitlines() if file.is_file() else []:
         digest, _, name = line.partition(" ")
         name = name.strip().removeprefix("*").removeprefix("./")
         if not SHA256.fullmatch(digest) or not name or Path(name).name != name:

@@ -17,6 +17,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from engine.errors import ModelError
+from engine.files import read_json_object, unique_names
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -53,16 +54,13 @@ def unreadable(file: Path, reason: OSError) -> ModelError:
 def read_json(file: Path) -> dict[str, Any]:
     """Reads the JSON object in `file`; raises ModelError if it is absent, unreadable or not a JSON object."""
     try:
-        content = json.loads(file.read_bytes(), object_pairs_hook=_unique_names)
+        return read_json_object(file)
     except FileNotFoundError as absent:
         raise broken(f"The model folder {file.parent} has no {file.name}") from absent
     except OSError as reason:
         raise unreadable(file, reason) from reason
-    except (ValueError, RecursionError) as damaged:
+    except ValueError as damaged:
         raise broken(f"{file} is not valid JSON ({damaged})") from damaged
-    if not isinstance(content, dict):
-        raise broken(f"{file} does not hold a JSON object")
-    return content
 
 
 def find_shards(folder: Path) -> tuple[list[Path], dict[str, str] | None]:
@@ -116,7 +114,7 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
     if size < 8 or length > MAX_HEADER_BYTES or size < 8 + length:
         raise broken(f"{file} is truncated or has a corrupt header ({size} bytes in all)")
     try:
-        tensors = _parse_header(file, json.loads(header, object_pairs_hook=_unique_names))
+        tensors = _parse_header(file, json.loads(header, object_pairs_hook=unique_names))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as damaged:
         raise broken(f"{file} has a corrupt header ({damaged})") from damaged
     expected = 8 + length + sum(tensor.bytes for tensor in tensors.values())
@@ -168,10 +166,3 @@ def _why_no_weights(folder: Path) -> str:
             "opened and are never read here; convert them to safetensors or choose a model that has them."
         )
     return f"The model folder {folder} has neither {SINGLE_FILE} nor {INDEX_FILE}; {FETCH_AGAIN}."
-
-
-def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) != len(pairs):
-        raise ValueError("a name occurs twice")
-    return content

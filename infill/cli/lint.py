@@ -80,7 +80,7 @@ def lint(
     roots = paths or [Path()]
     files = lint_files.find_files(roots)
     shared_names = lint_files.shared_names(files)
-    changed = lint_files.changed_lines(diff, roots) if diff is not None else None
+    changed = lint_files.changed_lines(diff, files) if diff is not None else None
     if changed is not None:
         files = [file for file in files if file.resolve() in changed]
     explainer = _explainer(model, service) if explain else None

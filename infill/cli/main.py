@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from engine.errors import InputError, UsageError
 from infill import settings
 from infill.cli import infill as cli_infill
 from infill.cli import lint as cli_lint
@@ -153,6 +154,30 @@ def config(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON ob
     say(f"Your own file is {settings.user_file()}{'' if settings.user_file().is_file() else ' (does not exist)'}.")
     for variable in resolved.unknown_variables:
         say(f"Ignoring unknown setting {variable}.")
+
+
+@app.command()
+@errors_to_exit_codes
+def trust(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder; default: this one.")] = Path("."),
+    list_: Annotated[bool, typer.Option("--list", help="Print the trusted folders.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Trust the folder no longer.")] = False,
+) -> None:
+    """Let the gesso.toml of a folder, and of folders below it, choose the model and the device.
+
+    Without this, those settings of a project are ignored, since a project may be a stranger's.
+    """
+    if list_ and remove:
+        raise UsageError("Options --list and --remove exclude each other; choose one.")
+    trusted = settings.trust_list()
+    if list_:
+        cli_support.write_out("".join(f"{one}\n" for one in trusted.folders()))
+    elif not remove:
+        say(f"The settings of {trusted.add(folder)} are trusted now.")
+    elif trusted.remove(folder):
+        say(f"The settings of {folder.resolve()} are no longer trusted.")
+    else:
+        raise InputError(f"{folder.resolve()} is not in the list; `gesso trust --list` prints it.")
 
 
 @app.command()

@@ -16,6 +16,7 @@ from engine.checkpoints.qwen2 import GgufWeights, SafetensorsWeights, load_qwen2
 from engine.decoder import Decoder
 from engine.device import choose_device, choose_dtype, set_threads
 from engine.errors import ModelError
+from engine.files import read_json_object
 from engine.threads import settle_decoder_threads
 from infill.code.context import ContextBudget
 from infill.complete.confidence import Calibration
@@ -73,8 +74,8 @@ def is_code_model(place: Path) -> bool:
     if place.is_file():
         return True
     try:
-        return json.loads((place / "config.json").read_text("utf-8")).get("model_type") == "qwen2"
-    except (OSError, ValueError, AttributeError):
+        return read_json_object(place / "config.json").get("model_type") == "qwen2"
+    except (OSError, ValueError):
         return False
 
 

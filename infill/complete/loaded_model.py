@@ -5,7 +5,6 @@ Must not know requests, nor how a hole is filled.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,8 @@ from engine.checkpoints.config_files import read_config, read_sampling
 from engine.config import SamplingConfig
 from engine.denoiser import Denoiser
 from engine.device import choose_device, choose_dtype, set_threads
+from engine.errors import ModelError
+from engine.files import read_json_object
 from engine.models.packed import pack
 from engine.prefix_cache import PrefixCache
 from engine.threads import settle_threads
@@ -65,7 +66,12 @@ class LoadedModel:
 
 def _stored_calibration(folder: Path) -> tuple[Calibration, float]:
     """The calibration and the threshold in the model's config.json; no weights and 0 if it has none."""
-    gesso = json.loads((folder / "config.json").read_text()).get("gesso") or {}
-    confidence = gesso.get("confidence") or {}
-    calibration = Calibration(confidence.get("weights") or {}, float(confidence.get("intercept", 0.0)))
-    return calibration, float(gesso.get("min_confidence", 0.0))
+    file = folder / "config.json"
+    try:
+        gesso = read_json_object(file).get("gesso") or {}
+        confidence = gesso.get("confidence") or {}
+        weights = {str(name): float(weight) for name, weight in (confidence.get("weights") or {}).items()}
+        calibration = Calibration(weights, float(confidence.get("intercept", 0.0)))
+        return calibration, float(gesso.get("min_confidence", 0.0))
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError) as reason:
+        raise ModelError(f"{file} has no usable gesso.confidence ({reason}); fetch the model again.") from reason

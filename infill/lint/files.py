@@ -1,34 +1,38 @@
-"""The files and lines that `gesso lint` checks: paths, files that git ignores, changes since a revision.
+"""The files and lines that `gesso lint` checks: paths, files that a repository ignores, changes since a revision.
 
-Runs `git` for folders in a repository, and no other program. Must not know what lint looks for.
+The folders may be a stranger's: only regular files of limited size are found in them, and no link is followed. Must not
+know what lint looks for.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import subprocess
+import stat
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from engine.errors import InputError, UsageError
+from engine.files import read_small_file
 from infill.code import languages
+from infill.git import Revision, diff
+from infill.ignore_files import ignored_by, itself_ignored_by, repository_of
 
 Lines = range  # line numbers from 1
 
+FILE_BYTES = 4 << 20  # of a file found in a folder
 _NAME = re.compile(r"[^\W\d]\w*")
 _HUNK = re.compile(r"^@@ -\S+ \+(\d+)(?:,(\d+))? @@")
 
 
 def find_files(paths: Sequence[Path]) -> list[Path]:
-    """The named files, and in folders every file in a known language that git does not ignore. Outside a repository,
-    every such file that is not in a hidden folder. Raises InputError for a path that does not exist."""
+    """The named files, and in folders every file in a known language that the repository does not ignore. Outside a
+    repository, every such file that is not in a hidden folder. Raises InputError for a path that does not exist."""
     found: dict[Path, None] = {}
     for path in paths:
         if path.is_dir():
-            candidates = _git_files(path) if _is_in_repository(path) else _all_files(path)
-            found.update((file, None) for file in sorted(candidates) if languages.detect(file.name) and file.is_file())
+            found.update((file, None) for file in sorted(_files_in(path)))
         elif path.is_file():
             found[path] = None
         else:
@@ -41,55 +45,85 @@ def shared_names(files: Iterable[Path]) -> frozenset[str]:
     counts: Counter[str] = Counter()
     for file in files:
         try:
-            counts.update(set(_NAME.findall(file.read_text("utf-8"))))
+            counts.update(set(_NAME.findall(read_small_file(file, FILE_BYTES).decode("utf-8"))))
         except (OSError, UnicodeDecodeError):
             continue
     return frozenset(name for name, count in counts.items() if count > 1)
 
 
-def _is_in_repository(folder: Path) -> bool:
-    resolved = folder.resolve()
-    return any((parent / ".git").exists() for parent in (resolved, *resolved.parents))
+def _files_in(top: Path) -> Iterator[Path]:
+    """The files below a folder. Other repositories in it are left out."""
+    resolved = top.resolve()
+    root = resolved if (resolved / ".git").exists() else repository_of(resolved)
+    if root is not None and resolved != root and ignored_by(resolved / "_"):
+        return
+    for parent, folders, names in os.walk(top):
+        path = resolved.joinpath(Path(parent).relative_to(top)).relative_to(root).parts if root is not None else ()
+        folders[:] = [name for name in folders if _is_searched(Path(parent, name), root, (*path, name))]
+        for name in names:
+            file = Path(parent, name)
+            if languages.detect(name) and _is_small_file(file):
+                if root is None or itself_ignored_by(root, (*path, name), is_folder=False) is None:
+                    yield file
 
 
-def _git_files(folder: Path) -> list[Path]:
-    """Tracked files, and untracked ones that are not ignored."""
-    names = _git(folder, "ls-files", "--cached", "--others", "--exclude-standard", "--deduplicate", "-z")
-    return [folder / name for name in names.split("\0") if name]
+def _is_searched(folder: Path, root: Path | None, path: Sequence[str]) -> bool:
+    if root is None:
+        return not folder.name.startswith(".")
+    if folder.name == ".git" or (folder / ".git").exists():
+        return False
+    return itself_ignored_by(root, path, is_folder=True) is None
 
 
-def _all_files(folder: Path) -> list[Path]:
-    found = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(parent, name) for name in names]
-    return found
+def _is_small_file(file: Path) -> bool:
+    """Whether it is a regular file, and not a link, that is small enough."""
+    try:
+        state = file.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(state.st_mode) and state.st_size <= FILE_BYTES
 
 
-def changed_lines(revision: str, paths: Sequence[Path]) -> dict[Path, list[Lines]]:
-    """The lines added or changed since `revision` in files below `paths`, by resolved path.
+def changed_lines(revision: str, files: Iterable[Path]) -> dict[Path, list[Lines]]:
+    """The lines of `files` added or changed since `revision`, by resolved path; all lines of new files.
 
     Raises UsageError for an unknown revision, or outside a repository.
     """
-    found: defaultdict[Path, list[Lines]] = defaultdict(list)
-    for folder in dict.fromkeys(path if path.is_dir() else path.parent for path in paths):
-        if not _is_in_repository(folder):
-            raise UsageError(f"{folder} is not in a git repository; leave out --diff.")
-        if revision.startswith("-"):
-            raise UsageError(f"{revision!r} is not a revision; name a commit, a branch or a tag.")
-        _git(folder, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}", revision=revision)
-        top = Path(_git(folder, "rev-parse", "--show-toplevel").rstrip("\n"))
-        diff = _git(folder, *"-c core.quotePath=false diff --unified=0 --no-color --no-ext-diff".split(),
-                    "--src-prefix=a/", "--dst-prefix=b/", revision, "--", ".")  # fmt: skip
-        for name, lines in _parse_diff(diff).items():
-            found[(top / name).resolve()] += lines
+    by_root: defaultdict[Path, list[Path]] = defaultdict(list)
+    for file in files:
+        root = repository_of(file.resolve())
+        if root is None:
+            raise UsageError(f"{file} is not in a git repository; leave out --diff.")
+        by_root[root].append(file.resolve())
+    found: dict[Path, list[Lines]] = {}
+    for root, its_files in by_root.items():
+        found |= _changed_in(Revision(root, revision), its_files)
     return found
 
 
-def _parse_diff(diff: str) -> Mapping[str, list[Lines]]:
+def _changed_in(revision: Revision, files: Iterable[Path]) -> dict[Path, list[Lines]]:
+    after: dict[str, bytes] = {}
+    for file in files:
+        try:
+            after[file.relative_to(revision.root).as_posix()] = read_small_file(file, FILE_BYTES)
+        except OSError as error:
+            raise InputError(f"{file} cannot be read ({error.strerror}); leave it out.") from error
+    before = revision.contents(after, FILE_BYTES)
+    numbers = {path: str(number) for number, path in enumerate(before)}  # as names, since paths may be anything
+    by_number = _parse_diff(
+        diff(
+            {number: before[path] for path, number in numbers.items()},
+            {number: after[path] for path, number in numbers.items()},
+        )
+    )
+    return {revision.root / path: by_number[number] for path, number in numbers.items() if number in by_number}
+
+
+def _parse_diff(text: str) -> Mapping[str, list[Lines]]:
+    """The added lines by file name."""
     found: defaultdict[str, list[Lines]] = defaultdict(list)
     name, in_header = "", False
-    for line in diff.split("\n"):
+    for line in text.split("\n"):
         if line.startswith("diff --git "):
             name, in_header = "", True
         elif in_header and line.startswith("+++ b/"):
@@ -108,17 +142,3 @@ def character_ranges(text: str, lines: Iterable[Lines]) -> tuple[tuple[int, int]
     last = len(starts) - 1
     spans = ((starts[min(run.start - 1, last)], starts[min(run.stop - 1, last)]) for run in lines)
     return tuple(span for span in spans if span[0] < span[1])
-
-
-def _git(folder: Path, *arguments: str, revision: str | None = None) -> str:
-    """The output of git. revision: reported as unknown if git fails."""
-    try:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, check=False)
-    except OSError as error:
-        raise InputError(f"{folder} is in a git repository, but git cannot be run; install git.") from error
-    if done.returncode and revision is not None:
-        raise UsageError(f"There is no revision {revision!r} in this repository; name a commit, a branch or a tag.")
-    if done.returncode:
-        error_line = done.stderr.decode("utf-8", "replace").strip().split("\n")[0]
-        raise InputError(f"git cannot read the repository of {folder} ({error_line}); try `git status` there.")
-    return done.stdout.decode("utf-8", "surrogateescape")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import ModelError
+from engine.files import read_json_object
 
 FILE = "lint_names.json"
 FALSE_POSITIVE_RATE = 0.01  # of each filter
@@ -72,7 +73,7 @@ class KnownNames:
         if not file.is_file():
             return None
         try:
-            content = json.loads(file.read_text("utf-8"))
+            content = read_json_object(file)
             return KnownNames(*(_decoded(content[part]) for part in ("names", "words", "common")))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelError(f"Cannot read {file} ({error}); fetch the model again with `gesso model pull`.") from error

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from engine.errors import ModelError
+from engine.files import read_json_object
 from infill.lint.kinds import KINDS
 
 FILE = "lint.json"
@@ -107,7 +108,7 @@ class Thresholds:
         if not file.is_file():
             return None
         try:
-            content = json.loads(file.read_text("utf-8"))
+            content = read_json_object(file)
             kinds = {
                 code: Threshold(
                     dict(one["weights"]), float(one["intercept"]), float(one["minimum"]), bool(one["shown"])

@@ -11,7 +11,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
-from engine.errors import ModelError
+from engine.errors import ModelError, panics_as
 
 PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -26,15 +26,21 @@ def gguf_tokenizer(metadata: Mapping[str, Any], place: str) -> Tokenizer:
         raise ModelError(
             f"{place} has a tokenizer of the kind {kind}, but only Qwen2's is known; choose another model."
         )
-    try:
-        pieces = metadata["tokenizer.ggml.tokens"]
-        merges = [tuple(pair.split(" ", 1)) for pair in metadata["tokenizer.ggml.merges"]]
-        typed = [*zip(pieces, metadata["tokenizer.ggml.token_type"], strict=True)]
-        vocabulary = {piece: token for token, piece in enumerate(pieces)}
-        tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
-    except Exception as wrong:  # missing entries, and whatever the library raises for unusable ones
-        reason = str(wrong).partition("\n")[0]
-        raise ModelError(f"The tokenizer in {place} is damaged ({reason}); fetch the model again.") from wrong
+
+    def damaged(reason: BaseException) -> ModelError:
+        first_line = str(reason).partition("\n")[0]
+        return ModelError(f"The tokenizer in {place} is damaged ({first_line}); fetch the model again.")
+
+    with panics_as(damaged):
+        return _tokenizer(metadata)
+
+
+def _tokenizer(metadata: Mapping[str, Any]) -> Tokenizer:
+    pieces = metadata["tokenizer.ggml.tokens"]
+    merges = [tuple(pair.split(" ", 1)) for pair in metadata["tokenizer.ggml.merges"]]
+    typed = [*zip(pieces, metadata["tokenizer.ggml.token_type"], strict=True)]
+    vocabulary = {piece: token for token, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     split = pre_tokenizers.Split(Regex(PATTERN), "isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]

@@ -6,11 +6,12 @@ For the causal encoder alone: <bos> <language> <|suffix|> suffix <|prefix|> head
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.errors import ModelError
+from engine.files import read_json_object
 from infill.code.context import ContextBudget, ShownContext
 from infill.prompts.prompt import (
     CausalPrompt,
@@ -29,6 +30,7 @@ from infill.prompts.text_tokens import TextTokens
 NEAR_PREFIX, NEAR_SUFFIX = 48, 40
 CHARACTERS = 4.375  # upper bound of the characters per token; text beyond the window would be encoded for nothing
 CONTINUATION = 64  # tokens
+MOST = 1 << 16  # tokens of a part of the window
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,15 @@ class Window:
 
     @staticmethod
     def read(folder: Path) -> Window:
-        config = json.loads((folder / "config.json").read_text())
-        return Window(**((config.get("gesso") or {}).get("window") or {}))
+        """Raises ModelError if config.json has other sizes than those below MOST."""
+        file = folder / "config.json"
+        try:
+            window = Window(**((read_json_object(file).get("gesso") or {}).get("window") or {}))
+        except (OSError, ValueError, TypeError, AttributeError) as reason:
+            raise ModelError(f"{file} has no usable gesso.window ({reason}); fetch the model again.") from reason
+        if not all(type(size) is int and 0 <= size <= MOST for size in vars(window).values()):
+            raise ModelError(f"{file} has a gesso.window that is too large; fetch the model again.")
+        return window
 
 
 class PocketPrompt:

@@ -13,8 +13,11 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from engine.errors import ModelError
+from engine.errors import ModelError, panics_as
+from engine.files import read_small_file
 
+MOST_BYTES = 256 << 20  # of a tokenizer.json; that of the 26B has 32 MB
+MOST_TOKENS = 1 << 21
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>\Z")
 
 
@@ -33,25 +36,31 @@ class TextTokens:
     """A tokenizer that never turns text into special tokens."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
+        """Raises ModelError if a token has an id that no vocabulary has."""
         self.tokenizer = tokenizer
         self.tokenizer.encode_special_tokens = True
+        self.tokenizer.no_padding()  # the file may ask for any length
+        self.tokenizer.no_truncation()
         self.size = self.tokenizer.get_vocab_size()
+        if max(self.tokenizer.get_vocab(with_added_tokens=True).values(), default=0) >= MOST_TOKENS:
+            raise ModelError("The tokenizer has too large token ids; fetch the model again with `gesso model pull`.")
 
     @staticmethod
     def read(file: Path) -> TextTokens:
         """The tokenizer in a `tokenizer.json`; raises ModelError if there is none."""
         if not file.is_file():
             raise ModelError(f"{file.parent} has no {file.name}; fetch the model again with `gesso model pull`.")
-        try:
-            return TextTokens(Tokenizer.from_file(str(file)))
-        except Exception as error:
-            raise ModelError(
-                f"{file} cannot be read ({error}); fetch the model again with `gesso model pull`."
-            ) from error
+
+        def unreadable(reason: BaseException) -> ModelError:
+            return ModelError(f"{file} cannot be read ({reason}); fetch the model again with `gesso model pull`.")
+
+        with panics_as(unreadable):
+            return TextTokens(Tokenizer.from_buffer(read_small_file(file, MOST_BYTES)))
 
     def encode(self, text: str) -> list[int]:
         clean = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-        return self.tokenizer.encode(clean, add_special_tokens=False).ids
+        with panics_as(_cannot_encode):
+            return self.tokenizer.encode(clean, add_special_tokens=False).ids
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Special tokens have no text; bytes that are not UTF-8 become U+FFFD."""
@@ -100,6 +109,11 @@ class TextTokens:
     @cached_property
     def _sorted(self) -> list[tuple[bytes, int]]:
         return sorted((piece, token) for token, piece in enumerate(self.bytes_of) if piece)
+
+
+def _cannot_encode(reason: BaseException) -> ModelError:
+    """Without the message of `reason`, which may quote the text."""
+    return ModelError(f"The model's tokenizer failed ({type(reason).__name__}); check it with `gesso model verify`.")
 
 
 def _piece_bytes(piece: str, alphabet: dict[int, int] | None) -> bytes:

@@ -43,6 +43,7 @@ Result = TypeVar("Result")
 Work = Callable[["AnyCompleter"], Result]
 MAX_PENDING = 512  # requests of all clients
 POLL_S = 0.02
+STALL_S = 600.0  # without progress, after which loading counts as failed; compiling kernels takes a few minutes
 MAX_CLIENTS = 64  # whose last draft is remembered
 
 
@@ -58,6 +59,7 @@ class ModelEngine:
         self.counts = counts if counts is not None else RequestCounts()
         self.pending = 0
         self.weight_bytes = 0
+        self._progressed = 0.0  # when loading last made progress, time.monotonic()
         self.scheduler: Scheduler | None = None
         self._model: AnyModel | None = None
         self._thresholds: Thresholds | None = None
@@ -67,6 +69,21 @@ class ModelEngine:
         self._reading: dict[str, threading.Event] = {}  # by client, what cancels its reading ahead
 
     def load(self) -> None:
+        """Returns once the model is loaded, or the state is `failed`: also if loading crashes, or makes no progress."""
+        self._progressed = time.monotonic()
+        thread = threading.Thread(target=self._load, name="load model", daemon=True)
+        thread.start()
+        while thread.is_alive():
+            thread.join(max(POLL_S, self._progressed + STALL_S - time.monotonic()))
+            if thread.is_alive() and time.monotonic() >= self._progressed + STALL_S:
+                message = (
+                    f"Loading the model {self.settings.model} made no progress for {STALL_S:g} s; check it with "
+                    "`gesso model verify`, or choose another model."
+                )
+                self.state = EngineState("failed", self.settings.model, message=message)
+                return
+
+    def _load(self) -> None:
         try:
             from engine.scheduling.scheduler import BATCH, Scheduler
             from infill.complete.pipeline import load_model
@@ -75,7 +92,7 @@ class ModelEngine:
             thresholds = self._thresholds = _read_thresholds(self.settings.model)
             decoder = model.decoder
             self.scheduler = Scheduler(decoder, self.batch or BATCH)
-        except Exception as error:
+        except BaseException as error:  # a panic of a library in Rust is not an Exception
             message = _sentence(error, "The model could not be loaded")
             self.state = EngineState("failed", self.settings.model, message=message)
             return
@@ -257,7 +274,9 @@ class ModelEngine:
             del self._drafts[next(iter(self._drafts))]
 
     def _report_progress(self, done: int, total: int) -> None:
-        self.state = EngineState("loading", self.settings.model, done, total)
+        self._progressed = time.monotonic()
+        if self.state.kind == "loading":
+            self.state = EngineState("loading", self.settings.model, done, total)
 
     def _count(self, result: InfillResult, seconds: float) -> None:
         counts = self.counts
@@ -281,7 +300,7 @@ def _read_thresholds(model: str) -> Thresholds | None:
         return None
 
 
-def _sentence(error: Exception, problem: str) -> str:
+def _sentence(error: BaseException, problem: str) -> str:
     """For the user. The log gets the traceback without the error's message, which may quote the user's code."""
     if isinstance(error, GessoError):
         return str(error)

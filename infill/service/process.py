@@ -174,7 +174,10 @@ async def _serve(options: ServiceOptions, make_engine: Callable[[ServiceOptions]
 
 def _load(engine: Engine) -> None:
     started = time.monotonic()
-    engine.load()
+    try:
+        engine.load()
+    except BaseException as error:
+        logger.error("loading failed: %s", type(error).__name__)
     state = engine.state
     logger.warning("model %s: %s after %.1f s", state.model, state.kind, time.monotonic() - started)
     if state.message:

@@ -1,5 +1,6 @@
 """The origin of each setting, old names, and errors for wrong values."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ def test_without_any_source_all_values_are_defaults(tmp_path: Path) -> None:
 
 def test_later_sources_override_earlier_ones(tmp_path: Path) -> None:
     names = ("steps", "seed", "candidates", "threads")
+    settings.trust_list().add(tmp_path)
     settings.user_file().write_text("\n".join(f"{name} = 1" for name in names))
     project = tmp_path / "gesso.toml"
     project.write_text("\n".join(f"{name} = 2" for name in names[1:]))
@@ -113,7 +115,66 @@ def test_unknown_variables_are_reported(tmp_path: Path) -> None:
     assert resolve({}, tmp_path, environment).unknown_variables == ("GESSO_MODLE",)
 
 
+def test_an_untrusted_project_chooses_nothing_that_is_loaded(tmp_path: Path) -> None:
+    project = tmp_path / "gesso.toml"
+    project.write_text(
+        'model = "evil/model"\nfallback_model = "a"\nretry_model = "b"\ndevice = "cuda"\ndtype = "float32"\n'
+        'keys = "fp8"\nthreads = 1024\noffline = false\nseed = 5\n'
+    )
+    settings.user_file().write_text("offline = true\nthreads = 2\n")
+    resolved = resolve({}, tmp_path, {})
+    assert resolved.settings == replace(Settings(), model="pocket", offline=True, threads=2, seed=5)
+    assert resolved.origins["offline"] == str(settings.user_file()) and resolved.origins["seed"] == str(project)
+    assert resolved.notices == (
+        f"Ignoring model, fallback_model, retry_model, device, dtype, keys, threads, offline in {project}, because the "
+        f"folder is not trusted; to use them, run `gesso trust {tmp_path}`.",
+    )
+    assert resolve({}, tmp_path, {}, is_trusted=True).settings.model == "evil/model"
+
+
+def test_a_trusted_folder_includes_those_below_it(tmp_path: Path) -> None:
+    inner, beside = tmp_path / "work" / "inner", tmp_path / "work-2"
+    for folder in (inner, beside):
+        folder.mkdir(parents=True)
+        (folder / "gesso.toml").write_text('device = "cuda"\n')
+    settings.trust_list().add(tmp_path / "work")
+    assert resolve({}, inner, {}).settings.device == "cuda" and resolve({}, inner, {}).notices == ()
+    assert resolve({}, beside, {}).settings.device == "auto"
+    link = tmp_path / "work" / "link"
+    link.symlink_to(beside)
+    assert resolve({}, link, {}).settings.device == "auto"
+    assert settings.trust_list().remove(tmp_path / "work") and not settings.trust_list().remove(inner)
+    assert resolve({}, inner, {}).settings.device == "auto"
+
+
+@pytest.mark.parametrize("name", ["gesso.toml", "pyproject.toml"])
+def test_hostile_project_files_neither_block_nor_fill_the_memory(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    os.mkfifo(file)
+    assert resolve({}, tmp_path, {}).settings == replace(Settings(), model="pocket")
+    file.unlink()
+    file.symlink_to("/dev/zero")
+    assert resolve({}, tmp_path, {}).settings == replace(Settings(), model="pocket")
+    file.unlink()
+    with file.open("wb") as stream:
+        stream.write(b"[tool.gesso]\n")
+        stream.truncate(5 << 30)
+    if name == "pyproject.toml":
+        assert resolve({}, tmp_path, {}).settings == replace(Settings(), model="pocket")
+    else:
+        with pytest.raises(InputError, match="it is larger than"):
+            resolve({}, tmp_path, {})
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 50_000, "a = " + "9" * 5_000])
+def test_toml_that_no_parser_can_read_is_an_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / "gesso.toml").write_text(text)
+    with pytest.raises(InputError, match="is not valid TOML"):
+        resolve({}, tmp_path, {})
+
+
 def test_a_models_path_is_relative_to_the_project_file(tmp_path: Path) -> None:
+    settings.trust_list().add(tmp_path)
     (tmp_path / "gesso.toml").write_text('model = "./models/mine"\nretry_model = "./other"\n')
     (tmp_path / "src").mkdir()
     found = resolve({}, tmp_path / "src", {}).settings
@@ -128,6 +189,7 @@ def test_an_old_name_works_with_a_notice(tmp_path: Path) -> None:
         "The setting GESSO_MEANWHILE is now called GESSO_FALLBACK_MODEL; the old name still works.",
     )
     (tmp_path / "gesso.toml").write_text('meanwhile = "small"\n')
+    settings.trust_list().add(tmp_path)
     resolved = resolve({}, tmp_path, {})
     assert resolved.settings.fallback_model == "small"
     assert resolved.notices == (

@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from engine.errors import InputError
+from lsp.server import is_trusted
 from lsp.session import Client, Session
 from lsp.settings import NAMES, LspSettings, parse, schema
 
@@ -133,7 +134,7 @@ def test_the_editor_overrides_variables_and_these_override_files(
     monkeypatch.setenv("GESSO_DEVICE", "cuda")
     monkeypatch.setenv("GESSO_THREADS", "2")
     settings, _ = parse({"threads": 1, "minConfidence": 1})
-    resolved = settings.engine_settings(tmp_path).settings
+    resolved = settings.engine_settings(tmp_path, is_trusted=True).settings
     assert (resolved.model, resolved.device, resolved.steps) == ("from-the-file", "cuda", 5)
     assert (resolved.threads, resolved.min_confidence) == (1, 1.0)
     assert isinstance(resolved.min_confidence, float)
@@ -174,9 +175,32 @@ def test_a_notice_about_a_setting_is_shown_once(tmp_path: Path, no_user_settings
     (tmp_path / "gesso.toml").write_text('meanwhile = "small"\n')
     shown: list[str] = []
     session = Session(cast(Client, SimpleNamespace(warn=shown.append)))
-    session.folders = (tmp_path,)
+    session.folders, session.is_trusted = (tmp_path,), True
     session.engine.start = lambda settings: None  # type: ignore[method-assign]
     for _ in range(2):
         asyncio.run(session.configure({"statistics": False}))
     (notice,) = shown
     assert "meanwhile is now called fallback_model" in notice
+
+
+def test_only_the_client_itself_says_that_a_workspace_is_trusted() -> None:
+    assert is_trusted({"gesso": {}, "workspaceTrusted": True})
+    assert is_trusted(SimpleNamespace(gesso={}, workspaceTrusted=True))
+    for options in (None, {}, {"workspaceTrusted": "yes"}, {"gesso": {"workspaceTrusted": True}}):
+        assert not is_trusted(options)
+
+
+def test_an_untrusted_workspace_does_not_choose_the_model(tmp_path: Path, no_user_settings: None) -> None:
+    (tmp_path / "gesso.toml").write_text('model = "evil/model"\nseed = 3\n')
+    shown: list[str] = []
+    session = Session(cast(Client, SimpleNamespace(warn=shown.append)))
+    session.folders = (tmp_path,)
+    session.engine.start = lambda settings: None  # type: ignore[method-assign]
+    asyncio.run(session.configure({"statistics": False}))
+    assert session.engine_settings is not None
+    assert (session.engine_settings.model, session.engine_settings.seed) == ("pocket", 3)
+    (notice,) = shown
+    assert notice.startswith(f"Ignoring model in {tmp_path / 'gesso.toml'}") and "gesso trust" in notice
+    session.is_trusted = True
+    asyncio.run(session.configure({"statistics": False}))
+    assert session.engine_settings.model == "evil/model" and len(shown) == 1

@@ -13,7 +13,7 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
     context.subscriptions.push(
         current,
         registerReasonsDocument(),
-        vscode.workspace.onDidGrantWorkspaceTrust(() => current.start()),
+        vscode.workspace.onDidGrantWorkspaceTrust(() => current.restart()),
         vscode.workspace.onDidChangeConfiguration(async (change) => {
             if (change.affectsConfiguration('gesso.server')) {
                 await current.restart();

@@ -87,7 +87,10 @@ export class Gesso implements vscode.Disposable {
             {
                 documentSelector: selector,
                 outputChannel: this.log,
-                initializationOptions: () => ({ gesso: vscode.workspace.getConfiguration('gesso') }),
+                initializationOptions: () => ({
+                    gesso: vscode.workspace.getConfiguration('gesso'),
+                    workspaceTrusted: vscode.workspace.isTrusted,
+                }),
                 synchronize: { configurationSection: 'gesso' },
                 middleware: this.suggestions.middleware,
             },

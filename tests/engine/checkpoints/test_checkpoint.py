@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -300,6 +301,13 @@ BAD_CONFIGS = {
         lambda config: config["text_config"].update(num_hidden_layers=0, layer_types=[]),
         ["config.json"],
     ),
+    "a million layers": (
+        lambda config: config["text_config"].update(num_hidden_layers=10**6, layer_types=None),
+        ["num_hidden_layers 1000000", "between 1 and 1024"],
+    ),
+    "an endless canvas": (lambda config: config.update(canvas_length=10**12), ["canvas_length"]),
+    "an infinite size": (lambda config: config["text_config"].update(hidden_size=float("inf")), ["config.json"]),
+    "a token outside the vocabulary": (lambda config: config["text_config"].update(pad_token_id=10**9), ["pad_token"]),
     "below zero": (lambda config: config["text_config"].update(hidden_size=-32), ["config.json"]),
     "other sizes": (
         lambda config: config["text_config"].update(hidden_size=64),
@@ -347,6 +355,14 @@ def test_config_that_is_no_json_object(folder: Path, monkeypatch: pytest.MonkeyP
     (folder / "config.json").write_text(text)
     message = refusal(folder, monkeypatch)
     assert "config.json" in message and "gesso model pull" in message
+
+
+@pytest.mark.parametrize("target", ["/dev/zero", "pipe"])
+def test_config_that_is_not_a_regular_file(folder: Path, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
+    (folder / "config.json").unlink()
+    os.mkfifo(folder / "pipe")
+    (folder / "config.json").symlink_to(target)
+    assert "not a regular file" in refusal(folder, monkeypatch)
 
 
 def test_no_folder_no_config_no_weights(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -106,3 +107,12 @@ def test_other_architectures_are_refused_by_name(tmp_path: Path) -> None:
     file = save_gguf(reference(), tmp_path / "model.gguf", architecture="llama")
     with pytest.raises(ModelError, match=r"'llama'.*diffusion_gemma and qwen2"):
         open_weights(file)
+
+
+@pytest.mark.parametrize("name, value", [("num_hidden_layers", 10**6), ("vocab_size", 10**12), ("hidden_size", 1e999)])
+def test_sizes_that_no_model_has_are_refused_before_anything_is_built(tmp_path: Path, name: str, value: float) -> None:
+    folder = save_folder(reference(), tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, name: value}))
+    with pytest.raises(ModelError, match="sizes that no model has|lacks a size"):
+        open_weights(folder)

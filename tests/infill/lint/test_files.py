@@ -1,7 +1,9 @@
 """Files and lines to check."""
 
+import hashlib
 import os
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -64,20 +66,30 @@ def test_changed_lines_of_a_revision(repository: Path) -> None:
     (repository / "a.py").write_text("one\nTWO\nthree\nfour\nfive\n")
     (repository / "pkg" / "é.py").write_text("two\nthree\n")
     (repository / "pkg" / "b.js").write_text("one\ntwo\nthree\n++ b/other.py\n")
-    changed = changed_lines("HEAD", [repository])
+    changed = changed_lines("HEAD", find_files([repository]))
     assert changed[(repository / "a.py").resolve()] == [range(2, 3), range(4, 6)]
     assert changed[(repository / "pkg" / "b.js").resolve()] == [range(4, 5)]
     assert (repository / "pkg" / "é.py").resolve() not in changed
     assert character_ranges("one\nTWO\nthree\nfour\nfive\n", [range(2, 3), range(4, 6)]) == ((4, 8), (14, 24))
 
 
+def test_all_lines_of_a_new_file_are_changed(repository: Path) -> None:
+    (repository / "new.py").write_text("x\ny\n")
+    assert changed_lines("HEAD", find_files([repository])) == {(repository / "new.py").resolve(): [range(1, 3)]}
+
+
+def test_line_ends_of_a_checkout_are_not_changes(repository: Path) -> None:
+    (repository / "a.py").write_bytes(b"one\r\nTWO\r\nthree\r\n")
+    assert changed_lines("HEAD", [repository / "a.py"]) == {(repository / "a.py").resolve(): [range(2, 3)]}
+
+
 def test_bad_revisions_are_reported(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     with pytest.raises(UsageError, match="no revision 'nowhere'"):
-        changed_lines("nowhere", [repository])
+        changed_lines("nowhere", [repository / "a.py"])
     with pytest.raises(UsageError, match="is not a revision"):
-        changed_lines("--output=x", [repository])
+        changed_lines("--output=x", [repository / "a.py"])
     with pytest.raises(UsageError, match="not in a git repository"):
-        changed_lines("HEAD", [tmp_path_factory.mktemp("plain")])
+        changed_lines("HEAD", [tmp_path_factory.mktemp("plain") / "a.py"])
 
 
 def test_names_shared_by_files(tmp_path: Path) -> None:
@@ -85,3 +97,93 @@ def test_names_shared_by_files(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
     (tmp_path / "d.py").write_bytes(b"once \xff")
     assert shared_names([*tmp_path.iterdir(), tmp_path / "none.py"]) == {"both"}
+
+
+@pytest.fixture
+def hostile_repository(repository: Path) -> Path:
+    """A repository that names a program, which makes the file `ran` beside it, wherever git would run one."""
+    program = repository.parent / "program"
+    program.write_text(f"#!/bin/sh\ntouch {repository.parent}/ran\n")
+    program.chmod(0o755)
+    (repository / ".gitattributes").write_text("*.py filter=x diff=x\n")
+    hook = repository / ".git" / "hooks" / "post-index-change"
+    hook.parent.mkdir(exist_ok=True)
+    hook.symlink_to(program)
+    with (repository / ".git" / "config").open("a") as config:
+        config.write(
+            f"""
+[core]
+    repositoryFormatVersion = 1
+    fsmonitor = {program}
+    pager = {program}
+    sshCommand = {program}
+    gitProxy = {program}
+[alias]
+    cat-file = !{program}
+[filter "x"]
+    clean = {program}
+    process = {program}
+[diff]
+    external = {program}
+[diff "x"]
+    textconv = {program}
+    command = {program}
+[protocol "ext"]
+    allow = always
+[extensions]
+    partialClone = origin
+[remote "origin"]
+    url = ext::{program}
+    promisor = true
+"""
+        )
+    return repository
+
+
+def ran(repository: Path) -> bool:
+    """Whether the program has run since the last call."""
+    mark = repository.parent / "ran"
+    existed = mark.exists()
+    mark.unlink(missing_ok=True)
+    return existed
+
+
+def test_a_repository_runs_no_program(hostile_repository: Path) -> None:
+    (hostile_repository / "a.py").write_text("one\nTWO\nthree\n")
+    subprocess.run(["git", "diff"], cwd=hostile_repository, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+    assert ran(hostile_repository)
+    files = find_files([hostile_repository])
+    assert changed_lines("HEAD", files) == {(hostile_repository / "a.py").resolve(): [range(2, 3)]}
+    assert not ran(hostile_repository)
+
+
+def test_a_missing_object_is_not_fetched(hostile_repository: Path) -> None:
+    file = hostile_repository / "a.py"
+    blob = hashlib.sha1(b"blob 14\0one\ntwo\nthree\n").hexdigest()
+    (hostile_repository / ".git" / "objects" / blob[:2] / blob[2:]).unlink()
+    subprocess.run(
+        ["git", "cat-file", "-p", blob],
+        cwd=hostile_repository,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=60,
+    )
+    assert ran(hostile_repository)
+    file.write_text("other\n")
+    with suppress(InputError):  # git before 2.45 tries to fetch it, which is refused
+        assert changed_lines("HEAD", [file]) == {file.resolve(): [range(1, 2)]}
+    assert not ran(hostile_repository)
+
+
+def test_an_embedded_bare_repository_is_not_used(repository: Path) -> None:
+    bare = repository / "inner"
+    git(repository, "init", "--bare", str(bare))
+    with (bare / "config").open("a") as config:
+        config.write(f"[core]\n    bare = false\n    worktree = ..\n    fsmonitor = touch {repository.parent}/ran\n")
+    (bare / "e.py").write_text("x\n")
+    subprocess.run(["git", "status"], cwd=bare, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+    assert ran(repository)
+    files = find_files([bare])
+    assert names(repository, files) == ["inner/e.py"]
+    assert [*changed_lines("HEAD", files).values()] == [[range(1, 2)]]
+    assert not ran(repository)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,44 @@ def test_the_special_tokens_of_the_chat_model_keep_their_ids(tmp_path: Path) -> 
         100,
     ]
     assert tokens.decode(tokens.encode("return <|turn>\n\n")) == "return <|turn>\n\n"
+
+
+def _crafted(folder: Path, **parts: object) -> Path:
+    model = {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]}
+    (folder / "tokenizer.json").write_text(json.dumps({"version": "1.0", "added_tokens": [], "model": model, **parts}))
+    return folder / "tokenizer.json"
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": ["a b"], "continuing_subword_prefix": "long"}},
+        {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}},
+        {"model": {"type": "BPE", "vocab": {"a": 2**32 - 1}, "merges": []}},
+        {"model": None},
+    ],
+    ids=["panic in the model", "panic in the normalizer", "large id", "no model"],
+)
+def test_a_crafted_tokenizer_is_a_model_error(tmp_path: Path, parts: dict[str, object]) -> None:
+    with pytest.raises(ModelError, match="gesso model pull"):
+        TextTokens.read(_crafted(tmp_path, **parts))
+
+
+def test_a_file_that_is_not_regular_is_a_model_error(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").symlink_to("/dev/zero")
+    with pytest.raises(ModelError):
+        TextTokens.read(tmp_path / "tokenizer.json")
+
+
+def test_padding_and_truncation_of_the_file_do_not_apply(tmp_path: Path) -> None:
+    padding = {"strategy": {"Fixed": 10**12}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0}
+    truncation = {"direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 0}
+    file = _crafted(tmp_path, padding={**padding, "pad_type_id": 0, "pad_token": "a"}, truncation=truncation)
+    assert TextTokens.read(file).encode("abb") == [2, 1]
+
+
+def test_a_tokenizer_that_fails_on_a_text_is_a_model_error_without_the_text(tmp_path: Path) -> None:
+    model = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "none"}
+    with pytest.raises(ModelError, match="The model's tokenizer failed") as caught:
+        TextTokens.read(_crafted(tmp_path, model=model)).encode("secret")
+    assert "secret" not in str(caught.value)

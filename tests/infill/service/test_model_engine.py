@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -67,6 +67,37 @@ def test_a_model_that_cannot_be_loaded_fails_with_its_sentence(
     monkeypatch.setattr("infill.complete.pipeline.load_model", fail)
     engine.load()
     assert (engine.state.kind, engine.state.message) == ("failed", "There is no such model; choose another.")
+
+
+class Panic(BaseException):
+    """As `pyo3_runtime.PanicException`, not an Exception."""
+
+
+def test_a_panic_while_loading_is_a_failure(engine: ModelEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def panic(*_: object) -> LoadedModel:
+        raise Panic("index out of bounds")
+
+    monkeypatch.setattr("infill.complete.pipeline.load_model", panic)
+    engine.load()
+    assert engine.state.kind == "failed" and "could not be loaded" in (engine.state.message or "")
+
+
+def test_loading_without_progress_is_a_failure(engine: ModelEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+
+    def hang(settings: object, on_progress: Callable[[int, int], None]) -> LoadedModel:
+        on_progress(1, 10)
+        released.wait()
+        on_progress(2, 10)
+        raise ModelError("It ended.")
+
+    monkeypatch.setattr("infill.complete.pipeline.load_model", hang)
+    monkeypatch.setattr("infill.service.model_engine.STALL_S", 0.1)
+    try:
+        engine.load()
+        assert engine.state.kind == "failed" and "made no progress" in (engine.state.message or "")
+    finally:
+        released.set()
 
 
 def test_a_newer_reading_ahead_of_a_client_replaces_its_older_one(

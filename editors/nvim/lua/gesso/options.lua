@@ -16,6 +16,7 @@ local M = {}
 ---@field filetypes string[]|nil  nil: all
 ---@field root_markers string[]  files that mark a project's root folder
 ---@field settings table  the server's settings (section "gesso")
+---@field trust_projects boolean  let gesso.toml of every project choose the model and the device
 ---@field native boolean  use Neovim's inline completion if it has one
 ---@field debounce_ms integer  without `native`: wait after a key before a request
 ---@field auto_restart boolean  restart the server after a crash
@@ -26,6 +27,7 @@ M.defaults = {
   filetypes = nil,
   root_markers = { ".git", "gesso.toml", "pyproject.toml", "package.json", "Cargo.toml", "go.mod" },
   settings = {},
+  trust_projects = false,
   native = true,
   debounce_ms = 15,
   auto_restart = true,
@@ -66,6 +68,7 @@ local rules = {
   filetypes = { is_valid = is_string_list, expected = 'a list of strings, such as { "python", "lua" }' },
   root_markers = { is_valid = is_string_list, expected = 'a list of strings, such as { ".git" }' },
   settings = { is_valid = is_of_type("table"), expected = 'a table, such as { eagerness = "calm" }' },
+  trust_projects = { is_valid = is_of_type("boolean"), expected = "true or false" },
   native = { is_valid = is_of_type("boolean"), expected = "true or false" },
   debounce_ms = {
     is_valid = function(value)

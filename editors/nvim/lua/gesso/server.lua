@@ -128,7 +128,7 @@ local function config()
     cmd_env = options.cmd_env,
     capabilities = capabilities,
     settings = { gesso = vim.deepcopy(options.settings) },
-    init_options = { gesso = vim.deepcopy(options.settings) },
+    init_options = { gesso = vim.deepcopy(options.settings), workspaceTrusted = options.trust_projects },
     flags = { debounce_text_changes = 0 }, -- the server uses the time and content of each single edit
     reuse_client = function(client, other) -- one server for all projects
       return client.name == other.name and not M.call(client, "is_stopped")

@@ -10,10 +10,11 @@ import logging
 import math
 import queue
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import astuple, dataclass, fields, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -183,7 +184,7 @@ def erase(path: Path | None = None) -> bool:
         except sqlite3.OperationalError:
             raise
         except sqlite3.DatabaseError:  # not a database, or a damaged one, so that no server writes to it
-            for file in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
+            for file in _files(path):
                 file.unlink(missing_ok=True)
             return True
     except (sqlite3.Error, OSError) as error:
@@ -285,6 +286,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
     database = sqlite3.connect(path, timeout=BUSY_S)
     try:
+        _make_private(path)
         database.execute("pragma journal_mode = wal")
         database.execute("pragma synchronous = normal")
         database.executescript(_TABLE)
@@ -292,6 +294,22 @@ def _connect(path: Path) -> sqlite3.Connection:
         database.close()
         raise
     return database
+
+
+def _files(path: Path) -> tuple[Path, Path, Path]:
+    """The database, its write-ahead log and the index of that."""
+    return path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")
+
+
+def _make_private(path: Path) -> None:
+    """Sets the mode 0600 under any umask. SQLite creates the other files with the mode of the database.
+
+    By path, since closing a file of the database would drop SQLite's locks in this process.
+    """
+    for file in _files(path):
+        with suppress(FileNotFoundError):
+            if stat.S_IMODE(file.stat().st_mode) != 0o600:
+                file.chmod(0o600)
 
 
 def _unusable(path: Path, error: Exception) -> InputError:

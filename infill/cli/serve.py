@@ -6,6 +6,7 @@ Imports nothing slow before the lock is held.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +20,14 @@ from infill.cli.support import FILLED, errors_to_exit_codes, say
 from infill.connection import LOOPBACK
 from infill.service.client import ServiceClient
 from infill.service.exchange import Health
-from infill.service.location import ServiceLocation, all_locations, location_at, lock_holder
+from infill.service.location import (
+    ServiceLocation,
+    all_locations,
+    check_private,
+    location_at,
+    lock_holder,
+    open_private,
+)
 from infill.service.process import IDLE_MINUTES, Network, ServiceOptions
 from infill.service.process import serve as run_service
 from infill.service.start import stop_service
@@ -140,7 +148,9 @@ def logs(
     """Print the last lines of the log, which never contains code."""
     location = _locations(context, socket)[0]
     try:
-        text = location.log.read_text("utf-8", "replace")
+        check_private(location.socket.parent)
+        with open(open_private(location.log, os.O_RDONLY), encoding="utf-8", errors="replace") as file:
+            text = file.read()
     except OSError as reason:
         raise InputError(f"There is no log at {location.log}; start a service with `gesso serve`.") from reason
     cli_support.write_out("".join(text.splitlines(keepends=True)[-lines:]))

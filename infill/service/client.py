@@ -97,7 +97,7 @@ class ServiceClient:
         self._closed = False
 
     def find(self) -> Health | None:
-        """The health of a running service; None if none runs. Starts nothing."""
+        """The health of a running service; None if none runs. Starts nothing. Raises NotPrivate."""
         found = self._find()
         return found.health if found is not None else None
 
@@ -234,7 +234,7 @@ class ServiceClient:
                 return self._service
             self._report(EngineState("loading", self._model))
             try:
-                service = self._wait_until_ready(self._start())
+                service = self._start_and_wait()
             except GessoError as error:
                 kind: Literal["stopped", "failed"] = "stopped" if isinstance(error, ServiceGone) else "failed"
                 self._report(EngineState(kind, self._model, message=str(error)))
@@ -244,6 +244,14 @@ class ServiceClient:
         if service.health.status == "loading":
             threading.Thread(target=self._report_main_model, args=(service,), name="service", daemon=True).start()
         return service
+
+    def _start_and_wait(self) -> _Service:
+        """Starts another service, once, if the first one ends while it loads."""
+        service = self._start()
+        try:
+            return self._wait_until_ready(service)
+        except ServiceGone:
+            return self._wait_until_ready(self._start())
 
     def _start(self) -> _Service:
         """A service that could not load its model is replaced, since what was missing may exist now."""

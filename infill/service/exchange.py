@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -16,7 +15,7 @@ from typing import Any
 
 from engine.errors import GessoError, InputError
 from infill.connection import CancellableConnection
-from infill.service.location import ServiceLocation
+from infill.service.location import ServiceLocation, connect
 
 QUICK_S = 5.0  # for requests that no model answers
 
@@ -53,7 +52,7 @@ class Health:
 
 
 def read_health(location: ServiceLocation) -> Health:
-    """Raises ServiceGone."""
+    """Raises ServiceGone, or NotPrivate if another user could answer."""
     with exchange(location, "GET", "/health", None, QUICK_S) as response:
         value = read_json(response)
     try:
@@ -71,9 +70,12 @@ def exchange(
     timeout_s: float,
     connection: CancellableConnection | None = None,
 ) -> Iterator[http.client.HTTPResponse]:
-    """The response to one request. body: sent as JSON unless it is None. Raises ServiceGone or Cancelled."""
+    """The response to one request. body: sent as JSON unless it is None.
+
+    Raises ServiceGone, Cancelled, or NotPrivate if another user could answer.
+    """
     connection = connection or CancellableConnection()
-    unix = _UnixConnection(str(location.socket), timeout_s)
+    unix = _UnixConnection(location, timeout_s)
     content = None if body is None else json.dumps(body).encode()
     try:
         unix.connect()
@@ -108,11 +110,9 @@ def error_from(value: dict[str, Any], status: int) -> GessoError:
 class _UnixConnection(http.client.HTTPConnection):
     """HTTP over a Unix socket."""
 
-    def __init__(self, path: str, timeout_s: float) -> None:
+    def __init__(self, location: ServiceLocation, timeout_s: float) -> None:
         super().__init__("localhost", timeout=timeout_s)
-        self.path = path
+        self.location = location
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
+        self.sock = connect(self.location, self.timeout)

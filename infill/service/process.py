@@ -10,12 +10,14 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +26,14 @@ from engine.errors import UsageError
 from infill.backends.routes import NONE, Routes
 from infill.connection import LOOPBACK, LOOPBACK_HOSTS
 from infill.engine_protocol import Engine
-from infill.service.location import ServiceLocation, bind, make_private, take_lock, write_pid
+from infill.service.location import (
+    ServiceLocation,
+    listening,
+    make_private,
+    open_private,
+    take_lock,
+    write_holder,
+)
 from infill.service.memory import limit_memory
 from infill.settings import Settings
 
@@ -86,12 +95,11 @@ def serve(options: ServiceOptions, make_engine: Callable[[ServiceOptions], Engin
         return False
     limit_memory()
     with suppress(OSError):  # on a full disk, clients ask the service for its process id
-        write_pid(lock)
+        write_holder(lock)
     with _logging(options.location.log):
         try:
-            asyncio.run(_serve(options, make_engine or _build))
+            asyncio.run(_serve(options, make_engine or _build, lock))
         finally:
-            options.location.socket.unlink(missing_ok=True)
             os.close(lock)
     return True
 
@@ -102,7 +110,13 @@ def _build(options: ServiceOptions) -> Engine:
     return build_engine(options.settings, options.batch, options.routes)
 
 
-async def _serve(options: ServiceOptions, make_engine: Callable[[ServiceOptions], Engine]) -> None:
+async def _serve(options: ServiceOptions, make_engine: Callable[[ServiceOptions], Engine], lock: int) -> None:
+    engine = make_engine(options)
+    with listening(options.location, lock) as unix:
+        await _serve_engine(engine, options, unix)
+
+
+async def _serve_engine(engine: Engine, options: ServiceOptions, unix: socket.socket) -> None:
     import uvicorn
 
     from infill.service.app import make_app
@@ -111,7 +125,7 @@ async def _serve(options: ServiceOptions, make_engine: Callable[[ServiceOptions]
     ended = asyncio.Event()
 
     class Server(uvicorn.Server):
-        """Leaves signals to `_serve`, and sleeps while idle; uvicorn's own loop wakes up ten times a second."""
+        """Leaves signals to `_serve_engine`, and sleeps while idle; uvicorn's own loop wakes up ten times a second."""
 
         async def main_loop(self) -> None:
             await self.on_tick(0)
@@ -133,11 +147,10 @@ async def _serve(options: ServiceOptions, make_engine: Callable[[ServiceOptions]
         protocols = {"loop": "asyncio", "http": "h11", "ws": "none", "lifespan": "off"}
         return uvicorn.Config(app, **protocols, **limits, **quiet, **more)  # type: ignore[arg-type]
 
-    engine = make_engine(options)
     activity = RequestActivity()
     app = make_app(engine)
     servers = [Server(config(Guard(app, activity)))]
-    sockets = [[bind(options.location)]]
+    sockets = [[unix]]
     if (network := options.network) is not None:
         guarded = Guard(app, activity, network.token, check_host=network.token is None)
         files = {"ssl_certfile": network.certificate, "ssl_keyfile": network.key} if network.certificate else {}
@@ -203,11 +216,7 @@ async def _end_when_idle(engine: Engine, activity: RequestActivity, idle_s: floa
 @contextmanager
 def _logging(file: Path) -> Iterator[None]:
     """Writes warnings and the service's own messages to `file` and one predecessor of limited size; never code."""
-    before = os.umask(0o177)
-    try:
-        handler = RotatingFileHandler(file, maxBytes=LOG_BYTES, backupCount=1, delay=False)
-    finally:
-        os.umask(before)
+    handler = PrivateLog(file, maxBytes=LOG_BYTES, backupCount=1)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     root.addHandler(handler)
@@ -216,3 +225,11 @@ def _logging(file: Path) -> Iterator[None]:
     finally:
         root.removeHandler(handler)
         handler.close()
+
+
+class PrivateLog(RotatingFileHandler):
+    """Only its user can read the file, also after a rotation."""
+
+    def _open(self) -> TextIOWrapper:
+        file = open_private(Path(self.baseFilename), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        return open(file, "a", encoding="utf-8", errors="backslashreplace")

@@ -9,11 +9,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from infill.service.exchange import Health, ServiceGone, read_health
-from infill.service.location import ServiceLocation, lock_holder, make_private
+from infill.service.exchange import QUICK_S, Health, ServiceGone, read_health
+from infill.service.location import (
+    ServiceLocation,
+    connect,
+    is_unreachable,
+    lock_holder,
+    make_private,
+    open_private,
+    peer,
+)
 
 LAUNCHER = Path(__file__).parents[2] / "gesso_launcher.py"
 GESSO = (sys.executable, "-P", str(LAUNCHER))  # the command line
@@ -26,8 +34,8 @@ POLL_S = 0.03
 def start_service(location: ServiceLocation, arguments: Sequence[str], command: Sequence[str] = COMMAND) -> Health:
     """Starts a service in the background unless one runs at this location; returns once it answers, perhaps loading.
 
-    arguments: of `gesso serve`. Callers in several processes at once get the same service. Raises ServiceGone if it
-    does not start, NotPrivate if others may enter its folder.
+    arguments: of `gesso serve`. Callers in several processes at once get the same service. A service whose socket was
+    removed is replaced. Raises ServiceGone if it does not start, NotPrivate if others may enter its folder.
     """
     make_private(location.socket.parent)
     with suppress(ServiceGone):
@@ -36,8 +44,9 @@ def start_service(location: ServiceLocation, arguments: Sequence[str], command: 
         with _start_lock(location):
             with suppress(ServiceGone):
                 return read_health(location)
-            process = _spawn(location, [*command, "--socket", str(location.socket), *arguments])
-            return _wait_for_health(location, process)
+            if is_unreachable(location):
+                stop_service(location)
+            return _spawn_and_wait(location, [*command, "--socket", str(location.socket), *arguments])
     except OSError as reason:
         raise ServiceGone(f"The service cannot be started ({reason.strerror}); try `gesso serve`.") from reason
 
@@ -60,19 +69,22 @@ def stop_service(location: ServiceLocation) -> bool:
 
 
 def _service_pid(location: ServiceLocation) -> int | None:
-    """From the lock, or from the service itself if its id could not be written into the lock."""
+    """From the lock, or if its id could not be written there, what both the service and the system report."""
     if (process := lock_holder(location)) is not None:
         return process
     try:
-        return read_health(location).pid
-    except ServiceGone:
+        reported = read_health(location).pid
+        with closing(connect(location, QUICK_S)) as connected:
+            _, process = peer(connected)
+    except (ServiceGone, OSError):
         return None
+    return process if process and process == reported else None
 
 
 @contextmanager
 def _start_lock(location: ServiceLocation) -> Iterator[None]:
     """One process at a time starts a service."""
-    file = os.open(location.start_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    file = open_private(location.start_lock, os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -82,7 +94,7 @@ def _start_lock(location: ServiceLocation) -> Iterator[None]:
 
 def _spawn(location: ServiceLocation, command: Sequence[str]) -> subprocess.Popen[bytes]:
     """A process that outlives this one; its output goes to the log."""
-    log = os.open(location.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    log = open_private(location.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     try:
         return subprocess.Popen(
             command,
@@ -96,12 +108,17 @@ def _spawn(location: ServiceLocation, command: Sequence[str]) -> subprocess.Pope
         os.close(log)
 
 
-def _wait_for_health(location: ServiceLocation, process: subprocess.Popen[bytes]) -> Health:
+def _spawn_and_wait(location: ServiceLocation, command: list[str]) -> Health:
+    """Starts a second process, once, if the first one was killed, or left the start to another one that ended."""
+    process, is_second = _spawn(location, command), False
     until = time.monotonic() + START_S
     while time.monotonic() < until:
         with suppress(ServiceGone):
             return read_health(location)
-        if process.poll() not in (None, 0):
+        code = process.poll()
+        if code is not None and code > 0:
             break
+        if code is not None and not is_second and lock_holder(location) is None:
+            process, is_second = _spawn(location, command), True
         time.sleep(POLL_S)
     raise ServiceGone(f"The service did not start; see {location.log}, or try `gesso serve`.")

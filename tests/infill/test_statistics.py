@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
+import stat
 import threading
 import time
 from contextlib import closing
@@ -55,6 +57,28 @@ def test_no_row_is_lost_or_moved_at_the_end_of_a_batch(path: Path, count: int) -
     now = time.time()
     write(path, *(shown(number, now) for number in range(count)))
     assert [row.characters for row in read(path)] == list(range(count))
+
+
+@pytest.mark.parametrize("umask", [0, 0o22, 0o777])
+def test_its_files_are_their_users_alone_under_any_umask(path: Path, umask: int) -> None:
+    path.parent.mkdir()
+    before = os.umask(umask)
+    try:
+        store = Statistics(path)
+        store.add(shown())
+        store.close()
+        with closing(statistics._connect(path)) as other:
+            other.execute("begin immediate")
+            modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+    finally:
+        os.umask(before)
+    assert modes == dict.fromkeys((path.name, f"{path.name}-wal", f"{path.name}-shm"), 0o600)
+
+
+def test_the_mode_of_existing_files_is_corrected(path: Path) -> None:
+    write(path, shown())
+    path.chmod(0o644)
+    assert len(read(path)) == 1 and stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_several_servers_write_at_the_same_time(path: Path) -> None:

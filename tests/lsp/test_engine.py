@@ -295,6 +295,7 @@ def test_a_command_that_cannot_be_run_fails(soon: None, tmp_path: Path) -> None:
 
 def test_a_folder_that_no_socket_can_be_in_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / ("x" * 200)))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("y" * 200)))
 
     async def test() -> None:
         async with watched() as one:
@@ -302,6 +303,20 @@ def test_a_folder_that_no_socket_can_be_in_fails(monkeypatch: pytest.MonkeyPatch
             assert one.engine.state.kind == "failed" and "too long" in (one.engine.state.message or "")
 
     run(test())
+
+
+def test_a_folder_that_others_can_enter_fails(location: ServiceLocation) -> None:
+    location.socket.parent.chmod(0o755)
+
+    async def test() -> None:
+        async with watched() as one:
+            one.engine.start(Settings())
+            await one.until_state("failed")
+            assert "chmod 700" in (one.engine.state.message or "")
+
+    run(test())
+    assert list(location.socket.parent.iterdir()) == []
+    location.socket.parent.chmod(0o700)
 
 
 def test_stopping_cancels_pending_requests_and_reports_it() -> None:

@@ -46,7 +46,7 @@ class ScriptedEngine:
         if model == "endless":
             time.sleep(60 * IDLE_MINUTES)
             os._exit(1)
-        time.sleep(0.3)  # so that clients see it
+        time.sleep(3.0 if model == "slow" else 0.3)  # so that clients see it
         if model == "absent":
             self.state = EngineState("failed", model, message="There is no such model; choose another.")
         else:

@@ -99,11 +99,13 @@ def until(fact: Callable[[], object], seconds: float = 30.0) -> None:
 # locations
 
 
-def test_the_files_of_a_service_are_next_to_its_socket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_files_of_a_service_are_next_to_its_socket(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path
+) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder / "7"))
     usual = location_at()
-    assert usual.socket == Path("/run/user/7/gesso/gesso.sock") and usual.log.name == "gesso.log"
+    assert usual.socket == folder / "7" / "gesso" / "gesso.sock" and usual.log.name == "gesso.log"
     monkeypatch.delenv("XDG_RUNTIME_DIR")
     assert str(os.getuid()) in location_at().socket.parent.name
     with pytest.raises(InputError, match="too long"):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import prod
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from safetensors import safe_open
@@ -160,7 +160,7 @@ def plain_qwen2(
         model = Qwen2(config).to(dtype).eval().requires_grad_(False)
     for module, name in ((model.embed_tokens, EMBEDDING), (model.norm, NORM), (model.head, HEAD)):
         if module is not None:
-            module.to_empty(device=device).weight.copy_(weights.read(name))
+            cast(Tensor, module.to_empty(device=device).weight).copy_(weights.read(name))
     for index, layer in enumerate(model.layers):
         prefix = f"model.layers.{index}."
         for name, parts in PARTS.items() if int4 else ():

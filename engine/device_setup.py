@@ -14,6 +14,7 @@ import torch
 from engine import kernels, self_check
 from engine.errors import UsageError, describe_error
 from engine.models.diffusion_gemma import DiffusionGemma
+from engine.models.qwen2 import Qwen2
 from engine.models.text_model import TextModel
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,25 @@ def enable_kernels(index: int) -> bool:
         return False
     kernels.enable(device)
     return True
+
+
+@torch.inference_mode()
+def use_kernels(model: Qwen2) -> None:
+    """Makes the int4 layers of `model` multiply with the kernel if it is right for their shapes; otherwise logs why
+    not. The kernels must be enabled."""
+    layers = model.quantized_layers()
+    try:
+        from engine.kernels.linear import linear  # imports Triton, which may not be installed
+
+        shapes = {(layer.quantized.rows, layer.quantized.columns): layer.quantized for layer in layers}
+        failure = self_check.product_failure(shapes.values(), model.embed_tokens.weight.dtype)
+    except Exception as error:  # compilers and drivers raise types of their own; plain PyTorch works in any case
+        failure = describe_error(error)
+    if failure is not None:
+        log.warning("Plain PyTorch instead of the kernel for int4 weights: %s.", failure)
+        return
+    for layer in layers:
+        layer.product = linear
 
 
 def _with_kernels(model: DiffusionGemma) -> TextModel:

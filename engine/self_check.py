@@ -5,17 +5,22 @@ An old driver, a missing compiler or a wrong result is found here, not during a 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
+
 import torch
 
 from engine.errors import describe_error
 from engine.key_values import CanvasMemory, KeyValues, PromptMemory
 from engine.models.text_model import TextModel
 from engine.ops import vocabulary as reference
-from engine.quantized import FORMATS, quantize_weight
+from engine.quantized import FORMATS, QuantizedWeight, quantize_weight
 
 TOLERANCE = 2e-2  # bfloat16 sums of a few hundred products
 MODEL_TOLERANCE = 0.3  # on the last hidden states: thirty layers of bfloat16, a token routed to another expert
 COMPARED, WIDEST = 16, 256  # columns of the canvases that a whole model is run with
+PRODUCT_TOKENS = (1, 64, 256)  # one for each tiling of `engine.kernels.linear`
+PRODUCT_ROWS = 64  # of each weight are compared; all are multiplied
 
 
 def kernel_failure(device: torch.device) -> str | None:
@@ -38,6 +43,26 @@ def model_failure(fused: TextModel, plain: TextModel) -> str | None:
     if not _near(found, expected, MODEL_TOLERANCE):
         return "its results are wrong"
     return None if bool(_hidden(fused, WIDEST).isfinite().all()) else "a wide canvas produces NaN or infinity"
+
+
+def product_failure(weights: Iterable[QuantizedWeight], dtype: torch.dtype) -> str | None:
+    """What is wrong with the kernel's products with int4 `weights` [rows, columns], as a clause; None if nothing is.
+
+    dtype: of the activations. Raises what a compiler raises.
+    """
+    from engine.kernels.linear import quantized_linear  # imports Triton, which may not be installed
+
+    generator = torch.Generator().manual_seed(0)
+    for weight in weights:
+        assert weight.group_scales is not None
+        few = replace(weight, numbers=weight.numbers[:PRODUCT_ROWS], group_scales=weight.group_scales[:PRODUCT_ROWS])
+        expected_weight = few.dequantize()
+        for tokens in PRODUCT_TOKENS:
+            x = torch.randn(tokens, weight.columns, generator=generator).to(weight.numbers.device, dtype)
+            found, expected = quantized_linear(x, weight)[:, :PRODUCT_ROWS], x.float() @ expected_weight.T
+            if bool(expected.isfinite().all()) and not _near(found, expected):
+                return f"a product of {tokens} tokens with a weight of {weight.rows} by {weight.columns} is wrong"
+    return None
 
 
 def _hidden(model: TextModel, width: int) -> torch.Tensor:

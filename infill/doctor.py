@@ -12,6 +12,7 @@ from math import prod
 from typing import Any
 
 from engine.checkpoints.checkpoint import RESERVE_BYTES
+from engine.checkpoints.qwen2 import CUDA_RESERVE_BYTES
 from engine.checkpoints.weight_files import stored_tensors
 from engine.device import describe
 from engine.errors import ModelError
@@ -20,7 +21,8 @@ from infill.downloads import KNOWN, fetched
 from infill.model_store import POCKET, POCKET_FOLDER, best_model, measured_token_s
 
 GIB = 2**30
-BYTES_PER_FILE_BYTE = 1.15  # of a code model in 8 bits, for each byte of its file in 4 and 5 bits
+# Of a code model in memory, for each byte of its file. In int4 the embedding and the head stay in 16 bits.
+BYTES_PER_FILE_BYTE = {"int8": 1.15, "int4": 1.6, "bfloat16": 3.4, "float32": 6.8}
 BYTES_PER_WEIGHT = {"float32": 4, "bfloat16": 2}
 # The 26B without its vision tower, from its shapes and the formats of engine/checkpoints/quantizing.py; nvfp4 as
 # NVIDIA publishes it, with only the experts in nvfp4.
@@ -101,15 +103,18 @@ def _pocket(machine: Mapping[str, Any], free: int) -> Fit:
 
 
 def _code_models(machine: Mapping[str, Any], free: int) -> list[Fit]:
-    """The downloadable code models; on a CPU in 8 bits, a byte for each weight."""
+    """The downloadable code models: on a CPU in 8 bits, on an NVIDIA GPU in int4 if they do not fit otherwise."""
     found = []
+    reserve = RESERVE_BYTES if _gpu(machine) is None else CUDA_RESERVE_BYTES
     for model in KNOWN.values():
-        size = int(model.bytes * (BYTES_PER_FILE_BYTE if machine["device"] == "cpu" else 3.4)) + RESERVE_BYTES
+        dtype = "int8" if machine["device"] == "cpu" else machine["dtype"]
+        if _gpu(machine) is not None and model.bytes * BYTES_PER_FILE_BYTE[dtype] + reserve > free:
+            dtype = "int4"
+        size = int(model.bytes * BYTES_PER_FILE_BYTE[dtype]) + reserve
         here = fetched(model) is not None
         token_s = measured_token_s(model.name)
         speed = "" if token_s is None else f", {1000 * token_s:.0f} ms per token"
         note = f"on this machine{speed}" if here else f"gesso model pull {model.name}"
-        dtype = "int8" if machine["device"] == "cpu" else machine["dtype"]
         found.append(Fit(model.name, dtype, size, machine["device"], size <= free, size <= free, note))
     return found
 

@@ -1,28 +1,35 @@
 """A GGUF file or a folder of safetensors becomes a Qwen2 model, or a clear error.
 
-Sizes and names are checked from the headers before a weight is read. On a CPU the layers are packed as they are read;
-on a GPU they are copied there in 16 bits. Names of the tensors: transformers' `Qwen2ForCausalLM`, and llama.cpp's
-`gguf-py/gguf/tensor_mapping.py`. No network, no pickle. Must not know prompts or text.
+Sizes and names are checked from the headers before a weight is read. On a CPU the layers are packed as they are read.
+On a GPU they are copied in 16 bits, or quantized to int4 as they are read if the model does not fit an NVIDIA GPU
+otherwise. Names of the tensors: transformers' `Qwen2ForCausalLM`, and llama.cpp's `gguf-py/gguf/tensor_mapping.py`. No
+network, no pickle. Must not know prompts or text.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from math import prod
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.checkpoints.gguf import GgufFile
 from engine.checkpoints.weight_files import FETCH_AGAIN, read_json, stored_tensors
 from engine.device import available_memory, cpu_has_bfloat16
+from engine.device_setup import enable_kernels, use_kernels
 from engine.errors import ModelError
+from engine.kernels import FAST_TYPES
 from engine.models.packed_qwen2 import LayerWeights, PackedLayer, PackedQwen2, Product, fastest_product
+from engine.models.quantized import QuantizedLinear
 from engine.models.qwen2 import Qwen2, Qwen2Config
+from engine.quantized import INT4_GROUP, QuantizedWeight, concatenate, quantize_weight
 
 ARCHITECTURES = ("qwen2",)
 EMBEDDING, NORM, HEAD = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
@@ -48,9 +55,14 @@ PARTS = {  # transformers' names by those of `engine.models.qwen2`
 }
 RESERVE_BYTES = 2**28
 MOST_LAYERS, MOST_SIZE = 1024, 1 << 24  # checked before anything is built
+CUDA_RESERVE_BYTES = 2**30  # for activations and the keys of prompts; while loading, for `QUANTIZED_AT_ONCE` weights
+QUANTIZED_AT_ONCE = 2**23  # weights that are on the GPU in fp32 before they are quantized
+INT4_BYTES = 0.5 + 2 / INT4_GROUP  # of a weight and its share of the scale
+DEQUANTIZING_BYTES = 12  # of a weight while a product without kernels dequantizes it
 READERS = 2  # threads that unpack layers; each holds one layer in fp32
 
 Progress = Callable[[int, int], None]
+log = logging.getLogger(__name__)
 
 
 class Weights(Protocol):
@@ -125,36 +137,67 @@ def open_weights(place: Path) -> GgufWeights | SafetensorsWeights:
 def load_qwen2(
     weights: Weights, device: torch.device, dtype: torch.dtype, on_progress: Progress | None = None
 ) -> Qwen2 | PackedQwen2:
-    """The model on `device`; on a CPU packed, elsewhere in `dtype`. on_progress: layers done and layers in all."""
+    """The model on `device`: on a CPU packed, elsewhere in `dtype`, or in int4 on an NVIDIA GPU that it does not fit
+    otherwise. on_progress: layers done and layers in all."""
     if device.type == "cpu":
         return pack_qwen2(weights, fastest_product(), on_progress)
+    if device.type == "cuda" and not _fits(device, weight_bytes(weights.config, dtype)) and _groups(weights.config):
+        return _int4_qwen2(weights, device, dtype, on_progress)
+    _check_memory(weights, device, weight_bytes(weights.config, dtype))
     return plain_qwen2(weights, device, dtype, on_progress)
 
 
 def plain_qwen2(
-    weights: Weights, device: torch.device, dtype: torch.dtype, on_progress: Progress | None = None
+    weights: Weights,
+    device: torch.device,
+    dtype: torch.dtype,
+    on_progress: Progress | None = None,
+    int4: bool = False,
 ) -> Qwen2:
-    """The model on any device with all weights in `dtype`."""
+    """The model on any device with all weights in `dtype`; int4: except the matrices of the layers, which are
+    quantized as they are read."""
     config = weights.config
-    _check_memory(weights, device, _parameters(config) * dtype.itemsize)
     with torch.device("meta"):
-        model = Qwen2(config).to(dtype)
-    model = model.to_empty(device=device)
-    state = model.state_dict()
-    state["embed_tokens.weight"].copy_(weights.read(EMBEDDING))
-    state["norm.weight"].copy_(weights.read(NORM))
-    if not config.tied:
-        state["head.weight"].copy_(weights.read(HEAD))
-    for index in range(config.num_layers):
-        target, source = f"layers.{index}.", f"model.layers.{index}."
-        for ours, parts in PARTS.items():
-            for kind in ("weight", "bias") if ours == "attention.qkv_proj" else ("weight",):
-                state[f"{target}{ours}.{kind}"].copy_(
-                    torch.cat([weights.read(f"{source}{part}.{kind}") for part in parts])
-                )
+        model = Qwen2(config).to(dtype).eval().requires_grad_(False)
+    for module, name in ((model.embed_tokens, EMBEDDING), (model.norm, NORM), (model.head, HEAD)):
+        if module is not None:
+            cast(Tensor, module.to_empty(device=device).weight).copy_(weights.read(name))
+    for index, layer in enumerate(model.layers):
+        prefix = f"model.layers.{index}."
+        for name, parts in PARTS.items() if int4 else ():
+            linear = layer.get_submodule(name)
+            if isinstance(linear, nn.Linear):
+                matrix = _Joined(weights, [f"{prefix}{part}.weight" for part in parts])
+                layer.set_submodule(name, QuantizedLinear(_quantized(matrix, device), linear.bias))
+        for name, parameter in layer.to_empty(device=device).named_parameters():
+            ours, _, kind = name.rpartition(".")
+            parameter.copy_(torch.cat([weights.read(f"{prefix}{part}.{kind}") for part in PARTS[ours]]))
         if on_progress is not None:
             on_progress(index + 1, config.num_layers)
-    return model.eval().requires_grad_(False)
+    return model
+
+
+def _int4_qwen2(
+    weights: Weights, device: torch.device, dtype: torch.dtype, on_progress: Progress | None = None
+) -> Qwen2:
+    """The model in int4 on an NVIDIA GPU; without working kernels its products dequantize, which is slow."""
+    config = weights.config
+    on_kernels = dtype in FAST_TYPES and enable_kernels(device.index or 0)
+    dequantizing = 0 if on_kernels else DEQUANTIZING_BYTES * 2 * config.intermediate_size * config.hidden_size
+    _check_memory(weights, device, weight_bytes(config, dtype, int4=True) + dequantizing, " even in 4 bits")
+    log.info("The model in %s does not fit %s in %s, so its layers are in int4.", weights.place, device, dtype)
+    model = plain_qwen2(weights, device, dtype, on_progress, int4=True)
+    if on_kernels:
+        use_kernels(model)
+    return model
+
+
+def _quantized(matrix: _Joined, device: torch.device) -> QuantizedWeight:
+    """The matrix in int4 on `device`, quantized some rows at a time."""
+    rows, columns = matrix.shape
+    step = max(1, QUANTIZED_AT_ONCE // columns)
+    parts = ((first, min(rows, first + step)) for first in range(0, rows, step))
+    return concatenate([quantize_weight(matrix.read(*part).to(device), "int4") for part in parts])
 
 
 @torch.inference_mode()
@@ -167,7 +210,7 @@ def pack_qwen2(
     """The model for a CPU with its products made by `product`. kv_dtype: of keys and values, by default what the
     processor multiplies fastest."""
     config = weights.config
-    _check_memory(weights, torch.device("cpu"), _parameters(config))
+    _check_memory(weights, torch.device("cpu"), weight_bytes(config, torch.int8))
     done = 0
 
     def packed(index: int) -> PackedLayer:
@@ -254,22 +297,34 @@ def _check_shapes(weights: Weights) -> None:
             )
 
 
-def _parameters(config: Qwen2Config) -> int:
-    total = 0
-    for shape in _expected(config).values():
-        count = 1
-        for size in shape:
-            count *= size
-        total += count
-    return total
+def weight_bytes(config: Qwen2Config, dtype: torch.dtype, int4: bool = False) -> int:
+    """Bytes of the weights in `dtype`; int4: with the matrices of the layers in int4."""
+    total = 0.0
+    for name, shape in _expected(config).items():
+        in_int4 = int4 and name.startswith("model.layers.") and len(shape) == 2
+        total += prod(shape) * (INT4_BYTES if in_int4 else dtype.itemsize)
+    return int(total)
 
 
-def _check_memory(weights: Weights, device: torch.device, needed: int) -> None:
-    available = available_memory(device)
-    if needed + RESERVE_BYTES > available:
+def _groups(config: Qwen2Config) -> bool:
+    """Whether all rows of the layers' matrices are whole groups of int4."""
+    columns = config.hidden_size, config.intermediate_size, config.num_heads * config.head_dim
+    return not any(size % INT4_GROUP for size in columns)
+
+
+def _reserve(device: torch.device) -> int:
+    return CUDA_RESERVE_BYTES if device.type == "cuda" else RESERVE_BYTES
+
+
+def _fits(device: torch.device, needed: int) -> bool:
+    return needed + _reserve(device) <= available_memory(device)
+
+
+def _check_memory(weights: Weights, device: torch.device, needed: int, build: str = "") -> None:
+    if not _fits(device, needed):
         raise ModelError(
-            f"The model in {weights.place} needs {(needed + RESERVE_BYTES) / 2**30:.1f} GiB on {device}, but only "
-            f"{available / 2**30:.1f} GiB are free; close other programs or choose a smaller model."
+            f"The model in {weights.place} needs {(needed + _reserve(device)) / 2**30:.1f} GiB on {device}{build}, but "
+            f"only {available_memory(device) / 2**30:.1f} GiB are free; close other programs or choose a smaller model."
         )
 
 

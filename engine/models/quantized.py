@@ -1,4 +1,4 @@
-"""A plain model whose layers keep quantized weights, dequantized at every product.
+"""Layers that keep quantized weights, and the plain model made of them, which dequantizes them at every product.
 
 Runs wherever PyTorch does, slowly: the reference for `engine.models.fused`, and the fallback if the kernels cannot run.
 Not for training. Must not know files, or how weights are quantized.
@@ -23,15 +23,23 @@ Convert = Callable[[str, "Tensor | QuantizedWeight"], QuantizedWeight]
 new weight."""
 
 
-class QuantizedLinear(nn.Module):
-    """A `torch.nn.Linear` without bias."""
+def dequantized_product(x: Tensor, weight: QuantizedWeight) -> Tensor:
+    """x [..., columns] times the dequantized weight [rows, columns], transposed: [..., rows]."""
+    return F.linear(x, weight.dequantize(x.dtype))
 
-    def __init__(self, weight: QuantizedWeight) -> None:
+
+class QuantizedLinear(nn.Module):
+    """A `torch.nn.Linear` with a quantized weight. `product` may be replaced by a faster one, such as
+    `engine.kernels.linear.linear`."""
+
+    def __init__(self, weight: QuantizedWeight, bias: nn.Parameter | None = None) -> None:
         super().__init__()
-        self.quantized = weight
+        self.quantized, self.bias = weight, bias
+        self.product: Callable[[Tensor, QuantizedWeight], Tensor] = dequantized_product
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.quantized.dequantize(x.dtype))
+        product = self.product(x, self.quantized)
+        return product if self.bias is None else product + self.bias
 
 
 class QuantizedExperts(nn.Module):

@@ -1,8 +1,8 @@
 """Qwen2: a causal decoder with one pass, `encode`, and a head, `logits`; it has no denoiser.
 
 Source: transformers, `models/qwen2/modeling_qwen2.py`, which the tests hold it to (Qwen2 technical report, arXiv
-2407.10671). Runs on any device in any float type; `engine.models.packed_qwen2` is the same for a CPU with weights in
-8 bits. Knows nothing of sampling, of text, of files.
+2407.10671). Runs on any device in any float type, and with `QuantizedLinear` layers; `engine.models.packed_qwen2` is
+the same for a CPU with weights in 8 bits. Must not know sampling, text or files.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from engine.config import LayerConfig, RopeConfig
 from engine.memory import Masks, Memory
 from engine.models.diffusion_gemma import Rotation
+from engine.models.quantized import QuantizedLinear
 from engine.ops.attention import attend
 from engine.ops.norm import RMSNorm
 from engine.ops.rope import inverse_frequencies, rotate, rotation
@@ -120,8 +121,13 @@ class Qwen2(nn.Module):
 
     @property
     def weight_bytes(self) -> int:
-        """The memory that the weights take."""
-        return sum(parameter.nbytes for parameter in self.parameters())
+        """Bytes of memory that the weights take."""
+        quantized = sum(layer.quantized.bytes for layer in self.quantized_layers())
+        return quantized + sum(parameter.nbytes for parameter in self.parameters())
+
+    def quantized_layers(self) -> list[QuantizedLinear]:
+        """The linear layers with quantized weights."""
+        return [module for module in self.modules() if isinstance(module, QuantizedLinear)]
 
     def encode(self, tokens: Tensor, positions: Tensor, masks: Masks, memory: Memory) -> Tensor:
         """Normed hidden states [batch, length, hidden] of `tokens` [batch, length]; `memory` receives keys and values.

@@ -120,6 +120,10 @@ class MemoryWeights:
 
 def packed(model: Qwen2ForCausalLM) -> PackedQwen2:
     """The same model in the engine, with all products in fp32."""
+    return pack_qwen2(in_memory(model), FloatProduct, kv_dtype=torch.float32)
+
+
+def in_memory(model: Qwen2ForCausalLM) -> MemoryWeights:
     config = model.config
     sizes = engine_qwen2.Qwen2Config(
         vocab_size=config.vocab_size,
@@ -133,4 +137,4 @@ def packed(model: Qwen2ForCausalLM) -> PackedQwen2:
         norm_eps=config.rms_norm_eps,
         tied=config.tie_word_embeddings,
     )
-    return pack_qwen2(MemoryWeights(sizes, model.state_dict()), FloatProduct, kv_dtype=torch.float32)
+    return MemoryWeights(sizes, model.state_dict())

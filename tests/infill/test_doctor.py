@@ -76,6 +76,13 @@ def test_a_smaller_gpu_fits_a_quantized_model(free: float, best: str, way: str) 
     assert models["26b", "int4"].bytes <= 18 * GIB
 
 
+@pytest.mark.parametrize(("free", "dtype", "fits"), [(6, "bfloat16", True), (3, "int4", True), (2, "int4", False)])
+def test_a_code_model_is_in_int4_where_a_gpu_has_too_little_memory(free: float, dtype: str, fits: bool) -> None:
+    report = examine({**LAPTOP, "gpus": [gpu(free)], "device": "cuda:0", "dtype": "bfloat16"})
+    (model,) = (fit for fit in report.models if fit.model == "coder-1.5b")
+    assert (model.dtype, model.fits) == (dtype, fits)
+
+
 def test_a_gpu_is_called_experimental() -> None:
     report = examine({**LAPTOP, "gpus": [gpu(23)], "device": "cuda:0", "dtype": "bfloat16"})
     assert sum("experimental" in sentence for sentence in report.advice) == 1

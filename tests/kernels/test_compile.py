@@ -22,8 +22,11 @@ from bench.gpu.step_shapes import BUILDS, TRUE_26B, fused, shapes_of  # noqa: E4
 from engine.config import ModelConfig  # noqa: E402
 from engine.graphs.fixed_step import Bucket, FixedStep, KeyValueBuffers  # noqa: E402
 from engine.graphs.step_stats import top_stats  # noqa: E402
+from engine.kernels.linear import linear  # noqa: E402
 from engine.key_values import KeyValues, PromptMemory  # noqa: E402
 from engine.models.fused import FusedModel  # noqa: E402
+from engine.quantized import INT4_GROUP, QuantizedWeight  # noqa: E402
+from engine.self_check import PRODUCT_TOKENS  # noqa: E402
 from tests.kernels.fake_gpu import Launch, Recording, fake_gpu  # noqa: E402
 
 SHARED = {89: 101_376, 90: 232_448, 100: 232_448, 120: 101_376}  # bytes per block; CUDA's programming guide
@@ -33,6 +36,7 @@ CONFIG = ModelConfig.from_json(
 )
 CANVASES = Bucket(1, 256, 256, 2048, "none"), Bucket(1, 128, 64, 2048, "row")
 PROMPT = 1024
+CODE_MODEL_WEIGHTS = (2 * 18_944, 3584), (3584, 18_944)  # gate and up, and down, of Qwen2.5-Coder-7B
 SHAPING = ("FORMAT", "TOKENS", "ROWS", "BLOCK", "D", "HAS_MASK", "TOP_K", "TOP")  # these determine registers and memory
 
 
@@ -80,6 +84,23 @@ def test_every_kernel_fits_its_gpu(capability: int, tmp_path: Path) -> None:
     if capability in (100, 120):  # they use the tiles of 90 and 89
         chosen = tuple(one for one in chosen if one.name in ("_gate_up", "_down", "_attend"))
     for launch in chosen:
+        compiled = launch.compiled(capability)
+        assert compiled.metadata.shared <= SHARED[capability], launch
+        assert stack_bytes(compiled.asm["cubin"], tmp_path) == 0, launch
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", [89, 90])  # the others use their tiles
+def test_the_int4_products_of_a_code_model_fit_the_gpu(capability: int, tmp_path: Path) -> None:
+    with fake_gpu(capability) as seen, torch.inference_mode():
+        for rows, columns in CODE_MODEL_WEIGHTS:
+            numbers = torch.empty(rows, columns // 2, dtype=torch.uint8, device=CUDA)
+            scales = torch.empty(rows, columns // INT4_GROUP, dtype=torch.float16, device=CUDA)
+            weight = QuantizedWeight("int4", numbers, None, scales, INT4_GROUP)
+            for tokens in PRODUCT_TOKENS:
+                linear(torch.empty(1, tokens, columns, dtype=torch.bfloat16, device=CUDA), weight)
+    assert {dict(launch.constants)["TOKENS"] for launch in seen} == {16, 64, 128}  # every tiling
+    for launch in seen:
         compiled = launch.compiled(capability)
         assert compiled.metadata.shared <= SHARED[capability], launch
         assert stack_bytes(compiled.asm["cubin"], tmp_path) == 0, launch

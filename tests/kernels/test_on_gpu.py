@@ -1,4 +1,5 @@
-"""On a GPU: the fused model is used, steps are recorded, and results equal those of unrecorded steps.
+"""On a GPU: the fused model is used, steps are recorded, and results equal those of unrecorded steps; a code model in
+bfloat16 and in int4 agrees with the CPU.
 
 Skipped elsewhere. The model is small but has the head sizes of the 26B; everything is in bfloat16.
 """
@@ -16,6 +17,7 @@ pytest.importorskip("triton")
 
 from engine.canvas import Canvas, Known, Slots  # noqa: E402
 from engine.canvas_run import DenoiseRequest  # noqa: E402
+from engine.checkpoints import qwen2 as code_models  # noqa: E402
 from engine.checkpoints.checkpoint import load_model  # noqa: E402
 from engine.checkpoints.export import save_model  # noqa: E402
 from engine.checkpoints.quantizing import KINDS, Kind, quantize_folder  # noqa: E402
@@ -25,8 +27,12 @@ from engine.device_setup import prepare_for_device  # noqa: E402
 from engine.errors import NotFiniteError  # noqa: E402
 from engine.graphs.recorded_steps import RecordedSteps  # noqa: E402
 from engine.kernels import enabled  # noqa: E402
+from engine.kernels.linear import linear  # noqa: E402
 from engine.models.diffusion_gemma import DiffusionGemma  # noqa: E402
 from engine.models.fused import FusedModel  # noqa: E402
+from engine.models.qwen2 import Qwen2  # noqa: E402
+from tests.engine.models.test_qwen2 import encode  # noqa: E402
+from tests.engine.tiny_qwen2 import in_memory, reference  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 CUDA = torch.device("cuda", 0)
@@ -149,3 +155,20 @@ def test_memory_that_runs_out_is_an_error_and_the_next_request_is_answered(model
     held.clear()
     torch.cuda.empty_cache()
     assert torch.equal(denoiser.run([REQUESTS[0]])[0].tokens, wanted)
+
+
+@pytest.mark.parametrize("int4", [False, True], ids=["bfloat16", "int4"])
+@torch.inference_mode()
+def test_a_code_model_agrees_with_the_cpu(int4: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = in_memory(reference(hidden_size=512, intermediate_size=1024, vocab_size=3000))
+    in_bfloat16 = code_models.weight_bytes(weights.config, torch.bfloat16)
+    free = in_bfloat16 + code_models.CUDA_RESERVE_BYTES - (1 if int4 else 0)
+    monkeypatch.setattr(code_models, "available_memory", lambda device: free)
+    model = code_models.load_qwen2(weights, CUDA, torch.bfloat16)
+    computed = code_models.plain_qwen2(weights, torch.device("cpu"), torch.float32, int4=int4)
+    assert isinstance(model, Qwen2) and bool(model.quantized_layers()) == int4
+    assert all(layer.product is linear for layer in model.quantized_layers())
+    tokens = torch.randint(3000, (300,))
+    found, wanted = encode(model, tokens.to(CUDA), (220, 1, 70, 9)).cpu(), encode(computed, tokens, (300,))
+    assert (found - wanted).norm() < 0.05 * wanted.norm()
+    assert (found.argmax(-1) == wanted.argmax(-1)).float().mean() > 0.9

@@ -12,12 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.checkpoints.qwen2 import open_weights, pack_qwen2, plain_qwen2
+from engine.checkpoints import qwen2 as loading
+from engine.checkpoints.qwen2 import open_weights, pack_qwen2, plain_qwen2, weight_bytes
 from engine.errors import ModelError
 from engine.key_values import KeyValues, PromptMemory
 from engine.models.packed_qwen2 import FloatProduct, PackedQwen2
 from engine.models.qwen2 import Qwen2
 from engine.ops.int8_linear import Int8Product, PlainMatrix, int8_works
+from engine.quantized import quantize_weight
 from tests.engine.tiny_qwen2 import reference, save_folder, save_gguf
 
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
@@ -58,6 +60,25 @@ def test_plain_logits_equal_transformers(name: str, tmp_path: Path) -> None:
     mine = plain_qwen2(open_weights(save_folder(theirs, tmp_path)), torch.device("cpu"), torch.float32)
     tokens = torch.randint(160, (40,))
     assert torch.allclose(encode(mine, tokens, (23, 1, 16)), theirs(tokens[None]).logits[0], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["grouped", "untied"])
+@torch.inference_mode()
+def test_int4_layers_equal_dequantized_ones(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "QUANTIZED_AT_ONCE", 64 * 5)  # no matrix has a multiple of five rows
+    theirs = reference(**CONFIGURATIONS[name])
+    weights = open_weights(save_folder(theirs, tmp_path))
+    mine = plain_qwen2(weights, torch.device("cpu"), torch.float32, int4=True)
+    exact = plain_qwen2(weights, torch.device("cpu"), torch.float32)
+    for parameter_name, parameter in theirs.named_parameters():
+        if ".layers." in parameter_name and parameter.dim() == 2:
+            parameter.copy_(quantize_weight(parameter, "int4").dequantize())
+    tokens = torch.randint(160, (40,))
+    found = encode(mine, tokens, (23, 1, 16))
+    assert torch.allclose(found, theirs(tokens[None]).logits[0], atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(found, encode(exact, tokens, (40,)), atol=1e-2)
+    assert mine.weight_bytes == weight_bytes(weights.config, torch.float32, int4=True)
+    assert exact.weight_bytes == weight_bytes(weights.config, torch.float32)
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -20,7 +20,7 @@ LINE_STEPS = (16, 4, 1)
 CHARACTER_STEP = 256
 NEAR_LINES = 8
 NEAR_CHARACTERS = 800
-OUTLINED_CHARACTERS = 200_000  # on each side of the window, and of another file
+FAR_CHARACTERS = 200_000  # on each side of the window, and of another file
 
 
 @dataclass(frozen=True)
@@ -59,23 +59,21 @@ def show_context(
     """The context of text[first:last], which the caller shows itself. Once `stop` returns True, without outlines."""
     start = window_start(text, first, budget.prefix)
     end = window_end(text, last, budget.suffix)
-    sources = [neighbour.text for neighbour in neighbours]
-    related = ""
-    if start > 0 or end < len(text) or sources:
-        near = _near(text, first, last)
-        related = snippet(near, [text[:start], text[end:], *sources], budget.header // 2)
+    above = text[window_start(text, start, FAR_CHARACTERS) : start]
+    below = text[end : window_end(text, end, FAR_CHARACTERS)]
+    others = [neighbour.text[:FAR_CHARACTERS] for neighbour in neighbours]
+    related = rest = ""
+    if above or below or others:
+        related = snippet(_near(text, first, last), [above, below, *others], budget.header // 2)
     remaining = budget.header - len(related)
-    rest = ""
-    if start > 0 or end < len(text):
-        above = text[window_start(text, start, OUTLINED_CHARACTERS) : start]
-        below = text[end : window_end(text, end, OUTLINED_CHARACTERS)]
+    if above or below:
         window = Span(len(above), len(above))
         rest = _outline(_Source(above + below, language, (window,), remaining, stop))
     outlines = ""
-    for neighbour in neighbours:
+    for other in others:
         remaining = budget.header - len(outlines) - len(related) - len(rest)
         if remaining > 80:
-            source = _Source(neighbour.text[:OUTLINED_CHARACTERS], language, (), remaining, stop)
+            source = _Source(other, language, (), remaining, stop)
             outlines = _outline(source) + outlines
     return ShownContext(outlines + related + rest, text[start:first], text[last:end], language, path)
 

@@ -67,7 +67,7 @@ def infill(
     whole: Annotated[bool, typer.Option("--whole", help="Print the whole file with its holes filled.")] = False,
     diff: Annotated[bool, typer.Option("--diff", help="Print a diff.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    in_place: Annotated[bool, typer.Option("--in-place", help="Write the result to the file, atomically.")] = False,
+    in_place: Annotated[bool, typer.Option("--in-place", help="Write the result to the file.")] = False,
     any_: Annotated[
         bool, typer.Option("--any", help="Print the best candidate even if it is not good enough.")
     ] = False,

@@ -63,7 +63,7 @@ def one_after_another(
 
     Holes that the deadline leaves no time for stay empty, except the first. started: time.perf_counter().
     """
-    parts = []
+    parts: list[InfillResult] = []
     for request, original in one_hole_requests(prepared):
         if parts and prepared.deadline is not None and time.monotonic() >= prepared.deadline:
             break

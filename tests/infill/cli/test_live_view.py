@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from infill.cli.live_view import LiveView, export_svg, panel, summary
-from infill.cli.support import VisibleConsole
+from infill.cli.support import VisibleConsole, add_row
 from infill.request import Piece, StepView
 from tests.infill.fake_completer import STEPS
 
@@ -92,7 +92,7 @@ def test_the_svg_shows_a_few_steps(tmp_path: Path) -> None:
 def test_what_a_console_prints_is_visible() -> None:
     console = VisibleConsole(file=io.StringIO(), width=60)
     table = Table("name")
-    table.add_row("a\x1b]0;title\x07\u202e")
+    add_row(table, "a\x1b]0;title\x07\u202e")
     console.print(table, "\x9b31m")
     written = console.file.getvalue()  # type: ignore[attr-defined]
     assert "␛]0;title" in written and "<U+202E>" in written and "<U+009B>31m" in written

@@ -5,7 +5,6 @@ Must not load a model or change anything.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
@@ -19,6 +18,7 @@ from engine.errors import ModelError
 from infill.code.languages import LANGUAGES
 from infill.downloads import KNOWN, fetched
 from infill.model_store import POCKET, POCKET_FOLDER, best_model, measured_token_s
+from infill.printable import json_text
 
 GIB = 2**30
 # Of a code model in memory, for each byte of its file. In int4 the embedding and the head stay in 16 bits.
@@ -66,7 +66,7 @@ class MachineReport:
     advice: tuple[str, ...]
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False)
+        return json_text(asdict(self), indent=2)
 
 
 def examine(machine: Mapping[str, Any] | None = None) -> MachineReport:

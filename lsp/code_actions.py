@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from lsprotocol import types
 
-from infill.code.syntax import SyntaxTree, in_comment
+from infill.code.syntax import ParsingStopped, SyntaxTree, in_comment
 from infill.findings import IGNORE, Range
 from infill.lint.style_names import CODE as NAMING
 from infill.lint.style_names import rename_places
@@ -151,10 +151,18 @@ def _comments(
             bare = snapshot.lines[line].rstrip("\r\n")
             at = snapshot.offset(types.Position(line, 0)) + len(bare)
             comment = f"{'' if bare.endswith(' ') else '  '}{tree.language.line_comment} {IGNORE}"
-            if not bare.endswith("\\") and in_comment(tree.replaced(at, at, comment), at + len(comment)):
+            if not bare.endswith("\\") and _ends_in_comment(tree, at, comment):
                 found[finding] = at, comment
                 break
     return found
+
+
+def _ends_in_comment(tree: SyntaxTree, at: int, comment: str) -> bool:
+    """Whether `comment`, inserted at `at`, is read as one."""
+    try:
+        return in_comment(tree.replaced(at, at, comment), at + len(comment))
+    except ParsingStopped:
+        return False
 
 
 def _fixed_ranges(tree: SyntaxTree | None, findings: Iterable[TrackedFinding]) -> dict[TrackedFinding, Sequence[Range]]:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from infill.code.syntax import MAX_PARSE_CHARS, SyntaxTree, parse
+from infill.code.syntax import MAX_PARSE_CHARS, ParsingStopped, SyntaxTree, parse
 from lsp.documents import Edit, Snapshot
 
 logger = logging.getLogger(__name__)
+PARSE_LIMIT_S = 3.0
 MANY = 64  # edits at once; with more, a full parse is cheaper
 
 
@@ -113,7 +115,19 @@ class Trees:
 
 
 def _parsed(tree: SyntaxTree | None, edits: tuple[Edit, ...], snapshot: Snapshot) -> SyntaxTree | None:
+    """None without a grammar, and if it takes longer than PARSE_LIMIT_S."""
+    end = time.monotonic() + PARSE_LIMIT_S
+    try:
+        return _updated(tree, edits, snapshot, lambda: time.monotonic() >= end)
+    except ParsingStopped:
+        logger.info("A document of %d characters takes too long to parse.", len(snapshot.text))
+        return None
+
+
+def _updated(
+    tree: SyntaxTree | None, edits: tuple[Edit, ...], snapshot: Snapshot, stop: Callable[[], bool]
+) -> SyntaxTree | None:
     text, language = snapshot.text, snapshot.language
     if tree is None or tree.language.id != language or len(edits) > MANY or len(text) > MAX_PARSE_CHARS:
-        return parse(text, language)
-    return tree.edited([(edit.start, edit.start + len(edit.removed), edit.inserted) for edit in edits])
+        return parse(text, language, stop)
+    return tree.edited([(edit.start, edit.start + len(edit.removed), edit.inserted) for edit in edits], stop)

@@ -5,9 +5,10 @@ Must not know the checks or the source of the completion.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
+from engine.errors import Stop
 from infill.code.syntax import SyntaxTree, parse
 
 
@@ -15,7 +16,8 @@ from infill.code.syntax import SyntaxTree, parse
 class CheckContext:
     """A completion `text` between `before` and `after`, in place of `replaced`.
 
-    confidence, min_confidence: 0 to 1. rejected: texts that the user rejected here before.
+    confidence, min_confidence: 0 to 1. rejected: texts that the user rejected here before. stop: when parsing stops; a
+    check that needs the tree then passes.
     """
 
     before: str
@@ -26,11 +28,20 @@ class CheckContext:
     min_confidence: float = 0.0
     rejected: frozenset[str] = frozenset()
     replaced: str = ""
+    stop: Stop | None = field(default=None, compare=False)
 
     @property
     def tree_before(self) -> SyntaxTree | None:
-        """The tree of the file with the hole empty, parsed once for all completions of a hole."""
-        return _tree_without(self.before, self.after, self.language)
+        """The tree of the file with the hole empty, parsed once for all completions of a hole.
+
+        Raises ParsingStopped.
+        """
+        return _tree(self.empty)
+
+    @property
+    def empty(self) -> CheckContext:
+        """The hole left empty: equal for all completions of a hole."""
+        return CheckContext(self.before, "", self.after, self.language, stop=self.stop)
 
     @property
     def line_prefix(self) -> str:
@@ -43,8 +54,8 @@ class CheckContext:
 
 
 @lru_cache(maxsize=4)
-def _tree_without(before: str, after: str, language: str | None) -> SyntaxTree | None:
-    return parse(before + after, language)
+def _tree(empty: CheckContext) -> SyntaxTree | None:
+    return parse(empty.before + empty.after, empty.language, empty.stop)
 
 
 def whole_lines(context: CheckContext) -> list[str]:

@@ -15,7 +15,7 @@ from infill.checks.brackets import AFTER_CHARS, unbalanced_brackets
 from infill.checks.context import CheckContext, indent_of, whole_lines
 from infill.code.brackets import CLOSERS, Bracket, scan
 from infill.code.languages import get
-from infill.code.syntax import ErrorScore, Span, SyntaxTree, error_nodes, error_score, parse
+from infill.code.syntax import ErrorScore, ParsingStopped, Span, SyntaxTree, error_nodes, error_score, parse
 
 _MAX_CUTS = 40
 _PIECE = re.compile(r"\s*(?:\w+|[^\w\s])")
@@ -28,15 +28,22 @@ def parse_worse(context: CheckContext) -> str | None:
     outside the lines of the hole unless its own lines parse. If the line has errors, as while code is typed, the
     completion must do as well as the best simple filling: nothing or one name, then closers for open brackets and the
     end of a statement or header, which are added to the completion too. If no filling repairs the file, as below an
-    unclosed bracket, a completion whose own lines parse passes.
+    unclosed bracket, a completion whose own lines parse passes. So does every completion once parsing is stopped.
     """
+    try:
+        return _parse_worse(context)
+    except ParsingStopped:
+        return None
+
+
+def _parse_worse(context: CheckContext) -> str | None:
     if context.tree_before is None:
         return None
-    filled = parse_score(context, context.text)
+    filled = _score(context, context.text)
     if not filled.errors:
         return None
-    empty = parse_score(context, "")
-    best_filling = _best_filling(context.before, context.after, context.language)
+    empty = _score(context, "")
+    best_filling = _best_filling(context.empty)
     if not _has_error_at_hole(context) and best_filling.errors == empty.errors:
         spreads = filled.covered > empty.covered
         if filled.errors <= empty.errors and (not spreads or _lines_parse(context)):
@@ -52,7 +59,7 @@ def parse_worse(context: CheckContext) -> str | None:
 
 def _tree_with(context: CheckContext, text: str) -> SyntaxTree | None:
     tree = context.tree_before
-    return tree.replaced(len(context.before), len(context.before), text) if tree else None
+    return tree.replaced(len(context.before), len(context.before), text, context.stop) if tree else None
 
 
 def _line_span(context: CheckContext, text: str) -> Span:
@@ -62,7 +69,17 @@ def _line_span(context: CheckContext, text: str) -> Span:
 
 
 def parse_score(context: CheckContext, text: str) -> ErrorScore:
-    """The errors of the file with `text` in the hole, and the characters they cover outside the lines of the hole."""
+    """The errors of the file with `text` in the hole, and the characters they cover outside the lines of the hole.
+
+    None without a grammar, and once parsing is stopped.
+    """
+    try:
+        return _score(context, text)
+    except ParsingStopped:
+        return ErrorScore(0, 0)
+
+
+def _score(context: CheckContext, text: str) -> ErrorScore:
     tree = _tree_with(context, text)
     return error_score(tree, _line_span(context, text)) if tree else ErrorScore(0, 0)
 
@@ -76,11 +93,10 @@ def _has_error_at_hole(context: CheckContext) -> bool:
 
 
 @lru_cache(maxsize=4)
-def _best_filling(before: str, after: str, language: str | None) -> ErrorScore:
-    context = CheckContext(before, "", after, language)
-    scores = [parse_score(context, ""), parse_score(context, "x")]
+def _best_filling(empty: CheckContext) -> ErrorScore:
+    scores = [_score(empty, ""), _score(empty, "x")]
     for filling in ("", "x"):
-        scores.extend(_finished_scores(context, filling))
+        scores.extend(_finished_scores(empty, filling))
     return min(scores)
 
 
@@ -98,7 +114,7 @@ def _finished_scores(context: CheckContext, text: str) -> Iterator[ErrorScore]:
             finished = f"{text}{at_hole}{rest}{at_line_end}{ending}"
             start = len(context.before)
             lines = Span(start - len(context.line_prefix), start + len(finished))
-            yield error_score(tree.replaced(start, start + len(rest), finished), lines)
+            yield error_score(tree.replaced(start, start + len(rest), finished, context.stop), lines)
 
 
 def _missing_closers(context: CheckContext, text: str, rest: int) -> tuple[str, str]:
@@ -125,19 +141,28 @@ def _lines_parse(context: CheckContext) -> bool:
     """Whether the lines of the completion parse on their own."""
     first, *others = whole_lines(context)
     base = indent_of(first)
-    tree = parse("\n".join([first.lstrip(), *(line.removeprefix(base) for line in others)]), context.language)
+    tree = parse(
+        "\n".join([first.lstrip(), *(line.removeprefix(base) for line in others)]), context.language, context.stop
+    )
     return tree is not None and not tree.root.has_error
 
 
-def cut_back(before: str, text: str, after: str, language: str | None, stop: Stop | None = None) -> str:
+def cut_back(
+    before: str,
+    text: str,
+    after: str,
+    language: str | None,
+    cancelled: Stop | None = None,
+    stop: Stop | None = None,
+) -> str:
     """The longest prefix of `text` with balanced brackets that does not make the parse worse, or "".
 
     Prefixes of whole lines come first, then tokens of the first line. Whole lines are cut to whole lines.
-    stop: called before each prefix; raises Cancelled once it returns True.
+    cancelled: called before each prefix; raises Cancelled once it returns True. stop: as in `CheckContext`.
     """
     for part in _parts(text):
-        leave_if(stop)
-        context = CheckContext(before, part, after, language)
+        leave_if(cancelled)
+        context = CheckContext(before, part, after, language, stop=stop)
         if part.strip() and unbalanced_brackets(context) is None and parse_worse(context) is None:
             return part
     return ""
@@ -155,14 +180,18 @@ def _parts(text: str) -> Iterator[str]:
             yield "".join(pieces[:count]) + ("\n" if whole else "")
 
 
-def error_spans_within(before: str, text: str, after: str, language: str | None) -> tuple[Span, ...]:
+def error_spans_within(
+    before: str, text: str, after: str, language: str | None, stop: Stop | None = None
+) -> tuple[Span, ...]:
     """The spans of `text`, as offsets into it, under ERROR nodes of the file with `text` in the hole.
 
     A MISSING node counts as an error of the token before it. An unclosed bracket counts even if its ERROR node is
-    further on. Empty without a grammar.
+    further on. Empty without a grammar, and once parsing is stopped.
     """
-    context = CheckContext(before, text, after, language)
-    tree = _tree_with(context, text)
+    try:
+        tree = _tree_with(CheckContext(before, text, after, language, stop=stop), text)
+    except ParsingStopped:
+        return ()
     if tree is None or not text:
         return ()
     start, end = len(before), len(before) + len(text)

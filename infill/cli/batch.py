@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol, get_args
 
 from engine.errors import GessoError, InputError, ModelError
+from infill.cli import text_edits
 from infill.request import Hole, InfillRequest, InfillResult, Lines
 from infill.settings import Settings
 
@@ -218,6 +219,7 @@ def _opened(file: Path, mode: str) -> IO[bytes]:
 
 
 def _check_files(source: Path, target: Path) -> None:
+    text_edits.real_path(target, text_edits.named_tree(target))
     if target.exists() and source.exists() and target.samefile(source):
         raise InputError(f"{source} is both input and output; name another output file.")
     if target.exists() and not target.is_file():

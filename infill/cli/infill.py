@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from infill.cli.live_view import SECONDS_PER_STEP, LiveView, export_svg
 from infill.cli.service import SERVICE_HELP, service_for
 from infill.cli.support import FILLED, NOTHING_TO_SHOW, errors_to_exit_codes, say
 from infill.code import languages
+from infill.printable import json_text
 from infill.request import Hole, HoleCompletion, InfillRequest, InfillResult, Neighbour, OnStep, Piece
 from infill.settings import Settings
 
@@ -67,7 +67,7 @@ def infill(
     whole: Annotated[bool, typer.Option("--whole", help="Print the whole file with its holes filled.")] = False,
     diff: Annotated[bool, typer.Option("--diff", help="Print a diff.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    in_place: Annotated[bool, typer.Option("--in-place", help="Write the result to the file, atomically.")] = False,
+    in_place: Annotated[bool, typer.Option("--in-place", help="Write the result to the file.")] = False,
     any_: Annotated[
         bool, typer.Option("--any", help="Print the best candidate even if it is not good enough.")
     ] = False,
@@ -224,11 +224,11 @@ def _write_result(source: text_edits.SourceFile, result: InfillResult, output: O
     printed = result.completions if output.print_any else shown
     written = result.completions if output.write_any else shown
     if output.format == "json":
-        cli_support.write_out(json.dumps(as_json_object(result, source.text), ensure_ascii=False) + "\n")
+        cli_support.write_out(json_text(as_json_object(result, source.text)))
     elif printed:
         cli_support.write_out(_printed(source, printed, output, several=len(result.completions) > 1))
     if output.in_place and written:
-        text_edits.write_in_place(source, _filled(source.text, written))
+        text_edits.write_in_place(source, _filled(source.text, written), text_edits.named_tree(source.path))
         say(f"{source.path}: filled {len(written)} of {len(result.completions)} holes.")
     if output.format != "json":
         _report_reasons(source.text, result.completions)

@@ -28,6 +28,7 @@ from infill.lint import report as lint_report
 from infill.lint.kinds import ALL_KINDS, STYLE
 from infill.lint.report import LocatedFinding
 from infill.model_store import POCKET, resolve
+from infill.printable import one_line, printable
 from infill.request import Hole
 from infill.service.client import ServiceClient
 from infill.settings import Settings
@@ -104,7 +105,7 @@ def lint(
             found += lint_report.locate(source.path, source.text, findings)
     cli_support.write_out(_formatted(found, as_json, sarif, github))
     if fix and found:
-        _fix(sources, found, yes)
+        _fix(sources, found, roots, yes)
     elif not (as_json or sarif or github):
         say(f"{_count(len(found), 'finding')} in {_count(len(files), 'file')}.")
     raise typer.Exit(FOUND if found else CLEAN)
@@ -198,22 +199,30 @@ def _formatted(found: Sequence[LocatedFinding], as_json: bool, sarif: bool, gith
     return lint_report.as_github(found) if github else lint_report.as_text(found)
 
 
-def _fix(sources: dict[Path, text_edits.SourceFile], found: Sequence[LocatedFinding], yes: bool) -> None:
+def _fix(
+    sources: dict[Path, text_edits.SourceFile], found: Sequence[LocatedFinding], roots: Sequence[Path], yes: bool
+) -> None:
     """Prints the diff to standard error, since standard output has the findings."""
     texts: dict[Path, str] = {}
     for path, source in sources.items():
         findings = [one.finding for one in found if one.path == path]
         changes = [(Hole(*range_), one.replacement) for one in findings for range_ in one.ranges]
         texts[path] = text_edits.apply(source.text, changes)
-        sys.stderr.write(text_edits.unified_diff(source.text, texts[path], path.as_posix()))
+        sys.stderr.write(printable(text_edits.unified_diff(source.text, texts[path], one_line(path.as_posix()))))
     sys.stderr.flush()
     fixes = f"{_count(len(found), 'fix', 'fixes')} in {_count(len(texts), 'file')}"
     if not yes and not typer.confirm(f"gesso: write {fixes}?", default=False, err=True):
         say("Nothing was written.")
         return
     for path, text in texts.items():
-        text_edits.write_in_place(sources[path], text)
+        text_edits.write_in_place(sources[path], text, _tree(path, roots))
     say(f"Wrote {fixes}.")
+
+
+def _tree(path: Path, roots: Sequence[Path]) -> Path:
+    """The folder that writing `path` may not lead out of: the given folder that contains it."""
+    folders = [root for root in roots if root.is_dir() and path.is_relative_to(root)]
+    return max(folders, key=lambda folder: len(folder.parts)) if folders else text_edits.named_tree(path)
 
 
 def _count(number: int, one: str, many: str | None = None) -> str:

@@ -17,6 +17,7 @@ from rich.live import Live
 from rich.panel import Panel
 from rich.text import Text
 
+from infill.printable import one_line, visible
 from infill.request import Piece, PieceState, StepView
 
 STYLES: dict[PieceState, str] = {
@@ -26,7 +27,6 @@ STYLES: dict[PieceState, str] = {
     "null": "bright_black",
 }
 NOISE, EMPTY_SLOT, LINE_BREAK = "▒", "·", "⏎"
-CONTROL_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {0x7F: 0x2421}
 CONTEXT_LINES = 6
 SECONDS_PER_STEP = 0.06
 SVG_STEPS, SVG_WIDTH, SVG_CONTEXT_LINES = 4, 96, 3
@@ -71,7 +71,7 @@ class LiveView:
         if self._live is not None:
             self._live.update(panel(pieces, caption), refresh=True)
         elif self.show:
-            self.console.print(caption, markup=False, highlight=False)
+            self.console.print(one_line(caption), markup=False, highlight=False)
 
 
 def panel(pieces: Sequence[Piece], caption: str, context_lines: int = CONTEXT_LINES) -> Panel:
@@ -79,7 +79,7 @@ def panel(pieces: Sequence[Piece], caption: str, context_lines: int = CONTEXT_LI
     text = Text(no_wrap=False, tab_size=4)
     for piece in _clip_context(pieces, context_lines):
         text.append(_printable(piece), STYLES[piece.state])
-    return Panel(text, title=Text(caption, "bold"), title_align="left", border_style="bright_black")
+    return Panel(text, title=Text(one_line(caption), "bold"), title_align="left", border_style="bright_black")
 
 
 def summary(view: StepView) -> str:
@@ -129,5 +129,5 @@ def _printable(piece: Piece) -> str:
     if piece.state == "null":
         return piece.text or EMPTY_SLOT
     if piece.state == "noise":
-        return piece.text.replace("\n", LINE_BREAK).translate(CONTROL_PICTURES) or NOISE
-    return piece.text.replace("\r\n", "\n").translate(CONTROL_PICTURES)
+        return visible(piece.text.replace("\n", LINE_BREAK)) or NOISE
+    return visible(piece.text.replace("\r\n", "\n"))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -23,7 +21,8 @@ from infill.cli import stats as cli_stats
 from infill.cli import support as cli_support
 from infill.cli.batch import Batch
 from infill.cli.service import BATCH_ROWS, SERVICE_HELP, service_for
-from infill.cli.support import INTERRUPTED, add_row, errors_to_exit_codes, say
+from infill.cli.support import INTERRUPTED, VisibleConsole, add_row, errors_to_exit_codes, say
+from infill.printable import json_text
 from infill.version import installed_version
 
 HELP = """Fill holes in code with a block-diffusion model on this machine. Your code never leaves it.
@@ -144,13 +143,13 @@ def config(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON ob
     values = asdict(resolved.settings)
     if as_json:
         rows = {name: {"value": value, "from": resolved.origins[name]} for name, value in values.items()}
-        cli_support.write_out(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
+        cli_support.write_out(json_text(rows, indent=2))
         return
     table = Table("setting", "value", "from", "meaning", box=None, pad_edge=False)
     for name, value in values.items():
         shown = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
         add_row(table, name, shown, resolved.origins[name], settings.HELP[name])
-    Console().print(table)
+    VisibleConsole().print(table)
     say(f"Your own file is {settings.user_file()}{'' if settings.user_file().is_file() else ' (does not exist)'}.")
     for variable in resolved.unknown_variables:
         say(f"Ignoring unknown setting {variable}.")
@@ -188,9 +187,9 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON ob
 
     report = examine()
     if as_json:
-        cli_support.write_out(report.to_json() + "\n")
+        cli_support.write_out(report.to_json())
         return
-    machine, console = report.machine, Console(highlight=False)
+    machine, console = report.machine, VisibleConsole(highlight=False)
     facts = Table(show_header=False, box=None, pad_edge=False)
     capability = f"{machine['capability']}, bfloat16 {'native' if machine['bfloat16'] else 'not native'}"
     add_row(facts, "processor", f"{machine['cpu']} ({machine['usable_cores']} cores, {capability})")

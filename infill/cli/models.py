@@ -6,12 +6,11 @@ from enum import StrEnum
 from pathlib import Path
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from infill import model_store
 from infill.cli import support as cli_support
-from infill.cli.support import add_row, errors_to_exit_codes
+from infill.cli.support import VisibleConsole, add_row, errors_to_exit_codes
 from infill.downloads import KNOWN, sha256
 
 app = typer.Typer(no_args_is_help=True, help="List, download, verify, quantize and locate models.")
@@ -35,7 +34,7 @@ def list_models() -> None:
     for alias, repository in model_store.ALIASES.items():
         where = f"same as {repository}" if repository in present else f"gesso model pull {alias}"
         add_row(table, alias, "", where)
-    Console(soft_wrap=True).print(table)
+    VisibleConsole(soft_wrap=True).print(table)
 
 
 @app.command()
@@ -70,7 +69,7 @@ def verify(name: str | None = typer.Argument(None, help=NAME_HELP)) -> None:
     with cli_support.byte_progress() as progress:
         task = progress.add_task(f"reading {folder.name}", total=None)
         checks = check_files(folder, lambda done, total: progress.update(task, completed=done, total=total))
-    console = Console(soft_wrap=True)
+    console = VisibleConsole(soft_wrap=True)
     for check in checks:
         verdict = "; ".join(check.problems) or "good"
         console.print(f"{check.file}  {_size(check.bytes)}  {verdict}", markup=False, highlight=False)

@@ -5,7 +5,6 @@ Imports nothing slow before the lock is held.
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +17,7 @@ from infill.backends.routes import read_routes
 from infill.cli import support as cli_support
 from infill.cli.support import FILLED, errors_to_exit_codes, say
 from infill.connection import LOOPBACK
+from infill.printable import json_text, printable
 from infill.service.client import ServiceClient
 from infill.service.exchange import Health
 from infill.service.location import (
@@ -119,11 +119,11 @@ def status(
 
 def _print_health(socket: Path, health: Health, as_json: bool) -> None:
     if as_json:
-        cli_support.write_out(json.dumps(asdict(health) | {"socket": str(socket)}) + "\n")
+        cli_support.write_out(json_text(asdict(health) | {"socket": str(socket)}))
         return
     state = {"ok": "ready", "loading": f"loading, {health.done} of {health.total} bytes"}.get(health.status, "failed")
     text = f"model {health.model} ({state}), process {health.pid}, {health.pending} requests, {socket}\n"
-    cli_support.write_out(text)
+    cli_support.write_out(printable(text))
     if health.message:
         say(health.message)
 
@@ -153,7 +153,7 @@ def logs(
             text = file.read()
     except OSError as reason:
         raise InputError(f"There is no log at {location.log}; start a service with `gesso serve`.") from reason
-    cli_support.write_out("".join(text.splitlines(keepends=True)[-lines:]))
+    cli_support.write_out(printable("".join(text.splitlines(keepends=True)[-lines:])))
 
 
 def _locations(context: typer.Context, socket: Path | None) -> list[ServiceLocation]:

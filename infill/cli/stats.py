@@ -5,7 +5,6 @@ Must not know how events are recorded.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from typing import Annotated, Any
@@ -19,7 +18,8 @@ from rich.text import Text
 from engine.errors import UsageError
 from infill import statistics
 from infill.cli import support as cli_support
-from infill.cli.support import errors_to_exit_codes, say
+from infill.cli.support import VisibleConsole, errors_to_exit_codes, say
+from infill.printable import json_text
 from infill.statistics import KEPT_DAYS, Counts, EventRow, Summary
 
 ORIGINS = {
@@ -76,11 +76,11 @@ def stats(
     rows = statistics.read(path, since)
     summary = statistics.summarize(rows)
     if as_json:
-        cli_support.write_out(json.dumps(_as_json(summary, since), indent=2) + "\n")
+        cli_support.write_out(json_text(_as_json(summary, since), indent=2))
     elif not rows:
         say(f"No suggestions {_period(period)}; `gesso-lsp` records them while it runs in an editor.")
     else:
-        _print_tables(Console(highlight=False), summary, rows, since, period)
+        _print_tables(VisibleConsole(highlight=False), summary, rows, since, period)
 
 
 def _as_json(summary: Summary, since: date) -> dict[str, Any]:

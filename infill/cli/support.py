@@ -9,18 +9,20 @@ import functools
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from engine.errors import GessoError, UsageError, is_memory_error
+from infill.printable import one_line, printable, visible
 from infill.settings import Resolved, Settings, resolve
 
 if TYPE_CHECKING:
@@ -53,27 +55,37 @@ def errors_to_exit_codes(command: Command) -> Command:
             if is_memory_error(error):
                 say("Out of memory; close other programs, or run `gesso doctor` to see which models fit.")
             else:
-                traceback.print_exc()
+                sys.stderr.write(printable(traceback.format_exc()))
                 say("This is a bug in Gesso, not in your file; please report it with the traceback above.")
             raise typer.Exit(TROUBLE) from error
 
     return guarded  # type: ignore[return-value]
 
 
+class VisibleConsole(Console):
+    """A console that shows a symbol for each control character of what it prints."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(visible(segment.text), segment.style)
+
+
 def errors_console() -> Console:
     """A console on standard error, for everything but the result."""
-    return Console(stderr=True)
+    return VisibleConsole(stderr=True)
 
 
 def say(sentence: str) -> None:
     """Prints one line to standard error."""
-    errors_console().print(f"gesso: {sentence}", markup=False, highlight=False, soft_wrap=True)
+    line = printable(f"gesso: {one_line(sentence)}")
+    errors_console().print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def write_out(text: str) -> None:
-    """Writes the result to standard output as UTF-8, unchanged except for a final line end on a terminal."""
-    if sys.stdout.isatty() and text and not text.endswith("\n"):
-        text += "\n"
+    """Writes the result to standard output as UTF-8, unchanged except on a terminal: there it is made visible and gets
+    a final line end."""
+    if sys.stdout.isatty() and text:
+        text = visible(text if text.endswith("\n") else text + "\n")
     sys.stdout.flush()
     sys.stdout.buffer.write(text.encode("utf-8", "replace"))
     sys.stdout.buffer.flush()
@@ -81,7 +93,7 @@ def write_out(text: str) -> None:
 
 def add_row(table: Table, *cells: str) -> None:
     """Adds a row of plain text: brackets in the cells are not markup."""
-    table.add_row(*(Text(cell) for cell in cells))
+    table.add_row(*(Text(one_line(cell)) for cell in cells))
 
 
 def read_settings(start: Path, flags: Mapping[str, Any] | None = None) -> Resolved:
@@ -128,5 +140,5 @@ def with_retry(completer: AnyCompleter, settings: Settings) -> AnyCompleter | Re
 def byte_progress() -> Progress:
     """A progress bar in bytes on standard error. It disappears at the end, and is off if that is not a terminal."""
     console = errors_console()
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -1,15 +1,17 @@
 """Reads a source file and writes it back with only its holes changed.
 
-Keeps line ends, byte order mark, file mode and symbolic links. Must not know where the new text comes from.
+Keeps line ends, byte order mark, links, owner, mode and extended attributes. Must not know where the new text comes
+from.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
-import shutil
-import tempfile
-from collections.abc import Iterable
+import secrets
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,38 +72,125 @@ def unified_diff(before: str, after: str, name: str) -> str:
     return "".join(line if line.endswith("\n") else f"{line}\n{NO_FINAL_NEWLINE}" for line in lines)
 
 
-def write_in_place(source: SourceFile, text: str) -> None:
-    """Replaces the file's content atomically. For a symbolic link, replaces the target and keeps the link.
+def named_tree(path: Path) -> Path:
+    """The folder that a file named by the user may not lead out of: the working directory, or else its own folder."""
+    absolute, here = Path(os.path.abspath(path)), Path.cwd()
+    return here if absolute.is_relative_to(here) else absolute.parent
 
-    Raises InputError and writes nothing if the file has changed since it was read or cannot be written.
+
+def write_in_place(source: SourceFile, text: str, tree: Path) -> None:
+    """Replaces the content of a file of this user in the folder `tree`. A symbolic link is kept if it stays in `tree`.
+
+    The replacement is atomic, unless a new file would lose what the file has: another hard link, its owner or group, an
+    extended attribute. Then the content is overwritten. Raises InputError and writes nothing if the file cannot be
+    written, leads out of `tree`, is not a regular file of this user, has the setuid or setgid bit, or has changed since
+    it was read.
     """
-    target = Path(os.path.realpath(source.path))
     content = (BOM if source.has_bom else "").encode() + text.encode("utf-8")
     try:
-        if target.read_bytes() != source.original:
-            raise InputError(f"{source.path} has changed since it was read and was not written; run the command again.")
-        if not os.access(target, os.W_OK):
-            raise InputError(f"{source.path} is read-only; make it writable, or print the change with --diff.")
-        _replace(target, content)
+        with _folder_in(tree, source.path) as (folder, name):
+            file = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+            try:
+                _check_target(file, source)
+                if not _replace(folder, name, file, content):
+                    _overwrite(file, source.original, content)
+            finally:
+                os.close(file)
     except OSError as error:
         raise InputError(
-            f"{source.path} cannot be written ({error.strerror}); check its folder's permissions."
+            f"{source.path} cannot be written ({error.strerror}); make it and its folder writable, or print the change "
+            "with --diff."
         ) from error
 
 
-def _replace(target: Path, content: bytes) -> None:
-    """Writes a file next to the target, with the target's mode, and renames it over the target."""
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".gesso", dir=target.parent)
+def real_path(path: Path, tree: Path) -> Path:
+    """The path without symbolic links. Raises InputError if it leads out of the folder `tree`."""
+    root, target = Path(os.path.realpath(tree)), Path(os.path.realpath(path))
+    if not target.is_relative_to(root):
+        raise InputError(f"{path} leads out of {root} and was not written; name {target} itself to change it.")
+    return target
+
+
+@contextmanager
+def _folder_in(tree: Path, path: Path) -> Iterator[tuple[int, str]]:
+    """A descriptor of the folder that really holds `path`, and the file's name there.
+
+    Opens folder by folder without following links, so that nobody can exchange one for a link in the meantime.
+    """
+    root, target = Path(os.path.realpath(tree)), real_path(path, tree)
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    folder = os.open(root, flags)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        shutil.copymode(target, name)
-        os.replace(name, target)
+        for part in target.relative_to(root).parts[:-1]:
+            inner = os.open(part, flags, dir_fd=folder)
+            os.close(folder)
+            folder = inner
+        yield folder, target.name
+    finally:
+        os.close(folder)
+
+
+def _check_target(file: int, source: SourceFile) -> None:
+    status = os.fstat(file)
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{source.path} is not a regular file and was not written; copy it to one first.")
+    if status.st_uid != os.geteuid():
+        raise InputError(f"{source.path} belongs to another user and was not written; print the change with --diff.")
+    if status.st_mode & (stat.S_ISUID | stat.S_ISGID):
+        raise InputError(f"{source.path} is setuid or setgid and was not written; print the change with --diff.")
+    if os.pread(file, len(source.original) + 1, 0) != source.original:
+        raise InputError(f"{source.path} has changed since it was read and was not written; run the command again.")
+
+
+def _replace(folder: int, name: str, file: int, content: bytes) -> bool:
+    """Renames a new file over `file`. Does nothing and returns False if that would change more than the content."""
+    if os.fstat(file).st_nlink > 1:
+        return False
+    temporary = f".{name[:100]}.{secrets.token_hex(6)}.gesso"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    new = os.open(temporary, flags, 0o600, dir_fd=folder)
+    try:
+        os.fchmod(new, stat.S_IMODE(os.fstat(file).st_mode))
+        same = _attributes(new) == _attributes(file)
+        if same:
+            _write(new, content)
+            os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        os.unlink(temporary, dir_fd=folder)
         raise
+    finally:
+        os.close(new)
+    if not same:
+        os.unlink(temporary, dir_fd=folder)
+    return same
+
+
+def _attributes(file: int) -> object:
+    """What a new file must have in common with the old one. Where Python cannot list extended attributes, as on macOS,
+    equal to nothing."""
+    status = os.fstat(file)
+    if not hasattr(os, "listxattr"):
+        return object()
+    extended = {name: os.getxattr(file, name) for name in os.listxattr(file)}
+    return status.st_uid, status.st_gid, status.st_mode, extended
+
+
+def _overwrite(file: int, original: bytes, content: bytes) -> None:
+    """Overwrites the content. If that fails, as on a full disk, writes the original back."""
+    try:
+        _write(file, content)
+        os.ftruncate(file, len(content))
+    except BaseException:
+        _write(file, original)
+        os.ftruncate(file, len(original))
+        raise
+
+
+def _write(file: int, content: bytes) -> None:
+    written = 0
+    while written < len(content):
+        written += os.pwrite(file, content[written : written + 2**20], written)
+    os.fsync(file)
 
 
 def _lines(text: str) -> list[str]:

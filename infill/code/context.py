@@ -7,18 +7,20 @@ time, so that the prompt keeps its beginning while the user types, and its cache
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
+from engine.errors import Stop
 from infill.code.outline import outline
 from infill.code.snippets import snippet
-from infill.code.syntax import Span
+from infill.code.syntax import ParsingStopped, Span
 from infill.request import Neighbour
 
 LINE_STEPS = (16, 4, 1)
 CHARACTER_STEP = 256
 NEAR_LINES = 8
 NEAR_CHARACTERS = 800
+FAR_CHARACTERS = 200_000  # on each side of the window, and of another file
 
 
 @dataclass(frozen=True)
@@ -52,22 +54,27 @@ def show_context(
     path: str | None,
     neighbours: Sequence[Neighbour],
     budget: ContextBudget,
+    stop: Stop | None = None,
 ) -> ShownContext:
-    """The context of text[first:last], which the caller shows itself."""
+    """The context of text[first:last], which the caller shows itself. Once `stop` returns True, without outlines."""
     start = window_start(text, first, budget.prefix)
     end = window_end(text, last, budget.suffix)
-    sources = [neighbour.text for neighbour in neighbours]
-    related = ""
-    if start > 0 or end < len(text) or sources:
-        near = _near(text, first, last)
-        related = snippet(near, [text[:start], text[end:], *sources], budget.header // 2)
+    above = text[window_start(text, start, FAR_CHARACTERS) : start]
+    below = text[end : window_end(text, end, FAR_CHARACTERS)]
+    others = [neighbour.text[:FAR_CHARACTERS] for neighbour in neighbours]
+    related = rest = ""
+    if above or below or others:
+        related = snippet(_near(text, first, last), [above, below, *others], budget.header // 2)
     remaining = budget.header - len(related)
-    rest = _outline_outside(text[:start], text[end:], language, remaining) if start > 0 or end < len(text) else ""
+    if above or below:
+        window = Span(len(above), len(above))
+        rest = _outline(_Source(above + below, language, (window,), remaining, stop))
     outlines = ""
-    for neighbour in neighbours:
+    for other in others:
         remaining = budget.header - len(outlines) - len(related) - len(rest)
         if remaining > 80:
-            outlines = outline(neighbour.text, language, [], limit_chars=remaining) + outlines
+            source = _Source(other, language, (), remaining, stop)
+            outlines = _outline(source) + outlines
     return ShownContext(outlines + related + rest, text[start:first], text[last:end], language, path)
 
 
@@ -80,10 +87,29 @@ def _near(text: str, first: int, last: int) -> str:
     return text[max(0, start - NEAR_CHARACTERS) : max(0, start)] + text[last : last + NEAR_CHARACTERS // 2]
 
 
+@dataclass(frozen=True)
+class _Source:
+    """A text to outline. keep: shown otherwise. stop: once it returns True, parsing stops."""
+
+    text: str
+    language: str | None
+    keep: tuple[Span, ...]
+    limit_chars: int
+    stop: Stop | None = field(compare=False)
+
+
+def _outline(source: _Source) -> str:
+    """The outline; empty if parsing was stopped."""
+    try:
+        return _cached_outline(source)
+    except ParsingStopped:
+        return ""
+
+
 @lru_cache(maxsize=16)
-def _outline_outside(before: str, after: str, language: str | None, limit_chars: int) -> str:
-    """The outline of the file without its window: cached, since typing within the window does not change it."""
-    return outline(before + after, language, [Span(len(before), len(before))], limit_chars=limit_chars)
+def _cached_outline(source: _Source) -> str:
+    """Cached, since typing within the window does not change the text outside it."""
+    return outline(source.text, source.language, source.keep, source.limit_chars, source.stop)
 
 
 def window_start(text: str, end: int, limit: int) -> int:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import tree_sitter
 
+from engine.errors import Stop
 from infill.code.syntax import Span, SyntaxTree, imports, parse
 
 MAX_HEADER_CHARS = 400
@@ -43,13 +44,16 @@ class _Entry(NamedTuple):
     parents: tuple[int, ...]
 
 
-def outline(text: str, language_id: str | None, keep: Sequence[Span], limit_chars: int = 4000) -> str:
+def outline(
+    text: str, language_id: str | None, keep: Sequence[Span], limit_chars: int = 4000, stop: Stop | None = None
+) -> str:
     """Imports and signatures outside the `keep` spans, in file order, each with its indentation.
 
     Lines end in "\\n". Within `limit_chars`, the scopes around the kept spans come first, then imports (up to half of
     the limit), then the nearest signatures, each with the headers of its own scopes. Empty without a grammar.
+    Raises ParsingStopped once `stop` returns True.
     """
-    tree = parse(text, language_id)
+    tree = parse(text, language_id, stop)
     if tree is None:
         return ""
     entries = _entries(tree)

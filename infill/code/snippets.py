@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 import re
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 
 _NAME = re.compile(r"[^\W\d]\w{2,}")
 STRIDE_LINES = 4
@@ -59,15 +61,13 @@ class _Index:
 def _index(source: str, limit_chars: int) -> _Index:
     """One window every STRIDE_LINES lines, as long as fits; blank windows are left out."""
     lines = source.splitlines(keepends=True)
+    starts = [0, *accumulate(map(len, lines))]
     windows: list[tuple[int, int]] = []
     name_counts: list[int] = []
     windows_with = defaultdict[str, list[int]](list)
     for first in range(0, len(lines), STRIDE_LINES):
-        size, last = 0, first
-        while last < len(lines) and size + len(lines[last]) <= limit_chars:
-            size += len(lines[last])
-            last += 1
-        text = "".join(lines[first:last])
+        last = bisect_right(starts, starts[first] + limit_chars) - 1
+        text = source[starts[first] : starts[last]]
         if text.strip():
             found = {*_NAME.findall(text)}
             for name in found:

@@ -13,14 +13,20 @@ from typing import NamedTuple
 
 import tree_sitter
 
+from engine.errors import Stop
 from infill.code.brackets import scan
 from infill.code.languages import Language, get
 
 MAX_PARSE_CHARS = 2_000_000
+MAX_WORK, MAX_WORK_PER_BYTE = 1_000, 0.04  # progress reports of tree-sitter; usual code takes up to 0.02 per byte
 _CHUNK = 1024
 _SHORT = 16_384  # bytes, parsed within some 5 ms
 _CONTINUATION_BYTES = bytes(range(0x80, 0xC0))
 _SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+class ParsingStopped(Exception):
+    """The caller stopped parsing."""
 
 
 class Span(NamedTuple):
@@ -86,12 +92,15 @@ class SyntaxTree:
             node = node.parent
         return path
 
-    def replaced(self, start: int, end: int, replacement: str) -> SyntaxTree:
+    def replaced(self, start: int, end: int, replacement: str, stop: Stop | None = None) -> SyntaxTree:
         """The tree of the text with text[start:end] replaced; only what changes is parsed again."""
-        return self.edited([(start, end, replacement)])
+        return self.edited([(start, end, replacement)], stop)
 
-    def edited(self, edits: Sequence[tuple[int, int, str]]) -> SyntaxTree:
-        """The tree after the replacements (start, end, text), one after the other; parsed once, at the end."""
+    def edited(self, edits: Sequence[tuple[int, int, str]], stop: Stop | None = None) -> SyntaxTree:
+        """The tree after the replacements (start, end, text), one after the other; parsed once, at the end.
+
+        Raises ParsingStopped once `stop` returns True, or if the new text takes too much work.
+        """
         text, data, tree = self.text, self._data, self._tree.copy()
         for start, end, replacement in edits:
             first = len(_encode(text[:start]))
@@ -99,7 +108,7 @@ class SyntaxTree:
             text = text[:start] + replacement + text[end:]
             before, data = data, _encode(text)
             tree.edit(first, last, new_last, _point(before, first), _point(before, last), _point(data, new_last))
-        return SyntaxTree(text, self.language, data, _parsed(self.language, data, tree))
+        return SyntaxTree(text, self.language, data, _parsed(self.language, data, tree, stop))
 
 
 def _encode(text: str) -> bytes:
@@ -114,7 +123,13 @@ def _point(data: bytes, byte: int) -> tuple[int, int]:
     return data.count(b"\n", 0, byte), byte - (data.rfind(b"\n", 0, byte) + 1)
 
 
-def _parsed(language: Language, data: bytes, old: tree_sitter.Tree | None = None) -> tree_sitter.Tree:
+class _TooMuchWork(ParsingStopped):
+    """The text takes more than MAX_WORK_PER_BYTE, as `A<A<A<…` in C++ does, which is read in several ways at once."""
+
+
+def _parsed(
+    language: Language, data: bytes, old: tree_sitter.Tree | None = None, stop: Stop | None = None
+) -> tree_sitter.Tree:
     """Parses a long text through a callback: a parser that gets all bytes at once holds the GIL until it is done.
 
     py-tree-sitter 0.26 leaks what the callback returns (`parser_read_wrapper`), so that is a view, released at the end.
@@ -132,25 +147,39 @@ def _parsed(language: Language, data: bytes, old: tree_sitter.Tree | None = None
         views.append(memoryview(data)[byte:])
         return views[-1]
 
-    def stop(*_: object) -> bool:
-        return False
+    most, work, stopped = MAX_WORK + MAX_WORK_PER_BYTE * len(data), 0, False
+
+    def progress(*_: object) -> bool:
+        nonlocal work, stopped
+        work += 1
+        stopped = stop is not None and stop()
+        return stopped or work > most
 
     try:
+        if stop is not None and stop():
+            raise ParsingStopped
         if old is None:
-            return parser.parse(rest, progress_callback=stop)
-        return parser.parse(rest, old, progress_callback=stop)
+            return parser.parse(rest, progress_callback=progress)
+        return parser.parse(rest, old, progress_callback=progress)
+    except ValueError as error:  # the parser was stopped
+        raise (ParsingStopped if stopped else _TooMuchWork) from error
     finally:
         for view in views:
             view.release()
 
 
-def parse(text: str, language_id: str | None) -> SyntaxTree | None:
-    """None if the language is unknown, its grammar is not installed, or the text exceeds MAX_PARSE_CHARS."""
+def parse(text: str, language_id: str | None, stop: Stop | None = None) -> SyntaxTree | None:
+    """None if the language is unknown, its grammar is not installed, or the text exceeds MAX_PARSE_CHARS or takes too
+    much work. Raises ParsingStopped once `stop` returns True; it is called about once per 100 tokens.
+    """
     language = get(language_id)
     if language is None or len(text) > MAX_PARSE_CHARS or language.grammar() is None:
         return None
     data = _encode(text)
-    return SyntaxTree(text, language, data, _parsed(language, data))
+    try:
+        return SyntaxTree(text, language, data, _parsed(language, data, None, stop))
+    except _TooMuchWork:
+        return None
 
 
 def error_nodes(tree: SyntaxTree) -> tuple[Span, ...]:

@@ -215,8 +215,10 @@ class CausalCompleter:
             text = text[: text.rfind("\n") + 1] or text
         text = without_suffix(text, after, kind)
         text = (text.rstrip() + "\n" if text.strip() else "") if kind.whole_lines else text.rstrip()
-        if text.strip() and parse_worse(CheckContext(before, text, after, prepared.language)):
-            text = cut_back(before, text, after, prepared.language, prepared.stop) or text
+        if text.strip() and parse_worse(
+            CheckContext(before, text, after, prepared.language, stop=prepared.stop_parsing)
+        ):
+            text = cut_back(before, text, after, prepared.language, prepared.stop, prepared.stop_parsing) or text
         return Proposal(text, ["model"], len(one.tokens))
 
     def _in_order(self, prepared: PreparedRequest, fim: FimInput, scored: Sequence[_Scored]) -> list[_InOrder]:

@@ -41,6 +41,7 @@ def judge(
         min_confidence=min(1.0, min_confidence * prepared.request.caution),
         rejected=frozenset(prepared.request.rejected),
         replaced=prepared.replaced(index),
+        stop=prepared.stop_parsing,
     )
     reason = first_refusal(context)
     return Candidate(
@@ -60,10 +61,12 @@ def one_after_another(
 ) -> InfillResult:
     """Each hole by a request of its own; shown fillings are part of the text for the holes below.
 
-    started: time.perf_counter().
+    Holes that the deadline leaves no time for stay empty, except the first. started: time.perf_counter().
     """
-    parts = []
+    parts: list[InfillResult] = []
     for request, original in one_hole_requests(prepared):
+        if parts and prepared.deadline is not None and time.monotonic() >= prepared.deadline:
+            break
         left = None if prepared.deadline is None else max(1.0, 1000 * (prepared.deadline - time.monotonic()))
         part = complete(replace(request, deadline_ms=left), on_step, stop)
         completion = _with_line_end(part.completions[0], original, prepared.line_end)
@@ -73,12 +76,16 @@ def one_after_another(
     timings = {stage: sum(part.timings_ms[stage] for part in parts) for stage in stages}
     return replace(
         parts[0],
-        completions=tuple(part.completions[0] for part in parts),
+        completions=(*(part.completions[0] for part in parts), *map(_no_time, prepared.originals[len(parts) :])),
         steps=sum(part.steps for part in parts),
         encoded_tokens=sum(part.encoded_tokens for part in parts),
         hole=sum(part.hole for part in parts),
         timings_ms={**timings, "total": 1000 * (time.perf_counter() - started)},
     )
+
+
+def _no_time(hole: Hole) -> HoleCompletion:
+    return HoleCompletion(hole, "", False, "the deadline left no time for this hole", 0.0, ())
 
 
 def until_stopped(on_step: OnStep) -> OnStep:

@@ -17,7 +17,7 @@ from infill.code.languages import detect
 from infill.prompts.prompt import HoleKind
 from infill.request import Hole, InfillRequest
 
-NEAR_CHARS = 20_000
+NEAR_CHARS, MAX_NEAR_CHARS = 20_000, 200_000
 _MARGIN = re.compile(r"\n\n(?=[a-z_@])")  # not a paragraph of prose, which begins with a capital
 
 
@@ -35,7 +35,7 @@ class PreparedRequest:
     originals: tuple[Hole, ...]
     language: str | None
     deadline: float | None
-    shown: ShownContext
+    shown: ShownContext = field(init=False)
     kinds: tuple[HoleKind, ...] = ()
     stop: Stop | None = None
     fillings: list[str] = field(default_factory=list)
@@ -45,6 +45,10 @@ class PreparedRequest:
         """The line end of most lines of the request's text."""
         text = self.request.text
         return "\r\n" if 2 * text.count("\r\n") > text.count("\n") else "\n"
+
+    def stop_parsing(self) -> bool:
+        """Whether the caller has cancelled or the deadline has passed."""
+        return bool(self.stop and self.stop()) or (self.deadline is not None and time.monotonic() >= self.deadline)
 
     def before(self, index: int) -> str:
         """The text up to hole `index`; earlier holes have their fillings or are empty."""
@@ -66,16 +70,23 @@ class PreparedRequest:
         return "".join([*parts, self.text[at:]])
 
     def near(self, index: int) -> tuple[str, str]:
-        """The ends of `before` and `after` nearest to the hole, for the checks: some NEAR_CHARS each.
+        """The ends of `before` and `after` nearest to the hole: some NEAR_CHARS each, at most MAX_NEAR_CHARS.
 
-        They are cut after a blank line, before a line without indentation, so that they parse as in the file.
+        They are cut after a blank line, before a line without indentation, so that they parse as in the file; at a line
+        end if there is none of these.
         """
-        before, after = self.before(index), self.after(index)
+        before, after = self.before(index)[-MAX_NEAR_CHARS - 1 :], self.after(index)[: MAX_NEAR_CHARS + 1]
         at = len(before) - NEAR_CHARS
         first = _MARGIN.search(before, at, at + NEAR_CHARS // 2) if at > 0 else None
         starts = [first] if first else [*_MARGIN.finditer(before, 0, max(0, at))][-1:]
+        start = starts[0].end() if starts else 0
+        if not starts and len(before) > MAX_NEAR_CHARS:
+            start = before.find("\n", 0, at) + 1 or 1
         last = _MARGIN.search(after, NEAR_CHARS)
-        return before[starts[0].end() if starts else 0 :], after[: last.start() + 1 if last else None]
+        end = last.start() + 1 if last else len(after)
+        if last is None and len(after) > MAX_NEAR_CHARS:
+            end = after.rfind("\n", NEAR_CHARS) + 1 or MAX_NEAR_CHARS
+        return before[start:], after[:end]
 
     @property
     def between(self) -> list[str]:
@@ -105,9 +116,11 @@ def prepare(request: InfillRequest, budget: ContextBudget, stop: Stop | None = N
     holes = tuple(Hole(*_unix_offsets(text, hole)) for hole in originals)
     language = request.language or detect(request.path, unix.partition("\n")[0])
     deadline = None if request.deadline_ms is None else time.monotonic() + request.deadline_ms / 1000
+    prepared = PreparedRequest(request, unix, holes, originals, language, deadline, stop=stop)
     first, last = holes[0].start, holes[-1].end
-    shown = show_context(unix, first, last, language, request.path, request.neighbours, budget)
-    prepared = PreparedRequest(request, unix, holes, originals, language, deadline, shown, stop=stop)
+    prepared.shown = show_context(
+        unix, first, last, language, request.path, request.neighbours, budget, prepared.stop_parsing
+    )
     prepared.kinds = tuple(_kind(prepared, index) for index in range(len(holes)))
     return prepared
 
@@ -134,7 +147,8 @@ def _unix_offsets(text: str, hole: Hole) -> tuple[int, int]:
 
 def _kind(prepared: PreparedRequest, index: int) -> HoleKind:
     """Whole lines if the hole begins and ends at line starts; one line unless a block is requested or expected."""
-    before, replaced, after = prepared.before(index), prepared.replaced(index), prepared.after(index)
+    before, after = prepared.near(index)
+    replaced = prepared.replaced(index)
     at_start = not before or before.endswith("\n")
     at_next_line = replaced.endswith("\n") if replaced else not after.startswith("\n")
     lines = prepared.request.lines

@@ -139,13 +139,13 @@ class Proposer:
         """Re-noises the tokens under parse errors and denoises a few steps; if that fails, cuts back to what parses."""
         before, after = prepared.near(index)
         again = again and not _late(prepared) and filled.result.finish != "cancelled"
-        spans = error_spans_within(before, hole.text, after, prepared.language) if again else ()
+        spans = error_spans_within(before, hole.text, after, prepared.language, prepared.stop_parsing) if again else ()
         if spans and filled.layout.canvas.width <= self.family.max_canvas:
             result = self._renoised(filled, index, hole, [(span.start, span.end) for span in spans])
             repaired = hole_text(self.family, filled.layout, result, index, prepared.kinds[index])
             if repaired.text.strip() and parse_worse(self._context(prepared, index, repaired.text)) is None:
                 return repaired
-        shorter = cut_back(before, hole.text, after, prepared.language, prepared.stop)
+        shorter = cut_back(before, hole.text, after, prepared.language, prepared.stop, prepared.stop_parsing)
         return hole.cut(shorter) if shorter.strip() else hole
 
     def _renoised(
@@ -169,7 +169,7 @@ class Proposer:
         leave_if(prepared.stop)
         text, parses = draft.text, bool(draft.text.strip())
         if parses and parse_worse(self._context(prepared, 0, text)):
-            shorter = cut_back(before, text, after, prepared.language, prepared.stop)
+            shorter = cut_back(before, text, after, prepared.language, prepared.stop, prepared.stop_parsing)
             text, parses = shorter or text, bool(shorter)
         return Proposal(text, ["causal"], len(self.family.tokens.encode(text))), parses
 
@@ -190,7 +190,7 @@ class Proposer:
 
     def _context(self, prepared: PreparedRequest, index: int, text: str) -> CheckContext:
         before, after = prepared.near(index)
-        return CheckContext(before, text, after, prepared.language)
+        return CheckContext(before, text, after, prepared.language, stop=prepared.stop_parsing)
 
 
 def copies(prepared: PreparedRequest, tokens: TextTokens) -> list[Proposal]:

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 
-from engine.errors import Stop, UsageError, leave_if
-from infill.code.syntax import SyntaxTree, error_score, parse
+from engine.errors import Cancelled, Stop, UsageError, leave_if
+from infill.code.syntax import ParsingStopped, SyntaxTree, error_score, parse
 from infill.complete.completion import Completer
 from infill.complete.pipeline import AnyCompleter
 from infill.findings import Finding, LintRequest, Range
@@ -94,7 +94,7 @@ class Linter:
         if not codes and not style:
             return []
         unix, line_ends = _with_unix_line_ends(request)
-        tree = parse(unix.text, unix.language)
+        tree = _tree(unix, stop)
         if tree is None:
             return []
         selected = self._select(tree, self._candidates(unix, tree, codes, stop), 0.0)
@@ -113,7 +113,7 @@ class Linter:
 
         The text must have "\\n" line ends.
         """
-        tree = parse(request.text, request.language)
+        tree = _tree(request, stop)
         if tree is None or is_skipped(request.path, request.text):
             return {}
         ranges = request.ranges or ((0, len(request.text)),)
@@ -131,7 +131,7 @@ class Linter:
 
         The text must have "\\n" line ends.
         """
-        tree = parse(request.text, request.language)
+        tree = _tree(request, stop)
         return [] if tree is None else self._candidates(request, tree, frozenset(codes), stop)
 
     def select(
@@ -204,6 +204,14 @@ class Linter:
         return self.known.familiarity(old, new)
 
 
+def _tree(request: LintRequest, stop: Stop | None) -> SyntaxTree | None:
+    """Raises Cancelled once `stop` returns True."""
+    try:
+        return parse(request.text, request.language, stop)
+    except ParsingStopped as error:
+        raise Cancelled from error
+
+
 def _neighbour_names(request: LintRequest) -> frozenset[str]:
     return frozenset(name for other in request.neighbours for name in _NAME.findall(other.text))
 
@@ -220,7 +228,10 @@ def _best(gains: dict[Edit, Gain], code: str) -> list[Edit]:
 def _parses(tree: SyntaxTree, ranges: Sequence[Range], edit: Edit) -> bool:
     """Whether the edit, made in all `ranges` (in text order), adds no syntax errors."""
     changes = [(start, end, edit.replacement) for start, end in reversed(ranges)]
-    return error_score(tree.edited(changes)) <= error_score(tree)
+    try:
+        return error_score(tree.edited(changes)) <= error_score(tree)
+    except ParsingStopped:
+        return False
 
 
 class _LineEnds:

@@ -5,16 +5,18 @@ Lines and columns count from 1, columns in characters. Must not know how finding
 
 from __future__ import annotations
 
-import json
+import os
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from infill.findings import Finding
 from infill.lint.kinds import ALL_KINDS, PAGE, STYLE, help_text, link
+from infill.printable import json_text, one_line, printable, visible
 
 SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
@@ -71,14 +73,15 @@ def as_text(found: Sequence[LocatedFinding]) -> str:
     """For each finding a line, the code with the finding underlined, and the explanation if there is one."""
     parts = []
     for one in found:
-        width = (one.end_column if one.end_line == one.line else len(one.source) + 1) - one.column
-        before = one.source[: one.column - 1]
+        end = one.end_column - 1 if one.end_line == one.line else len(one.source)
+        before, marked = visible(one.source[: one.column - 1]), visible(one.source[one.column - 1 : end])
         pad = "".join(character if character == "\t" else " " for character in before)
-        head = f"{one.path}:{one.line}:{one.column}: {one.finding.code}: {one.finding.message}"
-        parts.append(f"{head}\n    {one.source}\n    {pad}{'^' * max(1, width)}\n")
+        place = f"{one_line(str(one.path))}:{one.line}:{one.column}"
+        parts.append(f"{place}: {one.finding.code}: {one_line(one.finding.message)}\n")
+        parts.append(f"    {one.source}\n    {pad}{'^' * max(1, len(marked))}\n")
         if one.finding.explanation is not None:
             parts.append(f"    {one.finding.explanation}\n")
-    return "".join(parts)
+    return printable("".join(parts))
 
 
 def as_json(found: Sequence[LocatedFinding]) -> str:
@@ -99,7 +102,7 @@ def as_json(found: Sequence[LocatedFinding]) -> str:
         if one.finding.explanation is not None:
             row["explanation"] = one.finding.explanation
         rows.append(row)
-    return json.dumps(rows, indent=2, ensure_ascii=False) + "\n"
+    return json_text(rows, indent=2)
 
 
 def as_sarif(found: Sequence[LocatedFinding], version: str) -> str:
@@ -117,7 +120,7 @@ def as_sarif(found: Sequence[LocatedFinding], version: str) -> str:
     order = [*ALL_KINDS]
     results = []
     for one in found:
-        artifact = {"uri": one.path.as_posix()}
+        artifact = {"uri": _uri(one.path)}
         changes = [
             {"deletedRegion": located.region, "insertedContent": {"text": one.finding.replacement}}
             for located in (one, *one.also)
@@ -138,11 +141,14 @@ def as_sarif(found: Sequence[LocatedFinding], version: str) -> str:
         )
     driver = {"name": "gesso", "version": version, "rules": rules}
     run = {"tool": {"driver": driver}, "columnKind": "unicodeCodePoints", "results": results}
-    return json.dumps({"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2, ensure_ascii=False) + "\n"
+    return json_text({"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2)
 
 
 def as_github(found: Sequence[LocatedFinding]) -> str:
-    """Workflow commands, which GitHub shows as annotations in a pull request."""
+    """Workflow commands, which GitHub shows as annotations in a pull request.
+
+    Escaped like `escapeData` and `escapeProperty` of https://github.com/actions/toolkit (packages/core, command.ts).
+    """
     rows = []
     for one in found:
         parameters = {
@@ -163,7 +169,13 @@ def _message(finding: Finding) -> str:
     return " ".join(filter(None, (finding.message, finding.explanation)))
 
 
+def _uri(path: Path) -> str:
+    """A URI (RFC 3986) of the bytes of the path: `file://…` if it is absolute, else a relative reference."""
+    return path.as_uri() if path.is_absolute() else quote(os.fsencode(path.as_posix()))
+
+
 def _escaped(text: str, more: str = "") -> str:
+    text = visible(text)
     for character in "%\r\n" + more:
         text = text.replace(character, f"%{ord(character):02X}")
     return text

@@ -296,7 +296,9 @@ def test_ten_thousand_random_edits(monkeypatch):
     dice = random.Random(20)
     junk = ["\n", "\r\n", "\r", "\t", "\f", "\u2028", "    ", "def ", *"x'(}:#😀é\u0301", '"""']
     followed, edited = [], SyntaxTree.edited
-    monkeypatch.setattr(SyntaxTree, "edited", lambda tree, edits: followed.append(len(edits)) or edited(tree, edits))
+    monkeypatch.setattr(
+        SyntaxTree, "edited", lambda tree, edits, stop: followed.append(len(edits)) or edited(tree, edits, stop)
+    )
     edit = Editor(BLOCK * 8)
     first = edit.snapshot
     count = broken = 0

@@ -113,3 +113,10 @@ def test_a_long_file_is_cut_back_quickly():
     started = time.process_time()
     assert cut_back(long_file[:middle], "y = 1\nz = (\n", long_file[middle:], "python") == "y = 1\n"
     assert time.process_time() - started < 4.0
+
+
+def test_once_parsing_is_stopped_every_text_passes_and_nothing_of_that_is_kept():
+    before, broken = "x = 1\n" * 10_000, "y = (\n"
+    assert parse_worse(CheckContext(before, broken, "", "python", stop=lambda: True)) is None
+    assert error_spans_within(before, broken, "", "python", lambda: True) == ()
+    assert parse_worse(CheckContext(before, broken, "", "python")) is not None

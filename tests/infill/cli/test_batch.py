@@ -177,3 +177,13 @@ def test_unusable_files_are_refused(files: Files, tmp_path: Path) -> None:
         Batch(files.source, files.source, Settings())
     with pytest.raises(InputError, match="not a regular file"):
         Batch(files.source, tmp_path, Settings())
+
+
+def test_the_output_may_not_be_a_link_out_of_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    Path("in.jsonl").write_text("")
+    Path("out.jsonl").symlink_to(tmp_path / "new.jsonl")
+    with pytest.raises(InputError, match="leads out of"):
+        Batch(Path("in.jsonl"), Path("out.jsonl"), Settings())
+    assert not (tmp_path / "new.jsonl").exists()

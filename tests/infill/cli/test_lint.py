@@ -224,3 +224,18 @@ def test_a_model_that_cannot_lint_is_reported_in_one_sentence(monkeypatch: pytes
     result = gesso("--model", "26b")
     assert result.exit_code == 2 and result.stdout == ""
     assert result.stderr.count("\n") == 1 and "26b cannot lint" in result.stderr
+
+
+def test_fixes_do_not_leave_the_given_folder(fake: FakeLinter) -> None:
+    Path("tree").mkdir()
+    Path("outside.py").write_text(CODE)
+    Path("tree/link.py").symlink_to(Path("outside.py").resolve())
+    result = gesso("tree", "--fix", "--yes")
+    assert result.exit_code == 3 and "leads out of" in result.stderr
+    assert Path("outside.py").read_text() == CODE
+
+
+def test_a_diff_cannot_control_the_terminal_or_a_runner(fake: FakeLinter) -> None:
+    Path("app.py").write_text("::error::\x1b[2J\n" + CODE)
+    result = gesso("--fix", given="n\n")
+    assert "\\::error::␛[2J\n" in result.stderr and "\x1b" not in result.stderr + result.stdout

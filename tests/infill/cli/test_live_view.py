@@ -6,8 +6,10 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 from rich.console import Console
+from rich.table import Table
 
 from infill.cli.live_view import LiveView, export_svg, panel, summary
+from infill.cli.support import VisibleConsole, add_row
 from infill.request import Piece, StepView
 from tests.infill.fake_completer import STEPS
 
@@ -85,3 +87,13 @@ def test_the_svg_shows_a_few_steps(tmp_path: Path) -> None:
     ElementTree.fromstring(text)
     assert [step for step in range(1, 10) if f"step {step}/9" in text] == [1, 4, 6, 9]
     assert "x = done" in text
+
+
+def test_what_a_console_prints_is_visible() -> None:
+    console = VisibleConsole(file=io.StringIO(), width=60)
+    table = Table("name")
+    add_row(table, "a\x1b]0;title\x07\u202e")
+    console.print(table, "\x9b31m")
+    written = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "␛]0;title" in written and "<U+202E>" in written and "<U+009B>31m" in written
+    assert not {"\x1b", "\x9b", "\u202e"} & {*written}

@@ -200,3 +200,28 @@ def test_a_large_file_is_read_quickly():
     tree = parse(text, "python")
     syntax.in_string(tree, len(text) // 2)
     assert time.process_time() - started < 1.0
+
+
+def test_a_long_parse_ends_once_it_is_stopped():
+    """Ambiguous C++ costs the parser hundreds of times as much as other code."""
+    polls = 0
+
+    def stop():
+        nonlocal polls
+        polls += 1
+        return polls > 5
+
+    with pytest.raises(syntax.ParsingStopped):
+        parse("A<" * 400_000, "cpp", stop)
+    assert polls == 6
+    tree = parse("x = 1\n" * 10_000, "python")
+    with pytest.raises(syntax.ParsingStopped):
+        tree.replaced(0, 0, "y = 2\n", lambda: True)
+
+
+def test_a_parse_that_takes_too_much_work_has_no_tree(monkeypatch):
+    monkeypatch.setattr(syntax, "MAX_WORK", 10)
+    text = "A<" * 10_000
+    assert parse(text, "cpp") is None
+    with pytest.raises(syntax.ParsingStopped):
+        parse("x;\n" * 10_000, "cpp").replaced(0, 0, text)

@@ -15,13 +15,16 @@ from hypothesis import strategies as st
 from engine.config import SamplingConfig
 from engine.errors import Cancelled, GessoError, InputError, ModelError
 from infill.cli.text_edits import apply
+from infill.complete.judging import one_after_another
 from infill.complete.loaded_model import LoadedModel
-from infill.request import Hole, InfillRequest, InfillResult, Lines, Neighbour, StepView
+from infill.complete.prepared import prepare
+from infill.request import Hole, HoleCompletion, InfillRequest, InfillResult, Lines, Neighbour, StepView
 from infill.settings import Settings
 from tests.infill.fakes import (
     POCKET,
     ScriptedDenoiser,
     load_completer,
+    pocket,
     request,
     scripted_completer,
     tiny_completer,
@@ -365,3 +368,23 @@ def test_a_model_of_an_unknown_family_is_refused(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match="'third'"):
         LoadedModel.load(Settings(model=str(folder), threads=1))
+
+
+def test_holes_that_the_deadline_leaves_no_time_for_cost_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with fifty holes in a long file."""
+    wanted = request("a = §\n", deadline_ms=1000)
+    wanted = replace(wanted, text="a = \n" * 50, holes=tuple(Hole(5 * n + 4, 5 * n + 4) for n in range(50)))
+    prepared = prepare(wanted, pocket().budget)
+    completed = []
+
+    def complete(one: InfillRequest, *_: object) -> InfillResult:
+        completed.append(one)
+        prepared.deadline = 0.0
+        done = HoleCompletion(one.holes[0], "1", True, None, 1.0, ())
+        return InfillResult((done,), 1, 1, 1, 1, 1, {"total": 1.0}, "model", 0)
+
+    result = one_after_another(complete, prepared, None, None, 0.0)
+    assert len(completed) == 1 and len(result.completions) == 50
+    assert [one.hole for one in result.completions] == [*wanted.holes]
+    assert result.completions[0].shown and not any(one.shown for one in result.completions[1:])
+    assert "no time" in (result.completions[-1].reason or "")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from infill.code.syntax import parse
-from infill.complete.prepared import NEAR_CHARS, prepare
+from infill.complete.prepared import MAX_NEAR_CHARS, NEAR_CHARS, prepare
+from infill.request import Hole, InfillRequest
 from tests.infill.fakes import pocket, request
 
 FUNCTION = "def function_{}(first, second):\n    return first + second\n\n\n"
@@ -40,3 +41,19 @@ def test_a_long_class_or_string_is_near_from_its_beginning(kept: str) -> None:
     else:
         above = "import re\n\nPROSE = '''" + "One paragraph\nof several lines.\n\n" * 2000 + "'''\n"
         assert near(f"{above}value = §\n")[0].startswith("import re")
+
+
+@pytest.mark.parametrize("text", ["{" * 700_000, "\n" * 700_000, "A<" * 350_000])
+def test_what_is_near_is_bounded_and_parsing_ends_when_the_caller_leaves(text: str) -> None:
+    hole = len(text) // 2
+    wanted = InfillRequest(text, (Hole(hole, hole),), language="cpp")
+    before, after = prepare(wanted, pocket().budget, lambda: True).near(0)
+    assert len(before) <= MAX_NEAR_CHARS and len(after) <= MAX_NEAR_CHARS + 1
+    assert len(before) > NEAR_CHARS < len(after)
+
+
+def test_parsing_ends_at_the_deadline() -> None:
+    prepared = prepare(InfillRequest("x", (Hole(1, 1),), deadline_ms=60_000), pocket().budget)
+    assert not prepared.stop_parsing()
+    prepared.deadline = 0.0
+    assert prepared.stop_parsing()

@@ -82,3 +82,35 @@ def test_annotations_are_escaped() -> None:
     assert len(lines) == 3
     assert lines[0].startswith("::notice file=src/app.py,line=2,endLine=2,col=9,endColumn=10,title=gesso wrong-name::")
     assert lines[0].endswith("100%25 the wrong name,%0Ano: `b`.")
+
+
+HOSTILE = Path("a\x1b[2J\n::error file=x::b\udcff %.py")
+
+
+def hostile() -> list:
+    text = "::error::\u202etfel + \x9bleft\n"
+    at = text.index("left")
+    return locate(HOSTILE, text, [Finding(at, at + 4, "wrong-name", "no\r\n::error::\x1b", "b", 1.0)])
+
+
+def test_text_cannot_control_the_terminal_or_a_runner() -> None:
+    head, source, marks = as_text(hostile()).splitlines()
+    assert head == "a␛[2J␊::error file=x::b<U+DCFF> %.py:1:19: wrong-name: no␍␊::error::␛"
+    assert source == "    \\::error::<U+202E>tfel + <U+009B>left"
+    assert marks.index("^") == source.index("left") - 1 and marks.count("^") == 4, "a backslash is added afterwards"
+
+
+def test_annotations_are_one_command_each() -> None:
+    (line,) = as_github(hostile()).splitlines()
+    assert line.startswith("::notice file=a␛[2J%0A%3A%3Aerror file=x%3A%3Ab<U+DCFF> %25.py,line=1,")
+    assert line.endswith("::no%0D%0A::error::␛")
+
+
+def test_sarif_has_uris() -> None:
+    def uri(path: Path) -> str:
+        (one,) = locate(path, "left\n", [Finding(0, 4, "wrong-name", "", "b", 1.0)])
+        (result,) = json.loads(as_sarif([one], "1"))["runs"][0]["results"]
+        return result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
+
+    assert uri(HOSTILE) == "a%1B%5B2J%0A%3A%3Aerror%20file%3Dx%3A%3Ab%FF%20%25.py"
+    assert uri(Path("src/é.py")) == "src/%C3%A9.py" and uri(Path("/a b.py")) == "file:///a%20b.py"

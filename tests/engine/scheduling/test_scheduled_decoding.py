@@ -90,8 +90,8 @@ def test_passes_of_clients_are_joined(
     for future in futures:
         future.result(20)
     passes = [size for size in sizes if size < len(PROMPTS[0]) - 1]
-    assert max(passes) == 2 * len(PROMPTS), "two continuations of each client"
-    assert len(passes) < 1.5 * (LENGTH + len(PROMPTS)), "and not as many passes as each needs alone"
+    assert max(passes) > 2 * 2, "two continuations of each client, of more than two clients"
+    assert len(passes) < 0.75 * LENGTH * len(PROMPTS), "fewer passes than all need alone"
 
 
 def test_a_joined_pass_that_fails_is_made_one_by_one(

@@ -203,6 +203,7 @@ def test_only_changed_lines(fake: FakeLinter, monkeypatch: pytest.MonkeyPatch) -
     ],
 )
 def test_bad_options(fake: FakeLinter, arguments: list[str], words: str) -> None:
+    Path("app.py").write_text(CODE)
     result = gesso(*arguments)
     assert result.exit_code == 2 and words in result.stderr
 
@@ -230,9 +231,8 @@ def test_fixes_do_not_leave_the_given_folder(fake: FakeLinter) -> None:
     Path("tree").mkdir()
     Path("outside.py").write_text(CODE)
     Path("tree/link.py").symlink_to(Path("outside.py").resolve())
-    result = gesso("tree", "--fix", "--yes")
-    assert result.exit_code == 3 and "leads out of" in result.stderr
-    assert Path("outside.py").read_text() == CODE
+    assert gesso("tree", "--fix", "--yes").exit_code == 0
+    assert fake.requests == [] and Path("outside.py").read_text() == CODE
 
 
 def test_a_diff_cannot_control_the_terminal_or_a_runner(fake: FakeLinter) -> None:

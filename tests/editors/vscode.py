@@ -149,9 +149,17 @@ class VSCode:
 
     def open(self, name: str, text: str, line: int = 1) -> None:
         """Writes a file, opens it, and moves the cursor to the end of the line, counted from 1."""
-        (self.folder / name).write_text(text)
-        entry = f".explorer-folders-view .monaco-list-row[aria-label^='{name}']"
-        eventually(lambda: self.browser("count", entry), f"{name} in the explorer")
+        file, entry = self.folder / name, f".explorer-folders-view .monaco-list-row[aria-label^='{name}']"
+
+        def listed() -> bool:
+            file.unlink(missing_ok=True)  # VS Code misses files that are made before it watches the folder
+            file.write_text(text)
+            end = time.monotonic() + PATIENCE_S / 6
+            while not (found := self.browser("count", entry)) and time.monotonic() < end:
+                time.sleep(0.05)
+            return bool(found)
+
+        eventually(listed, f"{name} in the explorer")
         self.browser("double_click", entry)
         eventually(lambda: any(name in one for one in self.browser("texts", ".tab.active")), f"a tab for {name}")
         eventually(lambda: self.browser("count", ".monaco-editor.focused .view-line"), "lines")

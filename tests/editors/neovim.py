@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -237,7 +237,8 @@ class Neovim:
             records = self.execute("gesso.whyNothing") or []
             return bool(self.ghost()) or bool(records) and records[0]["outcome"] in ("nothing", "failed")
 
-        self.wait(is_answered, "answer")
+        with suppress(AssertionError):
+            self.wait(is_answered, "answer", PATIENCE_S / 4)
         if not self.ghost():
             self.keys("<M-\\>")
             self.wait_ghost()

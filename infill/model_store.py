@@ -41,7 +41,7 @@ class StoredModel:
 
 
 def best_model() -> str:
-    """The name that `auto` stands for: the best model that is on this machine and that it runs fast enough.
+    """The model that `auto` selects: the best one that is on this machine and that it runs fast enough.
 
     The 26B on an NVIDIA GPU that holds it, else the larger code model if it was measured to be fast enough, else the
     smaller one, else the pocket model.
@@ -59,7 +59,7 @@ def best_code_model() -> str | None:
 
 
 def concrete(name: str) -> str:
-    """The name itself, or the one that `auto` stands for."""
+    """The name itself, or for `auto` that of the best model."""
     return best_model() if name == AUTO else name
 
 

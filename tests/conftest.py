@@ -3,6 +3,7 @@ same answers everywhere."""
 
 import os
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -22,3 +23,20 @@ def no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path_factor
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
     monkeypatch.setenv("XDG_DATA_HOME", str(folder))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def empty_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home, without the ignore file of the user who runs the tests."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    return home
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A folder that is a repository without commits."""
+    folder = tmp_path / "repository"
+    (folder / ".git" / "info").mkdir(parents=True)
+    return folder

@@ -70,7 +70,7 @@ def collect(
 def _judged(
     completer: AnyCompleter, holes: Sequence[HeldOutHole], start: int, neighbourhood: Neighbourhood
 ) -> Iterator[Judged]:
-    """The candidates for a batch of holes, the first of which is hole `start`."""
+    """The candidates for a batch of holes, which are numbered from `start`."""
     results = completer.complete_batch([_request(hole, neighbourhood) for hole in holes])
     for index, (hole, result) in enumerate(zip(holes, results, strict=True), start):
         if not isinstance(result, GessoError):

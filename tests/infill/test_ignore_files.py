@@ -11,28 +11,9 @@ from pathlib import Path
 import pytest
 
 from infill.ignore_files import FILE_BYTES, Pattern, ignored_by
+from tests.folders import put
 
-
-@pytest.fixture(autouse=True)
-def empty_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty home, without the ignore file of the user who runs the tests."""
-    home = tmp_path_factory.mktemp("home")
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
-    return home
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    folder = tmp_path / "repository"
-    (folder / ".git" / "info").mkdir(parents=True)
-    return folder
-
-
-def put(folder: Path, files: dict[str, str]) -> None:
-    for name, text in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
+pytestmark = pytest.mark.usefixtures("empty_home")
 
 
 @pytest.mark.parametrize(

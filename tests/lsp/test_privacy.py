@@ -7,30 +7,11 @@ from pathlib import Path
 import pytest
 
 from lsp.privacy import is_pattern, named_like_a_secret, private_reason
+from tests.folders import put
 
 CODE = "def area(width, height):\n    return width * height\n"
 
-
-@pytest.fixture(autouse=True)
-def empty_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty home, without the ignore file of the user who runs the tests."""
-    home = tmp_path_factory.mktemp("home")
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
-    return home
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    folder = tmp_path / "repository"
-    (folder / ".git" / "info").mkdir(parents=True)
-    return folder
-
-
-def put(folder: Path, files: dict[str, str]) -> None:
-    for name, text in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
+pytestmark = pytest.mark.usefixtures("empty_home")
 
 
 @pytest.mark.parametrize(

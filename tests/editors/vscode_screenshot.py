@@ -58,7 +58,7 @@ def main() -> None:
 def capture(window: VSCode, target: Path) -> None:
     """Types until the model suggests something, and takes the picture."""
     window.open("settings.py", CODE, LINE)
-    eventually(lambda: "coder" in window.state() and "loading" not in window.state(), "the model is ready", WAIT_S)
+    eventually(lambda: "Ready" in window.state(), "the model is ready", WAIT_S)
     window.type(TYPED, 250)
     eventually(window.ghost, "a suggestion", WAIT_S)
     time.sleep(2.0)  # for the status bar

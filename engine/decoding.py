@@ -62,8 +62,8 @@ def decode(
     """The likeliest continuation of what `tree` has read, then up to `branches` - 1 that begin otherwise.
 
     Those begin with the next likeliest first tokens, at most `margin` nats less likely than the first, and are dropped
-    once they are twice as much less likely than one that is done. on_token: called with the tokens of the first after
-    each pass; decoding ends once it returns False.
+    once they are twice as much less likely than one that is done. on_token: called with the tokens of the first before
+    each further pass; decoding ends once it returns False.
     """
     tree.read(guesses.after([], ROWS // 2))
     first = _choices(tree, [], limits)
@@ -74,7 +74,7 @@ def decode(
     for one, token in zip(found, starts, strict=True):
         _append(tree, one, token, limits)
     while active := [one for one in found if not one.done and len(one.tokens) < limits.tokens]:
-        if limits.stop():
+        if on_token is not None and not on_token(found[0].tokens) or limits.stop():
             break
         wanted = [one.tokens for one in active if not tree.has_read(one.tokens)]
         if wanted:
@@ -83,8 +83,6 @@ def decode(
             _append(tree, one, int(_choices(tree, one.tokens, limits).argmax()), limits)
         least = max((one.score for one in found if one.done), default=-math.inf) - 2 * margin
         found = [found[0], *(one for one in found[1:] if one.done or one.score >= least)]
-        if on_token is not None and not on_token(found[0].tokens):
-            break
     return found
 
 

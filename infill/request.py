@@ -36,6 +36,7 @@ class InfillRequest:
 
     steps, seed: of the denoiser. deadline_ms: from the call on; the best so far is returned then. rejected: texts that
     the user rejected here. caution: factor of the threshold of confidence; with 0 all that passes the checks is shown.
+    beginning: whether the beginning of a line may be shown if the model is not sure of the whole line.
     """
 
     text: str
@@ -50,6 +51,7 @@ class InfillRequest:
     neighbours: tuple[Neighbour, ...] = ()
     rejected: tuple[str, ...] = ()
     caution: float = 1.0
+    beginning: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Candidate:
     """confidence: 0 to 1. shown: whether it passes all checks; reason: why not. tokens: length of the text.
 
     source: the denoised canvas ("model"), the causal encoder, or a copy from the context. refused: whether a check of
-    the text itself refuses it, rather than its low confidence.
+    the text itself refuses it, rather than its low confidence. beginning: whether the line goes on after the text.
     """
 
     text: str
@@ -101,6 +103,7 @@ class Candidate:
     tokens: int
     evidence: Evidence = field(default=Evidence(), repr=False)
     refused: bool = field(default=False, repr=False)
+    beginning: bool = False
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 Waiting as long as the model takes wastes little, whether or not another key comes. Waiting longer than the gap between
 two keys gains nothing, because the user has paused. And suggestions must come soon enough to be read: if wait and
-response together exceed `SOON_S`, the wait shrinks, down to a fraction of the response time.
+response together exceed `SOON_S`, the wait shrinks, down to a fraction of the gap between two keys. A model that takes
+longer than several keys therefore runs while the user types, and its run goes on while the keys agree with its draft.
 Ideas: Tabby (typing speed), Cody (response time), Copilot (after rejections). Must not know the protocol.
 """
 
@@ -21,7 +22,7 @@ USUAL_GAP_S, USUAL_RESPONSE_S = 0.15, 0.06  # before anything was measured
 PAUSE_GAPS = 2.0  # a gap this many times the median is a pause
 LONGEST_S = 0.4
 SOON_S = 0.2  # most time from the key to the suggestion, except for calm
-LEAST_SHARE = 0.3  # of the response time: the wait is never shorter, however slow the model
+LEAST_SHARE = 0.15  # of the gap between two keys: the wait is never shorter, however slow the model
 SHARE: dict[Eagerness, float] = {"calm": 1.0, "balanced": 0.6, "eager": 0.3}
 REJECTED_FACTOR, ACCEPTED_FACTOR = 1.3, 0.7
 LEAST_FACTOR, MOST_FACTOR = 0.5, 2.5
@@ -65,4 +66,4 @@ class Debounce:
         gap = statistics.median(self._gaps) if len(self._gaps) >= LEAST_GAPS else USUAL_GAP_S
         response = statistics.median(self._responses) if self._responses else USUAL_RESPONSE_S
         delay = min(LONGEST_S, SHARE[eagerness] * self._factor * min(response, PAUSE_GAPS * gap))
-        return delay if eagerness == "calm" else min(delay, max(SOON_S - response, LEAST_SHARE * response))
+        return delay if eagerness == "calm" else min(delay, max(SOON_S - response, LEAST_SHARE * gap))

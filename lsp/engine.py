@@ -11,13 +11,14 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import dropwhile, takewhile
 from typing import Any, TypeVar
 
 from engine.errors import Cancelled, GessoError
 from infill.connection import CancellableConnection
 from infill.engine_protocol import EngineState
 from infill.findings import Finding, LintRequest
-from infill.request import InfillRequest, InfillResult
+from infill.request import InfillRequest, InfillResult, StepView
 from infill.service.client import ServiceClient
 from infill.service.start import COMMAND
 from infill.settings import Settings
@@ -104,12 +105,20 @@ class AsyncServiceClient:
             self._change(EngineState("stopped", self._settings.model))
         self._fail_pending("The engine was stopped.")
 
-    async def complete(self, request: InfillRequest) -> InfillResult:
+    async def complete(self, request: InfillRequest, on_draft: Callable[[str], None] | None = None) -> InfillResult:
         """Cancelling the call cancels the model's work.
 
-        Raises EngineLoading, EngineGone, or the service's GessoError for this request.
+        on_draft: called with the beginning of the hole's text after each step. Raises EngineLoading, EngineGone, or the
+        service's GessoError for this request.
         """
-        return await self._send(lambda client, connection: client.complete(request, connection=connection))
+        loop = asyncio.get_running_loop()
+
+        def on_step(view: StepView) -> None:
+            if on_draft is not None:
+                _call_soon(loop, on_draft, _settled_beginning(view))
+
+        watch = None if on_draft is None else on_step
+        return await self._send(lambda client, connection: client.complete(request, watch, connection=connection))
 
     async def lint(self, request: LintRequest) -> tuple[Finding, ...]:
         """Otherwise as `complete`; the service answers completions first."""
@@ -219,6 +228,12 @@ class AsyncServiceClient:
     def _change(self, state: EngineState) -> None:
         self.state = state
         self._on_state(state)
+
+
+def _settled_beginning(view: StepView) -> str:
+    """The settled text at the beginning of the first hole."""
+    inside = dropwhile(lambda piece: piece.state == "known", view.pieces)
+    return "".join(piece.text for piece in takewhile(lambda piece: piece.state == "settled", inside))
 
 
 def _in_thread(work: Callable[[], None]) -> None:

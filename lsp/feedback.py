@@ -90,7 +90,8 @@ class Feedback:
             return
         if snapshot.text.startswith(suggestion.text, len(before)):
             session.accepted_text.accepted(uri, sent.language, len(before), suggestion.text)
-        self.inline.run_ahead(snapshot, before + suggestion.text, after[len(suggestion.swallow) :])
+        after = after[len(suggestion.swallow) :]
+        self.inline.run_ahead(snapshot, before + suggestion.text, after, suggestion.beginning)
 
     def partly_accepted(self, identifier: str, length: int) -> None:
         """The user accepted, in total, the first `length` UTF-16 units of what the editor was sent."""

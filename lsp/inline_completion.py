@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count
 
@@ -37,14 +38,27 @@ REJECTED = SkipReason("rejected before", "You rejected this suggestion here befo
 class _Run:
     """A model run in a document. ahead: for a position that the cursor has not reached yet.
 
-    left_at: when the last waiter left, by the loop's clock.
+    draft: the beginning of the text that the model writes. typed: what the user typed since the run started.
+    contradicted: whether the run was stopped because the two disagree. left_at: when the last waiter left, by the
+    loop's clock.
     """
 
     anchor: Anchor
     task: asyncio.Task[Suggestions]
     ahead: bool
+    draft: str = ""
+    typed: str = ""
+    contradicted: bool = False
     waiters: int = 0
     left_at: float = 0.0
+
+    @property
+    def disagrees(self) -> bool:
+        """Whether the text that the model writes cannot go on as the user types."""
+        draft, typed = self.draft.replace("\r\n", "\n"), self.typed.replace("\r\n", "\n")
+        if self.anchor.indenting:
+            draft, typed = draft.lstrip(), typed.lstrip()
+        return not (draft.startswith(typed) or typed.startswith(draft))
 
 
 class InlineCompletion:
@@ -87,8 +101,11 @@ class InlineCompletion:
             return
         if len(snapshot.edits) == 1:
             end = snapshot.edits[0].start + len(snapshot.edits[0].inserted)
-            if run.anchor.agrees(snapshot.text[:end], snapshot.text[end:]):
-                return
+            before, after = snapshot.text[:end], snapshot.text[end:]
+            if run.anchor.agrees(before, after):
+                run.typed = run.anchor.typed(before) or ""
+                if not run.disagrees:
+                    return
         self._stop(snapshot.uri)
 
     def closed(self, uri: str) -> None:
@@ -98,12 +115,12 @@ class InlineCompletion:
         self.session.cache.forget(uri)
         self.session.last_shown.pop(uri, None)
 
-    def run_ahead(self, snapshot: Snapshot, before: str, after: str) -> None:
+    def run_ahead(self, snapshot: Snapshot, before: str, after: str, line_goes_on: bool) -> None:
         """Runs the model for the likely next cursor position after an acceptance: this line or the next."""
         if self.runs.get(snapshot.uri) is not None or not self.session.settings.enabled:
             return
         line = before[before.rfind("\n") + 1 :]
-        if line.strip() and not after.split("\n", 1)[0].strip():
+        if not line_goes_on and line.strip() and not after.split("\n", 1)[0].strip():
             end = "\r\n" if "\r\n" in before[-NEAR:] else "\n"
             before += end + indentation_at((before + end)[-NEAR:], min(NEAR, len(before + end)), snapshot.language)
         context = CursorContext(snapshot, before, after)
@@ -126,6 +143,7 @@ class InlineCompletion:
             neighbours=session.neighbours(context.snapshot),
             rejected=session.rejections.texts(context.uri, context.before, context.after),
             caution=session.caution(context.invoked),
+            beginning=not context.invoked,
         )
 
     def stop(self) -> None:
@@ -149,12 +167,13 @@ class InlineCompletion:
         if run is None and not context.invoked:
             await asyncio.sleep(self._delay(context))
             run = self._agreeing_run(context)
-        if run is not None:
-            found = await self._wait(run)
+        if run is not None and (found := await self._wait(run, context)) is not None:
             fitting = run.anchor.fitting(found.items, context.before, context.after)
-            if fitting or not found.items:
+            if fitting or not found.items and not run.anchor.typed(context.before):
                 return self._without_rejected(context, replace(found, items=fitting, origin="running"))
-        return self._without_rejected(context, await self._wait(self._start(context)))
+        found = await self._wait(self._start(context), context)
+        assert found is not None, "nothing was typed since this run started"
+        return self._without_rejected(context, found)
 
     def _agreeing_run(self, context: CursorContext) -> _Run | None:
         """The document's current run, if its suggestions may still fit here."""
@@ -194,10 +213,20 @@ class InlineCompletion:
     def _start(self, context: CursorContext, ahead: bool = False) -> _Run:
         """Starts a model run, in place of the document's current one."""
         self._stop(context.uri)
-        task = asyncio.ensure_future(self._run(context))
-        run = self.runs[context.uri] = _Run(Anchor(context.before, context.after), task, ahead)
+        anchor = Anchor(context.before, context.after)
+        task = asyncio.ensure_future(self._run(context, lambda draft: self._drafted(context.uri, anchor, draft)))
+        run = self.runs[context.uri] = _Run(anchor, task, ahead)
         task.add_done_callback(lambda task: self._ended(context.uri, task))
         return run
+
+    def _drafted(self, uri: str, anchor: Anchor, draft: str) -> None:
+        """The run from `anchor` has written `draft`: stops it if the user typed something else in the meantime."""
+        run = self.runs.get(uri)
+        if run is not None and run.anchor is anchor:
+            run.draft = draft
+            if run.disagrees:
+                run.contradicted = True
+                self._stop(uri)
 
     def _ended(self, uri: str, task: asyncio.Task[Suggestions]) -> None:
         if (run := self.runs.get(uri)) is not None and run.task is task:
@@ -205,14 +234,17 @@ class InlineCompletion:
         if not task.cancelled():
             task.exception()  # marks it as retrieved: there may be no waiter left
 
-    async def _run(self, context: CursorContext) -> Suggestions:
+    async def _run(self, context: CursorContext, on_draft: Callable[[str], None]) -> Suggestions:
         session, position = self.session, (context.uri, context.before, context.after)
         request = self.request(context)
-        result = await session.engine.complete(request)
+        result = await session.engine.complete(request, on_draft)
         self.last_read = context
         completion = result.completions[0]
         shown = [candidate for candidate in completion.candidates if candidate.shown][: request.candidates]
-        found = [Suggestion(f"{next(self.numbers)}", one.text, "", one.confidence, result.model) for one in shown]
+        found = [
+            Suggestion(f"{next(self.numbers)}", one.text, "", one.confidence, result.model, one.beginning)
+            for one in shown
+        ]
         items = session.cache.store(*position, found, request.lines)
         if items:
             return Suggestions(items, "model", timings_ms=result.timings_ms)
@@ -227,12 +259,18 @@ class InlineCompletion:
         items = tuple(item for item in found.items if not is_rejected(*position, item.text))
         return replace(found, items=items, skipped=None if items else REJECTED)
 
-    async def _wait(self, run: _Run) -> Suggestions:
-        """Waits for a run. A run without waiters is stopped unless another request joins it soon."""
+    async def _wait(self, run: _Run, context: CursorContext) -> Suggestions | None:
+        """The result of a run; None if it was contradicted, and the document is still that of `context`.
+
+        A run without waiters is stopped unless another request joins it soon.
+        """
         run.waiters += 1
         try:
             return await asyncio.shield(run.task)
         except asyncio.CancelledError:
+            task, newest = asyncio.current_task(), self.session.documents.get(context.uri)
+            if run.contradicted and newest is context.snapshot and not (task and task.cancelling()):
+                return None
             if not run.task.cancelled():
                 loop = asyncio.get_running_loop()
                 run.left_at = loop.time()

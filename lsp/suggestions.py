@@ -16,7 +16,7 @@ Origin = Literal["typed", "cache", "running", "remainder", "model"]
 class Suggestion:
     """`text` is inserted at the cursor and replaces `swallow`, which follows the cursor on its line.
 
-    confidence: 0 to 1. model: the name of the model that wrote it.
+    confidence: 0 to 1. model: the name of the model that wrote it. beginning: whether the line goes on after it.
     """
 
     id: str
@@ -24,6 +24,7 @@ class Suggestion:
     swallow: str
     confidence: float
     model: str = ""
+    beginning: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """From keystroke to suggestion: types real code as a person does, through the language server over stdio.
 
 `python -m bench.service.keystrokes` plays the scenarios in bench/scenarios: files with regions that are typed again,
-with pauses, typing mistakes and deletions. Right suggestions are accepted. `--cut FILE` makes a new scenario;
-`--baseline FILE` compares with the figures of an earlier run. Must not know how the server finds a suggestion.
+with pauses, typing mistakes and deletions. Right suggestions are accepted. `--corpus DIR` types regions of held-out
+projects instead (a folder written by train.corpus); `--cut FILE` makes a new scenario; `--baseline FILE` compares with
+the figures of an earlier run. Must not know how the server finds a suggestion.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.report import conditions, json_text, percentile
-from bench.service.scenarios import SCENARIOS, Scenario, cut, read_scenarios
+from bench.service.scenarios import SCENARIOS, Scenario, cut_file, held_out_scenarios, read_scenarios
 from bench.service.typist import Tally, Typist
 from engine.errors import InputError
 from infill.service.location import location_at, lock_holder
@@ -165,7 +166,10 @@ def _origin(one: dict[str, float] | None) -> str:
 
 
 def main(
-    cut_file: Annotated[list[Path] | None, typer.Option("--cut", help="Create a scenario from this file.")] = None,
+    cuts: Annotated[list[Path] | None, typer.Option("--cut", help="Create a scenario from this file.")] = None,
+    corpus: Annotated[Path | None, typer.Option(help="Corpus of held-out projects to type regions of.")] = None,
+    language: Annotated[str, typer.Option(help="Language of the regions of the corpus.")] = "python",
+    count: Annotated[int, typer.Option(help="Number of regions of the corpus.")] = 8,
     model: Annotated[str | None, typer.Option(help="Name of the model; default: as `gesso config` says.")] = None,
     eagerness: Annotated[str, typer.Option(help="calm, balanced or eager.")] = "balanced",
     threads: Annotated[int, typer.Option(help="CPU threads of the engine.")] = 2,
@@ -177,12 +181,13 @@ def main(
 ) -> None:
     """Type the scenarios with the language server and report what a user would see."""
     console = Console()
-    for file in cut_file or ():
+    for file in cuts or ():
         SCENARIOS.mkdir(exist_ok=True)
-        scenario = cut(file)
+        scenario = cut_file(file)
         (SCENARIOS / f"{file.stem}.json").write_text(json.dumps(asdict(scenario), indent=1) + "\n")
-    if cut_file:
+    if cuts:
         return
+    scenarios = read_scenarios() if corpus is None else held_out_scenarios(corpus, language, count)
     before = json.loads(baseline.read_text()) if baseline else None
     settings = {
         "eagerness": eagerness,
@@ -194,7 +199,7 @@ def main(
     with tempfile.TemporaryDirectory(prefix="gesso-keys-") as folder:
         os.environ["XDG_RUNTIME_DIR"] = folder  # a service of this measurement, so that all it uses is counted
         try:
-            found = asyncio.run(measure(read_scenarios(), settings, seed, pace))
+            found = asyncio.run(measure(scenarios, settings, seed, pace))
         finally:
             stop_service(location_at())
     console.print(table_of(found, before))

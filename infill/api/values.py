@@ -59,6 +59,7 @@ class InfillBody(RequestBody):
     deadline_ms: Annotated[float, Limits(1, 120_000)] | None = None
     rejected: Annotated[tuple[Annotated[str, Limits(most=100_000)], ...], Limits(most=256)] = ()
     caution: Annotated[float, Limits(0, 100)] = 1.0
+    beginning: bool = False
     stream: bool = False
     min_confidence: Annotated[float, Limits(0, 1)] | None = None
     copy_drafts: bool | None = None

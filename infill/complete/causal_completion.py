@@ -19,6 +19,7 @@ from engine.guesses import Guesses
 from engine.token_tree import TokenTree
 from infill.checks.context import CheckContext
 from infill.checks.parse import cut_back, parse_worse
+from infill.complete.beginning import PROBABILITY, likely_beginning
 from infill.complete.causal_draft import block_end, without_suffix
 from infill.complete.code_model import CodeModel
 from infill.complete.judging import judge, one_after_another, until_stopped
@@ -38,9 +39,10 @@ SEAM_LINES, SEAM_TOKENS = 3, 24  # of the text after the hole that is scored wit
 
 @dataclass
 class _Scored:
-    """A proposal with the log-probabilities of its tokens, given the text on both sides of the hole."""
+    """A proposal with its tokens and their log-probabilities, given the text on both sides of the hole."""
 
     proposal: Proposal
+    tokens: list[int]
     middle: list[float]
 
 
@@ -85,6 +87,8 @@ class CausalCompleter:
             for one, seen in zip(scored, in_order, strict=True)
         ]
         found = _best_first(candidates)
+        if not found[0].shown and (beginning := self._beginning(prepared, fim, scored)) is not None:
+            found = (beginning, *found)
         if watch is not None:
             watch(self._view(prepared, found[0].text.replace("\r\n", "\n"), steps, steps))
         ended = time.perf_counter()
@@ -158,7 +162,7 @@ class CausalCompleter:
         token_lists = [self.family.tokens.encode(fim.held + one.text.rstrip("\n")) for one in unique]
         tree.read([tokens[:-1] for tokens in token_lists])
         scored = [
-            _Scored(proposal, tree.log_probabilities(tokens).tolist())
+            _Scored(proposal, tokens, tree.log_probabilities(tokens).tolist())
             for proposal, tokens in zip(unique, token_lists, strict=True)
         ]
         return scored, max(len(one.tokens) for one in found)
@@ -220,6 +224,21 @@ class CausalCompleter:
         ):
             text = cut_back(before, text, after, prepared.language, prepared.stop, prepared.stop_parsing) or text
         return Proposal(text, ["model"], len(one.tokens))
+
+    def _beginning(self, prepared: PreparedRequest, fim: FimInput, scored: Sequence[_Scored]) -> Candidate | None:
+        """The beginning of the likeliest continuation as a candidate, if the request allows one."""
+        request = prepared.request
+        decoded = [one for one in scored if one.proposal.text.strip() and "model" in one.proposal.sources]
+        if not (request.beginning and prepared.kinds[0].one_line and decoded):
+            return None
+        best = max(decoded, key=lambda one: sum(one.middle))
+        least = min(0.95, PROBABILITY * request.caution)
+        text, probability, count = likely_beginning(
+            best.tokens, best.middle, lambda tokens: self._text(fim, tokens), least
+        )
+        if not text or text.strip() in {one.strip() for one in request.rejected}:
+            return None
+        return Candidate(text, round(probability, 4), True, None, "model", count, beginning=True)
 
     def _in_order(self, prepared: PreparedRequest, fim: FimInput, scored: Sequence[_Scored]) -> list[_InOrder]:
         """The likelihood of each text and of the beginning of what follows it, read in their order.

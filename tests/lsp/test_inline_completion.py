@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import cast
 
@@ -23,21 +24,24 @@ URI = "untitled:one.py"
 
 
 class Engine:
-    """Answers when `go` is set, always with the same text."""
+    """Answers when `go` is set, always with the same text. drafts: how the runs report theirs."""
 
     def __init__(self, answer: str) -> None:
-        self.answer, self.texts, self.cancelled = answer, list[str](), 0
-        self.go = asyncio.Event()
+        self.answer, self.texts, self.cancelled, self.is_sure = answer, list[str](), 0, True
+        self.is_beginning = False
+        self.go, self.drafts = asyncio.Event(), list[Callable[[str], None]]()
 
-    async def complete(self, request: InfillRequest) -> InfillResult:
+    async def complete(self, request: InfillRequest, on_draft: Callable[[str], None]) -> InfillResult:
         self.texts.append(request.text)
+        self.drafts.append(on_draft)
         try:
             await self.go.wait()
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
-        found = Candidate(self.answer, 0.9, True, None, "model", 1)
-        completion = HoleCompletion(request.holes[0], self.answer, True, None, 0.9, (found,))
+        reason = None if self.is_sure else "not sure"
+        found = Candidate(self.answer, 0.9, self.is_sure, reason, "model", 1, beginning=self.is_beginning)
+        completion = HoleCompletion(request.holes[0], self.answer, self.is_sure, reason, 0.9, (found,))
         return InfillResult((completion,), 1, 1, 1, 1, 1, {"total": 1.0}, "scripted", 0)
 
 
@@ -59,12 +63,15 @@ class Typing:
         return self.requests[-1]
 
     def key(self, letter: str) -> asyncio.Task[Suggestions]:
+        self.type(letter)
+        return self.request()
+
+    def type(self, letter: str) -> None:
         end = types.Position(0, len(self.snapshot.text))
         change = types.TextDocumentContentChangePartial(range=types.Range(end, end), text=letter)
         document = types.VersionedTextDocumentIdentifier(self.snapshot.version + 1, URI)
         self.snapshot = self.session.documents.change(document, [change])
         self.inline.changed(self.snapshot)
-        return self.request()
 
 
 def test_one_run_serves_all_keys_that_agree_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,6 +125,70 @@ def test_a_key_that_disagrees_with_the_run_starts_another(monkeypatch: pytest.Mo
     asyncio.run(play())
 
 
+@pytest.mark.parametrize("key_first", [True, False])
+def test_a_run_whose_draft_disagrees_with_what_is_typed_is_replaced_at_once(key_first: bool) -> None:
+    """The draft or the key may come first; while both agree the run goes on."""
+
+    async def play() -> None:
+        typing = Typing("first", delay_ms=0)
+        typing.request()
+        while not typing.engine.texts:
+            await asyncio.sleep(0.005)
+        typing.engine.drafts[0]("fi")
+        typing.key("f")
+        await asyncio.sleep(0.02)
+        assert typing.engine.texts == ["total = "] and not typing.engine.cancelled
+        if key_first:
+            last = typing.key("o")
+            await asyncio.sleep(0.005)
+            typing.engine.drafts[0]("first")
+        else:
+            typing.engine.drafts[0]("first")
+            last = typing.key("o")
+        while len(typing.engine.texts) < 2:
+            await asyncio.sleep(0.005)
+        assert typing.engine.texts == ["total = ", "total = fo"] and typing.engine.cancelled == 1
+        typing.engine.go.set()
+        found = await last
+        assert [one.text for one in found.items] == ["first"] and found.origin == "model"
+
+    asyncio.run(asyncio.wait_for(play(), 20))
+
+
+def test_a_draft_that_disagrees_with_a_later_key_leaves_an_older_request_superseded() -> None:
+    """The key arrived and its request has not: a run for the older request would be useless."""
+
+    async def play() -> None:
+        typing = Typing("first", delay_ms=0)
+        request = typing.request()
+        while not typing.engine.texts:
+            await asyncio.sleep(0.005)
+        typing.type("o")
+        typing.engine.drafts[0]("first")
+        with pytest.raises(asyncio.CancelledError):
+            await request
+        assert typing.engine.texts == ["total = "]
+
+    asyncio.run(asyncio.wait_for(play(), 20))
+
+
+def test_a_pause_after_a_run_that_found_nothing_gets_a_run_of_its_own() -> None:
+    async def play() -> None:
+        typing = Typing("first", delay_ms=0)
+        typing.engine.is_sure = False
+        typing.request()
+        while not typing.engine.texts:
+            await asyncio.sleep(0.005)
+        last = typing.key("f")
+        await asyncio.sleep(0.02)
+        assert typing.engine.texts == ["total = "]
+        typing.engine.go.set()
+        assert not (await last).items
+        assert typing.engine.texts == ["total = ", "total = f"]
+
+    asyncio.run(asyncio.wait_for(play(), 20))
+
+
 def test_a_document_that_was_closed_and_reopened_gets_suggestions() -> None:
     """The next request does not cancel the task that reported the closing."""
 
@@ -145,3 +216,30 @@ def test_statistics_have_the_model_that_wrote_the_suggestion() -> None:
         assert [(row.event, row.model) for row in rows] == [("shown", "scripted"), ("rejected", "scripted")]
 
     asyncio.run(play())
+
+
+@pytest.mark.parametrize("beginning", [True, False])
+def test_after_an_accepted_beginning_the_line_goes_on(beginning: bool) -> None:
+    """A whole line is followed by the next one, for which the model runs ahead."""
+
+    async def play() -> None:
+        typing = Typing("first", delay_ms=0)
+        typing.engine.is_beginning = beginning
+        feedback = Feedback(typing.session, typing.inline)
+        typing.engine.go.set()
+        found = await typing.request()
+        feedback.sent(CursorContext(typing.snapshot, typing.snapshot.text, ""), found)
+        typing.type("first")
+        feedback.accepted(found.items[0].id)
+        while len(typing.engine.texts) < 2:
+            await asyncio.sleep(0.005)
+        assert typing.engine.texts[1] == "total = first" + ("" if beginning else "\n")
+
+    asyncio.run(asyncio.wait_for(play(), 20))
+
+
+def test_only_automatic_requests_allow_beginnings() -> None:
+    typing = Typing("first", delay_ms=0)
+    automatic = CursorContext(typing.snapshot, typing.snapshot.text, "")
+    by_hand = CursorContext(typing.snapshot, typing.snapshot.text, "", invoked=True)
+    assert typing.inline.request(automatic).beginning and not typing.inline.request(by_hand).beginning

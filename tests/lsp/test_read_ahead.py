@@ -52,7 +52,7 @@ class Editor:
             raise
         return 1
 
-    async def complete(self, request: InfillRequest) -> InfillResult:
+    async def complete(self, request: InfillRequest, on_draft: Any = None) -> InfillResult:
         raise AssertionError("nothing asks for a suggestion")
 
     def rest(self, line: int, character: int) -> None:
@@ -106,7 +106,7 @@ def test_a_reading_asks_for_what_the_next_suggestion_asks_for() -> None:
     async def play() -> None:
         editor, asked = Editor(), list[InfillRequest]()
 
-        async def note(request: InfillRequest) -> Any:
+        async def note(request: InfillRequest, on_draft: Any = None) -> Any:
             asked.append(request)
             raise asyncio.CancelledError
 

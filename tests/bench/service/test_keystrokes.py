@@ -12,7 +12,7 @@ from rich.console import Console
 
 from bench.service import typist as module
 from bench.service.keystrokes import figures, table_of
-from bench.service.scenarios import Scenario, cut, read_scenarios
+from bench.service.scenarios import Scenario, cut_file, read_scenarios
 from bench.service.typist import Tally, Typist, _position
 from engine.errors import InputError
 
@@ -120,8 +120,8 @@ def test_positions_count_utf_16_units() -> None:
 def test_a_scenario_is_cut_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "code.py"
     file.write_text("def f():\n" + "    value = call(other)\n" * 60)
-    made = cut(file)
-    assert made == cut(file) and made.language == "python" and len(made.typed) == 2 and len(made.quiet) == 12
+    made = cut_file(file)
+    assert made == cut_file(file) and made.language == "python" and len(made.typed) == 2 and len(made.quiet) == 12
     assert all(made.text[start:end].startswith("value") for start, end in made.typed)
 
 

@@ -239,6 +239,24 @@ def test_below_the_threshold_nothing_is_shown() -> None:
     assert coder(min_confidence=1.0).complete(request("x = §\n", candidates=6, caution=0.0)).completions[0].shown
 
 
+def test_the_beginning_of_a_line_is_shown_if_the_model_is_not_sure_of_the_whole() -> None:
+    """Only if the request allows it, and not a text that was rejected."""
+    unsure = coder("x = first + second\n", min_confidence=1.0)
+    assert not unsure.complete(request("x = §\n")).completions[0].shown
+    completion = unsure.complete(request("x = §\n", beginning=True)).completions[0]
+    best = completion.candidates[0]
+    assert completion.shown and completion.text == best.text and best.beginning
+    assert "first + second".startswith(best.text) and len(best.text) >= 4 and 0.6 <= best.confidence <= 1
+    assert not completion.candidates[1].beginning and not completion.candidates[1].shown
+    again = unsure.complete(request("x = §\n", beginning=True, rejected=(best.text,))).completions[0]
+    assert not again.shown
+
+
+def test_a_line_that_the_model_is_sure_of_is_shown_whole() -> None:
+    completion = coder("x = first + second\n").complete(request("x = §\n", beginning=True)).completions[0]
+    assert completion.text == "first + second" and not completion.candidates[0].beginning
+
+
 def test_the_threshold_of_the_model_holds_if_none_is_set() -> None:
     model = CodeModel("tiny", Decoder(random_model()), fim_prompt(), min_confidence=1.0)
     infill_request = request("x = §\n", candidates=6)
@@ -294,7 +312,7 @@ def test_steps_show_the_text_as_it_grows() -> None:
     middles = [view.pieces[1].text for view in views[:-1]]
     assert all(later.startswith(sooner) for sooner, later in zip(middles, middles[1:], strict=False))
     assert len(views) > 3 and views[-1].pieces[1].text == result.completions[0].text == " first + second"
-    assert [view.step for view in views[:-1]] == [*range(2, len(views) + 1)] and views[-1].step == result.steps
+    assert [view.step for view in views[:-1]] == [*range(1, len(views))] and views[-1].step == result.steps
 
 
 def test_a_callback_that_returns_false_ends_decoding_and_is_not_called_again() -> None:
@@ -305,7 +323,7 @@ def test_a_callback_that_returns_false_ends_decoding_and_is_not_called_again() -
         return len(views) < 3
 
     result = coder().complete(request("x = §\n"), stop_at_third)
-    assert len(views) == 3 and result.steps == 4 and len(result.completions) == 1
+    assert len(views) == 3 and result.steps == 3 and len(result.completions) == 1
     assert coder().complete(request("x = §\n")).steps > 4
 
 

@@ -57,13 +57,13 @@ def decode(
     branches: int = 1,
     margin: float = 0.0,
     guesses: Guesses = NO_GUESSES,
-    on_token: Callable[[Sequence[int]], bool] | None = None,
+    on_token: Callable[[Continuation], bool] | None = None,
 ) -> list[Continuation]:
     """The likeliest continuation of what `tree` has read, then up to `branches` - 1 that begin otherwise.
 
     Those begin with the next likeliest first tokens, at most `margin` nats less likely than the first, and are dropped
-    once they are twice as much less likely than one that is done. on_token: called with the tokens of the first before
-    each further pass; decoding ends once it returns False.
+    once they are twice as much less likely than one that is done. on_token: called with the first one before each
+    further pass; decoding ends once it returns False.
     """
     tree.read(guesses.after([], ROWS // 2))
     first = _choices(tree, [], limits)
@@ -74,7 +74,7 @@ def decode(
     for one, token in zip(found, starts, strict=True):
         _append(tree, one, token, limits)
     while active := [one for one in found if not one.done and len(one.tokens) < limits.tokens]:
-        if on_token is not None and not on_token(found[0].tokens) or limits.stop():
+        if on_token is not None and not on_token(found[0]) or limits.stop():
             break
         wanted = [one.tokens for one in active if not tree.has_read(one.tokens)]
         if wanted:

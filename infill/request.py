@@ -143,11 +143,16 @@ class Piece:
 
 @dataclass(frozen=True)
 class StepView:
-    """The canvas after `step` of at most `max_steps` steps."""
+    """The canvas after `step` of at most `max_steps` steps.
+
+    sure: how many characters of the hole the model is sure of, once it is not sure of what follows them; only if the
+    request allows the beginning of a line, and 0 until then.
+    """
 
     step: int
     max_steps: int
     pieces: tuple[Piece, ...]
+    sure: int = 0
 
 
 OnStep = Callable[[StepView], bool | None]

@@ -105,17 +105,19 @@ class AsyncServiceClient:
             self._change(EngineState("stopped", self._settings.model))
         self._fail_pending("The engine was stopped.")
 
-    async def complete(self, request: InfillRequest, on_draft: Callable[[str], None] | None = None) -> InfillResult:
+    async def complete(
+        self, request: InfillRequest, on_draft: Callable[[str, int], None] | None = None
+    ) -> InfillResult:
         """Cancelling the call cancels the model's work.
 
-        on_draft: called with the beginning of the hole's text after each step. Raises EngineLoading, EngineGone, or the
-        service's GessoError for this request.
+        on_draft: called after each step with the hole's text so far, and with `StepView.sure`. Raises EngineLoading,
+        EngineGone, or the service's GessoError for this request.
         """
         loop = asyncio.get_running_loop()
 
         def on_step(view: StepView) -> None:
             if on_draft is not None:
-                _call_soon(loop, on_draft, _settled_beginning(view))
+                _call_soon(loop, on_draft, _settled_beginning(view), view.sure)
 
         watch = None if on_draft is None else on_step
         return await self._send(lambda client, connection: client.complete(request, watch, connection=connection))

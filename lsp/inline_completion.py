@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count
+from typing import Any
 
 from engine.errors import GessoError
 from infill.code.indentation import indentation_at
@@ -28,6 +29,8 @@ from lsp.triggers import Kind, Situation, lines_to_request, reason_to_skip
 
 GRACE_S = 0.25  # a run without waiters continues this long, since the next request often agrees with it
 TREE_S = 0.01  # longest wait for the syntax tree of the newest version
+EARLY_S = 0.2  # after the start of a run, the beginning that the model is sure of is shown without the rest
+LEAST_EARLY = 4  # characters that are worth showing before the rest
 DEADLINE_MS = {False: 2_000.0, True: 10_000.0}  # automatic, and invoked by hand
 NEAR = 4_000  # characters on either side that the trigger rules see
 NOTHING_BEFORE = SkipReason("nothing a moment ago", "The model had no good suggestion here a moment ago.")
@@ -38,14 +41,17 @@ REJECTED = SkipReason("rejected before", "You rejected this suggestion here befo
 class _Run:
     """A model run in a document. ahead: for a position that the cursor has not reached yet.
 
-    draft: the beginning of the text that the model writes. typed: what the user typed since the run started.
-    contradicted: whether the run was stopped because the two disagree. left_at: when the last waiter left, by the
-    loop's clock.
+    draft: the beginning of the text that the model writes; early: the part of it that the model is sure of, once it is
+    not sure of the rest. typed: what the user typed since the run started. contradicted: whether the run was stopped
+    because draft and typed text disagree. started_at, left_at: when it started and its last waiter left, by the loop's
+    clock.
     """
 
     anchor: Anchor
     task: asyncio.Task[Suggestions]
     ahead: bool
+    early: asyncio.Future[Suggestion]
+    started_at: float
     draft: str = ""
     typed: str = ""
     contradicted: bool = False
@@ -59,6 +65,13 @@ class _Run:
         if self.anchor.indenting:
             draft, typed = draft.lstrip(), typed.lstrip()
         return not (draft.startswith(typed) or typed.startswith(draft))
+
+    def early_for(self, context: CursorContext) -> Suggestion | None:
+        """`early` if enough of it is still to come here; None for a request by hand, which wants the whole."""
+        if context.invoked or not self.early.done():
+            return None
+        left = self.anchor.fitting((self.early.result(),), context.before, context.after)
+        return self.early.result() if left and len(left[0].text.strip()) >= LEAST_EARLY else None
 
 
 class InlineCompletion:
@@ -214,19 +227,24 @@ class InlineCompletion:
         """Starts a model run, in place of the document's current one."""
         self._stop(context.uri)
         anchor = Anchor(context.before, context.after)
-        task = asyncio.ensure_future(self._run(context, lambda draft: self._drafted(context.uri, anchor, draft)))
-        run = self.runs[context.uri] = _Run(anchor, task, ahead)
+        loop = asyncio.get_running_loop()
+        task = asyncio.ensure_future(self._run(context, lambda *draft: self._drafted(context.uri, anchor, *draft)))
+        run = self.runs[context.uri] = _Run(anchor, task, ahead, loop.create_future(), loop.time())
         task.add_done_callback(lambda task: self._ended(context.uri, task))
         return run
 
-    def _drafted(self, uri: str, anchor: Anchor, draft: str) -> None:
+    def _drafted(self, uri: str, anchor: Anchor, draft: str, sure: int) -> None:
         """The run from `anchor` has written `draft`: stops it if the user typed something else in the meantime."""
         run = self.runs.get(uri)
-        if run is not None and run.anchor is anchor:
-            run.draft = draft
-            if run.disagrees:
-                run.contradicted = True
-                self._stop(uri)
+        if run is None or run.anchor is not anchor:
+            return
+        run.draft = draft
+        if run.disagrees:
+            run.contradicted = True
+            self._stop(uri)
+        elif sure and not run.early.done():
+            model = self.session.engine.state.model
+            run.early.set_result(Suggestion(f"{next(self.numbers)}", draft[:sure], "", 1.0, model, beginning=True))
 
     def _ended(self, uri: str, task: asyncio.Task[Suggestions]) -> None:
         if (run := self.runs.get(uri)) is not None and run.task is task:
@@ -234,7 +252,7 @@ class InlineCompletion:
         if not task.cancelled():
             task.exception()  # marks it as retrieved: there may be no waiter left
 
-    async def _run(self, context: CursorContext, on_draft: Callable[[str], None]) -> Suggestions:
+    async def _run(self, context: CursorContext, on_draft: Callable[[str, int], None]) -> Suggestions:
         session, position = self.session, (context.uri, context.before, context.after)
         request = self.request(context)
         result = await session.engine.complete(request, on_draft)
@@ -264,20 +282,25 @@ class InlineCompletion:
 
         A run without waiters is stopped unless another request joins it soon.
         """
+        loop = asyncio.get_running_loop()
         run.waiters += 1
         try:
-            return await asyncio.shield(run.task)
+            futures: set[asyncio.Future[Any]] = {run.task, run.early}
+            await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({run.task}, timeout=max(0.0, run.started_at + EARLY_S - loop.time()))
+            if not run.task.done() and (early := run.early_for(context)) is not None:
+                run.left_at = loop.time()  # it goes on, for the rest of the line
+                return Suggestions((early,), "model")
+            await asyncio.wait({run.task})
         except asyncio.CancelledError:
-            task, newest = asyncio.current_task(), self.session.documents.get(context.uri)
-            if run.contradicted and newest is context.snapshot and not (task and task.cancelling()):
-                return None
-            if not run.task.cancelled():
-                loop = asyncio.get_running_loop()
-                run.left_at = loop.time()
-                loop.call_later(GRACE_S, self._stop_if_left, run, run.left_at)
+            run.left_at = loop.time()
+            loop.call_later(GRACE_S, self._stop_if_left, run, run.left_at)
             raise
         finally:
             run.waiters -= 1
+        if run.contradicted and self.session.documents.get(context.uri) is context.snapshot:
+            return None
+        return run.task.result()
 
     def _stop_if_left(self, run: _Run, left_at: float) -> None:
         if not run.waiters and run.left_at == left_at:

@@ -23,12 +23,14 @@ Kind = Literal["code", "comment", "string"]
 LONG_LINE = 400  # characters
 LETTERS = 3  # least letters of a word to complete
 COMMENT_WORDS = 3  # least words in a comment to complete
+STRING_WORDS = 2  # words from which on a string is prose
 CHANGES = 2  # most separate changes by one key: the typed text, and an import added by a completion
 _LINE_END = re.compile(r"[\r\n]")
 _AFTER_OK = re.compile(r"[\s)\]}>\"'`;,:]*+\{?\s*\Z")
 _WORD_END = re.compile(r"\w\Z")
 _FEW_LETTERS = re.compile(rf"(?<![\w.])\w{{1,{LETTERS - 1}}}\Z")
 _WORDS = re.compile(r"\w+")
+_SHORT_STRING = re.compile(r"(?<![\"'`])[\"'`]([^\"'`]*)\Z")  # its text up to the cursor; not that of a docstring
 _WHOLE_COMMENT = re.compile(r"\s*(?:#|//|/?\*)")
 _CASE_LABEL = re.compile(r"\s*(?:case\b.*|default):\Z")
 _END_OF_HEADER = re.compile(r"\s*[)\]}].*:\Z")
@@ -135,10 +137,13 @@ def long_line(situation: Situation) -> SkipReason | None:
 
 
 def in_string(situation: Situation) -> SkipReason | None:
-    """Strings, including docstrings, are mostly prose, keys and paths, which cannot be predicted from the code."""
-    if situation.kind == "string" and situation.eagerness != "eager":
-        return SkipReason("in a string", "The cursor is in a string.")
-    return None
+    """Prose cannot be predicted from the code: docstrings, messages. A key or a path often can."""
+    if situation.kind != "string" or situation.eagerness == "eager":
+        return None
+    start = _SHORT_STRING.search(situation.line)
+    if situation.eagerness == "balanced" and start is not None and len(start[1].split()) < STRING_WORDS:
+        return None
+    return SkipReason("in a string", "The cursor is in the text of a string.")
 
 
 def in_comment(situation: Situation) -> SkipReason | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -19,7 +19,7 @@ from engine.guesses import Guesses
 from engine.token_tree import TokenTree
 from infill.checks.context import CheckContext
 from infill.checks.parse import cut_back, parse_worse
-from infill.complete.beginning import PROBABILITY, likely_beginning
+from infill.complete.beginning import LEAST_PROBABILITY, MOST_PROBABILITY, PROBABILITY, likely_beginning
 from infill.complete.causal_draft import block_end, without_suffix
 from infill.complete.code_model import CodeModel
 from infill.complete.judging import judge, one_after_another, until_stopped
@@ -189,11 +189,14 @@ class CausalCompleter:
 
     def _on_token(
         self, prepared: PreparedRequest, fim: FimInput, limits: Limits, on_step: OnStep
-    ) -> Callable[[Sequence[int]], bool]:
-        def on_token(tokens: Sequence[int]) -> bool:
-            text = self._text(fim, tokens)
+    ) -> Callable[[Continuation], bool]:
+        def on_token(one: Continuation) -> bool:
+            text = self._text(fim, one.tokens)
             text = text.partition("\n")[0] if prepared.kinds[0].one_line else text
-            view = self._view(prepared, text, len(tokens), limits.tokens)
+            view = self._view(prepared, text, len(one.tokens), limits.tokens)
+            if one.score < math.log(self._least_probability(prepared)):
+                sure = self._likely_beginning(prepared, fim, one.tokens, one.log_probabilities)
+                view = replace(view, sure=len(sure.text) if sure is not None else 0)
             return on_step(view) is not False
 
         return on_token
@@ -227,18 +230,27 @@ class CausalCompleter:
 
     def _beginning(self, prepared: PreparedRequest, fim: FimInput, scored: Sequence[_Scored]) -> Candidate | None:
         """The beginning of the likeliest continuation as a candidate, if the request allows one."""
-        request = prepared.request
         decoded = [one for one in scored if one.proposal.text.strip() and "model" in one.proposal.sources]
-        if not (request.beginning and prepared.kinds[0].one_line and decoded):
+        if not decoded:
             return None
         best = max(decoded, key=lambda one: sum(one.middle))
-        least = min(0.95, PROBABILITY * request.caution)
+        return self._likely_beginning(prepared, fim, best.tokens, best.middle)
+
+    def _likely_beginning(
+        self, prepared: PreparedRequest, fim: FimInput, tokens: Sequence[int], log_probabilities: Sequence[float]
+    ) -> Candidate | None:
+        request = prepared.request
+        if not (request.beginning and prepared.kinds[0].one_line):
+            return None
         text, probability, count = likely_beginning(
-            best.tokens, best.middle, lambda tokens: self._text(fim, tokens), least
+            tokens, log_probabilities, lambda tokens: self._text(fim, tokens), self._least_probability(prepared)
         )
         if not text or text.strip() in {one.strip() for one in request.rejected}:
             return None
         return Candidate(text, round(probability, 4), True, None, "model", count, beginning=True)
+
+    def _least_probability(self, prepared: PreparedRequest) -> float:
+        return min(max(LEAST_PROBABILITY, PROBABILITY * prepared.request.caution), MOST_PROBABILITY)
 
     def _in_order(self, prepared: PreparedRequest, fim: FimInput, scored: Sequence[_Scored]) -> list[_InOrder]:
         """The likelihood of each text and of the beginning of what follows it, read in their order.

@@ -218,9 +218,9 @@ def test_stop_ends_decoding_before_the_next_pass(passes: list[int]) -> None:
 def test_on_token_sees_the_first_continuation_and_may_end_decoding() -> None:
     seen: list[list[int]] = []
 
-    def on_token(tokens: Sequence[int]) -> bool:
-        seen.append([*tokens])
-        return len(tokens) < 4
+    def on_token(one: Continuation) -> bool:
+        seen.append([*one.tokens])
+        return len(one.tokens) < 4
 
     found = decoded(branches=2, margin=math.inf, on_token=on_token)
     assert seen == [[*likeliest()[:length]] for length in (1, 2, 3, 4)]

@@ -29,9 +29,9 @@ class Engine:
     def __init__(self, answer: str) -> None:
         self.answer, self.texts, self.cancelled, self.is_sure = answer, list[str](), 0, True
         self.is_beginning = False
-        self.go, self.drafts = asyncio.Event(), list[Callable[[str], None]]()
+        self.go, self.drafts = asyncio.Event(), list[Callable[[str, int], None]]()
 
-    async def complete(self, request: InfillRequest, on_draft: Callable[[str], None]) -> InfillResult:
+    async def complete(self, request: InfillRequest, on_draft: Callable[[str, int], None]) -> InfillResult:
         self.texts.append(request.text)
         self.drafts.append(on_draft)
         try:
@@ -57,8 +57,8 @@ class Typing:
         self.snapshot = self.session.documents.open(types.TextDocumentItem(URI, "python", 1, "total = "))
         self.requests: list[asyncio.Task[Suggestions]] = []
 
-    def request(self) -> asyncio.Task[Suggestions]:
-        context = CursorContext(self.snapshot, self.snapshot.text, "")
+    def request(self, invoked: bool = False) -> asyncio.Task[Suggestions]:
+        context = CursorContext(self.snapshot, self.snapshot.text, "", invoked)
         self.requests.append(asyncio.ensure_future(self.inline.suggest(context)))
         return self.requests[-1]
 
@@ -134,16 +134,16 @@ def test_a_run_whose_draft_disagrees_with_what_is_typed_is_replaced_at_once(key_
         typing.request()
         while not typing.engine.texts:
             await asyncio.sleep(0.005)
-        typing.engine.drafts[0]("fi")
+        typing.engine.drafts[0]("fi", 0)
         typing.key("f")
         await asyncio.sleep(0.02)
         assert typing.engine.texts == ["total = "] and not typing.engine.cancelled
         if key_first:
             last = typing.key("o")
             await asyncio.sleep(0.005)
-            typing.engine.drafts[0]("first")
+            typing.engine.drafts[0]("first", 0)
         else:
-            typing.engine.drafts[0]("first")
+            typing.engine.drafts[0]("first", 0)
             last = typing.key("o")
         while len(typing.engine.texts) < 2:
             await asyncio.sleep(0.005)
@@ -164,7 +164,7 @@ def test_a_draft_that_disagrees_with_a_later_key_leaves_an_older_request_superse
         while not typing.engine.texts:
             await asyncio.sleep(0.005)
         typing.type("o")
-        typing.engine.drafts[0]("first")
+        typing.engine.drafts[0]("first", 0)
         with pytest.raises(asyncio.CancelledError):
             await request
         assert typing.engine.texts == ["total = "]
@@ -243,3 +243,51 @@ def test_only_automatic_requests_allow_beginnings() -> None:
     automatic = CursorContext(typing.snapshot, typing.snapshot.text, "")
     by_hand = CursorContext(typing.snapshot, typing.snapshot.text, "", invoked=True)
     assert typing.inline.request(automatic).beginning and not typing.inline.request(by_hand).beginning
+
+
+def test_the_beginning_the_model_is_sure_of_is_shown_before_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not sooner than EARLY_S, in which a fast model has the whole; the run goes on and gives the rest."""
+    monkeypatch.setattr(lsp.inline_completion, "EARLY_S", 0.05)
+    monkeypatch.setattr(lsp.inline_completion, "GRACE_S", 0.0)
+
+    async def play() -> None:
+        typing = Typing("first + second", delay_ms=0)
+        request = typing.request()
+        while not typing.engine.texts:
+            await asyncio.sleep(0.005)
+        typing.engine.drafts[0]("first +", 5)
+        await asyncio.sleep(0.01)
+        assert not request.done()
+        found = await request
+        assert [(one.text, one.beginning) for one in found.items] == [("first", True)]
+        rests = [[one.text for one in (await typing.key(letter)).items] for letter in "firs"]
+        assert rests == [["irst"], ["rst"], ["st"], ["t"]]
+        typing.key("t")
+        last = typing.key(" ")
+        await asyncio.sleep(0.02)
+        typing.engine.go.set()
+        assert [one.text for one in (await last).items] == ["+ second"]
+        assert typing.engine.texts == ["total = "] and not typing.engine.cancelled
+
+    asyncio.run(asyncio.wait_for(play(), 20))
+
+
+def test_too_short_an_early_beginning_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer than four characters that are still to be typed; by hand, the whole is awaited."""
+    monkeypatch.setattr(lsp.inline_completion, "EARLY_S", 0.0)
+
+    async def play(typed: str, invoked: bool) -> None:
+        typing = Typing("first + second", delay_ms=0)
+        request = typing.request(invoked)
+        while not typing.engine.texts:
+            await asyncio.sleep(0.005)
+        for letter in typed:
+            request = typing.key(letter)
+        typing.engine.drafts[0]("first +", 5)
+        await asyncio.sleep(0.02)
+        assert not request.done()
+        typing.engine.go.set()
+        assert [one.text for one in (await request).items] == ["first + second"[len(typed) :]]
+
+    asyncio.run(asyncio.wait_for(play("fi", False), 20))
+    asyncio.run(asyncio.wait_for(play("", True), 20))

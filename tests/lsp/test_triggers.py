@@ -135,10 +135,27 @@ def test_comments() -> None:
     assert comment("widest = max(all, key=len)  # the widest of all |") == never
 
 
-def test_only_eager_triggers_in_strings() -> None:
+@pytest.mark.parametrize(
+    "marked",
+    [
+        'print("total of |")',
+        'def area():\n    """The area of |',
+        'def area():\n    """|',
+        "text = '''\nThe|",
+        "text = '''a|",
+    ],
+)
+def test_only_eager_triggers_in_prose(marked: str) -> None:
     expected = {"calm": "in a string", "balanced": "in a string", "eager": None}
-    assert by_level('print("total of |")', kind="string") == expected
-    assert by_level('def area():\n    """The area of |', kind="string") == expected
+    assert by_level(marked, kind="string") == expected
+
+
+@pytest.mark.parametrize(
+    "marked",
+    ['row["|"]', 'row["wid|"]', "open('data/|')", 'print(f"{to|}")', "name = 'a'; x = `b/|`", 'log("total |")'],
+)
+def test_balanced_triggers_in_short_strings(marked: str) -> None:
+    assert by_level(marked, kind="string") == {"calm": "in a string", "balanced": None, "eager": None}
 
 
 def changed(marked: str, *edits: tuple[int, str, str], **more: Any) -> str | None:

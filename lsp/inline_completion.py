@@ -30,6 +30,7 @@ from lsp.triggers import Kind, Situation, lines_to_request, reason_to_skip
 GRACE_S = 0.25  # a run without waiters continues this long, since the next request often agrees with it
 TREE_S = 0.01  # longest wait for the syntax tree of the newest version
 EARLY_S = 0.2  # after the start of a run, the beginning that the model is sure of is shown without the rest
+UNWRITTEN_CAUTION = 1.35  # on an empty line, where confidence does not know that the lines below are still to come
 LEAST_EARLY = 4  # characters that are worth showing before the rest
 DEADLINE_MS = {False: 2_000.0, True: 10_000.0}  # automatic, and invoked by hand
 NEAR = 4_000  # characters on either side that the trigger rules see
@@ -155,7 +156,7 @@ class InlineCompletion:
             deadline_ms=DEADLINE_MS[context.invoked],
             neighbours=session.neighbours(context.snapshot),
             rejected=session.rejections.texts(context.uri, context.before, context.after),
-            caution=session.caution(context.invoked),
+            caution=session.caution(context.invoked) * (1.0 if _line(context).strip() else UNWRITTEN_CAUTION),
             beginning=not context.invoked,
         )
 
@@ -196,7 +197,7 @@ class InlineCompletion:
 
     def _delay(self, context: CursorContext) -> float:
         settings = self.session.settings
-        at_line_start = not context.before[context.before.rfind("\n") + 1 :].strip()
+        at_line_start = not _line(context).strip()
         return self.session.debounce.delay_s(settings.eagerness, settings.delay_ms, at_line_start)
 
     def _situation(self, context: CursorContext, kind: Kind) -> Situation:
@@ -339,6 +340,11 @@ class InlineCompletion:
             confidence=best.confidence if best else None,
         )
         self.session.record(record)
+
+
+def _line(context: CursorContext) -> str:
+    """The line left of the cursor."""
+    return context.before[context.before.rfind("\n") + 1 :]
 
 
 def _since(begun: float) -> float:

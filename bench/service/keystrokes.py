@@ -105,6 +105,7 @@ def figures(tally: Tally, seconds: float, cpu_s: float, memory_mib: float) -> di
         "with_suggestion": tally.with_suggestion / max(1, tally.keystrokes),
         "shown_where_due": tally.due_shown / max(1, tally.due),
         "right": tally.right / max(1, tally.with_suggestion),
+        "distinct_right": sum(right for _, _, right in tally.distinct) / max(1, len(tally.distinct)),
         "saved": saved / max(1, tally.written),
         "accepted": tally.accepted,
         "flicker": tally.flickered / max(1, tally.kept_on),
@@ -114,6 +115,7 @@ def figures(tally: Tally, seconds: float, cpu_s: float, memory_mib: float) -> di
         "cpu_share": cpu_s / seconds,
         "memory_mib": memory_mib,
         "suggestions_seen": tally.with_suggestion,
+        "suggestions": tally.distinct,
     }
 
 
@@ -143,7 +145,8 @@ def table_of(found: dict[str, Any], baseline: dict[str, Any] | None) -> Table:
     row("key to response, ms (p50 / p95 / p99)", times("answered_ms"))
     row("keys with a suggestion", share("with_suggestion"))
     row("the same, of keys with four or more characters to go", share("shown_where_due"), "25 %")
-    row("suggestions that are wholly right", share("right"))
+    row("suggestions that are wholly right, by key", share("right"))
+    row("the same, by suggestion", share("distinct_right"))
     row("characters saved", share("saved"), "25 %")
     row("flicker", share("flicker"), "0 %")
     row("no suggestion where none should be shown", share("quiet_rate"), "100 %")

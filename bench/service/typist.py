@@ -33,6 +33,7 @@ class Tally:
 
     due: keys after which MIN_ACCEPTED characters or more of the line are still to be typed, and nothing typed is wrong;
     due_shown: those with a suggestion before the next key. right: suggestions that the text goes on with.
+    distinct: each suggestion when it appears, with the line before it, and whether it is right.
     answered_ms: to the response, with or without a suggestion; a key that follows first cancels the request.
     """
 
@@ -51,6 +52,7 @@ class Tally:
     written: int = 0
     kept_on: int = 0
     flickered: int = 0
+    distinct: list[tuple[str, str, bool]] = field(default_factory=list)
     quiet_offsets: int = 0
     quiet: int = 0
 
@@ -152,6 +154,9 @@ class Typist:
         self.tally.to_suggestion_ms.append(taken_ms)
         self.tally.due_shown += due
         self.tally.right += rest.startswith(text)
+        if expected is None or expected[0] != text:
+            line = self.text[: self.cursor].rpartition("\n")[2]
+            self.tally.distinct.append((line, text, rest.startswith(text)))
         if expected is not None:
             self.tally.kept_on += 1
             self.tally.flickered += expected[0] != text

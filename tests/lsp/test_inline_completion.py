@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
 
@@ -236,6 +237,14 @@ def test_after_an_accepted_beginning_the_line_goes_on(beginning: bool) -> None:
         assert typing.engine.texts[1] == "total = first" + ("" if beginning else "\n")
 
     asyncio.run(asyncio.wait_for(play(), 20))
+
+
+def test_a_suggestion_for_a_new_line_takes_more_confidence() -> None:
+    typing = Typing("first", delay_ms=0)
+    within = CursorContext(typing.snapshot, typing.snapshot.text, "")
+    new_line, by_hand = replace(within, before="total = 1\n    "), replace(within, before="a\n", invoked=True)
+    assert typing.inline.request(new_line).caution > typing.inline.request(within).caution
+    assert typing.inline.request(by_hand).caution == 0
 
 
 def test_only_automatic_requests_allow_beginnings() -> None:

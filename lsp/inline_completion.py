@@ -30,7 +30,7 @@ from lsp.triggers import Kind, Situation, lines_to_request, reason_to_skip
 GRACE_S = 0.25  # a run without waiters continues this long, since the next request often agrees with it
 TREE_S = 0.01  # longest wait for the syntax tree of the newest version
 EARLY_S = 0.2  # after the start of a run, the beginning that the model is sure of is shown without the rest
-UNWRITTEN_CAUTION = 1.35  # on an empty line, where confidence does not know that the lines below are still to come
+UNWRITTEN_CAUTION = 1.2  # on an empty line, where confidence does not know that the lines below are still to come
 LEAST_EARLY = 4  # characters that are worth showing before the rest
 DEADLINE_MS = {False: 2_000.0, True: 10_000.0}  # automatic, and invoked by hand
 NEAR = 4_000  # characters on either side that the trigger rules see

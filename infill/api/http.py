@@ -122,7 +122,7 @@ def stream(events: AsyncIterator[str] | Iterable[str]) -> StreamingResponse:
 
 async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
-        pass
+        await asyncio.sleep(0)  # `receive` may return at once
 
 
 def _status(error: Exception) -> tuple[int, str]:

@@ -21,6 +21,7 @@ PriorityName = Literal["inline", "lint", "batch"]
 INFILL_LIMIT_S = 120.0  # from the request to the response, waiting included
 LINT_LIMIT_S = 600.0  # the same for a lint request, which may cover a whole file
 READ_AHEAD_LIMIT_S = 30.0  # the same for reading ahead
+LATE_S = 0.4  # after the limit of a request, until it is given up
 BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -29,7 +30,11 @@ class NotReady(GessoError):
 
 
 class Busy(GessoError):
-    """The engine has too much work to finish this request in time."""
+    """The engine has too much work to finish this request in time. retry_s: when it may have less."""
+
+    def __init__(self, message: str, retry_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_s = retry_s
 
 
 @dataclass(frozen=True)
@@ -156,6 +161,11 @@ class Engine(Protocol):
 def infill_limit_s(request: InfillRequest) -> float:
     """Seconds that the request may take."""
     return INFILL_LIMIT_S if request.deadline_ms is None else min(INFILL_LIMIT_S, request.deadline_ms / 1000)
+
+
+def lint_limit_s(request: LintRequest) -> float:
+    """Seconds that the request may take."""
+    return LINT_LIMIT_S if request.deadline_ms is None else min(LINT_LIMIT_S, request.deadline_ms / 1000)
 
 
 def is_shown(result: InfillResult) -> bool:

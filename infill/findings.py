@@ -20,7 +20,7 @@ class LintRequest:
     """ranges: parts of `text` to check; empty for all of it. off: codes to leave out. on: style codes to include.
 
     findings: if there are any, nothing is searched for and these are the result. explain: whether each finding gets a
-    sentence that explains it.
+    sentence that explains it. deadline_ms: of the service, from the call on.
     """
 
     text: str
@@ -32,6 +32,7 @@ class LintRequest:
     on: frozenset[str] = frozenset()
     findings: tuple[Finding, ...] = ()
     explain: bool = False
+    deadline_ms: float | None = None
 
 
 @dataclass(frozen=True)

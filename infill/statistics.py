@@ -27,6 +27,8 @@ from infill.model_store import ALIASES, POCKET, hub_id
 
 logger = logging.getLogger(__name__)
 KEPT_DAYS = 90
+CONFIRMING_DAYS = 7  # with events, until a clock that went forward by more than a day is believed
+DAY_S = 86_400
 RETRY_S = 0.05  # pause before the next attempt on a locked file
 BUSY_S = 2.0  # longest wait for another process that writes
 CLOSE_S = 3.0
@@ -141,10 +143,33 @@ class Statistics:
 def _append(path: Path, rows: list[EventRow]) -> None:
     marks = ", ".join("?" * len(COLUMNS))
     with closing(_connect(path)) as database, database:
-        database.execute("delete from events where at < ?", (time.time() - 86_400 * KEPT_DAYS,))
+        _delete_old_rows(database)
         database.executemany(
             f"insert into events ({', '.join(COLUMNS)}) values ({marks})", [astuple(row) for row in rows]
         )
+
+
+def _delete_old_rows(database: sqlite3.Connection) -> None:
+    """Deletes nothing while the clock may be wrong, since a clock that is set ahead makes every row look old.
+
+    The file's `user_version` is the last day on which rows were deleted, counted from 1970.
+    """
+    now = time.time()
+    today = int(now // DAY_S)
+    (last,) = database.execute("pragma user_version").fetchone()
+    if not last:
+        (newest,) = database.execute("select max(at) from events").fetchone()
+        last = today if newest is None else int(newest // DAY_S)
+    if today <= last + 1 or _days_with_events(database, last + 1) >= CONFIRMING_DAYS:
+        database.execute("delete from events where at < ?", (now - DAY_S * KEPT_DAYS,))
+        last = today
+    database.execute(f"pragma user_version = {last}")
+
+
+def _days_with_events(database: sqlite3.Connection, first: int) -> int:
+    """The number of days with events from the day `first` on, counted from 1970."""
+    query = "select count(distinct cast(at / ? as integer)) from events where at >= ?"
+    return int(database.execute(query, (DAY_S, DAY_S * first)).fetchone()[0])
 
 
 def read(path: Path | None = None, since: date | None = None) -> list[EventRow]:

@@ -21,6 +21,7 @@ from infill.engine_protocol import EngineState
 from infill.findings import Finding, LintRequest, ignores
 from infill.instructions import follows_instructions
 from infill.lint.kinds import ALL_KINDS, STYLE, link
+from infill.service.exchange import ServiceBusy
 from lsp.chunks import Chunk, chunks_in
 from lsp.dismissals import Dismissals
 from lsp.documents import Snapshot
@@ -302,7 +303,7 @@ class Diagnostics:
         for group in _groups(new, document.cursor):
             try:
                 found = await self._lint(snapshot, group)
-            except (EngineLoading, EngineGone):
+            except (EngineLoading, EngineGone, ServiceBusy):  # the next change or visit lints the rest
                 return
             for chunk in group:
                 document.cache[chunk.text] = _relative(chunk, found)
@@ -323,7 +324,7 @@ class Diagnostics:
         )
         try:
             return await self.session.engine.lint(request)
-        except (EngineLoading, EngineGone):
+        except (EngineLoading, EngineGone, ServiceBusy):
             raise
         except GessoError as error:  # cached as no findings: another attempt would fail too
             logger.warning("The engine could not lint a part of a document: %s", error)

@@ -18,6 +18,7 @@ from engine.errors import GessoError
 from infill.code.indentation import indentation_at
 from infill.code.syntax import in_comment, in_string
 from infill.request import Hole, InfillRequest
+from infill.service.exchange import ServiceBusy
 from lsp.activity import Outcome, Record
 from lsp.cursor import CursorContext
 from lsp.documents import Snapshot
@@ -97,6 +98,8 @@ class InlineCompletion:
             raise
         except EngineLoading as error:
             found, outcome = Suggestions(skipped=SkipReason("model is loading", str(error))), "nothing"
+        except ServiceBusy as error:
+            found, outcome = Suggestions(skipped=SkipReason("the model is busy", str(error))), "nothing"
         except GessoError as error:
             found, outcome = Suggestions(skipped=SkipReason("the engine failed", str(error))), "failed"
         found = replace(found, total_ms=_since(begun))

@@ -56,14 +56,18 @@ class CanvasBatch:
 
 
 Operation = Call | CanvasBatch | Pass
-Perform = Callable[[Operation], Any]
-"""Waits for the turn of the operation and returns its result."""
+Perform = Callable[[Operation | None], Any]
+"""Waits for the turn of the operation and returns its result; with None it only waits for the next turn."""
 
 
 class ScheduledDecoder:
-    """A `CausalDecoder` that uses `shared`, one operation at a time."""
+    """A `CausalDecoder` that uses `shared`, one operation at a time.
 
-    def __init__(self, shared: Decoder, perform: Perform) -> None:
+    stop: whether the request is cancelled; called by the request's own code, it lets more urgent requests go first.
+    """
+
+    def __init__(self, shared: Decoder, perform: Perform, stop: Stop) -> None:
+        self.stop = stop
         self.model, self.cache = _ScheduledModel(shared.model, perform), _ScheduledCache(shared.cache, perform)
         self.device = shared.device
 
@@ -71,8 +75,8 @@ class ScheduledDecoder:
 class ScheduledDenoiser(ScheduledDecoder):
     """A `CanvasDenoiser` that uses `shared`, one operation at a time."""
 
-    def __init__(self, shared: Denoiser, perform: Perform) -> None:
-        super().__init__(shared, perform)
+    def __init__(self, shared: Denoiser, perform: Perform, stop: Stop) -> None:
+        super().__init__(shared, perform, stop)
         self._shared, self._perform = shared, perform
         self.config, self.timings = shared.config, Timings()
 
@@ -139,9 +143,11 @@ class _ScheduledCache:
             lease.release()
 
 
-def scheduled(shared: Decoder, perform: Perform) -> ScheduledDecoder:
+def scheduled(shared: Decoder, perform: Perform, stop: Stop) -> ScheduledDecoder:
     """One request's view of `shared`."""
-    return ScheduledDenoiser(shared, perform) if isinstance(shared, Denoiser) else ScheduledDecoder(shared, perform)
+    if isinstance(shared, Denoiser):
+        return ScheduledDenoiser(shared, perform, stop)
+    return ScheduledDecoder(shared, perform, stop)
 
 
 def pass_alone(one: Pass, model: CausalPass) -> Call:

@@ -28,7 +28,7 @@ class Priority(IntEnum):
 
 
 class TooLate(GessoError):
-    """The deadline passed before the request had a turn."""
+    """The request cannot end before its deadline."""
 
 
 class Closed(GessoError):
@@ -65,7 +65,8 @@ class Load:
 class Task(Generic[T]):
     """A request. operation: what it waits for, None if it only waits for its turn. memory_failures: how often memory
     did not suffice for it since others freed some. has_turn: whether it may continue, if it runs on the engine's own
-    thread; resume: the same for a request on a thread of its own."""
+    thread; resume: the same for a request on a thread of its own. used: seconds of the engine. started_at,
+    resumed_at: time.monotonic() when its own code first and last continued. failed: it has ended without a result."""
 
     order: Order
     number: int
@@ -73,12 +74,19 @@ class Task(Generic[T]):
     future: Future[T]
     started: bool = False
     ended: bool = False
+    failed: bool = False
+    started_at: float | None = None
+    resumed_at: float = 0.0
+    used: float = 0.0
     memory_failures: int = 0
     operation: Operation | None = None
     result: Any = None
     error: BaseException | None = None
     has_turn: bool = False
     resume: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+
+    def start(self, now: float) -> None:
+        self.started, self.started_at, self.resumed_at = True, now, now
 
     def is_cancelled(self) -> bool:
         return self.order.stop is not None and self.order.stop()

@@ -6,6 +6,9 @@ Each of the others has a thread, but only one thread runs at a time: it hands th
 for its next turn. So no lock is held, the model is never used twice at once, and Python code never takes the
 interpreter from a running pass. Must not know what requests are for, or who sends them.
 
+A request that runs long code of its own, such as a search through a syntax tree, calls `decoder.stop` often: that lets
+more urgent requests go first. Requests start only if they can end before their deadlines (`admission.py`).
+
 Within a priority the client that has used the engine least goes first (start-time fair queueing, Goyal et al., SIGCOMM
 1996), and of one client's requests the one with the nearest deadline. Canvases join and leave between steps
 (iteration-level scheduling, Orca, OSDI 2022).
@@ -32,16 +35,17 @@ from engine.canvas_run import CanvasRun
 from engine.decoder import Decoder
 from engine.denoiser import Denoiser
 from engine.errors import Cancelled, GessoError, Stop, is_memory_error
-from engine.scheduling.denoiser import Call, CanvasBatch, Operation, pass_alone, scheduled, with_stop
+from engine.scheduling.admission import MOST_RUNNING, Admission, Durations
+from engine.scheduling.denoiser import Call, CanvasBatch, Operation, Perform, pass_alone, scheduled, with_stop
 from engine.scheduling.joined_pass import MOST_ROWS, Pass, run_together
 from engine.scheduling.request import Closed, Load, Order, Priority, Task, TooLate
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 BATCH = 8  # canvases per step
-RUNNING = 16  # requests of a priority under way, each with a thread and its share of the prompts
 STEPS_TO_GROW = 256  # after memory ran out, until twice as many canvases are stepped together again
-MOST_RUNNING = 32  # requests under way, counting those whose client has no other under way
+URGENT_S = 0.005  # until a request's own code lets a more urgent request go first
+SLICE_S = 0.1  # until it lets another one of its priority go first
 MEMORY_ATTEMPTS = 3  # beside others, alone, and alone after the others have tried
 MOST_CLIENTS = 1024  # whose use of the engine is remembered
 
@@ -59,7 +63,8 @@ class Scheduler:
         self._numbers = count()
         self._tasks: list[Task[Any]] = []
         self._engine_task: Task[Any] | None = None  # the request that runs on the engine's own thread
-        self._resumed_at = 0.0  # when that request last continued
+        self._resumed_at = 0.0  # when that request last continued, by `clock`
+        self._durations = Durations()
         self._used: dict[tuple[Priority, str], float] = {}  # by client, in virtual time
         self._virtual_time: dict[Priority, float] = dict.fromkeys(Priority, 0.0)
         self._changed = threading.Condition()
@@ -89,6 +94,10 @@ class Scheduler:
             self._changed.notify()
         return future
 
+    def until_answer(self, priority: Priority) -> float:
+        """Expected seconds until one more request of this priority ends; 0 if it is the only one, or if unknown."""
+        return self._durations.until_answer(priority, list(self._tasks))
+
     def close(self) -> None:
         """Ends all requests with Closed. Returns when the engine thread has ended."""
         with self._changed:
@@ -109,30 +118,26 @@ class Scheduler:
         with self._changed:
             self._changed.wait_for(lambda: self._tasks or self._closed)
             tasks = [task for task in self._tasks if not task.ended]
+        admission = Admission(tasks, self._durations, time.monotonic())
         for task in tasks:
             if task.is_cancelled():
                 self._end(task, Cancelled())
-            elif not task.started and task.is_late():
-                self._end(task, TooLate("The engine was busy until the deadline; allow more time."))
-        if ready := [task for task in tasks if not task.ended and self._may_continue(task, tasks)]:
+            elif not task.started and admission.is_hopeless(task):
+                self._end(task, TooLate("The engine was too busy to answer before the deadline; allow more time."))
+        if ready := [task for task in tasks if not task.ended and self._may_continue(task, tasks, admission)]:
             self._advance(min(ready, key=self._sort_key), ready)
         if any(task.ended for task in tasks):
             self._memory_was_freed()
         with self._changed:
+            for task in self._tasks:
+                if task.ended:
+                    self._durations.learn(task, time.monotonic())
             self._tasks = [task for task in self._tasks if not task.ended]
             self.load.waiting = sum(not task.started for task in self._tasks)
             self.load.running = len(self._tasks) - self.load.waiting
 
-    def _may_continue(self, task: Task[Any], tasks: Sequence[Task[Any]]) -> bool:
-        """Whether it is under way, or one more may start, or its client has none under way."""
-        if task.started:
-            return not self._waits_for_memory(task, tasks)
-        if any(other.memory_failures and other.order.priority <= task.order.priority for other in tasks):
-            return False
-        priority = task.order.priority
-        running = [other for other in tasks if other.started and not other.ended and other.order.priority is priority]
-        is_clients_first = all(other.order.client != task.order.client for other in running)
-        return len(running) < (MOST_RUNNING if is_clients_first else RUNNING)
+    def _may_continue(self, task: Task[Any], tasks: Sequence[Task[Any]], admission: Admission) -> bool:
+        return not self._waits_for_memory(task, tasks) if task.started else admission.may_start(task)
 
     def _sort_key(self, task: Task[Any]) -> tuple[int, float, float, int]:
         """The least goes first."""
@@ -162,6 +167,7 @@ class Scheduler:
             self._charge(one, spent)
 
     def _charge(self, task: Task[Any], spent: float) -> None:
+        task.used += spent
         priority = task.order.priority
         key, now = (priority, task.order.client), self._virtual_time[priority]
         self._used[key] = max(now, self._used.get(key, 0.0)) + spent
@@ -303,12 +309,35 @@ class Scheduler:
     def _interrupt(self, task: Task[Any]) -> Stop:
         """Whether to interrupt the work for `task`: it is cancelled, or something more urgent is waiting."""
 
-        def stop() -> bool:
-            tasks, mine = list(self._tasks), task.order.priority
-            urgent = any(other.order.priority < mine and self._may_continue(other, tasks) for other in tasks)
-            return urgent or task.is_cancelled()
+        return lambda: self._is_preceded(task) or task.is_cancelled()
 
-        return stop
+    def _is_preceded(self, task: Task[Any], spent: float = 0.0) -> bool:
+        """Whether a more urgent request may continue, or after SLICE_S one of its priority that goes before it.
+
+        spent: seconds of the turn of `task`, which are not charged yet.
+        """
+        tasks, least = list(self._tasks), task.order.priority - (spent < SLICE_S)
+        _, used, *rest = self._sort_key(task)
+        mine = task.order.priority, used + spent, *rest
+        before = [one for one in tasks if one.order.priority <= least and not one.ended and self._sort_key(one) < mine]
+        if not before:
+            return False
+        admission = Admission(tasks, self._durations, time.monotonic())
+        return any(self._may_continue(one, tasks, admission) for one in before)
+
+    def _stop(self, task: Task[Any], perform: Perform) -> bool:
+        """`ScheduledDecoder.stop` of `task`. While an operation of the task runs, it only says whether it is cancelled.
+
+        Never raises: it may be called from within a parser.
+        """
+        if task.operation is None:
+            spent = time.monotonic() - task.resumed_at
+            if spent >= URGENT_S and self._is_preceded(task, spent):
+                try:
+                    perform(None)
+                except GessoError:
+                    return True
+        return task.is_cancelled()
 
     def _resume(self, task: Task[Any]) -> None:
         """Its thread runs and this one waits; a request on this thread continues when `_perform_here` returns."""
@@ -316,18 +345,19 @@ class Scheduler:
             task.has_turn = True
             return
         if task.started:
+            task.resumed_at = time.monotonic()
             task.resume.release()
         else:
-            task.started = True
+            task.start(time.monotonic())
             self._threads.submit(self._run_body, task, partial(self._perform, task), self._turn_over.release)
         self._turn_over.acquire()
 
-    def _run_body(self, task: Task[Any], perform: Callable[[Operation], Any], end_turn: Callable[[], object]) -> None:
+    def _run_body(self, task: Task[Any], perform: Perform, end_turn: Callable[[], object]) -> None:
         """A request from its start to its end."""
         try:
-            result = task.body(scheduled(self.decoder, perform))
+            result = task.body(scheduled(self.decoder, perform, lambda: self._stop(task, perform)))
         except BaseException as error:
-            task.ended = True
+            task.ended = task.failed = True
             end_turn()
             task.future.set_exception(error)
         else:
@@ -337,7 +367,8 @@ class Scheduler:
 
     def _run_on_engine_thread(self, task: Task[Any]) -> None:
         """The same on this thread, which serves other requests while this one waits."""
-        task.started, self._engine_task, self._resumed_at = True, task, self.clock()
+        task.start(time.monotonic())
+        self._engine_task, self._resumed_at = task, self.clock()
         with torch.inference_mode(False):
             self._run_body(task, partial(self._perform_here, task), self._leave_engine_thread)
 
@@ -346,7 +377,7 @@ class Scheduler:
         self._charge(self._engine_task, self.clock() - self._resumed_at)
         self._engine_task = None
 
-    def _perform(self, task: Task[Any], operation: Operation) -> Any:
+    def _perform(self, task: Task[Any], operation: Operation | None) -> Any:
         """On the thread of `task`, which has its turn: ends the turn, and returns once the operation is done."""
         task.operation = operation
         self._turn_over.release()
@@ -354,7 +385,7 @@ class Scheduler:
         return task.take_result()
 
     @torch.inference_mode()
-    def _perform_here(self, task: Task[Any], operation: Operation) -> Any:
+    def _perform_here(self, task: Task[Any], operation: Operation | None) -> Any:
         """The same on the engine's thread: serves the next requests until the operation of `task` is done."""
         now = self.clock()
         self._charge(task, now - self._resumed_at)
@@ -366,7 +397,7 @@ class Scheduler:
                 self._end(task, _closed())
             else:
                 self._serve_once()
-        self._resumed_at = self.clock()
+        self._resumed_at, task.resumed_at = self.clock(), time.monotonic()
         return task.take_result()
 
     def _fail_or_wait(self, task: Task[Any], error: Exception) -> None:
@@ -400,7 +431,7 @@ class Scheduler:
 
     def _end(self, task: Task[Any], error: GessoError) -> None:
         if not task.started:
-            task.ended = True
+            task.ended = task.failed = True
             task.future.set_exception(error)
             return
         while not task.ended:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Coroutine, Iterable
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable
 from typing import Annotated, Any, TypeVar
 
 from starlette.requests import Request
@@ -42,9 +43,16 @@ def error_response(error: Exception) -> Response:
     """The error in OpenAI's shape, with a sentence for the user."""
     if isinstance(error, ClientGone):
         return Response(status_code=CLIENT_CLOSED)
+    status, value = described(error)
+    retry_s = error.retry_s if isinstance(error, Busy) else 1.0
+    headers = {"Retry-After": str(math.ceil(retry_s))} if status in (429, 503) else None
+    return JSONResponse(value, status, headers)
+
+
+def described(error: Exception) -> tuple[int, dict[str, Any]]:
+    """The status for an error, and the error in OpenAI's shape."""
     status, kind = _status(error)
-    headers = {"Retry-After": "1"} if status in (429, 503) else None
-    return JSONResponse(error_value(str(error), kind, status), status, headers)
+    return status, error_value(str(error), kind, status)
 
 
 def error_value(message: str, kind: str, status: int) -> dict[str, Any]:
@@ -74,7 +82,7 @@ async def answered(request: Request, engine_request: EngineRequest[Any], work: C
 
 async def steps_and_result(
     engine: Engine, engine_request: EngineRequest[InfillRequest]
-) -> AsyncIterator[StepView | InfillResult]:
+) -> AsyncGenerator[StepView | InfillResult]:
     """The canvas after each step, then the result. Leaving the iteration cancels the work."""
     loop, views = asyncio.get_running_loop(), asyncio.Queue[StepView | None]()
 
@@ -114,7 +122,7 @@ def stream(events: AsyncIterator[str] | Iterable[str]) -> StreamingResponse:
 
 async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
-        pass
+        await asyncio.sleep(0)  # `receive` may return at once
 
 
 def _status(error: Exception) -> tuple[int, str]:

@@ -8,16 +8,16 @@ other APIs.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import asdict
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from engine.errors import GessoError
-from infill.api.http import answered, complete, error_value, event, read, steps_and_result, stream
+from infill.api.http import answered, complete, described, event, read, steps_and_result, stream
 from infill.api.values import InfillBody
-from infill.engine_protocol import Engine, EngineRequest
+from infill.engine_protocol import Busy, Engine, EngineRequest, NotReady
 from infill.request import InfillRequest, StepView
 
 
@@ -28,8 +28,9 @@ async def infill(request: Request, engine: Engine) -> Response:
         body.request(), body.priority, body.client, body.settings(), body.local, body.any_model
     )
     if body.stream:
-        engine.check(engine_request)
-        return stream(_events(engine, engine_request))
+        events = _events(engine, engine_request)
+        first = await answered(request, engine_request, anext(events))
+        return stream(_joined(first, events))
     return JSONResponse(asdict(await complete(request, engine, engine_request)))
 
 
@@ -41,9 +42,23 @@ async def read_ahead(request: Request, engine: Engine) -> Response:
     return JSONResponse({"encoded_tokens": encoded})
 
 
-async def _events(engine: Engine, engine_request: EngineRequest[InfillRequest]) -> AsyncIterator[str]:
+async def _events(engine: Engine, engine_request: EngineRequest[InfillRequest]) -> AsyncGenerator[str]:
+    """Raises NotReady or Busy before the first event, so that the response has a status of its own."""
+    started = False
     try:
         async for one in steps_and_result(engine, engine_request):
+            started = True
             yield event(asdict(one), "step" if isinstance(one, StepView) else "result")
     except GessoError as error:
-        yield event(error_value(str(error), "engine_error", 500), "error")
+        if not started and isinstance(error, (Busy, NotReady)):
+            raise
+        yield event(described(error)[1], "error")
+
+
+async def _joined(first: str, rest: AsyncGenerator[str]) -> AsyncIterator[str]:
+    try:
+        yield first
+        async for one in rest:
+            yield one
+    finally:
+        await rest.aclose()

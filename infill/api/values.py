@@ -92,6 +92,7 @@ class LintBody(RequestBody):
     on: Kinds = ()
     findings: Annotated[tuple[FindingBody, ...], Limits(most=1_000)] = ()
     explain: bool = False
+    deadline_ms: Annotated[float, Limits(1, 600_000)] | None = None
 
     def request(self) -> LintRequest:
         """Raises InputError for a range or a finding outside the text."""
@@ -104,7 +105,16 @@ class LintBody(RequestBody):
                 )
         off, on = frozenset(self.off), frozenset(self.on)
         return LintRequest(
-            self.text, self.language, self.path, ranges, self.neighbours, off, on, findings, self.explain
+            self.text,
+            self.language,
+            self.path,
+            ranges,
+            self.neighbours,
+            off,
+            on,
+            findings,
+            self.explain,
+            self.deadline_ms,
         )
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import tree_sitter
 
-from engine.errors import Stop
+from engine.errors import Stop, pacer
 from infill.code.brackets import scan
 from infill.code.languages import Language, get
 
@@ -182,10 +182,12 @@ def parse(text: str, language_id: str | None, stop: Stop | None = None) -> Synta
         return None
 
 
-def error_nodes(tree: SyntaxTree) -> tuple[Span, ...]:
-    """The outermost ERROR nodes and the MISSING nodes (empty spans), in text order."""
-    found, pending = [], [tree.root]
+def error_nodes(tree: SyntaxTree, stop: Stop | None = None) -> tuple[Span, ...]:
+    """The outermost ERROR nodes and the MISSING nodes (empty spans), in text order. Raises Cancelled once `stop`
+    returns True."""
+    found, pending, pace = [], [tree.root], pacer(stop)
     while pending:
+        pace()
         node = pending.pop()
         if node.is_error or node.is_missing:
             found.append(tree.span(node))

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from engine.errors import Stop, pacer
+
 LINES_ABOVE = 3  # lines with text above a line that it may be a copy of
 MIN_TOKENS = 5  # of a line
 _TOKEN = re.compile(r"\w+|[^\w\s]")
@@ -18,16 +20,18 @@ _IMPORT = re.compile(r"\s*(import|from|use|package|#include)\b")
 Tokens = Sequence[re.Match[str]]
 
 
-def stale_copies(text: str) -> Iterator[tuple[int, int, str]]:
+def stale_copies(text: str, stop: Stop | None = None) -> Iterator[tuple[int, int, str]]:
     """[start, end) of a name that a copied line left unchanged, and the name with the change of its line applied."""
     starts = [0, *(match.end() for match in re.finditer("\n", text))]
     lines = [text[a:b] for a, b in zip(starts, [*starts[1:], len(text)], strict=True)]
-    tokenized = [
-        (start, [*_TOKEN.finditer(line)], bool(_IMPORT.match(line)))
-        for start, line in zip(starts, lines, strict=True)
-        if line.strip()
-    ]
+    pace = pacer(stop)
+    tokenized = []
+    for start, line in zip(starts, lines, strict=True):
+        pace()
+        if line.strip():
+            tokenized.append((start, [*_TOKEN.finditer(line)], bool(_IMPORT.match(line))))
     for index, (start, new, is_import) in enumerate(tokenized):
+        pace()
         if len(new) < MIN_TOKENS or is_import:
             continue
         for _, old, _ in tokenized[max(0, index - LINES_ABOVE) : index]:

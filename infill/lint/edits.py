@@ -13,10 +13,12 @@ from functools import cached_property
 
 import tree_sitter
 
+from engine.errors import Stop, leave_if, pacer
 from infill.code.syntax import SyntaxTree
 from infill.findings import Range
 from infill.lint.copies import stale_copies
 from infill.lint.kinds import Edit
+from infill.lint.ranges import RangeIndex, disjoint
 from infill.lint.symbols import PARAMETERS, Name, SymbolTable
 
 _ARGUMENT_LISTS = frozenset(("argument_list", "arguments"))
@@ -25,6 +27,7 @@ _SIMPLE = frozenset(
     "number string true false none call call_expression unary_operator binary_operator".split()
 )
 MAX_ARGUMENTS = 60  # characters of two arguments together
+MAX_ARGUMENT_BYTES = 1_000  # of the same, with what is between them
 _SYMMETRIC = frozenset("min max print zip union intersection gcd hypot allclose isclose array_equal".split())
 _BUILTINS = frozenset(dir(builtins))
 MAX_ALTERNATIVES = 12
@@ -33,10 +36,10 @@ _ASSIGNED = re.compile(r"[ \t]*(?::[^=\n]*)?=(?!=)")
 _KEY = re.compile(r"[\"']([^\W\d]\w*)[\"']\Z")
 
 
-def find_edits(tree: SyntaxTree, symbols: SymbolTable, ranges: Sequence[Range]) -> list[Edit]:
+def find_edits(tree: SyntaxTree, symbols: SymbolTable, ranges: Sequence[Range], stop: Stop | None = None) -> list[Edit]:
     """All edits within `ranges`, in text order. If two kinds propose the same edit, the first kind of
-    `infill.lint.kinds.KINDS` keeps it."""
-    finder = _Finder(tree, symbols, ranges)
+    `infill.lint.kinds.KINDS` keeps it. Raises Cancelled once `stop` returns True."""
+    finder = _Finder(tree, symbols, ranges, stop)
     found: dict[tuple[int, int, str], Edit] = {}
     for find in (
         finder.misspelled,
@@ -52,8 +55,10 @@ def find_edits(tree: SyntaxTree, symbols: SymbolTable, ranges: Sequence[Range]) 
 
 
 class _Finder:
-    def __init__(self, tree: SyntaxTree, symbols: SymbolTable, ranges: Sequence[Range]) -> None:
-        self.tree, self.symbols, self.ranges, self.text = tree, symbols, ranges, tree.text
+    def __init__(self, tree: SyntaxTree, symbols: SymbolTable, ranges: Sequence[Range], stop: Stop | None) -> None:
+        self.tree, self.symbols, self.text, self.stop = tree, symbols, tree.text, stop
+        self.ranges = disjoint(ranges)
+        self._index = RangeIndex(self.ranges)
 
     @cached_property
     def names(self) -> list[Name]:
@@ -61,13 +66,14 @@ class _Finder:
         return [name for name in self.symbols.names if self._in_ranges(name.start, name.end)]
 
     def _in_ranges(self, start: int, end: int) -> bool:
-        return any(first <= start and end <= last for first, last in self.ranges)
+        return self._index.contains(start, end)
 
     def misspelled(self) -> Iterator[Edit]:
         """A name or key that occurs once in the file and is a typo away from a more frequent one."""
         keys = [(start, end, text) for start, end, text in self.keys if self._in_ranges(start, end)]
         names = [(name.start, name.end, name.text) for name in self.names if name.role not in ("bound", "other")]
         for start, end, text in [*names, *keys]:
+            leave_if(self.stop)
             if len(text) < MIN_MISSPELLED or self.counts.get(text, 0) != 1:
                 continue
             for other in self._similar(text):
@@ -113,7 +119,7 @@ class _Finder:
     def copy_paste(self) -> Iterator[Edit]:
         """A name that a copied line did not change although it changed the others like it."""
         starts = {name.start for name in self.symbols.names}
-        for start, end, replacement in stale_copies(self.text):
+        for start, end, replacement in stale_copies(self.text, self.stop):
             if start in starts and self._in_ranges(start, end):
                 yield Edit(start, end, replacement, "copy-paste")
 
@@ -125,6 +131,7 @@ class _Finder:
             if members:
                 members = members | self.symbols.declared
             for name in self.names:
+                leave_if(self.stop)
                 if name.text not in members or name.function < 0:
                     continue
                 visible = self.symbols.visible(name.function, len(self.text))
@@ -171,6 +178,7 @@ class _Finder:
     def wrong_name(self) -> Iterator[Edit]:
         """A variable for another one of the same function, or of an enclosing one."""
         for name in self.names:
+            leave_if(self.stop)
             if name.role not in ("use", "call") or name.function < 0:
                 continue
             visible = self.symbols.visible(name.function, name.start)
@@ -189,6 +197,9 @@ class _Finder:
             if self._is_unordered(node, arguments):
                 continue
             for one, other in zip(arguments, arguments[1:], strict=False):
+                leave_if(self.stop)
+                if other.end_byte - one.start_byte > MAX_ARGUMENT_BYTES:
+                    continue
                 first, second = self.tree.part(one), self.tree.part(other)
                 is_short = len(first) + len(second) < MAX_ARGUMENTS
                 if one.type in _SIMPLE and other.type in _SIMPLE and is_short and first != second:
@@ -205,13 +216,14 @@ class _Finder:
 
     def _nodes(self, types: frozenset[str], ranges: Sequence[Range]) -> Iterator[tree_sitter.Node]:
         """The nodes of these types within `ranges`, outside comments."""
-        windows = [(self.tree.byte(start), self.tree.byte(end)) for start, end in ranges]
-        pending = [self.tree.root]
+        windows = RangeIndex([(self.tree.byte(start), self.tree.byte(end)) for start, end in ranges])
+        pending, pace = [self.tree.root], pacer(self.stop)
         while pending:
+            pace()
             node = pending.pop()
-            if not any(start < node.end_byte and node.start_byte < end for start, end in windows):
+            if not windows.overlaps(node.start_byte, node.end_byte):
                 continue
-            if node.type in types and any(start <= node.start_byte and node.end_byte <= end for start, end in windows):
+            if node.type in types and windows.contains(node.start_byte, node.end_byte):
                 yield node
             if node.type not in self.tree.language.comments:
                 pending.extend(reversed(node.children))

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
+from engine.errors import Stop, pacer
 from infill.lint.kinds import Edit
 from infill.lint.symbols import Function, SymbolTable
 
@@ -40,15 +41,17 @@ class FrequencyEvidence:
 
 
 class Frequencies:
-    """Counts for one file."""
+    """Counts for one file. stop: polled; once it returns True, Cancelled is raised."""
 
-    def __init__(self, symbols: SymbolTable) -> None:
+    def __init__(self, symbols: SymbolTable, stop: Stop | None = None) -> None:
         self.symbols, self.text = symbols, symbols.tree.text
         self.is_python = symbols.tree.language.id == "python"
         self.roles = {name.start: name.role for name in symbols.names}
         self.words: Counter[str] = Counter()
         self.bigrams: Counter[tuple[str, str]] = Counter()
+        pace = pacer(stop)
         for line in self.text.split("\n"):
+            pace()
             words = _WORD.findall(line)
             self.words.update(words)
             self.bigrams.update(pairwise(words))

@@ -9,8 +9,9 @@ gains more than the edit itself loses. Must not know kinds of findings, nor thre
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
@@ -23,6 +24,7 @@ from engine.token_tree import TokenTree
 from infill.code.context import ContextBudget, show_context
 from infill.findings import LintRequest, Range
 from infill.lint.kinds import Edit
+from infill.lint.ranges import disjoint
 from infill.prompts.prompt import CausalPrompt, Family, HoleKind
 from infill.prompts.text_tokens import TextTokens
 
@@ -52,11 +54,13 @@ class Gain:
 def chunks(text: str, ranges: Sequence[Range]) -> list[Range]:
     """Whole lines of `text` that cover the ranges, at most CHUNK characters each unless a line is longer.
 
-    A chunk ends before one of the least indented lines in its second half, so that functions stay in one piece.
+    A chunk ends before one of the least indented lines in its second half, so that functions stay in one piece. No line
+    is in two chunks.
     """
     found: list[Range] = []
-    for start, end in ranges:
-        at = text.rfind("\n", 0, start) + 1
+    at = 0
+    for start, end in disjoint(ranges):
+        at = max(at, text.rfind("\n", 0, start) + 1)
         while at < end:
             last = text.find("\n", min(end, len(text)) - 1) + 1 or len(text)
             stop = last if last - at <= CHUNK else _chunk_end(text, at)
@@ -64,6 +68,18 @@ def chunks(text: str, ranges: Sequence[Range]) -> list[Range]:
                 found.append((at, stop))
             at = stop
     return found
+
+
+class EditsByPosition:
+    """Edits, which may overlap, in text order."""
+
+    def __init__(self, edits: Iterable[Edit]) -> None:
+        self._edits = sorted(edits, key=lambda edit: edit.start)
+        self._starts = [edit.start for edit in self._edits]
+
+    def within(self, chunk: Range) -> list[Edit]:
+        first, last = bisect_left(self._starts, chunk[0]), bisect_right(self._starts, chunk[1])
+        return [edit for edit in self._edits[first:last] if edit.end <= chunk[1]]
 
 
 def _chunk_end(text: str, start: int) -> int:
@@ -129,7 +145,9 @@ class Likelihood:
             yield tree, encoded
 
     def _prompt(self, request: LintRequest, chunk: Range) -> CausalPrompt | None:
-        shown = show_context(request.text, *chunk, request.language, request.path, request.neighbours, self.budget)
+        shown = show_context(
+            request.text, *chunk, request.language, request.path, request.neighbours, self.budget, self.stop
+        )
         return self.family.causal_prompt(shown, HoleKind(one_line=False, whole_lines=True))
 
     def _choose(
@@ -139,6 +157,7 @@ class Likelihood:
         promising: list[tuple[float, Edit, list[int], int, int]] = []
         rows: dict[int, torch.Tensor] = {}
         for edit in edits:
+            leave_if(self.stop)
             tokens, same_end = encoded.edited(edit)
             first = next((i for i, (a, b) in enumerate(zip(encoded.tokens, tokens, strict=False)) if a != b), -1)
             if first < 0:

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 
 from engine.errors import Cancelled, Stop, UsageError, leave_if
+from infill.code.context import FAR_CHARACTERS
 from infill.code.syntax import ParsingStopped, SyntaxTree, error_score, parse
 from infill.complete.completion import Completer
 from infill.complete.pipeline import AnyCompleter
@@ -21,7 +22,7 @@ from infill.lint.edits import find_edits
 from infill.lint.explain import Explainer
 from infill.lint.frequencies import Frequencies
 from infill.lint.kinds import KINDS, STYLE, Edit, StyleEdit
-from infill.lint.likelihood import Gain, Likelihood, chunks
+from infill.lint.likelihood import EditsByPosition, Gain, Likelihood, chunks
 from infill.lint.masked import MaskedLikelihood
 from infill.lint.names import KnownNames
 from infill.lint.style import MIN_STYLE_GAIN, find_style, style_gains
@@ -97,11 +98,11 @@ class Linter:
         tree = _tree(unix, stop)
         if tree is None:
             return []
-        selected = self._select(tree, self._candidates(unix, tree, codes, stop), 0.0)
+        selected = self._select(tree, self._candidates(unix, tree, codes, stop), 0.0, stop)
         found = [line_ends.finding(one.edit, one.evidence.total_gain, unix.text) for one in selected]
         taken = [(one.edit.start, one.edit.end) for one in selected]
         for one, gain in self.style_candidates(unix, style, stop).items() if style else ():
-            if gain >= MIN_STYLE_GAIN and _is_apart(one.ranges, taken) and _parses(tree, one.ranges, one.edit):
+            if gain >= MIN_STYLE_GAIN and _is_apart(one.ranges, taken) and _parses(tree, one.ranges, one.edit, stop):
                 taken += one.ranges
                 found.append(line_ends.finding(one.edit, gain, unix.text, one.also))
         return sorted(found, key=lambda one: one.start)
@@ -114,11 +115,11 @@ class Linter:
         The text must have "\\n" line ends.
         """
         tree = _tree(request, stop)
-        if tree is None or is_skipped(request.path, request.text):
+        if tree is None:
             return {}
         ranges = request.ranges or ((0, len(request.text)),)
-        suppressions = Suppressions(tree)
-        edits = find_style(tree, SymbolTable(tree), codes, ranges, _neighbour_names(request))
+        suppressions = Suppressions(tree, stop)
+        edits = find_style(tree, SymbolTable(tree, stop), codes, ranges, _neighbour_names(request, stop), stop)
         edits = [one for one in edits if suppressions.allow(one.edit)]
         likelihood = Likelihood(self.completer.denoiser, self.completer.family, stop)
         gains = style_gains(likelihood, request, ranges, edits)
@@ -139,9 +140,11 @@ class Linter:
     ) -> list[EditCandidate]:
         """The `candidates` of this request that are shown if all thresholds are lowered by `offset` (log-odds)."""
         tree = parse(request.text, request.language)
-        return [] if tree is None else self._select(tree, candidates, offset)
+        return [] if tree is None else self._select(tree, candidates, offset, None)
 
-    def _select(self, tree: SyntaxTree, candidates: Sequence[EditCandidate], offset: float) -> list[EditCandidate]:
+    def _select(
+        self, tree: SyntaxTree, candidates: Sequence[EditCandidate], offset: float, stop: Stop | None
+    ) -> list[EditCandidate]:
         """In text order, without overlaps: the better of two overlapping candidates is kept."""
         kinds = self.thresholds.kinds if self.thresholds is not None else {}
         rated = []
@@ -157,7 +160,7 @@ class Linter:
         taken: list[Range] = []
         for _, one in rated:
             where = one.edit.start, one.edit.end
-            if _is_apart([where], taken) and _parses(tree, [where], one.edit):
+            if _is_apart([where], taken) and _parses(tree, [where], one.edit, stop):
                 chosen.append(one)
                 taken.append(where)
         return sorted(chosen, key=lambda one: one.edit.start)
@@ -165,16 +168,16 @@ class Linter:
     def _candidates(
         self, request: LintRequest, tree: SyntaxTree, codes: frozenset[str], stop: Stop | None
     ) -> list[EditCandidate]:
-        if not codes or is_skipped(request.path, request.text):
+        if not codes:
             return []
         leave_if(stop)
         ranges = request.ranges or ((0, len(request.text)),)
-        symbols = SymbolTable(tree)
-        suppressions, frequencies, usages = Suppressions(tree), Frequencies(symbols), Usages(symbols, self.known)
-        neighbour_names = _neighbour_names(request)
+        symbols, suppressions = SymbolTable(tree, stop), Suppressions(tree, stop)
+        frequencies, usages = Frequencies(symbols, stop), Usages(symbols, self.known, stop)
+        neighbour_names = _neighbour_names(request, stop)
         edits = [
             edit
-            for edit in find_edits(tree, symbols, ranges)
+            for edit in find_edits(tree, symbols, ranges, stop)
             if edit.code in codes
             and suppressions.allow(edit)
             and not (edit.code == "misspelled" and request.text[edit.start : edit.end] in neighbour_names)
@@ -182,12 +185,15 @@ class Linter:
         likelihood = Likelihood(self.completer.denoiser, self.completer.family, stop)
         masked = MaskedLikelihood(self.completer.denoiser, self.completer.family, self.completer.model.sampling, stop)
         found: list[EditCandidate] = []
+        in_order = EditsByPosition(edits)
         for chunk in chunks(request.text, ranges):
-            in_chunk = [edit for edit in edits if chunk[0] <= edit.start and edit.end <= chunk[1]]
+            leave_if(stop)
+            in_chunk = in_order.within(chunk)
             gains = likelihood.gains(request, chunk, in_chunk)
             best = [edit for code in MASKED_KINDS for edit in _best(gains, code)]
             masked_gains = dict(zip(best, masked.gains(request, best), strict=True))
             for edit, gain in gains.items():
+                leave_if(stop)
                 evidence = EditEvidence(
                     **asdict(gain),
                     **asdict(frequencies.evidence(edit)),
@@ -205,15 +211,21 @@ class Linter:
 
 
 def _tree(request: LintRequest, stop: Stop | None) -> SyntaxTree | None:
-    """Raises Cancelled once `stop` returns True."""
+    """None for a text that is skipped or cannot be parsed. Raises Cancelled once `stop` returns True."""
+    if is_skipped(request.path, request.text):
+        return None
     try:
         return parse(request.text, request.language, stop)
     except ParsingStopped as error:
         raise Cancelled from error
 
 
-def _neighbour_names(request: LintRequest) -> frozenset[str]:
-    return frozenset(name for other in request.neighbours for name in _NAME.findall(other.text))
+def _neighbour_names(request: LintRequest, stop: Stop | None) -> frozenset[str]:
+    found: set[str] = set()
+    for other in request.neighbours:
+        leave_if(stop)
+        found.update(_NAME.findall(other.text[:FAR_CHARACTERS]))
+    return frozenset(found)
 
 
 def _is_apart(ranges: Sequence[Range], taken: Sequence[Range]) -> bool:
@@ -225,8 +237,9 @@ def _best(gains: dict[Edit, Gain], code: str) -> list[Edit]:
     return sorted(promising, key=lambda edit: -gains[edit].total)[:MAX_MASKED]
 
 
-def _parses(tree: SyntaxTree, ranges: Sequence[Range], edit: Edit) -> bool:
+def _parses(tree: SyntaxTree, ranges: Sequence[Range], edit: Edit, stop: Stop | None) -> bool:
     """Whether the edit, made in all `ranges` (in text order), adds no syntax errors."""
+    leave_if(stop)
     changes = [(start, end, edit.replacement) for start, end in reversed(ranges)]
     try:
         return error_score(tree.edited(changes)) <= error_score(tree)

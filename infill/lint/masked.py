@@ -59,7 +59,7 @@ class MaskedLikelihood:
     def _lay_out(self, request: LintRequest, edit: Edit) -> tuple[Layout, list[int], list[int]] | None:
         """(canvas with the position masked, tokens of the original, tokens of the replacement)."""
         text, tokens, null = request.text, self.family.tokens, self.family.null_token
-        shown = show_context(text, edit.start, edit.end, request.language, request.path, (), self.budget)
+        shown = show_context(text, edit.start, edit.end, request.language, request.path, (), self.budget, self.stop)
         fillings = text[edit.start : edit.end], edit.replacement
         slots = max(len(tokens.encode(filling)) for filling in fillings) + 1
         if slots > MAX_SLOTS or any("\n" in filling for filling in fillings):

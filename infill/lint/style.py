@@ -10,10 +10,12 @@ import re
 from collections.abc import Sequence, Set
 from dataclasses import replace
 
+from engine.errors import Stop
 from infill.code.syntax import SyntaxTree
 from infill.findings import LintRequest, Range
 from infill.lint.kinds import StyleEdit
-from infill.lint.likelihood import Likelihood, chunks
+from infill.lint.likelihood import EditsByPosition, Likelihood, chunks
+from infill.lint.ranges import RangeIndex, disjoint
 from infill.lint.style_idioms import unusual_idioms
 from infill.lint.style_names import CODE as NAMING
 from infill.lint.style_names import unusual_names
@@ -30,19 +32,21 @@ def find_style(
     codes: Set[str],
     ranges: Sequence[Range],
     neighbour_names: Set[str] = frozenset(),
+    stop: Stop | None = None,
 ) -> list[StyleEdit]:
     """Edits of the kinds `codes` (from `infill.lint.kinds.STYLE`) within `ranges`, in text order.
 
-    neighbour_names: names that other files use.
+    neighbour_names: names that other files use. stop: polled; once it returns True, Cancelled is raised.
     """
-    found = list(unusual_names(tree, symbols, neighbour_names)) if NAMING in codes else []
+    found = list(unusual_names(tree, symbols, neighbour_names, stop)) if NAMING in codes else []
     if codes - {NAMING}:
-        found += unusual_idioms(tree, symbols)
+        found += unusual_idioms(tree, symbols, stop)
+    index = RangeIndex(disjoint(ranges))
     selected = [
         one
         for one in found
         if one.edit.code in codes
-        and any(start <= one.edit.start and one.edit.end <= end for start, end in ranges)
+        and index.contains(one.edit.start, one.edit.end)
         and not _INTENDED.search(_lines(tree.text, one.edit.start, one.edit.end))
     ]
     return sorted(selected, key=lambda one: (one.edit.start, one.edit.end))
@@ -62,8 +66,9 @@ def style_gains(
     """
     gains: dict[StyleEdit, float] = {}
     single = {one.edit: one for one in edits if not one.also}
+    in_order = EditsByPosition(single)
     for chunk in chunks(request.text, ranges) if single else ():
-        in_chunk = [edit for edit in single if chunk[0] <= edit.start and edit.end <= chunk[1]]
+        in_chunk = in_order.within(chunk)
         gains |= {single[edit]: gain.total for edit, gain in likelihood.gains(request, chunk, in_chunk).items()}
     for one in edits:
         if one.also and (gain := _rename_gain(likelihood, request, one)) is not None:

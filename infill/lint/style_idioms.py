@@ -14,6 +14,7 @@ from string import Formatter
 
 import tree_sitter
 
+from engine.errors import Stop, leave_if
 from infill.code.syntax import SyntaxTree
 from infill.lint.kinds import Edit, StyleEdit
 from infill.lint.symbols import SymbolTable
@@ -52,14 +53,15 @@ class _Usage:
     target: str = ""
 
 
-def unusual_idioms(tree: SyntaxTree, symbols: SymbolTable) -> Iterator[StyleEdit]:
-    """Edits to the variant that the file clearly prefers."""
-    reader = _Reader(tree, symbols)
+def unusual_idioms(tree: SyntaxTree, symbols: SymbolTable, stop: Stop | None = None) -> Iterator[StyleEdit]:
+    """Edits to the variant that the file clearly prefers. Raises Cancelled once `stop` returns True."""
+    reader = _Reader(tree, symbols, stop)
     usages = [usage for usage in reader if usage is not None]
     variants: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for usage in usages:
         variants[usage.code, usage.group][usage.variant] += 1
     for usage in usages:
+        leave_if(stop)
         if usage.edit is None:
             continue
         counts = variants[usage.code, usage.group]
@@ -74,8 +76,8 @@ def unusual_idioms(tree: SyntaxTree, symbols: SymbolTable) -> Iterator[StyleEdit
 class _Reader:
     """Iterates over all code that could be written in several variants, in text order."""
 
-    def __init__(self, tree: SyntaxTree, symbols: SymbolTable) -> None:
-        self.tree, self.symbols = tree, symbols
+    def __init__(self, tree: SyntaxTree, symbols: SymbolTable, stop: Stop | None) -> None:
+        self.tree, self.symbols, self.stop = tree, symbols, stop
         self.quoting: defaultdict[str, set[int]] = defaultdict(set)  # by quote: lines of strings that contain the other
         self.readers: dict[str, Callable[[tree_sitter.Node], _Usage | None]] = {}
         if tree.language.id == "python":
@@ -94,6 +96,7 @@ class _Reader:
     def __iter__(self) -> Iterator[_Usage | None]:
         pending = [self.tree.root] if self.readers else []
         while pending:
+            leave_if(self.stop)
             node = pending.pop()
             if (reader := self.readers.get(node.type)) is not None and node.is_named:
                 yield reader(node)

@@ -16,6 +16,7 @@ from typing import Literal
 
 import tree_sitter
 
+from engine.errors import Stop, leave_if
 from infill.code.syntax import SyntaxTree
 from infill.findings import Range
 from infill.lint.kinds import Edit, StyleEdit
@@ -63,16 +64,17 @@ def convert(name: str, target: Convention) -> str:
 
 
 def unusual_names(
-    tree: SyntaxTree, symbols: SymbolTable, neighbour_names: Set[str] = frozenset()
+    tree: SyntaxTree, symbols: SymbolTable, neighbour_names: Set[str] = frozenset(), stop: Stop | None = None
 ) -> Iterator[StyleEdit]:
     """Renames of variables, and of functions, that break the convention the file follows for them.
 
-    neighbour_names: names that other files use.
+    neighbour_names: names that other files use. stop: polled; once it returns True, Cancelled is raised.
     """
-    renames = Renames(tree, symbols)
+    renames = Renames(tree, symbols, stop)
     for names in (renames.variables, renames.functions):
         counts = _Counts.of(names)
         for text, first in names.items():
+            leave_if(stop)
             target = counts.violated_by(text)
             if target is None or text in neighbour_names or not _is_clear(text):
                 continue
@@ -120,7 +122,7 @@ class _Counts:
 class Renames:
     """Safe renames in one file. variables, functions: the first binding, or the definition, of each name."""
 
-    def __init__(self, tree: SyntaxTree, symbols: SymbolTable) -> None:
+    def __init__(self, tree: SyntaxTree, symbols: SymbolTable, stop: Stop | None = None) -> None:
         self.tree, self.symbols, self.text = tree, symbols, tree.text
         self.by_text: defaultdict[str, list[Name]] = defaultdict(list)
         self.by_start: dict[int, Name] = {}
@@ -130,6 +132,7 @@ class Renames:
         self.variables: dict[str, Name] = {}
         self.functions: dict[str, Name] = {}
         for name in symbols.names:
+            leave_if(stop)
             if name.role == "bound" and name.function >= 0 and name.text not in symbols.declared:
                 self.variables.setdefault(name.text, name)
             elif name.role == "other" and self._definition(name) is not None:

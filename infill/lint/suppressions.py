@@ -5,6 +5,10 @@ Must not know the model, nor kinds of findings other than by code.
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_left
+
+from engine.errors import Stop
 from infill.code.generated import generated_sign, is_vendored
 from infill.code.languages import Language
 from infill.code.syntax import SyntaxTree, error_nodes
@@ -22,12 +26,13 @@ def is_skipped(path: str | None, text: str) -> bool:
 
 
 class Suppressions:
-    """The lines of one file on which some or all kinds are not shown."""
+    """The lines of one file on which some or all kinds are not shown. stop: polled; once it returns True, Cancelled is
+    raised."""
 
-    def __init__(self, tree: SyntaxTree) -> None:
-        self.text = tree.text
+    def __init__(self, tree: SyntaxTree, stop: Stop | None = None) -> None:
+        self._line_ends = [match.start() for match in re.finditer("\n", tree.text)]
         self._broken: set[int] = set()
-        for span in error_nodes(tree):
+        for span in error_nodes(tree, stop):
             self._broken.update(range(self._line(span.start), self._line(span.end) + 1))
         self._comments = _comments(tree.text, tree.language)
 
@@ -40,7 +45,7 @@ class Suppressions:
         return True
 
     def _line(self, offset: int) -> int:
-        return self.text.count("\n", 0, offset)
+        return bisect_left(self._line_ends, offset)
 
 
 def _comments(text: str, language: Language) -> dict[int, list[str]]:

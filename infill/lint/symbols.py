@@ -12,6 +12,7 @@ from typing import Literal
 
 import tree_sitter
 
+from engine.errors import Stop, pacer
 from infill.code.syntax import SyntaxTree
 
 Role = Literal["use", "call", "bound", "written", "attribute", "method", "keyword", "other"]
@@ -77,6 +78,7 @@ _OTHER_PARENTS = frozenset(
 PARAMETERS = frozenset(
     ("parameters", "lambda_parameters", "formal_parameters", "inferred_parameters", "closure_parameters")
 )
+MAX_KEY_BYTES = 200  # in a chain of calls, the object of each call contains all that precede it
 _OBJECTS = ("object", "operand", "argument", "value")
 
 
@@ -115,11 +117,12 @@ class SymbolTable:
 
     bound: names that are bound, defined or imported, and members that are assigned to. shared: those of them that the
     whole file sees. declared: those that bodies of classes bind or define. is_open: an import brings in names that the
-    file does not list.
+    file does not list. stop: polled; once it returns True, Cancelled is raised.
     """
 
-    def __init__(self, tree: SyntaxTree) -> None:
+    def __init__(self, tree: SyntaxTree, stop: Stop | None = None) -> None:
         self.tree = tree
+        self._pace = pacer(stop)
         self.names: list[Name] = []
         self.functions: list[Function] = []
         self.counts: Counter[str] = Counter()
@@ -154,6 +157,7 @@ class SymbolTable:
         # for each open node: the node, the function around it, whether it binds names
         path: list[tuple[tree_sitter.Node, int, bool]] = []
         while True:
+            self._pace()
             node, name = cursor.node, cursor.field_name
             assert node is not None
             parent, function, binds = path[-1] if path else (None, -1, False)
@@ -194,7 +198,7 @@ class SymbolTable:
         self.counts[text] += 1
         if role == "attribute":
             objects = [parent.child_by_field_name(one) for one in _OBJECTS]
-            owner = next((self.tree.part(one) for one in objects if one is not None), "")
+            owner = next((short_part(self.tree, one) for one in objects if one is not None), "")
             callee = grandparent and (grandparent.type, "function") in _CALLS
             if callee and grandparent is not None and grandparent.child_by_field_name("function") == parent:
                 role = "method"
@@ -204,7 +208,7 @@ class SymbolTable:
             self.members[owner].add(text)
         elif role == "method":
             holder = parent.child_by_field_name("object")
-            owner = self.tree.part(holder) if holder is not None else ""
+            owner = short_part(self.tree, holder) if holder is not None else ""
             self.members[owner].add(text)
         if role in ("bound", "other"):
             if self._in_class(path):
@@ -241,11 +245,17 @@ class SymbolTable:
     def _count_reads(self) -> None:
         """A read counts for the innermost function around it that binds the name, if any does."""
         for name in self.names:
+            self._pace()
             at = name.function if name.role in ("use", "call") else -1
             while at >= 0 and name.text not in self.functions[at].bound:
                 at = self.functions[at].outer
             if at >= 0:
                 self.functions[at].reads[name.text] += 1
+
+
+def short_part(tree: SyntaxTree, node: tree_sitter.Node) -> str:
+    """The text of a node, for use as a key; empty if it is too long, since such code repeats nowhere."""
+    return tree.part(node) if node.end_byte - node.start_byte <= MAX_KEY_BYTES else ""
 
 
 def _role(node: tree_sitter.Node, field_name: str | None, parent: tree_sitter.Node, binds: bool) -> Role:

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 import tree_sitter
 
+from engine.errors import Stop, leave_if
 from infill.lint.kinds import Edit
 from infill.lint.names import KnownNames, words_of
-from infill.lint.symbols import NAMES, PARAMETERS, SymbolTable
+from infill.lint.symbols import NAMES, PARAMETERS, SymbolTable, short_part
 
 _MEMBER = {"attribute": "attribute", "member_expression": "property", "selector_expression": "field",
            "field_expression": "field", "field_access": "field"}  # fmt: skip
@@ -28,6 +29,8 @@ _RECEIVERS = frozenset(("self", "cls", "this"))
 _LITERALS = frozenset(
     "string integer float number true false none null list dictionary set concatenated_string".split()
 )
+
+MAX_SIBLINGS = 500  # arguments or operands; a longer list is data
 
 Usage = tuple[str, ...]
 
@@ -46,9 +49,10 @@ class UsageEvidence:
 
 
 class Usages:
-    """Usages in one file. known: names that many projects use."""
+    """Usages in one file. known: names that many projects use. stop: polled; once it returns True, Cancelled is
+    raised."""
 
-    def __init__(self, symbols: SymbolTable, known: KnownNames | None = None) -> None:
+    def __init__(self, symbols: SymbolTable, known: KnownNames | None = None, stop: Stop | None = None) -> None:
         self.tree, self.known = symbols.tree, known
         self.by_role: Counter[tuple[str, str]] = Counter()
         self.by_owner: Counter[tuple[str, str]] = Counter()
@@ -60,6 +64,7 @@ class Usages:
         self.arguments: Counter[tuple[str, int, str]] = Counter()
         self.parameters: defaultdict[str, set[tuple[str, ...]]] = defaultdict(set)
         for node in self._walk():
+            leave_if(stop)
             if node.type in NAMES and (usage := self._usage(node)) is not None:
                 self.usages[usage, self.tree.part(node)] += 1
             elif node.type in _ARGUMENTS:
@@ -133,7 +138,7 @@ class Usages:
     def _usage(self, node: tree_sitter.Node) -> Usage | None:
         """The code around a name that is used as a value; None for code that no rule below covers."""
         parent = node.parent
-        if parent is None:
+        if parent is None or parent.named_child_count > MAX_SIBLINGS:
             return None
         member = _MEMBER.get(parent.type)
         if member is not None:
@@ -147,15 +152,15 @@ class Usages:
         if parent.type in _SIDES:
             sides = [child for child in parent.named_children if child != node]
             operator = next((child.type for child in parent.children if not child.is_named), "")
-            return ("operand", operator, self.tree.part(sides[0])) if sides else None
+            return ("operand", operator, short_part(self.tree, sides[0])) if sides else None
         if parent.type == "subscript":
             value, inner = parent.child_by_field_name("value"), parent.child_by_field_name("subscript")
             if value is not None and value != node:
-                return "index", self.tree.part(value)
-            return ("indexed", self.tree.part(inner)) if inner is not None else None
+                return "index", short_part(self.tree, value)
+            return ("indexed", short_part(self.tree, inner)) if inner is not None else None
         if parent.type in _ASSIGNED and parent.child_by_field_name(_ASSIGNED[parent.type]) == node:
             target = parent.child_by_field_name("left") or parent.child_by_field_name("name")
-            return ("assigned", self.tree.part(target)) if target is not None else None
+            return ("assigned", short_part(self.tree, target)) if target is not None else None
         if parent.type in _CALLS:
             return ("call",)
         return None

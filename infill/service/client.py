@@ -34,6 +34,7 @@ from infill.request import InfillRequest, InfillResult, OnStep
 from infill.service.exchange import (
     QUICK_S,
     Health,
+    ServiceBusy,
     ServiceGone,
     ServiceNotReady,
     error_from,
@@ -146,15 +147,24 @@ class ServiceClient:
         return self._send("/v1/infill", body, INFILL_LIMIT_S + SLACK_S, connection, read)
 
     def complete_batch(self, requests: Sequence[InfillRequest]) -> list[InfillResult | GessoError]:
-        """In the order of the requests, IN_FLIGHT at a time; the error of an invalid request takes its position."""
+        """In the order of the requests, IN_FLIGHT at a time; the error of an invalid request takes its position.
+
+        A request that a busy service refuses is sent again, for at most INFILL_LIMIT_S.
+        """
 
         def complete(request: InfillRequest) -> InfillResult | GessoError:
-            try:
-                return self.complete(request)
-            except ServiceGone:
-                raise
-            except GessoError as error:
-                return error
+            end = time.monotonic() + INFILL_LIMIT_S
+            while True:
+                try:
+                    return self.complete(request)
+                except ServiceGone:
+                    raise
+                except ServiceBusy as busy:
+                    if self._closed or time.monotonic() + busy.retry_s > end:
+                        return busy
+                    time.sleep(busy.retry_s)
+                except GessoError as error:
+                    return error
 
         with ThreadPoolExecutor(IN_FLIGHT) as threads:
             return list(threads.map(complete, requests))
@@ -214,7 +224,9 @@ class ServiceClient:
                 try:
                     with exchange(service.location, "POST", path, body, timeout_s, connection) as response:
                         if response.status != 200:
-                            raise error_from(read_json(response), response.status)
+                            retry_s = response.getheader("Retry-After", "1")
+                            seconds = float(retry_s) if retry_s.isdecimal() else 1.0
+                            raise error_from(read_json(response), response.status, seconds)
                         return read(response)
                 except (ServiceGone, ServiceNotReady):
                     if attempt == ATTEMPTS:
@@ -344,7 +356,7 @@ def _read_stream(response: HTTPResponse, on_step: OnStep) -> dict[str, Any]:
             if name == "result":
                 return dict(value)
             if name == "error":
-                raise error_from(value, 500)
+                raise error_from(value, (value.get("error") or {}).get("code", 500))
             wants_steps = wants_steps and on_step(step_from_json(value)) is not False
     raise ServiceGone("The service ended before it answered; try again to restart it.")
 

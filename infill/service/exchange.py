@@ -28,6 +28,14 @@ class ServiceRefused(GessoError):
     """The service has too much work, or failed on this request."""
 
 
+class ServiceBusy(ServiceRefused):
+    """The service has too much work to answer before the deadline. retry_s: when it may have less."""
+
+    def __init__(self, message: str, retry_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_s = retry_s
+
+
 class ServiceNotReady(ServiceRefused):
     """The service is loading its model or could not load it."""
 
@@ -100,9 +108,11 @@ def read_json(response: http.client.HTTPResponse) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def error_from(value: dict[str, Any], status: int) -> GessoError:
-    """The error that a response with this status describes."""
+def error_from(value: dict[str, Any], status: int, retry_s: float = 1.0) -> GessoError:
+    """The error that a response with this status describes. retry_s: from its header Retry-After."""
     message = str((value.get("error") or {}).get("message") or f"The service answered with status {status}.")
+    if status == 429:
+        return ServiceBusy(message, retry_s)
     kinds = {400: InputError, 503: ServiceNotReady}
     return kinds.get(status, ServiceRefused)(message)
 

@@ -10,10 +10,11 @@ import asyncio
 import gc
 import logging
 import threading
+import time
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
-from infill.engine_protocol import Engine, EngineRequest, EngineState, NotReady, RequestCounts, Usage
+from infill.engine_protocol import Engine, EngineRequest, EngineState, NotReady, RequestCounts, Usage, lint_limit_s
 from infill.findings import Finding, LintRequest
 from infill.request import InfillRequest, InfillResult, OnStep
 
@@ -132,10 +133,14 @@ class FallbackEngine:
         finds = not main.can_lint and fallback.can_lint and not lint_request.findings
         if engine is self.fallback or not (request.any_model and finds and main.kind == "ready"):
             return await engine.lint(request)
+        end = time.monotonic() + lint_limit_s(lint_request)
         found = await self.fallback.lint(replace(request, request=replace(lint_request, explain=False)))
         if not lint_request.explain or not found:
             return found
-        return await self.main.lint(replace(request, request=replace(lint_request, findings=found)))
+        left_ms = max(1.0, 1000 * (end - time.monotonic()))
+        return await self.main.lint(
+            replace(request, request=replace(lint_request, findings=found, deadline_ms=left_ms))
+        )
 
     async def read_ahead(self, request: EngineRequest[InfillRequest]) -> int:
         return await self._engine_for(request).read_ahead(request)

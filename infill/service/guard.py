@@ -9,7 +9,8 @@ import asyncio
 import hmac
 import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 MAX_BODY = 8 << 20  # bytes
+MAX_BODIES = 64 << 20  # bytes of all bodies together
 READ_S = 10.0  # for a whole body to arrive
 SEND_S = 15.0  # for a client to read what was sent
 _HOSTS = "|".join(re.escape(f"[{host}]" if ":" in host else host) for host in LOOPBACK_HOSTS)
@@ -31,9 +33,10 @@ LOOPBACK_HOST = re.compile(rf"({_HOSTS})(:\d+)?".encode())  # as in a Host heade
 
 @dataclass
 class RequestActivity:
-    """busy: requests in progress; last: time.monotonic() at the end of the last request."""
+    """busy: requests in progress; last: time.monotonic() at the end of the last request. body_bytes: of all bodies."""
 
     busy: int = 0
+    body_bytes: int = 0
     last: float = field(default_factory=time.monotonic)
 
 
@@ -61,11 +64,14 @@ class Guard:
         try:
             headers = {name.lower(): value for name, value in scope["headers"]}
             self._check(headers)
-            body = await _body(headers, receive) if is_post else b""
-            await self.app(scope, _replay(body, receive), _with_timeout(send))
+            if not is_post:
+                await self.app(scope, _replay(b"", receive), _with_timeout(send))
+                return
+            async with self._body(headers, receive) as body:
+                await self.app(scope, _replay(body, receive), _with_timeout(send))
         except Rejected as rejected:
             close = {"Connection": "close"} if is_post else {}
-            extra = {"WWW-Authenticate": "Bearer"} if rejected.status == 401 else {}
+            extra = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "1"}}.get(rejected.status, {})
             value = error_value(rejected.message, rejected.kind, rejected.status)
             await JSONResponse(value, rejected.status, close | extra)(scope, receive, _with_timeout(send))
         finally:
@@ -84,29 +90,40 @@ class Guard:
         if self.token is not None and not hmac.compare_digest(given, b"Bearer " + self.token.encode()):
             raise Rejected(401, "The token is missing or wrong; send it as `Authorization: Bearer …`.", "auth_error")
 
+    @asynccontextmanager
+    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> AsyncIterator[bytes]:
+        """The body, which counts until the request is answered."""
+        kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if kind != b"application/json":
+            raise Rejected(415, "The body must be JSON; send `Content-Type: application/json`.")
+        length = headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > MAX_BODY:
+            raise Rejected(413, f"The body is too large; send at most {MAX_BODY >> 20} MiB.")
+        body = bytearray()
+        try:
+            await self._read(body, receive)
+            yield bytes(body)
+        finally:
+            self.activity.body_bytes -= len(body)
 
-async def _body(headers: dict[bytes, bytes], receive: Receive) -> bytes:
-    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    if kind != b"application/json":
-        raise Rejected(415, "The body must be JSON; send `Content-Type: application/json`.")
-    length = headers.get(b"content-length", b"0")
-    if length.isdigit() and int(length) > MAX_BODY:
-        raise Rejected(413, f"The body is too large; send at most {MAX_BODY >> 20} MiB.")
-    body = bytearray()
-    try:
-        async with asyncio.timeout(READ_S):
-            more = True
-            while more:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise Rejected(400, "The body is incomplete; send all of it.")
-                body += message.get("body", b"")
-                more = message.get("more_body", False)
-                if len(body) > MAX_BODY:
-                    raise Rejected(413, f"The body is too large; send at most {MAX_BODY >> 20} MiB.")
-    except TimeoutError as late:
-        raise Rejected(408, f"The body took longer than {READ_S:g} s to arrive; send it at once.") from late
-    return bytes(body)
+    async def _read(self, body: bytearray, receive: Receive) -> None:
+        try:
+            async with asyncio.timeout(READ_S):
+                more = True
+                while more:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise Rejected(400, "The body is incomplete; send all of it.")
+                    part = message.get("body", b"")
+                    body += part
+                    self.activity.body_bytes += len(part)
+                    more = message.get("more_body", False)
+                    if len(body) > MAX_BODY:
+                        raise Rejected(413, f"The body is too large; send at most {MAX_BODY >> 20} MiB.")
+                    if self.activity.body_bytes > MAX_BODIES:
+                        raise Rejected(429, "Too many large requests are waiting; try again in a moment.", "busy_error")
+        except TimeoutError as late:
+            raise Rejected(408, f"The body took longer than {READ_S:g} s to arrive; send it at once.") from late
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

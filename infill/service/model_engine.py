@@ -13,11 +13,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from engine.errors import Cancelled, GessoError, is_memory_error, leave_if
+from engine.errors import Cancelled, GessoError, Stop, is_memory_error, leave_if
 from infill.engine_protocol import (
     BUCKETS_S,
     INFILL_LIMIT_S,
-    LINT_LIMIT_S,
+    LATE_S,
     READ_AHEAD_LIMIT_S,
     Busy,
     EngineRequest,
@@ -27,6 +27,7 @@ from infill.engine_protocol import (
     Usage,
     infill_limit_s,
     is_shown,
+    lint_limit_s,
 )
 from infill.findings import Finding, LintRequest
 from infill.request import InfillRequest, InfillResult, OnStep
@@ -40,9 +41,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
-Work = Callable[["AnyCompleter"], Result]
+Work = Callable[["AnyCompleter", Stop], Result]
 MAX_PENDING = 512  # requests of all clients
 POLL_S = 0.02
+SETTLE_S = 0.1  # before a request is refused, since its client may just have cancelled an earlier one
 STALL_S = 600.0  # without progress, after which loading counts as failed; compiling kernels takes a few minutes
 MAX_CLIENTS = 64  # whose last draft is remembered
 
@@ -148,10 +150,10 @@ class ModelEngine:
         infill_request = request.request
         deadline = started + infill_limit_s(infill_request)
 
-        def work(completer: AnyCompleter) -> InfillResult:
+        def work(completer: AnyCompleter, stop: Stop) -> InfillResult:
             left_ms = max(1.0, 1000 * (deadline - time.monotonic()))
             completer.last_draft = self._drafts.get(request.client, "")
-            result = completer.complete(replace(infill_request, deadline_ms=left_ms), on_step, request.cancelled.is_set)
+            result = completer.complete(replace(infill_request, deadline_ms=left_ms), on_step, stop)
             self._remember_draft(request.client, completer.last_draft)
             return result
 
@@ -160,16 +162,13 @@ class ModelEngine:
         return result
 
     async def lint(self, request: EngineRequest[LintRequest]) -> tuple[Finding, ...]:
-        deadline = time.monotonic() + LINT_LIMIT_S
+        deadline = time.monotonic() + lint_limit_s(request.request)
 
-        def stop() -> bool:
-            return request.cancelled.is_set() or time.monotonic() >= deadline
-
-        def work(completer: AnyCompleter) -> tuple[Finding, ...]:
+        def work(completer: AnyCompleter, stop: Stop) -> tuple[Finding, ...]:
             from infill.lint.linter import Linter
 
             try:
-                return tuple(Linter(completer, self._thresholds).lint(request.request, stop))
+                return tuple(Linter(completer, self._thresholds).lint(request.request, _or_late(stop, deadline)))
             except Cancelled:
                 leave_if(request.cancelled.is_set)
                 raise Busy("The lint request took too long; lint fewer lines at a time.") from None
@@ -182,13 +181,11 @@ class ModelEngine:
             earlier.set()
         self._reading[request.client] = request.cancelled
 
-        def stop() -> bool:
-            return request.cancelled.is_set() or time.monotonic() >= deadline
+        def work(completer: AnyCompleter, stop: Stop) -> int:
+            return completer.read_ahead(request.request, _or_late(stop, deadline))
 
         try:
-            read = await self._run(
-                request, lambda completer: completer.read_ahead(request.request, stop), deadline, lambda _: False
-            )
+            read = await self._run(request, work, deadline, lambda _: False)
         except Cancelled:  # by a newer call or the deadline; what was encoded is cached
             return 0
         finally:
@@ -218,6 +215,7 @@ class ModelEngine:
         outcome = "failed"
         try:
             self.check(request)
+            await self._refuse_if_busy(request, deadline)
             self.pending += 1
             self._housekeeping.request_started()
             try:
@@ -240,18 +238,36 @@ class ModelEngine:
         finally:
             self.counts.outcomes[request.priority, outcome] += 1
 
+    async def _refuse_if_busy(self, request: EngineRequest[Any], deadline: float) -> None:
+        """Raises Busy if other requests probably take the time until the deadline."""
+        from engine.scheduling.request import Priority
+
+        for pause_s in (SETTLE_S, 0.0):
+            if self.scheduler is None:
+                return
+            late_s = time.monotonic() + self.scheduler.until_answer(Priority[request.priority.upper()]) - deadline
+            if late_s <= 0:
+                return
+            await asyncio.sleep(pause_s)
+        retry_s = min(max(1.0, late_s), INFILL_LIMIT_S)
+        raise Busy(f"The engine is too busy to answer before the deadline; try again in {retry_s:.0f} s.", retry_s)
+
     async def _schedule(self, request: EngineRequest[Any], work: Work[Result], deadline: float) -> Result:
         from engine.scheduling.request import Order, Priority, TooLate
 
         if self.scheduler is None:
             raise NotReady(f"The model {self.state.model} is not loaded right now; try again in a moment.")
         order = Order(Priority[request.priority.upper()], request.client, deadline, request.cancelled.is_set)
-        future = self.scheduler.submit(lambda decoder: work(self._completer_for(decoder, request)), order)
+        future = self.scheduler.submit(lambda decoder: work(self._completer_for(decoder, request), decoder.stop), order)
         try:
-            return await asyncio.wrap_future(future)
+            async with asyncio.timeout(deadline + LATE_S - time.monotonic()):
+                return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
             request.cancelled.set()
             raise
+        except TimeoutError as late:
+            request.cancelled.set()
+            raise Busy("The engine did not answer before the deadline; allow more time, or try again later.") from late
         except TooLate as late:
             raise Busy(str(late)) from late
 
@@ -286,6 +302,11 @@ class ModelEngine:
         counts.total_s += seconds
         counts.encoded_tokens += result.encoded_tokens
         counts.denoise_steps += result.steps
+
+
+def _or_late(stop: Stop, deadline: float) -> Stop:
+    """`stop`, or that the deadline has passed (time.monotonic())."""
+    return lambda: stop() or time.monotonic() >= deadline
 
 
 def _read_thresholds(model: str) -> Thresholds | None:

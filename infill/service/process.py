@@ -44,7 +44,6 @@ logger = logging.getLogger("gesso.service")
 IDLE_MINUTES = 30.0
 LOG_BYTES = 256 << 10
 DRAIN_S = 3  # for requests that run when the service ends
-CONNECTIONS = 512
 
 
 @dataclass(frozen=True)
@@ -120,23 +119,13 @@ async def _serve_engine(engine: Engine, options: ServiceOptions, unix: socket.so
     import uvicorn
 
     from infill.service.app import make_app
+    from infill.service.connections import Server, connection_limits
     from infill.service.guard import Guard, RequestActivity
 
-    ended = asyncio.Event()
-
-    class Server(uvicorn.Server):
-        """Leaves signals to `_serve_engine`, and sleeps while idle; uvicorn's own loop wakes up ten times a second."""
-
-        async def main_loop(self) -> None:
-            await self.on_tick(0)
-            await ended.wait()
-
-        @contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            yield
+    ended, limits = asyncio.Event(), connection_limits()
 
     def config(app: object, **more: object) -> uvicorn.Config:
-        limits = {"limit_concurrency": CONNECTIONS, "timeout_keep_alive": 30, "timeout_graceful_shutdown": DRAIN_S}
+        timeouts = {"timeout_keep_alive": 30, "timeout_graceful_shutdown": DRAIN_S}
         quiet = {
             "log_config": None,
             "access_log": False,
@@ -145,11 +134,11 @@ async def _serve_engine(engine: Engine, options: ServiceOptions, unix: socket.so
             "proxy_headers": False,
         }
         protocols = {"loop": "asyncio", "http": "h11", "ws": "none", "lifespan": "off"}
-        return uvicorn.Config(app, **protocols, **limits, **quiet, **more)  # type: ignore[arg-type]
+        return uvicorn.Config(app, **protocols, **timeouts, **quiet, **more)  # type: ignore[arg-type]
 
     activity = RequestActivity()
     app = make_app(engine)
-    servers = [Server(config(Guard(app, activity)))]
+    servers = [Server(config(Guard(app, activity)), ended, limits.unix, limits.unix)]
     sockets = [[unix]]
     if (network := options.network) is not None:
         guarded = Guard(app, activity, network.token, check_host=network.token is None)
@@ -160,7 +149,7 @@ async def _serve_engine(engine: Engine, options: ServiceOptions, unix: socket.so
         except (SystemExit, OSError, ssl.SSLError) as reason:
             message = f"Port {network.port} of {network.host} cannot be used; choose another --port."
             raise UsageError(message) from reason
-        servers.append(Server(tcp))
+        servers.append(Server(tcp, ended, limits.tcp, limits.peer))
 
     def end() -> None:
         for server in servers:

@@ -15,7 +15,6 @@ from infill.code.indentation import expects_block
 from infill.code.languages import detect
 from infill.connection import CancellableConnection
 from infill.engine_protocol import (
-    LINT_LIMIT_S,
     Engine,
     EngineRequest,
     EngineState,
@@ -23,6 +22,7 @@ from infill.engine_protocol import (
     Usage,
     infill_limit_s,
     is_shown,
+    lint_limit_s,
 )
 from infill.findings import Finding, LintRequest
 from infill.request import InfillRequest, InfillResult, OnStep
@@ -91,7 +91,7 @@ class RoutedEngine:
         def ask(backend: Backend, limit_s: float, connection: CancellableConnection) -> tuple[Finding, ...]:
             return backend.lint(lint_request, request.priority, limit_s, connection)
 
-        deadline = time.monotonic() + LINT_LIMIT_S
+        deadline = time.monotonic() + lint_limit_s(lint_request)
         return await self.router.answer(route, lambda: self.local.lint(request), ask, lambda _: True, deadline)
 
     async def read_ahead(self, request: EngineRequest[InfillRequest]) -> int:

@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import threading
 import time
+from collections import Counter
 from contextlib import closing
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -17,7 +18,18 @@ import pytest
 from engine.errors import InputError
 from infill import statistics
 from infill.model_store import POCKET_FOLDER
-from infill.statistics import BATCH, EventRow, Statistics, days_back, erase, latency, plain_model, read, summarize
+from infill.statistics import (
+    BATCH,
+    CONFIRMING_DAYS,
+    EventRow,
+    Statistics,
+    days_back,
+    erase,
+    latency,
+    plain_model,
+    read,
+    summarize,
+)
 
 DAY_S = 86_400
 CREATED = "create table events (at real, event text, language text, model text, rung text, characters integer, value)"
@@ -199,6 +211,37 @@ def test_old_events_are_deleted_when_new_ones_are_written(path: Path) -> None:
     write(path, shown(1, now - 91 * DAY_S), shown(2, now - 89 * DAY_S))
     write(path, shown(3, now))
     assert [row.characters for row in read(path)] == [2, 3]
+
+
+@pytest.mark.parametrize("ahead", [5, 100, 4000])
+@pytest.mark.parametrize("known", [True, False])
+def test_a_clock_that_is_set_ahead_erases_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch, ahead: int, known: bool
+) -> None:
+    now = time.time()
+    write(path, shown(1, now - 89 * DAY_S), shown(2, now))
+    if not known:  # a file of an earlier version
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("pragma user_version = 0")
+    for day in range(CONFIRMING_DAYS):
+        monkeypatch.setattr(time, "time", lambda day=day: now + DAY_S * (ahead + day))
+        write(path, *(shown(3, time.time()) for _ in range(2)))
+    monkeypatch.setattr(time, "time", lambda: now)
+    write(path, shown(4, now))
+    counts = Counter(row.characters for row in read(path))
+    assert counts == {1: 1, 2: 1, 3: 2 * CONFIRMING_DAYS, 4: 1}
+
+
+def test_after_a_long_pause_old_events_are_deleted_once_the_clock_is_confirmed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    write(path, shown(1, now))
+    for day in range(CONFIRMING_DAYS + 1):
+        monkeypatch.setattr(time, "time", lambda day=day: now + DAY_S * (100 + 3 * day))
+        assert 1 in [row.characters for row in read(path)]
+        write(path, shown(2, time.time()))
+    assert {row.characters for row in read(path)} == {2}
 
 
 def test_a_period_consists_of_whole_days(path: Path) -> None:

@@ -16,8 +16,9 @@ from engine.canvas_run import CanvasRun, DenoiseRequest, DenoiseResult
 from engine.denoiser import Denoiser
 from engine.errors import Cancelled, InputError
 from engine.models.diffusion_gemma import DiffusionGemma
+from engine.scheduling.admission import MOST_RUNNING, RUNNING
 from engine.scheduling.request import Closed, Order, Priority, TooLate
-from engine.scheduling.scheduler import MOST_RUNNING, RUNNING, Scheduler
+from engine.scheduling.scheduler import Scheduler
 from engine.scorer import causal_log_probabilities
 from engine.token_tree import TokenTree
 from tests.engine.test_denoiser import CANVAS, PROMPT, RESTLESS, assert_identical

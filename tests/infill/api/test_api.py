@@ -183,9 +183,10 @@ def test_a_lint_request_survives_json() -> None:
 
 
 def test_a_lint_that_takes_too_long_is_busy(api: TestClient, barred: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("infill.service.model_engine.LINT_LIMIT_S", 0.0)
-    answer = api.post("/v1/lint", json={"text": "count = 1\nprint(cuont)\n", "language": "python"})
-    assert answer.status_code == 429
+    body = {"text": "count = 1\nprint(cuont)\n", "language": "python"}
+    assert api.post("/v1/lint", json=body | {"deadline_ms": 1}).status_code == 429
+    monkeypatch.setattr("infill.engine_protocol.LINT_LIMIT_S", 0.0)
+    assert api.post("/v1/lint", json=body).status_code == 429
 
 
 def test_typing_along_a_draft_needs_fewer_passes(engine: ReadyEngine, api: TestClient) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from engine.errors import UsageError
+from engine.errors import InputError, UsageError
 from infill.cli import support as cli_support
 from infill.cli import text_edits
 from infill.cli.holes import hole_at, hole_in_range, holes_at_markers, position_of
@@ -147,7 +147,10 @@ def _language(name: str | None) -> str | None:
 
 
 def _read_stdin() -> text_edits.SourceFile:
-    content = sys.stdin.buffer.read()
+    try:
+        content = sys.stdin.buffer.read()
+    except OSError as error:
+        raise InputError(f"Standard input cannot be read ({error.strerror}); name a file instead of -.") from error
     return text_edits.SourceFile(Path("stdin"), text_edits.decode(content, "Standard input"), content)
 
 

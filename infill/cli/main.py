@@ -11,7 +11,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from engine.errors import InputError, UsageError
+from engine.errors import GessoError, InputError, UsageError
 from infill import settings
 from infill.cli import infill as cli_infill
 from infill.cli import lint as cli_lint
@@ -21,10 +21,12 @@ from infill.cli import stats as cli_stats
 from infill.cli import support as cli_support
 from infill.cli.batch import Batch
 from infill.cli.service import BATCH_ROWS, SERVICE_HELP, service_for
-from infill.cli.support import INTERRUPTED, VisibleConsole, add_row, errors_to_exit_codes, say
+from infill.cli.support import FILLED, VisibleConsole, add_row, errors_to_exit_codes, say
 from infill.printable import json_text
+from infill.surroundings import INTERRUPTED
 from infill.version import installed_version
 
+SOME_FAILED = 1
 HELP = """Fill holes in code with a block-diffusion model on this machine. Your code never leaves it.
 
 \b
@@ -47,7 +49,8 @@ out  {"id": 1, "text": "None", "shown": true, "reason": null,
 
 A row may also have "path" and "lines". "text" is the best candidate, even
 if it is not good enough to show. An invalid row produces a row with
-"error". Stop with Ctrl-C; run the same command again to resume.
+"error", and the exit code is 1. Stop with Ctrl-C; run the same command
+again to resume.
 """
 
 app = typer.Typer(
@@ -66,7 +69,11 @@ app.add_typer(cli_serve.app, name="serve")
 
 def main() -> None:
     """The entry point of `gesso`."""
-    app(prog_name="gesso")
+    try:
+        with cli_support.writing_output():  # the help is printed before any command
+            app(prog_name="gesso")
+    except (OSError, GessoError) as error:
+        sys.exit(cli_support.report(error))
 
 
 def _print_version(requested: bool) -> None:
@@ -107,17 +114,28 @@ def batch(
     }
     resolved = cli_support.read_settings(Path.cwd(), flags).settings
     work = Batch(source, target, resolved)
-    if work.done == work.total:
-        say(f"{target} has all {work.total} rows.")
-        return
-    if work.done:
+    if work.failed:
+        say(f"Trying again to fill {len(work.failed)} rows of {target}.")
+    if 0 < work.done < work.total:
         say(f"{target} has {work.done} of {work.total} rows; resuming.")
-    try:
-        _run_with_bar(work, resolved, service)
-    except KeyboardInterrupt as error:
-        say(f"Stopped with {work.done} of {work.total} rows done; run the same command again to resume.")
-        raise typer.Exit(INTERRUPTED) from error
-    say(f"{target} has all {work.total} rows.")
+    if work.failed or work.done < work.total:
+        try:
+            _run_with_bar(work, resolved, service)
+        except KeyboardInterrupt as error:
+            say(f"Stopped with {work.done} of {work.total} rows done; run the same command again to resume.")
+            raise typer.Exit(INTERRUPTED) from error
+    raise typer.Exit(_batch_summary(work))
+
+
+def _batch_summary(work: Batch) -> int:
+    """Prints how many rows there are, and returns the exit code."""
+    summary = f"{work.target} has all {work.total} rows"
+    if work.unusable:
+        summary += f"; {work.unusable} of them cannot be used, see their error"
+    if work.failed:
+        summary += f"; {len(work.failed)} of them failed, run the same command again to try them again"
+    say(f"{summary}.")
+    return SOME_FAILED if work.unusable or work.failed else FILLED
 
 
 def _run_with_bar(work: Batch, resolved: settings.Settings, service: bool | None) -> None:

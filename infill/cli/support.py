@@ -5,14 +5,16 @@ Imports nothing slow, so that `gesso --help` is fast. Must not know any single c
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -21,16 +23,22 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from engine.errors import GessoError, UsageError, is_memory_error
+from engine.errors import GessoError, InputError, UsageError, is_memory_error
 from infill.printable import one_line, printable, visible
 from infill.settings import Resolved, Settings, resolve
+from infill.surroundings import INTERRUPTED, has_working_folder, was_interrupted
 
 if TYPE_CHECKING:
     from infill.complete.pipeline import AnyCompleter
     from infill.complete.retry import RetryCompleter
 
-FILLED, NOTHING_TO_SHOW, BAD_USE, TROUBLE, INTERRUPTED = 0, 1, 2, 3, 130
+FILLED, NOTHING_TO_SHOW, BAD_USE, TROUBLE = 0, 1, 2, 3
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class OutputError(GessoError):
+    """Standard output cannot be written."""
 
 
 def errors_to_exit_codes(command: Command) -> Command:
@@ -39,27 +47,79 @@ def errors_to_exit_codes(command: Command) -> Command:
     @functools.wraps(command)
     def guarded(*arguments: Any, **options: Any) -> Any:
         try:
+            _check_working_folder(options.values())
             return command(*arguments, **options)
-        except GessoError as error:
-            say(str(error))
-            raise typer.Exit(BAD_USE if isinstance(error, UsageError) else TROUBLE) from error
-        except KeyboardInterrupt as error:
-            say("Stopped.")
-            raise typer.Exit(INTERRUPTED) from error
-        except BrokenPipeError as error:  # the reader of our output has exited, as `head` does
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(FILLED) from error
         except (typer.Exit, typer.Abort):
             raise
-        except Exception as error:
-            if is_memory_error(error):
-                say("Out of memory; close other programs, or run `gesso doctor` to see which models fit.")
-            else:
-                sys.stderr.write(printable(traceback.format_exc()))
-                say("This is a bug in Gesso, not in your file; please report it with the traceback above.")
-            raise typer.Exit(TROUBLE) from error
+        except BaseException as error:
+            raise typer.Exit(report(error)) from error
 
     return guarded  # type: ignore[return-value]
+
+
+def report(error: BaseException) -> int:
+    """Prints one sentence about the error, and returns its exit code. A bug has a traceback too."""
+    if was_interrupted() or isinstance(error, KeyboardInterrupt):
+        say("Stopped.")
+        return INTERRUPTED
+    if isinstance(error, GessoError):
+        say(str(error))
+        return BAD_USE if isinstance(error, UsageError) else TROUBLE
+    if isinstance(error, BrokenPipeError):  # the reader of our output has exited, as `head` does
+        _discard(sys.stdout)
+        return FILLED
+    if isinstance(error, OSError) and (sentence := _system_error(error)) is not None:
+        say(sentence)
+    elif is_memory_error(error):
+        say("Out of memory; close other programs, or run `gesso doctor` to see which models fit.")
+    elif not isinstance(error, Exception):
+        raise error
+    else:
+        with suppress(OSError):
+            sys.stderr.write(printable("".join(traceback.format_exception(error))))
+        say("This is a bug in Gesso, not in your file; please report it with the traceback above.")
+    return TROUBLE
+
+
+def _system_error(error: OSError) -> str | None:
+    """A sentence for an error of the file system; None if it may be a bug."""
+    if error.filename is not None:
+        name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else error.filename
+        return f"{name} cannot be used ({error.strerror}); check its permissions and the free disk space."
+    if error.errno in DISK_ERRORS:
+        return f"A file cannot be written ({error.strerror}); free disk space and run the command again."
+    return None
+
+
+def _discard(stream: TextIO) -> None:
+    """Sends what is written to the stream, and what it could not write, nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+@contextmanager
+def writing_output() -> Iterator[None]:
+    """Raises OutputError if standard output cannot be written, or BrokenPipeError if its reader has exited."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _discard(sys.stdout)
+        if error.errno == errno.EBADF:
+            raise OutputError("Standard output is closed; redirect it to a file.") from error
+        raise OutputError(
+            f"Standard output cannot be written ({error.strerror}); free disk space, or redirect it to another file."
+        ) from error
+
+
+def _check_working_folder(values: Iterable[object]) -> None:
+    """Raises InputError if one of the values is a path in a working folder that was deleted."""
+    if has_working_folder():
+        return
+    for value in values:
+        for path in value if isinstance(value, list) else [value]:
+            if isinstance(path, Path) and not path.is_absolute():
+                raise InputError(f"The working folder was deleted, so {path} is not found; change to another folder.")
 
 
 class VisibleConsole(Console):
@@ -69,6 +129,15 @@ class VisibleConsole(Console):
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(visible(segment.text), segment.style)
 
+    def on_broken_pipe(self) -> None:
+        """Leaves the error to `report`; the console of rich would exit with code 1."""
+        raise BrokenPipeError
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Raises OutputError if this is a console on standard output that cannot be written."""
+        with nullcontext() if self.stderr else writing_output():
+            super().print(*objects, **options)
+
 
 def errors_console() -> Console:
     """A console on standard error, for everything but the result."""
@@ -76,9 +145,12 @@ def errors_console() -> Console:
 
 
 def say(sentence: str) -> None:
-    """Prints one line to standard error."""
+    """Prints one line to standard error, unless that is closed or its disk is full."""
     line = printable(f"gesso: {one_line(sentence)}")
-    errors_console().print(line, markup=False, highlight=False, soft_wrap=True)
+    try:
+        errors_console().print(line, markup=False, highlight=False, soft_wrap=True)
+    except OSError:
+        _discard(sys.stderr)
 
 
 def write_out(text: str) -> None:
@@ -86,9 +158,10 @@ def write_out(text: str) -> None:
     a final line end."""
     if sys.stdout.isatty() and text:
         text = visible(text if text.endswith("\n") else text + "\n")
-    sys.stdout.flush()
-    sys.stdout.buffer.write(text.encode("utf-8", "replace"))
-    sys.stdout.buffer.flush()
+    with writing_output():
+        sys.stdout.flush()
+        sys.stdout.buffer.write(text.encode("utf-8", "replace"))
+        sys.stdout.buffer.flush()
 
 
 def add_row(table: Table, *cells: str) -> None:

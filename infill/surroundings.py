@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import NoReturn
 
 INTERRUPTED = 130  # exit code
 AGAIN_S = 0.5  # until the exception is raised again; longer than the cleanup of a command
@@ -37,9 +38,9 @@ def prepared(has_working_folder: bool = True) -> Iterator[None]:
     except BaseException as error:
         if not _interrupted:
             raise
-        _end(is_reported=isinstance(error, SystemExit) and error.code == INTERRUPTED)
+        _end_interrupted(is_reported=isinstance(error, SystemExit) and error.code == INTERRUPTED)
     if _interrupted:
-        _end(is_reported=False)
+        _end_interrupted(is_reported=False)
 
 
 def was_interrupted() -> bool:
@@ -59,15 +60,21 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _end(is_reported: bool) -> None:
+def end(code: int) -> NoReturn:
+    """Ends the process without waiting for its threads; a library that still works on one may crash otherwise."""
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+    os._exit(code)
+
+
+def _end_interrupted(is_reported: bool) -> NoReturn:
     """is_reported: whether the command has printed that it stopped."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_IGN)
-    with suppress(OSError, ValueError):
-        if not is_reported:
+    if not is_reported:
+        with suppress(OSError):
             os.write(2, b"gesso: Stopped.\n")
-        sys.stdout.flush()
-    os._exit(INTERRUPTED)
+    end(INTERRUPTED)
 
 
 def _open_standard_streams() -> None:

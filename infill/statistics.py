@@ -20,10 +20,9 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
-import platformdirs
-
 from engine.errors import GessoError, InputError
 from infill.model_store import ALIASES, POCKET, hub_id
+from infill.user_folders import data_folder
 
 logger = logging.getLogger(__name__)
 KEPT_DAYS = 90
@@ -68,7 +67,7 @@ COLUMNS = tuple("rung" if entry.name == "origin" else entry.name for entry in fi
 
 def default_path() -> Path:
     """The path of the file, whether or not it exists."""
-    return Path(platformdirs.user_data_dir("gesso", appauthor=False)) / "statistics.sqlite"
+    return data_folder() / "statistics.sqlite"
 
 
 def plain_model(name: str) -> str:

@@ -2,8 +2,8 @@
 
 An input row has "id", "language", "prefix" and "suffix", optionally "path" and "lines". An output row has "id", "text",
 "shown", "reason", "confidence", "steps" and "elapsed_ms", and "error" if there is no text: the reason is "error" for an
-unusable row, and "failed" for a row that Gesso could not fill and tries again when it resumes. elapsed_ms is the time of
-the row's batch divided by its number of rows. Must not know command lines or terminals.
+unusable row, and "failed" for a row that Gesso could not fill and tries again when it resumes. elapsed_ms is the time
+of the row's batch divided by its number of rows. Must not know command lines or terminals.
 """
 
 from __future__ import annotations

@@ -314,4 +314,5 @@ def _make_private(path: Path) -> None:
 def _unusable(path: Path, error: Exception) -> InputError:
     if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
         return InputError(f"The statistics in {path} are damaged ({error}); run `gesso stats --erase` to start over.")
-    return InputError(f"The statistics in {path} cannot be used ({error}); check its permissions, or try again.")
+    reason = error.strerror if isinstance(error, OSError) else error
+    return InputError(f"The statistics in {path} cannot be used ({reason}); check its permissions, or try again.")

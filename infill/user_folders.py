@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import platformdirs
@@ -11,19 +12,21 @@ from engine.errors import InputError
 
 def config_folder() -> Path:
     """Raises InputError if it is not known."""
-    return _absolute(platformdirs.user_config_dir("gesso", appauthor=False))
+    return _absolute(platformdirs.user_config_dir)
 
 
 def data_folder() -> Path:
     """Raises InputError if it is not known."""
-    return _absolute(platformdirs.user_data_dir("gesso", appauthor=False))
+    return _absolute(platformdirs.user_data_dir)
 
 
-def _absolute(name: str) -> Path:
-    """A relative path would be another folder in each working directory: "~" without a home, or a wrong variable."""
-    folder = Path(name)
+def _absolute(folder_of: Callable[..., str]) -> Path:
+    """A relative path would be another folder in each working directory. Without a home, some versions of platformdirs
+    raise, others return one."""
+    try:
+        folder = Path(folder_of("gesso", appauthor=False))
+    except RuntimeError:
+        folder = Path()
     if not folder.is_absolute():
-        raise InputError(
-            f"The folder {folder} has no absolute path; set HOME, XDG_CONFIG_HOME and XDG_DATA_HOME to one."
-        )
+        raise InputError("You have no home folder; set HOME to the absolute path of one.")
     return folder

@@ -264,7 +264,7 @@ def _parsed(name: str, written: str) -> Any:
 def _checked_here(name: str, value: Any, place: str) -> Any:
     """The value of a variable or a flag; the path of a model is relative to the working directory."""
     value = _checked(name, value, place, UsageError)
-    return absolute(value, Path.cwd()) if name in MODELS and value is not None else value
+    return absolute(value, Path()) if name in MODELS and value is not None else value
 
 
 def _checked(name: str, value: Any, place: str, error: type[InputError] | type[UsageError]) -> Any:

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from http.client import HTTPResponse
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from engine.errors import Cancelled, GessoError
@@ -29,7 +30,7 @@ from infill.api.values import (
 from infill.connection import CancellableConnection
 from infill.engine_protocol import INFILL_LIMIT_S, LINT_LIMIT_S, READ_AHEAD_LIMIT_S, EngineState, PriorityName
 from infill.findings import Finding, LintRequest
-from infill.model_store import concrete
+from infill.model_store import absolute, concrete
 from infill.request import InfillRequest, InfillResult, OnStep
 from infill.service.exchange import (
     QUICK_S,
@@ -87,7 +88,7 @@ class ServiceClient:
         self.name = name if name is not None else f"process-{os.getpid()}"
         self._priority, self._any_model = priority, any_model
         if settings is not None:
-            settings = replace(settings, model=concrete(settings.model))
+            settings = replace(settings, model=absolute(concrete(settings.model), Path()))
         self._settings, self._command, self._on_state = settings, command, on_state
         self._arguments = (*_arguments(settings), *arguments)
         self._overrides = {name: getattr(settings, name) for name in REQUEST_SETTINGS} if settings is not None else {}

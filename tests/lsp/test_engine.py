@@ -296,6 +296,7 @@ def test_a_command_that_cannot_be_run_fails(soon: None, tmp_path: Path) -> None:
 def test_a_folder_that_no_socket_can_be_in_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / ("x" * 200)))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("y" * 200)))
+    monkeypatch.setattr("infill.service.location.FALLBACK", str(tmp_path / ("z" * 200)))
 
     async def test() -> None:
         async with watched() as one:

@@ -94,7 +94,7 @@ def test_lint_with_the_service(no_model_here: None) -> None:
 def test_a_batch_with_the_service(no_model_here: None) -> None:
     Path("in.jsonl").write_text(rows(5))
     result = gesso("batch", "--service", "in.jsonl", "out.jsonl")
-    assert result.exit_code == 0, result.stderr
+    assert result.exit_code == 1 and "1 of them cannot be used" in result.stderr
     found = texts(Path("out.jsonl"))
     assert [row[0] for row in found] == [0, 1, None, 3, 4]
     assert all(text for number, text, _ in found if number is not None)

@@ -97,11 +97,10 @@ class Batch:
         results: list[dict[str, Any]] = []
         while batch := list(islice(chosen, size)):
             results += _results(completer, batch)
-        original = self.target.read_bytes()
-        lines = original.splitlines(keepends=True)
+        target = text_edits.read_source(self.target)
+        lines = target.original.splitlines(keepends=True)
         for number, result in zip(numbers, results, strict=True):
             lines[number] = _encoded(result)
-        target = text_edits.SourceFile(self.target, "", original)
         text_edits.write_in_place(target, b"".join(lines).decode(), text_edits.named_tree(self.target))
         self.failed = {number for number, result in zip(numbers, results, strict=True) if result["reason"] == FAILED}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,9 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from engine.errors import InputError, UsageError
+from engine.errors import UsageError
 from infill.cli import support as cli_support
 from infill.cli import text_edits
+from infill.cli.encodings import encoding_named
 from infill.cli.holes import hole_at, hole_in_range, holes_at_markers, position_of
 from infill.cli.live_view import SECONDS_PER_STEP, LiveView, export_svg
 from infill.cli.service import SERVICE_HELP, service_for
@@ -76,6 +76,9 @@ def infill(
     ] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Show each denoising step.")] = False,
     watch_svg: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    encoding: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of the file, such as latin-1; by default it is found out.")
+    ] = None,
     lang: Annotated[
         str | None, typer.Option(metavar="LANGUAGE", help="python, go, … or text; by default from the file name.")
     ] = None,
@@ -109,7 +112,10 @@ def infill(
         "model": model,
     }
     settings = cli_support.read_settings(start, flags).settings
-    source = _read_stdin() if file == STDIN else text_edits.read_source(Path(file))
+    encoding = encoding_named(encoding) if encoding is not None else None
+    source = text_edits.read_stdin(encoding) if file == STDIN else text_edits.read_source(Path(file), encoding)
+    if source.notice is not None:
+        say(source.notice)
     neighbours = tuple(Neighbour(str(path), text_edits.read_source(path).text) for path in context or ())
     request = _request(source, file, _language(lang), settings, _holes(source.text, at, range_, marker), neighbours)
     step_seconds = SECONDS_PER_STEP if settings.deadline_ms is None else 0.0
@@ -144,14 +150,6 @@ def _language(name: str | None) -> str | None:
         known = ", ".join([*languages.LANGUAGES, PLAIN_TEXT])
         raise UsageError(f"There is no language {name!r}; use one of {known}.")
     return language
-
-
-def _read_stdin() -> text_edits.SourceFile:
-    try:
-        content = sys.stdin.buffer.read()
-    except OSError as error:
-        raise InputError(f"Standard input cannot be read ({error.strerror}); name a file instead of -.") from error
-    return text_edits.SourceFile(Path("stdin"), text_edits.decode(content, "Standard input"), content)
 
 
 def _holes(text: str, at: str | None, range_: str | None, marker: str | None) -> tuple[Hole, ...]:
@@ -229,7 +227,8 @@ def _write_result(source: text_edits.SourceFile, result: InfillResult, output: O
     if output.format == "json":
         cli_support.write_out(json_text(as_json_object(result, source.text)))
     elif printed:
-        cli_support.write_out(_printed(source, printed, output, several=len(result.completions) > 1))
+        text = _printed(source, printed, output, several=len(result.completions) > 1)
+        cli_support.write_out(text, source.encode if output.format in ("whole", "diff") else str.encode)
     if output.in_place and written:
         text_edits.write_in_place(source, _filled(source.text, written), text_edits.named_tree(source.path))
         say(f"{source.path}: filled {len(written)} of {len(result.completions)} holes.")

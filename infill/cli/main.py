@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from engine.errors import GessoError, InputError, UsageError
 from infill import settings
@@ -163,7 +163,7 @@ def config(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON ob
         rows = {name: {"value": value, "from": resolved.origins[name]} for name, value in values.items()}
         cli_support.write_out(json_text(rows, indent=2))
         return
-    table = Table("setting", "value", "from", "meaning", box=None, pad_edge=False)
+    table = Table(Column("setting", no_wrap=True), "value", "from", "meaning", box=None, pad_edge=False)
     for name, value in values.items():
         shown = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
         add_row(table, name, shown, resolved.origins[name], settings.HELP[name])

@@ -153,20 +153,21 @@ def say(sentence: str) -> None:
         _discard(sys.stderr)
 
 
-def write_out(text: str) -> None:
-    """Writes the result to standard output as UTF-8, unchanged except on a terminal: there it is made visible and gets
-    a final line end."""
+def write_out(text: str, encode: Callable[[str], bytes] = str.encode) -> None:
+    """Writes the result to standard output, by default as UTF-8, unchanged. On a terminal it is made visible, gets a
+    final line end, and is always UTF-8."""
     if sys.stdout.isatty() and text:
-        text = visible(text if text.endswith("\n") else text + "\n")
+        text, encode = visible(text if text.endswith("\n") else text + "\n"), str.encode
+    content = encode(text.encode("utf-8", "replace").decode())
     with writing_output():
         sys.stdout.flush()
-        sys.stdout.buffer.write(text.encode("utf-8", "replace"))
+        sys.stdout.buffer.write(content)
         sys.stdout.buffer.flush()
 
 
 def add_row(table: Table, *cells: str) -> None:
-    """Adds a row of plain text: brackets in the cells are not markup."""
-    table.add_row(*(Text(one_line(cell)) for cell in cells))
+    """Adds a row of plain text: brackets in the cells are not markup, and no part is left out on a narrow terminal."""
+    table.add_row(*(Text(one_line(cell), overflow="fold") for cell in cells))
 
 
 def read_settings(start: Path, flags: Mapping[str, Any] | None = None) -> Resolved:

@@ -53,7 +53,7 @@ def test_the_module_is_the_command() -> None:
     assert process("--no-such-option").returncode == 2
     assert process("infill", "x.py").returncode == 2
     assert process("infill", "no-such-file.py", "--at", "1:1").returncode == 3
-    answer = process("infill", "-", "--at", "1:1", given=b"\xff")
+    answer = process("infill", "-", "--at", "1:1", given=b"\xff\0\xff")
     assert answer.returncode == 3 and b"gesso: Standard input is not UTF-8" in answer.stderr
     assert answer.stdout == b"" and answer.stderr.count(b"\n") == 1
 

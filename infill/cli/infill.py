@@ -16,15 +16,13 @@ from infill.cli.encodings import encoding_named
 from infill.cli.holes import hole_at, hole_in_range, holes_at_markers, position_of
 from infill.cli.live_view import SECONDS_PER_STEP, LiveView, export_svg
 from infill.cli.service import SERVICE_HELP, service_for
-from infill.cli.support import FILLED, NOTHING_TO_SHOW, errors_to_exit_codes, say
+from infill.cli.support import FILLED, NOTHING_TO_SHOW, STDIN, errors_to_exit_codes, say
 from infill.code import languages
 from infill.printable import json_text
 from infill.request import Hole, HoleCompletion, InfillRequest, InfillResult, Neighbour, OnStep, Piece
 from infill.settings import Settings
 
 Complete = Callable[[InfillRequest, OnStep | None], InfillResult]
-STDIN = "-"
-PLAIN_TEXT = "text"
 HELP = """Fill a hole in a file and print the text for it.
 
 Standard output gets that text and nothing else. Reasons and the live
@@ -117,7 +115,9 @@ def infill(
     if source.notice is not None:
         say(source.notice)
     neighbours = tuple(Neighbour(str(path), text_edits.read_source(path).text) for path in context or ())
-    request = _request(source, file, _language(lang), settings, _holes(source.text, at, range_, marker), neighbours)
+    request = _request(
+        source, file, cli_support.language_named(lang), settings, _holes(source.text, at, range_, marker), neighbours
+    )
     step_seconds = SECONDS_PER_STEP if settings.deadline_ms is None else 0.0
     view = LiveView(cli_support.errors_console(), step_seconds, show=watch)
     completer = service_for(settings, service) or cli_support.with_retry(cli_support.load_completer(settings), settings)
@@ -139,17 +139,6 @@ def _check_options(file: str, output: Output, positions: Sequence[str | None]) -
         raise UsageError("Standard input cannot be written in place; use --whole to print the result.")
     if output.write_any and not output.in_place:
         raise UsageError("--force needs --in-place; use --any to print a candidate that is not good enough.")
-
-
-def _language(name: str | None) -> str | None:
-    """The ID of a language, given its ID or one of its file extensions. Raises UsageError."""
-    if name is None or name == PLAIN_TEXT or name in languages.LANGUAGES:
-        return name
-    language = languages.detect(f"file.{name}")
-    if language is None:
-        known = ", ".join([*languages.LANGUAGES, PLAIN_TEXT])
-        raise UsageError(f"There is no language {name!r}; use one of {known}.")
-    return language
 
 
 def _holes(text: str, at: str | None, range_: str | None, marker: str | None) -> tuple[Hole, ...]:

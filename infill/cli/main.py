@@ -21,7 +21,7 @@ from infill.cli import stats as cli_stats
 from infill.cli import support as cli_support
 from infill.cli.batch import Batch
 from infill.cli.service import BATCH_ROWS, SERVICE_HELP, service_for
-from infill.cli.support import FILLED, VisibleConsole, add_row, errors_to_exit_codes, say
+from infill.cli.support import FILLED, Commands, VisibleConsole, add_row, errors_to_exit_codes, say
 from infill.printable import json_text
 from infill.surroundings import INTERRUPTED
 from infill.version import installed_version
@@ -53,13 +53,7 @@ if it is not good enough to show. An invalid row produces a row with
 again to resume.
 """
 
-app = typer.Typer(
-    help=HELP,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = Commands(help=HELP, no_args_is_help=True)
 app.command("infill", help=cli_infill.HELP)(cli_infill.infill)
 app.command("lint", help=cli_lint.HELP)(cli_lint.lint)
 app.command()(cli_stats.stats)

@@ -51,12 +51,7 @@ It listens on a Unix socket that only you can open. If a service already
 runs on the socket, a second one says so and exits, with exit code 3 if
 that service has another model or should open a port.
 """
-app: typer.Typer = typer.Typer(
-    help=HELP,
-    add_completion=False,
-    invoke_without_command=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = cli_support.Commands(help=HELP, invoke_without_command=True)
 Socket = Annotated[Path | None, typer.Option("--socket", metavar="PATH", help="The path of its socket.")]
 
 

@@ -22,8 +22,10 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
+from typer.core import TyperCommand, TyperGroup
 
 from engine.errors import GessoError, InputError, UsageError, is_memory_error
+from infill.code import languages
 from infill.printable import one_line, printable, visible
 from infill.settings import Resolved, Settings, resolve
 from infill.surroundings import INTERRUPTED, has_working_folder, was_interrupted
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from infill.complete.retry import RetryCompleter
 
 FILLED, NOTHING_TO_SHOW, BAD_USE, TROUBLE = 0, 1, 2, 3
+STDIN, PLAIN_TEXT = "-", "text"
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -122,6 +125,35 @@ def _check_working_folder(values: Iterable[object]) -> None:
                 raise InputError(f"The working folder was deleted, so {path} is not found; change to another folder.")
 
 
+class Commands(typer.Typer):
+    """A group of commands whose help shows flags without a type."""
+
+    def __init__(self, **options: Any) -> None:
+        help_names = {"help_option_names": ["-h", "--help"]}
+        super().__init__(cls=_Group, context_settings=help_names, pretty_exceptions_enable=False, **options)
+
+    def command(self, name: str | None = None, **options: Any) -> Callable[[Command], Command]:
+        return super().command(name, cls=_Command, **options)
+
+
+class _Command(TyperCommand):
+    def get_params(self, ctx: typer.Context) -> list[Any]:  # type: ignore[override]
+        return _without_types(super().get_params(ctx))
+
+
+class _Group(TyperGroup):
+    def get_params(self, ctx: typer.Context) -> list[Any]:  # type: ignore[override]
+        return _without_types(super().get_params(ctx))
+
+
+def _without_types(parameters: list[Any]) -> list[Any]:
+    """The parameters, of which the flags have no type: they take no value."""
+    for parameter in parameters:
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+    return parameters
+
+
 class VisibleConsole(Console):
     """A console that shows a symbol for each control character of what it prints."""
 
@@ -176,6 +208,17 @@ def read_settings(start: Path, flags: Mapping[str, Any] | None = None) -> Resolv
     for notice in resolved.notices:
         say(notice)
     return resolved
+
+
+def language_named(name: str | None) -> str | None:
+    """The ID of a language, given its ID or one of its file extensions. Raises UsageError."""
+    if name is None or name == PLAIN_TEXT or name in languages.LANGUAGES:
+        return name
+    language = languages.detect(f"file.{name}")
+    if language is None:
+        known = ", ".join([*languages.LANGUAGES, PLAIN_TEXT])
+        raise UsageError(f"There is no language {name!r}; use one of {known}.")
+    return language
 
 
 def load_completer(settings: Settings) -> AnyCompleter:

@@ -100,6 +100,7 @@ def infill(
 ) -> None:
     output = Output(_output_format(whole, diff, as_json), in_place, any_, force)
     _check_options(file, output, (at, range_, marker))
+    cli_support.check_paths([Path(file)])
     start = Path.cwd() if file == STDIN else Path(file).resolve().parent
     flags = {
         "lines": lines,

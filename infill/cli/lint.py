@@ -90,6 +90,7 @@ def lint(
     _check_kinds(on or (), off or ())
     encoding = encoding_named(encoding) if encoding is not None else None
     roots = paths or [Path()]
+    cli_support.check_paths(roots)
     reads_stdin = Path(STDIN) in roots
     if reads_stdin and (len(roots) > 1 or fix or diff is not None):
         raise UsageError("Standard input (-) excludes other paths, --fix and --diff; leave them out, or name a file.")

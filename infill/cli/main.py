@@ -109,7 +109,7 @@ def batch(
     resolved = cli_support.read_settings(Path.cwd(), flags).settings
     work = Batch(source, target, resolved)
     if work.failed:
-        say(f"Trying again to fill {len(work.failed)} rows of {target}.")
+        say(f"Filling the failed rows of {target} again: {len(work.failed)}.")
     if 0 < work.done < work.total:
         say(f"{target} has {work.done} of {work.total} rows; resuming.")
     if work.failed or work.done < work.total:
@@ -157,7 +157,8 @@ def config(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON ob
         rows = {name: {"value": value, "from": resolved.origins[name]} for name, value in values.items()}
         cli_support.write_out(json_text(rows, indent=2))
         return
-    table = Table(Column("setting", no_wrap=True), "value", "from", "meaning", box=None, pad_edge=False)
+    others = (Column(heading, overflow="fold") for heading in ("value", "from", "meaning"))
+    table = Table(Column("setting", no_wrap=True), *others, box=None, pad_edge=False)
     for name, value in values.items():
         shown = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
         add_row(table, name, shown, resolved.origins[name], settings.HELP[name])

@@ -50,7 +50,7 @@ def errors_to_exit_codes(command: Command) -> Command:
     @functools.wraps(command)
     def guarded(*arguments: Any, **options: Any) -> Any:
         try:
-            _check_working_folder(options.values())
+            check_paths(options.values())
             return command(*arguments, **options)
         except (typer.Exit, typer.Abort):
             raise
@@ -115,13 +115,13 @@ def writing_output() -> Iterator[None]:
         ) from error
 
 
-def _check_working_folder(values: Iterable[object]) -> None:
-    """Raises InputError if one of the values is a path in a working folder that was deleted."""
+def check_paths(values: Iterable[object]) -> None:
+    """Raises InputError if a value, or one in a list of values, is a path in a working folder that was deleted."""
     if has_working_folder():
         return
     for value in values:
         for path in value if isinstance(value, list) else [value]:
-            if isinstance(path, Path) and not path.is_absolute():
+            if isinstance(path, Path) and not path.is_absolute() and path != Path(STDIN):
                 raise InputError(f"The working folder was deleted, so {path} is not found; change to another folder.")
 
 

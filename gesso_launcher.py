@@ -2,38 +2,50 @@
 
 A folder on PYTHONPATH may hold modules named `engine`, `infill` or `lsp`, or other versions of the libraries that Gesso
 uses. The commands `gesso` and `gesso-lsp`, and every process they start, begin here, in a module whose name no project
-is likely to use. Run as a script it is `gesso`. Must not import anything of Gesso before the path is in order.
+is likely to use. Run as a script it is `gesso`. Must not import anything that Python has not imported already before
+the path is in order.
 """
 
-import importlib
 import os
 import sys
-from typing import NoReturn
 
 
-def gesso() -> NoReturn:
+def gesso() -> None:
     """The command line."""
     _run("infill.cli.main")
 
 
-def language_server() -> NoReturn:
+def language_server() -> None:
     """The language server."""
     _run("lsp.__main__")
 
 
-def _run(module: str) -> NoReturn:
+def _run(module: str) -> None:
+    has_folder = _has_working_folder()
+    if not has_folder:
+        os.chdir("/")  # libraries ask for the working directory too
+    sys.path[:] = _ordered(sys.path, os.environ.get("PYTHONPATH", ""))
+    from infill.surroundings import prepared
+
+    with prepared(has_folder):
+        import importlib
+
+        sys.exit(importlib.import_module(module).main())
+
+
+def _has_working_folder() -> bool:
     try:
         os.getcwd()
-    except FileNotFoundError:  # the working directory was deleted, and libraries ask for it too
-        os.chdir("/")
-    sys.path[:] = _ordered(sys.path, os.environ.get("PYTHONPATH", ""))
-    sys.exit(importlib.import_module(module).main())
+    except OSError:
+        return False
+    return True
 
 
 def _ordered(path: list[str], python_path: str) -> list[str]:
     """The folder of this file, then the interpreter's own folders, then those of PYTHONPATH."""
     own = os.path.dirname(__file__)
-    foreign = {os.path.abspath(entry) for entry in python_path.split(os.pathsep) if entry} - {own}
+    entries = python_path.split(os.pathsep) if python_path else []
+    foreign = {os.path.abspath(entry) for entry in entries} - {own}  # an empty entry is the working directory
     later = [entry for entry in path if os.path.abspath(entry) in foreign]
     return [own, *(entry for entry in path if entry not in later and entry != own), *later]
 

@@ -1,5 +1,5 @@
 """`python -m infill` runs `gesso`."""
 
-from infill.cli.main import main
+from gesso_launcher import gesso
 
-main()
+gesso()

@@ -22,9 +22,8 @@ from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
 
-import platformdirs
-
 from engine.errors import ModelError
+from infill.user_folders import data_folder
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 CHUNK = 1 << 20
@@ -87,13 +86,13 @@ KNOWN = {
 
 def models_folder() -> Path:
     """Where fetched files are kept."""
-    return Path(platformdirs.user_data_dir("gesso", appauthor=False)) / "models"
+    return data_folder() / "models"
 
 
 def fetched(model: KnownModel) -> Path | None:
     """The file of `model` if it is on this machine."""
     file = models_folder() / model.file
-    return file if file.is_file() and file.stat().st_size == model.bytes else None
+    return file if os.path.isfile(file) and file.stat().st_size == model.bytes else None
 
 
 def downloaded_bytes(model: KnownModel) -> int:

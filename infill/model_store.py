@@ -63,6 +63,16 @@ def concrete(name: str) -> str:
     return best_model() if name == AUTO else name
 
 
+def absolute(name: str, folder: Path) -> str:
+    """The name with which every process finds the model, in whatever folder it runs: the path of a model in `folder`
+    becomes absolute."""
+    if name in (AUTO, POCKET, *KNOWN, *ALIASES):
+        return name
+    path = folder / os.path.expanduser(name)
+    is_path = name in (".", "..") or name.startswith(("./", "../", "~"))
+    return os.path.abspath(path) if is_path or _is_model(path) else name
+
+
 def measured_token_s(name: str) -> float | None:
     """Seconds per token of a code model, as measured when it was last loaded here; None if it never was."""
     value = _speeds().get(name)
@@ -92,9 +102,9 @@ def _speeds_file() -> Path:
 
 def _hub_has(repository: str) -> bool:
     """Whether the cache of the hub has a copy, without importing its library."""
-    home = Path(os.environ.get("HF_HOME") or Path("~/.cache/huggingface").expanduser())
+    home = Path(os.environ.get("HF_HOME") or os.path.expanduser("~/.cache/huggingface"))
     cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
-    return (cache / f"models--{repository.replace('/', '--')}" / "snapshots").is_dir()
+    return os.path.isdir(cache / f"models--{repository.replace('/', '--')}" / "snapshots")
 
 
 def _gpu_bytes() -> int:
@@ -174,8 +184,13 @@ def _local(name: str) -> Path | None:
         return None
     if name in KNOWN:
         return fetched(KNOWN[name])
-    path = Path(name).expanduser()
-    return path if path.is_dir() or (path.suffix == GGUF and path.is_file()) else None
+    path = Path(os.path.expanduser(name))
+    return path if _is_model(path) else None
+
+
+def _is_model(path: Path) -> bool:
+    """Whether the path may be that of a model: a folder or a GGUF file."""
+    return os.path.isdir(path) or (path.suffix == GGUF and os.path.isfile(path))
 
 
 def _from_hub(repository: str, name: str, fetch: bool) -> Path:

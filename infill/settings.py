@@ -7,6 +7,7 @@ network address: `infill.backends.routes` reads the servers that a user names.
 
 from __future__ import annotations
 
+import os
 import shlex
 import tomllib
 from collections.abc import Callable, Mapping
@@ -15,13 +16,12 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import platformdirs
-
 from engine.errors import InputError, UsageError
 from engine.files import read_small_file
-from infill.model_store import AUTO, best_code_model, concrete
+from infill.model_store import AUTO, absolute, best_code_model, concrete
 from infill.request import Lines
 from infill.trust import FILE_NAME, TrustList
+from infill.user_folders import config_folder
 from infill.validation import Limits, NonEmpty, field_types, structure, unpack
 
 PROJECT_FILE, PYTHON_PROJECT_FILE = "gesso.toml", "pyproject.toml"
@@ -88,7 +88,7 @@ HELP: dict[str, str] = {entry.name: entry.metadata["help"] for entry in fields(S
 
 def user_file() -> Path:
     """The user's own settings file, whether or not it exists."""
-    return Path(platformdirs.user_config_dir("gesso", appauthor=False)) / "config.toml"
+    return config_folder() / "config.toml"
 
 
 def trust_list() -> TrustList:
@@ -125,11 +125,11 @@ def resolve(
     for name, written in variables.items():
         if name in HELP and (written or _is_optional(name)):
             variable = _variable(name)
-            values[name] = _checked(name, _parsed(name, written), variable, UsageError)
+            values[name] = _checked_here(name, _parsed(name, written), variable)
             origins[name] = f"variable {variable}"
     given, renamed = current_names({name: flags[name] for name in flags if flags[name] is not None}, RENAMED, _flag)
     for name, value in given.items():
-        values[name] = _checked(name, value, _flag(name), UsageError)
+        values[name] = _checked_here(name, value, _flag(name))
         origins[name] = f"flag {_flag(name)}"
     settings = Settings(**values)
     auto_model = settings.model == AUTO
@@ -161,12 +161,23 @@ def current_names(
 def project_file(start: Path) -> Path | None:
     """The nearest gesso.toml, or pyproject.toml with a [tool.gesso] table, in `start` or above it."""
     for folder in (start, *start.parents):
-        if (folder / PROJECT_FILE).is_file():
+        if os.path.isfile(folder / PROJECT_FILE):
             return folder / PROJECT_FILE
         file = folder / PYTHON_PROJECT_FILE
         if _mentions_gesso(file) and _tool_table(file, read_toml(file)) is not None:
             return file
     return None
+
+
+def _is_file(file: Path) -> bool:
+    """Raises InputError if that cannot be found out."""
+    try:
+        return file.is_file()
+    except OSError as reason:
+        raise InputError(
+            f"{file} cannot be read ({reason.strerror}); correct the permissions of its folder, or set XDG_CONFIG_HOME "
+            "to another one."
+        ) from reason
 
 
 def read_toml(file: Path) -> Mapping[str, Any]:
@@ -183,7 +194,7 @@ def _files(start: Path) -> list[tuple[Path, Mapping[str, Any]]]:
     """The settings files that exist, the user's first, each with its table."""
     found: list[tuple[Path, Mapping[str, Any]]] = []
     user = user_file()
-    if user.is_file():
+    if _is_file(user):
         found.append((user, {name: value for name, value in read_toml(user).items() if name not in SERVER_TABLES}))
     project = project_file(start.resolve())
     if project is not None and project != user:
@@ -210,15 +221,13 @@ def _tool_table(file: Path, content: Mapping[str, Any]) -> Mapping[str, Any] | N
 
 
 def _from_file(file: Path, name: str, value: Any) -> Any:
-    """A model written as ./folder or ../folder is relative to the file."""
+    """The path of a model is relative to the folder of the file."""
     if name in SERVER_TABLES:
         raise InputError(f"{file}: [{name}] says where code is sent, so only your own file {user_file()} may hold it.")
     if name not in HELP:
         raise InputError(f"{file}: there is no setting {name!r}; `gesso config` lists them all.")
     value = _checked(name, None if value == "" and _is_optional(name) else value, f"{file}: {name}", InputError)
-    if name in MODELS and value is not None and value.startswith(("./", "../")):
-        return str((file.parent / value).resolve())
-    return value
+    return absolute(value, file.parent) if name in MODELS and value is not None else value
 
 
 def _variables(environment: Mapping[str, str]) -> dict[str, str]:
@@ -250,6 +259,12 @@ def _parsed(name: str, written: str) -> Any:
         with suppress(ValueError):
             return kind(written) if written else None
     return written or None
+
+
+def _checked_here(name: str, value: Any, place: str) -> Any:
+    """The value of a variable or a flag; the path of a model is relative to the working directory."""
+    value = _checked(name, value, place, UsageError)
+    return absolute(value, Path()) if name in MODELS and value is not None else value
 
 
 def _checked(name: str, value: Any, place: str, error: type[InputError] | type[UsageError]) -> Any:

@@ -20,10 +20,9 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
-import platformdirs
-
 from engine.errors import GessoError, InputError
 from infill.model_store import ALIASES, POCKET, hub_id
+from infill.user_folders import data_folder
 
 logger = logging.getLogger(__name__)
 KEPT_DAYS = 90
@@ -70,7 +69,7 @@ COLUMNS = tuple("rung" if entry.name == "origin" else entry.name for entry in fi
 
 def default_path() -> Path:
     """The path of the file, whether or not it exists."""
-    return Path(platformdirs.user_data_dir("gesso", appauthor=False)) / "statistics.sqlite"
+    return data_folder() / "statistics.sqlite"
 
 
 def plain_model(name: str) -> str:
@@ -340,4 +339,5 @@ def _make_private(path: Path) -> None:
 def _unusable(path: Path, error: Exception) -> InputError:
     if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
         return InputError(f"The statistics in {path} are damaged ({error}); run `gesso stats --erase` to start over.")
-    return InputError(f"The statistics in {path} cannot be used ({error}); check its permissions, or try again.")
+    reason = error.strerror if isinstance(error, OSError) else error
+    return InputError(f"The statistics in {path} cannot be used ({reason}); check its permissions, or try again.")

@@ -30,7 +30,9 @@ class TrustList:
             names = json.loads(read_small_file(self.file, FILE_BYTES))
         except FileNotFoundError:
             return []
-        except (OSError, ValueError, RecursionError) as reason:
+        except OSError as reason:
+            raise InputError(f"{self.file} cannot be read ({reason.strerror}); check its permissions.") from reason
+        except (ValueError, RecursionError) as reason:
             raise InputError(
                 f"{self.file} cannot be read ({reason}); remove it, and trust your folders again."
             ) from reason

@@ -14,7 +14,7 @@ from contextlib import suppress
 from itertools import dropwhile, takewhile
 from typing import Any, TypeVar
 
-from engine.errors import Cancelled, GessoError
+from engine.errors import Cancelled, GessoError, describe_error
 from infill.connection import CancellableConnection
 from infill.engine_protocol import EngineState
 from infill.findings import Finding, LintRequest
@@ -186,8 +186,14 @@ class AsyncServiceClient:
         self._client = client
 
         def work() -> None:
-            with suppress(GessoError):  # reported as a state
+            try:
                 client.connect()
+            except GessoError:  # reported as a state
+                pass
+            except Exception as error:
+                logger.exception("The engine cannot be started.")
+                message = f"The engine cannot be started ({describe_error(error)}); see the log of `gesso-lsp`."
+                report(EngineState("failed", self._settings.model, message=message))
 
         _in_thread(work)
 
@@ -212,12 +218,12 @@ class AsyncServiceClient:
             delay_s = DELAYS_S[self._failures]
             self._failures += 1
             logger.warning("The engine is restarted in %g s.", delay_s)
-            self._change(EngineState("loading", self._settings.model))
+            self._change(EngineState("loading", self._settings.model, message=state.message))
             self._restart = asyncio.get_running_loop().call_later(delay_s, self._connect)
         else:
             message = (
                 f"The engine failed to start {self._failures + 1} times in a row; see `gesso serve logs`, and start it "
-                "with your editor's command."
+                f"with your editor's command. {state.message or ''}".rstrip()
             )
             self._change(EngineState("failed", self._settings.model, message=message))
         self._fail_pending("The engine died before it answered; see `gesso serve logs`.")

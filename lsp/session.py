@@ -66,6 +66,7 @@ class Session:
         self._private: dict[str, SkipReason | None] = {}
         self.engine_settings: Settings | None = None
         self.auto_model = False  # whether Gesso chose the model in `engine_settings`
+        self._start = Path.cwd()  # the folder may be deleted later
         self._notices: set[str] = set()  # those that the user has seen
 
     async def configure(self, value: Mapping[str, Any]) -> None:
@@ -77,7 +78,10 @@ class Session:
         if self.settings.disabled_paths != before.disabled_paths:
             self._private.clear()
         if self.settings.statistics and self.statistics is None:
-            self.statistics = Statistics()
+            try:
+                self.statistics = Statistics()
+            except GessoError as error:
+                self.client.warn(str(error))
         elif not self.settings.statistics and self.statistics is not None:
             closing, self.statistics = self.statistics, None
             await asyncio.to_thread(closing.close)
@@ -110,7 +114,7 @@ class Session:
         await self.engine.prepare(self._resolved().settings)
 
     def _resolved(self) -> Resolved:
-        return self.settings.engine_settings(self.folders[0] if self.folders else Path.cwd(), self.is_trusted)
+        return self.settings.engine_settings(self.folders[0] if self.folders else self._start, self.is_trusted)
 
     async def close(self) -> None:
         self.engine.stop()
@@ -176,6 +180,8 @@ class Session:
             self.latency_ms = record.total_ms
 
     def _engine_changed(self, state: EngineState) -> None:
-        if state.kind in ("failed", "ready") and state.message:
-            self.client.warn(state.message)
+        message = state.message
+        if message and (state.kind in ("failed", "ready") or message not in self._notices):
+            self._notices.add(message)
+            self.client.warn(message)
         self.client.show_state(state)

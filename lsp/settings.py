@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
 
 from engine.errors import InputError
+from infill.model_store import absolute
 from infill.settings import Resolved, resolve, setting
 from infill.validation import Limits, field_types, json_schema, structure, unpack
 from lsp.privacy import is_pattern
@@ -75,11 +76,10 @@ class LspSettings:
         """The engine's settings: the editor's override files and variables; raises GessoError for a wrong one of these.
 
         is_trusted: the editor's user trusts the workspace.
-        A model written as ./folder or ../folder is relative to `start`.
+        The path of a model is relative to `start`.
         """
-        relative = self.model is not None and self.model.startswith(("./", "../"))
         flags = {
-            "model": str((start / self.model).resolve()) if self.model and relative else self.model,
+            "model": absolute(self.model, start) if self.model else self.model,
             "device": self.device,
             "threads": self.threads,
             "min_confidence": self.min_confidence,

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from engine.errors import InputError
 from infill.api.http import Stop, complete, cut, event, read, stream
 from infill.api.values import Candidates, Client, Name, Path, Seed, Text
 from infill.engine_protocol import Engine, EngineRequest
@@ -56,6 +57,14 @@ async def completions(request: Request, engine: Engine) -> Response:
 async def fim_completions(request: Request, engine: Engine) -> Response:
     """`POST /v1/fim/completions`: the same request, answered as a chat message."""
     return await _respond(request, engine, chat=True)
+
+
+async def chat_completions(request: Request, engine: Engine) -> Response:
+    """`POST /v1/chat/completions`. Raises InputError."""
+    raise InputError(
+        "Gesso fills holes and does not chat; send `prompt` and `suffix` to /v1/completions, or to /v1/fim/completions "
+        "for an answer in the form of a chat message."
+    )
 
 
 def models(engine: Engine, started: float) -> Response:

@@ -63,6 +63,7 @@ POSTS = (
     ),
     Post("/infill", "llama.cpp's infill.", api_llama.LlamaBody, api_llama.infill),
 )
+REFUSED = {"/v1/chat/completions": api_openai.chat_completions}  # requests that only get an explanation
 MODELS = Get("/v1/models", "The loaded model.")
 HEALTH = Get("/health", "Whether the model is ready, and how much of it is loaded.")
 METRICS = Get("/metrics", "Counts for Prometheus.", "text/plain")

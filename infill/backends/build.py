@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 
@@ -44,13 +45,13 @@ def _backend(name: str, settings: BackendSettings) -> Backend:
 def _family(tokenizer: str) -> Family:
     from infill.prompts.families import load_family
 
-    return load_family("chat", resolve(str(Path(tokenizer).expanduser()) if tokenizer.startswith("~") else tokenizer))
+    return load_family("chat", resolve(os.path.expanduser(tokenizer)))
 
 
 def _file(name: str, path: str | None) -> Path | None:
     if path is None:
         return None
-    file = Path(path).expanduser()
+    file = Path(os.path.expanduser(path))
     if not file.is_file():
         raise InputError(f"The backend {name} names the file {file}, which does not exist; correct the path.")
     return file

@@ -1,8 +1,9 @@
 """Fills the rows of a JSON-lines file in batches and writes the results to another, in order; can be resumed.
 
 An input row has "id", "language", "prefix" and "suffix", optionally "path" and "lines". An output row has "id", "text",
-"shown", "reason", "confidence", "steps" and "elapsed_ms", and "error" if the row failed. elapsed_ms is the time of the
-row's batch divided by its number of rows. Must not know command lines or terminals.
+"shown", "reason", "confidence", "steps" and "elapsed_ms", and "error" if there is no text: the reason is "error" for an
+unusable row, and "failed" for a row that Gesso could not fill and tries again when it resumes. elapsed_ms is the time
+of the row's batch divided by its number of rows. Must not know command lines or terminals.
 """
 
 from __future__ import annotations
@@ -10,18 +11,21 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Protocol, get_args
 
-from engine.errors import GessoError, InputError, ModelError
+from engine.errors import GessoError, InputError, ModelError, describe_error
 from infill.cli import text_edits
 from infill.request import Hole, InfillRequest, InfillResult, Lines
+from infill.service.exchange import ServiceGone
 from infill.settings import Settings
+from infill.surroundings import was_interrupted
 
 Outcome = InfillResult | GessoError
+UNUSABLE, FAILED = "error", "failed"  # reasons of output rows without a text
 
 
 class BatchCompleter(Protocol):
@@ -38,14 +42,23 @@ class InputRow:
     request: InfillRequest | InputError
 
 
+class RowFailed(GessoError):
+    """Gesso could not fill a row, for no fault of the row."""
+
+
 class Batch:
-    """Fills the rows of the file `source` into the file `target`. done: the number of rows that `target` has."""
+    """Fills the rows of the file `source` into the file `target`.
+
+    done: the number of rows that `target` has. failed: the indices of those that Gesso could not fill. unusable: the
+    number of those that are unusable.
+    """
 
     def __init__(self, source: Path, target: Path, settings: Settings) -> None:
         self.source, self.target, self.settings = source, target, settings
+        self.done, self.unusable, self.failed = 0, 0, set[int]()
         _check_files(source, target)
         self.total = sum(1 for _ in _lines(source))
-        self.done = self._resume()
+        self._resume()
 
     def run(
         self,
@@ -53,42 +66,74 @@ class Batch:
         on_progress: Callable[[int], None] | None = None,
         batch_size: int | None = None,
     ) -> None:
-        """Fills the remaining rows and flushes each batch to disk. batch_size: instead of the one in the settings."""
-        size = batch_size or self.settings.batch_size
-        rows = islice(_rows(self.source, self.settings), self.done, None)
-        with _opened(self.target, "ab") as sink:
-            while batch := list(islice(rows, size)):
-                for result in _results(completer, batch):
-                    sink.write(_encoded(result))
-                sink.flush()
-                os.fsync(sink.fileno())
-                self.done += len(batch)
-                if on_progress is not None:
-                    on_progress(self.done)
+        """Fills the failed rows again and then the remaining ones; flushes each batch of these to disk.
 
-    def _resume(self) -> int:
-        """Returns the number of complete rows in the output and truncates a partial last row.
+        batch_size: instead of the one in the settings. Raises InputError if the target cannot be written.
+        """
+        size = batch_size or self.settings.batch_size
+        if self.failed:
+            self._fill_again(completer, size)
+        rows = islice(_rows(self.source, self.settings), self.done, None)
+        try:
+            with _opened(self.target, "ab") as sink:
+                while batch := list(islice(rows, size)):
+                    results = list(_results(completer, batch))
+                    sink.write(b"".join(map(_encoded, results)))
+                    sink.flush()
+                    os.fsync(sink.fileno())
+                    for result in results:
+                        self._count(result)
+                    if on_progress is not None:
+                        on_progress(self.done)
+        except OSError as error:
+            raise InputError(
+                f"{self.target} cannot be written ({error.strerror}); free disk space, and run the same command again "
+                "to resume."
+            ) from error
+
+    def _fill_again(self, completer: BatchCompleter, size: int) -> None:
+        numbers = sorted(self.failed)
+        chosen = (row for number, row in enumerate(_rows(self.source, self.settings)) if number in self.failed)
+        results: list[dict[str, Any]] = []
+        while batch := list(islice(chosen, size)):
+            results += _results(completer, batch)
+        target = text_edits.read_source(self.target)
+        lines = target.original.splitlines(keepends=True)
+        for number, result in zip(numbers, results, strict=True):
+            lines[number] = _encoded(result)
+        text_edits.write_in_place(target, b"".join(lines).decode(), text_edits.named_tree(self.target))
+        self.failed = {number for number, result in zip(numbers, results, strict=True) if result["reason"] == FAILED}
+
+    def _resume(self) -> None:
+        """Counts the complete rows in the output and truncates a partial last row.
 
         Raises InputError if the IDs are not those of the input, in the same order.
         """
         if not self.target.exists():
-            return 0
-        done = size = 0
+            return
+        size = 0
         rows = _rows(self.source, self.settings)
         with _opened(self.target, "rb") as stream:
             for line in stream:
                 if not line.endswith(b"\n"):
                     break
-                row = next(rows, None)
-                if row is None or row.id != _result_id(line):
+                row, result = next(rows, None), _output_row(line)
+                if row is None or result is None or row.id != result["id"]:
                     raise InputError(
-                        f"Row {done + 1} of {self.target} does not match {self.source}; name another output file, or "
-                        "delete this one."
+                        f"Row {self.done + 1} of {self.target} does not match {self.source}; name another output file, "
+                        "or delete this one."
                     )
-                done, size = done + 1, size + len(line)
+                self._count(result)
+                size += len(line)
         if size < self.target.stat().st_size:
             os.truncate(self.target, size)
-        return done
+
+    def _count(self, result: Mapping[str, Any]) -> None:
+        if result.get("reason") == FAILED and "error" in result:
+            self.failed.add(self.done)
+        elif "error" in result:
+            self.unusable += 1
+        self.done += 1
 
 
 def _results(completer: BatchCompleter, rows: Sequence[InputRow]) -> Iterator[dict[str, Any]]:
@@ -117,11 +162,15 @@ def _outcomes(completer: BatchCompleter, requests: Sequence[InfillRequest]) -> l
     """Completes the requests as a batch. If that fails, completes them one by one to isolate the failing request."""
     try:
         return completer.complete_batch(requests)
-    except ModelError:
+    except (ModelError, ServiceGone):
         raise
     except Exception as error:
+        if was_interrupted():  # a library may have swallowed the interrupt and failed because of it
+            raise KeyboardInterrupt from error
         if len(requests) == 1:
-            return [InputError(f"could not be filled ({type(error).__name__}: {error}); check the row.")]
+            if isinstance(error, InputError):
+                return [error]
+            return [RowFailed(f"The row could not be filled ({describe_error(error)}); run the same command again.")]
         return [outcome for request in requests for outcome in _outcomes(completer, [request])]
 
 
@@ -184,7 +233,8 @@ def _filled(row: InputRow, result: InfillResult, elapsed: float) -> dict[str, An
 
 
 def _failed(row: InputRow, error: GessoError) -> dict[str, Any]:
-    empty = {"text": "", "shown": False, "reason": "error", "confidence": 0.0, "steps": 0, "elapsed_ms": 0.0}
+    reason = UNUSABLE if isinstance(error, InputError) else FAILED
+    empty = {"text": "", "shown": False, "reason": reason, "confidence": 0.0, "steps": 0, "elapsed_ms": 0.0}
     return {"id": row.id, **empty, "error": str(error)}
 
 
@@ -192,12 +242,13 @@ def _encoded(result: dict[str, Any]) -> bytes:
     return json.dumps(result).encode() + b"\n"
 
 
-def _result_id(line: bytes) -> Any:
-    """The ID of an output row; an object that equals no ID if the line is not a valid row."""
+def _output_row(line: bytes) -> dict[str, Any] | None:
+    """None if the line is not a valid output row."""
     try:
-        return json.loads(line)["id"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return object()
+        result = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return result if isinstance(result, dict) and "id" in result else None
 
 
 def _rows(source: Path, settings: Settings) -> Iterator[InputRow]:

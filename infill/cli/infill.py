@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,18 +12,17 @@ import typer
 from engine.errors import UsageError
 from infill.cli import support as cli_support
 from infill.cli import text_edits
+from infill.cli.encodings import encoding_named
 from infill.cli.holes import hole_at, hole_in_range, holes_at_markers, position_of
 from infill.cli.live_view import SECONDS_PER_STEP, LiveView, export_svg
 from infill.cli.service import SERVICE_HELP, service_for
-from infill.cli.support import FILLED, NOTHING_TO_SHOW, errors_to_exit_codes, say
+from infill.cli.support import FILLED, NOTHING_TO_SHOW, STDIN, errors_to_exit_codes, say
 from infill.code import languages
 from infill.printable import json_text
 from infill.request import Hole, HoleCompletion, InfillRequest, InfillResult, Neighbour, OnStep, Piece
 from infill.settings import Settings
 
 Complete = Callable[[InfillRequest, OnStep | None], InfillResult]
-STDIN = "-"
-PLAIN_TEXT = "text"
 HELP = """Fill a hole in a file and print the text for it.
 
 Standard output gets that text and nothing else. Reasons and the live
@@ -76,6 +74,9 @@ def infill(
     ] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Show each denoising step.")] = False,
     watch_svg: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    encoding: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of the file, such as latin-1; by default it is found out.")
+    ] = None,
     lang: Annotated[
         str | None, typer.Option(metavar="LANGUAGE", help="python, go, … or text; by default from the file name.")
     ] = None,
@@ -99,6 +100,7 @@ def infill(
 ) -> None:
     output = Output(_output_format(whole, diff, as_json), in_place, any_, force)
     _check_options(file, output, (at, range_, marker))
+    cli_support.check_paths([Path(file)])
     start = Path.cwd() if file == STDIN else Path(file).resolve().parent
     flags = {
         "lines": lines,
@@ -109,9 +111,14 @@ def infill(
         "model": model,
     }
     settings = cli_support.read_settings(start, flags).settings
-    source = _read_stdin() if file == STDIN else text_edits.read_source(Path(file))
+    encoding = encoding_named(encoding) if encoding is not None else None
+    source = text_edits.read_stdin(encoding) if file == STDIN else text_edits.read_source(Path(file), encoding)
+    if source.notice is not None:
+        say(source.notice)
     neighbours = tuple(Neighbour(str(path), text_edits.read_source(path).text) for path in context or ())
-    request = _request(source, file, _language(lang), settings, _holes(source.text, at, range_, marker), neighbours)
+    request = _request(
+        source, file, cli_support.language_named(lang), settings, _holes(source.text, at, range_, marker), neighbours
+    )
     step_seconds = SECONDS_PER_STEP if settings.deadline_ms is None else 0.0
     view = LiveView(cli_support.errors_console(), step_seconds, show=watch)
     completer = service_for(settings, service) or cli_support.with_retry(cli_support.load_completer(settings), settings)
@@ -133,22 +140,6 @@ def _check_options(file: str, output: Output, positions: Sequence[str | None]) -
         raise UsageError("Standard input cannot be written in place; use --whole to print the result.")
     if output.write_any and not output.in_place:
         raise UsageError("--force needs --in-place; use --any to print a candidate that is not good enough.")
-
-
-def _language(name: str | None) -> str | None:
-    """The ID of a language, given its ID or one of its file extensions. Raises UsageError."""
-    if name is None or name == PLAIN_TEXT or name in languages.LANGUAGES:
-        return name
-    language = languages.detect(f"file.{name}")
-    if language is None:
-        known = ", ".join([*languages.LANGUAGES, PLAIN_TEXT])
-        raise UsageError(f"There is no language {name!r}; use one of {known}.")
-    return language
-
-
-def _read_stdin() -> text_edits.SourceFile:
-    content = sys.stdin.buffer.read()
-    return text_edits.SourceFile(Path("stdin"), text_edits.decode(content, "Standard input"), content)
 
 
 def _holes(text: str, at: str | None, range_: str | None, marker: str | None) -> tuple[Hole, ...]:
@@ -226,7 +217,8 @@ def _write_result(source: text_edits.SourceFile, result: InfillResult, output: O
     if output.format == "json":
         cli_support.write_out(json_text(as_json_object(result, source.text)))
     elif printed:
-        cli_support.write_out(_printed(source, printed, output, several=len(result.completions) > 1))
+        text = _printed(source, printed, output, several=len(result.completions) > 1)
+        cli_support.write_out(text, source.encode if output.format in ("whole", "diff") else str.encode)
     if output.in_place and written:
         text_edits.write_in_place(source, _filled(source.text, written), text_edits.named_tree(source.path))
         say(f"{source.path}: filled {len(written)} of {len(result.completions)} holes.")

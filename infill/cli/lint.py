@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -17,8 +18,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from engine.errors import InputError, UsageError
 from infill.cli import support as cli_support
 from infill.cli import text_edits
+from infill.cli.encodings import encoding_named
 from infill.cli.service import SERVICE_HELP, service_for
-from infill.cli.support import BAD_USE, errors_to_exit_codes, say
+from infill.cli.support import BAD_USE, STDIN, errors_to_exit_codes, say
 from infill.code import languages
 from infill.downloads import KNOWN
 from infill.findings import Finding, LintRequest
@@ -43,6 +45,7 @@ HELP = """Find likely mistakes in code with the model.
 \b
 gesso lint                      everything in this folder
 gesso lint src app.py           a folder and a file
+gesso lint - --lang python      standard input
 gesso lint --diff main          only lines changed since main
 gesso lint --fix                show a diff of all fixes, then ask
 gesso lint --on style-naming    also style that differs within a file
@@ -53,14 +56,17 @@ In folders, lint checks files in known languages and skips ignored,
 generated and third-party files. The comment `gesso: ignore` suppresses
 findings on a line, `gesso: ignore[wrong-name]` those of one kind.
 
-Exit codes: 0 no findings, 1 findings, 2 wrong usage or a model that
-cannot lint, 3 trouble with the model or a file.
+Exit codes: 0 no findings, or all of them were fixed; 1 findings; 2 wrong
+usage or a model that cannot lint; 3 trouble with the model or a file.
 """
 
 
 @errors_to_exit_codes
 def lint(
-    paths: Annotated[list[Path] | None, typer.Argument(metavar="PATH…", help="Files and folders; default: .")] = None,
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="PATH…", help="Files and folders, default: .; - reads standard input."),
+    ] = None,
     diff: Annotated[str | None, typer.Option(metavar="REV", help="Only lines changed since this revision.")] = None,
     off: Annotated[list[str] | None, typer.Option(metavar="CODE", help="Leave out this kind; repeatable.")] = None,
     on: Annotated[list[str] | None, typer.Option(metavar="CODE", help="Include this style kind; repeatable.")] = None,
@@ -70,6 +76,10 @@ def lint(
     github: Annotated[bool, typer.Option("--github", help="Print GitHub annotations.")] = False,
     fix: Annotated[bool, typer.Option("--fix", help="Show a diff of all fixes, ask, and write them.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --fix: do not ask.")] = False,
+    lang: Annotated[str | None, typer.Option(metavar="LANGUAGE", help="Of standard input.")] = None,
+    encoding: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of the files, such as latin-1; by default it is found out.")
+    ] = None,
     model: Annotated[str | None, typer.Option(metavar="NAME", help="pocket, 26b, a hub ID or a folder.")] = None,
     service: Annotated[bool | None, typer.Option("--service/--no-service", help=SERVICE_HELP)] = None,
 ) -> None:
@@ -78,8 +88,16 @@ def lint(
     if yes and not fix:
         raise UsageError("Option --yes only works with --fix; add --fix.")
     _check_kinds(on or (), off or ())
+    encoding = encoding_named(encoding) if encoding is not None else None
     roots = paths or [Path()]
-    files = lint_files.find_files(roots)
+    cli_support.check_paths(roots)
+    reads_stdin = Path(STDIN) in roots
+    if reads_stdin and (len(roots) > 1 or fix or diff is not None):
+        raise UsageError("Standard input (-) excludes other paths, --fix and --diff; leave them out, or name a file.")
+    if lang is not None and not reads_stdin:
+        raise UsageError("Option --lang only works with standard input; give - as the path.")
+    stdin = [_read_stdin(lang, encoding)] if reads_stdin else []
+    files = [] if reads_stdin else lint_files.find_files(roots)
     shared_names = lint_files.shared_names(files)
     changed = lint_files.changed_lines(diff, files) if diff is not None else None
     if changed is not None:
@@ -88,7 +106,8 @@ def lint(
     linter = _finder(explainer) if explainer is not None else _linter_in_service(model, service) or _linter(model)
     found: list[LocatedFinding] = []
     sources: dict[Path, text_edits.SourceFile] = {}
-    for source, language in _sources(files, strict={path for path in roots if not path.is_dir()}):
+    strict = {path for path in roots if not path.is_dir()}
+    for source, language in chain(stdin, _sources(files, strict, encoding)):
         ranges: tuple[tuple[int, int], ...] = ()
         if changed is not None:
             ranges = lint_files.character_ranges(source.text, changed[source.path.resolve()])
@@ -105,10 +124,19 @@ def lint(
             found += lint_report.locate(source.path, source.text, findings)
     cli_support.write_out(_formatted(found, as_json, sarif, github))
     if fix and found:
-        _fix(sources, found, roots, yes)
-    elif not (as_json or sarif or github):
-        say(f"{_count(len(found), 'finding')} in {_count(len(files), 'file')}.")
+        raise typer.Exit(CLEAN if _fix(sources, found, roots, yes) else FOUND)
+    if not (as_json or sarif or github):
+        say(f"{_count(len(found), 'finding')} in {_count(len(stdin) + len(files), 'file')}.")
     raise typer.Exit(FOUND if found else CLEAN)
+
+
+def _read_stdin(lang: str | None, encoding: str | None) -> tuple[text_edits.SourceFile, str]:
+    """Standard input and its language, from its first line unless it is named."""
+    named, source = cli_support.language_named(lang), text_edits.read_stdin(encoding)
+    language = named or languages.detect(None, source.text.partition("\n")[0])
+    if language is None:
+        raise UsageError("The language of standard input is not known; name it with --lang.")
+    return source, language
 
 
 def _check_kinds(on: Sequence[str], off: Sequence[str]) -> None:
@@ -173,14 +201,16 @@ def _exit_cannot_lint(model: str) -> NoReturn:
     raise typer.Exit(BAD_USE)
 
 
-def _sources(files: Sequence[Path], strict: set[Path]) -> Iterator[tuple[text_edits.SourceFile, str]]:
+def _sources(
+    files: Sequence[Path], strict: set[Path], encoding: str | None
+) -> Iterator[tuple[text_edits.SourceFile, str]]:
     """The readable files with their languages, with a progress bar. strict: files whose errors are raised."""
     columns = (TextColumn("checking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = cli_support.errors_console()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         for file in progress.track(files):
             try:
-                source = text_edits.read_source(file)
+                source = text_edits.read_source(file, encoding)
             except InputError as error:
                 if file in strict:
                     raise
@@ -188,6 +218,8 @@ def _sources(files: Sequence[Path], strict: set[Path]) -> Iterator[tuple[text_ed
                 continue
             language = languages.detect(str(file), source.text.partition("\n")[0])
             if language is not None:
+                if source.notice is not None:
+                    say(source.notice)
                 yield source, language
 
 
@@ -201,8 +233,8 @@ def _formatted(found: Sequence[LocatedFinding], as_json: bool, sarif: bool, gith
 
 def _fix(
     sources: dict[Path, text_edits.SourceFile], found: Sequence[LocatedFinding], roots: Sequence[Path], yes: bool
-) -> None:
-    """Prints the diff to standard error, since standard output has the findings."""
+) -> bool:
+    """Returns whether the fixes were written. The diff goes to standard error, as standard output has the findings."""
     texts: dict[Path, str] = {}
     for path, source in sources.items():
         findings = [one.finding for one in found if one.path == path]
@@ -213,10 +245,11 @@ def _fix(
     fixes = f"{_count(len(found), 'fix', 'fixes')} in {_count(len(texts), 'file')}"
     if not yes and not typer.confirm(f"gesso: write {fixes}?", default=False, err=True):
         say("Nothing was written.")
-        return
+        return False
     for path, text in texts.items():
         text_edits.write_in_place(sources[path], text, _tree(path, roots))
     say(f"Wrote {fixes}.")
+    return True
 
 
 def _tree(path: Path, roots: Sequence[Path]) -> Path:

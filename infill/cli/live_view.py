@@ -33,7 +33,7 @@ SVG_STEPS, SVG_WIDTH, SVG_CONTEXT_LINES = 4, 96, 3
 
 
 class LiveView:
-    """Shows every step on `console`: as a live panel in a terminal, otherwise as one line of text per step.
+    """Shows every step on `console` as a live panel if that is a terminal.
 
     A context manager. Pass `step` as the completion's callback, then call `finish` with the result. Each step stays
     visible for at least `seconds_per_step`, because a small model is faster than the eye.
@@ -63,15 +63,11 @@ class LiveView:
             time.sleep(max(0.0, self._drawn_at + self.seconds_per_step - time.monotonic()))
             self._live.update(_step_panel(view), refresh=True)
             self._drawn_at = time.monotonic()
-        elif self.show:
-            self.console.print(summary(view), markup=False, highlight=False)
 
     def finish(self, pieces: Sequence[Piece], caption: str) -> None:
         """Draws the final text, which stays on the screen."""
         if self._live is not None:
             self._live.update(panel(pieces, caption), refresh=True)
-        elif self.show:
-            self.console.print(one_line(caption), markup=False, highlight=False)
 
 
 def panel(pieces: Sequence[Piece], caption: str, context_lines: int = CONTEXT_LINES) -> Panel:
@@ -80,14 +76,6 @@ def panel(pieces: Sequence[Piece], caption: str, context_lines: int = CONTEXT_LI
     for piece in _clip_context(pieces, context_lines):
         text.append(_printable(piece), STYLES[piece.state])
     return Panel(text, title=Text(one_line(caption), "bold"), title_align="left", border_style="bright_black")
-
-
-def summary(view: StepView) -> str:
-    """A step as text: `step 3/16: 42 characters settled, 17 still noise`."""
-    settled, noise = (
-        sum(len(piece.text) for piece in view.pieces if piece.state == state) for state in ("settled", "noise")
-    )
-    return f"step {view.step}/{view.max_steps}: {settled} characters settled, {noise} still noise"
 
 
 def export_svg(views: Sequence[StepView], path: Path, final: tuple[Sequence[Piece], str] | None = None) -> None:

@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
-from engine.errors import InputError, UsageError
+from engine.errors import GessoError, InputError, UsageError
 from infill import settings
 from infill.cli import infill as cli_infill
 from infill.cli import lint as cli_lint
@@ -21,10 +21,12 @@ from infill.cli import stats as cli_stats
 from infill.cli import support as cli_support
 from infill.cli.batch import Batch
 from infill.cli.service import BATCH_ROWS, SERVICE_HELP, service_for
-from infill.cli.support import INTERRUPTED, VisibleConsole, add_row, errors_to_exit_codes, say
+from infill.cli.support import FILLED, Commands, VisibleConsole, add_row, errors_to_exit_codes, say
 from infill.printable import json_text
+from infill.surroundings import INTERRUPTED
 from infill.version import installed_version
 
+SOME_FAILED = 1
 HELP = """Fill holes in code with a block-diffusion model on this machine. Your code never leaves it.
 
 \b
@@ -47,16 +49,11 @@ out  {"id": 1, "text": "None", "shown": true, "reason": null,
 
 A row may also have "path" and "lines". "text" is the best candidate, even
 if it is not good enough to show. An invalid row produces a row with
-"error". Stop with Ctrl-C; run the same command again to resume.
+"error", and the exit code is 1. Stop with Ctrl-C; run the same command
+again to resume.
 """
 
-app = typer.Typer(
-    help=HELP,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = Commands(help=HELP, no_args_is_help=True)
 app.command("infill", help=cli_infill.HELP)(cli_infill.infill)
 app.command("lint", help=cli_lint.HELP)(cli_lint.lint)
 app.command()(cli_stats.stats)
@@ -66,7 +63,11 @@ app.add_typer(cli_serve.app, name="serve")
 
 def main() -> None:
     """The entry point of `gesso`."""
-    app(prog_name="gesso")
+    try:
+        with cli_support.writing_output():  # the help is printed before any command
+            app(prog_name="gesso")
+    except (OSError, GessoError) as error:
+        sys.exit(cli_support.report(error))
 
 
 def _print_version(requested: bool) -> None:
@@ -107,17 +108,28 @@ def batch(
     }
     resolved = cli_support.read_settings(Path.cwd(), flags).settings
     work = Batch(source, target, resolved)
-    if work.done == work.total:
-        say(f"{target} has all {work.total} rows.")
-        return
-    if work.done:
+    if work.failed:
+        say(f"Filling the failed rows of {target} again: {len(work.failed)}.")
+    if 0 < work.done < work.total:
         say(f"{target} has {work.done} of {work.total} rows; resuming.")
-    try:
-        _run_with_bar(work, resolved, service)
-    except KeyboardInterrupt as error:
-        say(f"Stopped with {work.done} of {work.total} rows done; run the same command again to resume.")
-        raise typer.Exit(INTERRUPTED) from error
-    say(f"{target} has all {work.total} rows.")
+    if work.failed or work.done < work.total:
+        try:
+            _run_with_bar(work, resolved, service)
+        except KeyboardInterrupt as error:
+            say(f"Stopped with {work.done} of {work.total} rows done; run the same command again to resume.")
+            raise typer.Exit(INTERRUPTED) from error
+    raise typer.Exit(_batch_summary(work))
+
+
+def _batch_summary(work: Batch) -> int:
+    """Prints how many rows there are, and returns the exit code."""
+    summary = f"{work.target} has all {work.total} rows"
+    if work.unusable:
+        summary += f"; {work.unusable} of them cannot be used, see their error"
+    if work.failed:
+        summary += f"; {len(work.failed)} of them failed, run the same command again to try them again"
+    say(f"{summary}.")
+    return SOME_FAILED if work.unusable or work.failed else FILLED
 
 
 def _run_with_bar(work: Batch, resolved: settings.Settings, service: bool | None) -> None:
@@ -145,7 +157,8 @@ def config(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON ob
         rows = {name: {"value": value, "from": resolved.origins[name]} for name, value in values.items()}
         cli_support.write_out(json_text(rows, indent=2))
         return
-    table = Table("setting", "value", "from", "meaning", box=None, pad_edge=False)
+    others = (Column(heading, overflow="fold") for heading in ("value", "from", "meaning"))
+    table = Table(Column("setting", no_wrap=True), *others, box=None, pad_edge=False)
     for name, value in values.items():
         shown = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
         add_row(table, name, shown, resolved.origins[name], settings.HELP[name])

@@ -6,13 +6,14 @@ Imports nothing slow before the lock is held.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from engine.errors import InputError, UsageError
+from engine.errors import GessoError, InputError, UsageError
 from infill.backends.routes import read_routes
 from infill.cli import support as cli_support
 from infill.cli.support import FILLED, errors_to_exit_codes, say
@@ -32,6 +33,7 @@ from infill.service.process import IDLE_MINUTES, Network, ServiceOptions
 from infill.service.process import serve as run_service
 from infill.service.start import stop_service
 from infill.settings import user_file
+from infill.surroundings import INTERRUPTED, end
 
 NOT_RUNNING = 1
 PORT = 8012
@@ -46,14 +48,10 @@ gesso serve stop            end them
 gesso serve logs            the last lines of the log
 
 It listens on a Unix socket that only you can open. If a service already
-runs on the socket, a second one says so and exits.
+runs on the socket, a second one says so and exits, with exit code 3 if
+that service has another model or should open a port.
 """
-app: typer.Typer = typer.Typer(
-    help=HELP,
-    add_completion=False,
-    invoke_without_command=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = cli_support.Commands(help=HELP, invoke_without_command=True)
 Socket = Annotated[Path | None, typer.Option("--socket", metavar="PATH", help="The path of its socket.")]
 
 
@@ -89,8 +87,36 @@ def serve(
     network = _network(host, port, token_file, tls_cert, tls_key)
     location = location_at(socket)
     routes = read_routes(user_file())
-    if not run_service(ServiceOptions(location, settings, network, idle_minutes, batch, routes)):
-        say(f"A service already runs at {location.socket}, process {lock_holder(location)}; use it, or stop it first.")
+    options = ServiceOptions(location, settings, network, idle_minutes, batch, routes)
+    try:
+        has_run = run_service(options, report=lambda sentence: None if _prints_to(location.log) else say(sentence))
+    except KeyboardInterrupt:
+        say("Stopped.")
+        end(INTERRUPTED)
+    if has_run:
+        end(FILLED)
+    _report_running(options)
+
+
+def _prints_to(log: Path) -> bool:
+    """Whether standard error is the log, which has its own messages, as in a service that a client started."""
+    with suppress(OSError):
+        return os.path.samestat(os.fstat(2), os.stat(log))
+    return False
+
+
+def _report_running(options: ServiceOptions) -> None:
+    """Raises GessoError if the running service does not have the port or the model of the options."""
+    location, network = options.location, options.network
+    health = ServiceClient(location).find()
+    running = f"A service already runs at {location.socket}, process {lock_holder(location)}"
+    if network is not None:
+        raise GessoError(
+            f"{running}, so port {network.port} is not opened; run `gesso serve stop` and then this command again."
+        )
+    if health is not None and health.model != options.settings.model:
+        raise GessoError(f"{running}, with the model {health.model}; run `gesso serve stop` and this command again.")
+    say(f"{running}; use it, or stop it first.")
 
 
 @app.command()

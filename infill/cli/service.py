@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from infill.cli.support import byte_progress
 from infill.engine_protocol import EngineState, PriorityName
+from infill.model_store import resolve
 from infill.service.client import ServiceClient
 from infill.settings import Settings
 
@@ -19,13 +20,16 @@ def service_for(
 ) -> ServiceClient | None:
     """A connected client of the service with the model of the settings; None if the command loads the model itself.
 
-    use_service: True starts the service if needed, None uses it only if it runs.
+    use_service: True starts the service if needed, None uses it only if it runs. Raises ModelError before it starts a
+    service for a model that is not on this machine.
     """
     if use_service is False:
         return None
     client = ServiceClient(settings=settings, priority=priority, on_state=_LoadingBar(settings.model))
-    if use_service is None and ((health := client.find()) is None or health.status == "failed"):
-        return None
+    if (health := client.find()) is None or health.status == "failed":
+        if use_service is None:
+            return None
+        resolve(settings.model)
     client.connect()
     return client
 

@@ -5,14 +5,16 @@ Imports nothing slow, so that `gesso --help` is fast. Must not know any single c
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -20,17 +22,26 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
+from typer.core import TyperCommand, TyperGroup
 
-from engine.errors import GessoError, UsageError, is_memory_error
+from engine.errors import GessoError, InputError, UsageError, is_memory_error
+from infill.code import languages
 from infill.printable import one_line, printable, visible
 from infill.settings import Resolved, Settings, resolve
+from infill.surroundings import INTERRUPTED, has_working_folder, was_interrupted
 
 if TYPE_CHECKING:
     from infill.complete.pipeline import AnyCompleter
     from infill.complete.retry import RetryCompleter
 
-FILLED, NOTHING_TO_SHOW, BAD_USE, TROUBLE, INTERRUPTED = 0, 1, 2, 3, 130
+FILLED, NOTHING_TO_SHOW, BAD_USE, TROUBLE = 0, 1, 2, 3
+STDIN, PLAIN_TEXT = "-", "text"
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class OutputError(GessoError):
+    """Standard output cannot be written."""
 
 
 def errors_to_exit_codes(command: Command) -> Command:
@@ -39,27 +50,108 @@ def errors_to_exit_codes(command: Command) -> Command:
     @functools.wraps(command)
     def guarded(*arguments: Any, **options: Any) -> Any:
         try:
+            check_paths(options.values())
             return command(*arguments, **options)
-        except GessoError as error:
-            say(str(error))
-            raise typer.Exit(BAD_USE if isinstance(error, UsageError) else TROUBLE) from error
-        except KeyboardInterrupt as error:
-            say("Stopped.")
-            raise typer.Exit(INTERRUPTED) from error
-        except BrokenPipeError as error:  # the reader of our output has exited, as `head` does
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(FILLED) from error
         except (typer.Exit, typer.Abort):
             raise
-        except Exception as error:
-            if is_memory_error(error):
-                say("Out of memory; close other programs, or run `gesso doctor` to see which models fit.")
-            else:
-                sys.stderr.write(printable(traceback.format_exc()))
-                say("This is a bug in Gesso, not in your file; please report it with the traceback above.")
-            raise typer.Exit(TROUBLE) from error
+        except BaseException as error:
+            raise typer.Exit(report(error)) from error
 
     return guarded  # type: ignore[return-value]
+
+
+def report(error: BaseException) -> int:
+    """Prints one sentence about the error, and returns its exit code. A bug has a traceback too."""
+    if was_interrupted() or isinstance(error, KeyboardInterrupt):
+        say("Stopped.")
+        return INTERRUPTED
+    if isinstance(error, GessoError):
+        say(str(error))
+        return BAD_USE if isinstance(error, UsageError) else TROUBLE
+    if isinstance(error, BrokenPipeError):  # the reader of our output has exited, as `head` does
+        _discard(sys.stdout)
+        return FILLED
+    if isinstance(error, OSError) and (sentence := _system_error(error)) is not None:
+        say(sentence)
+    elif is_memory_error(error):
+        say("Out of memory; close other programs, or run `gesso doctor` to see which models fit.")
+    elif not isinstance(error, Exception):
+        raise error
+    else:
+        with suppress(OSError):
+            sys.stderr.write(printable("".join(traceback.format_exception(error))))
+        say("This is a bug in Gesso, not in your file; please report it with the traceback above.")
+    return TROUBLE
+
+
+def _system_error(error: OSError) -> str | None:
+    """A sentence for an error of the file system; None if it may be a bug."""
+    if error.filename is not None:
+        name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else error.filename
+        return f"{name} cannot be used ({error.strerror}); check its permissions and the free disk space."
+    if error.errno in DISK_ERRORS:
+        return f"A file cannot be written ({error.strerror}); free disk space and run the command again."
+    return None
+
+
+def _discard(stream: TextIO) -> None:
+    """Sends what is written to the stream, and what it could not write, nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+@contextmanager
+def writing_output() -> Iterator[None]:
+    """Raises OutputError if standard output cannot be written, or BrokenPipeError if its reader has exited."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _discard(sys.stdout)
+        if error.errno == errno.EBADF:
+            raise OutputError("Standard output is closed; redirect it to a file.") from error
+        raise OutputError(
+            f"Standard output cannot be written ({error.strerror}); free disk space, or redirect it to another file."
+        ) from error
+
+
+def check_paths(values: Iterable[object]) -> None:
+    """Raises InputError if a value, or one in a list of values, is a path in a working folder that was deleted."""
+    if has_working_folder():
+        return
+    for value in values:
+        for path in value if isinstance(value, list) else [value]:
+            if isinstance(path, Path) and not path.is_absolute() and path != Path(STDIN):
+                raise InputError(f"The working folder was deleted, so {path} is not found; change to another folder.")
+
+
+class Commands(typer.Typer):
+    """A group of commands whose help shows flags without a type."""
+
+    def __init__(self, **options: Any) -> None:
+        help_names = {"help_option_names": ["-h", "--help"]}
+        super().__init__(cls=_Group, context_settings=help_names, pretty_exceptions_enable=False, **options)
+
+    def command(self, name: str | None = None, **options: Any) -> Callable[[Command], Command]:
+        return super().command(name, cls=_Command, **options)
+
+
+class _Command(TyperCommand):
+    def get_params(self, ctx: typer.Context) -> list[Any]:  # type: ignore[override]
+        return _without_types(super().get_params(ctx))
+
+
+class _Group(TyperGroup):
+    def get_params(self, ctx: typer.Context) -> list[Any]:  # type: ignore[override]
+        return _without_types(super().get_params(ctx))
+
+
+def _without_types(parameters: list[Any]) -> list[Any]:
+    """The parameters, of which the flags have no type: they take no value."""
+    for parameter in parameters:
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+    return parameters
 
 
 class VisibleConsole(Console):
@@ -69,6 +161,15 @@ class VisibleConsole(Console):
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(visible(segment.text), segment.style)
 
+    def on_broken_pipe(self) -> None:
+        """Leaves the error to `report`; the console of rich would exit with code 1."""
+        raise BrokenPipeError
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Raises OutputError if this is a console on standard output that cannot be written."""
+        with nullcontext() if self.stderr else writing_output():
+            super().print(*objects, **options)
+
 
 def errors_console() -> Console:
     """A console on standard error, for everything but the result."""
@@ -76,24 +177,29 @@ def errors_console() -> Console:
 
 
 def say(sentence: str) -> None:
-    """Prints one line to standard error."""
+    """Prints one line to standard error, unless that is closed or its disk is full."""
     line = printable(f"gesso: {one_line(sentence)}")
-    errors_console().print(line, markup=False, highlight=False, soft_wrap=True)
+    try:
+        errors_console().print(line, markup=False, highlight=False, soft_wrap=True)
+    except OSError:
+        _discard(sys.stderr)
 
 
-def write_out(text: str) -> None:
-    """Writes the result to standard output as UTF-8, unchanged except on a terminal: there it is made visible and gets
-    a final line end."""
+def write_out(text: str, encode: Callable[[str], bytes] = str.encode) -> None:
+    """Writes the result to standard output, by default as UTF-8, unchanged. On a terminal it is made visible, gets a
+    final line end, and is always UTF-8."""
     if sys.stdout.isatty() and text:
-        text = visible(text if text.endswith("\n") else text + "\n")
-    sys.stdout.flush()
-    sys.stdout.buffer.write(text.encode("utf-8", "replace"))
-    sys.stdout.buffer.flush()
+        text, encode = visible(text if text.endswith("\n") else text + "\n"), str.encode
+    content = encode(text.encode("utf-8", "replace").decode())
+    with writing_output():
+        sys.stdout.flush()
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
 
 
 def add_row(table: Table, *cells: str) -> None:
-    """Adds a row of plain text: brackets in the cells are not markup."""
-    table.add_row(*(Text(one_line(cell)) for cell in cells))
+    """Adds a row of plain text: brackets in the cells are not markup, and no part is left out on a narrow terminal."""
+    table.add_row(*(Text(one_line(cell), overflow="fold") for cell in cells))
 
 
 def read_settings(start: Path, flags: Mapping[str, Any] | None = None) -> Resolved:
@@ -102,6 +208,17 @@ def read_settings(start: Path, flags: Mapping[str, Any] | None = None) -> Resolv
     for notice in resolved.notices:
         say(notice)
     return resolved
+
+
+def language_named(name: str | None) -> str | None:
+    """The ID of a language, given its ID or one of its file extensions. Raises UsageError."""
+    if name is None or name == PLAIN_TEXT or name in languages.LANGUAGES:
+        return name
+    language = languages.detect(f"file.{name}")
+    if language is None:
+        known = ", ".join([*languages.LANGUAGES, PLAIN_TEXT])
+        raise UsageError(f"There is no language {name!r}; use one of {known}.")
+    return language
 
 
 def load_completer(settings: Settings) -> AnyCompleter:

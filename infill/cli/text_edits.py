@@ -1,7 +1,7 @@
 """Reads a source file and writes it back with only its holes changed.
 
-Keeps line ends, byte order mark, links, owner, mode and extended attributes. Must not know where the new text comes
-from.
+Keeps the encoding, line ends, byte order mark, links, owner, mode and extended attributes. Must not know where the new
+text comes from.
 """
 
 from __future__ import annotations
@@ -10,33 +10,53 @@ import difflib
 import os
 import secrets
 import stat
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import InputError
+from infill.cli.encodings import Decoded, decode, label
 from infill.request import Hole
 
-BOM = "\ufeff"
 NO_FINAL_NEWLINE = "\\ No newline at end of file\n"
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """text: with its line ends, without byte order mark. original: the bytes it was decoded from."""
+    """decoded: its text, with its line ends. original: the bytes it was decoded from."""
 
     path: Path
-    text: str
+    decoded: Decoded
     original: bytes
 
     @property
-    def has_bom(self) -> bool:
-        return self.original.startswith(BOM.encode())
+    def text(self) -> str:
+        return self.decoded.text
+
+    @property
+    def notice(self) -> str | None:
+        """A sentence about a guessed encoding."""
+        if not self.decoded.is_guess:
+            return None
+        return (
+            f"{self.path} is not UTF-8; treating it as {label(self.decoded.encoding)}, unless you name its --encoding."
+        )
+
+    def encode(self, text: str) -> bytes:
+        """The bytes of a text for this file. Raises InputError if its encoding does not have a character."""
+        try:
+            return self.decoded.encode(text)
+        except UnicodeEncodeError as error:
+            missing, encoding = error.object[error.start : error.end], label(self.decoded.encoding)
+            raise InputError(
+                f"{self.path} is {encoding} text, which has no {missing!r}; convert it to UTF-8 first."
+            ) from error
 
 
-def read_source(path: Path) -> SourceFile:
-    """Raises InputError if the file does not exist, cannot be read or is not UTF-8."""
+def read_source(path: Path, encoding: str | None = None) -> SourceFile:
+    """encoding: see `decode`. Raises InputError if the file does not exist, cannot be read or is not text."""
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
@@ -45,16 +65,16 @@ def read_source(path: Path) -> SourceFile:
         raise InputError(f"{path} is a folder; name a file in it.") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions.") from error
-    return SourceFile(path, decode(content, str(path)), content)
+    return SourceFile(path, decode(content, str(path), encoding), content)
 
 
-def decode(content: bytes, name: str) -> str:
-    """The text without a byte order mark. Raises InputError if it is not UTF-8."""
+def read_stdin(encoding: str | None = None) -> SourceFile:
+    """The text of standard input; otherwise as `read_source`."""
     try:
-        return content.decode("utf-8").removeprefix(BOM)
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{name} is not UTF-8 text (line {line}); convert it to UTF-8 first.") from error
+        content = sys.stdin.buffer.read()
+    except OSError as error:
+        raise InputError(f"Standard input cannot be read ({error.strerror}); name a file instead of -.") from error
+    return SourceFile(Path("stdin"), decode(content, "Standard input", encoding), content)
 
 
 def apply(text: str, fillings: Iterable[tuple[Hole, str]]) -> str:
@@ -84,9 +104,9 @@ def write_in_place(source: SourceFile, text: str, tree: Path) -> None:
     The replacement is atomic, unless a new file would lose what the file has: another hard link, its owner or group, an
     extended attribute. Then the content is overwritten. Raises InputError and writes nothing if the file cannot be
     written, leads out of `tree`, is not a regular file of this user, has the setuid or setgid bit, or has changed since
-    it was read.
+    it was read, or if its encoding does not have a character of the text.
     """
-    content = (BOM if source.has_bom else "").encode() + text.encode("utf-8")
+    content = source.encode(text)
     try:
         with _folder_in(tree, source.path) as (folder, name):
             file = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)

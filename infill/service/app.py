@@ -20,7 +20,7 @@ from engine.errors import GessoError
 from infill.api import openai as api_openai
 from infill.api import schema as api_schema
 from infill.api.http import ClientGone, error_response, error_value
-from infill.api.paths import DOCS, HEALTH, METRICS, MODELS, OPENAPI, POSTS, Get, Handler
+from infill.api.paths import DOCS, HEALTH, METRICS, MODELS, OPENAPI, POSTS, REFUSED, Get, Handler
 from infill.engine_protocol import Engine
 from infill.service.metrics import CONTENT_TYPE, metrics
 from infill.version import installed_version
@@ -39,6 +39,7 @@ def make_app(engine: Engine) -> Starlette:
         DOCS: lambda: HTMLResponse(api_schema.page(installed_version())),
     }
     routes = [Route(one.path, _post(one.handler, engine), methods=["POST"]) for one in POSTS]
+    routes += [Route(path, _post(handler, engine), methods=["POST"]) for path, handler in REFUSED.items()]
     routes += [Route(one.path, _get(respond), methods=["GET"]) for one, respond in gets.items()]
     handlers: dict[Any, Any] = {HTTPException: _http_error}
     return Starlette(routes=routes, exception_handlers=handlers)

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from http.client import HTTPResponse
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from engine.errors import Cancelled, GessoError
@@ -29,7 +30,7 @@ from infill.api.values import (
 from infill.connection import CancellableConnection
 from infill.engine_protocol import INFILL_LIMIT_S, LINT_LIMIT_S, READ_AHEAD_LIMIT_S, EngineState, PriorityName
 from infill.findings import Finding, LintRequest
-from infill.model_store import concrete
+from infill.model_store import absolute, concrete
 from infill.request import InfillRequest, InfillResult, OnStep
 from infill.service.exchange import (
     QUICK_S,
@@ -88,11 +89,12 @@ class ServiceClient:
         self.name = name if name is not None else f"process-{os.getpid()}"
         self._priority, self._any_model = priority, any_model
         if settings is not None:
-            settings = replace(settings, model=concrete(settings.model))
+            settings = replace(settings, model=absolute(concrete(settings.model), Path()))
         self._settings, self._command, self._on_state = settings, command, on_state
         self._arguments = (*_arguments(settings), *arguments)
         self._overrides = {name: getattr(settings, name) for name in REQUEST_SETTINGS} if settings is not None else {}
         self._service: _Service | None = None
+        self._started: int | None = None  # process that this client started
         self._connecting = threading.Lock()
         self._connections: set[CancellableConnection] = set()
         self._closed = False
@@ -268,12 +270,13 @@ class ServiceClient:
     def _start(self) -> _Service:
         """A service that could not load its model is replaced, since what was missing may exist now."""
         if (found := self._find()) is not None:
-            if found.health.status != "failed" or found.health.fallback_model:
+            if found.health.status != "failed" or (self._any_model and found.health.fallback_model):
                 return found
             stop_service(found.location)
         for location in self._locations():
             health = start_service(location, self._arguments, self._command)
             if self._suits(health):
+                self._started = health.pid
                 return _Service(location, health)
         raise ServiceGone(f"Another service took the socket of the one for {self._model}; try again.")
 
@@ -298,6 +301,8 @@ class ServiceClient:
             if health.status == "ok" or (self._any_model and health.fallback_model):
                 return _Service(service.location, health)
             if health.status == "failed":
+                if health.pid == self._started or not health.fallback_model:
+                    stop_service(service.location)  # it would answer nobody until it is idle for long
                 raise ServiceNotReady(health.message or "The service could not load its model; see its log.")
             self._report(EngineState("loading", health.model, health.done, health.total))
         raise AssertionError("the health is polled until it is good or bad")

@@ -25,7 +25,9 @@ from pathlib import Path
 from engine.errors import GessoError, InputError
 
 NAME = "gesso.sock"
+FALLBACK = "/tmp"
 LONGEST = 100  # bytes of a socket's path; the system's limit is 104 (macOS) or 108 (Linux), terminator included
+ENDED = "Z"  # state of a process that has ended, until its parent asks for its exit code
 MARK = 9  # bytes that a variant adds to the path
 LOCK_ATTEMPTS, LOCK_PAUSE_S = 5, 0.01  # `lock_holder` of another process takes the lock for an instant
 REMEDY = "choose another --socket, or set XDG_RUNTIME_DIR to a folder of your own"
@@ -79,7 +81,7 @@ def all_locations() -> list[ServiceLocation]:
 def make_private(folder: Path) -> None:
     """Creates the folder for its user alone; raises NotPrivate if it exists and is not private."""
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make(folder)
         check_private(folder)
     except OSError as reason:
         raise NotPrivate(f"The folder {folder} cannot be created ({reason.strerror}); {REMEDY}.") from reason
@@ -206,30 +208,38 @@ def _holder(location: ServiceLocation) -> tuple[int, str] | None:
 
 
 def start_time(process: int) -> str | None:
-    """Distinguishes a process from a later one with the same id; None if there is none, or if it is unknown."""
+    """Distinguishes a process from a later one with the same id; None if there is none, if it has ended and its parent
+    does not know yet, or if the time is unknown."""
     if sys.platform == "linux":
         try:
             fields = Path(f"/proc/{process}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
         except OSError:
             return None
-        return fields[19]  # field 22 of proc(5), in clock ticks since boot; the first of these is field 3
+        return None if fields[0] == ENDED else fields[19]  # fields 3 and 22 of proc(5)
     import subprocess
 
-    command = ["ps", "-o", "lstart=", "-p", str(process)]
+    command = ["ps", "-o", "state=,lstart=", "-p", str(process)]
     try:
         printed = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"}).stdout
     except OSError:
         return None
-    return "-".join(printed.split()) or None
+    state, *started = printed.split() or [ENDED]
+    return None if state.startswith(ENDED) else "-".join(started)
 
 
 def bind(location: ServiceLocation) -> socket.socket:
-    """The listening socket; replaces the one of a dead service. Only the holder of the lock may call this."""
-    location.socket.unlink(missing_ok=True)
+    """The listening socket; replaces the one of a dead service. Only the holder of the lock may call this.
+
+    Raises InputError if the socket cannot be created, as on a file system without sockets.
+    """
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
     try:
+        location.socket.unlink(missing_ok=True)
         bound.bind(str(location.socket))
+    except OSError as reason:
+        bound.close()
+        raise InputError(f"The socket {location.socket} cannot be created ({reason.strerror}); {REMEDY}.") from reason
     finally:
         os.umask(before)
     bound.listen(128)
@@ -261,19 +271,40 @@ def _socket_id(location: ServiceLocation) -> str:
 
 
 def _folder() -> Path:
-    """The user's folder for sockets, else one in the folder for temporary files, named after the user's id."""
+    """The user's folder for sockets; if that cannot be used, one named after the user's id in the folder for temporary
+    files, or in /tmp."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime and Path(runtime).is_absolute() and sys.platform != "darwin":
         folder = Path(runtime) / "gesso"
-        if len(os.fsencode(folder / NAME)) + MARK <= LONGEST and _exists_or_is_made(folder):
+        if _fits(folder) and _is_usable(folder):
             return folder
-    return Path(tempfile.gettempdir()) / f"gesso-{os.getuid()}"
+    name = f"gesso-{os.getuid()}"
+    with suppress(FileNotFoundError):  # no folder for temporary files can be written
+        folder = Path(tempfile.gettempdir()) / name
+        if _fits(folder):
+            return folder
+    return Path(FALLBACK) / name
 
 
-def _exists_or_is_made(folder: Path) -> bool:
-    """XDG_RUNTIME_DIR may name a folder that does not exist and cannot be created, as after `su`."""
+def _fits(folder: Path) -> bool:
+    return len(os.fsencode(folder / NAME)) + MARK <= LONGEST
+
+
+def _is_usable(folder: Path) -> bool:
+    """Whether the folder exists or was created, and this user can write it. XDG_RUNTIME_DIR may name a folder that does
+    not exist, as in a container, or that is another user's, as after `su`."""
+    try:
+        _make(folder)
+        status = os.lstat(folder)
+    except OSError:
+        return os.path.lexists(folder)  # then `check_private` refuses it
+    return status.st_uid != os.getuid() or os.access(folder, os.W_OK | os.X_OK)
+
+
+def _make(folder: Path) -> None:
+    """Creates a folder for its user alone, under any umask."""
+    before = os.umask(0o077)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError:
-        return folder.is_symlink() or folder.exists()  # then `check_private` refuses it
-    return True
+    finally:
+        os.umask(before)

@@ -80,11 +80,16 @@ class ServiceOptions:
     routes: Routes = NONE
 
 
-def serve(options: ServiceOptions, make_engine: Callable[[ServiceOptions], Engine] | None = None) -> bool:
+def serve(
+    options: ServiceOptions,
+    make_engine: Callable[[ServiceOptions], Engine] | None = None,
+    report: Callable[[str], None] = lambda sentence: None,
+) -> bool:
     """Serves until a signal or the idle time ends it; returns False at once if a service runs at this location.
 
-    make_engine: replaces the engine of the options. Raises UsageError or NotPrivate for options that would let others
-    in.
+    make_engine: replaces the engine of the options. report: gets a sentence when the service listens and one when its
+    model is ready. Raises UsageError or NotPrivate for options that would let others in, InputError if the socket
+    cannot be created, KeyboardInterrupt after Ctrl-C.
     """
     if options.network is not None:
         options.network.check()
@@ -97,7 +102,7 @@ def serve(options: ServiceOptions, make_engine: Callable[[ServiceOptions], Engin
         write_holder(lock)
     with _logging(options.location.log):
         try:
-            asyncio.run(_serve(options, make_engine or _build, lock))
+            asyncio.run(_serve(options, make_engine or _build, lock, report))
         finally:
             os.close(lock)
     return True
@@ -109,13 +114,20 @@ def _build(options: ServiceOptions) -> Engine:
     return build_engine(options.settings, options.batch, options.routes)
 
 
-async def _serve(options: ServiceOptions, make_engine: Callable[[ServiceOptions], Engine], lock: int) -> None:
+async def _serve(
+    options: ServiceOptions,
+    make_engine: Callable[[ServiceOptions], Engine],
+    lock: int,
+    report: Callable[[str], None],
+) -> None:
     engine = make_engine(options)
     with listening(options.location, lock) as unix:
-        await _serve_engine(engine, options, unix)
+        await _serve_engine(engine, options, unix, report)
 
 
-async def _serve_engine(engine: Engine, options: ServiceOptions, unix: socket.socket) -> None:
+async def _serve_engine(
+    engine: Engine, options: ServiceOptions, unix: socket.socket, report: Callable[[str], None]
+) -> None:
     import uvicorn
 
     from infill.service.app import make_app
@@ -151,15 +163,19 @@ async def _serve_engine(engine: Engine, options: ServiceOptions, unix: socket.so
             raise UsageError(message) from reason
         servers.append(Server(tcp, ended, limits.tcp, limits.peer))
 
-    def end() -> None:
+    received: set[int] = set()
+
+    def end(number: int = 0) -> None:
+        received.add(number)
         for server in servers:
             server.should_exit = True
         ended.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, end)
+        asyncio.get_running_loop().add_signal_handler(number, end, number)
     logger.warning("started, process %d, model %s", os.getpid(), options.settings.model)
-    threading.Thread(target=_load, args=(engine,), name="load", daemon=True).start()
+    report(f"Listening on {_addresses(options)}; loading the model {options.settings.model}.")
+    threading.Thread(target=_load, args=(engine, report), name="load", daemon=True).start()
     tasks = [
         asyncio.create_task(_end_when_idle(engine, activity, 60 * options.idle_minutes, end)),
         asyncio.create_task(engine.maintain()),
@@ -172,18 +188,30 @@ async def _serve_engine(engine: Engine, options: ServiceOptions, unix: socket.so
         logger.warning("ended")
         # the model's thread may be in the middle of a load or a pass; there is nothing to save
         engine.close()
+    if signal.SIGINT in received:
+        raise KeyboardInterrupt
 
 
-def _load(engine: Engine) -> None:
+def _addresses(options: ServiceOptions) -> str:
+    if (network := options.network) is None:
+        return str(options.location.socket)
+    host = f"[{network.host}]" if ":" in network.host else network.host
+    return f"{options.location.socket} and {'https' if network.certificate else 'http'}://{host}:{network.port}"
+
+
+def _load(engine: Engine, report: Callable[[str], None]) -> None:
     started = time.monotonic()
     try:
         engine.load()
     except BaseException as error:
         logger.error("loading failed: %s", type(error).__name__)
-    state = engine.state
-    logger.warning("model %s: %s after %.1f s", state.model, state.kind, time.monotonic() - started)
+    state, elapsed_s = engine.state, time.monotonic() - started
+    logger.warning("model %s: %s after %.1f s", state.model, state.kind, elapsed_s)
+    if state.kind == "ready":
+        report(f"The model {state.model} is ready after {elapsed_s:.1f} s; stop with Ctrl-C.")
     if state.message:
         logger.error("%s", state.message)
+        report(state.message)
 
 
 async def _end_when_idle(engine: Engine, activity: RequestActivity, idle_s: float, end: Callable[[], None]) -> None:

@@ -21,6 +21,7 @@ from infill.service.location import (
     make_private,
     open_private,
     peer,
+    start_time,
 )
 
 LAUNCHER = Path(__file__).parents[2] / "gesso_launcher.py"
@@ -29,6 +30,8 @@ COMMAND = (*GESSO, "serve")
 START_S = 30.0  # until a new service answers at all
 END_S = 10.0
 POLL_S = 0.03
+LOG_TAIL = 64 << 10  # bytes of the log that are searched for the reason
+MESSAGE = "gesso: "  # before each sentence that a command prints
 
 
 def start_service(location: ServiceLocation, arguments: Sequence[str], command: Sequence[str] = COMMAND) -> Health:
@@ -52,9 +55,10 @@ def start_service(location: ServiceLocation, arguments: Sequence[str], command: 
 
 
 def stop_service(location: ServiceLocation) -> bool:
-    """Ends the service, by force if needed, and returns once it is gone; False if none runs."""
+    """Ends the service, by force if needed, and returns once its process is gone; False if none runs."""
     if (process := _service_pid(location)) is None:
         return False
+    started = start_time(process)
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.kill(process, number)
@@ -62,10 +66,21 @@ def stop_service(location: ServiceLocation) -> bool:
             return True
         until = time.monotonic() + END_S
         while time.monotonic() < until:
-            if _service_pid(location) != process:
+            if _is_gone(process, started):
                 return True
             time.sleep(POLL_S)
     raise ServiceGone(f"The service, process {process}, does not end; see `ps -p {process}`.")
+
+
+def _is_gone(process: int, started: str | None) -> bool:
+    """started: the start time of the process when it ran; None if the system does not say it."""
+    if started is not None:
+        return start_time(process) != started
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    return False
 
 
 def _service_pid(location: ServiceLocation) -> int | None:
@@ -110,15 +125,37 @@ def _spawn(location: ServiceLocation, command: Sequence[str]) -> subprocess.Pope
 
 def _spawn_and_wait(location: ServiceLocation, command: list[str]) -> Health:
     """Starts a second process, once, if the first one was killed, or left the start to another one that ended."""
+    logged = _log_size(location)
     process, is_second = _spawn(location, command), False
     until = time.monotonic() + START_S
     while time.monotonic() < until:
         with suppress(ServiceGone):
             return read_health(location)
         code = process.poll()
-        if code is not None and code > 0:
-            break
-        if code is not None and not is_second and lock_holder(location) is None:
+        if code is not None and lock_holder(location) is None:
+            if code > 0 or is_second:
+                break
             process, is_second = _spawn(location, command), True
         time.sleep(POLL_S)
+    if (reason := _last_message(location, logged)) is not None:
+        raise ServiceGone(f"The service did not start: {reason}")
     raise ServiceGone(f"The service did not start; see {location.log}, or try `gesso serve`.")
+
+
+def _log_size(location: ServiceLocation) -> int:
+    try:
+        return location.log.stat().st_size
+    except OSError:
+        return 0
+
+
+def _last_message(location: ServiceLocation, start: int) -> str | None:
+    """The last sentence that `gesso serve` printed into the log after `start` bytes."""
+    try:
+        with open(open_private(location.log, os.O_RDONLY), "rb") as file:
+            file.seek(start)
+            lines = file.read(LOG_TAIL).decode("utf-8", "replace").splitlines()
+    except OSError:
+        return None
+    messages = [line.removeprefix(MESSAGE) for line in lines if line.startswith(MESSAGE)]
+    return messages[-1] if messages else None

@@ -222,3 +222,40 @@ def test_the_automatic_retry_model_is_the_best_code_model_other_than_the_model(
     resolved = resolve({"model": model}, tmp_path, {"GESSO_RETRY_MODEL": "auto"})
     assert resolved.settings.retry_model == retry and resolved.notices == ()
     assert resolved.origins["retry_model"] == "auto, variable GESSO_RETRY_MODEL"
+
+
+@pytest.mark.parametrize("name", ["./model", "../here/model", "model", "a/b", "~/model"])
+def test_the_path_of_a_model_is_absolute(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service that gets it runs in another folder."""
+    here = tmp_path / "here"
+    for folder in ("model", "a/b"):
+        (here / folder).mkdir(parents=True)
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("HOME", str(here))
+    expected = str(here / name.removeprefix("~/").removeprefix("../here/"))
+    assert resolve({"model": name}, tmp_path, {}).settings.model == expected
+    assert resolve({}, tmp_path, {"GESSO_RETRY_MODEL": name}).settings.retry_model == expected
+
+
+@pytest.mark.parametrize("name", ["pocket", "coder", "26b", "owner/name"])
+def test_the_name_of_a_model_is_not_a_path(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("pocket", "coder", "26b"):
+        (tmp_path / folder).mkdir()
+    assert resolve({"model": name}, tmp_path, {}).settings.model == name
+
+
+def test_a_missing_model_keeps_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert resolve({"model": "./absent"}, tmp_path, {}).settings.model == str(tmp_path / "absent")
+
+
+def test_a_settings_file_in_a_folder_that_cannot_be_entered_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(file: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    with pytest.raises(InputError, match=r"config.toml cannot be read \(Permission denied\); .* XDG_CONFIG_HOME"):
+        resolve({}, tmp_path, {})

@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from engine.errors import InputError
+from infill.engine_protocol import EngineState
 from lsp.server import is_trusted
 from lsp.session import Client, Session
 from lsp.settings import NAMES, LspSettings, parse, schema
@@ -181,6 +182,32 @@ def test_a_notice_about_a_setting_is_shown_once(tmp_path: Path, no_user_settings
         asyncio.run(session.configure({"statistics": False}))
     (notice,) = shown
     assert "meanwhile is now called fallback_model" in notice
+
+
+def test_why_the_engine_does_not_start_is_shown_once_while_it_is_restarted() -> None:
+    shown: list[str] = []
+    client = SimpleNamespace(warn=shown.append, show_state=lambda state: None)
+    session = Session(cast(Client, client))
+    for state in (
+        EngineState("loading", "pocket"),
+        EngineState("loading", "pocket", message="The disk is full."),
+        EngineState("loading", "pocket", message="The disk is full."),
+        EngineState("failed", "pocket", message="It failed 3 times. The disk is full."),
+    ):
+        session._engine_changed(state)
+    assert shown == ["The disk is full.", "It failed 3 times. The disk is full."]
+
+
+def test_without_a_home_the_editor_says_so(monkeypatch: pytest.MonkeyPatch, no_user_settings: None) -> None:
+    def no_home(*arguments: object, **options: object) -> str:
+        raise RuntimeError("no home")
+
+    monkeypatch.setattr("infill.user_folders.platformdirs.user_data_dir", no_home)
+    shown: list[str] = []
+    session = Session(cast(Client, SimpleNamespace(warn=shown.append)))
+    session.engine.start = lambda settings: None  # type: ignore[method-assign]
+    asyncio.run(session.configure({}))
+    assert shown and all("set HOME" in sentence for sentence in shown)
 
 
 def test_only_the_client_itself_says_that_a_workspace_is_trusted() -> None:

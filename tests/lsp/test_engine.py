@@ -25,6 +25,7 @@ from engine.errors import InputError
 from infill.engine_protocol import EngineState
 from infill.findings import LintRequest
 from infill.request import Hole, InfillRequest, InfillResult
+from infill.service.client import ServiceClient
 from infill.service.exchange import ServiceGone, read_health
 from infill.service.location import ServiceLocation, all_locations, location_at, lock_holder
 from infill.service.start import COMMAND, stop_service
@@ -256,6 +257,36 @@ def test_consecutive_failures_to_start_end_in_one_sentence_and_the_log(soon: Non
     run(test())
 
 
+def test_the_reason_is_reported_while_the_engine_is_restarted_and_at_the_end(soon: None) -> None:
+    reason = "odd.toml is wrong; correct it."
+    script = f"import sys; print('gesso: {reason}', file=sys.stderr); sys.exit(3)"
+
+    async def test() -> None:
+        async with watched((sys.executable, "-c", script)) as one:
+            one.engine.start(Settings())
+            await one.until_state("failed")
+            message = f"The service did not start: {reason}"
+            assert EngineState("loading", one.engine.state.model, message=message) in one.states
+            assert (one.engine.state.message or "").endswith(message)
+
+    run(test())
+
+
+def test_an_unexpected_error_while_it_starts_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(client: ServiceClient) -> None:
+        raise RuntimeError("odd")
+
+    monkeypatch.setattr(ServiceClient, "connect", fail)
+
+    async def test() -> None:
+        async with watched() as one:
+            one.engine.start(Settings())
+            await one.until_state("failed")
+            assert "cannot be started (RuntimeError: odd)" in (one.engine.state.message or "")
+
+    run(test())
+
+
 def test_a_request_that_kills_the_service_gets_an_error_and_others_are_answered(soon: None) -> None:
     async def test() -> None:
         async with watched() as one:
@@ -296,6 +327,7 @@ def test_a_command_that_cannot_be_run_fails(soon: None, tmp_path: Path) -> None:
 def test_a_folder_that_no_socket_can_be_in_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / ("x" * 200)))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("y" * 200)))
+    monkeypatch.setattr("infill.service.location.FALLBACK", str(tmp_path / ("z" * 200)))
 
     async def test() -> None:
         async with watched() as one:

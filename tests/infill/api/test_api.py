@@ -450,6 +450,13 @@ def test_the_description_names_every_path_and_its_page_has_no_script(api: TestCl
     assert api.get("/v1/infill").status_code == 405 and api.get("/none").status_code == 404
 
 
+def test_chat_completions_are_refused_with_the_paths_to_use(api: TestClient) -> None:
+    answer = api.post("/v1/chat/completions", json={"model": "x", "messages": [{"role": "user", "content": "Hi"}]})
+    message = answer.json()["error"]["message"]
+    assert answer.status_code == 400 and message.count(".") == 1
+    assert "/v1/completions" in message and "/v1/fim/completions" in message
+
+
 def _openai(engine: ReadyEngine) -> openai.OpenAI:
     """The real package, over a transport that ends in this process."""
     transport = TestClient(Guard(make_app(engine), RequestActivity()), base_url="http://localhost")._transport

@@ -1,6 +1,7 @@
 """`gesso batch`: order of rows, resuming, invalid rows."""
 
 import json
+import resource
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from engine.errors import GessoError, InputError, ModelError
 from infill.cli.batch import Batch
 from infill.request import Hole, InfillRequest, InfillResult
+from infill.service.exchange import ServiceGone
 from infill.settings import Settings
 from tests.infill.fake_completer import FakeCompleter
 
@@ -187,3 +189,72 @@ def test_the_output_may_not_be_a_link_out_of_its_folder(tmp_path: Path, monkeypa
     with pytest.raises(InputError, match="leads out of"):
         Batch(Path("in.jsonl"), Path("out.jsonl"), Settings())
     assert not (tmp_path / "new.jsonl").exists()
+
+
+def test_rows_that_gesso_failed_on_are_filled_by_the_next_run(files: Files, completer: FakeCompleter) -> None:
+    def answer(request: InfillRequest, hole: int) -> tuple[str, str | None]:
+        if request.text.startswith(("x1", "x4")):
+            raise AttributeError("half imported")
+        return "first", None
+
+    files.write([row(n) for n in range(3)] + ["nonsense"] + [row(n) for n in range(4, 6)])
+    first = files.batch(batch_size=2)
+    first.run(FakeCompleter(answer))
+    assert (first.done, first.unusable, first.failed) == (6, 1, {1, 4})
+    reasons = [result["reason"] for result in files.results()]
+    assert reasons == [None, "failed", None, "error", "failed", None]
+    again = files.batch(batch_size=2)
+    assert (again.done, again.unusable, again.failed) == (6, 1, {1, 4})
+    again.run(completer)
+    assert again.failed == set() and completer.batches == [2]
+    texts = [result["text"] for result in files.results()]
+    assert texts == ["first", "X1 = ", "first", "", "X4 = ", "first"]
+    assert [result["id"] for result in files.results()] == [0, 1, 2, None, 4, 5]
+    assert files.batch().failed == set()
+
+
+def test_rows_that_fail_again_are_tried_again(files: Files) -> None:
+    def answer(request: InfillRequest, hole: int) -> tuple[str, str | None]:
+        raise RuntimeError("strange")
+
+    files.write([row(1), row(2)])
+    for _ in range(2):
+        batch = files.batch()
+        batch.run(FakeCompleter(answer))
+        assert batch.failed == {0, 1} and len(files.results()) == 2
+
+
+def test_a_service_that_is_gone_stops_the_batch(files: Files) -> None:
+    def answer(request: InfillRequest, hole: int) -> tuple[str, str | None]:
+        raise ServiceGone("No service.")
+
+    files.write([row(1), row(2)])
+    with pytest.raises(ServiceGone):
+        files.batch().run(FakeCompleter(answer))
+    assert files.results() == []
+
+
+def test_an_error_that_an_interrupt_caused_is_not_a_result(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(request: InfillRequest, hole: int) -> tuple[str, str | None]:
+        raise AttributeError("partially initialized module 'numpy'")
+
+    monkeypatch.setattr("infill.cli.batch.was_interrupted", lambda: True)
+    files.write([row(1), row(2)])
+    with pytest.raises(KeyboardInterrupt):
+        files.batch().run(FakeCompleter(answer))
+    assert files.results() == []
+
+
+def test_a_full_disk_is_named_and_the_rows_before_it_are_kept(files: Files, completer: FakeCompleter) -> None:
+    files.write([row(n) for n in range(40)])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(InputError, match=r"out.jsonl cannot be written \(File too large\); free disk space"):
+            files.batch(batch_size=4).run(completer)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    resumed = files.batch()
+    assert 0 < resumed.done < 40
+    resumed.run(completer)
+    assert [result["id"] for result in files.results()] == list(range(40))

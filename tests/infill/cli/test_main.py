@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from infill import model_store
+from infill import model_store, settings
 from infill.cli.main import app
+from infill.request import InfillRequest
 from tests.infill.fake_completer import FakeCompleter
 
 ROOT = Path(__file__).parents[3]
@@ -53,7 +54,7 @@ def test_the_module_is_the_command() -> None:
     assert process("--no-such-option").returncode == 2
     assert process("infill", "x.py").returncode == 2
     assert process("infill", "no-such-file.py", "--at", "1:1").returncode == 3
-    answer = process("infill", "-", "--at", "1:1", given=b"\xff")
+    answer = process("infill", "-", "--at", "1:1", given=b"\xff\0\xff")
     assert answer.returncode == 3 and b"gesso: Standard input is not UTF-8" in answer.stderr
     assert answer.stdout == b"" and answer.stderr.count(b"\n") == 1
 
@@ -172,3 +173,50 @@ def test_an_interrupted_batch_says_how_to_resume(rows: Path, tmp_path: Path, mon
 
 def test_batch_without_input_is_an_error(tmp_path: Path) -> None:
     assert gesso("batch", tmp_path / "absent.jsonl", tmp_path / "out.jsonl").exit_code == 3
+
+
+def test_a_batch_with_failures_exits_with_1_and_a_count(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(request: InfillRequest, hole: int) -> tuple[str, str | None]:
+        if request.text.startswith("x1"):
+            raise RuntimeError("strange")
+        return "1", None
+
+    completer = FakeCompleter(answer)
+    monkeypatch.setattr("infill.cli.support.load_completer", lambda settings: completer)
+    out = tmp_path / "out.jsonl"
+    result = gesso("batch", rows, out)
+    assert result.exit_code == 1 and "all 5 rows; 1 of them failed, run the same command again" in result.stderr
+    completer.answer = lambda request, hole: ("2", None)
+    again = gesso("batch", rows, out)
+    assert again.exit_code == 0 and f"failed rows of {out} again: 1." in again.stderr
+    assert [json.loads(line)["text"] for line in out.read_text().splitlines()] == ["1", "2", "1", "1", "1"]
+    rows.write_text(rows.read_text() + "nonsense\n")
+    unusable = gesso("batch", rows, out)
+    assert unusable.exit_code == 1 and "all 6 rows; 1 of them cannot be used" in unusable.stderr
+    assert gesso("batch", rows, out).exit_code == 1
+
+
+@pytest.mark.parametrize("columns", ["24", "40", "70"])
+def test_config_shows_whole_names_and_values_in_a_narrow_terminal(
+    columns: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", columns)
+    shown = gesso("config").stdout
+    assert "…" not in shown
+    assert [name for name in settings.HELP if name not in shown] == []
+
+
+def test_help_shows_flags_without_a_type() -> None:
+    for command in ("infill", "lint", "batch", "serve", "config"):
+        shown = gesso(command, "--help").stdout
+        assert "--help" in shown and "bool" not in shown
+
+
+def test_the_shell_completes_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {**os.environ, "_GESSO_COMPLETE": "complete_bash", "COMP_WORDS": "gesso in", "COMP_CWORD": "1"}
+    command = [sys.executable, "-m", "infill"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "infill"

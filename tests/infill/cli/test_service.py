@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 from infill.cli import support as cli_support
 from infill.cli.main import app
 from infill.cli.service import service_for
+from infill.model_store import POCKET_FOLDER
 from infill.request import InfillResult
 from infill.service.client import ServiceClient
 from infill.service.location import all_locations, location_at, lock_holder
@@ -94,7 +95,7 @@ def test_lint_with_the_service(no_model_here: None) -> None:
 def test_a_batch_with_the_service(no_model_here: None) -> None:
     Path("in.jsonl").write_text(rows(5))
     result = gesso("batch", "--service", "in.jsonl", "out.jsonl")
-    assert result.exit_code == 0, result.stderr
+    assert result.exit_code == 1 and "1 of them cannot be used" in result.stderr
     found = texts(Path("out.jsonl"))
     assert [row[0] for row in found] == [0, 1, None, 3, 4]
     assert all(text for number, text, _ in found if number is not None)
@@ -139,3 +140,21 @@ def _kill_when_busy(process: int | None) -> None:
         time.sleep(0.01)
     assert process is not None
     os.kill(process, signal.SIGKILL)
+
+
+def test_a_model_that_is_missing_is_reported_before_a_service_starts(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("x = \n")
+    before = {one for one in all_locations() if lock_holder(one)}
+    result = gesso("infill", "a.py", "--at", "1:5", "--model", "./absent", "--service")
+    assert result.exit_code == 3 and f"no model folder {tmp_path / 'absent'}" in result.stderr
+    assert {one for one in all_locations() if lock_holder(one)} == before
+
+
+@pytest.mark.slow
+def test_a_model_in_the_working_folder_is_found_by_the_service(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("import math\nx = math.\n")
+    (tmp_path / "m").symlink_to(POCKET_FOLDER)
+    result = gesso("infill", "a.py", "--at", "2:10", "--model", "./m", "--service", "--json")
+    assert result.exit_code in (0, 1) and json.loads(result.stdout)["model"] == str(tmp_path / "m"), result.stderr
+    running = [ServiceClient(one).health().model for one in all_locations() if lock_holder(one)]
+    assert str(tmp_path / "m") in running

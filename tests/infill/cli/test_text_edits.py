@@ -11,6 +11,7 @@ import pytest
 
 from engine.errors import InputError
 from infill.cli import text_edits
+from infill.cli.encodings import Decoded
 from infill.request import Hole
 
 
@@ -166,7 +167,7 @@ def test_a_setuid_or_setgid_file_is_not_written(tmp_path: Path, mode: int) -> No
 def test_a_pipe_is_not_written(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InputError, match="is not a regular file"):
-        text_edits.write_in_place(text_edits.SourceFile(tmp_path / "pipe", "", b""), "new", tmp_path)
+        text_edits.write_in_place(text_edits.SourceFile(tmp_path / "pipe", Decoded(""), b""), "new", tmp_path)
 
 
 def test_a_failed_overwrite_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,10 +187,10 @@ def test_a_failed_overwrite_leaves_the_old_content(tmp_path: Path, monkeypatch: 
 
 
 def test_a_file_that_cannot_be_read_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
-    latin = tmp_path / "latin.py"
-    latin.write_bytes(b"x\n# caf\xe9\n")
-    with pytest.raises(InputError, match=r"not UTF-8 text \(line 2\); convert"):
-        text_edits.read_source(latin)
+    binary = tmp_path / "binary.py"
+    binary.write_bytes(b"x\n# caf\xe9\n\0")
+    with pytest.raises(InputError, match=r"not UTF-8 text \(line 2\); name its encoding .* convert"):
+        text_edits.read_source(binary)
     with pytest.raises(InputError, match="no file"):
         text_edits.read_source(tmp_path / "absent.py")
     with pytest.raises(InputError, match="is a folder"):

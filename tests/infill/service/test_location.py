@@ -22,11 +22,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from engine.errors import InputError
 from infill.cli.main import app
 from infill.request import InfillRequest
 from infill.service import location as location_module
 from infill.service.client import ServiceClient
-from infill.service.exchange import read_health
+from infill.service.exchange import ServiceGone, ServiceNotReady, read_health
 from infill.service.location import (
     LONGEST,
     NotPrivate,
@@ -42,6 +43,7 @@ from infill.service.location import (
 )
 from infill.service.process import PrivateLog
 from infill.service.start import stop_service
+from infill.settings import Settings
 from tests.infill.fakes import request
 from tests.infill.service.scripted_service import COMMAND
 
@@ -366,3 +368,86 @@ def test_a_service_that_is_killed_before_it_answers_is_started_again(location: S
     script = f'if [ -e {mark} ]; then exec "$@"; fi; touch {mark}; kill -9 $$'
     client = ServiceClient(location, command=("sh", "-c", script, "-", *COMMAND))
     assert client.start().pid == lock_holder(location)
+
+
+def test_another_users_runtime_folder_is_not_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after `su`: its content can be neither read nor created."""
+    real = location_module._make
+
+    def make(path: Path) -> None:
+        if path.is_relative_to(folder / "run"):
+            raise PermissionError
+        real(path)
+
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(location_module, "_make", make)
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder / "run"))
+    assert location_at().socket.parent == folder / f"gesso-{os.getuid()}"
+
+
+def test_a_temporary_folder_that_cannot_be_used_is_replaced(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.setattr(location_module, "FALLBACK", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", str(folder / ("t" * 90)))
+    assert location_at().socket.parent == folder / f"gesso-{os.getuid()}"
+
+    def none() -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(tempfile, "gettempdir", none)
+    assert location_at().socket.parent == folder / f"gesso-{os.getuid()}"
+
+
+def test_a_folder_is_private_and_usable_under_any_umask(folder: Path) -> None:
+    before = os.umask(0o777)
+    try:
+        location_module.make_private(folder / "a" / "b")
+    finally:
+        os.umask(before)
+    assert mode(folder / "a") == mode(folder / "a" / "b") == 0o700
+
+
+def test_a_socket_that_cannot_be_created_is_named(location: ServiceLocation, monkeypatch: pytest.MonkeyPatch) -> None:
+    location.socket.parent.mkdir(mode=0o700)
+    location.socket.mkdir()
+    with pytest.raises(InputError, match=r"The socket .*gesso.sock cannot be created .*; choose another --socket"):
+        bind(location)
+    location.socket.rmdir()
+
+
+def test_a_service_that_does_not_start_says_why(location: ServiceLocation) -> None:
+    print_reason = "import sys; print('gesso: odd.toml is wrong; correct it.', file=sys.stderr); sys.exit(3)"
+    client = ServiceClient(location, command=(sys.executable, "-c", print_reason))
+    for _ in range(2):
+        with pytest.raises(ServiceGone, match="^The service did not start: odd.toml is wrong; correct it.$"):
+            client.start()
+    silent = ServiceClient(location, command=(sys.executable, "-c", "raise SystemExit(3)"))
+    with pytest.raises(ServiceGone, match="see .*gesso.log"):
+        silent.start()
+
+
+def test_stop_returns_when_the_process_is_gone(location: ServiceLocation) -> None:
+    """The lock is free before that."""
+    script = f"import atexit, runpy, sys, time; atexit.register(time.sleep, 1.0); sys.argv[0] = {COMMAND[1]!r}; "
+    command = (sys.executable, "-c", script + f"runpy.run_path({COMMAND[1]!r}, run_name='__main__')")
+    process = ServiceClient(location, command=command).start().pid
+    assert start_time(process) is not None
+    assert stop_service(location)
+    assert start_time(process) is None
+
+
+def test_a_service_whose_model_cannot_be_loaded_ends(location: ServiceLocation) -> None:
+    client = ServiceClient(location, settings=Settings(model="absent"), command=COMMAND)
+    with pytest.raises(ServiceNotReady, match="no such model"):
+        client.connect()
+    assert client.find() is None and lock_holder(location) is None
+
+
+def test_a_second_service_that_cannot_do_what_is_asked_exits_with_3(location: ServiceLocation) -> None:
+    process = scripted(location).start().pid
+    at = ("serve", "--socket", str(location.socket))
+    other = CliRunner().invoke(app, [*at, "--model", "coder"])
+    assert other.exit_code == 3 and f"process {process}, with the model pocket; run" in other.stderr
+    port = CliRunner().invoke(app, [*at, "--model", "pocket", "--port", "8765"])
+    assert port.exit_code == 3 and f"process {process}, so port 8765 is not opened; run" in port.stderr

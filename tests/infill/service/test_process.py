@@ -392,3 +392,28 @@ def test_a_retry_model_that_cannot_be_loaded_is_reported(location: ServiceLocati
     ServiceClient(location, settings, on_state=states.append).connect()
     assert (states[-1].kind, states[-1].message) == ("ready", message)
     assert message in location.log.read_text()
+
+
+@pytest.mark.slow
+def test_a_service_says_where_it_listens_and_when_it_is_ready(location: ServiceLocation) -> None:
+    command = [sys.executable, "-m", "infill", "serve", "--socket", str(location.socket), "--model", "pocket"]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = subprocess.Popen([*command, "--port", str(port)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    first, second = process.stderr.readline(), process.stderr.readline()
+    assert first == f"gesso: Listening on {location.socket} and http://127.0.0.1:{port}; loading the model pocket.\n"
+    assert second.startswith("gesso: The model pocket is ready after ")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130 and "Stopped." in process.stderr.read()
+
+
+@pytest.mark.slow
+def test_a_service_that_is_stopped_while_it_loads_ends_in_order(location: ServiceLocation) -> None:
+    command = [sys.executable, "-m", "infill", "serve", "--socket", str(location.socket), "--model", "pocket"]
+    for number, code in ((signal.SIGTERM, 0), (signal.SIGINT, 130)):
+        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None and "Listening" in process.stderr.readline()
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=30)
+        assert process.returncode == code and "terminate called" not in errors

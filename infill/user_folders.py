@@ -1,0 +1,32 @@
+"""The user's folders for settings and data. Must not know what is in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import platformdirs
+
+from engine.errors import InputError
+
+
+def config_folder() -> Path:
+    """Raises InputError if it is not known."""
+    return _absolute(platformdirs.user_config_dir)
+
+
+def data_folder() -> Path:
+    """Raises InputError if it is not known."""
+    return _absolute(platformdirs.user_data_dir)
+
+
+def _absolute(folder_of: Callable[..., str]) -> Path:
+    """A relative path would be another folder in each working directory. Without a home, some versions of platformdirs
+    raise, others return one."""
+    try:
+        folder = Path(folder_of("gesso", appauthor=False))
+    except RuntimeError:
+        folder = Path()
+    if not folder.is_absolute():
+        raise InputError("You have no home folder; set HOME to the absolute path of one.")
+    return folder

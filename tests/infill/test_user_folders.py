@@ -1,0 +1,31 @@
+"""The user's folders without a usable home."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from engine.errors import InputError
+from infill import user_folders
+
+
+def no_home(*arguments: object, **options: object) -> str:
+    raise RuntimeError("no home")
+
+
+@pytest.mark.parametrize("folder_of", [no_home, lambda *arguments, **options: "~/.config/gesso"])
+def test_without_a_home_a_sentence_says_what_to_set(
+    folder_of: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(user_folders.platformdirs, "user_config_dir", folder_of)
+    monkeypatch.setattr(user_folders.platformdirs, "user_data_dir", folder_of)
+    for folder in (user_folders.config_folder, user_folders.data_folder):
+        with pytest.raises(InputError, match="set HOME"):
+            folder()
+
+
+def test_the_folders_are_those_of_the_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert user_folders.data_folder().is_absolute()

@@ -159,5 +159,6 @@ def _kind(prepared: PreparedRequest, index: int) -> HoleKind:
     lines = prepared.request.lines
     if lines == "auto":
         several = "\n" in replaced.rstrip("\n")
-        lines = "block" if several or expects_block(before + after, len(before), prepared.language) else "one"
+        expects = not prepared.stop_parsing() and expects_block(before + after, len(before), prepared.language)
+        lines = "block" if several or expects else "one"
     return HoleKind(one_line=lines == "one", whole_lines=at_start and at_next_line)

@@ -37,6 +37,10 @@ class Busy(GessoError):
         self.retry_s = retry_s
 
 
+class BackendError(GessoError):
+    """A server to which the request was sent is down or failed, or its response is invalid."""
+
+
 @dataclass(frozen=True)
 class EngineState:
     """done, total: bytes of the weights while loading; total is 0 while unknown. message: what went wrong.

@@ -203,8 +203,9 @@ def _number(value: Any, _: Any) -> float:
 
 
 def _whole_number(value: Any, _: Any) -> int:
+    """Of at most 64 bits, since it may become JSON again, which many clients read with such numbers."""
     _require(isinstance(value, int) or (isinstance(value, float) and value.is_integer()))
-    _require(not isinstance(value, bool))
+    _require(not isinstance(value, bool) and -(2**63) <= value < 2**63)
     return int(value)
 
 
@@ -253,6 +254,17 @@ def _limited_hook(kind: Any) -> Hook:
     return hook
 
 
+def _tuple_hook(kind: Any) -> Hook:
+    """Of a tuple of fixed length; cattrs also reads the keys of an object as its items."""
+    kinds = get_args(kind)
+
+    def hook(value: Any, _: Any) -> tuple[Any, ...]:
+        _require(isinstance(value, (list, tuple)) and len(value) == len(kinds))
+        return tuple(_converter.structure(one, item) for one, item in zip(value, kinds, strict=True))
+
+    return hook
+
+
 def _is_list(kind: Any) -> bool:
     return get_origin(kind) is tuple and get_args(kind)[1:] == (...,)
 
@@ -262,5 +274,6 @@ for _type, _hook in ((str, _string), (bool, _boolean), (int, _whole_number), (fl
     _converter.register_structure_hook(_type, _hook)
 _converter.register_structure_hook_func(lambda kind: get_origin(kind) is Literal, _choice)
 _converter.register_structure_hook_factory(is_dataclass, _object_hook)
+_converter.register_structure_hook_factory(lambda kind: get_origin(kind) is tuple, _tuple_hook)
 _converter.register_structure_hook_factory(_is_list, _list_hook)
 _converter.register_structure_hook_factory(lambda kind: get_origin(kind) is Annotated, _limited_hook)

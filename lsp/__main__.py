@@ -1,4 +1,4 @@
-"""`gesso-lsp`: the language server on stdin and stdout, or on a port for debugging."""
+"""`gesso-lsp`: the language server on stdin and stdout, or on a local port for debugging."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import logging
 import sys
 
-from infill.connection import LOOPBACK
+from engine.errors import UsageError
 from infill.version import installed_version
 
 SWITCH_S = 0.001  # longest time that the parser thread blocks the event loop; Python's default is 0.005
@@ -15,7 +15,7 @@ SWITCH_S = 0.001  # longest time that the parser thread blocks the event loop; P
 def main() -> None:
     """Runs the server until its client disconnects."""
     parser = argparse.ArgumentParser(prog="gesso-lsp", description="Gesso's language server, over stdin and stdout.")
-    parser.add_argument("--tcp", type=int, metavar="PORT", help="listen on this local port instead")
+    parser.add_argument("--tcp", type=int, metavar="PORT", help="serve one client on this port of 127.0.0.1 instead")
     levels = ("error", "warning", "info", "debug")
     parser.add_argument("--log", choices=levels, default="warning", help="least level of messages on stderr")
     parser.add_argument("--stdio", action="store_true", help="communicate over stdin and stdout (the default)")
@@ -27,10 +27,15 @@ def main() -> None:
     from lsp.server import create_server
 
     server = create_server()
-    if arguments.tcp is not None:
-        server.start_tcp(LOOPBACK, arguments.tcp)
-    else:
+    if arguments.tcp is None:
         server.start_io()
+        return
+    from lsp.tcp import TcpServer
+
+    try:
+        sys.exit(TcpServer(server).run(arguments.tcp))
+    except UsageError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def _is_worth_logging(record: logging.LogRecord) -> bool:
 
 
 def create_server() -> GessoServer:
-    """A server with everything registered; `start_io` or `start_tcp` runs it."""
+    """A server with everything registered; `start_io` or `lsp.tcp` runs it."""
     logging.getLogger("pygls").setLevel(logging.WARNING)  # lower levels log messages with the user's code
     logging.getLogger("pygls.protocol.json_rpc").addFilter(_is_worth_logging)
     server = GessoServer()

@@ -1,8 +1,8 @@
-# Makes .venv with Gesso in it, once per state of pyproject.toml. `try` and `check` source it in the root of the repository.
-# Sets $python. Downloads a CUDA build of torch only if there is an NVIDIA GPU.
+# Makes .venv with Gesso in it, once per state of pyproject.toml and requirements-dev.txt. `try` and `check` source it in
+# the root of the repository. Sets $python. Downloads a CUDA build of torch only if there is an NVIDIA GPU.
 
 torch_range='torch>=2.11,<2.14'
-torch_cpu='2.13.0'
+torch_version='2.13.0'  # of the development environment, and of all CPU builds
 torch_cpu_index='https://download.pytorch.org/whl/cpu'
 
 fail() {
@@ -31,20 +31,33 @@ has_nvidia_gpu() {
     command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1
 }
 
+# install_torch REQUIREMENT: `torch` has no hashes in requirements-dev.txt, since its build depends on the machine.
 install_torch() {
     if "$python" -c 'import torch' 2>/dev/null || [ "$(uname -s)" != Linux ] || has_nvidia_gpu; then
-        pip_install "$torch_range"
+        pip_install "$1"
         return
     fi
     echo 'installing PyTorch for the CPU (about 200 MB, once)' >&2
-    pip_install --timeout 15 --retries 0 --extra-index-url "$torch_cpu_index" "torch==$torch_cpu+cpu" 2>/dev/null ||
-        pip_install "torch==$torch_cpu" ||
-        pip_install "$torch_range"
+    pip_install --timeout 15 --retries 0 --extra-index-url "$torch_cpu_index" "torch==$torch_version+cpu" 2>/dev/null ||
+        pip_install "torch==$torch_version" ||
+        pip_install "$1"
 }
 
-# set_up [EXTRAS]: for example `set_up dev`.
+install_gesso() {
+    install_torch "$torch_range" && pip_install --editable .
+}
+
+# What requirements-dev.txt names and nothing else. Only wheels, since building a source archive runs its code.
+install_development() {
+    pip_install --require-hashes --no-deps --only-binary :all: --requirement requirements-dev.txt &&
+        install_torch "torch==$torch_version" &&
+        pip_install --no-deps --no-build-isolation --editable .
+}
+
+# set_up [dev]
 set_up() {
-    local found stamp
+    local found stamp install=install_gesso
+    [ "${1:-}" != dev ] || install=install_development
     if ! .venv/bin/python -c '' 2>/dev/null; then
         found=$(find_python) || exit $?
         echo "making .venv with $("$found" --version 2>&1)" >&2
@@ -52,11 +65,10 @@ set_up() {
             fail "The environment .venv could not be created; on Debian and Ubuntu install python3-venv, then run this again."
     fi
     python=$PWD/.venv/bin/python
-    stamp=.venv/gesso-${1:-plain}-$(cksum <pyproject.toml | tr ' ' '-')
+    stamp=.venv/gesso-${1:-plain}-$(cat pyproject.toml requirements-dev.txt | cksum | tr ' ' '-')
     if [ ! -e "$stamp" ]; then
-        install_torch || fail 'PyTorch could not be installed; see the lines above, check the network, and run this again.'
         echo 'installing Gesso and its dependencies' >&2
-        pip_install --editable ".${1:+[$1]}" ||
+        "$install" ||
             fail 'Gesso could not be installed; see the lines above, check the network, and run this again.'
         touch "$stamp"
     fi

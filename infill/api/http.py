@@ -15,7 +15,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from engine.errors import GessoError, InputError
-from infill.engine_protocol import Busy, Engine, EngineRequest, NotReady
+from infill.engine_protocol import BackendError, Busy, Engine, EngineRequest, NotReady
+from infill.printable import visible
 from infill.request import InfillRequest, InfillResult, StepView
 from infill.validation import Limits, structure
 
@@ -56,7 +57,8 @@ def described(error: Exception) -> tuple[int, dict[str, Any]]:
 
 
 def error_value(message: str, kind: str, status: int) -> dict[str, Any]:
-    return {"error": {"message": message, "type": kind, "code": status, "param": None}}
+    """message: may quote parts of a request or of a server's response."""
+    return {"error": {"message": visible(message), "type": kind, "code": status, "param": None}}
 
 
 async def complete(request: Request, engine: Engine, engine_request: EngineRequest[InfillRequest]) -> InfillResult:
@@ -132,5 +134,7 @@ def _status(error: Exception) -> tuple[int, str]:
         return 503, "unavailable_error"
     if isinstance(error, Busy):
         return 429, "busy_error"
+    if isinstance(error, BackendError):
+        return 502, "backend_error"
     assert isinstance(error, GessoError)
     return 500, "engine_error"

@@ -82,8 +82,9 @@ def _request(body: LlamaBody) -> InfillRequest:
 
 
 def _answer(engine: Engine, text: str, stop_type: str, result: InfillResult | None) -> dict[str, Any]:
-    read_ms = result.timings_ms["encode"] if result else 0.0
-    wrote_ms = result.timings_ms["total"] - read_ms if result else 0.0
+    spent_ms = result.timings_ms if result else {}  # a backend may have other stages
+    read_ms = spent_ms.get("encode", 0.0)
+    wrote_ms = max(0.0, spent_ms.get("total", 0.0) - read_ms)
     read_n, wrote_n = (result.encoded_tokens, len(engine.tokens(text))) if result else (0, 0)
     best = result.completions[0] if result else None
     return {

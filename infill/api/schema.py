@@ -20,6 +20,7 @@ ERRORS = {
     "415": "The body is not JSON.",
     "429": "The service has too much to do before the deadline.",
     "500": "The engine failed.",
+    "502": "Another server, to which the request was sent, failed.",
     "503": "The model is loading, or could not be loaded.",
 }
 EVENT = {

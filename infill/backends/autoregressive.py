@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
+from engine.errors import InputError
 from infill.backends.backend import BackendRefused
-from infill.backends.checking import Generated, RunStats, checked_result
+from infill.backends.checking import Generated, LogProbability, RunStats, checked_result
 from infill.backends.remote import Remote
 from infill.code.context import ContextBudget
 from infill.complete.causal_draft import block_end, without_suffix
@@ -21,9 +21,11 @@ from infill.complete.prepared import PreparedRequest, one_hole_requests, prepare
 from infill.connection import CancellableConnection
 from infill.findings import Finding, LintRequest
 from infill.request import HoleCompletion, InfillRequest, InfillResult
+from infill.validation import Limits, structure
 
 BUDGET = ContextBudget(prefix=8_000, suffix=3_000, header=0)  # characters; some 3,000 tokens
 LINE_TOKENS, BLOCK_TOKENS = 48, 256
+MAX_CHARS = 20_000  # of a text, for servers that ignore the token limit
 SAMPLED_TEMPERATURE = 0.6  # of further candidates
 
 
@@ -35,6 +37,32 @@ class CompletionOptions:
     model: str
     prompt: str | None = None
     log_probabilities: bool = True
+
+
+@dataclass(frozen=True)
+class _LogProbabilities:
+    """Of a choice; null for a token without one."""
+
+    token_logprobs: tuple[LogProbability | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class _TextChoice:
+    text: str
+    logprobs: _LogProbabilities = _LogProbabilities()
+
+
+@dataclass(frozen=True)
+class _Usage:
+    prompt_tokens: Annotated[int, Limits(0)] = 0
+
+
+@dataclass(frozen=True)
+class _TextResponse:
+    """What is read of a response to `/completions`."""
+
+    choices: Annotated[tuple[_TextChoice, ...], Limits(1)]
+    usage: _Usage = _Usage()
 
 
 class AutoregressiveBackend:
@@ -69,15 +97,15 @@ class AutoregressiveBackend:
         generated: list[Generated] = []
         tokens = 0
         for variant in range(max(1, work.request.candidates)):
-            response = self.remote.post("/completions", self._body(work, variant), until - time.monotonic(), connection)
+            value = self.remote.post("/completions", self._body(work, variant), until - time.monotonic(), connection)
             try:
-                choice = response["choices"][0]
-                generated.append(self._generated(work, str(choice["text"]), choice.get("logprobs")))
-                tokens = int((response.get("usage") or {}).get("prompt_tokens") or 0)
-            except (KeyError, IndexError, TypeError, AttributeError, ValueError) as wrong:
+                response: _TextResponse = structure(_TextResponse, value, "response")
+            except InputError as wrong:
                 raise BackendRefused(
                     f"The backend {self.name} does not return OpenAI's completions; check its url and kind."
                 ) from wrong
+            generated.append(self._generated(work, response.choices[0]))
+            tokens = response.usage.prompt_tokens
         return checked_result(work, generated, RunStats(self.options.model, started, prompt_tokens=tokens))
 
     def _body(self, work: PreparedRequest, variant: int) -> dict[str, Any]:
@@ -98,10 +126,10 @@ class AutoregressiveBackend:
             body["logprobs"] = 1
         return body
 
-    def _generated(self, work: PreparedRequest, text: str, log_probabilities: Mapping[str, Any] | None) -> Generated:
+    def _generated(self, work: PreparedRequest, choice: _TextChoice) -> Generated:
         """Cuts the text at the end of the line or block. Some servers append the suffix."""
         kind, before, after = work.kinds[0], work.before(0), work.after(0)
-        text = text.replace("\r\n", "\n").removesuffix(work.shown.suffix) if work.shown.suffix else text
+        text = choice.text[:MAX_CHARS].replace("\r\n", "\n").removesuffix(work.shown.suffix)
         if kind.one_line:
             text = text.partition("\n")[0]
         else:
@@ -111,7 +139,7 @@ class AutoregressiveBackend:
         text = without_suffix(text.partition("\ufffd")[0], after, kind)
         if kind.whole_lines:
             text = text.rstrip() + "\n" if text.strip() else ""
-        scores = [one for one in (log_probabilities or {}).get("token_logprobs") or () if isinstance(one, (int, float))]
+        scores = [one for one in choice.logprobs.token_logprobs if one is not None]
         confidence = math.exp(sum(scores) / len(scores)) if scores else 1.0
         return Generated(text, len(scores), min(1.0, confidence))
 

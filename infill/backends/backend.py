@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from engine.errors import GessoError
 from infill.connection import CancellableConnection
+from infill.engine_protocol import BackendError
 from infill.findings import Finding, LintRequest
 from infill.request import InfillRequest, InfillResult
 
 
-class BackendDown(GessoError):
+class BackendDown(BackendError):
     """The backend cannot be reached, or did not answer in time."""
 
 
-class BackendRefused(GessoError):
+class BackendRefused(BackendError):
     """The backend refused the request, or its response is invalid."""
 
 

@@ -8,12 +8,16 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 from infill.checks.checks import first_refusal
 from infill.checks.context import CheckContext
 from infill.checks.parse import cut_back, parse_worse
 from infill.complete.prepared import PreparedRequest
 from infill.request import Candidate, HoleCompletion, InfillResult
+from infill.validation import Limits
+
+LogProbability = Annotated[float, Limits(-1e9, 1.0)]  # nats; above 0 only by rounding
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Standard library alone. Must not know what is requested.
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import ssl
@@ -19,8 +20,9 @@ from urllib.parse import urlsplit
 from engine.errors import InputError
 from infill.backends.backend import BackendDown, BackendRefused
 from infill.connection import LOOPBACK_HOSTS, CancellableConnection
+from infill.printable import one_line
 
-MAX_RESPONSE = 32 << 20  # bytes
+MAX_RESPONSE = 8 << 20  # bytes
 MAX_IDLE = 8  # connections kept for the next request
 
 
@@ -40,6 +42,7 @@ class Address:
         """Raises InputError that names `setting`. plain: whether code may be sent over the network unencrypted."""
         try:
             parts, port = urlsplit(self.url), urlsplit(self.url).port
+            (parts.hostname or "").encode("idna")
         except ValueError:
             parts, port = urlsplit(""), 0
         if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or parts.query or parts.fragment:
@@ -120,10 +123,14 @@ class Remote:
             value = json.loads(content)
         except (ValueError, RecursionError):
             value = None
-        if status == 200 and value is not None:
+        if status == 200:
+            if value is None:
+                raise BackendRefused(
+                    f"The backend {self.name} answered with status 200, but not in JSON; check its url."
+                )
             return value
         error = (value.get("error") or value.get("detail")) if isinstance(value, dict) else None
-        reason = str(error.get("message", "") if isinstance(error, dict) else error or "")[:300]
+        reason = one_line(str(error.get("message", "") if isinstance(error, dict) else error or "")[:300])
         if status == 400:
             raise InputError(reason or f"The backend {self.name} rejected the request.")
         raise BackendRefused(f"The backend {self.name} answered with status {status}: {reason or 'no reason given'}")
@@ -135,8 +142,10 @@ def _read_all(response: http.client.HTTPResponse, server: http.client.HTTPConnec
     while piece := response.read1(1 << 16):
         content += piece
         left = until - time.monotonic()
-        if left <= 0 or len(content) > MAX_RESPONSE:
+        if left <= 0:
             raise TimeoutError
+        if len(content) > MAX_RESPONSE:
+            raise OSError(errno.EFBIG, f"its response is larger than {MAX_RESPONSE >> 20} MiB")
         if server.sock is not None:
             server.sock.settimeout(left)
     return bytes(content)

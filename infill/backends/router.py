@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from engine.errors import Cancelled, GessoError, InputError
-from infill.backends.backend import Backend, BackendDown
+from infill.backends.backend import Backend, BackendDown, BackendRefused
 from infill.backends.routes import HERE
 from infill.connection import CancellableConnection
 
@@ -25,6 +25,7 @@ Result = TypeVar("Result")
 AskBackend = Callable[[Backend, float, CancellableConnection], Result]
 PAUSE_S, LONGEST_PAUSE_S = 2.0, 60.0  # pause after the first failure, and at most; each consecutive failure doubles it
 AT_ONCE, MAX_PENDING = 64, 512  # requests at backends, and including those that wait
+GRACE_S = 0.1  # for a backend to report that it is late; one that still waits then is left behind
 SHARE = 0.5  # of the remaining time, for every backend but the last
 
 
@@ -125,10 +126,19 @@ class BackendRouter:
         self._connections.add(connection)
         try:
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._threads, ask_backend, member.backend, limit_s, connection)
+            result = loop.run_in_executor(self._threads, ask_backend, member.backend, limit_s, connection)
+            return await asyncio.wait_for(result, limit_s + GRACE_S)
         except asyncio.CancelledError:
             connection.cancel()
             raise
+        except TimeoutError as late:
+            connection.cancel()
+            raise BackendDown(f"The backend {name} did not answer within {limit_s:.3g} s; change its route.") from late
+        except GessoError:
+            raise
+        except Exception as error:
+            message = f"The response of the backend {name} cannot be used ({type(error).__name__}); change its route."
+            raise BackendRefused(message) from error
         finally:
             self._connections.discard(connection)
 

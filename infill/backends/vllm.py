@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Annotated
 
 import torch
 
@@ -21,7 +22,7 @@ from engine.config import SamplingConfig
 from engine.denoiser import DenoiseRequest, DenoiseResult, StepCallback
 from engine.errors import InputError
 from infill.backends.backend import BackendRefused
-from infill.backends.checking import Generated, RunStats, checked_result
+from infill.backends.checking import Generated, LogProbability, RunStats, checked_result
 from infill.backends.remote import Remote
 from infill.complete.canvas_text import hole_text
 from infill.complete.hole_length import FilledCanvas, FillTask, Probing
@@ -30,6 +31,7 @@ from infill.connection import CancellableConnection
 from infill.findings import Finding, LintRequest
 from infill.prompts.prompt import Family, Layout
 from infill.request import InfillRequest, InfillResult
+from infill.validation import Limits, structure
 
 LONGEST = {
     True: 128,
@@ -46,6 +48,24 @@ class ServedModel:
     model: str
     width: int = 256
     steps: int = 48
+
+
+@dataclass(frozen=True)
+class _CanvasLogProbabilities:
+    token_logprobs: tuple[LogProbability, ...]
+
+
+@dataclass(frozen=True)
+class _CanvasChoice:
+    token_ids: tuple[Annotated[int, Limits(0)], ...]
+    logprobs: _CanvasLogProbabilities
+
+
+@dataclass(frozen=True)
+class _CanvasResponse:
+    """What is read of a response to `/completions`."""
+
+    choices: Annotated[tuple[_CanvasChoice, ...], Limits(1)]
 
 
 class VllmBackend:
@@ -142,13 +162,15 @@ class RemoteRunner:
                 "diffusion_read_only": 1,
             },
         }
-        response = self.remote.post("/completions", body, self.until - time.monotonic(), self.connection)
+        value = self.remote.post("/completions", body, self.until - time.monotonic(), self.connection)
         try:
-            choice = response["choices"][0]
-            tokens = [int(token) for token in choice["token_ids"]]
-            scores = [float(score) for score in choice["logprobs"]["token_logprobs"]]
-        except (KeyError, IndexError, TypeError, ValueError) as wrong:
+            response: _CanvasResponse = structure(_CanvasResponse, value, "response")
+        except InputError as wrong:
             raise self._invalid("returned no tokens") from wrong
+        tokens = response.choices[0].token_ids
+        scores = response.choices[0].logprobs.token_logprobs
+        if max(tokens, default=0) >= self.vocabulary:
+            raise self._invalid("returned a token that its tokenizer does not have")
         if len(tokens) != len(canvas.tokens) or len(scores) != len(tokens):
             raise self._invalid(f"returned {len(tokens)} of {len(canvas.tokens)} tokens")
         return canvas.result(request, tokens, scores)

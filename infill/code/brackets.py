@@ -1,6 +1,7 @@
 """A scanner for brackets, strings and comments that needs no syntax tree, so that it also works on broken code.
 
-Must not know what its result is used for.
+Takes time proportional to the length of any text, also of one that was made to be slow. Must not know what its result
+is used for.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class Scan(NamedTuple):
     resume: an offset where a later scan may start, with `resume_open` as the brackets open there. stray: closers
     without an opener. skipped: openers that a closer of another kind leaves unclosed. unterminated: starts of one-line
     strings that the end of the line cuts off. multiline: spans of bracket pairs and strings that contain a line end.
+    line_comments: starts of the comments that end with their line.
     """
 
     open: tuple[Bracket, ...]
@@ -38,8 +40,10 @@ class Scan(NamedTuple):
     skipped: tuple[Bracket, ...]
     unterminated: tuple[int, ...]
     multiline: tuple[tuple[int, int], ...]
+    line_comments: tuple[int, ...]
 
 
+MAX_REGEX, MAX_STRING = 500, 1_000  # characters; of a string in an unknown language
 _BRACKET_CHARS = r"()\[\]{}"
 _PYTHON_LINE_STARTS = (  # keywords that no line within brackets begins with: a bracket above was left open
     r"\n[ \t]*(?=(?:async[ ]+def|def|class|return|while|with|try|elif|except|finally|raise|pass|break"
@@ -71,19 +75,25 @@ _CPP_RAW = re.compile(r'"([^()\\\s]{0,16})\(')
 class _Scanner:
     def __init__(self, text: str, lexis: str, end: int, open_brackets: tuple[Bracket, ...]) -> None:
         self.text, self.lexis, self.end = text, lexis, end
-        self.open = list(open_brackets)
+        self.open: list[Bracket] = []
+        self.depths: dict[str, list[int]] = {opener: [] for opener in CLOSERS}  # indices into `open`
+        for bracket in open_brackets:
+            self._push(bracket)
+        self.closed: list[Bracket] = []  # what the last closer removed from `open`
+        self.newline, self.searched = -1, 0  # the last line end before `searched`
         self.stray: list[Bracket] = []
         self.skipped: list[Bracket] = []
         self.unterminated: list[int] = []
         self.multiline: list[tuple[int, int]] = []
+        self.line_comments: list[int] = []
 
     def run(self, start: int) -> Scan:
         landmarks, position = _LANDMARKS[self.lexis], start
         while match := landmarks.search(self.text, position, self.end):
-            open_before = tuple(self.open) if match[0] == "}" else ()
             inside, position = self._read(match[0], match.start())
             if inside:
-                return self._result(inside, match.start(), open_before or tuple(self.open))
+                open_before = [*self.open, *self.closed] if match[0] == "}" else self.open
+                return self._result(inside, match.start(), tuple(open_before))
         if self.lexis == "python" and self.open:
             line_start = _PYTHON_LINE_START.match(self.text, max(0, self.text.rfind("\n", 0, self.end)))
             if line_start and self.end <= line_start.end():
@@ -100,16 +110,30 @@ class _Scanner:
             tuple(self.skipped),
             tuple(self.unterminated),
             tuple(self.multiline),
+            tuple(self.line_comments),
         )
+
+    def _push(self, bracket: Bracket) -> None:
+        self.depths[bracket.char].append(len(self.open))
+        self.open.append(bracket)
+
+    def _cut(self, depth: int) -> list[Bracket]:
+        """Removes and returns open[depth:]."""
+        removed = self.open[depth:]
+        del self.open[depth:]
+        for bracket in removed:
+            self.depths[bracket.char].pop()
+        return removed
 
     def _read(self, mark: str, at: int) -> tuple[str, int]:
         """The opener of the string or comment that does not end (or ""), and where to go on."""
         if mark in CLOSERS:
-            self.open.append(Bracket(mark, at))
+            self._push(Bracket(mark, at))
         elif mark in OPENERS:
             if self._close(mark, at) == "${":
                 return self._template(at, at + 1)
         elif mark in ("//", "#"):
+            self.line_comments.append(at)
             newline = self.text.find("\n", at, self.end)
             return (mark, self.end) if newline < 0 else ("", newline)
         elif mark == "/*":
@@ -119,29 +143,33 @@ class _Scanner:
         elif mark == "`":
             return self._until("`", mark, at, at + 1) if self.lexis == "go" else self._template(at, at + 1)
         elif mark[0] == "\n":
-            self.skipped.extend(self.open)
-            self.open.clear()
+            self.skipped.extend(self._cut(0))
             return "", at + len(mark)
         else:
             return self._string(mark, at)
         return "", at + 1
 
     def _close(self, closer: str, at: int) -> str:
-        openers = OPENERS[closer]
-        for depth in range(len(self.open) - 1, -1, -1):
-            opener = self.open[depth]
-            if opener.char in openers:
-                self.skipped.extend(self.open[depth + 1 :])
-                del self.open[depth:]
-                self._note_multiline(opener.offset, at + 1)
-                return opener.char
-            if opener.char in ("{", "${") and self.lexis not in ("python", ""):
-                break
-        self.stray.append(Bracket(closer, at))
-        return ""
+        depth = self._innermost(OPENERS[closer])
+        barrier = -1 if self.lexis in ("python", "") else self._innermost(OPENERS["}"])
+        if depth < max(0, barrier):
+            self.stray.append(Bracket(closer, at))
+            return ""
+        self.closed = self._cut(depth)
+        opener, *skipped = self.closed
+        self.skipped.extend(skipped)
+        self._note_multiline(opener.offset, at + 1)
+        return opener.char
+
+    def _innermost(self, openers: tuple[str, ...]) -> int:
+        """The index of the last of these in `open`, or -1."""
+        return max(self.depths[opener][-1] if self.depths[opener] else -1 for opener in openers)
 
     def _note_multiline(self, start: int, end: int) -> None:
-        if self.text.find("\n", start, end) >= 0:
+        """Ends of spans only grow, so that the text is searched once."""
+        self.newline = max(self.newline, self.text.rfind("\n", self.searched, end))
+        self.searched = max(self.searched, end)
+        if self.newline >= start:
             self.multiline.append((start, end))
 
     def _until(self, terminator: str, mark: str, at: int, body: int) -> tuple[str, int]:
@@ -160,20 +188,21 @@ class _Scanner:
             self._note_multiline(at, stop + 1)
             return "", stop + 1
         if self.text.startswith("${", stop, self.end):
-            self.open.append(Bracket("${", stop))
+            self._push(Bracket("${", stop))
             return "", stop + 2
         return "`", self.end
 
     def _regex(self, at: int) -> tuple[str, int]:
         before = self.text[max(0, at - 200) : at].rstrip()
         starts_regex = not before or before[-1] in "([{,;:=!&|?+-*%~^" or before.endswith("=>")
-        match = _REGEX.match(self.text, at, self.end)
+        match = _REGEX.match(self.text, at, min(self.end, at + MAX_REGEX))
         if match and (starts_regex or _REGEX_AFTER_WORD.search(before)):
             return "", match.end()
         return "", at + 1
 
     def _string(self, quote: str, at: int) -> tuple[str, int]:
-        text, end = self.text, self.end
+        text = self.text
+        end = self.end if self.lexis else min(self.end, at + MAX_STRING)
         if quote == "'" and self.lexis == "rust":
             literal = _RUST_CHAR.match(text, at, end)
             return "", literal.end() if literal else at + 1

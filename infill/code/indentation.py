@@ -48,14 +48,20 @@ def lines_after(text: str, offset: int) -> Iterator[tuple[str, int]]:
 def _code_end(text: str, offset: int, language: Language | None) -> int:
     """The end of the last code before `offset`, skipping white space and comments."""
     end = offset
+    comments: list[int] | None = None  # starts of line comments
     while True:
-        end = len(text[:end].rstrip())
+        while end and text[end - 1].isspace():
+            end -= 1
         if language is None or not end:
             return end
-        if language.line_comment in text[text.rfind("\n", 0, end) + 1 : end]:
-            reading = scan(text, language.id, end)
-            if reading.inside == language.line_comment:
-                end = reading.resume
+        start = text.rfind("\n", 0, end) + 1
+        if language.line_comment in text[start:end]:
+            if comments is None:
+                comments = list(scan(text, language.id, end).line_comments)
+            while comments and comments[-1] >= end:
+                comments.pop()
+            if comments and comments[-1] >= start:
+                end = comments.pop()
                 continue
         if not language.indentation_sensitive and text.endswith("*/", 0, end):
             end = max(0, text.rfind("/*", 0, end))

@@ -96,22 +96,10 @@ class PreparedRequest:
 
 
 def prepare(request: InfillRequest, budget: ContextBudget, stop: Stop | None = None) -> PreparedRequest:
-    """The request with its context within `budget`.
-
-    Raises InputError if there is no hole, a hole is outside the text, or two holes overlap.
-    """
-    text = request.text
-    if not request.holes:
-        raise InputError("The request has no hole; pass at least one.")
+    """The request with its context within `budget`; raises InputError as `normalized_holes`."""
+    text, originals = request.text, normalized_holes(request)
     if request.steps is not None and request.steps < 1:
         raise InputError(f"The request asks for {request.steps} steps; the minimum is 1.")
-    ordered = sorted(request.holes, key=lambda hole: (hole.start, hole.end))
-    for hole, previous in zip(ordered, [0, *(hole.end for hole in ordered)], strict=False):
-        if not previous <= hole.start <= hole.end <= len(text):
-            raise InputError(
-                f"The hole {hole.start}-{hole.end} lies outside the text or overlaps another hole; correct its offsets."
-            )
-    originals = tuple(Hole(_before_line_end(text, hole.start), _before_line_end(text, hole.end)) for hole in ordered)
     unix = text.replace("\r\n", "\n")
     holes = tuple(Hole(*_unix_offsets(text, hole)) for hole in originals)
     language = request.language or detect(request.path, unix.partition("\n")[0])
@@ -123,6 +111,23 @@ def prepare(request: InfillRequest, budget: ContextBudget, stop: Stop | None = N
     )
     prepared.kinds = tuple(_kind(prepared, index) for index in range(len(holes)))
     return prepared
+
+
+def normalized_holes(request: InfillRequest) -> tuple[Hole, ...]:
+    """The holes in text order, none of which begins or ends between "\\r" and "\\n".
+
+    Raises InputError if there is no hole, a hole is outside the text, or two holes overlap.
+    """
+    text = request.text
+    if not request.holes:
+        raise InputError("The request has no hole; pass at least one.")
+    ordered = sorted(request.holes, key=lambda hole: (hole.start, hole.end))
+    for hole, previous in zip(ordered, [0, *(hole.end for hole in ordered)], strict=False):
+        if not previous <= hole.start <= hole.end <= len(text):
+            raise InputError(
+                f"The hole {hole.start}-{hole.end} lies outside the text or overlaps another hole; correct its offsets."
+            )
+    return tuple(Hole(_before_line_end(text, hole.start), _before_line_end(text, hole.end)) for hole in ordered)
 
 
 def one_hole_requests(prepared: PreparedRequest) -> Iterator[tuple[InfillRequest, Hole]]:
@@ -154,5 +159,6 @@ def _kind(prepared: PreparedRequest, index: int) -> HoleKind:
     lines = prepared.request.lines
     if lines == "auto":
         several = "\n" in replaced.rstrip("\n")
-        lines = "block" if several or expects_block(before + after, len(before), prepared.language) else "one"
+        expects = not prepared.stop_parsing() and expects_block(before + after, len(before), prepared.language)
+        lines = "block" if several or expects else "one"
     return HoleKind(one_line=lines == "one", whole_lines=at_start and at_next_line)

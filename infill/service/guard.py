@@ -25,6 +25,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 MAX_BODY = 8 << 20  # bytes
 MAX_BODIES = 64 << 20  # bytes of all bodies together
+MAX_LENGTH_DIGITS = 20  # as in h11; int() refuses thousands of digits
 READ_S = 10.0  # for a whole body to arrive
 SEND_S = 15.0  # for a client to read what was sent
 _HOSTS = "|".join(re.escape(f"[{host}]" if ":" in host else host) for host in LOOPBACK_HOSTS)
@@ -97,7 +98,7 @@ class Guard:
         if kind != b"application/json":
             raise Rejected(415, "The body must be JSON; send `Content-Type: application/json`.")
         length = headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length) > MAX_BODY:
+        if length.isdigit() and (len(length) > MAX_LENGTH_DIGITS or int(length) > MAX_BODY):
             raise Rejected(413, f"The body is too large; send at most {MAX_BODY >> 20} MiB.")
         body = bytearray()
         try:

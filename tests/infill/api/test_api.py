@@ -341,6 +341,9 @@ def test_a_body_must_be_json_and_not_too_large(api: TestClient) -> None:
     assert api.post("/v1/infill", content=b"{}", headers={"Content-Type": "text/plain"}).status_code == 415
     assert api.post("/v1/infill", json=infill_body(client="x" * MAX_BODY)).status_code == 413
 
+    digits = {"Content-Type": "application/json", "Content-Length": "9" * 5000}
+    assert api.post("/v1/infill", content=b"{}", headers=digits).status_code == 413
+
     def pieces() -> Iterator[bytes]:
         for _ in range(MAX_BODY // 2**16 + 2):
             yield b" " * 2**16

@@ -30,6 +30,7 @@ class JsonServer:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            wbufsize = -1  # sends head and body at once; otherwise the body waits 40 ms for the client's ACK
 
             def setup(self) -> None:
                 super().setup()

@@ -1,5 +1,7 @@
 """Brackets, strings and comments of each language, without a syntax tree."""
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -67,3 +69,23 @@ def test_a_scan_can_resume_at_any_line(text, language, data):
     whole, part = scan(text, language), scan(text, language, cut)
     again = scan(text, language, None, part.resume, part.resume_open)
     assert (again.open, again.inside) == (whole.open, whole.inside)
+
+
+@pytest.mark.parametrize(
+    ("language", "repeated"),
+    [
+        ("python", ("(", "}")),
+        ("javascript", ("[{", "(", "]")),
+        ("javascript", ("{", "}")),
+        ("javascript", ("`${", "}")),
+        ("python", ("(", ")")),
+        ("javascript", ("/[",)),
+        (None, ('"', '\\"')),
+        ("python", ("# x\n",)),
+    ],
+)
+def test_no_text_takes_more_than_linear_time(language: str | None, repeated: tuple[str, ...]) -> None:
+    """A scanner that searches all open brackets, or the rest of a line, at each character needs hours for these."""
+    started = time.process_time()
+    scan("".join(part * 100_000 for part in repeated), language)
+    assert time.process_time() - started < 20

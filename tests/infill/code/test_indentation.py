@@ -107,3 +107,11 @@ def test_a_large_file_is_read_quickly():
     expects_block(text, middle, "python")
     indentation_at(text, middle, "python")
     assert time.process_time() - started < 1.0
+
+
+@pytest.mark.parametrize(("language", "line"), [("python", "#\n"), ("go", "//\n"), ("c", "/**/\n"), ("python", "\n")])
+def test_many_comments_before_the_cursor_take_linear_time(language: str, line: str) -> None:
+    text = line * 50_000
+    started = time.process_time()
+    assert not expects_block(text, len(text), language)
+    assert time.process_time() - started < 20

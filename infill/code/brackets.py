@@ -62,16 +62,23 @@ _TRIPLE_BODY = {
     for quote in ('"""', "'''")
 }
 _TEMPLATE_BODY = re.compile(r"(?:[^`\\$]++|\\.|\$(?!\{))*+", re.DOTALL)
-_RUST_CHAR = re.compile(r"'(?:\\(?:u\{[^}\n]*\}|x\w\w|.)|[^\\'\n])'")
-_REGEX = re.compile(r"/(?:\\.|\[(?:\\.|[^\]\\\n])*+\]|[^/\\\[\n])++/[a-z]*")
+_RUST_CHAR = re.compile(r"'(?:\\(?:u\{[^}\n]{0,16}\}|x\w\w|.)|[^\\'\n])'")
+_REGEX = re.compile(r"/(?:\\.|\[(?:\\.|[^\]\\\n]){0,200}+\]|[^/\\\[\n]){1,1000}+/[a-z]{0,16}")
 _REGEX_AFTER_WORD = re.compile(r"(?:return|typeof|case|in|of|delete|void|throw|new|do|else|await|yield)$")
 _CPP_RAW = re.compile(r'"([^()\\\s]{0,16})\(')
 
 
 class _Scanner:
+    """Takes time proportional to the text, however deep its brackets are."""
+
     def __init__(self, text: str, lexis: str, end: int, open_brackets: tuple[Bracket, ...]) -> None:
         self.text, self.lexis, self.end = text, lexis, end
-        self.open = list(open_brackets)
+        self.open: list[Bracket] = []
+        self._depths: dict[str, list[int]] = {char: [] for char in CLOSERS}  # in `open`, by character
+        self._closed: tuple[Bracket, ...] = ()  # by the last closer
+        self._one_line = (end, end)  # a range without line end, up to one or to the end
+        for bracket in open_brackets:
+            self._push(bracket)
         self.stray: list[Bracket] = []
         self.skipped: list[Bracket] = []
         self.unterminated: list[int] = []
@@ -80,10 +87,10 @@ class _Scanner:
     def run(self, start: int) -> Scan:
         landmarks, position = _LANDMARKS[self.lexis], start
         while match := landmarks.search(self.text, position, self.end):
-            open_before = tuple(self.open) if match[0] == "}" else ()
+            self._closed = ()
             inside, position = self._read(match[0], match.start())
             if inside:
-                return self._result(inside, match.start(), open_before or tuple(self.open))
+                return self._result(inside, match.start(), (*self.open, *self._closed))
         if self.lexis == "python" and self.open:
             line_start = _PYTHON_LINE_START.match(self.text, max(0, self.text.rfind("\n", 0, self.end)))
             if line_start and self.end <= line_start.end():
@@ -105,7 +112,7 @@ class _Scanner:
     def _read(self, mark: str, at: int) -> tuple[str, int]:
         """The opener of the string or comment that does not end (or ""), and where to go on."""
         if mark in CLOSERS:
-            self.open.append(Bracket(mark, at))
+            self._push(Bracket(mark, at))
         elif mark in OPENERS:
             if self._close(mark, at) == "${":
                 return self._template(at, at + 1)
@@ -120,28 +127,44 @@ class _Scanner:
             return self._until("`", mark, at, at + 1) if self.lexis == "go" else self._template(at, at + 1)
         elif mark[0] == "\n":
             self.skipped.extend(self.open)
-            self.open.clear()
+            self._pop_to(0)
             return "", at + len(mark)
         else:
             return self._string(mark, at)
         return "", at + 1
 
+    def _push(self, bracket: Bracket) -> None:
+        self._depths[bracket.char].append(len(self.open))
+        self.open.append(bracket)
+
+    def _pop_to(self, depth: int) -> None:
+        while len(self.open) > depth:
+            self._depths[self.open.pop().char].pop()
+
+    def _innermost(self, *chars: str) -> int:
+        """The depth of the innermost open bracket of these; -1 if none is open."""
+        return max((self._depths[char][-1] for char in chars if self._depths[char]), default=-1)
+
     def _close(self, closer: str, at: int) -> str:
-        openers = OPENERS[closer]
-        for depth in range(len(self.open) - 1, -1, -1):
-            opener = self.open[depth]
-            if opener.char in openers:
-                self.skipped.extend(self.open[depth + 1 :])
-                del self.open[depth:]
-                self._note_multiline(opener.offset, at + 1)
-                return opener.char
-            if opener.char in ("{", "${") and self.lexis not in ("python", ""):
-                break
-        self.stray.append(Bracket(closer, at))
-        return ""
+        depth = self._innermost(*OPENERS[closer])
+        if depth < 0 or (self.lexis not in ("python", "") and self._innermost("{", "${") > depth):
+            self.stray.append(Bracket(closer, at))
+            return ""
+        opener, *skipped = self._closed = tuple(self.open[depth:])
+        self.skipped.extend(skipped)
+        self._pop_to(depth)
+        self._note_multiline(opener.offset, at + 1)
+        return opener.char
 
     def _note_multiline(self, start: int, end: int) -> None:
-        if self.text.find("\n", start, end) >= 0:
+        first, last = self._one_line
+        if start < first:
+            found = self.text.find("\n", start, first)
+            self._one_line = (start, last if found < 0 else found)
+        elif start > last:
+            found = self.text.find("\n", start, self.end)
+            self._one_line = (start, self.end if found < 0 else found)
+        if self._one_line[1] < end:
             self.multiline.append((start, end))
 
     def _until(self, terminator: str, mark: str, at: int, body: int) -> tuple[str, int]:
@@ -160,7 +183,7 @@ class _Scanner:
             self._note_multiline(at, stop + 1)
             return "", stop + 1
         if self.text.startswith("${", stop, self.end):
-            self.open.append(Bracket("${", stop))
+            self._push(Bracket("${", stop))
             return "", stop + 2
         return "`", self.end
 

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from infill.code.brackets import scan
 from infill.code.languages import Language, get
 
+MAX_COMMENTS = 50
+_INDENTATION = re.compile(r"[ \t\f]*+")
 _PYTHON_HEADER = re.compile(r"(?:async\s+)?(?:def|class|if|elif|else|for|while|with|try|except|finally|match|case)\b")
 _NOT_A_BLOCK = re.compile(r"[=(,:?&|\[$]$|\breturn$")
 _NOT_A_BLOCK_IN_JAVASCRIPT = re.compile(r"\b(?:import|export|const|let|var|type)$")
@@ -20,11 +22,8 @@ _CASE_LABEL = re.compile(r"\s*(?:case\b.*|default|public|private|protected)\s*:$
 
 def indentation(text: str, offset: int) -> str:
     """The white space at the start of the line that contains `offset`."""
-    start = text.rfind("\n", 0, offset) + 1
-    end = start
-    while end < len(text) and text[end] in " \t\f":
-        end += 1
-    return text[start:end]
+    match = _INDENTATION.match(text, text.rfind("\n", 0, offset) + 1)
+    return match[0] if match else ""
 
 
 def column_width(white_space: str) -> int:
@@ -46,21 +45,45 @@ def lines_after(text: str, offset: int) -> Iterator[tuple[str, int]]:
 
 
 def _code_end(text: str, offset: int, language: Language | None) -> int:
-    """The end of the last code before `offset`, skipping white space and comments."""
-    end = offset
-    while True:
-        end = len(text[:end].rstrip())
+    """The end of the last code before `offset`, skipping white space and comments: at most MAX_COMMENTS in a row, but
+    all lines that begin with the mark of a comment.
+    """
+    end = _without_space(text, offset)
+    for _ in range(MAX_COMMENTS):
         if language is None or not end:
-            return end
+            break
         if language.line_comment in text[text.rfind("\n", 0, end) + 1 : end]:
+            top = _comment_lines_start(text, end, language.line_comment)
+            if top < end and not scan(text, language.id, top).inside:
+                end = _without_space(text, top)
+                continue
             reading = scan(text, language.id, end)
             if reading.inside == language.line_comment:
-                end = reading.resume
+                end = _without_space(text, reading.resume)
                 continue
         if not language.indentation_sensitive and text.endswith("*/", 0, end):
-            end = max(0, text.rfind("/*", 0, end))
+            end = _without_space(text, max(0, text.rfind("/*", 0, end)))
             continue
-        return end
+        break
+    return end
+
+
+def _comment_lines_start(text: str, end: int, mark: str) -> int:
+    """The start of the lines up to `end` that are blank or begin with `mark`; `end` if the last one does not."""
+    top = end
+    while top:
+        start = text.rfind("\n", 0, top - 1) + 1
+        line = text[start:top].lstrip()
+        if line and not line.startswith(mark):
+            break
+        top = start
+    return top
+
+
+def _without_space(text: str, end: int) -> int:
+    while end and text[end - 1].isspace():
+        end -= 1
+    return end
 
 
 def _logical_start(text: str, end: int, language_id: str | None) -> int:
@@ -128,7 +151,7 @@ def indentation_at(text: str, offset: int, language_id: str | None) -> str:
     The indentation of the statement before it, plus one level after a block header or an open bracket.
     """
     language = get(language_id)
-    last = len(text[:offset].rstrip())
+    last = _without_space(text, offset)
     if not last:
         return ""
     start = _logical_start(text, last, language_id)

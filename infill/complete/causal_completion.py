@@ -21,6 +21,7 @@ from infill.checks.context import CheckContext
 from infill.checks.parse import cut_back, parse_worse
 from infill.complete.causal_draft import block_end, without_suffix
 from infill.complete.code_model import CodeModel
+from infill.complete.last_draft import LastDraft
 from infill.complete.judging import judge, one_after_another, until_stopped
 from infill.complete.prepared import PreparedRequest, prepare
 from infill.complete.proposals import Proposal, copies, distinct
@@ -59,7 +60,7 @@ class CausalCompleter:
         self.model, self.settings = model, settings
         self.family, self.decoder = model.family, model.decoder
         self.min_confidence = model.min_confidence if settings.min_confidence is None else settings.min_confidence
-        self.last_draft = ""
+        self.last_draft = LastDraft()
         self._banned = torch.tensor(self.family.banned, dtype=torch.long)
 
     def complete(self, request: InfillRequest, on_step: OnStep | None = None, stop: Stop | None = None) -> InfillResult:
@@ -141,9 +142,8 @@ class CausalCompleter:
         """All distinct proposals, and the number of tokens of the longest continuation."""
         kind = prepared.kinds[0]
         copied = copies(prepared, self.family.tokens) if self.settings.copy_drafts else []
-        drafts = [copy.text for copy in copied]
-        if self.last_draft.startswith(before := prepared.before(0)):
-            drafts.append(self.last_draft[len(before) :])
+        before = prepared.before(0)
+        drafts = [*(copy.text for copy in copied), self.last_draft.rest(before)]
         encoded = [self.family.tokens.encode(fim.held + text) for text in drafts if text.strip()]
         guesses = Guesses(fim.tokens, encoded)
         count = max(BRANCHES if kind.one_line else 1, prepared.request.candidates)
@@ -151,7 +151,7 @@ class CausalCompleter:
         on_token = None if on_step is None else self._on_token(prepared, fim, limits, on_step)
         margin = MARGIN if prepared.request.candidates == 1 else math.inf
         found = decode(tree, limits, count, margin, guesses, on_token)
-        self.last_draft = before + self._text(fim, found[0].tokens)
+        self.last_draft = LastDraft.at(before, self._text(fim, found[0].tokens))
         proposals = [self._decoded(prepared, fim, kind, one) for one in found]
         leave_if(prepared.stop)
         unique = distinct([*proposals, *copied])

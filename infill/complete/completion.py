@@ -18,6 +18,7 @@ from engine.errors import GessoError, Stop, leave_if
 from infill.complete.canvas_text import step_view
 from infill.complete.hole_length import CanvasRunner, FilledCanvas, FillTask, HoleLengths, NullSlots, Probing
 from infill.complete.judging import judge, one_after_another, until_stopped
+from infill.complete.last_draft import LastDraft
 from infill.complete.loaded_model import LoadedModel
 from infill.complete.prepared import PreparedRequest, prepare
 from infill.complete.proposals import Proposer
@@ -42,13 +43,13 @@ class Completer:
         self.proposer = Proposer(self.denoiser, self.runner, self.family, settings)
 
     @property
-    def last_draft(self) -> str:
+    def last_draft(self) -> LastDraft:
         """See `Proposer`."""
         return self.proposer.last_draft
 
     @last_draft.setter
-    def last_draft(self, text: str) -> None:
-        self.proposer.last_draft = text
+    def last_draft(self, draft: LastDraft) -> None:
+        self.proposer.last_draft = draft
 
     def complete(self, request: InfillRequest, on_step: OnStep | None = None, stop: Stop | None = None) -> InfillResult:
         """Fills the holes of one request: in one canvas if they fit, otherwise one after the other from the top.

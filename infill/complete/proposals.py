@@ -25,6 +25,7 @@ from infill.complete.canvas_text import HoleText, hole_text
 from infill.complete.causal_draft import causal_draft
 from infill.complete.copy_draft import copy_drafts
 from infill.complete.hole_length import CanvasRunner, FilledCanvas
+from infill.complete.last_draft import LastDraft
 from infill.complete.prepared import PreparedRequest
 from infill.prompts.prompt import CausalPrompt, Family
 from infill.prompts.text_tokens import TextTokens
@@ -54,11 +55,11 @@ class Proposal:
 
 
 class Proposer:
-    """Makes the proposals of a request. last_draft: the text up to the hole and the causal draft after it."""
+    """Makes the proposals of a request. last_draft: of the causal encoder."""
 
     def __init__(self, denoiser: Denoiser, runner: CanvasRunner, family: Family, settings: Settings) -> None:
         self.denoiser, self.runner, self.family, self.settings = denoiser, runner, family, settings
-        self.last_draft = ""
+        self.last_draft = LastDraft()
 
     def find(
         self, prepared: PreparedRequest, index: int, filled: Sequence[FilledCanvas]
@@ -105,7 +106,7 @@ class Proposer:
                 texts = [
                     *(hole.text for _, hole in canvases),
                     *(copy.text for copy in copied),
-                    self._rest_of_last_draft(prepared),
+                    self.last_draft.rest(prepared.before(0)),
                 ]
                 tree.read([self._middle(prompt, text) for text in texts])
                 draft, parses = self._drafted(prepared, prompt, tree)
@@ -118,11 +119,6 @@ class Proposer:
 
     def _middle(self, prompt: CausalPrompt, text: str) -> list[int]:
         return self.family.tokens.encode(prompt.typed + text)
-
-    def _rest_of_last_draft(self, prepared: PreparedRequest) -> str:
-        """The rest of the last draft if the user has typed its beginning."""
-        before = prepared.before(0)
-        return self.last_draft[len(before) :] if self.last_draft.startswith(before) else ""
 
     def _denoised(
         self, prepared: PreparedRequest, index: int, filled: FilledCanvas, hole: HoleText, again: bool
@@ -165,7 +161,7 @@ class Proposer:
         """The draft, cut back if it breaks the parse, and whether it is text that parses."""
         before, after = prepared.near(0)
         draft = causal_draft(tree, self.family, prompt, prepared.kinds[0], before, after, prepared.deadline)
-        self.last_draft = prepared.before(0) + draft.decoded
+        self.last_draft = LastDraft.at(prepared.before(0), draft.decoded)
         leave_if(prepared.stop)
         text, parses = draft.text, bool(draft.text.strip())
         if parses and parse_worse(self._context(prepared, 0, text)):
@@ -199,7 +195,13 @@ def copies(prepared: PreparedRequest, tokens: TextTokens) -> list[Proposal]:
     sources = [neighbour.text for neighbour in prepared.request.neighbours]
     found = []
     for draft in copy_drafts(
-        prepared.before(0), prepared.after(0), prepared.language, sources, COPY_DRAFTS, kind.one_line
+        prepared.before(0),
+        prepared.after(0),
+        prepared.language,
+        sources,
+        COPY_DRAFTS,
+        kind.one_line,
+        prepared.stop_parsing,
     ):
         text = draft.text.rstrip("\n") + "\n" * kind.whole_lines
         found.append(

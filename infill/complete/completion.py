@@ -27,6 +27,7 @@ from infill.request import Candidate, HoleCompletion, InfillRequest, InfillResul
 from infill.settings import Settings
 
 SAMPLED_T = (0.6, 0.9)  # minimum of t_min and t_max for all candidates but the first
+MOST_BETWEEN = 10_000  # characters between the holes of one canvas
 LONGEST = {True: 128, False: 512}  # slots, by whether the hole has one line
 
 
@@ -102,6 +103,9 @@ class Completer:
             return lease.encoded
 
     def _fits(self, prepared: PreparedRequest) -> bool:
+        """Whether all holes fit in one canvas. Long texts between them are not encoded to find out."""
+        if sum(map(len, prepared.between)) > MOST_BETWEEN:
+            return False
         task = self._task(prepared, 0)
         return task.lay_out(task.slots).canvas.width <= self.family.max_canvas
 

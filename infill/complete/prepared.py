@@ -17,7 +17,7 @@ from infill.code.languages import detect
 from infill.prompts.prompt import HoleKind
 from infill.request import Hole, InfillRequest
 
-NEAR_CHARS, MAX_NEAR_CHARS = 20_000, 200_000
+NEAR_CHARS, MAX_NEAR_CHARS = 20_000, 100_000
 _MARGIN = re.compile(r"\n\n(?=[a-z_@])")  # not a paragraph of prose, which begins with a capital
 
 

@@ -140,11 +140,16 @@ class Piece:
 
 @dataclass(frozen=True)
 class StepView:
-    """The canvas after `step` of at most `max_steps` steps."""
+    """The canvas after `step` of at most `max_steps` steps.
+
+    hole, holes: the number of the hole, from 0, and of all holes, if each has a canvas of its own.
+    """
 
     step: int
     max_steps: int
     pieces: tuple[Piece, ...]
+    hole: int = 0
+    holes: int = 1
 
 
 OnStep = Callable[[StepView], bool | None]

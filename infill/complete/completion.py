@@ -62,7 +62,7 @@ class Completer:
         started = time.perf_counter()
         leave_if(stop)
         prepared = prepare(request, self.family.budget, stop)
-        leave_if(stop)
+        leave_if(prepared.stop)
         watch = until_stopped(on_step) if on_step is not None else None
         if len(prepared.holes) > 1 and not self._fits(prepared):
             return one_after_another(self.complete, prepared, watch, stop, started)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+MOST_CHARACTERS, MOST_HOLES = 2_000_000, 1_000  # of a text
 Lines = Literal["one", "block", "auto"]
 Source = Literal["model", "causal", "copy"]
 PieceState = Literal["known", "settled", "noise", "null"]
@@ -128,6 +129,11 @@ class InfillResult:
     timings_ms: dict[str, float]
     model: str
     seed: int
+
+    @property
+    def tokens_given(self) -> int:
+        """Tokens that the model was given: the prompt, and the known tokens of the canvas."""
+        return self.prompt_tokens + max(0, self.canvas - self.hole)
 
 
 @dataclass(frozen=True)

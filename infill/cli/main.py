@@ -55,6 +55,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # help is plain text: rich drops what is in square brackets
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("infill", help=cli_infill.HELP)(cli_infill.infill)

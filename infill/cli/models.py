@@ -13,7 +13,9 @@ from infill.cli import support as cli_support
 from infill.cli.support import VisibleConsole, add_row, errors_to_exit_codes
 from infill.downloads import KNOWN, sha256
 
-app = typer.Typer(no_args_is_help=True, help="List, download, verify, quantize and locate models.")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="List, download, verify, quantize and locate models."
+)
 
 NAME_HELP = "pocket, coder, 26b, a hub ID (owner/name), a folder or a GGUF file. Default: the model of your settings."
 

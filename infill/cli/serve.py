@@ -49,6 +49,7 @@ It listens on a Unix socket that only you can open. If a service already
 runs on the socket, a second one says so and exits.
 """
 app: typer.Typer = typer.Typer(
+    rich_markup_mode=None,
     help=HELP,
     add_completion=False,
     invoke_without_command=True,

@@ -12,7 +12,7 @@ from dataclasses import replace
 from engine.errors import Stop, leave_if
 from infill.checks.checks import first_refusal, low_confidence
 from infill.checks.context import CheckContext
-from infill.complete.confidence import Calibration
+from infill.complete.confidence import Calibration, evidence_values
 from infill.complete.prepared import PreparedRequest, one_hole_requests
 from infill.complete.proposals import Proposal
 from infill.request import Candidate, Evidence, Hole, HoleCompletion, InfillRequest, InfillResult, OnStep, StepView
@@ -30,6 +30,7 @@ def judge(
 ) -> Candidate:
     """The proposal for hole `index` as a candidate, with the reason if it is not to be shown."""
     leave_if(prepared.stop)
+    evidence = Evidence(**evidence_values(evidence))
     confidence = calibration.confidence(evidence)
     before, after = prepared.near(index)
     context = CheckContext(

@@ -15,7 +15,7 @@ from infill.code.context import ContextBudget, ShownContext, show_context
 from infill.code.indentation import expects_block
 from infill.code.languages import detect
 from infill.prompts.prompt import HoleKind
-from infill.request import Hole, InfillRequest
+from infill.request import MOST_CHARACTERS, MOST_HOLES, Hole, InfillRequest
 
 NEAR_CHARS, MAX_NEAR_CHARS = 20_000, 100_000
 _MARGIN = re.compile(r"\n\n(?=[a-z_@])")  # not a paragraph of prose, which begins with a capital
@@ -112,9 +112,13 @@ class PreparedRequest:
 def prepare(request: InfillRequest, budget: ContextBudget, stop: Stop | None = None) -> PreparedRequest:
     """The request with its context within `budget`.
 
-    Raises InputError if there is no hole, a hole is outside the text, or two holes overlap.
+    Raises InputError if there is no hole, a hole is outside the text, two holes overlap, or text or holes are too many.
     """
     text = request.text
+    if len(text) > MOST_CHARACTERS:
+        raise InputError(f"The text has {len(text):,} characters; send at most {MOST_CHARACTERS:,} around the hole.")
+    if len(request.holes) > MOST_HOLES:
+        raise InputError(f"The request has {len(request.holes):,} holes; send at most {MOST_HOLES:,} at a time.")
     if not request.holes:
         raise InputError("The request has no hole; pass at least one.")
     if request.steps is not None and request.steps < 1:

@@ -79,7 +79,7 @@ class LiveView:
 
 @contextmanager
 def hole_progress(holes: int) -> Iterator[OnStep]:
-    """A callback that shows how many of the holes are done, in a bar on standard error; off if that is not a terminal."""
+    """A callback that shows how many holes are done, in a bar on standard error; off if that is not a terminal."""
     console = errors_console()
     columns = (TextColumn("filling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:

@@ -1,6 +1,7 @@
 """`gesso batch`: order of rows, resuming, invalid rows."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -187,3 +188,14 @@ def test_the_output_may_not_be_a_link_out_of_its_folder(tmp_path: Path, monkeypa
     with pytest.raises(InputError, match="leads out of"):
         Batch(Path("in.jsonl"), Path("out.jsonl"), Settings())
     assert not (tmp_path / "new.jsonl").exists()
+
+
+def test_rows_come_from_a_regular_file_with_bounded_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for source in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(InputError, match="is not a regular file"):
+            Batch(source, tmp_path / "out.jsonl", Settings())
+    monkeypatch.setattr("infill.cli.batch.MOST_LINE_BYTES", 1 << 20)
+    (tmp_path / "in.jsonl").write_bytes(b"x" * (1 << 20) + b"y")
+    with pytest.raises(InputError, match="has a line of more than 1 MiB"):
+        Batch(tmp_path / "in.jsonl", tmp_path / "out.jsonl", Settings())

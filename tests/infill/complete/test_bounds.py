@@ -5,6 +5,7 @@ Work is counted, not timed: calls of `stop`, tokens, characters that are looked 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -17,6 +18,7 @@ from infill.code import context, indentation
 from infill.code.context import FAR_CHARACTERS, OTHER_CHARACTERS, ContextBudget, ShownContext, show_context
 from infill.complete.copy_draft import MAX_ALL_CHARS, MAX_DRAFT_LINES, copy_drafts
 from infill.complete.last_draft import LastDraft
+from infill.complete.pipeline import AnyCompleter
 from infill.complete.prepared import prepare
 from infill.prompts.prompt import HoleKind
 from infill.request import MOST_CHARACTERS, MOST_HOLES, Hole, InfillRequest, Neighbour
@@ -46,20 +48,21 @@ def test_a_request_is_no_larger_than_its_bounds() -> None:
         prepare(InfillRequest("x" * 2000, holes), pocket().budget)
 
 
-def test_a_hole_above_the_last_one_reads_no_text_between_them(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("completer", [tiny_completer(), coder()])
+def test_a_hole_above_the_last_one_reads_no_text_between_them(
+    completer: AnyCompleter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lines = "".join(f"value_{number} = {number}\n" for number in range(1000))
-    for completer in (tiny_completer(), coder()):
-        completer.last_draft = LastDraft.at(lines + "x = ", "1")
-        read = list[int]()
-        original = TokenTree.read
+    completer.last_draft = LastDraft.at(lines + "x = ", "1")
+    read, read_tree = list[int](), TokenTree.read
 
-        def counting(tree: TokenTree, branches: list[list[int]]) -> None:
-            read.append(sum(map(len, branches)))
-            original(tree, branches)
+    def counting(tree: TokenTree, branches: Sequence[Sequence[int]]) -> None:
+        read.append(sum(map(len, branches)))
+        read_tree(tree, branches)
 
-        monkeypatch.setattr(TokenTree, "read", counting)
-        completer.complete(InfillRequest(lines, (Hole(500, 500),), "python", lines="one"))
-        assert read and max(read) < 1000
+    monkeypatch.setattr(TokenTree, "read", counting)
+    completer.complete(InfillRequest(lines, (Hole(500, 500),), "python", lines="one"))
+    assert read and max(read) < 1000
 
 
 def test_a_tree_of_tokens_is_bounded() -> None:

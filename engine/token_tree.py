@@ -14,18 +14,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.errors import NotFiniteError, Stop, is_memory_error, leave_if
+from engine.errors import InputError, NotFiniteError, Stop, is_memory_error, leave_if
 from engine.key_values import KeyValues
 from engine.memory import CausalPass, Masks
 from engine.prefix_cache import STOPPABLE_CHUNK
 
 ROOT = -1
+MOST_NODES = 1 << 14  # memory and time grow with the square of their number
 
 
 class TokenTree:
     """After the prompt in `kv` come the given tokens of `trunk`, then the branches that are read.
 
     A context: at its end `kv` is as before. stop: called before every pass; if it returns True, Cancelled is raised.
+    Raises InputError before it has more than MOST_NODES nodes.
     """
 
     def __init__(self, model: CausalPass, kv: KeyValues, trunk: Sequence[int], stop: Stop | None = None) -> None:
@@ -141,6 +143,8 @@ class TokenTree:
 
     def _add(self, parent: int, token: int) -> int:
         node = len(self._tokens)
+        if node == MOST_NODES:
+            raise InputError(f"The candidates have more than {MOST_NODES:,} tokens; ask for fewer or shorter ones.")
         if node == len(self._sees):
             self._sees = np.pad(self._sees, (0, node))
         if parent != ROOT:

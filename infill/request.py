@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+MOST_CHARACTERS, MOST_HOLES = 2_000_000, 1_000  # of a text
 Lines = Literal["one", "block", "auto"]
 Source = Literal["model", "causal", "copy"]
 PieceState = Literal["known", "settled", "noise", "null"]
@@ -132,6 +133,11 @@ class InfillResult:
     model: str
     seed: int
 
+    @property
+    def tokens_given(self) -> int:
+        """Tokens that the model was given: the prompt, and the known tokens of the canvas."""
+        return self.prompt_tokens + max(0, self.canvas - self.hole)
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -147,12 +153,15 @@ class StepView:
 
     sure: how many characters of the hole the model is sure of, once it is not sure of what follows them; only if the
     request allows the beginning of a line, and 0 until then.
+    hole, holes: the number of the hole, from 0, and of all holes, if each has a canvas of its own.
     """
 
     step: int
     max_steps: int
     pieces: tuple[Piece, ...]
     sure: int = 0
+    hole: int = 0
+    holes: int = 1
 
 
 OnStep = Callable[[StepView], bool | None]

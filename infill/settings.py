@@ -83,6 +83,7 @@ class Resolved:
     auto_model: bool = False
 
 
+_last_valid: dict[Path, Mapping[str, Any] | None] = {}  # [tool.gesso] of each pyproject.toml
 HELP: dict[str, str] = {entry.name: entry.metadata["help"] for entry in fields(Settings)}
 
 
@@ -105,8 +106,8 @@ def resolve(
     Raises InputError for a file and UsageError for a variable or flag, naming it and what it must be.
     """
     values: dict[str, Any] = {}
-    origins, notices = dict.fromkeys(HELP, "default"), []
-    for file, table in _files(start):
+    origins, notices = dict.fromkeys(HELP, "default"), list[str]()
+    for file, table in _files(start, notices):
         table, renamed = current_names(table, RENAMED)
         notices += [f"{file}: {notice}" for notice in renamed]
         checked = {name: _from_file(file, name, value) for name, value in table.items()}
@@ -158,14 +159,29 @@ def current_names(
     return current, notices
 
 
-def project_file(start: Path) -> Path | None:
-    """The nearest gesso.toml, or pyproject.toml with a [tool.gesso] table, in `start` or above it."""
+def _project_table(start: Path, notices: list[str]) -> tuple[Path, Mapping[str, Any]] | None:
+    """The nearest gesso.toml, or pyproject.toml with a [tool.gesso] table, in `start` or above it, with its table.
+
+    While a pyproject.toml is not valid TOML, as when it is edited, its last valid table counts, and `notices` gets a
+    sentence.
+    """
     for folder in (start, *start.parents):
-        if os.path.isfile(folder / PROJECT_FILE):
-            return folder / PROJECT_FILE
+        file = folder / PROJECT_FILE
+        if os.path.isfile(file):
+            return file, read_toml(file)
         file = folder / PYTHON_PROJECT_FILE
-        if _mentions_gesso(file) and _tool_table(file, read_toml(file)) is not None:
-            return file
+        if not _mentions_gesso(file):
+            continue
+        try:
+            content = read_toml(file)
+        except InputError as wrong:
+            table = _last_valid.get(file)
+            used = "no settings" if table is None else "the last valid settings"
+            notices.append(f"Using {used} of the project: {wrong}")
+        else:
+            table = _last_valid[file] = _tool_table(file, content)
+        if table is not None:
+            return file, table
     return None
 
 
@@ -190,17 +206,15 @@ def read_toml(file: Path) -> Mapping[str, Any]:
         raise InputError(f"{file} is not valid TOML ({wrong}); correct it or remove it.") from wrong
 
 
-def _files(start: Path) -> list[tuple[Path, Mapping[str, Any]]]:
-    """The settings files that exist, the user's first, each with its table."""
+def _files(start: Path, notices: list[str]) -> list[tuple[Path, Mapping[str, Any]]]:
+    """The settings files that exist, the user's first, each with its table; `notices` as in `_project_table`."""
     found: list[tuple[Path, Mapping[str, Any]]] = []
     user = user_file()
     if _is_file(user):
         found.append((user, {name: value for name, value in read_toml(user).items() if name not in SERVER_TABLES}))
-    project = project_file(start.resolve())
-    if project is not None and project != user:
-        content = read_toml(project)
-        table = content if project.name == PROJECT_FILE else _tool_table(project, content)
-        found.append((project, table or {}))
+    project = _project_table(start.resolve(), notices)
+    if project is not None and project[0] != user:
+        found.append(project)
     return found
 
 

@@ -36,10 +36,12 @@ from engine.checkpoints.weight_files import (
     unreadable,
 )
 from engine.errors import ModelError
-from engine.files import read_small_file
+from engine.files import read_json_object, read_small_file
 
 READ_BYTES = 2**24
 SUMS_BYTES = 2**20
+TOKENIZER_FILE, TOKENIZER_BYTES = "tokenizer.json", 2**28
+NOT_PUBLISHED = (SUMS_FILE, ".gitattributes")
 SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
@@ -61,7 +63,10 @@ def verify(folder: Path, on_progress: Progress | None = None) -> list[FileCheck]
     """
     if not folder.is_dir():
         raise ModelError(f"There is no model folder {folder}; name a folder that exists, or {FETCH_AGAIN}.")
-    problems = _find_problems(folder)
+    try:
+        problems = _find_problems(folder)
+    except OSError as reason:
+        raise unreadable(folder, reason) from reason
     sums: dict[str, str] = {}
     with _collecting(problems, SUMS_FILE):
         sums = _read_sums(folder / SUMS_FILE)
@@ -94,9 +99,12 @@ def _collecting(problems: dict[str, list[str]], name: str) -> Iterator[None]:
 
 
 def _find_problems(folder: Path) -> dict[str, list[str]]:
-    """By name, each file of the model with what the loader would refuse in it."""
+    """By name, each file of the folder with what the loader would refuse in it."""
     problems: dict[str, list[str]] = {CONFIG_FILE: []}
-    problems |= {name: [] for name in (GENERATION_FILE, INDEX_FILE) if (folder / name).is_file()}
+    problems |= {file.name: [] for file in folder.iterdir() if file.is_file() and file.name not in NOT_PUBLISHED}
+    if TOKENIZER_FILE in problems:
+        with _collecting(problems, TOKENIZER_FILE):
+            _check_json(folder / TOKENIZER_FILE)
     config = stored = None
     with _collecting(problems, CONFIG_FILE):
         config = read_config(folder)
@@ -116,6 +124,15 @@ def _find_problems(folder: Path) -> dict[str, list[str]]:
             for name, sentence in find(folder, model, stored):
                 problems[name].append(sentence)
     return problems
+
+
+def _check_json(file: Path) -> None:
+    try:
+        read_json_object(file, TOKENIZER_BYTES)
+    except OSError as reason:
+        raise unreadable(file, reason) from reason
+    except ValueError as reason:
+        raise broken(f"{file} is not a JSON object ({reason})") from reason
 
 
 def _read_sums(file: Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from starlette.requests import Request
@@ -22,7 +22,7 @@ from infill.engine_protocol import Engine, EngineRequest
 from infill.request import Candidate, Hole, InfillRequest, InfillResult
 from infill.validation import Limits
 
-NOTHING = Candidate("", 0.0, False, None, "model", 0)
+NOTHING = Candidate("", 0.0, False, "there are no more candidates", "model", 0)
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ async def _respond(request: Request, engine: Engine, chat: bool) -> Response:
         seed=body.seed % 2**31,
     )
     result = await complete(request, engine, EngineRequest(infill, client=body.user, any_model=True))
-    shown = [one for one in result.completions[0].candidates if one.shown]
-    candidates = (shown + [NOTHING] * body.n)[: body.n]
+    found = [one if one.shown else replace(one, text="", tokens=0) for one in result.completions[0].candidates]
+    candidates = (found + [NOTHING] * body.n)[: body.n]
     choices = [_choice(engine, index, one, body, result, chat) for index, one in enumerate(candidates)]
     usage = _usage(result, candidates)
     kind = "chat.completion" if chat else "text_completion"
@@ -102,10 +102,9 @@ def _choice(
 ) -> dict[str, Any]:
     text, finish = cut(engine, candidate.text, body.stop, body.max_tokens)
     text = body.prompt[0] + text if body.echo and not chat else text
-    best = result.completions[0]
     gesso = {
         "shown": candidate.shown,
-        "reason": None if candidate.shown else best.reason,
+        "reason": candidate.reason,
         "confidence": candidate.confidence,
         "source": candidate.source,
     }
@@ -115,7 +114,7 @@ def _choice(
 
 def _usage(result: InfillResult, candidates: list[Candidate]) -> dict[str, int]:
     written = sum(one.tokens for one in candidates)
-    prompt = result.prompt_tokens
+    prompt = result.tokens_given
     return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
 
 

@@ -5,16 +5,26 @@ Imports nothing slow, since every command may be a client. Offsets are character
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Any, Literal
 
 from engine.errors import InputError
 from infill.findings import Finding, LintRequest
-from infill.request import Hole, InfillRequest, InfillResult, Lines, Neighbour, StepView
+from infill.request import (
+    MOST_CHARACTERS,
+    MOST_HOLES,
+    Hole,
+    InfillRequest,
+    InfillResult,
+    Lines,
+    Neighbour,
+    StepView,
+)
 from infill.validation import Limits, structure
 
-Text = Annotated[str, Limits(most=2_000_000)]
+Text = Annotated[str, Limits(most=MOST_CHARACTERS)]
 Name = Annotated[str, Limits(most=64)]
 Path = Annotated[str, Limits(most=4096)]
 Client = Annotated[str, Limits(most=256)]
@@ -22,6 +32,7 @@ Offset = Annotated[int, Limits(0, 2**63 - 1)]
 Seed = Annotated[int, Limits(0, 2**63 - 1)]
 Candidates = Annotated[int, Limits(1, 32)]
 Kinds = Annotated[tuple[Name, ...], Limits(most=64)]
+_SURROGATES = re.compile("[\ud800-\udfff]")
 REQUEST_SETTINGS = ("min_confidence", "copy_drafts", "causal_draft")  # settings that a request may override
 
 
@@ -51,7 +62,7 @@ class RequestBody:
 class InfillBody(RequestBody):
     """The body of `/v1/infill`."""
 
-    holes: Annotated[tuple[TextRange, ...], Limits(1, 64)]
+    holes: Annotated[tuple[TextRange, ...], Limits(1, MOST_HOLES)]
     lines: Lines = "auto"
     candidates: Candidates = 1
     steps: Annotated[int, Limits(1, 1000)] | None = None
@@ -119,7 +130,8 @@ class LintBody(RequestBody):
 
 
 def request_to_json(request: InfillRequest) -> dict[str, Any]:
-    return asdict(request)
+    """With U+FFFD for lone surrogates, as in file names that are not UTF-8; offsets stay valid."""
+    return _whole_characters(asdict(request))
 
 
 def result_from_json(value: Any) -> InfillResult:
@@ -132,8 +144,18 @@ def step_from_json(value: Any) -> StepView:
 
 
 def lint_request_to_json(request: LintRequest) -> dict[str, Any]:
+    """As `request_to_json`."""
     ranges = [{"start": start, "end": end} for start, end in request.ranges]
-    return {**asdict(request), "ranges": ranges, "off": sorted(request.off), "on": sorted(request.on)}
+    values = {**asdict(request), "ranges": ranges, "off": sorted(request.off), "on": sorted(request.on)}
+    return _whole_characters(values)
+
+
+def _whole_characters(value: Any) -> Any:
+    if isinstance(value, str):
+        return _SURROGATES.sub("\ufffd", value)
+    if isinstance(value, dict):
+        return {name: _whole_characters(one) for name, one in value.items()}
+    return [_whole_characters(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def findings_to_json(findings: Sequence[Finding]) -> dict[str, Any]:

@@ -83,6 +83,7 @@ def _candidate(work: PreparedRequest, generated: Generated) -> Candidate:
         confidence=generated.confidence,
         rejected=frozenset(work.request.rejected),
         replaced=work.replaced(0),
+        stop=work.stop_parsing,
     )
     reason = first_refusal(context)
     shown = text.replace("\n", work.line_end)

@@ -11,7 +11,7 @@ from infill.checks.context import CheckContext
 from infill.code.brackets import Scan, scan
 from infill.code.languages import get
 
-AFTER_CHARS = 200_000  # of the text after the hole, at most
+AFTER_CHARS = 30_000  # of the text after the hole, at most
 
 
 def unbalanced_brackets(context: CheckContext) -> str | None:

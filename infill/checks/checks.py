@@ -22,6 +22,8 @@ MAX_PERIOD_TOKENS = 24
 _COMPARED_CHARS = 400
 _COMPARED_LINES = 20
 _NEAR_CHARS = 20_000
+_TOP_LINES = 20
+_TOP_LINE = re.compile(r"\n(?=(?:async|def|class|import|from|if|for|with)\b|@)")
 _TOKEN = re.compile(r"\w+|([^\w\s])\1*")
 _WORD = re.compile(r"\w")
 _NUMBER = re.compile(r"\d+")
@@ -180,12 +182,21 @@ def _python_indentation_fault(context: CheckContext) -> str | None:
 
 
 def _first_misfit(context: CheckContext, text: str) -> tuple[str, bool] | None:
-    """The error of the first line with wrong indentation, in `text` or just below, and whether that line is below."""
-    whole = context.before + text + context.after
-    hole_start = len(context.before) - len(context.line_prefix)
-    hole_end = len(context.before) + len(text)
+    """The error of the first line with wrong indentation, in `text` or just below, and whether that line is below.
+
+    None if the text within _NEAR_CHARS above has no top-level statement to count from.
+    """
+    before = context.before[-_NEAR_CHARS:]
+    whole = before + text + context.after[:_NEAR_CHARS]
+    hole_start = max(0, len(before) - len(context.line_prefix))
+    hole_end = len(before) + len(text)
+    top = _top_line(before)
+    if top is None:
+        if len(before) < len(context.before):
+            return None
+        top = 0
     levels, header, header_is_new = [0], False, False
-    for start, width, opens_block in _python_lines(whole, context.before, hole_end):
+    for start, width, opens_block in _python_lines(whole, top, hole_end):
         new = start >= hole_start if not context.line_prefix.strip() else start > hole_start
         below = start >= hole_end
         if header and width > levels[-1]:
@@ -207,21 +218,26 @@ def _first_misfit(context: CheckContext, text: str) -> tuple[str, bool] | None:
     return None
 
 
-def _python_lines(text: str, before: str, hole_end: int) -> Iterator[tuple[int, int, bool]]:
-    """(start, indentation, opens a block) of each statement, from a top-level one above to the next one below."""
-    start, reading = 0, scan(text, "python", 0)
-    at = len(before)
-    while (at := before.rfind("\n", 0, at)) >= 0:
-        if re.match(r"\n(?:async\b|def\b|class\b|import\b|from\b|@|if\b|for\b|with\b)", before[at : at + 8]):
-            above = scan(text, "python", at)
-            if not above.inside and not above.open:
-                start, reading = at + 1, above
-                break
+def _top_line(before: str) -> int | None:
+    """The start of the nearest line that begins a top-level statement; None if none of the last _TOP_LINES does."""
+    for line in reversed([*_TOP_LINE.finditer(before)][-_TOP_LINES:]):
+        above = scan(before, "python", line.start())
+        if not above.inside and not above.open:
+            return line.end()
+    return None
+
+
+def _python_lines(text: str, start: int, hole_end: int) -> Iterator[tuple[int, int, bool]]:
+    """(start, indentation, opens a block) of each statement from `start` to the first one below the hole."""
+    reading = scan(text, "python", start, start)
     while start < len(text):
         end = text.find("\n", start)
         end = len(text) if end < 0 else end + 1
-        reading = scan(text, "python", start, reading.resume, reading.resume_open)
         line = text[start:end]
+        if not line.strip():
+            start = end
+            continue
+        reading = scan(text, "python", start, reading.resume, reading.resume_open)
         if not reading.open and not reading.inside and line.strip() and line.lstrip()[0] not in "#\\":
             logical_end = _logical_end(text, end, reading)
             width = len(indent_of(line).replace("\f", "").expandtabs(8))

@@ -158,10 +158,13 @@ def cut_back(
     """The longest prefix of `text` with balanced brackets that does not make the parse worse, or "".
 
     Prefixes of whole lines come first, then tokens of the first line. Whole lines are cut to whole lines.
-    cancelled: called before each prefix; raises Cancelled once it returns True. stop: as in `CheckContext`.
+    cancelled: called before each prefix; raises Cancelled once it returns True. stop: as in `CheckContext`; once it
+    returns True, no shorter prefix is looked for.
     """
     for part in _parts(text):
         leave_if(cancelled)
+        if stop is not None and stop():
+            break
         context = CheckContext(before, part, after, language, stop=stop)
         if part.strip() and unbalanced_brackets(context) is None and parse_worse(context) is None:
             return part

@@ -26,6 +26,7 @@ from infill.surroundings import was_interrupted
 
 Outcome = InfillResult | GessoError
 UNUSABLE, FAILED = "error", "failed"  # reasons of output rows without a text
+MOST_LINE_BYTES = 32 << 20  # a text of MOST_CHARACTERS with escapes
 
 
 class BatchCompleter(Protocol):
@@ -256,9 +257,13 @@ def _rows(source: Path, settings: Settings) -> Iterator[InputRow]:
 
 
 def _lines(source: Path) -> Iterator[bytes]:
-    """The lines that are not blank."""
+    """The lines that are not blank; raises InputError if one is too long."""
     with _opened(source, "rb") as stream:
-        yield from (line for line in stream if line.strip())
+        while line := stream.readline(MOST_LINE_BYTES + 1):
+            if len(line) > MOST_LINE_BYTES:
+                raise InputError(f"{source} has a line of more than {MOST_LINE_BYTES >> 20} MiB; shorten that row.")
+            if line.strip():
+                yield line
 
 
 def _opened(file: Path, mode: str) -> IO[bytes]:
@@ -271,6 +276,8 @@ def _opened(file: Path, mode: str) -> IO[bytes]:
 
 def _check_files(source: Path, target: Path) -> None:
     text_edits.real_path(target, text_edits.named_tree(target))
+    if source.exists() and not source.is_file():
+        raise InputError(f"{source} is not a regular file; write the rows to one first.")
     if target.exists() and source.exists() and target.samefile(source):
         raise InputError(f"{source} is both input and output; name another output file.")
     if target.exists() and not target.is_file():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from engine.errors import UsageError
-from infill.request import Hole
+from infill.request import MOST_HOLES, Hole
 
 POSITION = re.compile(r"\s*(\d{1,9}):(\d{1,9})\s*", re.ASCII)
 
@@ -38,6 +38,10 @@ def holes_at_markers(text: str, marker: str) -> tuple[Hole, ...]:
     holes = tuple(Hole(match.start(), match.end()) for match in re.finditer(re.escape(marker), text))
     if not holes:
         raise UsageError(f"The text does not contain the marker {marker!r}; put it where code is missing.")
+    if len(holes) > MOST_HOLES:
+        raise UsageError(
+            f"The text has the marker {marker!r} {len(holes):,} times; use a rarer one, at most {MOST_HOLES:,} times."
+        )
     return holes
 
 

@@ -14,7 +14,7 @@ from infill.cli import support as cli_support
 from infill.cli import text_edits
 from infill.cli.encodings import encoding_named
 from infill.cli.holes import hole_at, hole_in_range, holes_at_markers, position_of
-from infill.cli.live_view import SECONDS_PER_STEP, LiveView, export_svg
+from infill.cli.live_view import SECONDS_PER_STEP, LiveView, export_svg, hole_progress
 from infill.cli.service import SERVICE_HELP, service_for
 from infill.cli.support import FILLED, NOTHING_TO_SHOW, STDIN, errors_to_exit_codes, say
 from infill.code import languages
@@ -122,7 +122,11 @@ def infill(
     step_seconds = SECONDS_PER_STEP if settings.deadline_ms is None else 0.0
     view = LiveView(cli_support.errors_console(), step_seconds, show=watch)
     completer = service_for(settings, service) or cli_support.with_retry(cli_support.load_completer(settings), settings)
-    result = _complete(completer.complete, request, view if watch or watch_svg else None, watch_svg)
+    if watch or watch_svg or len(request.holes) == 1:
+        result = _complete(completer.complete, request, view if watch or watch_svg else None, watch_svg)
+    else:
+        with hole_progress(len(request.holes)) as on_step:
+            result = completer.complete(request, on_step)
     raise typer.Exit(_write_result(source, result, output))
 
 

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from infill.cli.support import errors_console
 from infill.printable import one_line, visible
-from infill.request import Piece, PieceState, StepView
+from infill.request import OnStep, Piece, PieceState, StepView
 
 STYLES: dict[PieceState, str] = {
     "known": "dim",
@@ -68,6 +71,16 @@ class LiveView:
         """Draws the final text, which stays on the screen."""
         if self._live is not None:
             self._live.update(panel(pieces, caption), refresh=True)
+
+
+@contextmanager
+def hole_progress(holes: int) -> Iterator[OnStep]:
+    """A callback that shows how many holes are done, in a bar on standard error; off if that is not a terminal."""
+    console = errors_console()
+    columns = (TextColumn("filling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("holes", total=holes)
+        yield lambda view: progress.update(task, completed=view.hole)
 
 
 def panel(pieces: Sequence[Piece], caption: str, context_lines: int = CONTEXT_LINES) -> Panel:

@@ -129,8 +129,13 @@ class Commands(typer.Typer):
     """A group of commands whose help shows flags without a type."""
 
     def __init__(self, **options: Any) -> None:
-        help_names = {"help_option_names": ["-h", "--help"]}
-        super().__init__(cls=_Group, context_settings=help_names, pretty_exceptions_enable=False, **options)
+        super().__init__(
+            cls=_Group,
+            context_settings={"help_option_names": ["-h", "--help"]},
+            pretty_exceptions_enable=False,
+            rich_markup_mode=None,  # help is plain text: rich drops what is in square brackets
+            **options,
+        )
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[Command], Command]:
         return super().command(name, cls=_Command, **options)

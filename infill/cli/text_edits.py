@@ -7,6 +7,7 @@ text comes from.
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import secrets
 import stat
@@ -17,9 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import InputError
+from engine.files import read_small_file
 from infill.cli.encodings import Decoded, decode, label
 from infill.request import Hole
 
+MOST_BYTES = 8 << 20  # of a text; its size in characters is limited by `infill.request`
 NO_FINAL_NEWLINE = "\\ No newline at end of file\n"
 
 
@@ -56,14 +59,19 @@ class SourceFile:
 
 
 def read_source(path: Path, encoding: str | None = None) -> SourceFile:
-    """encoding: see `decode`. Raises InputError if the file does not exist, cannot be read or is not text."""
+    """encoding: see `decode`. Raises InputError if there is no such regular file, it is too large, cannot be read or is
+    not text."""
     try:
-        content = path.read_bytes()
+        content = read_small_file(path, MOST_BYTES)
     except FileNotFoundError as error:
         raise InputError(f"There is no file {path}; check the name.") from error
-    except IsADirectoryError as error:
-        raise InputError(f"{path} is a folder; name a file in it.") from error
     except OSError as error:
+        if path.is_dir():
+            raise InputError(f"{path} is a folder; name a file in it.") from error
+        if error.errno == errno.EFBIG:
+            raise InputError(f"{path} has more than {MOST_BYTES >> 20} MiB; name a smaller file.") from error
+        if error.errno == errno.EINVAL:
+            raise InputError(f"{path} is not a regular file; send its text to `gesso infill -`.") from error
         raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions.") from error
     return SourceFile(path, decode(content, str(path), encoding), content)
 
@@ -71,9 +79,11 @@ def read_source(path: Path, encoding: str | None = None) -> SourceFile:
 def read_stdin(encoding: str | None = None) -> SourceFile:
     """The text of standard input; otherwise as `read_source`."""
     try:
-        content = sys.stdin.buffer.read()
+        content = sys.stdin.buffer.read(MOST_BYTES + 1)
     except OSError as error:
         raise InputError(f"Standard input cannot be read ({error.strerror}); name a file instead of -.") from error
+    if len(content) > MOST_BYTES:
+        raise InputError(f"Standard input has more than {MOST_BYTES >> 20} MiB; send a shorter text.")
     return SourceFile(Path("stdin"), decode(content, "Standard input", encoding), content)
 
 

@@ -6,7 +6,7 @@ time, so that the prompt keeps its beginning while the user types, and its cache
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -20,7 +20,8 @@ LINE_STEPS = (16, 4, 1)
 CHARACTER_STEP = 256
 NEAR_LINES = 8
 NEAR_CHARACTERS = 800
-FAR_CHARACTERS = 200_000  # on each side of the window, and of another file
+FAR_CHARACTERS = 60_000  # on each side of the window, and of another file: some 1,500 lines
+OTHER_CHARACTERS = 400_000  # of all other files
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,14 @@ def show_context(
     budget: ContextBudget,
     stop: Stop | None = None,
 ) -> ShownContext:
-    """The context of text[first:last], which the caller shows itself. Once `stop` returns True, without outlines."""
+    """The context of text[first:last], which the caller shows itself. Once `stop` returns True, without a header."""
     start = window_start(text, first, budget.prefix)
     end = window_end(text, last, budget.suffix)
     above = text[window_start(text, start, FAR_CHARACTERS) : start]
     below = text[end : window_end(text, end, FAR_CHARACTERS)]
-    others = [neighbour.text[:FAR_CHARACTERS] for neighbour in neighbours]
+    others = [*_bounded(neighbours)]
     related = rest = ""
-    if above or below or others:
+    if (above or below or others) and not (stop is not None and stop()):
         related = snippet(_near(text, first, last), [above, below, *others], budget.header // 2)
     remaining = budget.header - len(related)
     if above or below:
@@ -76,6 +77,16 @@ def show_context(
             source = _Source(other, language, (), remaining, stop)
             outlines = _outline(source) + outlines
     return ShownContext(outlines + related + rest, text[start:first], text[last:end], language, path)
+
+
+def _bounded(neighbours: Sequence[Neighbour]) -> Iterator[str]:
+    """Their texts, cut to FAR_CHARACTERS each and to OTHER_CHARACTERS together."""
+    remaining = OTHER_CHARACTERS
+    for neighbour in neighbours:
+        text = neighbour.text[: min(FAR_CHARACTERS, remaining)]
+        remaining -= len(text)
+        if text:
+            yield text
 
 
 def _near(text: str, first: int, last: int) -> str:

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 
 import torch
 
@@ -22,7 +23,8 @@ from infill.checks.parse import cut_back, parse_worse
 from infill.complete.beginning import LEAST_PROBABILITY, MOST_PROBABILITY, PROBABILITY, likely_beginning
 from infill.complete.causal_draft import block_end, without_suffix
 from infill.complete.code_model import CodeModel
-from infill.complete.judging import judge, one_after_another, until_stopped
+from infill.complete.judging import judge, no_time, one_after_another, until_stopped
+from infill.complete.last_draft import LastDraft
 from infill.complete.prepared import PreparedRequest, prepare
 from infill.complete.proposals import Proposal, copies, distinct
 from infill.prompts.fim import FimInput
@@ -33,7 +35,7 @@ from infill.settings import Settings
 BRANCHES, MARGIN = 3, 3.0  # continuations at once; nats that the first token of one may be less likely
 LINE_TOKENS, BLOCK_TOKENS, BLOCK_LINES = 48, 192, 12
 MOST_MARGIN = 12.0  # nats
-READ_CHUNK = 128  # tokens per pass of reading ahead, so that a completion waits for few of them
+READ_CHUNK = 128  # tokens per pass if something waits for its end: a completion, or a deadline
 SEAM_LINES, SEAM_TOKENS = 3, 24  # of the text after the hole that is scored with a proposal
 
 
@@ -61,24 +63,33 @@ class CausalCompleter:
         self.model, self.settings = model, settings
         self.family, self.decoder = model.family, model.decoder
         self.min_confidence = model.min_confidence if settings.min_confidence is None else settings.min_confidence
-        self.last_draft = ""
+        self.last_draft = LastDraft()
         self._banned = torch.tensor(self.family.banned, dtype=torch.long)
 
     def complete(self, request: InfillRequest, on_step: OnStep | None = None, stop: Stop | None = None) -> InfillResult:
-        """Fills the holes of one request, one after the other from the top; see `Completer.complete`."""
+        """Fills the holes of one request, one after the other from the top; see `Completer.complete`.
+
+        Without candidates if the deadline passes before the prompt is read; what was read stays in the cache.
+        """
         started = time.perf_counter()
         leave_if(stop)
         prepared = prepare(request, self.family.budget, stop)
+        leave_if(prepared.stop)
         watch = until_stopped(on_step) if on_step is not None else None
         if len(prepared.holes) > 1:
             return one_after_another(self.complete, prepared, watch, stop, started)
         fim = self.family.fill(prepared.shown, prepared.kinds[0])
         encoding = time.perf_counter()
-        with self.decoder.cache.encoded(fim.tokens[:-1], stop) as lease:
-            decoding = time.perf_counter()
-            with TokenTree(self.decoder.model, lease.kv, fim.tokens[-1:], stop) as tree:
-                scored, steps = self._proposals(prepared, fim, tree, watch)
-            encoded = lease.encoded
+        chunk = None if prepared.deadline is None else READ_CHUNK
+        try:
+            with self.decoder.cache.encoded(fim.tokens[:-1], _stop_reading(prepared), chunk) as lease:
+                decoding = time.perf_counter()
+                with TokenTree(self.decoder.model, lease.kv, fim.tokens[-1:], prepared.stop) as tree:
+                    scored, steps = self._proposals(prepared, fim, tree, watch)
+                encoded = lease.encoded
+        except Cancelled:
+            leave_if(prepared.stop)
+            return self._without_candidates(prepared, fim, started, encoding)
         scoring = time.perf_counter()
         in_order = self._in_order(prepared, fim, scored)
         calibration = self.model.calibration
@@ -113,6 +124,28 @@ class CausalCompleter:
             seed=request.seed,
         )
 
+    def _without_candidates(
+        self, prepared: PreparedRequest, fim: FimInput, started: float, encoding: float
+    ) -> InfillResult:
+        now = time.perf_counter()
+        return InfillResult(
+            completions=(no_time(prepared.originals[0]),),
+            steps=0,
+            prompt_tokens=len(fim.tokens),
+            encoded_tokens=0,
+            canvas=0,
+            hole=0,
+            timings_ms={
+                "context": 1000 * (encoding - started),
+                "encode": 1000 * (now - encoding),
+                "denoise": 0.0,
+                "checks": 0.0,
+                "total": 1000 * (now - started),
+            },
+            model=self.model.name,
+            seed=prepared.request.seed,
+        )
+
     def complete_batch(self, requests: Sequence[InfillRequest]) -> list[InfillResult | GessoError]:
         """One request after the other; the result of an invalid request is its error."""
         results: list[InfillResult | GessoError] = []
@@ -144,10 +177,9 @@ class CausalCompleter:
     ) -> tuple[list[_Scored], int]:
         """All distinct proposals, and the number of tokens of the longest continuation."""
         kind = prepared.kinds[0]
-        copied = copies(prepared, self.family.tokens) if self.settings.copy_drafts else []
-        drafts = [copy.text for copy in copied]
-        if self.last_draft.startswith(before := prepared.before(0)):
-            drafts.append(self.last_draft[len(before) :])
+        copied = copies(prepared, 0, self.family.tokens) if self.settings.copy_drafts else []
+        before = prepared.before(0)
+        drafts = [*(copy.text for copy in copied), self.last_draft.rest(before)]
         encoded = [self.family.tokens.encode(fim.held + text) for text in drafts if text.strip()]
         guesses = Guesses(fim.tokens, encoded)
         count = max(BRANCHES if kind.one_line else 1, prepared.request.candidates)
@@ -155,10 +187,10 @@ class CausalCompleter:
         on_token = None if on_step is None else self._on_token(prepared, fim, limits, on_step)
         margin = MARGIN if prepared.request.candidates == 1 else math.inf
         found = decode(tree, limits, count, margin, guesses, on_token)
-        self.last_draft = before + self._text(fim, found[0].tokens)
+        self.last_draft = LastDraft.at(before, self._text(fim, found[0].tokens))
         proposals = [self._decoded(prepared, fim, kind, one) for one in found]
         leave_if(prepared.stop)
-        unique = distinct([*proposals, *copied])
+        unique = distinct(proposals if prepared.is_late() else [*proposals, *copied])
         token_lists = [self.family.tokens.encode(fim.held + one.text.rstrip("\n")) for one in unique]
         tree.read([tokens[:-1] for tokens in token_lists])
         scored = [
@@ -184,7 +216,7 @@ class CausalCompleter:
             allowed=lambda tokens: self.family.allowed(fim.held, tokens),
             done=done,
             banned=self._banned,
-            stop=lambda: prepared.deadline is not None and time.monotonic() >= prepared.deadline,
+            stop=prepared.is_late,
         )
 
     def _on_token(
@@ -260,7 +292,7 @@ class CausalCompleter:
         """
         kind = prepared.kinds[0]
         after = "\n".join(suffix_texts([kind], [prepared.shown.suffix])[0].split("\n")[: SEAM_LINES + 1])
-        if prepared.deadline is not None and time.monotonic() >= prepared.deadline:
+        if prepared.is_late():
             return [_InOrder(_mean(one.middle), sum(one.middle)) for one in scored]
         texts = [fim.held + one.proposal.text.rstrip("\n") for one in scored]
         lengths = [len(self.family.tokens.encode(text)) for text in texts]
@@ -278,6 +310,12 @@ class CausalCompleter:
             _InOrder(float(one.mean()) if len(one) else -math.inf, float(one[:length].sum()))
             for one, length in zip(found, lengths, strict=True)
         ]
+
+
+def _stop_reading(prepared: PreparedRequest) -> Stop:
+    """Whether to stop reading the prompt: the caller cancelled, or the deadline has passed and a chunk was read."""
+    calls = count()
+    return lambda: bool(prepared.stop and prepared.stop()) or (next(calls) > 0 and prepared.is_late())
 
 
 def _block_end(line: str, text: str) -> int | None:

@@ -18,6 +18,7 @@ from engine.errors import GessoError, Stop, leave_if
 from infill.complete.canvas_text import step_view
 from infill.complete.hole_length import CanvasRunner, FilledCanvas, FillTask, HoleLengths, NullSlots, Probing
 from infill.complete.judging import judge, one_after_another, until_stopped
+from infill.complete.last_draft import LastDraft
 from infill.complete.loaded_model import LoadedModel
 from infill.complete.prepared import PreparedRequest, prepare
 from infill.complete.proposals import Proposer
@@ -26,6 +27,7 @@ from infill.request import Candidate, HoleCompletion, InfillRequest, InfillResul
 from infill.settings import Settings
 
 SAMPLED_T = (0.6, 0.9)  # minimum of t_min and t_max for all candidates but the first
+MOST_BETWEEN = 10_000  # characters between the holes of one canvas
 LONGEST = {True: 128, False: 512}  # slots, by whether the hole has one line
 
 
@@ -42,13 +44,13 @@ class Completer:
         self.proposer = Proposer(self.denoiser, self.runner, self.family, settings)
 
     @property
-    def last_draft(self) -> str:
+    def last_draft(self) -> LastDraft:
         """See `Proposer`."""
         return self.proposer.last_draft
 
     @last_draft.setter
-    def last_draft(self, text: str) -> None:
-        self.proposer.last_draft = text
+    def last_draft(self, draft: LastDraft) -> None:
+        self.proposer.last_draft = draft
 
     def complete(self, request: InfillRequest, on_step: OnStep | None = None, stop: Stop | None = None) -> InfillResult:
         """Fills the holes of one request: in one canvas if they fit, otherwise one after the other from the top.
@@ -60,7 +62,7 @@ class Completer:
         started = time.perf_counter()
         leave_if(stop)
         prepared = prepare(request, self.family.budget, stop)
-        leave_if(stop)
+        leave_if(prepared.stop)
         watch = until_stopped(on_step) if on_step is not None else None
         if len(prepared.holes) > 1 and not self._fits(prepared):
             return one_after_another(self.complete, prepared, watch, stop, started)
@@ -101,6 +103,9 @@ class Completer:
             return lease.encoded
 
     def _fits(self, prepared: PreparedRequest) -> bool:
+        """Whether all holes fit in one canvas. Long texts between them are not encoded to find out."""
+        if sum(map(len, prepared.between)) > MOST_BETWEEN:
+            return False
         task = self._task(prepared, 0)
         return task.lay_out(task.slots).canvas.width <= self.family.max_canvas
 

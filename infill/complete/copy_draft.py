@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from engine.errors import Stop
 from infill.code.brackets import scan
 from infill.code.indentation import indentation, line_end
 
@@ -17,8 +18,11 @@ MIN_MATCH = 12  # characters
 MAX_DRAFT_CHARS = 1200
 MAX_DRAFT_LINES = 24
 MAX_LINE_CHARS = 400
+MAX_SOURCE_CHARS, MAX_ALL_CHARS = 200_000, 1_000_000  # of one source, nearest to the hole, and of all
 _MAX_OCCURRENCES = 60
 _MAX_LINES_COMPARED = 8
+_MAX_CUTS = 8
+_MAX_SPACE = 2_000  # white space between two lines that are compared
 _WORD = re.compile(r"\w")
 
 
@@ -47,17 +51,21 @@ def copy_drafts(
     neighbours: Sequence[str],
     limit: int,
     one_line: bool,
+    stop: Stop | None = None,
 ) -> list[CopyDraft]:
     """At most `limit` distinct drafts: those that agree with `after` first, then by the length of the match.
 
     A match has at least MIN_MATCH characters, from the start of a token, or consists of the line up to the hole and the
     line above. The copy is the rest of the line (`one_line`) or of the block by indentation. It gets the indentation of
-    the hole and "\\n" line ends; between whole lines it consists of whole lines.
+    the hole and "\\n" line ends; between whole lines it consists of whole lines. Once `stop` returns True, those found
+    so far.
     """
-    hole = _Hole(_unix(before), _unix(after), language, one_line)
+    hole = _Hole(_unix(before[-MAX_SOURCE_CHARS:]), _unix(after[:MAX_SOURCE_CHARS]), language, one_line)
     found: list[tuple[bool, int, int, CopyDraft]] = []
-    for rank, source in enumerate((hole.above, hole.below, *map(_unix, neighbours))):
+    for rank, source in enumerate(_bounded([hole.above, hole.below, *neighbours])):
         for match in hole.matches(source, nearest_last=rank == 0):
+            if stop is not None and stop():
+                break
             draft = hole.draft(source, match)
             if draft:
                 found.append((not draft.agrees_after, -draft.match_length, rank, draft))
@@ -122,7 +130,7 @@ class _Hole:
             above = _same_lines(self.above, len(self.above), source, line_start)
             return len(line) + above, above > 0
         length = 0
-        while length < min(len(line), len(self.typed)) and line[-1 - length] == self.typed[-1 - length]:
+        while length < min(len(line), len(self.typed), MAX_LINE_CHARS) and line[-1 - length] == self.typed[-1 - length]:
             length += 1
         while (
             0 < length
@@ -170,7 +178,9 @@ class _Hole:
         if line.endswith(rest) and self._balanced(line[: -len(rest)]):
             return line[: -len(rest)], True
         at = line.find(rest)
-        while at >= 0:
+        for _ in range(_MAX_CUTS):
+            if at < 0:
+                break
             if self._balanced(line[:at]):
                 return line[:at], False
             at = line.find(rest, at + 1)
@@ -187,7 +197,7 @@ class _Hole:
         """
         lines: list[str] = []
         size = 0
-        while end < len(source):
+        while end < len(source) and len(lines) <= MAX_DRAFT_LINES:
             start, end = end + 1, line_end(source, end + 1)
             line = source[start:end].rstrip()
             if not line:
@@ -223,9 +233,8 @@ def _same_lines(one: str, one_end: int, other: str, other_end: int) -> int:
 
 
 def _without_space(text: str, end: int) -> int:
-    while end and text[end - 1].isspace():
-        end -= 1
-    return end
+    start = max(0, end - _MAX_SPACE)
+    return start + len(text[start:end].rstrip())
 
 
 def _occurrences(source: str, needle: str, nearest_last: bool) -> Iterator[int]:
@@ -259,6 +268,14 @@ def _without_blank_end(lines: list[str]) -> list[str]:
 
 def _is_word(character: str) -> bool:
     return _WORD.match(character) is not None
+
+
+def _bounded(sources: Sequence[str]) -> Iterator[str]:
+    """The sources, cut to MAX_SOURCE_CHARS each and to MAX_ALL_CHARS together."""
+    remaining = MAX_ALL_CHARS
+    for source in sources:
+        yield _unix(source[: min(MAX_SOURCE_CHARS, remaining)])
+        remaining -= min(MAX_SOURCE_CHARS, remaining, len(source))
 
 
 def _unix(text: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from engine.errors import Stop, leave_if
 from infill.checks.checks import first_refusal, low_confidence
 from infill.checks.context import CheckContext
-from infill.complete.confidence import Calibration
+from infill.complete.confidence import Calibration, evidence_values
 from infill.complete.prepared import PreparedRequest, one_hole_requests
 from infill.complete.proposals import Proposal
 from infill.request import Candidate, Evidence, Hole, HoleCompletion, InfillRequest, InfillResult, OnStep, StepView
@@ -30,6 +30,7 @@ def judge(
 ) -> Candidate:
     """The proposal for hole `index` as a candidate, with the reason if it is not to be shown."""
     leave_if(prepared.stop)
+    evidence = Evidence(**evidence_values(evidence))
     confidence = calibration.confidence(evidence)
     before, after = prepared.near(index)
     context = CheckContext(
@@ -44,6 +45,7 @@ def judge(
         stop=prepared.stop_parsing,
     )
     reason = first_refusal(context)
+    leave_if(prepared.stop)
     return Candidate(
         text=proposal.text.replace("\n", prepared.line_end),
         confidence=round(confidence, 4),
@@ -65,10 +67,10 @@ def one_after_another(
     """
     parts: list[InfillResult] = []
     for request, original in one_hole_requests(prepared):
-        if parts and prepared.deadline is not None and time.monotonic() >= prepared.deadline:
+        if parts and prepared.is_late():
             break
         left = None if prepared.deadline is None else max(1.0, 1000 * (prepared.deadline - time.monotonic()))
-        part = complete(replace(request, deadline_ms=left), on_step, stop)
+        part = complete(replace(request, deadline_ms=left), _of_hole(on_step, len(parts), len(prepared.holes)), stop)
         completion = _with_line_end(part.completions[0], original, prepared.line_end)
         prepared.fillings.append(part.completions[0].text if completion.shown else "")
         parts.append(replace(part, completions=(completion,)))
@@ -76,7 +78,7 @@ def one_after_another(
     timings = {stage: sum(part.timings_ms[stage] for part in parts) for stage in stages}
     return replace(
         parts[0],
-        completions=(*(part.completions[0] for part in parts), *map(_no_time, prepared.originals[len(parts) :])),
+        completions=(*(part.completions[0] for part in parts), *map(no_time, prepared.originals[len(parts) :])),
         steps=sum(part.steps for part in parts),
         encoded_tokens=sum(part.encoded_tokens for part in parts),
         hole=sum(part.hole for part in parts),
@@ -84,8 +86,14 @@ def one_after_another(
     )
 
 
-def _no_time(hole: Hole) -> HoleCompletion:
+def no_time(hole: Hole) -> HoleCompletion:
+    """The completion of a hole that the model did not reach before the deadline."""
     return HoleCompletion(hole, "", False, "the deadline left no time for this hole", 0.0, ())
+
+
+def _of_hole(on_step: OnStep | None, hole: int, holes: int) -> OnStep | None:
+    """The callback, which gets views with the number of their hole."""
+    return None if on_step is None else lambda view: on_step(replace(view, hole=hole, holes=holes))
 
 
 def until_stopped(on_step: OnStep) -> OnStep:

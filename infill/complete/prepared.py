@@ -15,9 +15,9 @@ from infill.code.context import ContextBudget, ShownContext, show_context
 from infill.code.indentation import expects_block
 from infill.code.languages import detect
 from infill.prompts.prompt import HoleKind
-from infill.request import Hole, InfillRequest
+from infill.request import MOST_CHARACTERS, MOST_HOLES, Hole, InfillRequest
 
-NEAR_CHARS, MAX_NEAR_CHARS = 20_000, 200_000
+NEAR_CHARS, MAX_NEAR_CHARS = 20_000, 100_000
 _MARGIN = re.compile(r"\n\n(?=[a-z_@])")  # not a paragraph of prose, which begins with a capital
 
 
@@ -25,7 +25,7 @@ _MARGIN = re.compile(r"\n\n(?=[a-z_@])")  # not a paragraph of prose, which begi
 class PreparedRequest:
     """text: with "\\n" line ends. holes: in order, offsets into `text`. originals: the holes in the request's text.
 
-    deadline: time.monotonic(). shown: the text that the model sees around the holes. stop: whether the caller has
+    deadline: time.monotonic(). shown: the text that the model sees around all holes. stop: whether the caller has
     cancelled. fillings: the texts of the first holes, added as they are found.
     """
 
@@ -35,6 +35,7 @@ class PreparedRequest:
     originals: tuple[Hole, ...]
     language: str | None
     deadline: float | None
+    budget: ContextBudget
     shown: ShownContext = field(init=False)
     kinds: tuple[HoleKind, ...] = ()
     stop: Stop | None = None
@@ -48,7 +49,10 @@ class PreparedRequest:
 
     def stop_parsing(self) -> bool:
         """Whether the caller has cancelled or the deadline has passed."""
-        return bool(self.stop and self.stop()) or (self.deadline is not None and time.monotonic() >= self.deadline)
+        return bool(self.stop and self.stop()) or self.is_late()
+
+    def is_late(self) -> bool:
+        return self.deadline is not None and time.monotonic() >= self.deadline
 
     def before(self, index: int) -> str:
         """The text up to hole `index`; earlier holes have their fillings or are empty."""
@@ -57,6 +61,16 @@ class PreparedRequest:
             parts += [self.text[at : hole.start], *self.fillings[number : number + 1]]
             at = hole.end
         return "".join([*parts, self.text[at : self.holes[index].start]])
+
+    def shown_around(self, index: int) -> ShownContext:
+        """The text that the model sees around hole `index` alone."""
+        if len(self.holes) == 1:
+            return self.shown
+        before, after = self.before(index), self.after(index)
+        neighbours, at = self.request.neighbours, len(before)
+        return show_context(
+            before + after, at, at, self.language, self.request.path, neighbours, self.budget, self.stop_parsing
+        )
 
     def replaced(self, index: int) -> str:
         return self.text[self.holes[index].start : self.holes[index].end]
@@ -104,7 +118,9 @@ def prepare(request: InfillRequest, budget: ContextBudget, stop: Stop | None = N
     holes = tuple(Hole(*_unix_offsets(text, hole)) for hole in originals)
     language = request.language or detect(request.path, unix.partition("\n")[0])
     deadline = None if request.deadline_ms is None else time.monotonic() + request.deadline_ms / 1000
-    prepared = PreparedRequest(request, unix, holes, originals, language, deadline, stop=stop)
+    prepared = PreparedRequest(
+        request, unix, holes, originals, language, deadline, budget, stop=None if stop is None else _latched(stop)
+    )
     first, last = holes[0].start, holes[-1].end
     prepared.shown = show_context(
         unix, first, last, language, request.path, request.neighbours, budget, prepared.stop_parsing
@@ -116,9 +132,13 @@ def prepare(request: InfillRequest, budget: ContextBudget, stop: Stop | None = N
 def normalized_holes(request: InfillRequest) -> tuple[Hole, ...]:
     """The holes in text order, none of which begins or ends between "\\r" and "\\n".
 
-    Raises InputError if there is no hole, a hole is outside the text, or two holes overlap.
+    Raises InputError if there is no hole, a hole is outside the text, two holes overlap, or text or holes are too many.
     """
     text = request.text
+    if len(text) > MOST_CHARACTERS:
+        raise InputError(f"The text has {len(text):,} characters; send at most {MOST_CHARACTERS:,} around the hole.")
+    if len(request.holes) > MOST_HOLES:
+        raise InputError(f"The request has {len(request.holes):,} holes; send at most {MOST_HOLES:,} at a time.")
     if not request.holes:
         raise InputError("The request has no hole; pass at least one.")
     ordered = sorted(request.holes, key=lambda hole: (hole.start, hole.end))
@@ -128,6 +148,18 @@ def normalized_holes(request: InfillRequest) -> tuple[Hole, ...]:
                 f"The hole {hole.start}-{hole.end} lies outside the text or overlaps another hole; correct its offsets."
             )
     return tuple(Hole(_before_line_end(text, hole.start), _before_line_end(text, hole.end)) for hole in ordered)
+
+
+def _latched(stop: Stop) -> Stop:
+    """`stop`, which stays True once it was, so that a stage that ends without raising Cancelled loses nothing."""
+    stopped = False
+
+    def latched() -> bool:
+        nonlocal stopped
+        stopped = stopped or stop()
+        return stopped
+
+    return latched
 
 
 def one_hole_requests(prepared: PreparedRequest) -> Iterator[tuple[InfillRequest, Hole]]:

@@ -7,7 +7,6 @@ Must not know the other checks, nor the threshold of confidence.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -25,6 +24,7 @@ from infill.complete.canvas_text import HoleText, hole_text
 from infill.complete.causal_draft import causal_draft
 from infill.complete.copy_draft import copy_drafts
 from infill.complete.hole_length import CanvasRunner, FilledCanvas
+from infill.complete.last_draft import LastDraft
 from infill.complete.prepared import PreparedRequest
 from infill.prompts.prompt import CausalPrompt, Family
 from infill.prompts.text_tokens import TextTokens
@@ -54,11 +54,11 @@ class Proposal:
 
 
 class Proposer:
-    """Makes the proposals of a request. last_draft: the text up to the hole and the causal draft after it."""
+    """Makes the proposals of a request. last_draft: of the causal encoder."""
 
     def __init__(self, denoiser: Denoiser, runner: CanvasRunner, family: Family, settings: Settings) -> None:
         self.denoiser, self.runner, self.family, self.settings = denoiser, runner, family, settings
-        self.last_draft = ""
+        self.last_draft = LastDraft()
 
     def find(
         self, prepared: PreparedRequest, index: int, filled: Sequence[FilledCanvas]
@@ -67,8 +67,8 @@ class Proposer:
         leave_if(prepared.stop)
         kind = prepared.kinds[index]
         canvases = [(one, hole_text(self.family, one.layout, one.result, index, kind)) for one in filled]
-        if len(prepared.holes) == 1 and filled[0].result.finish != "cancelled":
-            proposals, middles = self._from_all_sources(prepared, canvases)
+        if filled[0].result.finish != "cancelled":
+            proposals, middles = self._from_all_sources(prepared, index, canvases)
         else:
             proposals = distinct(self._denoised(prepared, index, one, hole, True) for one, hole in canvases)
             middles = [torch.zeros(0) for _ in proposals]
@@ -81,19 +81,20 @@ class Proposer:
         ]
 
     def _from_all_sources(
-        self, prepared: PreparedRequest, canvases: Sequence[tuple[FilledCanvas, HoleText]]
+        self, prepared: PreparedRequest, index: int, canvases: Sequence[tuple[FilledCanvas, HoleText]]
     ) -> tuple[list[Proposal], list[Tensor]]:
         """The proposals, and for each the log-probabilities of its tokens given the text on both sides of the hole.
 
         Those are empty if the causal encoder is not trained to fill in the middle. The likely drafts are encoded in one
         pass before decoding, which then finds them in the tree. If the draft parses, a canvas that does not is cut back
-        without further steps: they would cost more than they gain.
+        without further steps: they would cost more than they gain. After the deadline nothing is added to the canvas.
         """
         leave_if(prepared.stop)
-        copied = copies(prepared, self.family.tokens) if self.settings.copy_drafts else []
-        prompt = self.family.causal_prompt(prepared.shown, prepared.kinds[0])
+        in_time = not prepared.is_late()
+        copied = copies(prepared, index, self.family.tokens) if self.settings.copy_drafts and in_time else []
+        prompt = self.family.causal_prompt(prepared.shown_around(index), prepared.kinds[index])
         if prompt is None:
-            proposals = distinct([*(self._denoised(prepared, 0, *one, True) for one in canvases), *copied])
+            proposals = distinct([*(self._denoised(prepared, index, *one, True) for one in canvases), *copied])
             return proposals, [torch.zeros(0) for _ in proposals]
         known, trunk = prompt.tokens[:-1], prompt.tokens[-1:]
         with (
@@ -101,16 +102,16 @@ class Proposer:
             TokenTree(self.denoiser.model, lease.kv, trunk, prepared.stop) as tree,
         ):
             drafts, parses = [], False
-            if self.settings.causal_draft and not _late(prepared):
+            if self.settings.causal_draft and not prepared.is_late():
                 texts = [
                     *(hole.text for _, hole in canvases),
                     *(copy.text for copy in copied),
-                    self._rest_of_last_draft(prepared),
+                    self.last_draft.rest(prepared.before(index)),
                 ]
                 tree.read([self._middle(prompt, text) for text in texts])
-                draft, parses = self._drafted(prepared, prompt, tree)
+                draft, parses = self._drafted(prepared, index, prompt, tree)
                 drafts = [draft]
-            denoised = [self._denoised(prepared, 0, *one, not parses) for one in canvases]
+            denoised = [self._denoised(prepared, index, *one, not parses) for one in canvases]
             proposals = distinct([*denoised, *drafts, *copied])
             token_lists = [self._middle(prompt, one.text.rstrip("\n")) for one in proposals]
             tree.read(token_lists)
@@ -118,11 +119,6 @@ class Proposer:
 
     def _middle(self, prompt: CausalPrompt, text: str) -> list[int]:
         return self.family.tokens.encode(prompt.typed + text)
-
-    def _rest_of_last_draft(self, prepared: PreparedRequest) -> str:
-        """The rest of the last draft if the user has typed its beginning."""
-        before = prepared.before(0)
-        return self.last_draft[len(before) :] if self.last_draft.startswith(before) else ""
 
     def _denoised(
         self, prepared: PreparedRequest, index: int, filled: FilledCanvas, hole: HoleText, again: bool
@@ -138,7 +134,7 @@ class Proposer:
     ) -> HoleText:
         """Re-noises the tokens under parse errors and denoises a few steps; if that fails, cuts back to what parses."""
         before, after = prepared.near(index)
-        again = again and not _late(prepared) and filled.result.finish != "cancelled"
+        again = again and not prepared.is_late() and filled.result.finish != "cancelled"
         spans = error_spans_within(before, hole.text, after, prepared.language, prepared.stop_parsing) if again else ()
         if spans and filled.layout.canvas.width <= self.family.max_canvas:
             result = self._renoised(filled, index, hole, [(span.start, span.end) for span in spans])
@@ -161,14 +157,16 @@ class Proposer:
         canvas = replace(filled.layout.canvas, tokens=tokens)
         return self.runner.run([replace(filled.request, canvas=canvas, sampling=sampling)])[0]
 
-    def _drafted(self, prepared: PreparedRequest, prompt: CausalPrompt, tree: TokenTree) -> tuple[Proposal, bool]:
+    def _drafted(
+        self, prepared: PreparedRequest, index: int, prompt: CausalPrompt, tree: TokenTree
+    ) -> tuple[Proposal, bool]:
         """The draft, cut back if it breaks the parse, and whether it is text that parses."""
-        before, after = prepared.near(0)
-        draft = causal_draft(tree, self.family, prompt, prepared.kinds[0], before, after, prepared.deadline)
-        self.last_draft = prepared.before(0) + draft.decoded
+        before, after = prepared.near(index)
+        draft = causal_draft(tree, self.family, prompt, prepared.kinds[index], before, after, prepared.deadline)
+        self.last_draft = LastDraft.at(prepared.before(index), draft.decoded)
         leave_if(prepared.stop)
         text, parses = draft.text, bool(draft.text.strip())
-        if parses and parse_worse(self._context(prepared, 0, text)):
+        if parses and parse_worse(self._context(prepared, index, text)):
             shorter = cut_back(before, text, after, prepared.language, prepared.stop, prepared.stop_parsing)
             text, parses = shorter or text, bool(shorter)
         return Proposal(text, ["causal"], len(self.family.tokens.encode(text))), parses
@@ -193,13 +191,19 @@ class Proposer:
         return CheckContext(before, text, after, prepared.language, stop=prepared.stop_parsing)
 
 
-def copies(prepared: PreparedRequest, tokens: TextTokens) -> list[Proposal]:
-    """Copies from the file and its neighbours for the first hole."""
-    kind = prepared.kinds[0]
+def copies(prepared: PreparedRequest, index: int, tokens: TextTokens) -> list[Proposal]:
+    """Copies from the file and its neighbours for hole `index`."""
+    kind = prepared.kinds[index]
     sources = [neighbour.text for neighbour in prepared.request.neighbours]
     found = []
     for draft in copy_drafts(
-        prepared.before(0), prepared.after(0), prepared.language, sources, COPY_DRAFTS, kind.one_line
+        prepared.before(index),
+        prepared.after(index),
+        prepared.language,
+        sources,
+        COPY_DRAFTS,
+        kind.one_line,
+        prepared.stop_parsing,
     ):
         text = draft.text.rstrip("\n") + "\n" * kind.whole_lines
         found.append(
@@ -245,10 +249,6 @@ def _evidence(proposal: Proposal, seam: float, middle: Tensor, texts: Sequence[t
         agreeing=agreeing / max(len(texts) - 1, 1),
         length=math.log(max(proposal.tokens, 1)),
     )
-
-
-def _late(prepared: PreparedRequest) -> bool:
-    return prepared.deadline is not None and time.monotonic() >= prepared.deadline
 
 
 def _alike(one: str, other: str) -> bool:

@@ -25,6 +25,7 @@ from infill.prompts.text_tokens import TextTokens
 
 PROMPT, FAR_SUFFIX = 6144, 2048
 NEAR_PREFIX, NEAR_SUFFIX = 72, 56
+HEADER, PATH_CHARACTERS = 1_500, 200  # tokens, of scripts with several tokens per character; characters
 FENCE = "```"
 
 
@@ -93,8 +94,9 @@ class ChatPrompt:
         return [*turn, self.channel, *encode("thought\n"), self.channel_end]
 
     def _instruction(self, context: ShownContext) -> str:
-        name = f" {context.path}" if context.path else ""
-        outline = f"\nOutline of the rest:\n{FENCE}\n{context.header}\n{FENCE}" if context.header else ""
+        name = f" {context.path[-PATH_CHARACTERS:]}" if context.path else ""
+        header = self.tokens.decode(self.tokens.encode(context.header)[:HEADER])
+        outline = f"\nOutline of the rest:\n{FENCE}\n{header}\n{FENCE}" if header else ""
         return (
             f"Continue the file{name} from where the code before ends until the code after begins. "
             f"Write only the code that belongs there.{outline}\nThe code after it:"

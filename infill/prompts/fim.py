@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from infill.code.context import ContextBudget, ShownContext
-from infill.prompts.prompt import HoleKind, suffix_texts
+from infill.prompts.prompt import HoleKind, cut_front, suffix_texts
 from infill.prompts.text_tokens import TextTokens
 
 ANCHOR_LINES = 8  # the anchor is at a line whose number is a multiple of this
@@ -23,6 +23,8 @@ CLOSERS = re.compile(r"[\s)\]}>,;:\"'`]*\Z")
 # a run of punctuation with the space before it, or one white space.
 JOINABLE = re.compile(r"(?:(?:[^\r\n\w]|_)?[^\W\d_]+| ?(?:[^\s\w]|_)+|[ \t])\Z")
 LONGEST_JOINABLE = 24  # characters
+MOST_TOKENS_PER_CHARACTER = 0.5  # of the budget; code has 0.3, other scripts and emoji up to 3
+PATH_CHARACTERS = 200
 
 
 @dataclass(frozen=True)
@@ -50,13 +52,16 @@ class FimPrompt:
         self.banned = (*unused, *range(len(tokens.bytes_of), rows))
 
     def fill(self, context: ShownContext, kind: HoleKind) -> FimInput:
-        """The prompt for one hole."""
+        """The prompt for one hole, with at most MOST_TOKENS_PER_CHARACTER of the budget of each part."""
         before, suffix = context.prefix, suffix_texts([kind], [context.suffix])[0]
         at = anchor(before)
         held = joinable(before[at:])
-        head = [*self._files(context), self.prefix, *self.tokens.encode(before[:at])]
         known = self.tokens.encode(before[at : len(before) - len(held)])
-        after = self.tokens.encode(_without_closers(suffix))
+        limit, breaks = _most_tokens(self.budget.prefix), self._line_breaks
+        known = cut_front(known, limit, breaks)
+        far = cut_front(self.tokens.encode(before[:at]), limit - len(known), breaks)
+        head = [*self._files(context), self.prefix, *far]
+        after = self.tokens.encode(_without_closers(suffix))[: _most_tokens(self.budget.suffix)]
         plain = [*head, *known]
         if len(plain) == 1:  # of an empty file; what follows a prompt is read after two tokens at least
             plain = [self.separator, *plain]
@@ -76,6 +81,10 @@ class FimPrompt:
         return [*found, *(token for end in range(1, len(rest)) for token in self._pieces.get(rest[:end], ()))]
 
     @cached_property
+    def _line_breaks(self) -> frozenset[int]:
+        return frozenset(self.tokens.line_breaks)
+
+    @cached_property
     def _pieces(self) -> dict[bytes, tuple[int, ...]]:
         found: dict[bytes, tuple[int, ...]] = {}
         for token, piece in enumerate(self.tokens.bytes_of):
@@ -87,10 +96,14 @@ class FimPrompt:
         """What is shown of other files, and the path of this one, as files of a repository."""
         parts = []
         if context.header:
-            parts += [self.separator, *self.tokens.encode(context.header)]
+            parts += [self.separator, *self.tokens.encode(context.header)[: _most_tokens(self.budget.header)]]
         if context.path:
-            parts += [self.separator, *self.tokens.encode(context.path + "\n")]
+            parts += [self.separator, *self.tokens.encode(context.path[-PATH_CHARACTERS:] + "\n")]
         return parts
+
+
+def _most_tokens(characters: int) -> int:
+    return int(MOST_TOKENS_PER_CHARACTER * characters)
 
 
 def anchor(before: str) -> int:

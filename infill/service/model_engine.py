@@ -36,6 +36,7 @@ from infill.settings import Settings
 
 if TYPE_CHECKING:
     from engine.scheduling.scheduler import Scheduler
+    from infill.complete.last_draft import LastDraft
     from infill.complete.pipeline import AnyCompleter, AnyModel
     from infill.lint.thresholds import Thresholds
 
@@ -67,7 +68,7 @@ class ModelEngine:
         self._thresholds: Thresholds | None = None
         self._gpu: int | None = None
         self._housekeeping = Housekeeping(self.forget)
-        self._drafts: dict[str, str] = {}  # the last draft of each client; typing along it requests the rest
+        self._drafts: dict[str, LastDraft] = {}  # of each client; typing along it requests the rest
         self._reading: dict[str, threading.Event] = {}  # by client, what cancels its reading ahead
 
     def load(self) -> None:
@@ -152,7 +153,7 @@ class ModelEngine:
 
         def work(completer: AnyCompleter, stop: Stop) -> InfillResult:
             left_ms = max(1.0, 1000 * (deadline - time.monotonic()))
-            completer.last_draft = self._drafts.get(request.client, "")
+            completer.last_draft = self._drafts.get(request.client, completer.last_draft)
             result = completer.complete(replace(infill_request, deadline_ms=left_ms), on_step, stop)
             self._remember_draft(request.client, completer.last_draft)
             return result
@@ -282,7 +283,7 @@ class ModelEngine:
             raise NotReady(f"The model {self.state.model} is still loading; try again in a moment.")
         return self._model
 
-    def _remember_draft(self, client: str, draft: str) -> None:
+    def _remember_draft(self, client: str, draft: LastDraft) -> None:
         """Called within a scheduled task, so never by two threads at once."""
         self._drafts.pop(client, None)
         self._drafts[client] = draft

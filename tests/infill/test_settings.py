@@ -51,9 +51,22 @@ def test_the_nearest_project_file_is_used(tmp_path: Path) -> None:
 def test_a_broken_pyproject_without_our_settings_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[tool.ruff\n")
     assert resolve({}, tmp_path, {}).settings == replace(Settings(), model="pocket")
-    (tmp_path / "pyproject.toml").write_text("[tool.gesso\n")
-    with pytest.raises(InputError, match="pyproject.toml is not valid TOML"):
-        resolve({}, tmp_path, {})
+
+
+def test_a_half_typed_pyproject_leaves_its_last_valid_settings(tmp_path: Path) -> None:
+    """Others edit that file too, and it must not end all suggestions in its folder."""
+    file = tmp_path / "pyproject.toml"
+    file.write_text("[tool.gesso\n")
+    found = resolve({}, tmp_path, {})
+    assert found.settings == replace(Settings(), model="pocket")
+    (notice,) = found.notices
+    assert notice.startswith(f"Using no settings of the project: {file} is not valid TOML")
+    file.write_text("[tool.gesso]\nseed = 7\n")
+    assert (resolve({}, tmp_path, {}).settings.seed, resolve({}, tmp_path, {}).notices) == (7, ())
+    file.write_text('[project]\nname = "\n[tool.gesso]\nseed = 8\n')
+    found = resolve({}, tmp_path, {})
+    assert (found.settings.seed, found.origins["seed"]) == (7, str(file))
+    assert found.notices[0].startswith("Using the last valid settings of the project: ")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -18,12 +20,19 @@ from starlette.testclient import TestClient
 from engine.scheduling.request import Order
 from engine.scheduling.scheduler import Scheduler
 from infill.api.paths import GETS, POSTS
-from infill.api.values import LintBody, findings_from_json, lint_request_to_json, result_from_json
+from infill.api.values import (
+    LintBody,
+    findings_from_json,
+    lint_request_to_json,
+    request_to_json,
+    result_from_json,
+)
+from infill.complete.last_draft import LastDraft
 from infill.engine_protocol import EngineState
 from infill.findings import LintRequest
 from infill.lint.linter import Linter
 from infill.lint.thresholds import Threshold, Thresholds
-from infill.request import Neighbour
+from infill.request import Hole, InfillRequest, Neighbour
 from infill.service.app import make_app
 from infill.service.guard import MAX_BODY, Guard, RequestActivity
 from infill.service.model_engine import MAX_CLIENTS, ModelEngine
@@ -203,7 +212,7 @@ def test_typing_along_a_draft_needs_fewer_passes(engine: ReadyEngine, api: TestC
     assert calls("typist") < first and calls("another") == first
     engine._drafts.clear()
     for number in range(MAX_CLIENTS + 3):
-        engine._remember_draft(str(number), "x")
+        engine._remember_draft(str(number), LastDraft())
     assert len(engine._drafts) == MAX_CLIENTS and "2" not in engine._drafts and "3" in engine._drafts
 
 
@@ -268,6 +277,45 @@ def test_continue_reads_deltas_and_minuet_reads_texts(api: TestClient, monkeypat
     other = "".join(data["choices"][0]["text"] for _, data in texts[:-1] if data["choices"])
     assert one and one == other
     assert texts[-2][1]["usage"]["total_tokens"] > 0
+
+
+def test_a_text_that_is_not_shown_has_its_own_confidence_and_reason(api: TestClient) -> None:
+    body = {"prompt": PREFIX, "suffix": SUFFIX, "n": 3}
+    for choice in api.post("/v1/completions", json=body).json()["choices"]:
+        gesso = choice["gesso"]
+        assert (choice["text"] == "") == (not gesso["shown"]) == (gesso["reason"] is not None)
+        if "confidence" in (gesso["reason"] or ""):
+            assert f"confidence {gesso['confidence']:.2f} is below" in gesso["reason"]
+
+
+def test_usage_counts_what_the_model_was_given(api: TestClient, engine: ReadyEngine) -> None:
+    def counted(prompt: str) -> int:
+        return int(api.post("/v1/completions", json={"prompt": prompt}).json()["usage"]["prompt_tokens"])
+
+    short, longer = "value = ", "first = 1\nsecond = 2\nvalue = "
+    more = len(engine.tokens(longer)) - len(engine.tokens(short))
+    assert counted(longer) - counted(short) == more > 5
+
+
+@pytest.mark.parametrize("text", ["", "x", "value = 1\n"])
+def test_a_hole_may_be_the_whole_text(api: TestClient, text: str) -> None:
+    """Nothing then predicts the text or follows it; JSON has no infinity."""
+    body = {"text": text, "holes": [{"start": 0, "end": len(text)}], "caution": 0, "candidates": 3}
+    response = api.post("/v1/infill", json=body)
+    assert response.status_code == 200
+    for candidate in response.json()["completions"][0]["candidates"]:
+        assert all(math.isfinite(value) for value in candidate["evidence"].values())
+    assert api.post("/v1/completions", json={"prompt": text}).status_code == 200
+    assert api.post("/infill", json={"prompt": text}).status_code == 200
+
+
+def test_names_that_are_not_unicode_reach_the_service(api: TestClient) -> None:
+    name = os.fsdecode(b"caf\xe9.py")
+    sent = request_to_json(InfillRequest("x = \udce9\n", (Hole(4, 4),), path=name, neighbours=(Neighbour(name, "y"),)))
+    assert sent["path"] == sent["neighbours"][0]["path"] == "caf\ufffd.py" and sent["text"] == "x = \ufffd\n"
+    assert api.post("/v1/infill", json=sent).status_code == 200
+    lint = lint_request_to_json(LintRequest("x = 1\n", path=name))
+    assert lint["path"] == "caf\ufffd.py" and api.post("/v1/lint", json=lint).status_code == 200
 
 
 # llama.cpp

@@ -1,6 +1,7 @@
 """`gesso batch`: order of rows, resuming, invalid rows."""
 
 import json
+import os
 import resource
 from collections.abc import Sequence
 from pathlib import Path
@@ -258,3 +259,14 @@ def test_a_full_disk_is_named_and_the_rows_before_it_are_kept(files: Files, comp
     assert 0 < resumed.done < 40
     resumed.run(completer)
     assert [result["id"] for result in files.results()] == list(range(40))
+
+
+def test_rows_come_from_a_regular_file_with_bounded_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for source in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(InputError, match="is not a regular file"):
+            Batch(source, tmp_path / "out.jsonl", Settings())
+    monkeypatch.setattr("infill.cli.batch.MOST_LINE_BYTES", 1 << 20)
+    (tmp_path / "in.jsonl").write_bytes(b"x" * (1 << 20) + b"y")
+    with pytest.raises(InputError, match="has a line of more than 1 MiB"):
+        Batch(tmp_path / "in.jsonl", tmp_path / "out.jsonl", Settings())

@@ -72,3 +72,9 @@ def test_a_marker_that_is_not_in_the_text_is_refused(marker: str) -> None:
 def test_position_and_offset_are_inverse(text: str, data: st.DataObject) -> None:
     offset = data.draw(st.integers(0, len(text)))
     assert offset_of(text, position_of(text, offset), "--at") == offset
+
+
+def test_too_many_markers_are_an_error() -> None:
+    assert len(holes_at_markers("@" * 1000, "@")) == 1000
+    with pytest.raises(UsageError, match="marker '@' 1,001 times; use a rarer one, at most 1,000"):
+        holes_at_markers("@" * 1001, "@")

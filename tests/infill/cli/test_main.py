@@ -4,9 +4,11 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
 from infill import model_store, settings
@@ -220,3 +222,42 @@ def test_the_shell_completes_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     command = [sys.executable, "-m", "infill"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "infill"
+
+
+def test_help_keeps_what_is_in_square_brackets() -> None:
+    """Of every command, word by word."""
+
+    def commands(group: typer.Typer, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+        for one in group.registered_commands:
+            assert one.callback is not None
+            yield (*path, one.name or one.callback.__name__), one.help or one.callback.__doc__ or ""
+        for inner in group.registered_groups:
+            assert inner.typer_instance is not None and inner.name is not None
+            yield from commands(inner.typer_instance, (*path, inner.name))
+
+    found = dict(commands(app))
+    assert "[tool.gesso]" in found[("config",)] and ("model", "verify") in found
+    for path, help_ in found.items():
+        shown = gesso(*path, "--help").stdout
+        assert [word for word in help_.replace("\b", "").split() if word not in shown] == [], path
+
+
+def test_an_endless_input_is_read_up_to_a_bound() -> None:
+    command = [sys.executable, "-m", "infill", "infill", "-", "--at", "1:1"]
+    with Path("/dev/zero").open("rb") as endless:
+        done = subprocess.run(command, cwd=ROOT, stdin=endless, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr == "gesso: Standard input has more than 8 MiB; send a shorter text.\n"
+
+
+def test_model_verify_lists_every_file_without_a_list_of_sums(tmp_path: Path) -> None:
+    for file in model_store.POCKET_FOLDER.iterdir():
+        if file.name != "SHA256SUMS":
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    result = gesso("model", "verify", tmp_path)
+    assert result.exit_code == 0
+    assert {line.split()[0] for line in result.stdout.splitlines()} == {file.name for file in tmp_path.iterdir()}
+    tokenizer = tmp_path / "tokenizer.json"
+    tokenizer.write_bytes(tokenizer.read_bytes()[:-100])
+    result = gesso("model", "verify", tmp_path)
+    assert result.exit_code == 3 and f"{tokenizer} is not a JSON object" in result.stdout

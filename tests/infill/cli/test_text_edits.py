@@ -195,3 +195,15 @@ def test_a_file_that_cannot_be_read_is_an_error_that_says_what_to_do(tmp_path: P
         text_edits.read_source(tmp_path / "absent.py")
     with pytest.raises(InputError, match="is a folder"):
         text_edits.read_source(tmp_path)
+
+
+def test_only_regular_files_of_a_bounded_size_are_read(tmp_path: Path) -> None:
+    """A pipe without a writer is not waited for, and a device without an end is not read."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), Path("/dev/null")):
+        with pytest.raises(InputError, match=f"{path} is not a regular file; send its text to `gesso infill -`"):
+            text_edits.read_source(path)
+    with (tmp_path / "long.py").open("wb") as stream:
+        stream.truncate(text_edits.MOST_BYTES + 1)
+    with pytest.raises(InputError, match="has more than 8 MiB; name a smaller file"):
+        text_edits.read_source(tmp_path / "long.py")

@@ -19,7 +19,7 @@ from engine.guesses import Guesses
 from engine.token_tree import TokenTree
 from infill.checks.context import CheckContext
 from infill.checks.parse import cut_back, parse_worse
-from infill.complete.causal_draft import block_end, without_suffix
+from infill.complete.causal_draft import block_end
 from infill.complete.code_model import CodeModel
 from infill.complete.judging import judge, one_after_another, until_stopped
 from infill.complete.prepared import PreparedRequest, prepare
@@ -213,8 +213,8 @@ class CausalCompleter:
             text = text[:end]
         elif text.count("\n") > BLOCK_LINES or not one.done:
             text = text[: text.rfind("\n") + 1] or text
-        text = without_suffix(text, after, kind)
         text = (text.rstrip() + "\n" if text.strip() else "") if kind.whole_lines else text.rstrip()
+        text = prepared.without_overlap(0, text)
         if text.strip() and parse_worse(
             CheckContext(before, text, after, prepared.language, stop=prepared.stop_parsing)
         ):

@@ -14,6 +14,7 @@ from engine.errors import InputError, Stop
 from infill.code.context import ContextBudget, ShownContext, show_context
 from infill.code.indentation import expects_block
 from infill.code.languages import detect
+from infill.code.overlap import without_overlap
 from infill.prompts.prompt import HoleKind
 from infill.request import Hole, InfillRequest
 
@@ -87,6 +88,11 @@ class PreparedRequest:
         if last is None and len(after) > MAX_NEAR_CHARS:
             end = after.rfind("\n", NEAR_CHARS) + 1 or MAX_NEAR_CHARS
         return before[start:], after[:end]
+
+    def without_overlap(self, index: int, text: str) -> str:
+        """`text` for hole `index` without its end if that repeats the text after the hole."""
+        before, after = self.near(index)
+        return without_overlap(before, text, after, self.language, self.replaced(index))
 
     @property
     def between(self) -> list[str]:

@@ -129,6 +129,7 @@ class Proposer:
     ) -> Proposal:
         """again: whether to denoise a few more steps if the text makes the parse worse."""
         leave_if(prepared.stop)
+        hole = hole.cut(prepared.without_overlap(index, hole.text))
         if hole.text.strip() and parse_worse(self._context(prepared, index, hole.text)):
             hole = self._repaired(prepared, index, filled, hole, again)
         return Proposal(hole.text, ["model"], hole.tokens, math.log(max(hole.confidence, 1e-9)))
@@ -143,6 +144,7 @@ class Proposer:
         if spans and filled.layout.canvas.width <= self.family.max_canvas:
             result = self._renoised(filled, index, hole, [(span.start, span.end) for span in spans])
             repaired = hole_text(self.family, filled.layout, result, index, prepared.kinds[index])
+            repaired = repaired.cut(prepared.without_overlap(index, repaired.text))
             if repaired.text.strip() and parse_worse(self._context(prepared, index, repaired.text)) is None:
                 return repaired
         shorter = cut_back(before, hole.text, after, prepared.language, prepared.stop, prepared.stop_parsing)
@@ -164,10 +166,11 @@ class Proposer:
     def _drafted(self, prepared: PreparedRequest, prompt: CausalPrompt, tree: TokenTree) -> tuple[Proposal, bool]:
         """The draft, cut back if it breaks the parse, and whether it is text that parses."""
         before, after = prepared.near(0)
-        draft = causal_draft(tree, self.family, prompt, prepared.kinds[0], before, after, prepared.deadline)
+        draft = causal_draft(tree, self.family, prompt, prepared.kinds[0], before, prepared.deadline)
         self.last_draft = prepared.before(0) + draft.decoded
         leave_if(prepared.stop)
-        text, parses = draft.text, bool(draft.text.strip())
+        text = prepared.without_overlap(0, draft.text)
+        parses = bool(text.strip())
         if parses and parse_worse(self._context(prepared, 0, text)):
             shorter = cut_back(before, text, after, prepared.language, prepared.stop, prepared.stop_parsing)
             text, parses = shorter or text, bool(shorter)
@@ -201,7 +204,7 @@ def copies(prepared: PreparedRequest, tokens: TextTokens) -> list[Proposal]:
     for draft in copy_drafts(
         prepared.before(0), prepared.after(0), prepared.language, sources, COPY_DRAFTS, kind.one_line
     ):
-        text = draft.text.rstrip("\n") + "\n" * kind.whole_lines
+        text = prepared.without_overlap(0, draft.text.rstrip("\n") + "\n" * kind.whole_lines)
         found.append(
             Proposal(
                 text,

@@ -214,7 +214,7 @@ class CausalCompleter:
         elif text.count("\n") > BLOCK_LINES or not one.done:
             text = text[: text.rfind("\n") + 1] or text
         text = (text.rstrip() + "\n" if text.strip() else "") if kind.whole_lines else text.rstrip()
-        text = prepared.without_overlap(0, text)
+        text = prepared.until_next_line(0, text)
         if text.strip() and parse_worse(
             CheckContext(before, text, after, prepared.language, stop=prepared.stop_parsing)
         ):

@@ -14,7 +14,7 @@ from engine.errors import InputError, Stop
 from infill.code.context import ContextBudget, ShownContext, show_context
 from infill.code.indentation import expects_block
 from infill.code.languages import detect
-from infill.code.overlap import without_overlap
+from infill.code.overlap import until_next_line, without_overlap
 from infill.prompts.prompt import HoleKind
 from infill.request import Hole, InfillRequest
 
@@ -93,6 +93,11 @@ class PreparedRequest:
         """`text` for hole `index` without its end if that repeats the text after the hole."""
         before, after = self.near(index)
         return without_overlap(before, text, after, self.language, self.replaced(index))
+
+    def until_next_line(self, index: int, text: str) -> str:
+        """A generated text for hole `index` up to the line that follows the hole, and `without_overlap`."""
+        before, after = self.near(index)
+        return self.without_overlap(index, until_next_line(before, text, after))
 
     @property
     def between(self) -> list[str]:

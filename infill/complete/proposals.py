@@ -169,7 +169,7 @@ class Proposer:
         draft = causal_draft(tree, self.family, prompt, prepared.kinds[0], before, prepared.deadline)
         self.last_draft = prepared.before(0) + draft.decoded
         leave_if(prepared.stop)
-        text = prepared.without_overlap(0, draft.text)
+        text = prepared.until_next_line(0, draft.text)
         parses = bool(text.strip())
         if parses and parse_worse(self._context(prepared, 0, text)):
             shorter = cut_back(before, text, after, prepared.language, prepared.stop, prepared.stop_parsing)

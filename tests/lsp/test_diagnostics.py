@@ -134,7 +134,7 @@ def start(environment: dict[str, str], log: Path) -> Iterator[Callable[..., Clie
         extended = {**environment, "PYTHONPATH": str(ROOT), "SCRIPTED_LINT_LOG": str(log)}
         client = Client(extended, server=SERVER)
         clients.append(client)
-        client.initialize(capabilities, settings=settings)
+        client.initialize(capabilities, settings={"lintInclude": ["wrong-name", "misspelled"], **settings})
         client.wait_until_ready()
         return client
 
@@ -594,7 +594,7 @@ def test_style_is_linted_if_a_setting_includes_it(start: Callable[..., Client], 
     doc = Linted(start(PUSH, lintInclude=["style-naming", "wrong-name"]), _uri(tmp_path), log)
     doc.open(CAMEL)
     doc.wait(["style-naming 1:4"])
-    assert doc.notes()[-1]["on"] == ["style-naming"] and doc.notes()[-1]["off"] == []
+    assert doc.notes()[-1]["on"] == ["style-naming", "wrong-name"] and doc.notes()[-1]["off"] == []
     fix = doc.actions(1, 5)[0]
     assert fix["title"] == "Change to `pls_um` in 2 places"
     doc.client.type(doc.uri, 2, 0, "    print(plsUm)\n")
@@ -611,6 +611,13 @@ def test_style_is_linted_if_a_setting_includes_it(start: Callable[..., Client], 
     doc.client.change(doc.uri, {"text": CAMEL})
     doc.rest()
     assert doc.shown() == [], "cached style findings are hidden"
+
+
+def test_kinds_that_are_off_by_default_are_not_shown(start: Callable[..., Client], tmp_path: Path, log: Path) -> None:
+    doc = Linted(start(PUSH, lintInclude=[]), _uri(tmp_path), log)
+    doc.open()
+    doc.rest()
+    assert doc.shown() == [] and doc.notes()[-1]["on"] == []
 
 
 def test_no_fix_if_a_name_can_no_longer_be_renamed_safely(

@@ -17,7 +17,8 @@ _IGNORE = re.compile(r"gesso:\s*ignore(?:\[([\w\-, ]*)\])?(?!\w)")
 
 @dataclass(frozen=True)
 class LintRequest:
-    """ranges: parts of `text` to check; empty for all of it. off: codes to leave out. on: style codes to include.
+    """ranges: parts of `text` to check; empty for all of it. off: codes to leave out. on: codes to include that
+    are off by default.
 
     findings: if there are any, nothing is searched for and these are the result. explain: whether each finding gets a
     sentence that explains it. deadline_ms: of the service, from the call on.

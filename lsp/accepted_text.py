@@ -26,7 +26,7 @@ class _Accepted:
     def edited(self, edit: Edit) -> None:
         start, end = edit.start, edit.start + len(edit.removed)
         if any(first < end and start < last for first, last in self.spans):
-            start, end = _changed(edit)
+            start, end = changed_range(edit)
         shift = len(edit.inserted) - len(edit.removed)
         spans = []
         for first, last in self.spans:
@@ -85,7 +85,7 @@ class AcceptedText:
         return found
 
 
-def _changed(edit: Edit) -> tuple[int, int]:
+def changed_range(edit: Edit) -> tuple[int, int]:
     """Start and end of what an edit really removes: formatters rewrite many characters unchanged."""
     removed, inserted = edit.removed, edit.inserted
     head = _common(lambda length: removed[:length] == inserted[:length], min(len(removed), len(inserted)))

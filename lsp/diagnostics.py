@@ -20,7 +20,7 @@ from engine.errors import GessoError
 from infill.engine_protocol import EngineState
 from infill.findings import Finding, LintRequest, ignores
 from infill.instructions import follows_instructions
-from infill.lint.kinds import ALL_KINDS, STYLE, link
+from infill.lint.kinds import ALL_KINDS, ON_BY_DEFAULT, link
 from infill.service.exchange import ServiceBusy
 from lsp.chunks import Chunk, chunks_in
 from lsp.dismissals import Dismissals
@@ -229,8 +229,8 @@ class Diagnostics:
             document.cancel()
 
     def _hidden_kinds(self) -> frozenset[str]:
-        """The kinds that the user ignores, and the style kinds that are not enabled."""
-        return self._ignored() | (STYLE.keys() - set(self.session.settings.lint_include))
+        """The kinds that the user ignores, and those that are off by default and not enabled."""
+        return self._ignored() | (ALL_KINDS.keys() - ON_BY_DEFAULT - set(self.session.settings.lint_include))
 
     def _ignored(self) -> frozenset[str]:
         return frozenset(self.session.settings.lint_ignore) | self.ignored_kinds
@@ -320,7 +320,7 @@ class Diagnostics:
             ranges=tuple((chunk.start, chunk.end) for chunk in group),
             neighbours=self.session.neighbours(snapshot),
             off=self._ignored(),
-            on=frozenset(self.session.settings.lint_include) & STYLE.keys(),
+            on=frozenset(self.session.settings.lint_include) & ALL_KINDS.keys(),
         )
         try:
             return await self.session.engine.lint(request)

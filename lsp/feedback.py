@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from infill.statistics import Event, EventRow
-from lsp.accepted_text import KeptShare
+from lsp.accepted_text import KeptShare, changed_range
 from lsp.cursor import CursorContext
 from lsp.documents import Snapshot
 from lsp.inline_completion import InlineCompletion
@@ -21,6 +21,7 @@ from lsp.suggestion_cache import Anchor
 from lsp.suggestions import Origin, Suggestion, Suggestions
 
 REMEMBERED = 400  # suggestions
+MOST_EDITS = 20  # in one change by hand; formatters and replacements make more
 
 
 @dataclass
@@ -118,6 +119,7 @@ class Feedback:
     def changed(self, snapshot: Snapshot) -> None:
         """The document changed: a suggestion on the screen that disagrees with the change was rejected."""
         self.session.accepted_text.changed(snapshot.uri, snapshot.edits)
+        self._remember_deleted(snapshot)
         sent = self.on_screen.get(snapshot.uri)
         if sent is None:
             return
@@ -132,6 +134,22 @@ class Feedback:
         seen_s = time.monotonic() - sent.since
         if self.session.rejections.typed_over(*sent.position, sent.suggestion.text, typed, seen_s):
             self._count_rejected(sent)
+
+    def _remember_deleted(self, snapshot: Snapshot) -> None:
+        """What the last change deleted must not come again as a suggestion."""
+        if len(snapshot.edits) > MOST_EDITS:
+            return
+        rejections, uri, text = self.session.rejections, snapshot.uri, snapshot.text
+        for number, edit in enumerate(snapshot.edits):
+            start, end = changed_range(edit)
+            inserted = len(edit.inserted) - len(edit.removed) + end - start
+            removed = edit.removed[start - edit.start : end - edit.start]
+            for later in snapshot.edits[number + 1 :]:
+                start += (len(later.inserted) - len(later.removed)) * (later.start < start)
+            if removed:
+                rejections.deleted(uri, text[:start], text[start + inserted :], removed)
+            elif inserted:
+                rejections.typed(uri, text[: start + inserted], text[start + inserted :])
 
     def closed(self, uri: str) -> None:
         self.on_screen.pop(uri, None)

@@ -36,7 +36,7 @@ LEAST_EARLY = 4  # characters that are worth showing before the rest
 DEADLINE_MS = {False: 2_000.0, True: 10_000.0}  # automatic, and invoked by hand
 NEAR = 4_000  # characters on either side that the trigger rules see
 NOTHING_BEFORE = SkipReason("nothing a moment ago", "The model had no good suggestion here a moment ago.")
-REJECTED = SkipReason("rejected before", "You rejected this suggestion here before.")
+REJECTED = SkipReason("rejected before", "You rejected this suggestion here, or deleted its text.")
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Suggestions that the user rejected, so that they are not offered at the same position again.
+"""Texts that the user rejected or deleted, so that they are not offered at the same position again.
 
 Must not know the protocol nor how suggestions are made.
 """
@@ -15,15 +15,20 @@ from lsp.suggestion_cache import AUTO_CLOSED, may_close
 SEEN_S = 0.4  # a suggestion shown for less was hardly read, so typing over it does not reject it
 REMEMBERED = 200
 REMEMBERED_S = 1_800.0
+MOST_DELETED = 2_000  # characters of a deleted text
+WORDY = 4  # least characters of a deleted text for which a suggestion that only begins with it counts as the same
 NEAR = 400  # characters on either side that identify a position
 
 
 @dataclass(frozen=True)
 class _Rejection:
+    """deleted: whether the user deleted the text, rather than rejected a suggestion."""
+
     uri: str
     context: LineContext
     text: str
     at: float
+    deleted: bool = False
 
 
 class Rejections:
@@ -36,6 +41,33 @@ class Rejections:
     def rejected(self, uri: str, before: str, after: str, text: str) -> None:
         """The user rejected `text`, which was offered between `before` and `after`."""
         self._rejections.append(_Rejection(uri, _context(before, after), _plain(text), self._clock()))
+
+    def deleted(self, uri: str, before: str, after: str, text: str) -> None:
+        """The user deleted `text` between `before` and `after`; keys that delete one by one add up."""
+        context = _context(before, after)
+        last = self._rejections[-1] if self._rejections else None
+        if last is not None and last.deleted and last.uri == uri and last.context.above == context.above:
+            if last.context.left == (context.left + text.replace("\r\n", "\n")).lstrip():
+                text += last.text  # backwards
+                self._rejections.pop()
+            elif last.context.left == context.left and last.context.right == (text + context.right).rstrip():
+                text = last.text + text
+                self._rejections.pop()
+        if len(text) <= MOST_DELETED:
+            plain = text.replace("\r\n", "\n")
+            self._rejections.append(_Rejection(uri, context, plain, self._clock(), True))
+
+    def typed(self, uri: str, before: str, after: str) -> None:
+        """The user typed or pasted up to the end of `before`: a deleted text that is there again may come again."""
+        written, now = before[-NEAR - MOST_DELETED :].replace("\r\n", "\n"), _context(before, after)
+
+        def is_back(one: _Rejection) -> bool:
+            if not (one.deleted and one.uri == uri and written.endswith(one.context.left + one.text)):
+                return False
+            return "\n" in one.text or one.context.same_neighbours(now) > 0
+
+        for one in [one for one in self._rejections if is_back(one)]:
+            self._rejections.remove(one)
 
     def typed_over(self, uri: str, before: str, after: str, text: str, typed: str, seen_s: float) -> bool:
         """The user typed `typed` while `text` was on the screen for `seen_s` seconds. Returns whether that rejects it.
@@ -50,24 +82,44 @@ class Rejections:
         return True
 
     def is_rejected(self, uri: str, before: str, after: str, text: str) -> bool:
-        """Whether the user rejected this text here, or a longer one of which it is the rest after typing."""
+        """Whether the user rejected or deleted this text here, or a longer one of which it is the rest after typing."""
         left = _context(before, "").left
-        return _comparable(text, left) in {_comparable(other, left) for other in self.texts(uri, before, after)}
+        offered = _comparable(text, left)
+        return any(
+            offered == _comparable(other, left) or (deleted and _begins_alike(offered, _comparable(other, left)))
+            for other, deleted in self._at(uri, before, after)
+        )
 
     def texts(self, uri: str, before: str, after: str) -> tuple[str, ...]:
-        """The distinct texts rejected at this position, as they would be inserted there now; the latest first."""
+        """The distinct texts rejected or deleted at this position, as they would be inserted now; the latest first."""
+        return tuple(dict.fromkeys(_plain(text) for text, _ in self._at(uri, before, after) if text.strip()))
+
+    def _at(self, uri: str, before: str, after: str) -> list[tuple[str, bool]]:
+        """The texts at this position, and whether they were deleted."""
         oldest = self._clock() - REMEMBERED_S
         while self._rejections and self._rejections[0].at < oldest:
             self._rejections.popleft()
         now = _context(before, after)
-        found = (_text_at(rejection, now) for rejection in reversed(self._rejections) if rejection.uri == uri)
-        return tuple(dict.fromkeys(text for text in found if text))
+        found = ((_text_at(one, now), one.deleted) for one in reversed(self._rejections) if one.uri == uri)
+        return [(text, deleted) for text, deleted in found if text and text.strip()]
 
 
 def _begins(offered: str, written: str) -> bool:
     """Whether `offered` begins with `written`, ignoring closing brackets and quotes that an editor may have added."""
     ends = range(len(written), max(0, len(written) - AUTO_CLOSED) - 1, -1)
     return any(offered.startswith(written[:end]) and may_close(written[end:], written[:end]) for end in ends)
+
+
+def _begins_alike(offered: str, deleted: str) -> bool:
+    """Whether one goes on where the other ends: the deleted text and more, or its first lines."""
+    if len("".join(deleted.split())) < WORDY:
+        return False
+    if offered.startswith(deleted):
+        return not ("x" + offered[len(deleted) :][:1]).isidentifier()
+    if not deleted.startswith(offered):
+        return False
+    left = deleted[len(offered) :]
+    return left.startswith("\n") or not any(map(str.isalnum, left))
 
 
 def _plain(text: str) -> str:

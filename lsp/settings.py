@@ -58,7 +58,7 @@ class LspSettings:
     lint_severity: Severity = setting("hint", "Severity of the marks of likely mistakes.")
     lint_ignore: tuple[str, ...] = setting((), "Kinds of findings to hide, by their codes, such as wrong-name.")
     lint_include: tuple[str, ...] = setting(
-        (), "Kinds of style findings to show too, by their codes, such as style-naming."
+        (), "Kinds of findings to show too that are off by default, by their codes, such as style-naming."
     )
     statistics: bool = setting(
         True, "Count on this machine what was shown and accepted (`gesso stats`). The counts are never sent."

@@ -27,6 +27,7 @@ AUTO_CLOSED = 8  # most characters that an editor closes automatically
 OPENERS = {")": "(", "]": "[", "}": "{", ">": "<", '"': '"', "'": "'", "`": "`"}
 
 _FIRST_LINE = re.compile(r"\s*[^\r\n]*")
+_LINE_END = re.compile(r"[ \t]*(?:\r\n?|\n)")
 
 
 class Anchor:
@@ -135,7 +136,7 @@ class SuggestionCache:
         while self._count > self._capacity or self._size > CHARACTERS:
             oldest = next(iter(self._by_line))
             self._drop(oldest, self._by_line[oldest][0])
-        return _to_show([(suggestion, suggestion) for suggestion in suggestions], lines)
+        return _to_show([(suggestion, suggestion) for suggestion in suggestions], lines, after)
 
     def shown(self, uri: str, before: str, after: str, suggestion: Suggestion) -> None:
         """The editor shows this suggestion. The rest of one that is already shown keeps its original position."""
@@ -184,7 +185,7 @@ class SuggestionCache:
             pairs = [(whole, rest) for whole in entry.suggestions if (rest := _rest(whole, *since))]
             if pairs:
                 self._by_line.move_to_end(key)
-                shown = _to_show(pairs, entry.lines)
+                shown = _to_show(pairs, entry.lines, after)
                 return Suggestions(shown, "remainder" if _lines_past(*pairs[0]) else "cache")
         return None
 
@@ -292,16 +293,20 @@ def _lines_past(whole: Suggestion, rest: Suggestion) -> int:
     return whole.text.lstrip().count("\n") - rest.text.lstrip().count("\n")
 
 
-def _to_show(pairs: Sequence[tuple[Suggestion, Suggestion]], lines: Lines) -> tuple[Suggestion, ...]:
+def _to_show(pairs: Sequence[tuple[Suggestion, Suggestion]], lines: Lines, after: str) -> tuple[Suggestion, ...]:
     """What to show, given pairs of a stored suggestion and its rest; of equal texts only the first.
 
-    If one line was requested, that is the current or next line, and each line has its own id.
+    If one line was requested, that is the current or next line, and each line has its own id. It keeps its line break
+    if the suggestion is whole lines above another line, which would otherwise be joined to it.
     """
     shown: dict[str, Suggestion] = {}
+    above_line = bool(after) and not _LINE_END.match(after)
     for whole, rest in pairs:
         if lines == "one":
             match = _FIRST_LINE.match(rest.text)
             text = match[0] if match else rest.text
+            if above_line and rest.text.endswith("\n") and (end := _LINE_END.match(rest.text, len(text))):
+                text += end[0]
             past = _lines_past(whole, rest)
             rest = replace(
                 rest,

@@ -23,6 +23,7 @@ from engine.errors import InputError
 from infill.cli.support import errors_to_exit_codes
 from infill.code.languages import detect
 from infill.findings import LintRequest
+from infill.lint.kinds import KINDS
 from infill.lint.linter import Linter
 from infill.lint.suppressions import is_skipped
 from train.lint.samples import MAX_FILE
@@ -70,7 +71,7 @@ def read_sources(folder: Path, languages: frozenset[str], max_lines: int, seed: 
 def findings_in(linter: Linter, source: SourceFile) -> list[dict[str, Any]]:
     """The findings in a file, each with its line."""
     found = []
-    for one in linter.lint(LintRequest(source.text, source.language, source.path)):
+    for one in linter.lint(LintRequest(source.text, source.language, source.path, on=frozenset(KINDS))):
         line = source.text.count("\n", 0, one.start) + 1
         shown = source.text.split("\n")[line - 1].strip()
         old = source.text[one.start : one.end]

@@ -16,7 +16,7 @@ from infill.backends.backend import BackendRefused
 from infill.backends.checking import Generated, LogProbability, RunStats, checked_result
 from infill.backends.remote import Remote
 from infill.code.context import ContextBudget
-from infill.complete.causal_draft import block_end, without_suffix
+from infill.complete.causal_draft import block_end
 from infill.complete.prepared import PreparedRequest, one_hole_requests, prepare
 from infill.connection import CancellableConnection
 from infill.findings import Finding, LintRequest
@@ -128,7 +128,7 @@ class AutoregressiveBackend:
 
     def _generated(self, work: PreparedRequest, choice: _TextChoice) -> Generated:
         """Cuts the text at the end of the line or block. Some servers append the suffix."""
-        kind, before, after = work.kinds[0], work.before(0), work.after(0)
+        kind, before = work.kinds[0], work.before(0)
         text = choice.text[:MAX_CHARS].replace("\r\n", "\n").removesuffix(work.shown.suffix)
         if kind.one_line:
             text = text.partition("\n")[0]
@@ -136,7 +136,7 @@ class AutoregressiveBackend:
             opened = before[before.rfind("\n") + 1 :]
             end = block_end(opened + text)
             text = text if end is None else text[: max(0, end - len(opened))]
-        text = without_suffix(text.partition("\ufffd")[0], after, kind)
+        text = text.partition("\ufffd")[0]
         if kind.whole_lines:
             text = text.rstrip() + "\n" if text.strip() else ""
         scores = [one for one in choice.logprobs.token_logprobs if one is not None]

@@ -71,7 +71,7 @@ def checked_result(work: PreparedRequest, generated: Sequence[Generated], stats:
 
 def _candidate(work: PreparedRequest, generated: Generated) -> Candidate:
     before, after = work.near(0)
-    text = generated.text
+    text = work.until_next_line(0, generated.text)
     if text.strip() and parse_worse(CheckContext(before, text, after, work.language, stop=work.stop_parsing)):
         shorter = cut_back(before, text, after, work.language, work.stop, work.stop_parsing)
         text = shorter if shorter.strip() else text

@@ -10,8 +10,7 @@ from functools import lru_cache
 from infill.checks.context import CheckContext
 from infill.code.brackets import Scan, scan
 from infill.code.languages import get
-
-AFTER_CHARS = 30_000  # of the text after the hole, at most
+from infill.code.overlap import AFTER_CHARS, repeats_closers
 
 
 def unbalanced_brackets(context: CheckContext) -> str | None:
@@ -22,6 +21,8 @@ def unbalanced_brackets(context: CheckContext) -> str | None:
     """
     before, text, language = context.before, context.text, context.language
     after = context.after[:AFTER_CHARS]
+    if repeats_closers(before, text, after, language):
+        return f"the completion repeats “{after.strip()[:1]}”, which follows"
     above, empty = _scan_without(before, after, language)
     filled = scan(before + text + after, language, None, above.resume, above.resume_open)
     if get(language) is None and any((above.stray, above.skipped, empty.open, empty.stray, empty.skipped)):

@@ -27,8 +27,10 @@ from infill.findings import Finding, LintRequest
 from infill.instructions import cannot_explain, follows_instructions
 from infill.lint import files as lint_files
 from infill.lint import report as lint_report
-from infill.lint.kinds import ALL_KINDS, STYLE
+from infill.lint.coverage import UNREADABLE, Coverage, NotJudged, kinds_off, why_not_judged
+from infill.lint.kinds import ALL_KINDS
 from infill.lint.report import LocatedFinding
+from infill.lint.thresholds import Thresholds
 from infill.model_store import POCKET, resolve
 from infill.printable import one_line, printable
 from infill.request import Hole
@@ -47,8 +49,8 @@ gesso lint                      everything in this folder
 gesso lint src app.py           a folder and a file
 gesso lint - --lang python      standard input
 gesso lint --diff main          only lines changed since main
-gesso lint --fix                show a diff of all fixes, then ask
-gesso lint --on style-naming    also style that differs within a file
+gesso lint --on wrong-name      also a kind that is off by default
+gesso lint --fix --on wrong-name    show a diff of its fixes, then ask
 gesso lint --explain            a sentence of explanation, by a large model
 gesso lint --json               for programs; also --sarif, --github
 
@@ -56,8 +58,13 @@ In folders, lint checks files in known languages and skips ignored,
 generated and third-party files. The comment `gesso: ignore` suppresses
 findings on a line, `gesso: ignore[wrong-name]` those of one kind.
 
-Exit codes: 0 no findings, or all of them were fixed; 1 findings; 2 wrong
-usage or a model that cannot lint; 3 trouble with the model or a file.
+Only Python is judged, and by default only kinds that are rarely wrong.
+What was not judged is counted on standard error, and listed by --json
+and --sarif.
+
+Exit codes: 0 no findings in what was judged, or all of them were fixed; 1
+findings; 2 wrong usage or a model that cannot lint; 3 trouble with the
+model or a file.
 """
 
 
@@ -69,12 +76,16 @@ def lint(
     ] = None,
     diff: Annotated[str | None, typer.Option(metavar="REV", help="Only lines changed since this revision.")] = None,
     off: Annotated[list[str] | None, typer.Option(metavar="CODE", help="Leave out this kind; repeatable.")] = None,
-    on: Annotated[list[str] | None, typer.Option(metavar="CODE", help="Include this style kind; repeatable.")] = None,
+    on: Annotated[
+        list[str] | None, typer.Option(metavar="CODE", help="Include this kind; with --fix: fix it; repeatable.")
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Explain findings; needs a model such as 26b.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     sarif: Annotated[bool, typer.Option("--sarif", help="Print SARIF 2.1.0.")] = False,
     github: Annotated[bool, typer.Option("--github", help="Print GitHub annotations.")] = False,
-    fix: Annotated[bool, typer.Option("--fix", help="Show a diff of all fixes, ask, and write them.")] = False,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Show a diff of the fixes of the kinds of --on, ask, and write.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --fix: do not ask.")] = False,
     lang: Annotated[str | None, typer.Option(metavar="LANGUAGE", help="Of standard input.")] = None,
     encoding: Annotated[
@@ -88,6 +99,9 @@ def lint(
     if yes and not fix:
         raise UsageError("Option --yes only works with --fix; add --fix.")
     _check_kinds(on or (), off or ())
+    if fix and not on:
+        raise UsageError("Option --fix needs the kinds to fix, since fixes may be wrong; add --on CODE.")
+    included, excluded = frozenset(on or ()), frozenset(off or ())
     encoding = encoding_named(encoding) if encoding is not None else None
     roots = paths or [Path()]
     cli_support.check_paths(roots)
@@ -106,27 +120,35 @@ def lint(
     linter = _finder(explainer) if explainer is not None else _linter_in_service(model, service) or _linter(model)
     found: list[LocatedFinding] = []
     sources: dict[Path, text_edits.SourceFile] = {}
+    languages_judged = _languages(linter, model)
+    coverage = Coverage(kinds_off(included, excluded))
     strict = {path for path in roots if not path.is_dir()}
-    for source, language in chain(stdin, _sources(files, strict, encoding)):
+    for source, language in chain(stdin, _sources(files, strict, encoding, coverage)):
         ranges: tuple[tuple[int, int], ...] = ()
         if changed is not None:
             ranges = lint_files.character_ranges(source.text, changed[source.path.resolve()])
             if not ranges:
                 continue
-        request = LintRequest(
-            source.text, language, str(source.path), ranges, off=frozenset(off or ()), on=frozenset(on or ())
-        )
+        reason = why_not_judged(source.path, source.text, language, languages_judged, included - excluded)
+        coverage.add(source.path, reason)
+        if reason is not None and not reason.part:
+            continue
+        request = LintRequest(source.text, language, str(source.path), ranges, off=excluded, on=included)
         findings = [one for one in linter.lint(request) if not _is_used_elsewhere(one, source.text, shared_names)]
         if explainer is not None and findings:
             findings = list(explainer.lint(replace(request, findings=tuple(findings), explain=True)))
         if findings:
             sources[source.path] = source
             found += lint_report.locate(source.path, source.text, findings)
-    cli_support.write_out(_formatted(found, as_json, sarif, github))
-    if fix and found:
-        raise typer.Exit(CLEAN if _fix(sources, found, roots, yes) else FOUND)
-    if not (as_json or sarif or github):
-        say(f"{_count(len(found), 'finding')} in {_count(len(stdin) + len(files), 'file')}.")
+    cli_support.write_out(_formatted(found, coverage, as_json, sarif, github))
+    fixable = [one for one in found if one.finding.code in included]
+    if fix and fixable:
+        if _fix(sources, fixable, roots, yes) and len(fixable) == len(found):
+            found = []
+    elif not (as_json or sarif or github):
+        say(f"{_count(len(found), 'finding')} in {_count(coverage.judged, 'file')}.")
+    if sentence := coverage.sentence():
+        say(sentence)
     raise typer.Exit(FOUND if found else CLEAN)
 
 
@@ -140,13 +162,10 @@ def _read_stdin(lang: str | None, encoding: str | None) -> tuple[text_edits.Sour
 
 
 def _check_kinds(on: Sequence[str], off: Sequence[str]) -> None:
-    """Raises UsageError for an unknown kind, and for one in `on` that is not a style kind."""
+    """Raises UsageError for an unknown kind."""
     for code in (*on, *off):
         if code not in ALL_KINDS:
             raise UsageError(f"There is no kind {code!r}; choose from {', '.join(ALL_KINDS)}.")
-    for code in on:
-        if code not in STYLE:
-            raise UsageError(f"{code} is on by default; --on only takes {', '.join(STYLE)}.")
 
 
 def _is_used_elsewhere(finding: Finding, text: str, shared_names: frozenset[str]) -> bool:
@@ -196,14 +215,22 @@ def _finder(explainer: Linter | ServiceClient) -> Linter | ServiceClient:
     return explainer if explainer.can_lint else _linter(POCKET)
 
 
+def _languages(linter: Linter | ServiceClient, model: str | None) -> frozenset[str]:
+    """The languages that the linter judges; in a service without thresholds the pocket model lints."""
+    if not isinstance(linter, ServiceClient):
+        return linter.languages
+    found = Thresholds.read(resolve(_settings(model).model)) or Thresholds.read(resolve(POCKET))
+    return found.languages if found is not None else frozenset()
+
+
 def _exit_cannot_lint(model: str) -> NoReturn:
     say(f"The model {model} cannot lint, because it has no thresholds; use the pocket model.")
     raise typer.Exit(BAD_USE)
 
 
 def _sources(
-    files: Sequence[Path], strict: set[Path], encoding: str | None
-) -> Iterator[tuple[text_edits.SourceFile, str]]:
+    files: Sequence[Path], strict: set[Path], encoding: str | None, coverage: Coverage
+) -> Iterator[tuple[text_edits.SourceFile, str | None]]:
     """The readable files with their languages, with a progress bar. strict: files whose errors are raised."""
     columns = (TextColumn("checking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = cli_support.errors_console()
@@ -215,19 +242,18 @@ def _sources(
                 if file in strict:
                     raise
                 say(str(error))
+                coverage.add(file, NotJudged(file, UNREADABLE))
                 continue
-            language = languages.detect(str(file), source.text.partition("\n")[0])
-            if language is not None:
-                if source.notice is not None:
-                    say(source.notice)
-                yield source, language
+            if source.notice is not None:
+                say(source.notice)
+            yield source, languages.detect(str(file), source.text.partition("\n")[0])
 
 
-def _formatted(found: Sequence[LocatedFinding], as_json: bool, sarif: bool, github: bool) -> str:
+def _formatted(found: Sequence[LocatedFinding], coverage: Coverage, as_json: bool, sarif: bool, github: bool) -> str:
     if as_json:
-        return lint_report.as_json(found)
+        return lint_report.as_json(found, coverage)
     if sarif:
-        return lint_report.as_sarif(found, installed_version())
+        return lint_report.as_sarif(found, installed_version(), coverage)
     return lint_report.as_github(found) if github else lint_report.as_text(found)
 
 
@@ -236,8 +262,8 @@ def _fix(
 ) -> bool:
     """Returns whether the fixes were written. The diff goes to standard error, as standard output has the findings."""
     texts: dict[Path, str] = {}
-    for path, source in sources.items():
-        findings = [one.finding for one in found if one.path == path]
+    for path in dict.fromkeys(one.path for one in found):
+        source, findings = sources[path], [one.finding for one in found if one.path == path]
         changes = [(Hole(*range_), one.replacement) for one in findings for range_ in one.ranges]
         texts[path] = text_edits.apply(source.text, changes)
         sys.stderr.write(printable(text_edits.unified_diff(source.text, texts[path], one_line(path.as_posix()))))

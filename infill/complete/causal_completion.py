@@ -20,8 +20,14 @@ from engine.guesses import Guesses
 from engine.token_tree import TokenTree
 from infill.checks.context import CheckContext
 from infill.checks.parse import cut_back, parse_worse
-from infill.complete.beginning import LEAST_PROBABILITY, MOST_PROBABILITY, PROBABILITY, likely_beginning
-from infill.complete.causal_draft import block_end, without_suffix
+from infill.complete.beginning import (
+    LEAST_CHARACTERS,
+    LEAST_PROBABILITY,
+    MOST_PROBABILITY,
+    PROBABILITY,
+    likely_beginning,
+)
+from infill.complete.causal_draft import block_end
 from infill.complete.code_model import CodeModel
 from infill.complete.judging import judge, no_time, one_after_another, until_stopped
 from infill.complete.last_draft import LastDraft
@@ -252,8 +258,8 @@ class CausalCompleter:
             text = text[:end]
         elif text.count("\n") > BLOCK_LINES or not one.done:
             text = text[: text.rfind("\n") + 1] or text
-        text = without_suffix(text, after, kind)
         text = (text.rstrip() + "\n" if text.strip() else "") if kind.whole_lines else text.rstrip()
+        text = prepared.until_next_line(0, text)
         if text.strip() and parse_worse(
             CheckContext(before, text, after, prepared.language, stop=prepared.stop_parsing)
         ):
@@ -277,7 +283,8 @@ class CausalCompleter:
         text, probability, count = likely_beginning(
             tokens, log_probabilities, lambda tokens: self._text(fim, tokens), self._least_probability(prepared)
         )
-        if not text or text.strip() in {one.strip() for one in request.rejected}:
+        text = prepared.until_next_line(0, text) if text else ""
+        if len(text.strip()) < LEAST_CHARACTERS or text.strip() in {one.strip() for one in request.rejected}:
             return None
         return Candidate(text, round(probability, 4), True, None, "model", count, beginning=True)
 

@@ -6,7 +6,6 @@ beside the denoised canvas. Must not know how candidates are judged.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,7 +35,6 @@ def causal_draft(
     prompt: CausalPrompt,
     kind: HoleKind,
     before: str,
-    after: str,
     deadline: float | None = None,
 ) -> CausalDraft:
     """Continues `prompt`, whose keys `tree` holds, greedily to the end of the line, or of the block by indentation.
@@ -61,7 +59,7 @@ def causal_draft(
         text = text.partition("\n")[0]
     elif (end := block_end(line_prefix + text)) is not None:
         text = text[: max(0, end - len(line_prefix))]
-    text = without_suffix(text.partition("\ufffd")[0], after, kind)
+    text = text.partition("\ufffd")[0]
     if kind.whole_lines:
         text = text.rstrip() + "\n" if text.strip() else ""
     return CausalDraft(text, decoded)
@@ -91,23 +89,3 @@ def block_end(text: str) -> int | None:
             base, blank = width if base is None else base, 0
         at += len(line)
     return None
-
-
-def without_suffix(text: str, after: str, kind: HoleKind) -> str:
-    """The text without its end if that repeats what follows the hole: the rest of the line, or the next line."""
-    if kind.whole_lines:
-        following = next((line for line in after.split("\n") if line.strip()), "")
-        at = _line_position(text, following) if not kind.one_line else None
-        return text if at is None else text[:at]
-    rest = after.partition("\n")[0].rstrip()
-    if rest.strip() and text.rstrip().endswith(rest.strip()):
-        return text.rstrip()[: -len(rest.strip())] if rest == rest.lstrip() else text.rstrip()[: -len(rest)]
-    return text
-
-
-def _line_position(text: str, line: str) -> int | None:
-    """The offset in `text` of a whole line equal to `line`; None if there is none or it has no word."""
-    if not re.search(r"\w", line):
-        return None
-    match = re.search(rf"^{re.escape(line.rstrip())}[ \t]*$", text, re.M)
-    return match.start() if match else None

@@ -14,6 +14,7 @@ from engine.errors import InputError, Stop
 from infill.code.context import ContextBudget, ShownContext, show_context
 from infill.code.indentation import expects_block
 from infill.code.languages import detect
+from infill.code.overlap import until_next_line, without_overlap
 from infill.prompts.prompt import HoleKind
 from infill.request import MOST_CHARACTERS, MOST_HOLES, Hole, InfillRequest
 
@@ -101,6 +102,16 @@ class PreparedRequest:
         if last is None and len(after) > MAX_NEAR_CHARS:
             end = after.rfind("\n", NEAR_CHARS) + 1 or MAX_NEAR_CHARS
         return before[start:], after[:end]
+
+    def without_overlap(self, index: int, text: str) -> str:
+        """`text` for hole `index` without its end if that repeats the text after the hole."""
+        before, after = self.near(index)
+        return without_overlap(before, text, after, self.language, self.replaced(index))
+
+    def until_next_line(self, index: int, text: str) -> str:
+        """A generated text for hole `index` up to the line that follows the hole, and `without_overlap`."""
+        before, after = self.near(index)
+        return self.without_overlap(index, until_next_line(before, text, after))
 
     @property
     def between(self) -> list[str]:

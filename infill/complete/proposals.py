@@ -125,6 +125,7 @@ class Proposer:
     ) -> Proposal:
         """again: whether to denoise a few more steps if the text makes the parse worse."""
         leave_if(prepared.stop)
+        hole = hole.cut(prepared.without_overlap(index, hole.text))
         if hole.text.strip() and parse_worse(self._context(prepared, index, hole.text)):
             hole = self._repaired(prepared, index, filled, hole, again)
         return Proposal(hole.text, ["model"], hole.tokens, math.log(max(hole.confidence, 1e-9)))
@@ -139,6 +140,7 @@ class Proposer:
         if spans and filled.layout.canvas.width <= self.family.max_canvas:
             result = self._renoised(filled, index, hole, [(span.start, span.end) for span in spans])
             repaired = hole_text(self.family, filled.layout, result, index, prepared.kinds[index])
+            repaired = repaired.cut(prepared.without_overlap(index, repaired.text))
             if repaired.text.strip() and parse_worse(self._context(prepared, index, repaired.text)) is None:
                 return repaired
         shorter = cut_back(before, hole.text, after, prepared.language, prepared.stop, prepared.stop_parsing)
@@ -162,10 +164,11 @@ class Proposer:
     ) -> tuple[Proposal, bool]:
         """The draft, cut back if it breaks the parse, and whether it is text that parses."""
         before, after = prepared.near(index)
-        draft = causal_draft(tree, self.family, prompt, prepared.kinds[index], before, after, prepared.deadline)
+        draft = causal_draft(tree, self.family, prompt, prepared.kinds[index], before, prepared.deadline)
         self.last_draft = LastDraft.at(prepared.before(index), draft.decoded)
         leave_if(prepared.stop)
-        text, parses = draft.text, bool(draft.text.strip())
+        text = prepared.until_next_line(index, draft.text)
+        parses = bool(text.strip())
         if parses and parse_worse(self._context(prepared, index, text)):
             shorter = cut_back(before, text, after, prepared.language, prepared.stop, prepared.stop_parsing)
             text, parses = shorter or text, bool(shorter)
@@ -205,7 +208,7 @@ def copies(prepared: PreparedRequest, index: int, tokens: TextTokens) -> list[Pr
         kind.one_line,
         prepared.stop_parsing,
     ):
-        text = draft.text.rstrip("\n") + "\n" * kind.whole_lines
+        text = prepared.without_overlap(index, draft.text.rstrip("\n") + "\n" * kind.whole_lines)
         found.append(
             Proposal(
                 text,

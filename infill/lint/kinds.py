@@ -34,7 +34,7 @@ KINDS = _by_code(
     Kind("wrong-name", "a variable may be wrong", "`{old}` looks like the wrong name here; `{new}` fits better."),
     Kind("swapped-arguments", "two arguments are swapped", "`{old}` may be swapped; `{new}` fits better."),
 )
-STYLE = _by_code(  # compared with the rest of the file; off by default
+STYLE = _by_code(  # compared with the rest of the file
     Kind(
         "style-naming",
         "a name that breaks the naming convention of the file",
@@ -50,6 +50,7 @@ STYLE = _by_code(  # compared with the rest of the file; off by default
     Kind("style-literal", "an empty list or dict unlike the rest of the file", "The rest of this file writes `{new}`."),
 )
 ALL_KINDS = {**KINDS, **STYLE}
+ON_BY_DEFAULT = frozenset(("missing-self",))  # the others are wrong too often in released code, or a matter of style
 
 
 def link(code: str) -> str:

@@ -21,7 +21,7 @@ from infill.findings import Finding, LintRequest, Range
 from infill.lint.edits import find_edits
 from infill.lint.explain import Explainer
 from infill.lint.frequencies import Frequencies
-from infill.lint.kinds import KINDS, STYLE, Edit, StyleEdit
+from infill.lint.kinds import KINDS, ON_BY_DEFAULT, STYLE, Edit, StyleEdit
 from infill.lint.likelihood import EditsByPosition, Gain, Likelihood, chunks
 from infill.lint.masked import MaskedLikelihood
 from infill.lint.names import KnownNames
@@ -70,7 +70,7 @@ class Linter:
 
     @property
     def shown(self) -> frozenset[str]:
-        """The codes of the kinds that are shown unless a request switches them off."""
+        """The codes of the kinds that have a threshold; a request must name those that are off by default."""
         return self.thresholds.shown if self.thresholds is not None else frozenset()
 
     @property
@@ -90,7 +90,8 @@ class Linter:
         return explainer.explain_all(request, found, stop) if explainer is not None else found
 
     def _find(self, request: LintRequest, stop: Stop | None) -> list[Finding]:
-        codes = self.shown - request.off if request.language in self.languages else frozenset()
+        wanted = self.shown & (ON_BY_DEFAULT | request.on) - request.off
+        codes = wanted if request.language in self.languages else frozenset()
         style = request.on & STYLE.keys() - request.off
         if not codes and not style:
             return []

@@ -15,7 +15,8 @@ from typing import Any
 from urllib.parse import quote
 
 from infill.findings import Finding
-from infill.lint.kinds import ALL_KINDS, PAGE, STYLE, help_text, link
+from infill.lint.coverage import Coverage
+from infill.lint.kinds import ALL_KINDS, ON_BY_DEFAULT, PAGE, help_text, link
 from infill.printable import json_text, one_line, printable, visible
 
 SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
@@ -84,9 +85,12 @@ def as_text(found: Sequence[LocatedFinding]) -> str:
     return printable("".join(parts))
 
 
-def as_json(found: Sequence[LocatedFinding]) -> str:
-    """A list of objects with path, range, code, message, replacement and score. Optional: `also`, other ranges that get
-    the same replacement, and `explanation`."""
+def as_json(found: Sequence[LocatedFinding], coverage: Coverage) -> str:
+    """An object with `findings`, `judgedFiles`, `notJudged` and `kindsOff`.
+
+    A finding has path, range, code, message, replacement and score. Optional: `also`, other ranges that get the same
+    replacement, and `explanation`.
+    """
     rows: list[dict[str, Any]] = []
     for one in found:
         row = {
@@ -102,18 +106,28 @@ def as_json(found: Sequence[LocatedFinding]) -> str:
         if one.finding.explanation is not None:
             row["explanation"] = one.finding.explanation
         rows.append(row)
-    return json_text(rows, indent=2)
+    not_judged = [
+        {"path": one.path.as_posix(), "reason": one.reason, "language": one.detail, "inPart": one.part}
+        for one in coverage.not_judged
+    ]
+    content = {
+        "findings": rows,
+        "judgedFiles": coverage.judged,
+        "notJudged": not_judged,
+        "kindsOff": list(coverage.kinds_off),
+    }
+    return json_text(content, indent=2)
 
 
-def as_sarif(found: Sequence[LocatedFinding], version: str) -> str:
-    """SARIF 2.1.0 (OASIS): one run, with a fix for each result."""
+def as_sarif(found: Sequence[LocatedFinding], version: str, coverage: Coverage) -> str:
+    """SARIF 2.1.0 (OASIS): one run, with a fix for each result, and a notification for what was not judged."""
     rules = [
         {
             "id": kind.code,
             "shortDescription": {"text": kind.title},
             "help": {"text": f"See {PAGE.name}, {kind.code}.", "markdown": help_text(kind.code)},
             "helpUri": link(kind.code),
-            "defaultConfiguration": {"level": "note", "enabled": kind.code not in STYLE},
+            "defaultConfiguration": {"level": "note", "enabled": kind.code in ON_BY_DEFAULT},
         }
         for kind in ALL_KINDS.values()
     ]
@@ -139,8 +153,20 @@ def as_sarif(found: Sequence[LocatedFinding], version: str) -> str:
                 "properties": properties,
             }
         )
+    notifications: list[dict[str, Any]] = [
+        {
+            "level": "note",
+            "message": {"text": f"Not judged{' in part' * one.part}: {one.reason}."},
+            "locations": [{"physicalLocation": {"artifactLocation": {"uri": _uri(one.path)}}}],
+        }
+        for one in coverage.not_judged
+    ]
+    if sentence := coverage.sentence():
+        notifications.append({"level": "note", "message": {"text": sentence}})
+    invocation = {"executionSuccessful": True, "toolExecutionNotifications": notifications}
     driver = {"name": "gesso", "version": version, "rules": rules}
-    run = {"tool": {"driver": driver}, "columnKind": "unicodeCodePoints", "results": results}
+    run: dict[str, Any] = {"tool": {"driver": driver}, "columnKind": "unicodeCodePoints", "results": results}
+    run["invocations"] = [invocation]
     return json_text({"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2)
 
 

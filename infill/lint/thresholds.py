@@ -98,7 +98,7 @@ class Thresholds:
 
     @property
     def shown(self) -> frozenset[str]:
-        """The codes of the kinds that are shown unless a request switches them off."""
+        """The codes of the kinds that can be shown."""
         return frozenset(code for code, threshold in self.kinds.items() if threshold.shown)
 
     @staticmethod

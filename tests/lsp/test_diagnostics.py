@@ -28,6 +28,7 @@ HELD = {**PUSH, "textDocument": {**PUSH["textDocument"], "diagnostic": {}}}
 PULL = {**HELD, "workspace": {**PUSH["workspace"], "diagnostics": {"refreshSupport": True}}}
 REST_S = 0.5  # five times the scripted server's pause
 CODE = "def first(a):\n    b = a\n    return wrnog\n\n\ndef second():\n    return 2\n"
+SHOWN = {"lintInclude": ["wrong-name", "misspelled"]}  # off by default
 PUBLISH = "textDocument/publishDiagnostics"
 
 
@@ -134,7 +135,7 @@ def start(environment: dict[str, str], log: Path) -> Iterator[Callable[..., Clie
         extended = {**environment, "PYTHONPATH": str(ROOT), "SCRIPTED_LINT_LOG": str(log)}
         client = Client(extended, server=SERVER)
         clients.append(client)
-        client.initialize(capabilities, settings=settings)
+        client.initialize(capabilities, settings={**SHOWN, **settings})
         client.wait_until_ready()
         return client
 
@@ -447,7 +448,7 @@ def test_a_kind_ignored_by_a_setting(start: Callable[..., Client], tmp_path: Pat
     doc.open(CODE.replace("return 2", "return plsu"))
     doc.wait(["misspelled 6:11"])
     assert doc.published()[-1]["diagnostics"][0]["severity"] == 2
-    doc.client.notify("workspace/didChangeConfiguration", {"settings": {"gesso": {"lintSeverity": "hint"}}})
+    doc.client.notify("workspace/didChangeConfiguration", {"settings": {"gesso": {**SHOWN, "lintSeverity": "hint"}}})
     doc.wait(["wrong-name 2:11", "misspelled 6:11"])
     assert doc.published()[-1]["diagnostics"][0]["severity"] == 4
 
@@ -457,9 +458,9 @@ def test_switched_off_and_on_again(start: Callable[..., Client], tmp_path: Path,
     doc.open()
     for off, on in (({"lint": False}, {"lint": True}), ({"enabled": False}, {"enabled": True})):
         doc.wait(["wrong-name 2:11"])
-        doc.client.notify("workspace/didChangeConfiguration", {"settings": {"gesso": off}})
+        doc.client.notify("workspace/didChangeConfiguration", {"settings": {"gesso": {**SHOWN, **off}}})
         doc.wait([])
-        doc.client.notify("workspace/didChangeConfiguration", {"settings": {"gesso": on}})
+        doc.client.notify("workspace/didChangeConfiguration", {"settings": {"gesso": {**SHOWN, **on}}})
     doc.wait(["wrong-name 2:11"])
     doc.client.command("gesso.setEnabled", False)
     doc.wait([])
@@ -473,7 +474,7 @@ def test_a_model_without_lint_calibration_lints_only_if_the_user_enables_it(
     doc.open()
     doc.rest()
     assert doc.notes() == [] and doc.published() == []
-    settings = {"gesso": {"model": "no lint", "lint": True}}
+    settings = {"gesso": {**SHOWN, "model": "no lint", "lint": True}}
     doc.client.notify("workspace/didChangeConfiguration", {"settings": settings})
     doc.wait(["wrong-name 2:11"])
 
@@ -594,7 +595,7 @@ def test_style_is_linted_if_a_setting_includes_it(start: Callable[..., Client], 
     doc = Linted(start(PUSH, lintInclude=["style-naming", "wrong-name"]), _uri(tmp_path), log)
     doc.open(CAMEL)
     doc.wait(["style-naming 1:4"])
-    assert doc.notes()[-1]["on"] == ["style-naming"] and doc.notes()[-1]["off"] == []
+    assert doc.notes()[-1]["on"] == ["style-naming", "wrong-name"] and doc.notes()[-1]["off"] == []
     fix = doc.actions(1, 5)[0]
     assert fix["title"] == "Change to `pls_um` in 2 places"
     doc.client.type(doc.uri, 2, 0, "    print(plsUm)\n")
@@ -611,6 +612,13 @@ def test_style_is_linted_if_a_setting_includes_it(start: Callable[..., Client], 
     doc.client.change(doc.uri, {"text": CAMEL})
     doc.rest()
     assert doc.shown() == [], "cached style findings are hidden"
+
+
+def test_kinds_that_are_off_by_default_are_not_shown(start: Callable[..., Client], tmp_path: Path, log: Path) -> None:
+    doc = Linted(start(PUSH, lintInclude=[]), _uri(tmp_path), log)
+    doc.open()
+    doc.rest()
+    assert doc.shown() == [] and doc.notes()[-1]["on"] == []
 
 
 def test_no_fix_if_a_name_can_no_longer_be_renamed_safely(

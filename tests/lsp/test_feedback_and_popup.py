@@ -31,6 +31,17 @@ def test_accepted_text_is_not_offered_again(shared: Client, uri: str) -> None:
     assert [one["insertText"] for one in after] != [text]
 
 
+def test_a_deleted_suggestion_is_not_offered_again(shared: Client, uri: str) -> None:
+    item = first_item(shared, uri)
+    text = item["insertText"]
+    end = {"line": LAST, "character": CURSOR + len(text)}
+    shared.type(uri, LAST, CURSOR, text)
+    shared.command("gesso.accepted", identifier(item))
+    shared.change(uri, {"range": {"start": {"line": LAST, "character": CURSOR}, "end": end}, "text": ""})
+    shared.type(uri, LAST, CURSOR, text[0])
+    assert [one["insertText"] for one in shared.inline(uri, LAST, CURSOR + 1)] != [text[1:]]
+
+
 def test_the_rest_of_a_partly_accepted_suggestion_stays(shared: Client, uri: str) -> None:
     item = first_item(shared, uri)
     text = item["insertText"]

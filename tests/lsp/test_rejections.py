@@ -2,7 +2,7 @@
 
 import pytest
 
-from lsp.rejections import REMEMBERED, REMEMBERED_S, Rejections
+from lsp.rejections import MOST_DELETED, REMEMBERED, REMEMBERED_S, Rejections
 from tests.lsp.clock import Clock
 
 URI = "file:///a.py"
@@ -116,3 +116,59 @@ def test_the_latest_rejection_comes_first_and_each_once(rejections: Rejections) 
     rejections.rejected(URI, ABOVE + LINE, BELOW, "max(prices)")
     rejections.rejected(URI, ABOVE + LINE, BELOW, "max(prices)\n")
     assert rejections.texts(URI, ABOVE + LINE, BELOW) == ("max(prices)", "sum(prices)")
+
+
+CALL = "    total = compute"
+RETURN = "    return total\n"
+
+
+def test_deleted_text_is_not_offered_again(clock: Clock) -> None:
+    rejections = Rejections(clock)
+    rejections.deleted(URI, ABOVE + CALL, "\n" + RETURN, "(prices, tax)")
+    for offered in ("(prices, tax)", "(prices, tax) + 1", "(prices, tax"):
+        assert rejections.is_rejected(URI, ABOVE + CALL, "\n" + RETURN, offered)
+    assert rejections.is_rejected(URI, ABOVE + CALL + "(", "\n" + RETURN, "prices, tax)")
+    assert not rejections.is_rejected(URI, ABOVE + CALL, "\n" + RETURN, "(prices)")
+    assert not rejections.is_rejected(URI, "def other():\n" + CALL, "\n\n", "(prices, tax)")
+    assert rejections.texts(URI, ABOVE + CALL, "\n" + RETURN) == ("(prices, tax)",)
+
+
+def test_a_longer_word_is_not_the_deleted_text(clock: Clock) -> None:
+    rejections = Rejections(clock)
+    rejections.deleted(URI, ABOVE + "    ", "\n", "return x")
+    assert rejections.is_rejected(URI, ABOVE + "    ", "\n", "return x")
+    assert not rejections.is_rejected(URI, ABOVE + "    ", "\n", "return x_ray")
+    assert not rejections.is_rejected(URI, ABOVE + "    ", "\n", "return")
+
+
+def test_the_first_line_of_deleted_lines_is_not_offered_again(clock: Clock) -> None:
+    rejections = Rejections(clock)
+    rejections.deleted(URI, ABOVE + "    ", "\n", "a = 1\n    b = 2\n    c = 3")
+    assert rejections.is_rejected(URI, ABOVE + "    ", "\n", "a = 1")
+    assert rejections.is_rejected(URI, ABOVE + "    ", "\n", "a = 1\n    b = 2")
+
+
+@pytest.mark.parametrize("backwards", [True, False])
+def test_keys_that_delete_one_by_one_add_up(clock: Clock, backwards: bool) -> None:
+    rejections, text = Rejections(clock), "(prices, tax)"
+    for number in range(len(text)):
+        left, right = (text[: -1 - number], "") if backwards else ("", text[number + 1 :])
+        key = text[-1 - number] if backwards else text[number]
+        rejections.deleted(URI, ABOVE + CALL + left, right + "\n" + RETURN, key)
+    assert rejections.texts(URI, ABOVE + CALL, "\n" + RETURN) == (text,)
+
+
+def test_deleted_text_that_is_typed_again_may_come_again(clock: Clock) -> None:
+    rejections = Rejections(clock)
+    rejections.deleted(URI, ABOVE + CALL, "\n" + RETURN, "(prices)")
+    rejections.typed(URI, "def other():\n" + CALL + "(prices)", "\n\n")
+    assert rejections.is_rejected(URI, ABOVE + CALL, "\n" + RETURN, "(prices)")
+    rejections.typed(URI, ABOVE + CALL + "(prices)", "\n" + RETURN)
+    assert not rejections.is_rejected(URI, ABOVE + CALL, "\n" + RETURN, "(prices)")
+
+
+def test_deleted_white_space_and_very_long_texts_are_not_remembered(clock: Clock) -> None:
+    rejections = Rejections(clock)
+    rejections.deleted(URI, ABOVE + CALL, "\n" + RETURN, "   ")
+    rejections.deleted(URI, ABOVE + CALL, "\n" + RETURN, "x" * (MOST_DELETED + 1))
+    assert rejections.texts(URI, ABOVE + CALL, "\n" + RETURN) == ()

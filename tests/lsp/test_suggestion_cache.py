@@ -264,6 +264,20 @@ def test_a_longer_suggestion_is_served_line_by_line(accepts: bool) -> None:
     assert seen[0][1] == "1" and len({identifier for _, identifier in seen}) == 3
 
 
+@pytest.mark.parametrize(
+    ("text", "after", "shown"),
+    [
+        ("a\n", "}\n", "a\n"),
+        ("a\nb\n", "}\n", "a\n"),
+        ("a\r\n", "}\r\n", "a\r\n"),
+        ("a\n", "\n}", "a"),
+        ("a\n", "", "a"),
+    ],
+)
+def test_a_whole_line_above_another_one_keeps_its_line_break(text: str, after: str, shown: str) -> None:
+    assert best(stored("x\n", after, suggest(text), lines="one"), "x\n", after) == ("cache", shown, "")
+
+
 def test_equal_alternatives_are_served_once() -> None:
     alternatives = [suggest("a\nb", "1"), suggest("a\nc", "2"), suggest("d", "3")]
     cache = stored("x\n", "\n", *alternatives, lines="one")

@@ -13,7 +13,7 @@ import infill.complete.causal_draft
 from engine.key_values import KeyValues
 from engine.token_tree import TokenTree
 from infill.code.context import show_context
-from infill.complete.causal_draft import CausalDraft, block_end, causal_draft, without_suffix
+from infill.complete.causal_draft import CausalDraft, block_end, causal_draft
 from infill.prompts.prompt import CausalPrompt, HoleKind
 from tests.infill.fakes import pocket, pocket_tokens, tiny_model
 
@@ -21,7 +21,7 @@ LINE, REST, BLOCK = HoleKind(True, True), HoleKind(True, False), HoleKind(False,
 
 
 def written(
-    monkeypatch: pytest.MonkeyPatch, text: str, kind: HoleKind, before: str = "x = ", after: str = "", typed: str = ""
+    monkeypatch: pytest.MonkeyPatch, text: str, kind: HoleKind, before: str = "x = ", typed: str = ""
 ) -> tuple[CausalDraft, list[int]]:
     """The draft of an encoder that writes `text`, and the tokens that were decoded."""
     decoded: list[int] = []
@@ -35,7 +35,7 @@ def written(
 
     monkeypatch.setattr(infill.complete.causal_draft, "follow_greedily", decode)
     prompt = CausalPrompt([2, 17], typed, (), (0,))
-    return causal_draft(None, pocket(), prompt, kind, before, after), decoded  # type: ignore[arg-type]
+    return causal_draft(None, pocket(), prompt, kind, before), decoded  # type: ignore[arg-type]
 
 
 def test_a_line_ends_at_its_line_break(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,22 +75,6 @@ def test_the_end_of_a_block(text: str, end: int | None) -> None:
     assert block_end(text) == end
 
 
-@pytest.mark.parametrize(
-    ("text", "after", "kind", "kept"),
-    [
-        ("one, two)", ")\nx", REST, "one, two"),
-        ("one, two", ")\nx", REST, "one, two"),
-        ("a if b else c", " else c\n", REST, "a if b"),
-        ("a\n", "a\n", LINE, "a\n"),
-        ("    a = 1\n    return a\n", "    return a\n", BLOCK, "    a = 1\n"),
-        ("    }\n", "    }\n", BLOCK, "    }\n"),
-        ("x", "\n", REST, "x"),
-    ],
-)
-def test_the_text_after_the_hole_is_cut_off(text: str, after: str, kind: HoleKind, kept: str) -> None:
-    assert without_suffix(text, after, kind) == kept
-
-
 def test_after_the_deadline_decoding_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     follow, found = infill.complete.causal_draft.follow_greedily, []
 
@@ -106,7 +90,7 @@ def test_after_the_deadline_decoding_stops_at_once(monkeypatch: pytest.MonkeyPat
     model = tiny_model()
     kv = KeyValues(model.config, torch.device("cpu"), torch.float32)
     with TokenTree(model, kv, prompt.tokens) as tree:
-        causal_draft(tree, family, prompt, REST, "x = ", "\n", time.monotonic() - 1)
+        causal_draft(tree, family, prompt, REST, "x = ", time.monotonic() - 1)
     tokens, _ = found[0]
     assert len(tokens) == 1
 

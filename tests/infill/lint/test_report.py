@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 from infill.findings import Finding
-from infill.lint.kinds import ALL_KINDS
+from infill.lint.coverage import Coverage
+from infill.lint.kinds import ALL_KINDS, ON_BY_DEFAULT
 from infill.lint.report import as_github, as_json, as_sarif, as_text, locate
 
 TEXT = "def f(a, b):\r\n\treturn a\r\nx = g(1,\r\n  2)\r\n"
@@ -34,7 +35,7 @@ def test_text_underlines_the_finding() -> None:
 
 
 def test_json_fields() -> None:
-    rows = json.loads(as_json(located()))
+    rows = json.loads(as_json(located(), Coverage()))["findings"]
     assert rows[0] == {
         "path": "src/app.py",
         "range": {"start": {"line": 2, "column": 9}, "end": {"line": 2, "column": 10}},
@@ -43,11 +44,11 @@ def test_json_fields() -> None:
         "replacement": "b",
         "score": 3.5,
     }
-    assert json.loads(as_json([])) == []
+    assert json.loads(as_json([], Coverage()))["findings"] == []
 
 
 def test_sarif_results_have_a_rule_and_a_fix() -> None:
-    log = json.loads(as_sarif(located(), "1.2"))
+    log = json.loads(as_sarif(located(), "1.2", Coverage()))
     run = log["runs"][0]
     assert log["version"] == "2.1.0" and run["tool"]["driver"]["version"] == "1.2"
     for result in run["results"]:
@@ -58,22 +59,24 @@ def test_sarif_results_have_a_rule_and_a_fix() -> None:
 
 
 def test_every_kind_is_a_rule_with_help() -> None:
-    rules = {one["id"]: one for one in json.loads(as_sarif([], "1.2"))["runs"][0]["tool"]["driver"]["rules"]}
+    rules = {
+        one["id"]: one for one in json.loads(as_sarif([], "1.2", Coverage()))["runs"][0]["tool"]["driver"]["rules"]
+    }
     assert set(rules) == set(ALL_KINDS)
     for code, rule in rules.items():
         assert rule["helpUri"].endswith(f"#{code}") and "```" in rule["help"]["markdown"]
-        assert rule["defaultConfiguration"]["enabled"] is not code.startswith("style-")
+        assert rule["defaultConfiguration"]["enabled"] is (code in ON_BY_DEFAULT)
 
 
 def test_other_ranges_and_the_explanation_are_reported() -> None:
     (one,) = locate(Path("a.py"), TEXT, [Finding(0, 3, "style-naming", "So.", "x", 1.0, ((4, 5), (6, 7)), "As it is.")])
     assert [(more.line, more.column) for more in one.also] == [(1, 5), (1, 7)]
-    (result,) = json.loads(as_sarif([one], "1.2"))["runs"][0]["results"]
+    (result,) = json.loads(as_sarif([one], "1.2", Coverage()))["runs"][0]["results"]
     changes = result["fixes"][0]["artifactChanges"][0]["replacements"]
     assert [change["deletedRegion"]["startColumn"] for change in changes] == [1, 5, 7]
     assert result["message"]["text"] == "So. As it is." and result["properties"]["explanation"] == "As it is."
     assert as_text([one]).endswith("^^^\n    As it is.\n") and as_github([one]).endswith("::So. As it is.\n")
-    (row,) = json.loads(as_json([one]))
+    (row,) = json.loads(as_json([one], Coverage()))["findings"]
     assert row["explanation"] == "As it is." and len(row["also"]) == 2
 
 
@@ -109,7 +112,7 @@ def test_annotations_are_one_command_each() -> None:
 def test_sarif_has_uris() -> None:
     def uri(path: Path) -> str:
         (one,) = locate(path, "left\n", [Finding(0, 4, "wrong-name", "", "b", 1.0)])
-        (result,) = json.loads(as_sarif([one], "1"))["runs"][0]["results"]
+        (result,) = json.loads(as_sarif([one], "1", Coverage()))["runs"][0]["results"]
         return result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
 
     assert uri(HOSTILE) == "a%1B%5B2J%0A%3A%3Aerror%20file%3Dx%3A%3Ab%FF%20%25.py"

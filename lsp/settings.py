@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
 
 from engine.errors import InputError
+from infill.privacy import is_pattern
 from infill.settings import Resolved, resolve, setting
 from infill.validation import Limits, field_types, json_schema, structure, unpack
-from lsp.privacy import is_pattern
 
 Eagerness = Literal["calm", "balanced", "eager"]
 Severity = Literal["hint", "information", "warning", "error"]

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import InputError
+from infill.privacy import check_named
 from infill.request import Hole
 
 BOM = "\ufeff"
@@ -36,7 +37,8 @@ class SourceFile:
 
 
 def read_source(path: Path) -> SourceFile:
-    """Raises InputError if the file does not exist, cannot be read or is not UTF-8."""
+    """Raises InputError if the file does not exist, cannot or must not be read, or is not UTF-8."""
+    check_named(path)
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:

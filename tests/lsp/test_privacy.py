@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lsp.privacy import is_pattern, named_like_a_secret, private_reason
+from infill.privacy import is_pattern, named_like_a_secret
+from lsp.privacy import private_reason
 from tests.folders import put
 
 CODE = "def area(width, height):\n    return width * height\n"

@@ -128,8 +128,10 @@ class IgnoreRules:
         return None
 
     def verdict_on_file(self, path: Sequence[str]) -> bool | None:
-        """Otherwise as `verdict`, for a file, which is ignored if one of its folders is, or if it has more than MOST_LEVELS
-        of them."""
+        """Otherwise as `verdict`, for a file, which is ignored if one of its folders is.
+
+        A path of more than MOST_LEVELS names counts as ignored.
+        """
         if len(path) > MOST_LEVELS:
             return True
         found = None

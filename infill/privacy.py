@@ -81,7 +81,7 @@ def check_named(path: Path) -> None:
 
 
 def with_link_targets(path: Path) -> list[Path]:
-    """The normalized path; each symbolic link in it, and the path after the link is followed. The last one has no links.
+    """The normalized path; each symbolic link in it, and the path after that is followed. The last one has no links.
 
     Raises OSError for more than MOST_LINKS links.
     """

@@ -28,9 +28,9 @@ def main() -> None:
 
     server = create_server()
     if arguments.tcp is not None:
-        server.start_tcp(LOOPBACK, arguments.tcp)
+        server.serve_tcp(LOOPBACK, arguments.tcp)
     else:
-        server.start_io()
+        server.serve_stdio()
 
 
 if __name__ == "__main__":

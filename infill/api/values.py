@@ -5,12 +5,14 @@ Imports nothing slow, since every command may be a client. Offsets are character
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
 
 from engine.errors import InputError
 from infill.findings import Finding, LintRequest
+from infill.privacy import private_reason
 from infill.request import Hole, InfillRequest, InfillResult, Lines, Neighbour, StepView
 from infill.validation import Limits, structure
 
@@ -31,6 +33,11 @@ class TextRange:
 
     start: Offset
     end: Offset
+
+
+def readable(neighbours: Iterable[Neighbour]) -> tuple[Neighbour, ...]:
+    """Without those that must not be read: editors send what is open."""
+    return tuple(one for one in neighbours if private_reason(FilePath(one.path)) is None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +73,7 @@ class InfillBody(RequestBody):
 
     def request(self) -> InfillRequest:
         values = {entry.name: getattr(self, entry.name) for entry in fields(InfillRequest)}
+        values["neighbours"] = readable(self.neighbours)
         return InfillRequest(**values | {"holes": tuple(Hole(hole.start, hole.end) for hole in self.holes)})
 
     def settings(self) -> dict[str, Any]:
@@ -102,9 +110,8 @@ class LintBody(RequestBody):
                     f"The range {start}-{end} lies outside the text; send one of its {len(self.text)} characters."
                 )
         off, on = frozenset(self.off), frozenset(self.on)
-        return LintRequest(
-            self.text, self.language, self.path, ranges, self.neighbours, off, on, findings, self.explain
-        )
+        neighbours = readable(self.neighbours)
+        return LintRequest(self.text, self.language, self.path, ranges, neighbours, off, on, findings, self.explain)
 
 
 def request_to_json(request: InfillRequest) -> dict[str, Any]:

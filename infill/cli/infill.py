@@ -110,7 +110,7 @@ def infill(
     }
     settings = cli_support.read_settings(start, flags).settings
     source = _read_stdin() if file == STDIN else text_edits.read_source(Path(file))
-    neighbours = tuple(Neighbour(str(path), text_edits.read_source(path).text) for path in context or ())
+    neighbours = tuple(Neighbour(_short_name(path), text_edits.read_source(path).text) for path in context or ())
     request = _request(source, file, _language(lang), settings, _holes(source.text, at, range_, marker), neighbours)
     step_seconds = SECONDS_PER_STEP if settings.deadline_ms is None else 0.0
     view = LiveView(cli_support.errors_console(), step_seconds, show=watch)

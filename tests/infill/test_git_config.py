@@ -83,8 +83,8 @@ def test_other_configurations_do_not(home: Path, work: Path, config: str) -> Non
 
 
 def test_later_files_of_the_configuration_come_first(home: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(home, {".config/git/config": "[core]\nexcludesFile = ~/first\n", "first": "first.py\n", "second": "second.py\n"})
-    put(home, {"third": "third.py\n", "fourth": "fourth.py\n"})
+    put(home, {name: f"{name}.py\n" for name in ("first", "second", "third", "fourth")})
+    put(home, {".config/git/config": "[core]\nexcludesFile = ~/first\n"})
 
     def the_only_one(name: str) -> bool:
         files = [work / f"{one}.py" for one in ("first", "second", "third", "fourth")]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import InputError
-from infill.privacy import MOST_LINKS, check_named, private_reason
+from infill.privacy import MOST_LINKS, check_named, is_pattern, named_like_a_secret, private_reason
 from tests.folders import put
 
 pytestmark = pytest.mark.usefixtures("empty_home")
@@ -120,6 +120,101 @@ def steps(link: Path) -> Iterable[Path]:
         yield path
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".env",
+        ".env.local",
+        "prod.env",
+        ".ENV",
+        "server.pem",
+        "Server.KEY",
+        "id_rsa",
+        "id_ed25519.pub",
+        ".netrc",
+        ".npmrc",
+        "store.kdbx",
+        "terraform.tfstate.backup",
+        "credentials",
+        "credentials.json",
+        "client_secret_123.json",
+        "app-secrets.yaml",
+        "passwords.csv",
+        "service-account-prod.json",
+        ".ssh/config",
+        ".SSH/config",
+        ".aws/credentials",
+        ".docker/config.json",
+        ".config/gcloud/properties",
+        ".password-store/bank.txt",
+        ".envs/.local/.django",
+    ],
+)
+def test_secrets_are_recognized_by_name(name: str) -> None:
+    sentence = private_reason(Path("/home/ada/work", name))
+    assert sentence is not None and "secrets" in sentence
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".env.example",
+        ".env.template",
+        "environment.py",
+        "env.py",
+        "keys.py",
+        "secrets.py",
+        "secrets/manager.py",
+        "credentials/store.go",
+        "password_form.tsx",
+        "secretary.json",
+        ".docker/php/run.sh",
+        "gcloud/client.py",
+        ".github/workflows/test.yml",
+        "monkey.py",
+    ],
+)
+def test_code_about_secrets_is_not_a_secret(name: str) -> None:
+    assert not named_like_a_secret(Path("/home/ada/work", name))
+    assert private_reason(Path("/home/ada/work", name)) is None
+
+
+def test_no_file_is_opened_if_the_name_decides(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(repository, {".env": "TOKEN=1", ".gitignore": "*.log"})
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a file was opened")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    monkeypatch.setattr("io.open", refuse)
+    assert private_reason(repository / ".env", ("*.txt",), (repository,)) is not None
+
+
+def test_ignored_files_are_refused(repository: Path) -> None:
+    put(repository, {".gitignore": "*.log\n"})
+    sentence = private_reason(repository / "a.log")
+    assert sentence == "This file is ignored by .gitignore."
+    assert private_reason(repository / "a.py") is None
+
+
+def test_the_users_patterns(tmp_path: Path, empty_home: Path) -> None:
+    work = tmp_path / "work"
+    outer = tmp_path
+
+    def refused(file: Path, *patterns: str) -> bool:
+        return private_reason(file, patterns, (outer, work)) is not None
+
+    assert refused(work / "legal" / "a.py", "legal/")
+    assert refused(work / "legal" / "a.py", "/legal/**")
+    assert not refused(work / "src" / "legal" / "a.py", "/legal/**")
+    assert not refused(work / "legal" / "a.py", "*.js")
+    assert refused(work / "a.py", "/*", "!/src/") and not refused(work / "src" / "a.py", "/*", "!/src/")
+    assert refused(empty_home / "diary" / "a.py", "~/diary/")
+    assert refused(work / "a.py", str(work / "a.py"))
+    assert refused(work / "a.py", "!", "*.py")
+    assert not is_pattern("!") and not is_pattern("") and is_pattern("*.py")
+
+
 def test_a_link_to_a_secret_or_ignored_file_is_private(repository: Path, tmp_path: Path) -> None:
     put(repository, {".gitignore": "local/\n*.tmp\n", "local/a.py": "", ".env": "", "x.py": "", "x.tmp": ""})
     for name, target in (
@@ -195,9 +290,7 @@ def test_the_users_patterns_hold_behind_links(tmp_path: Path) -> None:
             assert private_reason(tmp_path / path / "private" / "a.py", ["/private/"], [tmp_path / folder])
 
 
-def test_a_document_without_a_file_is_decided_by_its_name(
-    repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_document_without_a_file_is_decided_by_its_name(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(repository, {".gitignore": "*\n"})
     monkeypatch.chdir(repository)
     assert private_reason(Path("Untitled-1")) is None

@@ -26,6 +26,7 @@ from pygls.protocol import LanguageServerProtocol, lsp_method
 from engine.errors import describe_error
 
 logger = logging.getLogger(__name__)
+TEXT_CHANGES = (types.TEXT_DOCUMENT_DID_OPEN, types.TEXT_DOCUMENT_DID_CHANGE)
 
 
 class ServerCancelled(JsonRpcException):
@@ -59,7 +60,8 @@ class MessageProtocol(LanguageServerProtocol):
 
     def refuse_text(self) -> None:
         """Answers a message that is not JSON with -32700."""
-        self._send_response(None, None, JsonRpcParseError().to_response_error())  # type: ignore[arg-type]
+        error = {"code": JsonRpcParseError.CODE, "message": JsonRpcParseError.MESSAGE}
+        self._send_data({"jsonrpc": self.VERSION, "id": None, "error": error})
 
     def _deliver(self, message: Any) -> bool:
         """Returns False for a message that is not understood."""
@@ -86,6 +88,9 @@ class MessageProtocol(LanguageServerProtocol):
             message = {key: value for key, value in message.items() if key != "params"}
         elif method is not None and self.get_message_type(method) is None:
             message = {"params": None, **message}
+        if method in TEXT_CHANGES and not _has_texts(message.get("params")):
+            logger.warning("The parameters of %s cannot be read: a text is not a string.", method)
+            return False
         try:
             structured = super().structure_message(message)
         except Exception as error:  # noqa: BLE001 - cattrs raises many kinds
@@ -140,6 +145,14 @@ class MessageProtocol(LanguageServerProtocol):
     @lsp_method(types.TEXT_DOCUMENT_DID_CLOSE)
     def lsp_text_document__did_close(self, params: types.DidCloseTextDocumentParams) -> Generator[Any, Any, None]:
         yield from self._call_ours(types.TEXT_DOCUMENT_DID_CLOSE, params)
+
+
+def _has_texts(params: Any) -> bool:
+    """Whether the texts of an opened or changed document are strings; cattrs would convert other values to strings."""
+    if not isinstance(params, dict):
+        return False
+    texts = params["contentChanges"] if "contentChanges" in params else [params.get("textDocument")]
+    return isinstance(texts, list) and all(isinstance(one, dict) and isinstance(one.get("text"), str) for one in texts)
 
 
 def _first_reason(error: BaseException) -> str:

@@ -28,14 +28,13 @@ from lsp.feedback import Feedback
 from lsp.inline_completion import InlineCompletion
 from lsp.model_offer import ModelOffer
 from lsp.progress import LoadProgress
-from lsp.protocol import MessageProtocol
+from lsp.protocol import TEXT_CHANGES, MessageProtocol
 from lsp.read_ahead import ReadAhead
 from lsp.session import Session
 from lsp.transport import Receiver, decode
 
 logger = logging.getLogger(__name__)
 SETTLE_S = 5.0  # between two counts of accepted text
-CHANGES = (types.TEXT_DOCUMENT_DID_OPEN, types.TEXT_DOCUMENT_DID_CHANGE)
 GIT_FILES = (".gitignore", "exclude", "config")
 SETTINGS_FILES = frozenset(("gesso.toml", "pyproject.toml"))
 WATCHERS = types.RegistrationParams(
@@ -91,7 +90,7 @@ class GessoServer(Receiver):
             params = message.get("params")
             document = params.get("textDocument") if isinstance(params, dict) else None
             has_text = isinstance(params, dict) and ("contentChanges" in params or "text" in as_dict(document))
-            if not has_text and message.get("method") not in CHANGES:
+            if not has_text and message.get("method") not in TEXT_CHANGES:
                 return
             uri = document.get("uri") if isinstance(document, dict) else None
         else:

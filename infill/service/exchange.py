@@ -78,7 +78,7 @@ def exchange(
     """
     connection = connection or CancellableConnection()
     unix = _UnixConnection(location, timeout_s)
-    content = None if body is None else _encode(body)
+    content = None if body is None else encode(body)
     try:
         unix.connect()
         with connection.using(unix.sock):
@@ -109,7 +109,7 @@ def error_from(value: dict[str, Any], status: int) -> GessoError:
     return kinds.get(status, ServiceRefused)(message)
 
 
-def _encode(body: Any) -> bytes:
+def encode(body: Any) -> bytes:
     """JSON in UTF-8. A lone surrogate, which the service refuses, becomes U+FFFD, so that offsets stay the same."""
     text = json.dumps(body, ensure_ascii=False)
     try:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from engine.errors import InputError
 from infill.git_patterns import IgnoreRules, Pattern
-from infill.ignore_files import FolderVerdicts, ignored_by, repository_of
+from infill.ignore_files import Verdicts, ignored_by, repository_of
 
 SECRET_NAMES = IgnoreRules.parse(
     (
@@ -43,7 +43,7 @@ MOST_LINKS = 40  # on the way to a file, as in Linux
 
 
 def private_reason(
-    path: Path, patterns: Sequence[str] = (), folders: Sequence[Path] = (), known: FolderVerdicts | None = None
+    path: Path, patterns: Sequence[str] = (), folders: Sequence[Path] = (), known: Verdicts | None = None
 ) -> str | None:
     """Why the file or folder must not be read, as a sentence; None if it may. Reads ignore files, so it blocks.
 
@@ -129,7 +129,7 @@ def is_pattern(line: str) -> bool:
     return Pattern.parse(line) is not None
 
 
-def _ignored_reason(paths: Sequence[Path], known: FolderVerdicts | None = None) -> str | None:
+def _ignored_reason(paths: Sequence[Path], known: Verdicts | None = None) -> str | None:
     for one in paths:
         if source := ignored_by(one, one.is_dir(), known):
             return f"This file is ignored by {source}."

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from engine.errors import GessoError
 from infill.engine_protocol import EngineState
+from infill.ignore_files import Verdicts
 from infill.printable import one_line, printable
 from infill.privacy import private_reason
 from infill.request import Neighbour
@@ -179,11 +180,12 @@ class Session:
 
     def _private_reasons(self, snapshots: Sequence[Snapshot]) -> list[str | None]:
         """A sentence for each document that must not be read. Runs on another thread."""
-        return [self._private_reason(snapshot) for snapshot in snapshots]
+        known = Verdicts()
+        return [self._private_reason(snapshot, known) for snapshot in snapshots]
 
-    def _private_reason(self, snapshot: Snapshot) -> str | None:
+    def _private_reason(self, snapshot: Snapshot, known: Verdicts) -> str | None:
         uri, path = snapshot.uri, uri_path(snapshot.uri)
-        if sentence := private_reason(Path(path), self.settings.disabled_paths, self.folders):
+        if sentence := private_reason(Path(path), self.settings.disabled_paths, self.folders, known):
             return sentence
         if uri not in self._unsuitable:
             self._unsuitable[uri] = unsuitable_reason(path, snapshot.text)

@@ -17,7 +17,7 @@ from engine.errors import InputError, UsageError
 from engine.files import read_small_file
 from infill.code import languages
 from infill.git import Revision, diff
-from infill.ignore_files import FolderVerdicts, ignored_by, repository_of
+from infill.ignore_files import Verdicts, ignored_by, repository_of
 from infill.privacy import check_named, private_reason
 
 Lines = range  # line numbers from 1
@@ -59,7 +59,7 @@ def _files_in(top: Path) -> Iterator[Path]:
     resolved = top.resolve()
     is_repository = (resolved / ".git").exists()
     in_repository = is_repository or repository_of(resolved) is not None
-    known: FolderVerdicts = {}
+    known = Verdicts()
     if in_repository:
         ignored_by(resolved / "_", known=known)  # raises GitUnreadable, instead of finding no files
         if not is_repository and private_reason(resolved, known=known):
@@ -72,7 +72,7 @@ def _files_in(top: Path) -> Iterator[Path]:
                 yield Path(parent, name)
 
 
-def _is_searched(folder: Path, in_repository: bool, known: FolderVerdicts) -> bool:
+def _is_searched(folder: Path, in_repository: bool, known: Verdicts) -> bool:
     if not in_repository:
         return not folder.name.startswith(".")
     if folder.name == ".git" or (folder / ".git").exists():

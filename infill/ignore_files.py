@@ -1,150 +1,44 @@
 """Which files a repository ignores, as in gitignore(5), without running git.
 
-The repository may be hostile: only small regular files are read, and matching a name against a pattern takes time
-proportional to the product of their lengths. The index is not read: a file that is both ignored and committed counts as
-ignored. Must not know why somebody asks.
+The repository may be hostile: only small regular files are read. A file that decides what is ignored and cannot be read
+raises GitUnreadable, so that nobody mistakes "unknown" for "not ignored". The index is not read: a file that is both
+ignored and committed counts as ignored. Must not know why a caller asks.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
-from engine.files import read_small_file
+from infill.git_config import GitFolder, GitUnreadable, cached_read, config_home, expand_user, read_ignore_config
+from infill.git_patterns import MOST_LEVELS, IgnoreRules
 
-FILE_BYTES = 128 << 10  # of an ignore file; larger ones are not read
-PATH_BYTES = 256 << 10  # of all ignore files that apply to a path, the outermost first
-POINTER_BYTES = 8 << 10  # of a `.git` file, and of `commondir`
-MOST_LEVELS = 100  # of a path, that are checked
-POSIX_CLASSES = {
-    "alnum": "09AZaz",
-    "alpha": "AZaz",
-    "blank": "\t\t  ",
-    "cntrl": "\0\x1f\x7f\x7f",
-    "digit": "09",
-    "graph": "!~",
-    "lower": "az",
-    "print": " ~",
-    "punct": "!/:@[`{~",
-    "space": "\t\r  ",
-    "upper": "AZ",
-    "xdigit": "09AFaf",
-}  # ranges: first and last character of each
-
-
-class _Star:
-    """Any number of characters, or of folders."""
+FILE_BYTES = 128 << 10  # of an ignore file
+PATH_BYTES = 256 << 10  # of all ignore files that apply to a path
+BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
-class _Class:
-    """A set of characters. ranges: first and last character of each."""
+class _Source:
+    """An ignore file for the paths below the level `depth` of the repository."""
 
-    ranges: tuple[tuple[str, str], ...]
-    negated: bool = False
-
-    def __contains__(self, character: object) -> bool:
-        return any(first <= character <= last for first, last in self.ranges) != self.negated  # type: ignore[operator]
+    file: Path
+    depth: int = 0
+    follow_link: bool = True
 
 
-STAR = _Star()
-ANY = _Class((), negated=True)
-Token = _Star | _Class | str
+class Verdicts:
+    """What was read and decided about folders, for several paths, as long as no file changes."""
 
+    def __init__(self) -> None:
+        self._repositories: dict[Path, _Repository] = {}
 
-class _Name:
-    """The pattern of one file or folder name. It contains the names that match."""
-
-    def __init__(self, tokens: Sequence[Token]) -> None:
-        self.tokens = tokens
-        fixed = [isinstance(token, str) for token in tokens]
-        start = fixed.index(False) if False in fixed else len(tokens)
-        end = fixed[::-1].index(False) if False in fixed else 0
-        self._start = "".join(map(str, tokens[:start]))
-        self._end = "".join(map(str, tokens[len(tokens) - end :]))
-        self._is_fixed = start == len(tokens)
-
-    def __contains__(self, name: object) -> bool:
-        if self._is_fixed:
-            return name == self._start
-        assert isinstance(name, str)
-        return name.startswith(self._start) and name.endswith(self._end) and _matches(self.tokens, name)
-
-
-@dataclass(frozen=True)
-class Pattern:
-    """One line of an ignore file. steps: patterns of names; a pattern of one name matches at every level."""
-
-    steps: tuple[_Name | _Class | _Star, ...]
-    is_anchored: bool
-    only_folders: bool
-    is_negated: bool
-
-    @staticmethod
-    def parse(line: str) -> Pattern | None:
-        """None for an empty line, a comment, or a line that cannot match anything."""
-        line = _without_trailing_spaces(line.removesuffix("\r"))
-        if not line or line.startswith("#"):
-            return None
-        negated = line.startswith("!")
-        tokens = _tokens(line[negated:])
-        if tokens is None:
-            return None
-        only_folders = tokens[-1:] == ["/"]
-        tokens = tokens[: len(tokens) - only_folders]
-        anchored = "/" in tokens
-        tokens = tokens[tokens[:1] == ["/"] :]
-        if not tokens:
-            return None
-        parts = _split(tokens) if anchored else [tokens]
-        steps: list[_Name | _Class | _Star] = [
-            STAR if anchored and len(part) > 1 and all(token is STAR for token in part) else _Name(part)
-            for part in parts
-        ]
-        if steps[-1] is STAR:  # the content of a folder, but not the folder
-            steps.append(ANY)
-        return Pattern(tuple(steps), anchored, only_folders, negated)
-
-    def matches(self, path: Sequence[str], is_folder: bool) -> bool:
-        """Whether it matches this file or folder itself. path: names, from the folder of the ignore file."""
-        if self.only_folders and not is_folder:
-            return False
-        return _matches(self.steps, path if self.is_anchored else path[-1:])
-
-
-@dataclass(frozen=True)
-class IgnoreRules:
-    """The patterns of one ignore file. size: in characters."""
-
-    patterns: tuple[Pattern, ...]
-    size: int = 0
-
-    @staticmethod
-    def parse(lines: Iterable[str]) -> IgnoreRules:
-        """Skips lines that are not patterns."""
-        lines = tuple(lines)
-        patterns = tuple(pattern for line in lines if (pattern := Pattern.parse(line)) is not None)
-        return IgnoreRules(patterns, sum(map(len, lines)))
-
-    def verdict(self, path: Sequence[str], is_folder: bool) -> bool | None:
-        """Whether the last matching pattern ignores this file or folder itself; None if no pattern matches."""
-        for pattern in reversed(self.patterns):
-            if pattern.matches(path, is_folder):
-                return not pattern.is_negated
-        return None
-
-    def verdict_on_file(self, path: Sequence[str]) -> bool | None:
-        """Otherwise as `verdict`, for a file, which is ignored if one of its folders is."""
-        found = None
-        for end in range(1, min(len(path), MOST_LEVELS) + 1):
-            verdict = self.verdict(path[:end], end < len(path))
-            if verdict:
-                return True
-            found = found if verdict is None else verdict
-        return found
+    def repository(self, root: Path) -> _Repository:
+        if root not in self._repositories:
+            self._repositories[root] = _Repository(root)
+        return self._repositories[root]
 
 
 def repository_of(path: Path) -> Path | None:
@@ -152,166 +46,98 @@ def repository_of(path: Path) -> Path | None:
     return next((folder for folder in path.parents if (folder / ".git").exists()), None)
 
 
-def ignored_by(file: Path) -> str | None:
-    """The name of the ignore file that ignores this file; None if there is none or no repository.
+def ignored_by(path: Path, is_folder: bool = False, known: Verdicts | None = None) -> str | None:
+    """The name of the ignore file that ignores this file or folder; None if there is none or no repository.
 
     As in gitignore(5): the last matching pattern decides; deeper files before shallower ones, then the repository's
-    `info/exclude`, then the user's `git/ignore`; nothing in an ignored folder can be re-included.
+    `info/exclude`, then the user's `core.excludesFile`; nothing in an ignored folder can be re-included.
+
+    path: absolute and normalized; links in it are not followed. known: of earlier calls. Raises GitUnreadable, and
+    OSError if a folder cannot be read.
     """
-    root = repository_of(file)
-    if root is None:
-        return None
-    path = file.relative_to(root).parts
-    for end in range(1, min(len(path), MOST_LEVELS) + 1):
-        if source := itself_ignored_by(root, path[:end], end < len(path)):
+    known = known or Verdicts()
+    for root in _repositories(path):
+        names = path.relative_to(root).parts
+        if len(names) > MOST_LEVELS:
+            raise GitUnreadable(path, f"it is nested in more than {MOST_LEVELS} folders")
+        if source := known.repository(root).ignored_by(names, is_folder):
             return source
     return None
 
 
-def itself_ignored_by(root: Path, path: Sequence[str], is_folder: bool) -> str | None:
-    """Otherwise as `ignored_by`, for a file or folder of the repository `root` whose folders are not ignored."""
-    sources = [(0, _users_ignore_file(), True), (0, _exclude_file(root), True)]
-    sources += [(depth, root.joinpath(*path[:depth], ".gitignore"), False) for depth in range(len(path))]
-    rules, size = [], 0
-    for depth, source, follow_link in sources:
-        found = _read(source, follow_link)
-        size += found.size
-        if size > PATH_BYTES:
-            break
-        rules.append((depth, source.name, found))
-    for depth, name, found in reversed(rules):
-        verdict = found.verdict(path[depth:], is_folder)
-        if verdict is not None:
-            return name if verdict else None
-    return None
+def _repositories(path: Path) -> Iterator[Path]:
+    """The folders above `path` with `.git`, up to the first one that is certainly a repository."""
+    for folder in path.parents:
+        git = folder / ".git"
+        if git.is_file():
+            yield folder
+            return
+        if git.is_dir():
+            yield folder
+            if (git / "HEAD").exists():
+                return
 
 
-def _users_ignore_file() -> Path:
-    """The file that git reads if `core.excludesFile` is not set."""
-    return Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "git" / "ignore"
+class _Repository:
+    """The ignore files of a repository, each read at most once. Raises GitUnreadable."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        git = GitFolder.of(root)
+        config = read_ignore_config(git)
+        self.ignore_case = config.ignore_case
+        chosen = str(config_home() / "ignore") if config.excludes_file is None else config.excludes_file
+        files = [root / expand_user(name) for name in (*config.possible, chosen) if name]
+        self.common = self._read([_Source(file) for file in (*files, git.common / "info" / "exclude")])
+        self._inner: dict[tuple[str, ...], list[tuple[_Source, IgnoreRules]]] = {}  # by folder
+        self._folders: dict[tuple[str, ...], str | None] = {}  # the verdicts
+
+    def ignored_by(self, path: tuple[str, ...], is_folder: bool) -> str | None:
+        """path: the names from the root."""
+        for end in range(1, len(path)):
+            folder = path[:end]
+            if folder not in self._folders:
+                self._folders[folder] = self._itself_ignored_by(folder, is_folder=True)
+            if source := self._folders[folder]:
+                return source
+        return self._itself_ignored_by(path, is_folder)
+
+    def _itself_ignored_by(self, path: tuple[str, ...], is_folder: bool) -> str | None:
+        """Otherwise as `ignored_by`, for a file or folder whose folders are not ignored."""
+        names = _bytewise(path, self.ignore_case)
+        size = sum(rules.size for _, rules in self.common)
+        found = list(self.common)
+        for depth in range(len(path)):
+            folder = path[:depth]
+            if folder not in self._inner:
+                source = _Source(self.root.joinpath(*folder, ".gitignore"), depth, follow_link=False)
+                self._inner[folder] = self._read([source])
+            found += self._inner[folder]
+            size += sum(rules.size for _, rules in self._inner[folder])
+            if size > PATH_BYTES:
+                reason = f"with the other ignore files it has more than {PATH_BYTES:,} bytes"
+                raise GitUnreadable(self.root.joinpath(*folder, ".gitignore"), reason)
+        for source, rules in reversed(found):
+            if (verdict := rules.verdict(names[source.depth :], is_folder)) is not None:
+                return source.file.name if verdict else None
+        return None
+
+    def _read(self, sources: Iterable[_Source]) -> list[tuple[_Source, IgnoreRules]]:
+        """The rules of the files that exist."""
+        parse = _parse_without_case if self.ignore_case else _parse
+        read = [(one, cached_read(one.file, FILE_BYTES, one.follow_link, parse)) for one in sources]
+        return [(source, rules) for source, rules in read if rules is not None]
 
 
-def _exclude_file(root: Path) -> Path:
-    """In a worktree or submodule `.git` is a file that names the repository's folder."""
-    folder = root / ".git"
-    try:
-        if folder.is_file():
-            folder = root / _read_pointer(folder).removeprefix("gitdir:").strip()
-            if (common := folder / "commondir").is_file():
-                folder /= _read_pointer(common).strip()
-    except (OSError, ValueError):
-        pass
-    return folder / "info" / "exclude"
+def _bytewise(path: Sequence[str], ignore_case: bool) -> tuple[str, ...]:
+    """Names with one character per byte, because git compares bytes."""
+    encoded = map(os.fsencode, path)
+    return tuple((name.lower() if ignore_case else name).decode("latin-1") for name in encoded)
 
 
-def _read_pointer(file: Path) -> str:
-    return read_small_file(file, POINTER_BYTES).decode("utf-8")
+def _parse(content: bytes) -> IgnoreRules:
+    return IgnoreRules.parse(content.removeprefix(BOM).decode("latin-1").split("\n"))
 
 
-def _read(source: Path, follow_link: bool) -> IgnoreRules:
-    """The rules of an ignore file; none if it is missing or unusable. git follows no links to a `.gitignore` either."""
-    try:
-        state = source.stat(follow_symlinks=follow_link)
-        return _read_version(source, follow_link, state.st_mtime_ns, state.st_size)
-    except (OSError, ValueError):
-        return IgnoreRules(())
-
-
-@lru_cache(maxsize=500)
-def _read_version(source: Path, follow_link: bool, modified: int, size: int) -> IgnoreRules:
-    text = read_small_file(source, FILE_BYTES, follow_link).decode("utf-8-sig", "replace")
-    return IgnoreRules.parse(text.split("\n"))
-
-
-def _matches(pattern: Sequence[Container[str] | _Star], items: Sequence[str]) -> bool:
-    """Whether the whole sequence matches.
-
-    After a mismatch only the last star takes one more item: what an earlier star took never has to change.
-    """
-    at = done = after_star = retry = 0
-    while done < len(items):
-        token = pattern[at] if at < len(pattern) else ()
-        if isinstance(token, _Star):
-            at += 1
-            after_star, retry = at, done
-        elif items[done] in token:
-            at, done = at + 1, done + 1
-        elif after_star:
-            retry += 1
-            at, done = after_star, retry
-        else:
-            return False
-    return all(token is STAR for token in pattern[at:])
-
-
-def _tokens(text: str) -> list[Token] | None:
-    """The tokens of a pattern, with "/" between names; None if it ends within an escape or a character class."""
-    tokens: list[Token] = []
-    at = 0
-    while at < len(text):
-        character, at = text[at], at + 1
-        if character == "*":
-            tokens.append(STAR)
-        elif character == "?":
-            tokens.append(ANY)
-        elif character == "[":
-            found = _character_class(text, at)
-            if found is None:
-                return None
-            token, at = found
-            tokens.append(token)
-        elif character == "\\":
-            if at == len(text):
-                return None
-            tokens.append(text[at])
-            at += 1
-        else:
-            tokens.append(character)
-    return tokens
-
-
-def _character_class(text: str, at: int) -> tuple[_Class, int] | None:
-    """The class whose "[" is before `at`, and the end of it. None if it is not closed, or names an unknown class."""
-    ranges: list[tuple[str, str]] = []
-    negated = text[at : at + 1] in ("!", "^")
-    at += negated
-    first_at, low = at, ""
-    while at < len(text):
-        character, at = text[at], at + 1
-        if character == "]" and at - 1 > first_at:
-            return _Class(tuple(ranges), negated), at
-        if character == "[" and text[at : at + 1] == ":" and text[(end := text.find("]", at + 1)) - 1 : end] == ":":
-            bounds = POSIX_CLASSES.get(text[at + 1 : end - 1])
-            if bounds is None:
-                return None
-            ranges += zip(bounds[::2], bounds[1::2], strict=True)
-            at, low = end + 1, ""
-            continue
-        is_range = character == "-" and low and text[at : at + 1] not in ("", "]")
-        if is_range:
-            character, at = text[at], at + 1
-        if character == "\\":
-            if at == len(text):
-                return None
-            character, at = text[at], at + 1
-        ranges.append((low if is_range else character, character))
-        low = "" if is_range else character
-    return None
-
-
-def _split(tokens: Sequence[Token]) -> list[list[Token]]:
-    """The tokens of each name."""
-    parts: list[list[Token]] = [[]]
-    for token in tokens:
-        if token == "/":
-            parts.append([])
-        else:
-            parts[-1].append(token)
-    return parts
-
-
-def _without_trailing_spaces(line: str) -> str:
-    """An escaped space stays."""
-    bare = line.rstrip(" ")
-    escapes = len(bare) - len(bare.rstrip("\\"))
-    return bare + " " if escapes % 2 and len(bare) < len(line) else bare
+def _parse_without_case(content: bytes) -> IgnoreRules:
+    return _parse(content.lower().replace(b"[:upper:]", b"[:alpha:]").replace(b"[:lower:]", b"[:alpha:]"))

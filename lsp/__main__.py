@@ -28,7 +28,7 @@ def main() -> None:
 
     server = create_server()
     if arguments.tcp is None:
-        server.start_io()
+        server.serve_stdio()
         return
     from lsp.tcp import TcpServer
 

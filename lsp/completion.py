@@ -23,7 +23,10 @@ async def ordinary_completion(server: Host, params: types.CompletionParams) -> t
     The request counts as automatic: clients send the same trigger kind while typing and by hand.
     """
     snapshot = server.session.documents.get(params.text_document.uri)
-    if snapshot is None or server.session.settings.ordinary_completion == "never":
+    if server.session.settings.ordinary_completion == "never":
+        return types.CompletionList(True, [])
+    if snapshot is None:
+        server.inline.requested_unknown(params.text_document.uri, params.position.line)
         return types.CompletionList(True, [])
     context = CursorContext.at(snapshot, params.position)
     found = await server.inline.suggest(context)

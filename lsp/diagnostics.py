@@ -318,7 +318,7 @@ class Diagnostics:
             language=snapshot.language,
             path=snapshot.path,
             ranges=tuple((chunk.start, chunk.end) for chunk in group),
-            neighbours=self.session.neighbours(snapshot),
+            neighbours=await self.session.neighbours(snapshot),
             off=self._ignored(),
             on=frozenset(self.session.settings.lint_include) & ALL_KINDS.keys(),
         )

@@ -8,21 +8,23 @@ disk.
 from __future__ import annotations
 
 import logging
+import os
 import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from lsprotocol import types
-from pygls.uris import to_fs_path
 
 from infill.code.languages import detect, get
 from lsp.positions import Encoding, column_to_index, index_to_column
 
 logger = logging.getLogger(__name__)
 _LINE = re.compile(r"[^\r\n]*+(?:\r\n?|\n)|[^\r\n]+")
+_AUTHORITY = re.compile("[^/]*//[^/]*")
 _EDITOR_NAMES = {
     "javascriptreact": "javascript",
     "javascript.jsx": "javascript",
@@ -31,6 +33,22 @@ _EDITOR_NAMES = {
     "c++": "cpp",
     "golang": "go",
 }
+
+
+def uri_path(uri: str) -> str:
+    """The path in a URI of any scheme, as a file name on this machine.
+
+    `vscode-notebook-cell:` and `untitled:` name the file that the text belongs to, or will belong to.
+    """
+    try:
+        path = urlsplit(uri).path
+    except ValueError:  # of the part between "//" and the path
+        path = _AUTHORITY.sub("", uri)
+    try:
+        encoded = path.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        encoded = path.encode("utf-8", "surrogatepass")
+    return os.fsdecode(unquote_to_bytes(encoded))
 
 
 class DocumentError(KeyError):
@@ -66,7 +84,7 @@ class Snapshot:
     @cached_property
     def path(self) -> str | None:
         """The file on disk; None for a document without a local file (untitled, or on another machine)."""
-        return to_fs_path(self.uri) if self.uri.startswith("file:") else None
+        return uri_path(self.uri) if self.uri.startswith("file:") else None
 
     @cached_property
     def language(self) -> str | None:

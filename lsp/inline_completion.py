@@ -132,6 +132,12 @@ class InlineCompletion:
         self.session.cache.forget(uri)
         self.session.last_shown.pop(uri, None)
 
+    def requested_unknown(self, uri: str, line: int) -> None:
+        """Records a request for a document that is not open. line: from 0."""
+        sentence = "The editor has not sent this file, or it could not be read; close it and open it again."
+        skipped = SkipReason("unknown document", sentence)
+        self._record_at(uri, None, line + 1, "nothing", Suggestions(skipped=skipped))
+
     def run_ahead(self, snapshot: Snapshot, before: str, after: str, line_goes_on: bool) -> None:
         """Runs the model for the likely next cursor position after an acceptance: this line or the next."""
         if self.runs.get(snapshot.uri) is not None or not self.session.settings.enabled:
@@ -146,7 +152,7 @@ class InlineCompletion:
         if reason_to_skip(self._situation(context, "code")) is None:
             self._start(context, ahead=True)
 
-    def request(self, context: CursorContext) -> InfillRequest:
+    async def request(self, context: CursorContext) -> InfillRequest:
         """What the model is asked for at the cursor."""
         session = self.session
         return InfillRequest(
@@ -157,7 +163,7 @@ class InlineCompletion:
             lines=lines_to_request(self._situation(context, "code")),
             candidates=session.settings.alternatives if context.invoked else 1,
             deadline_ms=DEADLINE_MS[context.invoked],
-            neighbours=session.neighbours(context.snapshot),
+            neighbours=await session.neighbours(context.snapshot),
             rejected=session.rejections.texts(context.uri, context.before, context.after),
             caution=session.caution(context.invoked) * (1.0 if _line(context).strip() else UNWRITTEN_CAUTION),
             beginning=not context.invoked,
@@ -258,7 +264,9 @@ class InlineCompletion:
 
     async def _run(self, context: CursorContext, on_draft: Callable[[str, int], None]) -> Suggestions:
         session, position = self.session, (context.uri, context.before, context.after)
-        request = self.request(context)
+        if (skipped := await session.private_reason(context.snapshot)) is not None:
+            return Suggestions(skipped=skipped)
+        request = await self.request(context)
         result = await session.engine.complete(request, on_draft)
         self.last_read = context
         completion = result.completions[0]
@@ -327,12 +335,15 @@ class InlineCompletion:
             del self.requests[uri]
 
     def _record(self, context: CursorContext, outcome: Outcome, found: Suggestions) -> None:
+        self._record_at(context.uri, context.snapshot.language, context.before.count("\n") + 1, outcome, found)
+
+    def _record_at(self, uri: str, language: str | None, line: int, outcome: Outcome, found: Suggestions) -> None:
         best = found.items[0] if found.items else None
         record = Record(
             at=time.time(),
-            document=self.session.number_of(context.uri),
-            language=context.snapshot.language,
-            line=context.before.count("\n") + 1,
+            document=self.session.number_of(uri),
+            language=language,
+            line=line,
             outcome=outcome,
             rule=found.skipped.rule if found.skipped else None,
             sentence=found.skipped.sentence if found.skipped else None,

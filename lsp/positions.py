@@ -5,18 +5,26 @@ Source: LSP 3.17, Position: `character` counts code units of the position encodi
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 Encoding = Literal["utf-8", "utf-16", "utf-32"]
+_BYTE = re.compile("[\udc80-\udcff]")
 
 
 def width(text: str, encoding: Encoding) -> int:
-    """The code units of a text: bytes in UTF-8 (three for a lone surrogate), 16-bit units in UTF-16, or characters."""
+    """The code units of a text: bytes in UTF-8, 16-bit units in UTF-16, or characters.
+
+    In UTF-8, U+DC80 to U+DCFF are one byte that was not UTF-8 (`transport`), and other lone surrogates are three.
+    """
     if encoding == "utf-32" or text.isascii():
         return len(text)
     if encoding == "utf-16":
         return len(text.encode("utf-16-le", "surrogatepass")) // 2
-    return len(text.encode("utf-8", "surrogatepass"))
+    try:
+        return len(text.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:
+        return len(_BYTE.sub("x", text).encode("utf-8", "surrogatepass"))
 
 
 def column_to_index(line: str, column: int, encoding: Encoding) -> int:

@@ -8,7 +8,7 @@ all four. Must not know what a request means.
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from typing import Any
 
@@ -18,6 +18,7 @@ from pygls.exceptions import (
     JsonRpcException,
     JsonRpcInvalidParams,
     JsonRpcInvalidRequest,
+    JsonRpcParseError,
     JsonRpcServerNotInitialized,
 )
 from pygls.protocol import LanguageServerProtocol, lsp_method
@@ -25,6 +26,7 @@ from pygls.protocol import LanguageServerProtocol, lsp_method
 from engine.errors import describe_error
 
 logger = logging.getLogger(__name__)
+TEXT_CHANGES = (types.TEXT_DOCUMENT_DID_OPEN, types.TEXT_DOCUMENT_DID_CHANGE)
 
 
 class ServerCancelled(JsonRpcException):
@@ -44,48 +46,64 @@ class MessageProtocol(LanguageServerProtocol):
     """Structures whole messages after parsing them; passes document notifications to our handlers only."""
 
     _initialized = False
+    on_unreadable: Callable[[Any], None] = staticmethod(lambda message: None)
 
     def structure_message(self, data: Any) -> Any:
         """Called by pygls for every JSON object of a message; `handle_message` structures the outermost."""
         return data
 
     def handle_message(self, message: Any) -> None:
-        """Structures and delivers one message. Answers an unreadable request with -32602 or -32600."""
+        """Structures and delivers one message. Answers an unreadable request with -32602 or -32600, and passes every
+        message that is not understood to `on_unreadable`."""
+        if not self._deliver(message):
+            self.on_unreadable(message)
+
+    def refuse_text(self) -> None:
+        """Answers a message that is not JSON with -32700."""
+        error = {"code": JsonRpcParseError.CODE, "message": JsonRpcParseError.MESSAGE}
+        self._send_data({"jsonrpc": self.VERSION, "id": None, "error": error})
+
+    def _deliver(self, message: Any) -> bool:
+        """Returns False for a message that is not understood."""
         if not isinstance(message, dict) or message.get("jsonrpc") != self.VERSION:
             logger.warning("Ignoring a message that is not JSON-RPC 2.0.")
             self._refuse(message.get("id") if isinstance(message, dict) else None, JsonRpcInvalidRequest())
-            return
+            return False
         identifier, method = message.get("id"), message.get("method")
         if "id" in message and (isinstance(identifier, bool) or not isinstance(identifier, (int, str))):
             logger.warning("Ignoring a message whose id is neither a number nor a string.")
             self._refuse(None, JsonRpcInvalidRequest())
-            return
+            return False
         if method is not None and not isinstance(method, str):
             logger.warning("Ignoring a message whose method is not a string.")
             self._refuse(identifier, JsonRpcInvalidRequest())
-            return
+            return False
         if self._is_out_of_order(method):
             if "id" in message:
                 self._refuse(
                     identifier, JsonRpcInvalidRequest() if self._initialized else JsonRpcServerNotInitialized()
                 )
-            return
+            return False
         if method == types.SHUTDOWN or method == types.EXIT:
             message = {key: value for key, value in message.items() if key != "params"}
         elif method is not None and self.get_message_type(method) is None:
             message = {"params": None, **message}
+        if method in TEXT_CHANGES and not _has_texts(message.get("params")):
+            logger.warning("The parameters of %s cannot be read: a text is not a string.", method)
+            return False
         try:
             structured = super().structure_message(message)
         except Exception as error:  # noqa: BLE001 - cattrs raises many kinds
             if method is None:
                 logger.warning("Ignoring an unreadable response.")
                 self._request_futures.pop(str(identifier), None)
-                return
+                return True
             logger.warning("The parameters of %s cannot be read: %s", method, _first_reason(error))
             if "id" in message:
                 self._refuse(identifier, JsonRpcInvalidParams(f"The parameters of {method} cannot be read."))
-            return
+            return False
         super().handle_message(structured)
+        return "id" in message or method in self.fm.features or method in self.fm.builtin_features
 
     def _is_out_of_order(self, method: str | None) -> bool:
         """Whether to ignore this method: `initialize` must come first and once; only `exit` may come before."""
@@ -118,9 +136,23 @@ class MessageProtocol(LanguageServerProtocol):
     def lsp_text_document__did_change(self, params: types.DidChangeTextDocumentParams) -> Generator[Any, Any, None]:
         yield from self._call_ours(types.TEXT_DOCUMENT_DID_CHANGE, params)
 
+    @lsp_method(types.WORKSPACE_DID_CHANGE_WORKSPACE_FOLDERS)
+    def lsp_workspace__did_change_workspace_folders(
+        self, params: types.DidChangeWorkspaceFoldersParams
+    ) -> Generator[Any, Any, None]:
+        yield from self._call_ours(types.WORKSPACE_DID_CHANGE_WORKSPACE_FOLDERS, params)
+
     @lsp_method(types.TEXT_DOCUMENT_DID_CLOSE)
     def lsp_text_document__did_close(self, params: types.DidCloseTextDocumentParams) -> Generator[Any, Any, None]:
         yield from self._call_ours(types.TEXT_DOCUMENT_DID_CLOSE, params)
+
+
+def _has_texts(params: Any) -> bool:
+    """Whether the texts of an opened or changed document are strings; cattrs would convert other values to strings."""
+    if not isinstance(params, dict):
+        return False
+    texts = params["contentChanges"] if "contentChanges" in params else [params.get("textDocument")]
+    return isinstance(texts, list) and all(isinstance(one, dict) and isinstance(one.get("text"), str) for one in texts)
 
 
 def _first_reason(error: BaseException) -> str:

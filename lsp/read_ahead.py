@@ -78,7 +78,7 @@ class ReadAhead:
         if context is None or _is_same_line(context, inline.last_read):
             return
         try:
-            await session.engine.read_ahead(inline.request(context))
+            await session.engine.read_ahead(await inline.request(context))
         except GessoError as error:
             logger.info("Reading ahead failed: %s", error)
         else:

@@ -8,40 +8,53 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping
-from pathlib import Path
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from pathlib import Path, PurePath
 from typing import Any
 
 from lsprotocol import types
 from lsprotocol.converters import get_converter
-from pygls.lsp.server import LanguageServer
-from pygls.uris import to_fs_path
 
 from infill.engine_protocol import EngineState
 from infill.version import installed_version
+from lsp.client_settings import as_dict, is_trusted, pulled_settings, section
 from lsp.code_actions import KINDS, code_actions
 from lsp.commands import register_commands
 from lsp.completion import ordinary_completion
 from lsp.cursor import CursorContext
 from lsp.diagnostic_reports import OPTIONS, DiagnosticReports, Report
-from lsp.documents import DocumentError
+from lsp.documents import DocumentError, uri_path
 from lsp.feedback import Feedback
 from lsp.inline_completion import InlineCompletion
 from lsp.model_offer import ModelOffer
 from lsp.progress import LoadProgress
-from lsp.protocol import MessageProtocol
+from lsp.protocol import TEXT_CHANGES, MessageProtocol
 from lsp.read_ahead import ReadAhead
 from lsp.session import Session
+from lsp.transport import Receiver, decode
 
 logger = logging.getLogger(__name__)
-SECTION = "gesso"
-TRUST = "workspaceTrusted"  # beside SECTION in the initialization options; no file of a project can set it
 SETTLE_S = 5.0  # between two counts of accepted text
-SETTINGS_S = 2.0  # longest wait for the client's settings
+GIT_FILES = (".gitignore", "exclude", "config")
+SETTINGS_FILES = frozenset(("gesso.toml", "pyproject.toml"))
+WATCHERS = types.RegistrationParams(
+    [
+        types.Registration(
+            "gesso.files",
+            types.WORKSPACE_DID_CHANGE_WATCHED_FILES,
+            types.DidChangeWatchedFilesRegistrationOptions(
+                [
+                    types.FileSystemWatcher(pattern)
+                    for pattern in ("**/{.gitignore,gesso.toml,pyproject.toml}", "**/.git/{config,info/exclude}")
+                ]
+            ),
+        )
+    ]
+)
 STATUS_KINDS = {"ready": "Normal", "loading": "Normal", "failed": "Error", "stopped": "Inactive"}
 
 
-class GessoServer(LanguageServer):
+class GessoServer(Receiver):
     """The server of one client, and its session."""
 
     def __init__(self) -> None:
@@ -56,6 +69,35 @@ class GessoServer(LanguageServer):
         self.model_offer = ModelOffer(self)
         self.tasks: set[asyncio.Task[Any]] = set()
         self.initial_settings: Mapping[str, Any] = {}
+        self.protocol.on_unreadable = self._lose_step  # type: ignore[attr-defined]
+
+    def receive(self, body: bytes) -> None:
+        """Handles one message. One that is not JSON is refused, and may have changed any document."""
+        try:
+            message = decode(body)
+        except (ValueError, RecursionError) as error:
+            logger.warning("Ignoring a message that is not JSON: %s", error)
+            self.protocol.refuse_text()  # type: ignore[attr-defined]
+            message = None
+        try:
+            self.protocol.handle_message(message) if message is not None else self._lose_step(None)
+        except Exception:
+            logger.exception("A message could not be handled.")
+
+    def _lose_step(self, message: Any) -> None:
+        """This message was not understood: if it may have changed documents, they are out of step with the editor."""
+        if isinstance(message, dict):
+            params = message.get("params")
+            document = params.get("textDocument") if isinstance(params, dict) else None
+            has_text = isinstance(params, dict) and ("contentChanges" in params or "text" in as_dict(document))
+            if not has_text and message.get("method") not in TEXT_CHANGES:
+                return
+            uri = document.get("uri") if isinstance(document, dict) else None
+        else:
+            uri = None
+        for lost in self.session.lose_step(uri if isinstance(uri, str) else None):
+            self.inline.closed(lost)
+        self.diagnostics.reconsider()
 
     def report_server_error(self, error: Exception, source: Any) -> None:
         """Logs the error; pygls would show it to the user too."""
@@ -113,7 +155,7 @@ def _is_worth_logging(record: logging.LogRecord) -> bool:
 
 
 def create_server() -> GessoServer:
-    """A server with everything registered; `start_io` or `lsp.tcp` runs it."""
+    """A server with everything registered; `serve_stdio` or `lsp.tcp` runs it."""
     logging.getLogger("pygls").setLevel(logging.WARNING)  # lower levels log messages with the user's code
     logging.getLogger("pygls.protocol.json_rpc").addFilter(_is_worth_logging)
     server = GessoServer()
@@ -131,8 +173,8 @@ def _register_lifecycle(server: GessoServer) -> None:
     def initialize(params: types.InitializeParams) -> None:
         session.documents.encoding = types.PositionEncodingKind(server.workspace.position_encoding).value
         roots = [folder.uri for folder in params.workspace_folders or []] or [params.root_uri or ""]
-        session.folders = tuple(Path(path) for uri in roots if uri and (path := to_fs_path(uri)))
-        server.initial_settings = _section(params.initialization_options)
+        session.folders = _folders(roots)
+        server.initial_settings = section(params.initialization_options)
         session.is_trusted = is_trusted(params.initialization_options)
         if not _has_inline_completion(params.capabilities):
             server.feature(types.TEXT_DOCUMENT_COMPLETION, types.CompletionOptions())(completion)
@@ -148,15 +190,29 @@ def _register_lifecycle(server: GessoServer) -> None:
 
     @server.feature(types.INITIALIZED)
     async def initialized(params: types.InitializedParams) -> None:
-        await session.configure(await _client_settings(server) or server.initial_settings)
+        await session.configure(await pulled_settings(server, session.folders) or server.initial_settings)
         server.diagnostics.reconsider()
         server.in_background(_settle(server))
+        if _can_watch(server.client_capabilities):
+            server.in_background(server.client_register_capability_async(WATCHERS))
 
     @server.feature(types.WORKSPACE_DID_CHANGE_CONFIGURATION)
     async def configuration(params: types.DidChangeConfigurationParams) -> None:
-        await session.configure(await _client_settings(server) or _section(params.settings) or server.initial_settings)
+        pulled = await pulled_settings(server, session.folders)
+        await session.configure(pulled or section(params.settings) or server.initial_settings)
         server.diagnostics.reconsider()
         server.send_status()
+
+    @server.feature(types.WORKSPACE_DID_CHANGE_WORKSPACE_FOLDERS)
+    async def folders_changed(params: types.DidChangeWorkspaceFoldersParams) -> None:
+        removed = _folders(folder.uri for folder in params.event.removed)
+        added = _folders(folder.uri for folder in params.event.added)
+        session.folders = (*(one for one in session.folders if one not in (*removed, *added)), *added)
+        if settings := await pulled_settings(server, session.folders):
+            await session.configure(settings)
+        else:
+            await session.start_engine()
+        server.diagnostics.reconsider()
 
     @server.feature(types.SHUTDOWN)
     async def shutdown(params: Any) -> None:
@@ -174,6 +230,7 @@ def _register_documents(server: GessoServer) -> None:
     @server.feature(types.TEXT_DOCUMENT_DID_OPEN)
     def opened(params: types.DidOpenTextDocumentParams) -> None:
         snapshot = session.documents.open(params.text_document)
+        session.regain_step(snapshot.uri)
         session.trees.opened(snapshot)
         server.diagnostics.opened(snapshot)
         server.read_ahead.opened(snapshot)
@@ -181,12 +238,20 @@ def _register_documents(server: GessoServer) -> None:
 
     @server.feature(types.TEXT_DOCUMENT_DID_CHANGE)
     def changed(params: types.DidChangeTextDocumentParams) -> None:
-        before = session.documents.get(params.text_document.uri)
+        document, changes = params.text_document, params.content_changes
+        before = session.documents.get(document.uri)
+        whole = next((one for one in changes if isinstance(one, types.TextDocumentContentChangeWholeDocument)), None)
+        if before is None and whole is not None:  # the message that opened it was lost
+            opened(types.DidOpenTextDocumentParams(types.TextDocumentItem(document.uri, "", document.version, "")))
+            before = session.documents.get(document.uri)
         try:
-            after = session.documents.change(params.text_document, params.content_changes)
+            after = session.documents.change(document, changes)
         except DocumentError as error:
             logger.warning("%s", error)
+            session.lose_step(document.uri)
             return
+        if whole is not None:
+            session.regain_step(document.uri)
         if before is not None:
             session.trees.changed(before, after)
         session.debounce.typed()
@@ -200,18 +265,33 @@ def _register_documents(server: GessoServer) -> None:
         uri = params.text_document.uri
         session.documents.close(uri)
         session.trees.closed(uri)
-        session.forget([uri])
+        session.closed(uri)
         server.read_ahead.closed(uri)
         server.inline.closed(uri)
         server.feedback.closed(uri)
         server.reports.closed(uri)
 
-    @server.feature(types.TEXT_DOCUMENT_DID_SAVE)
+    @server.feature(types.TEXT_DOCUMENT_DID_SAVE, types.SaveOptions(include_text=True))
     def saved(params: types.DidSaveTextDocumentParams) -> None:
-        if params.text_document.uri.endswith((".gitignore", "gesso.toml", "pyproject.toml")):
-            session.forget([snapshot.uri for snapshot in session.documents.recent()])
-            server.diagnostics.reconsider()
+        uri = params.text_document.uri
+        snapshot = session.documents.get(uri)
+        if params.text is not None and snapshot is not None and not session.is_in_step(uri):
+            document = types.VersionedTextDocumentIdentifier(snapshot.version, uri)
+            whole = types.TextDocumentContentChangeWholeDocument(params.text)
+            changed(types.DidChangeTextDocumentParams(document, [whole]))
+        _files_changed([uri])
+
+    @server.feature(types.WORKSPACE_DID_CHANGE_WATCHED_FILES)
+    def watched_files_changed(params: types.DidChangeWatchedFilesParams) -> None:
+        _files_changed([change.uri for change in params.changes])
+
+    def _files_changed(uris: Sequence[str]) -> None:
+        names = {PurePath(uri_path(uri)).name for uri in uris}
+        if names & SETTINGS_FILES:
             server.in_background(session.start_engine())
+        if names & {*SETTINGS_FILES, *GIT_FILES}:
+            server.diagnostics.reconsider()
+            server.in_background(_stop_private(server))
 
     @server.feature("textDocument/didFocus")
     def focused(params: Any) -> None:
@@ -223,6 +303,7 @@ def _register_requests(server: GessoServer) -> None:
     async def inline_completion(params: types.InlineCompletionParams) -> types.InlineCompletionList:
         snapshot = server.session.documents.get(params.text_document.uri)
         if snapshot is None:
+            server.inline.requested_unknown(params.text_document.uri, params.position.line)
             return types.InlineCompletionList([])
         invoked = params.context.trigger_kind == types.InlineCompletionTriggerKind.Invoked
         context = CursorContext.at(snapshot, params.position, invoked, params.context.selected_completion_info)
@@ -248,7 +329,7 @@ def _register_requests(server: GessoServer) -> None:
     def cursor_rested(params: Any) -> None:
         """`params` are TextDocumentPositionParams; for clients that request no code actions as the cursor moves."""
         try:
-            uri, position = _as_dict(_as_dict(params)["textDocument"])["uri"], _as_dict(_as_dict(params)["position"])
+            uri, position = as_dict(as_dict(params)["textDocument"])["uri"], as_dict(as_dict(params)["position"])
             line, character = position["line"], position["character"]
         except (KeyError, TypeError):
             return
@@ -273,16 +354,11 @@ def _register_requests(server: GessoServer) -> None:
 def _accepted_part(params: Any) -> tuple[str | None, int]:
     """The suggestion's id, which is in the item's command, and the accepted length, 0 if there is none."""
     try:
-        item, length = _as_dict(params)["item"], _as_dict(params).get("acceptedLength", 0)
-        identifier = _as_dict(_as_dict(item)["command"])["arguments"][0]
+        item, length = as_dict(params)["item"], as_dict(params).get("acceptedLength", 0)
+        identifier = as_dict(as_dict(item)["command"])["arguments"][0]
     except (KeyError, IndexError, TypeError):
         return None, 0
     return (identifier, length) if isinstance(identifier, str) and isinstance(length, int) else (None, 0)
-
-
-def _as_dict(value: Any) -> Any:
-    """The parameters of a method outside the protocol as a dictionary; pygls may pass them as objects."""
-    return value if isinstance(value, dict) else getattr(value, "__dict__", None) or getattr(value, "_asdict", dict)()
 
 
 def _has_inline_completion(capabilities: types.ClientCapabilities) -> bool:
@@ -290,30 +366,21 @@ def _has_inline_completion(capabilities: types.ClientCapabilities) -> bool:
     return document is not None and document.inline_completion is not None
 
 
-def is_trusted(initialization_options: Any) -> bool:
-    """Whether the client says that its user trusts the workspace."""
-    return _as_dict(initialization_options).get(TRUST) is True
+def _folders(uris: Iterable[str]) -> tuple[Path, ...]:
+    paths = [Path(uri_path(uri)) for uri in uris if uri.startswith("file:")]
+    return tuple(path for path in paths if path.is_absolute())
 
 
-def _section(value: Any) -> Mapping[str, Any]:
-    """Our settings from what a client sent: all its settings, or only ours."""
-    value = value if isinstance(value, Mapping) else getattr(value, "__dict__", {})
-    inner = value.get(SECTION, value)
-    return inner if isinstance(inner, Mapping) else {}
+def _can_watch(capabilities: types.ClientCapabilities) -> bool:
+    watched = capabilities.workspace.did_change_watched_files if capabilities.workspace is not None else None
+    return watched is not None and bool(watched.dynamic_registration)
 
 
-async def _client_settings(server: GessoServer) -> Mapping[str, Any]:
-    """The settings from `workspace/configuration`; empty if the client does not support it or does not answer."""
-    workspace = server.client_capabilities.workspace
-    if workspace is None or not workspace.configuration:
-        return {}
-    params = types.ConfigurationParams([types.ConfigurationItem(section=SECTION)])
-    try:
-        values = await asyncio.wait_for(server.workspace_configuration_async(params), SETTINGS_S)
-    except Exception as error:  # noqa: BLE001 - a client's error must not stop the server from starting
-        logger.warning("The client did not send its settings: %s", error)
-        return {}
-    return _section(values[0]) if values else {}
+async def _stop_private(server: GessoServer) -> None:
+    """Ends the requests for documents that have become private."""
+    for snapshot in server.session.documents.recent():
+        if await server.session.private_reason(snapshot):
+            server.inline.closed(snapshot.uri)
 
 
 async def _settle(server: GessoServer) -> None:

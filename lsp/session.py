@@ -9,29 +9,33 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 from engine.errors import GessoError
 from infill.engine_protocol import EngineState
+from infill.ignore_files import Verdicts
+from infill.printable import one_line, printable
+from infill.privacy import private_reason
 from infill.request import Neighbour
 from infill.settings import Resolved, Settings
 from infill.statistics import Statistics
 from lsp.accepted_text import AcceptedText
 from lsp.activity import Activity, Record
 from lsp.debounce import Debounce
-from lsp.documents import Documents, Snapshot
+from lsp.documents import Documents, Snapshot, uri_path
 from lsp.engine import AsyncServiceClient
-from lsp.privacy import private_reason
 from lsp.rejections import Rejections
 from lsp.settings import LspSettings, parse
 from lsp.suggestion_cache import SuggestionCache
 from lsp.suggestions import SkipReason
 from lsp.trees import Trees
+from lsp.unsuitable import unsuitable_reason
 
 UNREPORTED = ("model", "disabled_paths")  # settings that may name folders
 NEIGHBOURS, NEIGHBOUR_CHARS = 4, 100_000
+CANDIDATES = 20  # documents that are considered as neighbours
+NAMED = 3  # documents that a warning names
 CAUTION = {"calm": 1.5, "balanced": 1.0, "eager": 0.6}
 
 
@@ -63,7 +67,8 @@ class Session:
         self.latency_ms: float | None = None
         self.last_shown: dict[str, str] = {}  # the suggestion shown last, by document
         self._numbers: dict[str, int] = {}
-        self._private: dict[str, SkipReason | None] = {}
+        self._unsuitable: dict[str, str | None] = {}  # why the text of a document is left out
+        self._out_of_step: set[str] = set()  # documents whose text the editor may have changed without our knowledge
         self.engine_settings: Settings | None = None
         self.auto_model = False  # whether Gesso chose the model in `engine_settings`
         self._start = Path.cwd()  # the folder may be deleted later
@@ -71,12 +76,9 @@ class Session:
 
     async def configure(self, value: Mapping[str, Any]) -> None:
         """Applies the editor's settings. A wrong value is replaced by its default, with a warning."""
-        before = self.settings
         self.settings, problems = parse(value)
         for problem in problems:
             self.client.warn(problem)
-        if self.settings.disabled_paths != before.disabled_paths:
-            self._private.clear()
         if self.settings.statistics and self.statistics is None:
             try:
                 self.statistics = Statistics()
@@ -130,30 +132,68 @@ class Session:
         if not languages.get(snapshot.language_id, languages.get(snapshot.language or "", languages.get("*", True))):
             sentence = f"Gesso is switched off for {snapshot.language_id} (setting gesso.languages)."
             return SkipReason("language off", sentence)
+        if snapshot.uri in self._out_of_step:
+            return SkipReason("out of step", "A change of this file could not be read; save or reopen the file.")
         return None
 
-    async def private_reason(self, snapshot: Snapshot) -> SkipReason | None:
-        """The reason if the file must not be read. Checked once per file, off the event loop."""
-        if snapshot.uri not in self._private:
-            globs, folders = self.settings.disabled_paths, self.folders
-            sentence = await asyncio.to_thread(
-                private_reason, snapshot.path or urlsplit(snapshot.uri).path, globs, folders, snapshot.text
-            )
-            self._private[snapshot.uri] = SkipReason("private file", sentence) if sentence else None
-        return self._private[snapshot.uri]
+    def lose_step(self, uri: str | None) -> list[str]:
+        """A message about the text of this document, or about an unknown one, could not be read.
 
-    def neighbours(self, snapshot: Snapshot) -> tuple[Neighbour, ...]:
-        """The most recently used documents in the same language that are known not to be private."""
-        public = {uri for uri, reason in self._private.items() if reason is None}
+        Until `regain_step` the document counts as switched off. Warns the user once; returns the documents to which
+        this is new.
+        """
+        uris = [uri] if uri is not None else [snapshot.uri for snapshot in self.documents.recent()]
+        lost = [one for one in uris if one not in self._out_of_step]
+        self._out_of_step.update(lost)
+        if lost:
+            names = printable(one_line(", ".join(PurePath(uri_path(one)).name for one in lost[:NAMED])))
+            self.client.warn(
+                f"Gesso could not read a change of {names}{' and others' if lost[NAMED:] else ''}. It makes no "
+                "suggestions there until you save or reopen the file."
+            )
+        return lost
+
+    def regain_step(self, uri: str) -> bool:
+        """The whole text of this document is known. Returns whether it was out of step."""
+        was_lost = uri in self._out_of_step
+        self._out_of_step.discard(uri)
+        return was_lost
+
+    def is_in_step(self, uri: str) -> bool:
+        return uri not in self._out_of_step
+
+    async def private_reason(self, snapshot: Snapshot) -> SkipReason | None:
+        """The reason if the file must not be read. Checked every time, off the event loop, since links and ignore files
+        change; only the verdict on the text is kept until the document is closed."""
+        (sentence,) = await asyncio.to_thread(self._private_reasons, [snapshot])
+        return SkipReason("private file", sentence) if sentence else None
+
+    async def neighbours(self, snapshot: Snapshot) -> tuple[Neighbour, ...]:
+        """The most recently used documents in the same language that are not private."""
         others = [
             other
             for other in self.documents.recent()
             if other.uri != snapshot.uri
             and other.language == snapshot.language
-            and other.uri in public
             and other.length <= NEIGHBOUR_CHARS
-        ]
-        return tuple(Neighbour(other.path or other.uri, other.text) for other in others[:NEIGHBOURS])
+            and self.is_in_step(other.uri)
+        ][:CANDIDATES]
+        reasons = await asyncio.to_thread(self._private_reasons, others)
+        public = [other for other, reason in zip(others, reasons, strict=True) if reason is None]
+        return tuple(Neighbour(other.path or other.uri, other.text) for other in public[:NEIGHBOURS])
+
+    def _private_reasons(self, snapshots: Sequence[Snapshot]) -> list[str | None]:
+        """A sentence for each document that must not be read. Runs on another thread."""
+        known = Verdicts()
+        return [self._private_reason(snapshot, known) for snapshot in snapshots]
+
+    def _private_reason(self, snapshot: Snapshot, known: Verdicts) -> str | None:
+        uri, path = snapshot.uri, uri_path(snapshot.uri)
+        if sentence := private_reason(Path(path), self.settings.disabled_paths, self.folders, known):
+            return sentence
+        if uri not in self._unsuitable:
+            self._unsuitable[uri] = unsuitable_reason(path, snapshot.text)
+        return self._unsuitable[uri]
 
     def caution(self, invoked: bool) -> float:
         """The factor on the model's confidence threshold; 0 if the user invoked suggestions by hand."""
@@ -169,10 +209,9 @@ class Session:
         """A number for a document, so that records need no file name."""
         return self._numbers.setdefault(uri, len(self._numbers) + 1)
 
-    def forget(self, uris: Sequence[str]) -> None:
-        """These documents were closed, or their ignore files may have changed."""
-        for uri in uris:
-            self._private.pop(uri, None)
+    def closed(self, uri: str) -> None:
+        self._unsuitable.pop(uri, None)
+        self.regain_step(uri)
 
     def record(self, record: Record) -> None:
         self.activity.add(record)

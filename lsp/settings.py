@@ -14,13 +14,14 @@ from typing import Annotated, Any, Literal, get_origin
 
 from engine.errors import InputError
 from infill.model_store import absolute
+from infill.privacy import is_pattern
 from infill.settings import Resolved, resolve, setting
 from infill.validation import Limits, field_types, json_schema, structure, unpack
-from lsp.privacy import is_pattern
 
 Eagerness = Literal["calm", "balanced", "eager"]
 Severity = Literal["hint", "information", "warning", "error"]
 LANGUAGES = {"*": True, "plaintext": False, "markdown": False}
+ALL_PATHS = ("*",)  # pattern of `disabled_paths`
 REMOVED = {"engine": "The service is always used; remove the setting."}  # name: what to do
 _EXTENSION_SETTINGS = ("server", "trace")
 _MACHINE_SETTINGS = ("model", "device", "threads")
@@ -98,7 +99,7 @@ NAMES: dict[str, str] = {_editor_name(entry.name): entry.name for entry in field
 def parse(value: Mapping[str, Any]) -> tuple[LspSettings, list[str]]:
     """The settings, and a sentence about each wrong one; ignores the extensions' own settings.
 
-    Languages that are not named keep their default.
+    Languages that are not named keep their default. Wrong `disabledPaths` exclude every file.
     """
     values: dict[str, Any] = {}
     problems: list[str] = []
@@ -108,7 +109,11 @@ def parse(value: Mapping[str, Any]) -> tuple[LspSettings, list[str]]:
             try:
                 values[NAMES[name]] = structure(kind, given, f"The setting gesso.{name}")
             except InputError as wrong:
-                problems.append(f"{wrong} The default is used.")
+                if NAMES[name] == "disabled_paths":
+                    values[NAMES[name]] = ALL_PATHS
+                    problems.append(f"{wrong} No file is read until it is corrected.")
+                else:
+                    problems.append(f"{wrong} The default is used.")
         elif name in REMOVED:
             problems.append(f"The setting gesso.{name} no longer exists. {REMOVED[name]}")
         elif name not in _EXTENSION_SETTINGS:

@@ -12,14 +12,13 @@ import json
 import logging
 from collections.abc import Callable
 from ipaddress import ip_address
-from threading import Event
 
 from lsprotocol import types
-from pygls.io_ import run_async
 
 from engine.errors import UsageError
 from infill.connection import LOOPBACK
 from lsp.server import GessoServer
+from lsp.transport import read_all
 
 logger = logging.getLogger(__name__)
 LINE_BYTES, HEADER_LINES = 256, 8  # of the header of one message
@@ -33,7 +32,7 @@ class Refused(Exception):
 
 
 class MessageReader:
-    """The reader of a connection in the form that pygls expects, with limits.
+    """The reader of a connection of bytes, with limits.
 
     on_first: called with the first message before pygls gets it; may raise Refused.
     """
@@ -144,8 +143,7 @@ class TcpServer:
             self._waiting[0].close()
         try:
             async with asyncio.timeout(FIRST_S) as limit:
-                reader, report = MessageReader(stream, accept), self._server.report_server_error
-                await run_async(Event(), reader, self._server.protocol, logger, report)
+                await read_all(self._server, MessageReader(stream, accept))
         except TimeoutError as late:
             raise Refused(f"sent no message within {FIRST_S:g} s") from late
         finally:

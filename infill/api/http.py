@@ -31,13 +31,32 @@ class ClientGone(Exception):
     """The client closed the connection."""
 
 
-async def read(request: Request, body: type[T]) -> T:
-    """The body; raises InputError if it is not JSON, or a value in it is wrong."""
+async def read(request: Request, body: type[T], other_texts: str = "neighbours") -> T:
+    """The body; raises InputError if it is not JSON, or a value in it is wrong.
+
+    other_texts: the field with a list of other files. One that is not valid Unicode is left out, so that it does not
+    spoil the requests for every other file.
+    """
+    content = await request.body()
     try:
-        value = json.loads(await request.body())
+        try:
+            value = json.loads(content)
+        except UnicodeDecodeError:
+            value = json.loads(content.decode("utf-8", "surrogateescape"))
     except (ValueError, RecursionError) as wrong:
         raise InputError("The body is not valid JSON; send a JSON object in UTF-8.") from wrong
+    if isinstance(value, dict) and isinstance(others := value.get(other_texts), list):
+        value[other_texts] = [one for one in others if _is_unicode(one)]
     return structure(body, value, "body")
+
+
+def _is_unicode(value: Any) -> bool:
+    """Whether all strings in a JSON value are free of lone surrogates."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def error_response(error: Exception) -> Response:

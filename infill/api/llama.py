@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from infill.api.http import Stop, complete, cut, event, read, stream
-from infill.api.values import Name, Path, Text
+from infill.api.values import Name, Path, Text, readable
 from infill.engine_protocol import Engine, EngineRequest
 from infill.request import Hole, InfillRequest, InfillResult, Neighbour
 from infill.validation import Limits
@@ -52,7 +52,7 @@ class LlamaBody:
 
 async def infill(request: Request, engine: Engine) -> Response:
     """Answers one request; one with `n_predict` 0, which warms llama.cpp's cache, without the model."""
-    body = await read(request, LlamaBody)
+    body = await read(request, LlamaBody, "input_extra")
     engine_request = EngineRequest(_request(body), any_model=True)
     engine.check(engine_request)
     if body.n_predict == 0:
@@ -77,7 +77,7 @@ def _request(body: LlamaBody) -> InfillRequest:
         path=body.path,
         seed=max(0, body.seed) % 2**31,
         deadline_ms=sum(limits) if all(limits) else None,
-        neighbours=tuple(Neighbour(one.filename, one.text) for one in body.input_extra),
+        neighbours=readable(Neighbour(one.filename, one.text) for one in body.input_extra),
     )
 
 

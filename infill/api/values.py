@@ -6,12 +6,14 @@ Imports nothing slow, since every command may be a client. Offsets are character
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
 
 from engine.errors import InputError
 from infill.findings import Finding, LintRequest
+from infill.privacy import private_reason
 from infill.request import (
     MOST_CHARACTERS,
     MOST_HOLES,
@@ -42,6 +44,11 @@ class TextRange:
 
     start: Offset
     end: Offset
+
+
+def readable(neighbours: Iterable[Neighbour]) -> tuple[Neighbour, ...]:
+    """Without those that must not be read: editors send what is open."""
+    return tuple(one for one in neighbours if private_reason(FilePath(one.path)) is None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +85,7 @@ class InfillBody(RequestBody):
 
     def request(self) -> InfillRequest:
         values = {entry.name: getattr(self, entry.name) for entry in fields(InfillRequest)}
+        values["neighbours"] = readable(self.neighbours)
         return InfillRequest(**values | {"holes": tuple(Hole(hole.start, hole.end) for hole in self.holes)})
 
     def settings(self) -> dict[str, Any]:
@@ -120,7 +128,7 @@ class LintBody(RequestBody):
             self.language,
             self.path,
             ranges,
-            self.neighbours,
+            readable(self.neighbours),
             off,
             on,
             findings,

@@ -115,7 +115,7 @@ def infill(
     source = text_edits.read_stdin(encoding) if file == STDIN else text_edits.read_source(Path(file), encoding)
     if source.notice is not None:
         say(source.notice)
-    neighbours = tuple(Neighbour(str(path), text_edits.read_source(path).text) for path in context or ())
+    neighbours = tuple(Neighbour(_short_name(path), text_edits.read_source(path).text) for path in context or ())
     request = _request(
         source, file, cli_support.language_named(lang), settings, _holes(source.text, at, range_, marker), neighbours
     )

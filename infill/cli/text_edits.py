@@ -20,6 +20,7 @@ from pathlib import Path
 from engine.errors import InputError
 from engine.files import read_small_file
 from infill.cli.encodings import Decoded, decode, label
+from infill.privacy import check_named
 from infill.request import Hole
 
 MOST_BYTES = 8 << 20  # of a text; its size in characters is limited by `infill.request`
@@ -59,8 +60,9 @@ class SourceFile:
 
 
 def read_source(path: Path, encoding: str | None = None) -> SourceFile:
-    """encoding: see `decode`. Raises InputError if there is no such regular file, it is too large, cannot be read or is
-    not text."""
+    """encoding: see `decode`. Raises InputError if there is no such regular file, or if it is too large, must not or
+    cannot be read, or is not text."""
+    check_named(path)
     try:
         content = read_small_file(path, MOST_BYTES)
     except FileNotFoundError as error:

@@ -17,7 +17,8 @@ from engine.errors import InputError, UsageError
 from engine.files import read_small_file
 from infill.code import languages
 from infill.git import Revision, diff
-from infill.ignore_files import ignored_by, itself_ignored_by, repository_of
+from infill.ignore_files import Verdicts, ignored_by, repository_of
+from infill.privacy import check_named, private_reason
 
 Lines = range  # line numbers from 1
 
@@ -27,13 +28,15 @@ _HUNK = re.compile(r"^@@ -\S+ \+(\d+)(?:,(\d+))? @@")
 
 
 def find_files(paths: Sequence[Path]) -> list[Path]:
-    """The named files, and in folders every file in a known language that the repository does not ignore. Outside a
-    repository, every such file that is not in a hidden folder. Raises InputError for a path that does not exist."""
+    """The named files, and in folders every file in a known language that is not private. Outside a repository, every
+    such file that is not in a hidden folder. Raises InputError for a path that does not exist, and for a named file
+    that must not be read."""
     found: dict[Path, None] = {}
     for path in paths:
         if path.is_dir():
             found.update((file, None) for file in sorted(_files_in(path)))
         elif path.is_file():
+            check_named(path)
             found[path] = None
         else:
             raise InputError(f"There is no file or folder {path}; check the name.")
@@ -54,25 +57,27 @@ def shared_names(files: Iterable[Path]) -> frozenset[str]:
 def _files_in(top: Path) -> Iterator[Path]:
     """The files below a folder. Other repositories in it are left out."""
     resolved = top.resolve()
-    root = resolved if (resolved / ".git").exists() else repository_of(resolved)
-    if root is not None and resolved != root and ignored_by(resolved / "_"):
-        return
+    is_repository = (resolved / ".git").exists()
+    in_repository = is_repository or repository_of(resolved) is not None
+    known = Verdicts()
+    if in_repository:
+        ignored_by(resolved / "_", known=known)  # raises GitUnreadable, instead of finding no files
+        if not is_repository and private_reason(resolved, known=known):
+            return
     for parent, folders, names in os.walk(top):
-        path = resolved.joinpath(Path(parent).relative_to(top)).relative_to(root).parts if root is not None else ()
-        folders[:] = [name for name in folders if _is_searched(Path(parent, name), root, (*path, name))]
+        path = resolved / Path(parent).relative_to(top)
+        folders[:] = [name for name in folders if _is_searched(path / name, in_repository, known)]
         for name in names:
-            file = Path(parent, name)
-            if languages.detect(name) and _is_small_file(file):
-                if root is None or itself_ignored_by(root, (*path, name), is_folder=False) is None:
-                    yield file
+            if languages.detect(name) and _is_small_file(path / name) and not private_reason(path / name, known=known):
+                yield Path(parent, name)
 
 
-def _is_searched(folder: Path, root: Path | None, path: Sequence[str]) -> bool:
-    if root is None:
+def _is_searched(folder: Path, in_repository: bool, known: Verdicts) -> bool:
+    if not in_repository:
         return not folder.name.startswith(".")
     if folder.name == ".git" or (folder / ".git").exists():
         return False
-    return itself_ignored_by(root, path, is_folder=True) is None
+    return private_reason(folder, known=known) is None
 
 
 def _is_small_file(file: Path) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -17,6 +18,7 @@ from engine.errors import GessoError, InputError
 from infill.connection import CancellableConnection
 from infill.service.location import ServiceLocation, connect
 
+_SURROGATES = re.compile("[\ud800-\udfff]")
 QUICK_S = 5.0  # for requests that no model answers
 
 
@@ -84,7 +86,7 @@ def exchange(
     """
     connection = connection or CancellableConnection()
     unix = _UnixConnection(location, timeout_s)
-    content = None if body is None else json.dumps(body).encode()
+    content = None if body is None else encode(body)
     try:
         unix.connect()
         with connection.using(unix.sock):
@@ -115,6 +117,15 @@ def error_from(value: dict[str, Any], status: int, retry_s: float = 1.0) -> Gess
         return ServiceBusy(message, retry_s)
     kinds = {400: InputError, 503: ServiceNotReady}
     return kinds.get(status, ServiceRefused)(message)
+
+
+def encode(body: Any) -> bytes:
+    """JSON in UTF-8. A lone surrogate, which the service refuses, becomes U+FFFD, so that offsets stay the same."""
+    text = json.dumps(body, ensure_ascii=False)
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return _SURROGATES.sub("\ufffd", text).encode()
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -124,6 +124,33 @@ def test_a_changed_file_type_reopens_the_document(bare: Neovim, tmp_path: Path) 
     assert opened["textDocument"]["languageId"] == "lua"
 
 
+def test_a_second_project_joins_the_workspace(bare: Neovim, tmp_path: Path) -> None:
+    options = server_options(tmp_path, disabledPaths=["/private/"])
+    bare.set_up({**options, "root_markers": ["project.txt"], "cmd": scripted_server()})
+    for name in ("one", "two", "three"):
+        (tmp_path / name / "private").mkdir(parents=True)
+        (tmp_path / name / "project.txt").write_text("")
+        bare.open(tmp_path / name / "private" / "amounts.py", CODE)  # two and three before the server is ready
+    bare.wait_ready()
+    for name in ("one", "two", "three"):
+        bare.nvim.command(f"silent edit {tmp_path}/{name}/private/amounts.py")
+        bare.keys("<Esc>", "o", "raise ")
+        bare.wait(lambda: "This file matches a pattern" in "".join(bare.why()[:1]), f"private file in {name}")
+        bare.keys("<Esc>", ":w<CR>")
+    assert len(bare.lua("return vim.lsp.get_clients({ name = 'gesso' })[1].workspace_folders")) == 3
+    assert len(bare.server_pids()) == 1
+
+
+def test_bytes_that_are_not_utf_8_keep_the_document_in_step(bare: Neovim, tmp_path: Path) -> None:
+    bare.set_up(server_options(tmp_path))
+    (tmp_path / "latin.py").write_bytes(b"# caf\xe9 \xe9\xe9\n" + CODE.encode())
+    bare.nvim.command(f"silent edit ++bad=keep ++enc=utf-8 {tmp_path}/latin.py")
+    bare.wait_ready()
+    bare.keys("gg", "A", "\u00e9x", "<Esc>", "0", "x", "Go", "rai")
+    assert bare.suggest()
+    assert bare.execute("gesso.whyNothing")[0]["line"] == bare.cursor()[0]
+
+
 def test_the_code_model_is_offered_when_the_user_pauses(bare: Neovim, tmp_path: Path) -> None:
     """The scripted server has a small file as the code model."""
     options = {**server_options(tmp_path, model="auto"), "cmd": scripted_server()}

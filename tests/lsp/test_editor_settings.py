@@ -12,9 +12,9 @@ import pytest
 
 from engine.errors import InputError
 from infill.engine_protocol import EngineState
-from lsp.server import is_trusted
+from lsp.client_settings import is_trusted
 from lsp.session import Client, Session
-from lsp.settings import NAMES, LspSettings, parse, schema
+from lsp.settings import ALL_PATHS, NAMES, LspSettings, parse, schema
 
 WRONG: dict[str, list[Any]] = {
     "enabled": ["yes", 1, None],
@@ -67,9 +67,11 @@ def test_without_settings_all_values_are_defaults() -> None:
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
 def test_a_wrong_value_becomes_the_default_with_a_message(name: str, value: Any) -> None:
     settings, problems = parse({name: value, "logLevel2": 1})
-    assert settings == LspSettings()
+    is_private = name == "disabledPaths"
+    assert settings == (LspSettings(disabled_paths=ALL_PATHS) if is_private else LspSettings())
     assert len(problems) == 2
-    assert problems[0].startswith(f"The setting gesso.{name}") and problems[0].endswith(". The default is used.")
+    result = "No file is read until it is corrected." if is_private else "The default is used."
+    assert problems[0].startswith(f"The setting gesso.{name}") and problems[0].endswith(f". {result}")
     assert "; it must be " in problems[0]
     assert problems[1] == "Ignoring unknown setting gesso.logLevel2."
 

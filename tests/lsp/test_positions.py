@@ -7,12 +7,15 @@ from hypothesis import strategies as st
 from lsp.positions import column_to_index, index_to_column, width
 
 ENCODINGS = st.sampled_from(["utf-8", "utf-16", "utf-32"])
-LINES = st.text(st.sampled_from("a \tß漢ｅ\u0301👍🏽😀\u2028\f\x00\ud83d\ude00") | st.characters(), max_size=20)
+PIECES = st.sampled_from("a \tß漢ｅ\u0301👍🏽😀\u2028\f\x00\ud83d\ude00\udce9\udc80")
+LINES = st.text(PIECES | st.characters(), max_size=20)
 UNIT_BYTES = {"utf-8": 1, "utf-16": 2, "utf-32": 4}
 CODECS = {"utf-8": "utf-8", "utf-16": "utf-16-le", "utf-32": "utf-32-le"}
 
 
 def units(character: str, encoding: str) -> int:
+    if encoding == "utf-8" and "\udc80" <= character <= "\udcff":
+        return 1  # a byte that was not UTF-8
     return len(character.encode(CODECS[encoding], "surrogatepass")) // UNIT_BYTES[encoding]
 
 

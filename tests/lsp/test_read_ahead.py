@@ -216,7 +216,9 @@ def test_the_server_reads_where_the_editor_says_but_no_private_file(
 
     def until(before: str) -> None:
         deadline = time.monotonic() + 20
-        while not log.exists() or json.loads(log.read_text().splitlines()[-1])["before"] != before:
+        while (
+            not log.exists() or not log.read_text() or json.loads(log.read_text().splitlines()[-1])["before"] != before
+        ):
             assert time.monotonic() < deadline, log.exists() and log.read_text()
             client.command("gesso.status")
             time.sleep(0.02)

@@ -292,6 +292,7 @@ def test_an_unreadable_request_gets_an_error(shared: Client, method: str, params
 
 
 def test_an_unknown_method_gets_an_error(shared: Client) -> None:
+    shared.received.clear()
     with pytest.raises(LookupError) as error:
         shared.request("signIn", {})
     assert error.value.args[0] == -32601

@@ -157,6 +157,29 @@ def test_a_body_that_is_not_a_json_object_is_refused(api: TestClient, content: b
     assert response.status_code == 400 and "JSON" in response.json()["error"]["message"]
 
 
+OTHERS = (("ok.py", b"o"), (".env", b"o"), ("lib/secrets.json", b"o"), ("u.py", b"\\ud83d"), ("l.py", b"caf\xe9"))
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "name", "body"),
+    [
+        ("/v1/infill", "neighbours", "path", infill_body()),
+        ("/infill", "input_extra", "filename", LLAMA_VIM),
+    ],
+)
+def test_private_and_broken_other_files_are_left_out(
+    api: TestClient, engine: ReadyEngine, monkeypatch: pytest.MonkeyPatch, path: str, field: str, name: str, body: Any
+) -> None:
+    seen = []
+    check = engine.check
+    monkeypatch.setattr(engine, "check", lambda request: seen.append(request.request) or check(request))
+    others = b",".join(b'{"%s":"%s","text":"%s"}' % (name.encode(), file.encode(), text) for file, text in OTHERS)
+    content = json.dumps(body | {field: "@@"}).encode().replace(b'"@@"', b"[" + others + b"]")
+    response = api.post(path, content=content, headers={"Content-Type": "application/json"})
+    assert response.status_code == 200
+    assert [one.path for one in seen[0].neighbours] == ["ok.py"]
+
+
 # lint
 
 

@@ -300,3 +300,23 @@ def test_a_retry_model_that_is_missing_is_named(file: Path, monkeypatch: pytest.
     monkeypatch.setenv("GESSO_RETRY_MODEL", str(file.parent / "none"))
     result = gesso(file, "--at", "1:5", "--no-service")
     assert result.exit_code == 1 and "Nothing is retried: There is no model folder" in result.stderr
+
+
+def test_a_secret_is_not_read_under_any_name(completer: FakeCompleter, file: Path) -> None:
+    Path(".env").write_text("TOKEN=1\n")
+    Path("link.py").symlink_to(".env")
+    for arguments in ((".env", "--at", "1:1"), ("link.py", "--at", "1:1"), (file, "--at", "1:1", "--context", ".env")):
+        result = gesso(*arguments)
+        assert result.exit_code == 3 and "may hold secrets" in result.stderr and "TOKEN" not in result.output
+    assert not completer.requests
+
+
+def test_a_named_file_is_read_even_if_git_ignores_it(completer: FakeCompleter, file: Path) -> None:
+    Path(".git").mkdir()
+    Path(".gitignore").write_text("*.py\n")
+    Path("other.py").write_text("x = 1\n")
+    assert gesso(file, "--at", "2:12", "--context", file.parent / "other.py").exit_code == 0
+    assert completer.requests[0].neighbours == (Neighbour("other.py", "x = 1\n"),)
+    Path("link.txt").symlink_to("other.py")
+    result = gesso("link.txt", "--at", "1:1")
+    assert result.exit_code == 3 and "ignored by .gitignore" in result.stderr

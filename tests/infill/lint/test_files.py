@@ -48,6 +48,21 @@ def test_a_named_file_is_listed_once_even_if_ignored(repository: Path) -> None:
     assert len(found) == len(set(found))
 
 
+def test_private_files_are_not_listed(repository: Path) -> None:
+    for name in (".aws/x.py", "deep/.kube/y.py", "fine.py"):
+        (repository / name).parent.mkdir(parents=True, exist_ok=True)
+        (repository / name).write_text("x\n")
+    assert names(repository, find_files([repository])) == ["a.py", "fine.py", "pkg/b.js", "pkg/é.py"]
+    (repository / "pkg" / ".env").write_text("x\n")
+    (repository / "named.py").symlink_to("pkg/.env")
+    with pytest.raises(InputError, match="may hold secrets"):
+        find_files([repository / "named.py"])
+    with (repository / ".gitignore").open("wb") as stream:
+        stream.truncate(1 << 20)
+    with pytest.raises(InputError, match=r"\.gitignore cannot be read"):
+        find_files([repository])
+
+
 def test_deleted_files_are_not_listed(repository: Path) -> None:
     (repository / "a.py").unlink()
     assert "a.py" not in names(repository, find_files([repository]))

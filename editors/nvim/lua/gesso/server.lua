@@ -115,6 +115,25 @@ local function on_exit(code, signal)
   vim.defer_fn(M.start, RESTART_DELAY_MS)
 end
 
+local function notify_folders(client, folders)
+  M.notify(client, "workspace/didChangeWorkspaceFolders", { event = { added = folders, removed = {} } })
+end
+
+--- Adds the folder of another project to a client's workspace. Neovim does this only with its own `reuse_client`.
+local function add_folder(client, dir)
+  local folder = { uri = vim.uri_from_fname(dir), name = dir }
+  client.workspace_folders = client.workspace_folders or {}
+  for _, other in ipairs(client.workspace_folders) do
+    if other.uri == folder.uri then
+      return
+    end
+  end
+  table.insert(client.workspace_folders, folder)
+  if client.initialized then
+    notify_folders(client, { folder })
+  end
+end
+
 local function config()
   local capabilities = vim.lsp.protocol.make_client_capabilities()
   capabilities.textDocument.inlineCompletion = { dynamicRegistration = false }
@@ -144,6 +163,10 @@ local function config()
       if not can_refresh then
         client.server_capabilities.diagnosticProvider = nil
       end
+      local later = vim.list_slice(client.workspace_folders or {}, 2) -- added after `initialize` was sent
+      if #later > 0 then
+        notify_folders(client, later)
+      end
     end,
     on_exit = vim.schedule_wrap(on_exit),
   }
@@ -155,7 +178,11 @@ local function start_for(bufnr)
   client_config.init_options.gesso.enabled = M.state.enabled
   client_config.root_dir = root(bufnr)
   languages[bufnr] = vim.bo[bufnr].filetype
-  vim.lsp.start(client_config, { bufnr = bufnr, reuse_client = client_config.reuse_client })
+  local id = vim.lsp.start(client_config, { bufnr = bufnr, reuse_client = client_config.reuse_client })
+  local client = id and vim.lsp.get_client_by_id(id)
+  if client then
+    add_folder(client, client_config.root_dir)
+  end
 end
 
 --- Attaches the server to a buffer. If the file type has changed, detaches it first, which closes the document.

@@ -126,9 +126,12 @@ class GessoServer(Receiver):
         self.send_status()
 
     def send_status(self) -> None:
-        status, loading = self.status(), self.session.engine.state.kind == "loading"
-        message = status["message"] or ("The model is loading." if loading else "")
-        self.protocol.notify("didChangeStatus", {**status, "busy": loading, "message": message})
+        status, state = self.status(), self.session.engine.state
+        message = status["message"] or ("The model is loading." if state.kind == "loading" else "")
+        if not message and state.kind == "ready" and state.fallback_model:
+            message = f"{state.model} is loading. Until then, {state.fallback_model} answers."
+        busy = state.kind == "loading" or bool(state.fallback_model)
+        self.protocol.notify("didChangeStatus", {**status, "busy": busy, "message": message})
 
     def status(self) -> dict[str, Any]:
         session, state = self.session, self.session.engine.state

@@ -70,6 +70,7 @@ class Session:
         self._unsuitable: dict[str, str | None] = {}  # why the text of a document is left out
         self._out_of_step: set[str] = set()  # documents whose text the editor may have changed without our knowledge
         self.engine_settings: Settings | None = None
+        self._answering = ""  # the model that answers
         self.auto_model = False  # whether Gesso chose the model in `engine_settings`
         self._start = Path.cwd()  # the folder may be deleted later
         self._notices: set[str] = set()  # those that the user has seen
@@ -223,4 +224,7 @@ class Session:
         if message and (state.kind in ("failed", "ready") or message not in self._notices):
             self._notices.add(message)
             self.client.warn(message)
+        if state.kind == "ready" and self._answering != (answering := state.fallback_model or state.model):
+            self._answering = answering
+            self.cache = SuggestionCache(time.monotonic)  # what another model suggested, or did not, says nothing
         self.client.show_state(state)

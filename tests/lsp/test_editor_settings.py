@@ -13,6 +13,7 @@ import pytest
 from engine.errors import InputError
 from infill.engine_protocol import EngineState
 from lsp.client_settings import is_trusted
+from lsp.server import create_server
 from lsp.session import Client, Session
 from lsp.settings import ALL_PATHS, NAMES, LspSettings, parse, schema
 
@@ -198,6 +199,31 @@ def test_why_the_engine_does_not_start_is_shown_once_while_it_is_restarted() -> 
     ):
         session._engine_changed(state)
     assert shown == ["The disk is full.", "It failed 3 times. The disk is full."]
+
+
+def test_what_one_model_suggested_is_forgotten_when_another_answers() -> None:
+    """Nothing found by the pocket model keeps the coder from being asked in the same position."""
+    session = Session(cast(Client, SimpleNamespace(warn=print, show_state=lambda state: None)))
+    session._engine_changed(EngineState("ready", "coder", fallback_model="pocket"))
+    session.cache.store("file:///a.py", "x = ", "", (), "one")
+    session._engine_changed(EngineState("ready", "coder", fallback_model="pocket"))
+    assert session.cache.look_up("file:///a.py", "x = ", "") is not None
+    session._engine_changed(EngineState("ready", "coder"))
+    assert session.cache.look_up("file:///a.py", "x = ", "") is None
+
+
+def test_the_status_names_the_model_that_answers_while_another_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[dict[str, Any]] = []
+    server = create_server()
+    monkeypatch.setattr(server.protocol, "notify", lambda method, params: sent.append(params))
+    server.session.engine.state = EngineState("ready", "coder", fallback_model="pocket")
+    server.send_status()
+    server.session.engine.state = EngineState("ready", "coder")
+    server.send_status()
+    assert [(one["message"], one["busy"]) for one in sent] == [
+        ("coder is loading. Until then, pocket answers.", True),
+        ("", False),
+    ]
 
 
 def test_without_a_home_the_editor_says_so(monkeypatch: pytest.MonkeyPatch, no_user_settings: None) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -78,10 +79,8 @@ class Session:
         if self.settings.disabled_paths != before.disabled_paths:
             self._private.clear()
         if self.settings.statistics and self.statistics is None:
-            try:
+            with suppress(GessoError):  # there is no home, as `start_engine` reports
                 self.statistics = Statistics()
-            except GessoError as error:
-                self.client.warn(str(error))
         elif not self.settings.statistics and self.statistics is not None:
             closing, self.statistics = self.statistics, None
             await asyncio.to_thread(closing.close)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from asyncio.subprocess import DEVNULL, PIPE
+from functools import cached_property
 from typing import Any
 
 from lsprotocol import types
@@ -36,8 +37,12 @@ class ModelOffer:
 
     def __init__(self, server: Any) -> None:
         self._server, self._session = server, server.session
-        self._record = OfferRecord(models_folder() / "offer.json")
         self._is_waiting = self._is_downloading = False
+
+    @cached_property
+    def _record(self) -> OfferRecord:
+        """Raises InputError without a home, which then has prevented the engine from starting."""
+        return OfferRecord(models_folder() / "offer.json")
 
     def engine_changed(self, state: EngineState) -> None:
         """Takes every state of the engine; the offer begins once the pocket model is ready."""

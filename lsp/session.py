@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Any, Protocol
 
@@ -81,10 +82,8 @@ class Session:
         for problem in problems:
             self.client.warn(problem)
         if self.settings.statistics and self.statistics is None:
-            try:
+            with suppress(GessoError):  # there is no home, as `start_engine` reports
                 self.statistics = Statistics()
-            except GessoError as error:
-                self.client.warn(str(error))
         elif not self.settings.statistics and self.statistics is not None:
             closing, self.statistics = self.statistics, None
             await asyncio.to_thread(closing.close)

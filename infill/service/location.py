@@ -152,7 +152,8 @@ def take_lock(lock: Path) -> int | None:
     try:
         file = open_private(lock, os.O_RDWR | os.O_CREAT)
     except OSError as reason:
-        raise NotPrivate(f"The lock {lock} cannot be opened ({reason.strerror}); remove it, or {REMEDY}.") from reason
+        first = "free disk space" if reason.errno in (errno.ENOSPC, errno.EDQUOT) else "remove it"
+        raise NotPrivate(f"The lock {lock} cannot be opened ({reason.strerror}); {first}, or {REMEDY}.") from reason
     for _ in range(LOCK_ATTEMPTS):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

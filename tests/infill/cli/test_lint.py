@@ -87,7 +87,7 @@ def test_fixes_are_shown_and_written_after_a_yes(fake: FakeLinter) -> None:
     assert no.exit_code == 1 and "+    return left + right" in no.stderr and "Nothing was written" in no.stderr
     assert b"left + left" in Path("app.py").read_bytes()
     yes = gesso("--fix", "--on", "wrong-name", given="y\n")
-    assert yes.exit_code == 1 and "Wrote 1 fix in 1 file" in yes.stderr
+    assert yes.exit_code == 0 and "Wrote 1 fix in 1 file" in yes.stderr
     assert Path("app.py").read_bytes() == b"\xef\xbb\xbfdef f(left, right):\r\n    return left + right\r\n"
     assert gesso("--fix", "--on", "wrong-name", "--yes").exit_code == 0
 
@@ -248,7 +248,7 @@ def test_bad_options(fake: FakeLinter, arguments: list[str], words: str) -> None
 
 
 def test_unreadable_files(fake: FakeLinter) -> None:
-    Path("bad.py").write_bytes(b"\xff\xfe")
+    Path("bad.py").write_bytes(b"\xff\0\0")
     Path("app.py").write_text(CODE)
     assert gesso("no-such-file.py").exit_code == 3
     assert gesso("bad.py").exit_code == 3
@@ -278,3 +278,38 @@ def test_a_diff_cannot_control_the_terminal_or_a_runner(fake: FakeLinter) -> Non
     Path("app.py").write_text("::error::\x1b[2J\n" + CODE)
     result = gesso("--fix", "--on", "wrong-name", given="n\n")
     assert "\\::error::␛[2J\n" in result.stderr and "\x1b" not in result.stderr + result.stdout
+
+
+def test_standard_input_is_linted(fake: FakeLinter) -> None:
+    result = gesso("-", "--lang", "python", given=CODE)
+    assert result.exit_code == 1 and result.stdout.startswith("stdin:2:19: wrong-name: ")
+    assert "1 finding in 1 file" in result.stderr
+    script = gesso("-", given="#!/usr/bin/env python3\n" + CODE)
+    assert script.exit_code == 1 and fake.requests[-1].language == "python"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("-",), "name it with --lang"),
+        (("-", "app.py"), "excludes other paths"),
+        (("-", "--lang", "python", "--fix", "--on", "wrong-name"), "excludes other paths, --fix"),
+        (("-", "--lang", "python", "--diff", "main"), "excludes other paths, --fix and --diff"),
+        (("-", "--lang", "klingon"), "There is no language 'klingon'"),
+        (("app.py", "--lang", "python"), "give - as the path"),
+        (("app.py", "--encoding", "no-such"), "There is no encoding 'no-such'"),
+    ],
+)
+def test_options_that_do_not_fit_standard_input_are_wrong_usage(
+    fake: FakeLinter, arguments: tuple[str, ...], sentence: str
+) -> None:
+    Path("app.py").write_text(CODE)
+    result = gesso(*arguments, given=CODE)
+    assert result.exit_code == 2 and sentence in result.stderr
+
+
+def test_a_fixed_file_keeps_its_encoding(fake: FakeLinter) -> None:
+    Path("app.py").write_bytes(("# é\n" + CODE).encode("latin-1"))
+    result = gesso("--fix", "--on", "wrong-name", "--yes")
+    assert result.exit_code == 0 and "app.py is not UTF-8; treating it as Latin-1" in result.stderr
+    assert Path("app.py").read_bytes() == ("# é\n" + CODE).encode("latin-1").replace(b"+ left", b"+ right")

@@ -11,6 +11,7 @@ from lsprotocol import types
 
 import lsp.inline_completion
 from infill.request import Candidate, HoleCompletion, InfillRequest, InfillResult
+from infill.service.exchange import ServiceBusy
 from infill.statistics import EventRow, Statistics
 from lsp.cursor import CursorContext
 from lsp.feedback import Feedback
@@ -145,3 +146,22 @@ def test_statistics_have_the_model_that_wrote_the_suggestion() -> None:
         assert [(row.event, row.model) for row in rows] == [("shown", "scripted"), ("rejected", "scripted")]
 
     asyncio.run(play())
+
+
+def test_a_busy_service_means_no_suggestion_now() -> None:
+    async def play() -> None:
+        typing = Typing("first", delay_ms=0)
+
+        async def refuse(_: InfillRequest) -> InfillResult:
+            raise ServiceBusy("The engine is too busy.")
+
+        typing.session.engine.complete = refuse  # type: ignore[method-assign]
+        found = await typing.request()  # the client of this session is None, so a message would fail
+        assert found.items == () and found.skipped is not None and found.skipped.rule == "the model is busy"
+        (record,) = typing.session.activity.last(1)
+        assert record.outcome == "nothing"
+        typing.session.engine.complete = typing.engine.complete  # type: ignore[method-assign]
+        typing.engine.go.set()
+        assert [one.text for one in (await typing.request()).items] == ["first"]
+
+    asyncio.run(asyncio.wait_for(play(), 20))

@@ -9,13 +9,13 @@ from concurrent.futures import Future
 from typing import Any
 
 import pytest
-import torch
 
 from engine.denoiser import Denoiser
 from engine.errors import Cancelled
 from engine.scheduling.admission import RUNNING, Admission, Durations
 from engine.scheduling.request import Order, Priority, Task, TooLate
 from engine.scheduling.scheduler import SLICE_S, Scheduler
+from tests.engine.scheduling.test_scheduler import request_of
 from tests.engine.tiny import ours, reference
 
 NOW = 1_000.0
@@ -105,22 +105,25 @@ def test_a_waiting_request_that_cannot_end_in_time_is_refused_before_its_deadlin
     def run(denoiser: Denoiser) -> None:
         begun.set()
         while not release.is_set():
-            denoiser.model.logits(torch.zeros(1, denoiser.model.config.hidden_size))
+            denoiser.run([request_of(0)])
 
     running = scheduler.submit(run, Order(client="a"))
-    assert begun.wait(10)
-    refused = scheduler.submit(lambda _: None, Order(client="b", deadline=time.monotonic() + 0.2))
-    with pytest.raises(TooLate):
-        refused.result(10)
-    assert not running.done()
-    release.set()
+    try:
+        assert begun.wait(10)
+        refused = scheduler.submit(lambda _: None, Order(client="b", deadline=time.monotonic() + 0.2))
+        with pytest.raises(TooLate):
+            refused.result(10)
+        assert not running.done()
+    finally:
+        release.set()
     running.result(10)
 
 
 def wait_for(event: threading.Event, decoder: Any) -> None:
     """Long code of a request's own, which never uses the model."""
+    end = time.monotonic() + 20
     while not event.is_set():
-        if decoder.stop():
+        if decoder.stop() or time.monotonic() > end:
             raise Cancelled
         time.sleep(0.001)
 

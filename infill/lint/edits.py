@@ -41,6 +41,7 @@ def find_edits(tree: SyntaxTree, symbols: SymbolTable, ranges: Sequence[Range], 
     `infill.lint.kinds.KINDS` keeps it. Raises Cancelled once `stop` returns True."""
     finder = _Finder(tree, symbols, ranges, stop)
     found: dict[tuple[int, int, str], Edit] = {}
+    pace = pacer(stop)
     for find in (
         finder.misspelled,
         finder.copy_paste,
@@ -49,9 +50,10 @@ def find_edits(tree: SyntaxTree, symbols: SymbolTable, ranges: Sequence[Range], 
         finder.swapped_arguments,
     ):
         for edit in find():
+            pace()
             if edit.replacement != tree.text[edit.start : edit.end]:
                 found.setdefault((edit.start, edit.end, edit.replacement), edit)
-    return sorted(found.values(), key=lambda edit: (edit.start, edit.end))
+    return sorted(found.values(), key=lambda edit: edit.start << 32 | edit.end)
 
 
 class _Finder:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 
-from engine.errors import Cancelled, Stop, UsageError, leave_if
+from engine.errors import Cancelled, Stop, UsageError, leave_if, pacer
 from infill.code.context import FAR_CHARACTERS
 from infill.code.syntax import ParsingStopped, SyntaxTree, error_score, parse
 from infill.complete.completion import Completer
@@ -176,13 +176,12 @@ class Linter:
         symbols, suppressions = SymbolTable(tree, stop), Suppressions(tree, stop)
         frequencies, usages = Frequencies(symbols, stop), Usages(symbols, self.known, stop)
         neighbour_names = _neighbour_names(request, stop)
-        edits = [
-            edit
-            for edit in find_edits(tree, symbols, ranges, stop)
-            if edit.code in codes
-            and suppressions.allow(edit)
-            and not (edit.code == "misspelled" and request.text[edit.start : edit.end] in neighbour_names)
-        ]
+        edits, pace = [], pacer(stop)
+        for edit in find_edits(tree, symbols, ranges, stop):
+            pace()
+            is_known = edit.code == "misspelled" and request.text[edit.start : edit.end] in neighbour_names
+            if edit.code in codes and not is_known and suppressions.allow(edit):
+                edits.append(edit)
         likelihood = Likelihood(self.completer.denoiser, self.completer.family, stop)
         masked = MaskedLikelihood(self.completer.denoiser, self.completer.family, self.completer.model.sampling, stop)
         found: list[EditCandidate] = []

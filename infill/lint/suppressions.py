@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 
-from engine.errors import Stop
+from engine.errors import Stop, leave_if
 from infill.code.generated import generated_sign, is_vendored
 from infill.code.languages import Language
 from infill.code.syntax import SyntaxTree, error_nodes
@@ -33,6 +33,7 @@ class Suppressions:
         self._line_ends = [match.start() for match in re.finditer("\n", tree.text)]
         self._broken: set[int] = set()
         for span in error_nodes(tree, stop):
+            leave_if(stop)
             self._broken.update(range(self._line(span.start), self._line(span.end) + 1))
         self._comments = _comments(tree.text, tree.language)
 

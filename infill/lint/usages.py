@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import tree_sitter
 
-from engine.errors import Stop, leave_if
+from engine.errors import Stop, leave_if, pacer
 from infill.lint.kinds import Edit
 from infill.lint.names import KnownNames, words_of
 from infill.lint.symbols import NAMES, PARAMETERS, SymbolTable, short_part
@@ -56,7 +56,9 @@ class Usages:
         self.tree, self.known = symbols.tree, known
         self.by_role: Counter[tuple[str, str]] = Counter()
         self.by_owner: Counter[tuple[str, str]] = Counter()
+        pace = pacer(stop)
         for name in symbols.names:
+            pace()
             self.by_role[_role_group(name.role), name.text] += 1
             self.by_owner[name.owner, name.text] += 1
         self.names = {name.start: name for name in symbols.names}

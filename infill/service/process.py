@@ -7,6 +7,7 @@ the APIs.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -205,6 +206,8 @@ def _load(engine: Engine, report: Callable[[str], None]) -> None:
         engine.load()
     except BaseException as error:
         logger.error("loading failed: %s", type(error).__name__)
+    gc.collect()
+    gc.freeze()  # otherwise each full collection visits all objects of the model's libraries
     state, elapsed_s = engine.state, time.monotonic() - started
     logger.warning("model %s: %s after %.1f s", state.model, state.kind, elapsed_s)
     if state.kind == "ready":

@@ -13,6 +13,7 @@ from lsprotocol import types
 
 import lsp.inline_completion
 from infill.request import Candidate, HoleCompletion, InfillRequest, InfillResult
+from infill.service.exchange import ServiceBusy
 from infill.statistics import EventRow, Statistics
 from lsp.cursor import CursorContext
 from lsp.feedback import Feedback
@@ -239,19 +240,23 @@ def test_after_an_accepted_beginning_the_line_goes_on(beginning: bool) -> None:
     asyncio.run(asyncio.wait_for(play(), 20))
 
 
+def requested(typing: Typing, context: CursorContext) -> InfillRequest:
+    return asyncio.run(typing.inline.request(context))
+
+
 def test_a_suggestion_for_a_new_line_takes_more_confidence() -> None:
     typing = Typing("first", delay_ms=0)
     within = CursorContext(typing.snapshot, typing.snapshot.text, "")
     new_line, by_hand = replace(within, before="total = 1\n    "), replace(within, before="a\n", invoked=True)
-    assert typing.inline.request(new_line).caution > typing.inline.request(within).caution
-    assert typing.inline.request(by_hand).caution == 0
+    assert requested(typing, new_line).caution > requested(typing, within).caution
+    assert requested(typing, by_hand).caution == 0
 
 
 def test_only_automatic_requests_allow_beginnings() -> None:
     typing = Typing("first", delay_ms=0)
     automatic = CursorContext(typing.snapshot, typing.snapshot.text, "")
     by_hand = CursorContext(typing.snapshot, typing.snapshot.text, "", invoked=True)
-    assert typing.inline.request(automatic).beginning and not typing.inline.request(by_hand).beginning
+    assert requested(typing, automatic).beginning and not requested(typing, by_hand).beginning
 
 
 def test_the_beginning_the_model_is_sure_of_is_shown_before_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,3 +305,22 @@ def test_too_short_an_early_beginning_is_not_shown(monkeypatch: pytest.MonkeyPat
 
     asyncio.run(asyncio.wait_for(play("fi", False), 20))
     asyncio.run(asyncio.wait_for(play("", True), 20))
+
+
+def test_a_busy_service_means_no_suggestion_now() -> None:
+    async def play() -> None:
+        typing = Typing("first", delay_ms=0)
+
+        async def refuse(_: InfillRequest, on_draft: object) -> InfillResult:
+            raise ServiceBusy("The engine is too busy.")
+
+        typing.session.engine.complete = refuse  # type: ignore[method-assign]
+        found = await typing.request()  # the client of this session is None, so a message would fail
+        assert found.items == () and found.skipped is not None and found.skipped.rule == "the model is busy"
+        (record,) = typing.session.activity.last(1)
+        assert record.outcome == "nothing"
+        typing.session.engine.complete = typing.engine.complete  # type: ignore[method-assign]
+        typing.engine.go.set()
+        assert [one.text for one in (await typing.request()).items] == ["first"]
+
+    asyncio.run(asyncio.wait_for(play(), 20))

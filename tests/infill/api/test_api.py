@@ -8,6 +8,7 @@ import math
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -439,6 +440,17 @@ def test_reading_a_body_times_out(engine: ReadyEngine, monkeypatch: pytest.Monke
     assert sent[0]["status"] == 408 and activity.busy == 0
 
 
+def test_the_bodies_of_all_requests_together_are_limited(engine: ReadyEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    activity = RequestActivity()
+    api = TestClient(Guard(make_app(engine), activity))
+    activity.body_bytes = 64 << 20
+    answer = api.post("/v1/infill", json=infill_body())
+    assert answer.status_code == 429 and answer.headers["Retry-After"] == "1"
+    assert activity.body_bytes == 64 << 20
+    activity.body_bytes = 0
+    assert api.post("/v1/infill", json=infill_body()).status_code == 200 and activity.body_bytes == 0
+
+
 def test_sending_to_a_client_that_does_not_read_times_out(engine: ReadyEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("infill.service.guard.SEND_S", 0.01)
     activity = RequestActivity()
@@ -487,6 +499,31 @@ def test_a_request_without_a_turn_before_its_deadline_is_busy(engine: ReadyEngin
     threading.Timer(0.2, release.set).start()
     answer = api.post("/v1/infill", json=infill_body(deadline_ms=1))
     assert answer.status_code == 429 and "deadline" in answer.json()["error"]["message"]
+
+
+def test_a_busy_engine_refuses_at_once_also_a_stream(
+    engine: ReadyEngine, api: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert engine.scheduler is not None
+    monkeypatch.setattr(engine.scheduler, "until_answer", lambda _: 5.0)
+    for stream in (False, True):
+        answer = api.post("/v1/infill", json=infill_body(deadline_ms=2000, stream=stream))
+        assert answer.status_code == 429 and answer.json()["error"]["code"] == 429
+        assert 2 <= int(answer.headers["Retry-After"]) <= 4
+    assert api.post("/v1/lint", json={"text": "x = 1\n", "deadline_ms": 10}).status_code == 429
+    assert api.post("/v1/infill", json=infill_body(deadline_ms=20_000)).status_code == 200
+
+
+def test_a_request_that_does_not_end_at_its_deadline_is_given_up(
+    engine: ReadyEngine, api: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+    monkeypatch.setattr(engine, "_completer_for", lambda *_: release.wait(20))
+    begun = time.monotonic()
+    answer = api.post("/v1/infill", json=infill_body(deadline_ms=100))
+    assert answer.status_code == 429 and "did not answer" in answer.json()["error"]["message"]
+    assert time.monotonic() - begun < 10 and engine.pending == 0
+    release.set()
 
 
 def test_running_out_of_memory_is_reported_in_a_sentence(

@@ -1,16 +1,21 @@
 """Findings of an untrained model with low thresholds, and of the pocket model."""
 
 import shutil
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
 from engine.errors import Cancelled
 from infill.cli.text_edits import apply
 from infill.code.syntax import parse
-from infill.findings import Finding, LintRequest
-from infill.lint.kinds import KINDS, ON_BY_DEFAULT
+from infill.findings import Finding, LintRequest, Range
+from infill.lint.kinds import KINDS, ON_BY_DEFAULT, STYLE, Edit
+from infill.lint.likelihood import Gain, Likelihood
 from infill.lint.linter import Linter
 from infill.lint.thresholds import EditEvidence, Threshold, Thresholds
 from infill.request import Hole, Neighbour
@@ -42,6 +47,68 @@ def test_findings_are_sorted_disjoint_and_parse() -> None:
         assert one.replacement != CODE[one.start : one.end]
         tree = parse(fixed(CODE, [one]), "python")
         assert tree is not None and not tree.root.has_error
+
+
+def test_many_overlapping_ranges_cost_and_find_what_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    gains = Likelihood.gains
+
+    def counted(self: Likelihood, request: LintRequest, chunk: Range, edits: Sequence[Edit]) -> dict[Edit, Gain]:
+        read.append(chunk)
+        return gains(self, request, chunk, edits)
+
+    monkeypatch.setattr(Likelihood, "gains", counted)
+    whole = linter().lint(LintRequest(CODE, "python", on=ALL))
+    once = [*read]
+    parts = [(at, at + 10) for at in range(len(CODE) - 10)]
+    for ranges in ([(0, len(CODE))] * 10_000, parts):
+        read.clear()
+        assert linter().lint(LintRequest(CODE, "python", ranges=tuple(ranges), on=ALL)) == whole and read == once
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def f(a):\n" + "".join(f"    name_{n} = other_{n % 50} + name_{max(0, n - 1)}\n" for n in range(1500)),
+        "class A:\n    def f(self):\n"
+        + "".join(f"        self.m{n} = 1\n        m{n} = m{n + 1}\n" for n in range(700)),
+        "x = (a\n" + "".join(f"    .b{n % 7}(c, d)\n" for n in range(3000)) + ")\n",
+        "x = (a\n" + "".join(f"    + b{n % 7}\n" for n in range(3000)) + ")\n",
+        "x = [\n" + "".join(f"    \"a{n}\", 'b',\n" for n in range(3000)) + "]\n",
+        "def f(:\n    x = = y )\n" * 2000,
+    ],
+    ids=["function", "class", "chain", "sum", "list", "errors"],
+)
+def test_the_search_polls_often_and_can_be_left_anywhere(text: str) -> None:
+    """Measured in lines of Python, so that the speed of the machine does not matter."""
+    lint, polls = linter(), 0
+    request = LintRequest(text, "python", on=ALL | frozenset(STYLE))
+
+    def most_lines(limit: int) -> int:
+        """The most lines that run between two polls, of at most `limit` polls."""
+        nonlocal polls
+        polls = most = lines = 0
+
+        def trace(frame: FrameType, event: str, _: object) -> Any:
+            nonlocal lines
+            lines += event == "line"
+            return trace
+
+        def stop() -> bool:
+            nonlocal polls, most, lines
+            polls, most, lines = polls + 1, max(most, lines), 0
+            return polls >= limit
+
+        sys.settrace(trace)
+        try:
+            with pytest.raises(Cancelled):
+                lint.lint(request, stop)
+        finally:
+            sys.settrace(None)
+        return most
+
+    assert most_lines(3000) < 20_000 and polls == 3000
+    assert most_lines(40) < 20_000 and polls == 40
 
 
 def test_nothing_is_shown_below_the_threshold_or_of_kinds_that_are_off() -> None:

@@ -10,7 +10,9 @@ from functools import lru_cache
 from infill.checks.context import CheckContext
 from infill.code.brackets import Scan, scan
 from infill.code.languages import get
-from infill.code.overlap import AFTER_CHARS, repeats_closers
+from infill.code.overlap import repeats_closers
+
+AFTER_CHARS = 200_000  # of the text after the hole, at most
 
 
 def unbalanced_brackets(context: CheckContext) -> str | None:

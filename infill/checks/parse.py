@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from engine.errors import Stop, leave_if
-from infill.checks.brackets import unbalanced_brackets
+from infill.checks.brackets import AFTER_CHARS, unbalanced_brackets
 from infill.checks.context import CheckContext, indent_of, whole_lines
 from infill.code.brackets import CLOSERS, Bracket, scan
 from infill.code.languages import get
-from infill.code.overlap import AFTER_CHARS
 from infill.code.syntax import ErrorScore, ParsingStopped, Span, SyntaxTree, error_nodes, error_score, parse
 
 _MAX_CUTS = 40

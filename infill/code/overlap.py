@@ -14,10 +14,11 @@ from infill.code.brackets import Scan, scan
 from infill.code.indentation import column_width, indentation, line_end
 from infill.code.languages import get
 
-AFTER_CHARS = 200_000  # of the text after the hole, at most
+BALANCED_CHARS = 20_000  # of the text after the hole, for comparing cuts
 NEAR_CHARS = 4_000  # of it that may be repeated
 LONG_OVERLAP = 12  # characters without blanks: a shorter part of a line is not taken for a repetition
 MAX_CLOSERS = 12
+MAX_DEPTH = 60  # of open brackets whose lines are looked at
 _CLOSERS = frozenset(")]}>\"'`/;,")
 _COMMENT_SIGNS = frozenset(("*", "#", "//", "///", "--", "%"))
 _HEAD = re.compile(r"(?:\s*[)\]}>/;,]|[\"`]|'(?!\w))*+")
@@ -169,12 +170,12 @@ class _Surroundings:
     """Brackets and quotes near a hole. Brackets that are left open further up are ignored: the code there is broken."""
 
     def __init__(self, before: str, after: str, language: str | None) -> None:
-        self.before, self.after, self.language = before, after[:AFTER_CHARS], language
+        self.before, self.after, self.language = before, after[:BALANCED_CHARS], language
         self.above = scan(before, language)
         self.head = _head(after)
-        self.open_here = tuple(
-            one for one in self.above.resume_open if _encloses(before, one.offset, self.above.multiline)
-        )
+        outer, inner = self.above.resume_open[:-MAX_DEPTH], self.above.resume_open[-MAX_DEPTH:]
+        enclosing = (one for one in inner if _encloses(before, one.offset, self.above.multiline))
+        self.open_here = (*outer, *enclosing)
 
     @cached_property
     def faults_if_empty(self) -> int:

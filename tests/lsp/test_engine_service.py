@@ -134,7 +134,9 @@ def test_two_editors_share_one_service_that_outlives_them(location: ServiceLocat
             assert await one.complete(request()) == await other.complete(request()) != ""
             assert EngineState("loading", "pocket") in one.states
             assert one.engine.state.lints is json.loads((POCKET / "lint.json").read_text())["on_by_default"]
-            (finding,) = await one.engine.lint(LintRequest("first = 1\nsecond = frist + 1\nprint(first)\n", "python"))
+            (finding,) = await one.engine.lint(
+                LintRequest("first = 1\nsecond = frist + 1\nprint(first)\n", "python", on=frozenset({"misspelled"}))
+            )
             assert finding.replacement == "first"
 
     run(test())

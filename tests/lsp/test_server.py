@@ -198,7 +198,7 @@ def test_a_missing_model_is_reported_once(bare: Client, tmp_path: Path) -> None:
 def test_the_shipped_model_finds_a_typo_and_its_fix(bare: Client, tmp_path: Path) -> None:
     actions: dict[str, Any] = {"codeActionLiteralSupport": {"codeActionKind": {"valueSet": []}}}
     capabilities = {"textDocument": {"codeAction": actions}}
-    bare.initialize(capabilities, settings={"lint": True})
+    bare.initialize(capabilities, settings={"lint": True, "lintInclude": ["misspelled"]})
     bare.wait_until_ready()
     uri = (tmp_path / "account.py").as_uri()
     bare.open(uri, CODE.replace("self.balance + amount", "self.balance + amuont").replace("self.ba\n", "0\n"))

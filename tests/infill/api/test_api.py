@@ -194,9 +194,11 @@ def barred(engine: ReadyEngine, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_findings_equal_those_of_a_linter(engine: ReadyEngine, api: TestClient, barred: None) -> None:
     text = "first = 1\nsecond = frist + 1\nprint(first, second)\n"
-    (mine,) = Linter(tiny_completer(), engine._thresholds).lint(LintRequest(text, "python"))
+    (mine,) = Linter(tiny_completer(), engine._thresholds).lint(
+        LintRequest(text, "python", on=frozenset({"misspelled"}))
+    )
     assert mine.replacement == "first"
-    body = {"text": text, "language": "python"}
+    body = {"text": text, "language": "python", "on": ["misspelled"]}
     assert findings_from_json(api.post("/v1/lint", json=body).json()) == (mine,)
     for range_, found in (({"start": 10, "end": 29}, 1), ({"start": 30, "end": 40}, 0)):
         assert len(api.post("/v1/lint", json=body | {"ranges": [range_]}).json()["findings"]) == found
@@ -216,7 +218,7 @@ def test_a_lint_request_survives_json() -> None:
 
 
 def test_a_lint_that_takes_too_long_is_busy(api: TestClient, barred: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    body = {"text": "count = 1\nprint(cuont)\n", "language": "python"}
+    body = {"text": "count = 1\nprint(cuont)\n", "language": "python", "on": ["misspelled"]}
     assert api.post("/v1/lint", json=body | {"deadline_ms": 1}).status_code == 429
     monkeypatch.setattr("infill.engine_protocol.LINT_LIMIT_S", 0.0)
     assert api.post("/v1/lint", json=body).status_code == 429

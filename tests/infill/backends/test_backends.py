@@ -105,6 +105,11 @@ def test_its_text_is_cut_to_the_block_and_without_what_follows(coder: Any) -> No
         assert text_of(ask(coder(said)[1], asked)).strip() == block.strip()
 
 
+def test_its_text_does_not_repeat_closers_of_an_unbalanced_file(coder: Any) -> None:
+    asked = request("show(rows.map((x) => ({ id: x §));\n", language="javascript", lines="one")
+    assert text_of(ask(coder("})));")[1], asked)) == "})"
+
+
 def test_its_text_passes_the_same_checks(coder: Any) -> None:
     (completion,) = ask(coder("total)")[1], request(FUNCTION)).completions
     assert not completion.shown or completion.text == "total", "a bracket too many is cut back, or not shown"

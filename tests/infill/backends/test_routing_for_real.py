@@ -29,7 +29,7 @@ from tests.infill.fakes import pocket_tokens, request
 pytestmark = pytest.mark.slow
 TOKEN = "a-token-of-at-least-sixteen-characters"
 FUNCTION = "def add(one, other):\n    total = one + other\n    return §\n\n\nprint(add(1, 2))\n"
-SLIP = LintRequest("first = 1\nsecond = frist + 1\nprint(first)\n", "python")
+SLIP = LintRequest("first = 1\nsecond = frist + 1\nprint(first)\n", "python", on=frozenset({"misspelled"}))
 
 
 @pytest.fixture(scope="module")

@@ -84,11 +84,13 @@ def test_no_service_is_started_unless_requested(home: Path, monkeypatch: pytest.
 
 def test_lint_with_the_service(no_model_here: None) -> None:
     Path("app.py").write_text(SLIP)
-    result = gesso("lint", "--service", "--json", "app.py")
+    result = gesso("lint", "--service", "--json", "--on", "misspelled", "app.py")
     assert result.exit_code == 1, result.stderr
-    (finding,) = json.loads(result.stdout)
+    (finding,) = json.loads(result.stdout)["findings"]
     assert finding["replacement"] == "first"
-    assert gesso("lint", "--json", "app.py").stdout == result.stdout, "a running service is used by default"
+    assert gesso("lint", "--json", "--on", "misspelled", "app.py").stdout == result.stdout, (
+        "a running service is used by default"
+    )
     assert gesso("lint", "--service", "--off", finding["code"], "app.py").exit_code == 0
 
 
@@ -108,8 +110,9 @@ def test_results_are_the_same_with_and_without_the_service(home: Path) -> None:
     for name in ("service", "no-service"):
         assert gesso("batch", f"--{name}", "in.jsonl", f"{name}.jsonl").exit_code == 0
     assert texts(Path("service.jsonl")) == texts(Path("no-service.jsonl"))
-    lint = [gesso("lint", f"--{name}", "--json", "app.py").stdout for name in ("service", "no-service")]
-    assert lint[0] == lint[1] != "[]\n"
+    options = "--json", "--on", "misspelled", "app.py"
+    lint = [gesso("lint", f"--{name}", *options).stdout for name in ("service", "no-service")]
+    assert lint[0] == lint[1] and json.loads(lint[0])["findings"] != []
     infill = [gesso("infill", f"--{name}", "app.py", "--at", "2:10").stdout for name in ("service", "no-service")]
     assert infill[0] == infill[1]
 

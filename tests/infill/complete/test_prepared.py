@@ -6,8 +6,9 @@ import pytest
 
 from infill.code.syntax import parse
 from infill.complete.prepared import MAX_NEAR_CHARS, NEAR_CHARS, prepare
+from infill.complete.proposals import copies
 from infill.request import Hole, InfillRequest
-from tests.infill.fakes import pocket, request
+from tests.infill.fakes import pocket, pocket_tokens, request
 
 FUNCTION = "def function_{}(first, second):\n    return first + second\n\n\n"
 
@@ -57,3 +58,15 @@ def test_parsing_ends_at_the_deadline() -> None:
     assert not prepared.stop_parsing()
     prepared.deadline = 0.0
     assert prepared.stop_parsing()
+
+
+def test_what_follows_a_hole_is_cut_off_its_text() -> None:
+    prepared = prepare(request("def f():\r\n    §\r\n\r\nx = 1\r\n"), pocket().budget)
+    assert prepared.without_overlap(0, "return 1\n\nx = 1") == "return 1"
+    assert prepared.until_next_line(0, "return 1\n\nx = 1\ny = 2") == "return 1"
+
+
+def test_a_copy_does_not_repeat_what_follows() -> None:
+    line = "show(rows.map((x) => ({ name: 'n' + x, id: x "
+    prepared = prepare(request(f"{line}}})));\n{line}§));\n", language="javascript", lines="one"), pocket().budget)
+    assert [one.text for one in copies(prepared, pocket_tokens())] == ["})"]

@@ -213,9 +213,10 @@ def test_explanations_on_the_command_line(folder: Path, tmp_path: Path, monkeypa
     """The pocket model finds, the other model explains."""
     monkeypatch.chdir(tmp_path)
     Path("app.py").write_text("first = 1\nsecond = frist + 1\nprint(first)\n")
-    result = CliRunner().invoke(app, ["lint", "--explain", "--no-service", "--json", "--model", str(folder), "app.py"])
+    options = ["--explain", "--no-service", "--json", "--on", "misspelled", "--model", str(folder)]
+    result = CliRunner().invoke(app, ["lint", *options, "app.py"])
     assert result.exit_code == 1, result.stderr
-    (row,) = json.loads(result.stdout)
+    (row,) = json.loads(result.stdout)["findings"]
     assert row["replacement"] == "first" and 1 < len(row["explanation"]) <= MAX_SENTENCE
 
 
@@ -240,7 +241,8 @@ def test_the_service_finds_with_the_small_model_for_clients_that_accept_any_mode
     engine.load()
     try:
         assert engine.state.lints and not engine.state.can_lint
-        request = LintRequest("first = 1\nsecond = frist + 1\nprint(first, second)\n", "python")
+        text = "first = 1\nsecond = frist + 1\nprint(first, second)\n"
+        request = LintRequest(text, "python", on=frozenset({"misspelled"}))
         for explain in (False, True):
             asked = EngineRequest(replace(request, explain=explain), any_model=any_model)
             found = asyncio.run(engine.lint(asked))

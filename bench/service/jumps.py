@@ -26,7 +26,7 @@ from infill.service.location import lock_holder
 from train.program import reports_errors
 
 LINES = 10_000
-WARM_UP = 5  # requests of each kind
+WARM_UP = 3  # requests of each kind
 AIM = 1.5  # p99 of jumps by p50 of appending
 STAGES = ("context", "encode", "denoise", "checks")
 

@@ -26,7 +26,7 @@ from infill.service.location import lock_holder
 from train.program import reports_errors
 
 LINES = 10_000
-WARM_UP = 5  # requests of each kind
+WARM_UP = 3  # requests of each kind
 AIM = 1.5  # p99 of jumps by p50 of appending
 STAGES = ("context", "encode", "denoise", "checks")
 
@@ -100,15 +100,15 @@ def main(
     model: Annotated[str, typer.Option(help="Name or folder of the model.")] = "pocket",
     requests: Annotated[int, typer.Option(min=1, help="Requests of each kind.")] = 100,
     seed: Annotated[int, typer.Option(help="Of the lines that are jumped to.")] = 0,
-    name: Annotated[str, typer.Option(help="Of the result in bench/results; empty: only print.")] = "",
+    write: Annotated[str, typer.Option(metavar="NAME", help="Write the result to bench/results too.")] = "",
 ) -> None:
     """Measures jumps and appending, and prints a table."""
     with tempfile.TemporaryDirectory(prefix="gesso-jumps-") as folder, service(Path(folder), "one", model, None) as at:
         process = psutil.Process(lock_holder(at))
         made = report(measure(ServiceClient(at, name="typist"), process, requests, seed), model)
     made.show()
-    if name:
-        made.write(name)
+    if write:
+        made.write(write)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -101,7 +102,7 @@ def infill(
     output = Output(_output_format(whole, diff, as_json), in_place, any_, force)
     _check_options(file, output, (at, range_, marker))
     cli_support.check_paths([Path(file)])
-    start = Path.cwd() if file == STDIN else Path(file).resolve().parent
+    start = Path.cwd() if file == STDIN else _real(Path(file)).parent
     flags = {
         "lines": lines,
         "candidates": candidates,
@@ -181,9 +182,14 @@ def _request(
 def _short_name(path: Path) -> str:
     """The path relative to the working directory if the file is below it, otherwise the file name."""
     try:
-        return path.resolve().relative_to(Path.cwd()).as_posix()
+        return _real(path).relative_to(Path.cwd()).as_posix()
     except ValueError:
         return path.name
+
+
+def _real(path: Path) -> Path:
+    """Without links; one that leads to itself stays."""
+    return Path(os.path.realpath(path))
 
 
 def _complete(complete: Complete, request: InfillRequest, view: LiveView | None, picture: Path | None) -> InfillResult:
@@ -194,7 +200,10 @@ def _complete(complete: Complete, request: InfillRequest, view: LiveView | None,
         pieces, caption = _final_pieces(request.text, result.completions), _caption(result)
         view.finish(pieces, caption)
     if picture is not None:
-        export_svg(view.views, picture, (pieces, caption))
+        try:
+            export_svg(view.views, picture, (pieces, caption))
+        except OSError as error:
+            raise InputError(f"{picture} cannot be written ({error.strerror}); name another file.") from error
     return result
 
 

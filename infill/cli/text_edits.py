@@ -68,7 +68,7 @@ def read_source(path: Path, encoding: str | None = None) -> SourceFile:
     except FileNotFoundError as error:
         raise InputError(f"There is no file {path}; check the name.") from error
     except OSError as error:
-        if path.is_dir():
+        if os.path.isdir(path):
             raise InputError(f"{path} is a folder; name a file in it.") from error
         if error.errno == errno.EFBIG:
             raise InputError(f"{path} has more than {MOST_BYTES >> 20} MiB; name a smaller file.") from error

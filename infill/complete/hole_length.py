@@ -95,7 +95,7 @@ class CanvasRunner:
         if min(tokens) < 0:
             return -math.inf
         scores = causal_log_probabilities(
-            denoiser.model, denoiser.cache, request.prompt, tokens[:first], [tokens[first:]]
+            denoiser.model, denoiser.cache, request.prompt, tokens[:first], [tokens[first:]], request.stop
         )
         return float(scores[0].mean())
 

@@ -1,8 +1,10 @@
 """`gesso infill` with a fake completer, and once with the shipped model."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -320,3 +322,31 @@ def test_a_named_file_is_read_even_if_git_ignores_it(completer: FakeCompleter, f
     Path("link.txt").symlink_to("other.py")
     result = gesso("link.txt", "--at", "1:1")
     assert result.exit_code == 3 and "ignored by .gitignore" in result.stderr
+
+
+def test_names_that_cannot_be_opened_are_errors_in_one_sentence(completer: FakeCompleter, file: Path) -> None:
+    (file.parent / "loop.py").symlink_to("loop.py")
+    for name in ("loop.py", "a" * 300, "app.py/inner", "pipe"):
+        if name == "pipe":
+            os.mkfifo(file.parent / name)
+        result = gesso(name, "--at", "1:1")
+        assert result.exit_code == 3 and result.stderr.count("\n") == 1, result.stderr
+    result = gesso(file, "--at", "1:1", "--watch-svg", "no-folder/x.svg")
+    assert result.exit_code == 3 and "x.svg cannot be written" in result.stderr
+
+
+def test_a_name_that_is_not_utf_8_is_filled_in_place(completer: FakeCompleter, file: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.py")
+    (file.parent / name).write_text("x = \n")
+    assert gesso(name, "--at", "1:5", "--in-place").exit_code == 0
+    assert (file.parent / name).read_text() == "x = a + 0\n"
+
+
+def test_many_holes_are_counted_while_they_are_filled(
+    completer: FakeCompleter, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(completer, "complete", Mock(wraps=completer.complete))
+    assert gesso(file, "--marker", "??").exit_code == 0
+    assert completer.complete.call_args.args[1] is not None  # type: ignore[attr-defined]
+    gesso(file, "--at", "1:1")
+    assert completer.complete.call_args.args[1] is None  # type: ignore[attr-defined]

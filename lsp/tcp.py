@@ -137,7 +137,7 @@ class TcpServer:
                 raise Refused("came while another client was connected")
             self._client = writer
             limit.reschedule(None)
-            self._server.protocol.set_writer(writer)  # type: ignore[arg-type]
+            self._server.protocol.set_writer(writer)
 
         self._waiting.append(writer)
         if len(self._waiting) > MAX_WAITING:

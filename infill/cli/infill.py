@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from engine.errors import UsageError
+from engine.errors import InputError, UsageError
 from infill.cli import support as cli_support
 from infill.cli import text_edits
 from infill.cli.encodings import encoding_named

@@ -1,4 +1,4 @@
-"""One HTTP request to a service over its Unix socket, and the errors that come back. Standard library alone.
+"""One HTTP request to a service over its Unix socket, and the errors that come back. Imports nothing slow.
 
 Each request has a connection of its own, so that closing the connection cancels the request. Must not know what is
 requested, nor how a service is started.
@@ -11,12 +11,13 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from engine.errors import GessoError, InputError
 from infill.connection import CancellableConnection
 from infill.service.location import ServiceLocation, connect
+from infill.validation import structure
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 QUICK_S = 5.0  # for requests that no model answers
@@ -66,8 +67,8 @@ def read_health(location: ServiceLocation) -> Health:
     with exchange(location, "GET", "/health", None, QUICK_S) as response:
         value = read_json(response)
     try:
-        return Health(**{one.name: value[one.name] for one in fields(Health) if one.name in value})
-    except TypeError as wrong:
+        return structure(Health, value, "health")
+    except InputError as wrong:
         raise ServiceGone(f"The process at {location.socket} is not a Gesso service; remove the file.") from wrong
 
 
@@ -105,14 +106,15 @@ def read_json(response: http.client.HTTPResponse) -> dict[str, Any]:
     """The JSON object of a response, empty if it is not an object; raises ServiceGone for an incomplete one."""
     try:
         value = json.loads(response.read())
-    except ValueError as wrong:
+    except (ValueError, RecursionError) as wrong:
         raise ServiceGone("The response of the service is incomplete; try again.") from wrong
     return value if isinstance(value, dict) else {}
 
 
 def error_from(value: dict[str, Any], status: int, retry_s: float = 1.0) -> GessoError:
     """The error that a response with this status describes. retry_s: from its header Retry-After."""
-    message = str((value.get("error") or {}).get("message") or f"The service answered with status {status}.")
+    error = value.get("error")
+    message = str(isinstance(error, dict) and error.get("message") or f"The service answered with status {status}.")
     if status == 429:
         return ServiceBusy(message, retry_s)
     kinds = {400: InputError, 503: ServiceNotReady}

@@ -6,7 +6,6 @@ Whatever a server answers, the request ends in time, with an error in one senten
 from __future__ import annotations
 
 import asyncio
-import copy
 import json
 import socket
 import threading
@@ -40,55 +39,10 @@ from infill.settings import Settings
 from tests.infill.backends.servers import JsonServer, serving
 from tests.infill.backends.test_backends import FUNCTION, FakeVllm, ask, vllm
 from tests.infill.fakes import chat_tokenizer, request
+from tests.infill.hostile import HOSTILE, MISSING, Part, changed, parts
 
-HOSTILE: tuple[Any, ...] = (
-    None,
-    True,
-    -1,
-    1.5,
-    2**70,
-    10**400,
-    -(10**400),
-    1e308,
-    float("nan"),
-    float("inf"),
-    float("-inf"),
-    "x",
-    "1e999",
-    "\ud800",
-    "\x1b[2J::error",
-    [],
-    [[]],
-    [None],
-    {},
-    {"a": 1},
-)
-MISSING = object()
 TIMEOUT_S = 0.3
-Part = tuple[str | int, ...]
 FOUND = Finding(0, 1, "misspelled", "m", "x", 1.0, ((2, 3),))
-
-
-def parts(value: Any, at: Part = ()) -> Iterator[Part]:
-    """The paths of all values within a JSON value, and of itself."""
-    yield at
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, item in items:
-        yield from parts(item, (*at, key))
-
-
-def changed(value: Any, part: Part, hostile: Any) -> Any:
-    """A copy with another value at `part`."""
-    if not part:
-        return None if hostile is MISSING else hostile
-    value = at = copy.deepcopy(value)
-    for key in part[:-1]:
-        at = at[key]
-    if hostile is MISSING:
-        del at[part[-1]]
-    else:
-        at[part[-1]] = hostile
-    return value
 
 
 def as_json(value: Any) -> Any:
@@ -321,7 +275,7 @@ def test_invalid_http_is_an_error_in_one_sentence(response: bytes) -> None:
 )
 def test_a_server_that_never_ends_its_response_is_left_behind(first: bytes, then: bytes, pause_s: float) -> None:
     with raw_server(first, then, pause_s) as url:
-        with pytest.raises(BackendDown, match=r"did not answer within 0\.3 s"):
+        with pytest.raises(BackendDown, match=r"did not answer within 0\.\d+ s"):
             ask_in_time(url)
 
 

@@ -24,6 +24,7 @@ from pygls.exceptions import (
 from pygls.protocol import LanguageServerProtocol, lsp_method
 
 from engine.errors import describe_error
+from infill.printable import one_line
 
 logger = logging.getLogger(__name__)
 TEXT_CHANGES = (types.TEXT_DOCUMENT_DID_OPEN, types.TEXT_DOCUMENT_DID_CHANGE)
@@ -89,7 +90,7 @@ class MessageProtocol(LanguageServerProtocol):
         elif method is not None and self.get_message_type(method) is None:
             message = {"params": None, **message}
         if method in TEXT_CHANGES and not _has_texts(message.get("params")):
-            logger.warning("The parameters of %s cannot be read: a text is not a string.", method)
+            logger.warning("The parameters of %s cannot be read: a text is not a string.", one_line(method))
             return False
         try:
             structured = super().structure_message(message)
@@ -98,7 +99,7 @@ class MessageProtocol(LanguageServerProtocol):
                 logger.warning("Ignoring an unreadable response.")
                 self._request_futures.pop(str(identifier), None)
                 return True
-            logger.warning("The parameters of %s cannot be read: %s", method, _first_reason(error))
+            logger.warning("The parameters of %s cannot be read: %s", one_line(method), _first_reason(error))
             if "id" in message:
                 self._refuse(identifier, JsonRpcInvalidParams(f"The parameters of {method} cannot be read."))
             return False
@@ -159,4 +160,4 @@ def _first_reason(error: BaseException) -> str:
     """The first innermost error of a group, in one line."""
     while isinstance(error, ClassValidationError) and error.exceptions:
         error = error.exceptions[0]
-    return describe_error(error)
+    return one_line(describe_error(error))

@@ -16,6 +16,7 @@ from lsprotocol import types
 from lsprotocol.converters import get_converter
 
 from infill.engine_protocol import EngineState
+from infill.printable import one_line
 from infill.version import installed_version
 from lsp.client_settings import as_dict, is_trusted, pulled_settings, section
 from lsp.code_actions import KINDS, code_actions
@@ -250,7 +251,7 @@ def _register_documents(server: GessoServer) -> None:
         try:
             after = session.documents.change(document, changes)
         except DocumentError as error:
-            logger.warning("%s", error)
+            logger.warning("%s", one_line(str(error)))
             session.lose_step(document.uri)
             return
         if whole is not None:

@@ -12,7 +12,7 @@ from infill.code.brackets import Scan, scan
 from infill.code.languages import get
 from infill.code.overlap import repeats_closers
 
-AFTER_CHARS = 200_000  # of the text after the hole, at most
+AFTER_CHARS = 30_000  # of the text after the hole, at most
 
 
 def unbalanced_brackets(context: CheckContext) -> str | None:

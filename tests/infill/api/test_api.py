@@ -131,7 +131,7 @@ def test_an_error_in_a_stream_is_an_event(api: TestClient) -> None:
     [
         ({"text": 3}, "^body.text is 3; it must be a string"),
         ({"text": None}, "text is null"),
-        ({"holes": []}, r"holes is \[\]; it must be a list of 1 to 64"),
+        ({"holes": []}, r"holes is \[\]; it must be a list of 1 to 1000"),
         ({"holes": [{"start": 0}]}, r"holes\[0\].end is missing"),
         ({"holes": [{"start": 0, "end": True}]}, "whole number"),
         ({"lines": "two"}, "one of one, block, auto"),

@@ -207,6 +207,9 @@ def raw_server(first: bytes, then: bytes = b"", pause_s: float = 0.0) -> Iterato
             while then:
                 time.sleep(pause_s)
                 connection.sendall(then)
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(1 << 16):  # closed with unread bytes, the connection would be reset
+                pass
 
     def accept() -> None:
         with suppress(OSError):

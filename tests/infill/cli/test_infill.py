@@ -157,6 +157,7 @@ def test_json_has_exactly_these_keys(completer: FakeCompleter, file: Path) -> No
         "reason": "copied",
         "source": "copy",
         "tokens": 1,
+        "beginning": False,
     }
     values = {name: answer[name] for name in ("text", "shown", "reason", "tokens", "steps", "canvas", "hole")}
     assert values == {

@@ -171,7 +171,12 @@ def choose(monkeypatch: pytest.MonkeyPatch, denoiser: Denoiser, length: int) -> 
     """Makes the causal encoder prefer the canvas with this length."""
 
     def score(
-        model: object, cache: object, prompt: object, known: Sequence[int], continuations: Sequence[Sequence[int]]
+        model: object,
+        cache: object,
+        prompt: object,
+        known: Sequence[int],
+        continuations: Sequence[Sequence[int]],
+        stop: object,
     ) -> list[torch.Tensor]:
         return [torch.tensor([0.0 if tokens[0] == 100 + length else -1.0]) for tokens in continuations]
 

@@ -69,4 +69,4 @@ def test_what_follows_a_hole_is_cut_off_its_text() -> None:
 def test_a_copy_does_not_repeat_what_follows() -> None:
     line = "show(rows.map((x) => ({ name: 'n' + x, id: x "
     prepared = prepare(request(f"{line}}})));\n{line}§));\n", language="javascript", lines="one"), pocket().budget)
-    assert [one.text for one in copies(prepared, pocket_tokens())] == ["})"]
+    assert [one.text for one in copies(prepared, 0, pocket_tokens())] == ["})"]

@@ -130,11 +130,12 @@ def test_the_calibration_decides_the_order(monkeypatch: pytest.MonkeyPatch) -> N
         assert candidates[0].confidence == pytest.approx(expected, abs=1e-4)
 
 
-def test_several_holes_have_no_draft(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_of_several_holes_has_a_draft(monkeypatch: pytest.MonkeyPatch) -> None:
     completer = with_draft(monkeypatch, "one", "total")
     completer.denoiser.script = lambda number: ["total", "total"]  # type: ignore[attr-defined]
     result = completer.complete(request("x = §\ny = §\n"))
-    assert all(one.source == "model" for completion in result.completions for one in completion.candidates)
+    sources = [{one.source for one in completion.candidates} for completion in result.completions]
+    assert sources == [{"model", "causal"}] * 2
 
 
 def test_an_empty_text_has_no_likelihood() -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from engine.decoder import CausalDecoder, Decoder
-from engine.decoding import Limits, decode
+from engine.decoding import Continuation, Limits, decode
 from engine.errors import Cancelled
 from engine.models.packed_qwen2 import PackedQwen2
 from engine.scheduling.request import Order
@@ -23,7 +23,7 @@ from tests.engine.tiny_qwen2 import packed, reference
 
 PROMPTS = [[(7 + number) * n % 151 for n in range(1, 26)] for number in range(4)]
 LENGTH = 10
-OnToken = Callable[[Sequence[int]], bool]
+OnToken = Callable[[Continuation], bool]
 
 
 @dataclass
@@ -132,9 +132,9 @@ def test_requests_with_the_same_prompt_do_not_disturb_each_other(scheduler: Sche
 def test_a_cancelled_request_ends_and_the_others_continue(scheduler: Scheduler, model: PackedQwen2) -> None:
     cancelled, seen = threading.Event(), list[int]()
 
-    def cancel_after_three(tokens: Sequence[int]) -> bool:
-        seen.append(len(tokens))
-        if len(tokens) == 3:
+    def cancel_after_three(one: Continuation) -> bool:
+        seen.append(len(one.tokens))
+        if len(one.tokens) == 3:
             cancelled.set()
         return True
 
@@ -143,7 +143,7 @@ def test_a_cancelled_request_ends_and_the_others_continue(scheduler: Scheduler, 
         second = scheduler.submit(decoding(PROMPTS[1]), Order(client="b"))
     with pytest.raises(Cancelled):
         first.result(20)
-    assert seen == [2, 3]
+    assert seen == [1, 2, 3]
     assert second.result(20).tokens == alone(model, PROMPTS[1])
     assert not any(entry.users for entry in scheduler.decoder.cache.entries)
 

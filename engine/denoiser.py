@@ -21,12 +21,12 @@ from engine.decoder import Decoder
 from engine.errors import NotFiniteError, leave_if
 from engine.graphs.recorded_steps import CudaGraphs, RecordedSteps
 from engine.key_values import BatchedCanvasMemory, CanvasMemory
+from engine.logit_bias import LogitBias, bias_rows, bias_values
 from engine.models.text_model import TextModel
 from engine.prefix_cache import Lease, PrefixCache
 from engine.sampler import Draws, RowDraws, decide, is_confident
 
 T = TypeVar("T")
-BANNED_LOGIT = -1e4
 log = logging.getLogger(__name__)
 
 
@@ -47,6 +47,7 @@ class Denoiser(Decoder):
             self.recorded = RecordedSteps(model, self.own_draws, CudaGraphs())
         self.timings = Timings()
         self._rows = count()
+        self._bias_values: tuple[tuple[Tensor | None, ...], Tensor] | None = None  # and what it was made of
         self._memory: tuple[tuple[tuple[int, int], ...], CanvasMemory | BatchedCanvasMemory] | None = None
 
     def run(self, requests: Sequence[DenoiseRequest], on_step: StepCallback | None = None) -> list[DenoiseResult]:
@@ -92,7 +93,7 @@ class Denoiser(Decoder):
         columns = request.canvas.hole_columns.to(self.device)
         drafted = canvas[columns] >= 0
         embedded = self.model.embed(canvas.clamp(min=0))
-        bias = self._bias(request, columns)
+        bias = self._bias(request)
         row = next(self._rows)
         self.own_draws.seed(row, request.seed)
         noise = self.draws.noise([row], torch.ones(1, len(columns), dtype=torch.bool, device=self.device))[0]
@@ -149,7 +150,8 @@ class Denoiser(Decoder):
         logits = self.model.logits(hidden.gather(1, columns[..., None].expand(-1, -1, hidden.shape[-1])))
         for index, run in enumerate(runs):
             if run.bias is not None:
-                logits[index, : len(run.columns)] += run.bias
+                size = len(run.columns)
+                logits[index, :size] = run.bias.added(logits[index, :size])
         configs = [run.request.sampling for run in runs]
         decision = decide(
             logits, present, [run.row for run in runs], configs, [run.remaining for run in runs], self.draws
@@ -208,7 +210,7 @@ class Denoiser(Decoder):
         super().release()
 
     def forget(self) -> None:
-        self._memory = None
+        self._memory = self._bias_values = None
         super().forget()
 
     def _memory_for(self, runs: Sequence[CanvasRun]) -> CanvasMemory | BatchedCanvasMemory:
@@ -220,19 +222,21 @@ class Denoiser(Decoder):
             self._memory = key, CanvasMemory(rows[0], widths[0]) if single else BatchedCanvasMemory(rows, widths)
         return self._memory[1]
 
-    def _bias(self, request: DenoiseRequest, columns: Tensor) -> Tensor | None:
-        if request.banned is None and not request.canvas.allowed:
+    def _bias(self, request: DenoiseRequest) -> LogitBias | None:
+        """The canvases of one request share the values: they are made of the same tensors."""
+        canvas, config = request.canvas, self.model.config
+        if request.banned is None and not canvas.allowed:
             return None
-        rows = len(columns) if request.canvas.allowed else 1
-        bias = torch.zeros(rows, self.model.config.vocab_size, device=self.device)
-        if request.banned is not None:
-            bias[:, request.banned.to(self.device)] = BANNED_LOGIT
-        for column, ids in request.canvas.allowed.items():
-            index = int((columns == column).nonzero())
-            allowed = torch.full((self.model.config.vocab_size,), BANNED_LOGIT, device=self.device)
-            allowed[ids.to(self.device)] = 0.0
-            bias[index] = allowed
-        return bias
+        sources = (request.banned, *canvas.allowed.values())
+        last = self._bias_values
+        if (
+            last is None
+            or len(last[0]) != len(sources)
+            or any(a is not b for a, b in zip(last[0], sources, strict=True))
+        ):
+            values = bias_values(canvas, request.banned, config.vocab_size, self.device)
+            last = self._bias_values = sources, values
+        return LogitBias(last[1], bias_rows(canvas).to(self.device))
 
 
 def _identity(logits: Tensor) -> Tensor:

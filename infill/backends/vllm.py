@@ -28,7 +28,7 @@ from infill.complete.hole_length import FilledCanvas, FillTask, Probing
 from infill.complete.prepared import PreparedRequest, prepare
 from infill.connection import CancellableConnection
 from infill.findings import Finding, LintRequest
-from infill.prompts.prompt import Family, Layout
+from infill.prompts.prompt import Family, Layout, LayoutPlan
 from infill.request import InfillRequest, InfillResult
 
 LONGEST = {
@@ -69,7 +69,8 @@ class VllmBackend:
             raise BackendRefused(f"The backend {self.name} fills one hole at a time; change the route.")
         vocabulary = self.family.tokens.tokenizer.get_vocab_size()
         lengths = Probing(RemoteRunner(self.remote, self.served, vocabulary, until, connection), PROBE_LENGTHS)
-        tasks = [self._task(work, variant) for variant in range(max(1, request.candidates))]
+        plan = self.family.plan(work.shown, work.kinds, work.between)
+        tasks = [self._task(work, plan, variant) for variant in range(max(1, request.candidates))]
         filled = lengths.fill(tasks)
         generated = [self._generated(work, one) for one in filled]
         prompt, canvas = filled[0].result.prompt_tokens, filled[0].layout.canvas.width
@@ -81,15 +82,14 @@ class VllmBackend:
     ) -> tuple[Finding, ...]:
         raise BackendRefused(f"The backend {self.name} cannot lint; change the route of lint.")
 
-    def _task(self, work: PreparedRequest, variant: int) -> FillTask:
+    def _task(self, work: PreparedRequest, plan: LayoutPlan, variant: int) -> FillTask:
         def request(layout: Layout) -> DenoiseRequest:
             sampling = SamplingConfig(max_steps=min(self.served.steps, work.request.steps or self.served.steps))
-            banned = torch.tensor(layout.banned, dtype=torch.long)
-            return DenoiseRequest(layout.prompt, layout.canvas, sampling, work.request.seed + variant, banned)
+            return DenoiseRequest(layout.prompt, layout.canvas, sampling, work.request.seed + variant, layout.banned)
 
         kind = work.kinds[0]
         return FillTask(
-            lay_out=lambda slots: self.family.lay_out(work.shown, work.kinds, work.between, slots),
+            lay_out=plan.lay_out,
             request=request,
             slots=(self.family.slots[0 if kind.one_line else 1],),
             most=(LONGEST[kind.one_line],),

@@ -28,7 +28,7 @@ def lay_out(slots: Sequence[int]) -> Layout:
         parts += [Known([40, 41, 42, 43]), Slots(size)]
         holes.append(HoleColumns(at + 4, at + 4 + size, ""))
         at += 4 + size
-    return Layout([2, 16, 6, 7], Canvas.of(*parts, Known([44, 45, 46])), tuple(holes), ())
+    return Layout([2, 16, 6, 7], Canvas.of(*parts, Known([44, 45, 46])), tuple(holes), torch.tensor([]))
 
 
 def task(*slots: int, most: int = 64, sampling: SamplingConfig = ONE_STEP, deadline: float | None = None) -> FillTask:

@@ -18,15 +18,19 @@ from torch import Tensor
 
 from engine.canvas_run import CanvasRun, DenoiseRequest, DenoiseResult, StepCallback, Timings
 from engine.decoder import Decoder
-from engine.errors import NotFiniteError, leave_if
-from engine.graphs.recorded_steps import CudaGraphs, RecordedSteps
+from engine.device import available_memory
+from engine.errors import NotFiniteError, is_memory_error, leave_if
+from engine.graphs.recorded_steps import CudaGraphs, RecordedSteps, bucket_for
 from engine.key_values import BatchedCanvasMemory, CanvasMemory
 from engine.logit_bias import LogitBias, bias_rows, bias_values
+from engine.memory_use import CONTEXT, StepSizes, key_bytes, reserved_bytes, step_bytes
 from engine.models.text_model import TextModel
 from engine.prefix_cache import Lease, PrefixCache
 from engine.sampler import Draws, RowDraws, decide, is_confident
 
 T = TypeVar("T")
+MOST_TOGETHER = 4096  # canvases of a step
+STEPS_TO_GROW = 256  # after memory ran out, until twice as many canvases are stepped together again
 log = logging.getLogger(__name__)
 
 
@@ -45,6 +49,12 @@ class Denoiser(Decoder):
         self.recorded: RecordedSteps | None = None
         if model.has_kernels and self.device.type == "cuda" and draws is None:
             self.recorded = RecordedSteps(model, self.own_draws, CudaGraphs())
+        config, element = model.config, model.embed_tokens.weight.itemsize
+        keys = key_bytes(config, min(CONTEXT, config.max_positions), self.cache.dtype.itemsize)
+        least = reserved_bytes(config, element, self.cache.dtype.itemsize, self.recorded is not None) - keys
+        # bytes that a step of several canvases may take
+        self.step_limit = max(least, available_memory(self.device) - max(keys, self.cache.limit_bytes))
+        self._most_together, self._good_steps = MOST_TOGETHER, 0  # canvases of a step; steps since that was found
         self.timings = Timings()
         self._rows = count()
         self._bias_values: tuple[tuple[Tensor | None, ...], Tensor] | None = None  # and what it was made of
@@ -117,19 +127,53 @@ class Denoiser(Decoder):
     def step(self, runs: Sequence[CanvasRun]) -> None:
         """One denoising step for every run; sets `finished` of those that are done. Raises NotFiniteError.
 
-        If memory runs out, drops unused prompts and repeats the step once.
+        Runs that memory does not suffice for together are stepped in parts: by the account of `engine.memory_use`, or
+        because memory ran out, after which unused prompts are dropped and the parts are halved.
         """
         started = time.perf_counter()
-        if self.recorded is not None and self.recorded.takes(runs):
-            self.retry_without_cache(partial(self.recorded.step, runs))
-        else:
-            self.retry_without_cache(partial(self._step, runs))
+        waiting = [runs]
+        while waiting:
+            part = waiting.pop()
+            half = len(part) // 2
+            if half and (len(part) > self._most_together or self._bytes_of(part) > self.step_limit):
+                waiting += [part[half:], part[:half]]
+                continue
+            step = self.recorded.step if self._is_recorded(part) and self.recorded is not None else self._step
+            try:
+                self.retry_without_cache(partial(step, part))
+            except Exception as error:
+                if not half or not is_memory_error(error):
+                    raise
+                self._most_together, self._good_steps = half, 0
+                waiting.append(part)
+            else:
+                self._good_steps += 1
+                if self._good_steps >= STEPS_TO_GROW:
+                    self._most_together, self._good_steps = min(MOST_TOGETHER, 2 * self._most_together), 0
         now = time.monotonic()
         for run in runs:
             deadline = run.request.deadline
             if run.finished is None and deadline is not None and now >= deadline:
                 run.finished = "deadline"
         self.timings.denoise += 1000 * (time.perf_counter() - started)
+
+    def _is_recorded(self, runs: Sequence[CanvasRun]) -> bool:
+        return self.recorded is not None and self.recorded.takes(runs)
+
+    def _bytes_of(self, runs: Sequence[CanvasRun]) -> int:
+        """What a step of these runs takes beside weights and prompts."""
+        config, element, kv_element = (
+            self.model.config,
+            self.model.embed_tokens.weight.itemsize,
+            self.cache.dtype.itemsize,
+        )
+        if self._is_recorded(runs):
+            bucket = bucket_for(runs)
+            sizes = StepSizes(bucket.batch, bucket.width, bucket.holes, bucket.prompt, bucket.bias)
+            return step_bytes(config, sizes, element, kv_element, recorded=self.model.has_kernels)
+        width, holes = max(len(run.canvas) for run in runs), max(len(run.columns) for run in runs)
+        sizes = StepSizes(len(runs), width, holes, max(run.lease.kv.length for run in runs))
+        return step_bytes(config, sizes, element, kv_element, recorded=False)
 
     def _step(self, runs: Sequence[CanvasRun]) -> None:
         batch = len(runs)

@@ -43,7 +43,7 @@ def large_tokenizer(size: int = VOCAB, spaced: int = SPACED) -> Tokenizer:
     merges: list[tuple[str, str]] = []
 
     def add(first: str, second: str) -> None:
-        if len(vocabulary) < size and first + second not in vocabulary:
+        if len(vocabulary) < size:
             vocabulary[first + second] = len(vocabulary)
             merges.append((first, second))
 
@@ -54,13 +54,17 @@ def large_tokenizer(size: int = VOCAB, spaced: int = SPACED) -> Tokenizer:
     words = [*letters]
     for letter in letters:
         add("▁", letter)
+    with_space = sum(piece.startswith("▁") for piece in vocabulary)
+    without = size - len(vocabulary) - (spaced - with_space)
     for length in itertools.count(2):
         words = [word + letter for word in words for letter in draw.sample(letters, max(3, 40 >> length))]
         for word in words:
-            add(word[:-1], word[-1])
-            if spaced > len(letters):
+            if with_space < spaced:
                 add(f"▁{word[:-1]}", word[-1])
-                spaced -= 1
+                with_space += 1
+            if without > 0:
+                add(word[:-1], word[-1])
+                without -= 1
         if len(vocabulary) == size:
             break
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, byte_fallback=True))

@@ -36,8 +36,8 @@ from engine.models.text_model import TextModel
 from engine.sampler import RowDraws
 
 MOST_BUCKETS = 16  # the least recently used is dropped first
-MOST_BATCH = 16
-WIDTHS = (32, 64, 96, 128, 192, 256)
+BATCHES = (1, 2, 3, 4, 5, 6, 8, 12, 16)  # five or six lengths are probed together, without unused rows
+WIDTHS = (32, 64, 96, 128, 160, 192, 256)
 MIN_HOLES, MIN_PROMPT, PROMPT_STEP = 16, 512, 2048
 
 Record = Callable[[Callable[[], None]], Callable[[], None]]
@@ -76,7 +76,7 @@ class RecordedSteps:
     def takes(self, runs: Sequence[CanvasRun]) -> bool:
         """Whether a bucket can hold these runs."""
         most = max(run.request.sampling.max_steps for run in runs)
-        return len(runs) <= MOST_BATCH and max(len(run.canvas) for run in runs) <= WIDTHS[-1] and most <= MOST_STEPS
+        return len(runs) <= BATCHES[-1] and max(len(run.canvas) for run in runs) <= WIDTHS[-1] and most <= MOST_STEPS
 
     def step(self, runs: Sequence[CanvasRun]) -> None:
         """One step for every run, which updates the state of the runs. Raises NotFiniteError."""
@@ -187,7 +187,7 @@ def bucket_for(runs: Sequence[CanvasRun]) -> Bucket:
     bias = max((len(run.bias.values) for run in runs if run.bias is not None), default=0)
     padded_prompt = MIN_PROMPT if prompt <= MIN_PROMPT else PROMPT_STEP // 2 if prompt <= PROMPT_STEP // 2 else 0
     return Bucket(
-        batch=1 << (len(runs) - 1).bit_length(),
+        batch=next(one for one in BATCHES if len(runs) <= one),
         width=next(one for one in WIDTHS if width <= one),
         holes=max(MIN_HOLES, 1 << (holes - 1).bit_length()),
         prompt=padded_prompt or -(-prompt // PROMPT_STEP) * PROMPT_STEP,

@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -24,7 +24,7 @@ from infill.backends.backend import BackendRefused
 from infill.backends.checking import Generated, RunStats, checked_result
 from infill.backends.remote import Remote
 from infill.complete.canvas_text import hole_text
-from infill.complete.hole_length import FilledCanvas, FillTask, Probing
+from infill.complete.hole_length import Choose, FilledCanvas, FillTask, Probing
 from infill.complete.prepared import PreparedRequest, prepare
 from infill.connection import CancellableConnection
 from infill.findings import Finding, LintRequest
@@ -118,9 +118,20 @@ class RemoteRunner:
         with ThreadPoolExecutor(min(AT_ONCE, max(1, len(requests)))) as threads:
             return list(threads.map(self._denoise, requests))
 
-    def likelihood(self, request: DenoiseRequest, result: DenoiseResult) -> float:
-        """Of the canvas itself, since the server offers no causal pass."""
-        return float(result.log_probabilities.mean())
+    def probe(
+        self, requests: Sequence[DenoiseRequest], steps: int, choose: Choose, on_step: StepCallback | None = None
+    ) -> list[DenoiseResult]:
+        """The chosen ones begin again, since the server keeps no canvas."""
+        sampling = [one.sampling.with_steps(min(steps, one.sampling.max_steps)) for one in requests]
+        results = self.run([replace(one, sampling=few) for one, few in zip(requests, sampling, strict=True)])
+        chosen = choose([float(result.entropy.mean()) for result in results])
+        for index, result in zip(chosen, self.run([requests[index] for index in chosen]), strict=True):
+            results[index] = replace(result, steps=results[index].steps + result.steps)
+        return results
+
+    def likelihoods(self, requests: Sequence[DenoiseRequest], results: Sequence[DenoiseResult]) -> list[float]:
+        """Of the canvases themselves, since the server offers no causal pass."""
+        return [float(result.log_probabilities.mean()) for result in results]
 
     def _denoise(self, request: DenoiseRequest) -> DenoiseResult:
         if request.canvas.width > self.max_canvas:

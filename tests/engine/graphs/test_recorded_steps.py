@@ -227,7 +227,8 @@ def test_buckets_grow_in_steps(model: DiffusionGemma) -> None:
     runs = [denoiser.start(one) for one in (request(WIDE), request(SHORT, 4), request(TWO))]
     bucket = bucket_for(runs[:1])
     assert (bucket.batch, bucket.width, bucket.holes, bucket.prompt, bucket.bias) == (1, 64, 16, 512, 0)
-    assert bucket_for(runs).batch == 4 and bucket_for(runs).bias == 4  # two restricted columns
+    assert bucket_for(runs).batch == 3 and bucket_for(runs).bias == 4  # two restricted columns
+    assert [bucket_for(runs[:1] * count).batch for count in (4, 5, 6, 7, 9, 16)] == [4, 5, 6, 8, 12, 16]
     for length, prompt in ((512, 512), (513, 1024), (1025, 2048), (2048, 2048), (2049, 4096), (9000, 10240)):
         runs[1].lease.kv.length = length
         assert bucket_for(runs[1:2]).prompt == prompt

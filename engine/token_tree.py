@@ -58,8 +58,7 @@ class TokenTree:
             for token in branch:
                 known = self._nodes.get((node, token))
                 node = self._add(node, token) if known is None else known
-        end = len(self._tokens)
-        size = end if self.stop is None else stoppable_chunk(self.kv.device)
+        end, size = len(self._tokens), len(self._tokens) if self.stop is None else stoppable_chunk(self.kv.device)
         for first in range(len(self._logits), end, max(1, size)):
             leave_if(self.stop)
             self._read(first, min(end, first + size))

@@ -41,7 +41,7 @@ class Canvas:
     allowed: Mapping[int, Tensor] = field(default_factory=dict)
 
     @staticmethod
-    def of(*parts: Known | Slots, allowed: Mapping[int, Sequence[int]] | None = None) -> Canvas:
+    def of(*parts: Known | Slots, allowed: Mapping[int, Sequence[int] | Tensor] | None = None) -> Canvas:
         """Concatenates known runs and holes; raises InputError if nothing is left to fill."""
         tokens: list[int] = []
         pinned: list[bool] = []
@@ -55,7 +55,7 @@ class Canvas:
                 pinned += [False] * part.count
         if all(pinned):
             raise InputError("The canvas has no hole to fill; give at least one hole with at least one slot.")
-        restricted = {column: torch.tensor(list(ids)) for column, ids in (allowed or {}).items()}
+        restricted = {column: torch.as_tensor(ids) for column, ids in (allowed or {}).items()}
         for column, ids in restricted.items():
             if not 0 <= column < len(tokens) or pinned[column] or not len(ids):
                 raise InputError(

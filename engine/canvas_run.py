@@ -15,6 +15,7 @@ from torch import Tensor
 from engine.canvas import Canvas
 from engine.config import ModelConfig, SamplingConfig
 from engine.errors import Stop
+from engine.logit_bias import LogitBias
 from engine.memory import CausalPass
 from engine.prefix_cache import Lease, PromptCache
 
@@ -54,7 +55,7 @@ class CanvasRun:
     belief: Tensor  # [holes, hidden]
     accepted: Tensor  # [holes] bool
     entropy: Tensor  # [holes]
-    bias: Tensor | None  # [holes or 1, vocab], added to the logits
+    bias: LogitBias | None  # of the holes
     read_logits: Callable[[], Tensor] | None = None
     log_probability: Tensor | None = None  # [holes] of `argmax` at temperature 1, if the step computed it
     draws_ahead: tuple[int, Tensor, Tensor] | None = None  # a step, and the uniform numbers and noise from it on

@@ -18,15 +18,19 @@ from torch import Tensor
 
 from engine.canvas_run import CanvasRun, DenoiseRequest, DenoiseResult, StepCallback, Timings
 from engine.decoder import Decoder
-from engine.errors import NotFiniteError, leave_if
-from engine.graphs.recorded_steps import CudaGraphs, RecordedSteps
+from engine.device import available_memory
+from engine.errors import NotFiniteError, is_memory_error, leave_if
+from engine.graphs.recorded_steps import CudaGraphs, RecordedSteps, bucket_for
 from engine.key_values import BatchedCanvasMemory, CanvasMemory
+from engine.logit_bias import LogitBias, bias_rows, bias_values
+from engine.memory_use import CONTEXT, StepSizes, key_bytes, reserved_bytes, step_bytes
 from engine.models.text_model import TextModel
 from engine.prefix_cache import Lease, PrefixCache
 from engine.sampler import Draws, RowDraws, decide, is_confident
 
 T = TypeVar("T")
-BANNED_LOGIT = -1e4
+MOST_TOGETHER = 4096  # canvases of a step
+STEPS_TO_GROW = 256  # after memory ran out, until twice as many canvases are stepped together again
 log = logging.getLogger(__name__)
 
 
@@ -45,8 +49,15 @@ class Denoiser(Decoder):
         self.recorded: RecordedSteps | None = None
         if model.has_kernels and self.device.type == "cuda" and draws is None:
             self.recorded = RecordedSteps(model, self.own_draws, CudaGraphs())
+        config, element = model.config, model.embed_tokens.weight.itemsize
+        keys = key_bytes(config, min(CONTEXT, config.max_positions), self.cache.dtype.itemsize)
+        least = reserved_bytes(config, element, self.cache.dtype.itemsize, self.recorded is not None) - keys
+        # bytes that a step of several canvases may take
+        self.step_limit = max(least, available_memory(self.device) - max(keys, self.cache.limit_bytes))
+        self._most_together, self._good_steps = MOST_TOGETHER, 0  # canvases of a step; steps since that was found
         self.timings = Timings()
         self._rows = count()
+        self._bias_values: tuple[tuple[Tensor | None, ...], Tensor] | None = None  # and what it was made of
         self._memory: tuple[tuple[tuple[int, int], ...], CanvasMemory | BatchedCanvasMemory] | None = None
 
     def run(self, requests: Sequence[DenoiseRequest], on_step: StepCallback | None = None) -> list[DenoiseResult]:
@@ -92,7 +103,7 @@ class Denoiser(Decoder):
         columns = request.canvas.hole_columns.to(self.device)
         drafted = canvas[columns] >= 0
         embedded = self.model.embed(canvas.clamp(min=0))
-        bias = self._bias(request, columns)
+        bias = self._bias(request)
         row = next(self._rows)
         self.own_draws.seed(row, request.seed)
         noise = self.draws.noise([row], torch.ones(1, len(columns), dtype=torch.bool, device=self.device))[0]
@@ -116,19 +127,53 @@ class Denoiser(Decoder):
     def step(self, runs: Sequence[CanvasRun]) -> None:
         """One denoising step for every run; sets `finished` of those that are done. Raises NotFiniteError.
 
-        If memory runs out, drops unused prompts and repeats the step once.
+        Runs that memory does not suffice for together are stepped in parts: by the account of `engine.memory_use`, or
+        because memory ran out, after which unused prompts are dropped and the parts are halved.
         """
         started = time.perf_counter()
-        if self.recorded is not None and self.recorded.takes(runs):
-            self.retry_without_cache(partial(self.recorded.step, runs))
-        else:
-            self.retry_without_cache(partial(self._step, runs))
+        waiting = [runs]
+        while waiting:
+            part = waiting.pop()
+            half = len(part) // 2
+            if half and (len(part) > self._most_together or self._bytes_of(part) > self.step_limit):
+                waiting += [part[half:], part[:half]]
+                continue
+            step = self.recorded.step if self._is_recorded(part) and self.recorded is not None else self._step
+            try:
+                self.retry_without_cache(partial(step, part))
+            except Exception as error:
+                if not half or not is_memory_error(error):
+                    raise
+                self._most_together, self._good_steps = half, 0
+                waiting.append(part)
+            else:
+                self._good_steps += 1
+                if self._good_steps >= STEPS_TO_GROW:
+                    self._most_together, self._good_steps = min(MOST_TOGETHER, 2 * self._most_together), 0
         now = time.monotonic()
         for run in runs:
             deadline = run.request.deadline
             if run.finished is None and deadline is not None and now >= deadline:
                 run.finished = "deadline"
         self.timings.denoise += 1000 * (time.perf_counter() - started)
+
+    def _is_recorded(self, runs: Sequence[CanvasRun]) -> bool:
+        return self.recorded is not None and self.recorded.takes(runs)
+
+    def _bytes_of(self, runs: Sequence[CanvasRun]) -> int:
+        """What a step of these runs takes beside weights and prompts."""
+        config, element, kv_element = (
+            self.model.config,
+            self.model.embed_tokens.weight.itemsize,
+            self.cache.dtype.itemsize,
+        )
+        if self._is_recorded(runs):
+            bucket = bucket_for(runs)
+            sizes = StepSizes(bucket.batch, bucket.width, bucket.holes, bucket.prompt, bucket.bias)
+            return step_bytes(config, sizes, element, kv_element, recorded=self.model.has_kernels)
+        width, holes = max(len(run.canvas) for run in runs), max(len(run.columns) for run in runs)
+        sizes = StepSizes(len(runs), width, holes, max(run.lease.kv.length for run in runs))
+        return step_bytes(config, sizes, element, kv_element, recorded=False)
 
     def _step(self, runs: Sequence[CanvasRun]) -> None:
         batch = len(runs)
@@ -149,7 +194,8 @@ class Denoiser(Decoder):
         logits = self.model.logits(hidden.gather(1, columns[..., None].expand(-1, -1, hidden.shape[-1])))
         for index, run in enumerate(runs):
             if run.bias is not None:
-                logits[index, : len(run.columns)] += run.bias
+                size = len(run.columns)
+                logits[index, :size] = run.bias.added(logits[index, :size])
         configs = [run.request.sampling for run in runs]
         decision = decide(
             logits, present, [run.row for run in runs], configs, [run.remaining for run in runs], self.draws
@@ -208,7 +254,7 @@ class Denoiser(Decoder):
         super().release()
 
     def forget(self) -> None:
-        self._memory = None
+        self._memory = self._bias_values = None
         super().forget()
 
     def _memory_for(self, runs: Sequence[CanvasRun]) -> CanvasMemory | BatchedCanvasMemory:
@@ -220,19 +266,21 @@ class Denoiser(Decoder):
             self._memory = key, CanvasMemory(rows[0], widths[0]) if single else BatchedCanvasMemory(rows, widths)
         return self._memory[1]
 
-    def _bias(self, request: DenoiseRequest, columns: Tensor) -> Tensor | None:
-        if request.banned is None and not request.canvas.allowed:
+    def _bias(self, request: DenoiseRequest) -> LogitBias | None:
+        """The canvases of one request share the values: they are made of the same tensors."""
+        canvas, config = request.canvas, self.model.config
+        if request.banned is None and not canvas.allowed:
             return None
-        rows = len(columns) if request.canvas.allowed else 1
-        bias = torch.zeros(rows, self.model.config.vocab_size, device=self.device)
-        if request.banned is not None:
-            bias[:, request.banned.to(self.device)] = BANNED_LOGIT
-        for column, ids in request.canvas.allowed.items():
-            index = int((columns == column).nonzero())
-            allowed = torch.full((self.model.config.vocab_size,), BANNED_LOGIT, device=self.device)
-            allowed[ids.to(self.device)] = 0.0
-            bias[index] = allowed
-        return bias
+        sources = (request.banned, *canvas.allowed.values())
+        last = self._bias_values
+        if (
+            last is None
+            or len(last[0]) != len(sources)
+            or any(a is not b for a, b in zip(last[0], sources, strict=True))
+        ):
+            values = bias_values(canvas, request.banned, config.vocab_size, self.device)
+            last = self._bias_values = sources, values
+        return LogitBias(last[1], bias_rows(canvas).to(self.device))
 
 
 def _identity(logits: Tensor) -> Tensor:

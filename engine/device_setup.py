@@ -90,4 +90,5 @@ def fused_or_plain(model: DiffusionGemma) -> TextModel:
     if failure is None:
         return fused
     log.warning("Plain PyTorch instead of the fused model: %s.", failure)
+    kernels.disable(model.device)
     return model

@@ -15,12 +15,14 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from engine.device import available_memory
 from engine.errors import InputError, Stop, is_memory_error, leave_if
 from engine.key_values import KeyValues, PromptMemory
 from engine.memory import CausalModel
+from engine.memory_use import CONTEXT, key_bytes
 
 ENCODE_CHUNK = 1024  # tokens per pass
-STOPPABLE_CHUNK = 256  # the same if a caller may cancel: about 20 ms of the pocket model on one core
+STOPPABLE_CHUNK = 256  # on a CPU the same if a caller may cancel: about 20 ms of the pocket model on one core
 LEAST_CHUNK = 16  # the same if memory does not suffice for more
 LIMIT_SHARE, LEAST_LIMIT = 1 / 8, 128 << 20  # bytes
 # An entry is truncated in place only if this share of it stays in use and few tokens are lost; otherwise its start is
@@ -72,12 +74,15 @@ class PromptCache(Protocol):
 class PrefixCache:
     """The prompts of one model. `encoded_tokens` counts the tokens encoded since the start.
 
-    limit_bytes: size of the cache; by default LIMIT_SHARE of the size of the weights, and at least LEAST_LIMIT.
+    limit_bytes: size of the cache; by default LIMIT_SHARE of the size of the weights, at most half of the free memory
+    or what the longest prompt takes, and at least LEAST_LIMIT.
     """
 
     def __init__(self, model: CausalModel, limit_bytes: int | None = None) -> None:
         self.model = model
-        default = max(LEAST_LIMIT, int(LIMIT_SHARE * model.weight_bytes))
+        context = key_bytes(model.config, min(CONTEXT, model.config.max_positions), model.kv_dtype.itemsize)
+        room = max(context, available_memory(model.device) // 2)
+        default = max(LEAST_LIMIT, min(int(LIMIT_SHARE * model.weight_bytes), room))
         self.limit_bytes = default if limit_bytes is None else limit_bytes
         self.device, self.dtype = model.device, model.kv_dtype
         self.entries: list[CachedPrompt] = []
@@ -94,7 +99,7 @@ class PrefixCache:
 
         stop: called between chunks; if it returns True, the chunks encoded so far are kept and Cancelled is raised.
         exclusive: until the release nobody else gets this entry, so the caller may write behind the prompt.
-        chunk: most tokens per pass; by default STOPPABLE_CHUNK if there is a `stop`, else ENCODE_CHUNK.
+        chunk: most tokens per pass; by default `stoppable_chunk` if there is a `stop`, else ENCODE_CHUNK.
         """
         prompt = np.asarray(tokens, dtype=np.int64)
         limit = self.model.config.max_positions
@@ -163,7 +168,7 @@ class PrefixCache:
 
     @torch.inference_mode()
     def _encode(self, entry: CachedPrompt, prompt: np.ndarray, stop: Stop | None, chunk: int | None) -> None:
-        size = min(ENCODE_CHUNK, chunk or (ENCODE_CHUNK if stop is None else STOPPABLE_CHUNK))
+        size = min(ENCODE_CHUNK, chunk or (ENCODE_CHUNK if stop is None else stoppable_chunk(self.device)))
         while entry.kv.length < len(prompt):
             leave_if(stop)
             try:
@@ -193,6 +198,12 @@ class PrefixCache:
                 return
             size -= entry.kv.bytes
             self.entries = [other for other in self.entries if other is not entry]
+
+
+def stoppable_chunk(device: torch.device) -> int:
+    """Tokens per pass if a caller may cancel. A pass on a GPU reads the weights for any number of tokens, so few passes
+    with many tokens are best, and one takes some 30 ms."""
+    return STOPPABLE_CHUNK if device.type == "cpu" else ENCODE_CHUNK
 
 
 def _common_prefix(first: np.ndarray, second: np.ndarray) -> int:

@@ -1,6 +1,7 @@
 """Scores continuations with the causal encoder: a second opinion on the denoiser's result.
 
-Must not know text. The prompt's keys come from the prefix cache and are left unchanged.
+`Scorer` remembers what it has scored, so that a text that is part of a scored canvas needs no pass. Must not know text.
+The prompt's keys come from the prefix cache and are left unchanged.
 """
 
 from __future__ import annotations
@@ -34,3 +35,35 @@ def causal_log_probabilities(
     with cache.encoded(prompt, stop) as lease, TokenTree(model, lease.kv, known, stop) as tree:
         tree.read(continuations)
         return [tree.log_probabilities(tokens) for tokens in continuations]
+
+
+class Scorer:
+    """`causal_log_probabilities`, remembered as long as prompt and known tokens stay the same."""
+
+    def __init__(self, model: CausalPass, cache: PromptCache) -> None:
+        self.model, self.cache = model, cache
+        self._after: tuple[list[int], list[int]] | None = None
+        self._scored: list[tuple[list[int], Tensor]] = []
+
+    def scores(
+        self,
+        prompt: Sequence[int],
+        known: Sequence[int],
+        continuations: Sequence[Sequence[int]],
+        stop: Stop | None = None,
+    ) -> list[Tensor]:
+        """See `causal_log_probabilities`. Continuations that begin one that was scored cost nothing."""
+        after = [*prompt], [*known]
+        if after != self._after:
+            self._after, self._scored = after, []
+        missing = [[*tokens] for tokens in continuations if self._find(tokens) is None]
+        found = causal_log_probabilities(self.model, self.cache, prompt, known, missing, stop)
+        self._scored += zip(missing, found, strict=True)
+        return [score for tokens in continuations if (score := self._find(tokens)) is not None]
+
+    def _find(self, tokens: Sequence[int]) -> Tensor | None:
+        beginning = [*tokens]
+        for scored, scores in self._scored:
+            if scored[: len(beginning)] == beginning:
+                return scores[: len(beginning)]
+        return None

@@ -17,7 +17,7 @@ from torch import Tensor
 from engine.errors import InputError, NotFiniteError, Stop, is_memory_error, leave_if
 from engine.key_values import KeyValues
 from engine.memory import CausalPass, Masks
-from engine.prefix_cache import STOPPABLE_CHUNK
+from engine.prefix_cache import stoppable_chunk
 
 ROOT = -1
 MOST_NODES = 1 << 14  # memory and time grow with the square of their number
@@ -60,7 +60,7 @@ class TokenTree:
             for token in branch:
                 known = self._nodes.get((node, token))
                 node = self._add(node, token) if known is None else known
-        end, size = len(self._tokens), STOPPABLE_CHUNK if self.stop is not None else len(self._tokens)
+        end, size = len(self._tokens), len(self._tokens) if self.stop is None else stoppable_chunk(self.kv.device)
         for first in range(len(self._logits), end, max(1, size)):
             leave_if(self.stop)
             self._read(first, min(end, first + size))

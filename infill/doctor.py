@@ -10,11 +10,14 @@ from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
 
-from engine.checkpoints.checkpoint import RESERVE_BYTES
-from engine.checkpoints.qwen2 import CUDA_RESERVE_BYTES
+from engine.checkpoints.config_files import read_config
+from engine.checkpoints.qwen2 import CUDA_RESERVE_BYTES, RESERVE_BYTES
 from engine.checkpoints.weight_files import stored_tensors
+from engine.config import ModelConfig
 from engine.device import describe
 from engine.errors import ModelError
+from engine.memory_use import DRIVER_BYTES, reserved_bytes
+from engine.released import TRUE_26B
 from infill.code.languages import LANGUAGES
 from infill.downloads import KNOWN, fetched
 from infill.model_store import POCKET, POCKET_FOLDER, best_model, measured_token_s
@@ -28,9 +31,6 @@ BYTES_PER_WEIGHT = {"float32": 4, "bfloat16": 2}
 # NVIDIA publishes it, with only the experts in nvfp4.
 LARGE_BYTES = {"bfloat16": 50.5e9, "float32": 101.0e9, "fp8": 26.1e9, "nvfp4": 17.8e9, "int4": 16.1e9}
 QUANTIZED = ("fp8", "nvfp4", "int4")
-CONTEXT = 8192 + 256  # tokens of prompt and canvas
-KEY_BYTES = {"float32": 450_560, "bfloat16": 225_280}  # per token, over all layers
-WORKING_BYTES = GIB  # activations, logits, and the keys of a recorded step
 HOW = {
     "bfloat16": "gesso model pull 26b",
     "float32": "gesso model pull 26b",
@@ -97,7 +97,8 @@ def _pocket(machine: Mapping[str, Any], free: int) -> Fit:
         weights = [tensor for tensor in stored_tensors(POCKET_FOLDER).values() if not tensor.name.endswith(".scale")]
     except ModelError as broken:
         return Fit(POCKET, dtype, 0, machine["device"], False, False, str(broken))
-    size = sum(prod(tensor.shape) for tensor in weights) * BYTES_PER_WEIGHT[dtype] + RESERVE_BYTES
+    size = sum(prod(tensor.shape) for tensor in weights) * BYTES_PER_WEIGHT[dtype]
+    size += _beside_weights(read_config(POCKET_FOLDER), dtype, _gpu(machine) is not None)
     fits = size <= free
     return Fit(POCKET, dtype, size, machine["device"], fits, fits, "shipped with Gesso")
 
@@ -124,7 +125,7 @@ def _large(machine: Mapping[str, Any], free: int) -> list[Fit]:
     gpu, native = _gpu(machine), machine["dtype"]
     found = []
     for build in (native, *QUANTIZED):
-        size = int(LARGE_BYTES[build]) + CONTEXT * KEY_BYTES[native] + WORKING_BYTES
+        size = int(LARGE_BYTES[build]) + _beside_weights(ModelConfig.from_json(TRUE_26B), native, gpu is not None)
         fits, note, runs = size <= free, HOW[build], True
         if build in QUANTIZED and gpu is None:
             note, runs = "needs an NVIDIA GPU to be useful", False
@@ -132,6 +133,12 @@ def _large(machine: Mapping[str, Any], free: int) -> list[Fit]:
             note = f"slow here: {gpu['no_kernels']}"
         found.append(Fit("26b", build, size, machine["device"], fits, fits and runs, note))
     return found
+
+
+def _beside_weights(config: ModelConfig, dtype: str, on_gpu: bool) -> int:
+    """As the engine counts it when it loads a model."""
+    element = BYTES_PER_WEIGHT[dtype]
+    return reserved_bytes(config, element, element, recorded=on_gpu) + DRIVER_BYTES * on_gpu
 
 
 def _advice(machine: Mapping[str, Any], models: tuple[Fit, ...], languages: Mapping[str, bool]) -> list[str]:

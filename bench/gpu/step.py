@@ -48,7 +48,7 @@ HEADER = (
 def engine_step(model: TextModel, kv: KeyValues, canvas: int) -> FixedStep:
     """The engine's step for one canvas that is all hole after the prompt of `kv`; may be called many times."""
     config, device = model.config, kv.device
-    bucket = Bucket(1, canvas, canvas, kv.length, "none")
+    bucket = Bucket(1, canvas, canvas, kv.length, 0)
     step = FixedStep(model, bucket, KeyValueBuffers(config, bucket, device, kv.dtype), top_stats)
     tokens = torch.randint(0, config.vocab_size, (canvas,), device=device)
     nothing = torch.zeros_like(model.embed(tokens))

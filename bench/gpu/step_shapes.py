@@ -17,26 +17,8 @@ from engine.models.diffusion_gemma import DiffusionGemma, Layer
 from engine.models.fused import FusedModel
 from engine.models.quantized import Convert, QuantizedModel
 from engine.quantized import INT4_GROUP, NVFP4_GROUP, Format, QuantizedWeight
+from engine.released import TRUE_26B as TRUE_26B
 
-TRUE_26B: dict[str, Any] = {
-    "model_type": "diffusion_gemma",
-    "canvas_length": 256,
-    "text_config": {
-        "vocab_size": 262_144,
-        "hidden_size": 2816,
-        "intermediate_size": 2112,
-        "num_hidden_layers": 30,
-        "num_attention_heads": 16,
-        "num_key_value_heads": 8,
-        "head_dim": 256,
-        "global_head_dim": 512,
-        "num_global_key_value_heads": 2,
-        "sliding_window": 1024,
-        "num_experts": 128,
-        "top_k_experts": 8,
-        "moe_intermediate_size": 704,
-    },
-}
 TINY: dict[str, Any] = {
     "model_type": "diffusion_gemma",
     "canvas_length": 8,

@@ -138,8 +138,8 @@ class GivenLengths:
             typed = task.lay_out(task.slots).holes[0].healed
             slots = len(self.family.tokens.encode(typed + truth))
         layout = task.lay_out((slots,))
-        null = () if self.family.null_token is None else (self.family.null_token,)
-        return replace(layout, banned=(*layout.banned, *null))
+        null = [] if self.family.null_token is None else [self.family.null_token]
+        return replace(layout, banned=torch.cat((layout.banned, torch.tensor(null, dtype=torch.long))))
 
 
 class TrueLength(Pipeline):
@@ -199,7 +199,7 @@ class Causal:
             CAUSAL_LIMIT,
             lambda tokens: completed(read(tokens).removeprefix(typed), hole) is not None,
             torch.tensor(prompt.banned),
-            torch.tensor(prompt.first) if prompt.first else None,
+            prompt.first,
         )
         text = read(tokens).removeprefix(typed)
         whole = completed(text, hole)

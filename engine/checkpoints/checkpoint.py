@@ -34,12 +34,12 @@ from engine.checkpoints.weight_files import (
 )
 from engine.device import available_memory
 from engine.device_setup import prepare_for_device
+from engine.memory_use import reserved_bytes
 from engine.models.diffusion_gemma import DiffusionGemma
 from engine.models.text_model import TextModel
 
 SCALE_SUFFIX = ".scale"
 ELEMENTS_AT_ONCE = 2**23
-RESERVE_BYTES = 2**28
 
 
 def load_model(
@@ -58,12 +58,13 @@ def load_model(
     """
     config = read_config(folder)
     if quantization_method(folder) in PUBLISHED_METHODS:
-        return prepare_for_device(load_published(folder, device, dtype, on_progress), fp8_keys)
+        return prepare_for_device(load_published(folder, device, dtype, on_progress, fp8_keys), fp8_keys)
     stored = stored_tensors(folder)
     model = empty_model(folder, config, dtype)
     refuse(mismatches(folder, model, stored))
     weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
-    refuse_too_large(folder, weights + RESERVE_BYTES, available_memory(device), device)
+    reserved = reserved_bytes(config, dtype.itemsize, 1 if fp8_keys else dtype.itemsize, device.type == "cuda")
+    refuse_too_large(folder, weights + reserved, available_memory(device), device)
     with loading_errors(folder, device):
         model = model.to_empty(device=device)
         _fill(checkpoint_views(model), stored, on_progress or (lambda done, total: None))

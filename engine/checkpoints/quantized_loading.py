@@ -31,16 +31,20 @@ from engine.checkpoints.weight_files import (
 )
 from engine.device import available_memory
 from engine.errors import ModelError
+from engine.memory_use import reserved_bytes
 from engine.models.diffusion_gemma import DiffusionGemma, Layer
 from engine.models.quantized import QuantizedModel, layer_weights
 from engine.quantized import QuantizedWeight, concatenate
 
-RESERVE_BYTES = 2**30  # for activations and the keys of a prompt
 log = logging.getLogger(__name__)
 
 
 def load_published(
-    folder: Path, device: torch.device, dtype: torch.dtype, on_progress: Progress | None = None
+    folder: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    on_progress: Progress | None = None,
+    fp8_keys: bool = False,
 ) -> DiffusionGemma:
     """Loads the model of `folder` to `device`; weights that are not quantized come in `dtype`.
 
@@ -58,7 +62,8 @@ def load_published(
     model = empty_model(folder, config, dtype)
     refuse(mismatches(folder, model, stored))
     matrices, plain = matrices_of(config), plain_views(model)
-    stays_quantized = _stays_quantized(folder, model, matrices, stored, device)
+    reserved = reserved_bytes(config, dtype.itemsize, 1 if fp8_keys else dtype.itemsize, device.type == "cuda")
+    stays_quantized = _stays_quantized(folder, model, matrices, stored, device, reserved)
     reader = _Reader(stored, device, on_progress or (lambda done, total: None))
 
     def weight_of(name: str, _: Tensor | QuantizedWeight) -> QuantizedWeight:
@@ -108,12 +113,14 @@ def _stays_quantized(
     matrices: Mapping[str, list[Matrix]],
     stored: Mapping[str, StoredTensor],
     device: torch.device,
+    reserved: int,
 ) -> bool:
-    """Whether the weights stay quantized; raises ModelError if memory is too small even then."""
+    """Whether the weights stay quantized; raises ModelError if memory is too small even then. reserved: bytes that must
+    be free beside them."""
     names = [*plain_views(model), *(n for parts in matrices.values() for m in parts for n in m.names(stored))]
-    packed, available = sum(stored[name].bytes for name in names) + RESERVE_BYTES, available_memory(device)
+    packed, available = sum(stored[name].bytes for name in names) + reserved, available_memory(device)
     refuse_too_large(folder, packed, available, device)
-    plain = model.weight_bytes + RESERVE_BYTES
+    plain = model.weight_bytes + reserved
     if device.type != "cuda" and plain <= available:
         return False
     if device.type != "cuda":

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,31 +18,30 @@ from torch import Tensor
 from engine.config import LayerConfig, ModelConfig, SamplingConfig
 from engine.graphs.step_stats import ComputeStats
 from engine.key_values import KeyValues, put
+from engine.logit_bias import LogitBias
 from engine.memory import Masks
 from engine.models.text_model import TextModel
 from engine.sampler import accept, is_confident, temperatures
 
 RUNNING, STABLE, OUT_OF_STEPS, NOT_FINITE = range(4)  # the `status` of a row
 MOST_STEPS = 64
-Bias = Literal["none", "row", "hole"]
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """Upper limits: canvases, columns, holes and prompt tokens. bias: none, one per row, or one per hole."""
+    """Upper limits: canvases, columns, holes and prompt tokens. bias: rows of values of a canvas, 0 for no bias."""
 
     batch: int
     width: int
     holes: int
     prompt: int
-    bias: Bias
+    bias: int
 
 
 @dataclass(frozen=True)
 class CanvasState:
     """The state of one canvas before a step. columns, tokens, argmax [holes]; canvas [width]; known_belief [width,
-    hidden]; belief [holes, hidden]; noise, uniform [steps, holes]: for the steps from `steps` on; bias [1 or holes,
-    vocab]."""
+    hidden]; belief [holes, hidden]; noise, uniform [steps, holes]: for the steps from `steps` on."""
 
     kv: KeyValues
     sampling: SamplingConfig
@@ -55,7 +53,7 @@ class CanvasState:
     belief: Tensor
     noise: Tensor
     uniform: Tensor
-    bias: Tensor | None
+    bias: LogitBias | None
     steps: int
     unchanged: int
 
@@ -161,8 +159,10 @@ class FixedStep:
         self.bounds, self.thresholds = zeros(batch), zeros(batch)
         self.limit, self.stability = zeros(batch, dtype=torch.long), zeros(batch, dtype=torch.long)
         self.samples = zeros(batch, 1, dtype=torch.bool)
-        rows = {"none": 0, "row": batch, "hole": batch * holes}[bucket.bias]
-        self.bias = zeros(rows, config.vocab_size, dtype=weight.dtype) if rows else None
+        self.bias: LogitBias | None = None
+        if bucket.bias:
+            values = zeros(batch * bucket.bias, config.vocab_size, dtype=weight.dtype)
+            self.bias = LogitBias(values, zeros(batch * holes, dtype=torch.int32))
         # what a step changes
         self.tokens, self.argmax = zeros(batch, holes, dtype=torch.long), zeros(batch, holes, dtype=torch.long)
         self.belief = zeros(batch, holes, config.hidden_size, dtype=belief_type)
@@ -196,10 +196,14 @@ class FixedStep:
         self.limit[index], self.stability[index] = sampling.max_steps, sampling.stability_threshold
         self.samples[index] = sampling.token_choice == "sample"
         if self.bias is not None:
-            row_bias = self.bias.unflatten(0, (self.bucket.batch, -1))[index]
-            row_bias.zero_()
-            if row.bias is not None:
-                row_bias[: 1 if self.bucket.bias == "row" else holes] = row.bias.to(row_bias.dtype)
+            values = self.bias.values.unflatten(0, (self.bucket.batch, -1))[index]
+            rows = self.bias.rows.unflatten(0, (self.bucket.batch, -1))[index]
+            rows.fill_(index * self.bucket.bias)
+            if row.bias is None:
+                values[0] = 0
+            else:
+                values[: len(row.bias.values)] = row.bias.values.to(values.dtype)
+                rows[:holes] = row.bias.rows + index * self.bucket.bias
         self.tokens[index, :holes], self.argmax[index, :holes] = row.tokens, row.argmax
         self.belief[index, :holes] = row.belief
         self.steps[index], self.unchanged[index], self.status[index] = row.steps, row.unchanged, RUNNING

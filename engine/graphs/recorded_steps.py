@@ -25,19 +25,19 @@ from engine.graphs.fixed_step import (
     NOT_FINITE,
     OUT_OF_STEPS,
     STABLE,
-    Bias,
     Bucket,
     CanvasState,
     FixedStep,
     KeyValueBuffers,
 )
 from engine.graphs.step_stats import ComputeStats, top_stats
+from engine.logit_bias import LogitBias
 from engine.models.text_model import TextModel
 from engine.sampler import RowDraws
 
 MOST_BUCKETS = 16  # the least recently used is dropped first
-MOST_BATCH = 16
-WIDTHS = (32, 64, 96, 128, 192, 256)
+BATCHES = (1, 2, 3, 4, 5, 6, 8, 12, 16)  # five or six lengths are probed together, without unused rows
+WIDTHS = (32, 64, 96, 128, 160, 192, 256)
 MIN_HOLES, MIN_PROMPT, PROMPT_STEP = 16, 512, 2048
 
 Record = Callable[[Callable[[], None]], Callable[[], None]]
@@ -76,7 +76,7 @@ class RecordedSteps:
     def takes(self, runs: Sequence[CanvasRun]) -> bool:
         """Whether a bucket can hold these runs."""
         most = max(run.request.sampling.max_steps for run in runs)
-        return len(runs) <= MOST_BATCH and max(len(run.canvas) for run in runs) <= WIDTHS[-1] and most <= MOST_STEPS
+        return len(runs) <= BATCHES[-1] and max(len(run.canvas) for run in runs) <= WIDTHS[-1] and most <= MOST_STEPS
 
     def step(self, runs: Sequence[CanvasRun]) -> None:
         """One step for every run, which updates the state of the runs. Raises NotFiniteError."""
@@ -184,15 +184,14 @@ def bucket_for(runs: Sequence[CanvasRun]) -> Bucket:
     width = max(len(run.canvas) for run in runs)
     holes = max(len(run.columns) for run in runs)
     prompt = max(run.lease.kv.length for run in runs)
-    biases = [run.bias for run in runs if run.bias is not None]
-    bias: Bias = "none" if not biases else "row" if all(len(bias) == 1 for bias in biases) else "hole"
+    bias = max((len(run.bias.values) for run in runs if run.bias is not None), default=0)
     padded_prompt = MIN_PROMPT if prompt <= MIN_PROMPT else PROMPT_STEP // 2 if prompt <= PROMPT_STEP // 2 else 0
     return Bucket(
-        batch=1 << (len(runs) - 1).bit_length(),
+        batch=next(one for one in BATCHES if len(runs) <= one),
         width=next(one for one in WIDTHS if width <= one),
         holes=max(MIN_HOLES, 1 << (holes - 1).bit_length()),
         prompt=padded_prompt or -(-prompt // PROMPT_STEP) * PROMPT_STEP,
-        bias=bias,
+        bias=1 << (bias - 1).bit_length() if bias else 0,
     )
 
 
@@ -238,7 +237,7 @@ def _copy_state(run: CanvasRun) -> None:
 
 
 @torch.inference_mode()
-def _logits(model: TextModel, hidden: Tensor, bias: Tensor | None) -> Tensor:
+def _logits(model: TextModel, hidden: Tensor, bias: LogitBias | None) -> Tensor:
     """[holes, vocab]"""
     logits = model.logits(hidden)
-    return logits if bias is None else logits + bias
+    return logits if bias is None else bias.added(logits)

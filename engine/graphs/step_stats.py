@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
+from engine.logit_bias import LogitBias
 from engine.models.text_model import TextModel
 from engine.ops.vocabulary import logit_stats, mean_of_rows
 from engine.sampler import choose, probabilities_and_entropy
@@ -36,16 +37,15 @@ class StepStats:
     belief: Tensor
 
 
-ComputeStats = Callable[[TextModel, Tensor, Tensor, Tensor, "Tensor | None"], StepStats]
-"""From model, hidden [rows, hidden], temperature and uniform numbers [rows], and a bias [n, vocab] on the logits, where
-each row of the bias applies to rows / n rows."""
+ComputeStats = Callable[[TextModel, Tensor, Tensor, Tensor, LogitBias | None], StepStats]
+"""From model, hidden [rows, hidden], temperature and uniform numbers [rows], and the bias of the logits."""
 
 
 def exact_stats(
-    model: TextModel, hidden: Tensor, temperature: Tensor, uniform: Tensor, bias: Tensor | None
+    model: TextModel, hidden: Tensor, temperature: Tensor, uniform: Tensor, bias: LogitBias | None
 ) -> StepStats:
     """Uses all tokens; the sample is where the cumulative probability exceeds the uniform number."""
-    logits = _biased(model.logits(hidden), bias)
+    logits = model.logits(hidden) if bias is None else bias.added(model.logits(hidden))
     probabilities, entropy, argmax = probabilities_and_entropy((logits / temperature[:, None])[None])
     return StepStats(
         argmax=argmax[0],
@@ -56,21 +56,17 @@ def exact_stats(
     )
 
 
-def top_stats(model: TextModel, hidden: Tensor, temperature: Tensor, uniform: Tensor, bias: Tensor | None) -> StepStats:
+def top_stats(
+    model: TextModel, hidden: Tensor, temperature: Tensor, uniform: Tensor, bias: LogitBias | None
+) -> StepStats:
     """Uses the likeliest TOP tokens; kernels sample with Gumbel noise, seeded by the uniform numbers."""
     if model.has_kernels:
         fused = cast("FusedModel", model)
         stats = fused.logit_stats(hidden, temperature, min(TOP, model.config.vocab_size), (uniform * SEEDS).int(), bias)
         belief = fused.embed_few(stats.top_tokens, stats.top_probabilities)
         return StepStats(stats.argmax, stats.sample, stats.entropy, stats.log_probability, belief)
-    logits = _biased(model.logits(hidden), bias)
+    logits = model.logits(hidden) if bias is None else bias.added(model.logits(hidden))
     stats = logit_stats(logits, temperature, min(TOP, logits.shape[-1]))
     sample = choose(torch.softmax(logits / temperature[:, None], dim=-1), uniform)
     belief = mean_of_rows(model.embed_tokens.weight, stats.top_tokens, stats.top_probabilities) * model.embed_scale
     return StepStats(stats.argmax, sample, stats.entropy, stats.log_probability, belief)
-
-
-def _biased(logits: Tensor, bias: Tensor | None) -> Tensor:
-    if bias is None:
-        return logits
-    return (logits.unflatten(0, (len(bias), -1)) + bias[:, None]).flatten(0, 1)

@@ -9,6 +9,9 @@ that `enable` was called for, once its self-check has passed (`engine.device_set
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.util import find_spec
 
 import torch
@@ -17,6 +20,7 @@ from torch import Tensor
 FAST_TYPES = (torch.bfloat16, torch.float16)
 LOWEST_CAPABILITY = (8, 9)  # Ada: the first with E4M3 in its arithmetic
 _enabled: set[int] = set()  # indices of CUDA devices
+_paused: ContextVar[bool] = ContextVar("kernels_paused", default=False)
 
 
 def usable(x: Tensor) -> bool:
@@ -26,12 +30,27 @@ def usable(x: Tensor) -> bool:
 
 def enabled(device: torch.device) -> bool:
     """Whether kernels are used on `device`; where they are not, plain PyTorch is."""
-    return device.type == "cuda" and (device.index or 0) in _enabled
+    return device.type == "cuda" and (device.index or 0) in _enabled and not _paused.get()
 
 
 def enable(device: torch.device) -> None:
     """Uses kernels on the CUDA `device` from now on."""
     _enabled.add(device.index or 0)
+
+
+def disable(device: torch.device) -> None:
+    """Uses plain PyTorch on `device` from now on."""
+    _enabled.discard(device.index or 0)
+
+
+@contextmanager
+def paused() -> Iterator[None]:
+    """Uses plain PyTorch everywhere in this thread until the context ends, as a reference for the kernels."""
+    before = _paused.set(True)
+    try:
+        yield
+    finally:
+        _paused.reset(before)
 
 
 def unavailable_reason(capability: tuple[int, int]) -> str | None:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from engine.kernels.mixture import constants, parts
 from engine.kernels.tiles import in_quarters, product, quarters_needed, softcapped
+from engine.logit_bias import LogitBias
 from engine.logit_stats import LogitStats
 from engine.quantized import QuantizedWeight
 
@@ -42,7 +43,7 @@ def gumbel(seed, token):
 
 @triton.jit
 def _note_block(
-    logits, rows, row_mask, tokens, block, blocks, bias, rows_a_bias, temperature, seeds, numbers, candidates, ids,
+    logits, rows, row_mask, tokens, block, blocks, bias, bias_rows, temperature, seeds, numbers, candidates, ids,
     CAP: tl.constexpr, V: tl.constexpr, HAS_BIAS: tl.constexpr, SAMPLE: tl.constexpr, KEPT: tl.constexpr,
 ):  # fmt: skip
     """Stores the numbers kept for the uncapped `logits` [tokens, rows] of one block."""
@@ -50,7 +51,8 @@ def _note_block(
     if CAP > 0:
         logits = softcapped(logits, CAP)
     if HAS_BIAS:
-        where = (rows // rows_a_bias).to(tl.int64)[None, :] * V + tokens[:, None]
+        bias_row = tl.load(bias_rows + rows, mask=row_mask, other=0).to(tl.int64)
+        where = bias_row[None, :] * V + tokens[:, None]
         logits += tl.load(bias + where, mask=present & row_mask[None, :], other=0.0).to(tl.float32)
     row_temperature = tl.load(temperature + rows, mask=row_mask, other=1.0)
     scaled = tl.where(present, logits / row_temperature[None, :], LOWEST)
@@ -77,9 +79,9 @@ def _note_block(
         scaled = tl.where(index[:, None] == best[None, :], LOWEST, scaled)
 
 
-@triton.jit(do_not_specialize=["rows_a_bias", "count"])
+@triton.jit(do_not_specialize=["count"])
 def _from_hidden(
-    hidden, weights, group_scales, row_scales, bias, rows_a_bias, temperature, seeds, numbers, candidates, ids,
+    hidden, weights, group_scales, row_scales, bias, bias_rows, temperature, seeds, numbers, candidates, ids,
     count, blocks,
     K: tl.constexpr, V: tl.constexpr, CAP: tl.constexpr, FORMAT: tl.constexpr, GROUP: tl.constexpr,
     GROUPS: tl.constexpr, HAS_ROW_SCALES: tl.constexpr, HAS_BIAS: tl.constexpr, SAMPLE: tl.constexpr,
@@ -94,14 +96,14 @@ def _from_hidden(
         ROWS, TOKENS, BLOCK,
     )  # fmt: skip
     _note_block(
-        logits, rows, row_mask, tokens, block, blocks, bias, rows_a_bias, temperature, seeds, numbers, candidates, ids,
+        logits, rows, row_mask, tokens, block, blocks, bias, bias_rows, temperature, seeds, numbers, candidates, ids,
         CAP, V, HAS_BIAS, SAMPLE, KEPT,
     )  # fmt: skip
 
 
-@triton.jit(do_not_specialize=["rows_a_bias", "count"])
+@triton.jit(do_not_specialize=["count"])
 def _from_logits(
-    logits, bias, rows_a_bias, temperature, seeds, numbers, candidates, ids, count, blocks,
+    logits, bias, bias_rows, temperature, seeds, numbers, candidates, ids, count, blocks,
     V: tl.constexpr, CAP: tl.constexpr, HAS_BIAS: tl.constexpr, SAMPLE: tl.constexpr, KEPT: tl.constexpr,
     TOKENS: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
@@ -112,7 +114,7 @@ def _from_logits(
     mask = (tokens < V)[:, None] & row_mask[None, :]
     tile = tl.load(logits + rows.to(tl.int64)[None, :] * V + tokens[:, None], mask=mask, other=0.0).to(tl.float32)
     _note_block(
-        tile, rows, row_mask, tokens, block, blocks, bias, rows_a_bias, temperature, seeds, numbers, candidates, ids,
+        tile, rows, row_mask, tokens, block, blocks, bias, bias_rows, temperature, seeds, numbers, candidates, ids,
         CAP, V, HAS_BIAS, SAMPLE, KEPT,
     )  # fmt: skip
 
@@ -180,13 +182,12 @@ def _noise(seeds, out, V: tl.constexpr, TOKENS: tl.constexpr):
 
 def stats_from_hidden(
     hidden: Tensor, head: QuantizedWeight, cap: float, temperature: Tensor, top: int,
-    seeds: Tensor | None = None, bias: Tensor | None = None, rows: int = 64, columns: int = 64,
+    seeds: Tensor | None = None, bias: LogitBias | None = None, rows: int = 64, columns: int = 64,
 ) -> LogitStats:  # fmt: skip
     """`logit_stats` of the logits of normed `hidden` states [rows, hidden] with the head [vocab, hidden].
 
     cap: of the soft cap. temperature [rows] float32. seeds [rows] int32: of the noise; None samples nothing and gives
-    the argmax. bias [n, vocab] is added to the capped logits, each row of it to rows / n of theirs. rows, columns: size
-    of a tile.
+    the argmax. bias: added to the capped logits. rows, columns: size of a tile.
     """
     count, vocab, temperature = len(hidden), head.rows, temperature.contiguous()
     block_stats = _BlockStats(count, vocab, hidden.device)
@@ -203,7 +204,12 @@ def stats_from_hidden(
 
 
 def stats_from_logits(
-    logits: Tensor, cap: float, temperature: Tensor, top: int, seeds: Tensor | None = None, bias: Tensor | None = None
+    logits: Tensor,
+    cap: float,
+    temperature: Tensor,
+    top: int,
+    seeds: Tensor | None = None,
+    bias: LogitBias | None = None,
 ) -> LogitStats:
     """The same for `logits` [rows, vocab]; cap 0 if they are already capped."""
     (count, vocab), temperature = logits.shape, temperature.contiguous()
@@ -255,9 +261,9 @@ class _BlockStats:
         return LogitStats(argmax, sampled, entropy, log_probability, tokens, probabilities)
 
 
-def _extras(bias: Tensor | None, temperature: Tensor, seeds: Tensor | None) -> tuple[Tensor, int, Tensor, Tensor]:
-    """Bias and how many rows each of its rows applies to, temperature, seeds; the temperature is passed in place of
-    missing tensors."""
-    repeat = 1 if bias is None else len(temperature) // len(bias)
+def _extras(bias: LogitBias | None, temperature: Tensor, seeds: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The values and rows of the bias, temperature, seeds; the temperature is passed in place of missing tensors."""
     seeds = temperature if seeds is None else seeds.contiguous()
-    return temperature if bias is None else bias.contiguous(), repeat, temperature, seeds
+    if bias is None:
+        return temperature, temperature, temperature, seeds
+    return bias.values.contiguous(), bias.rows.contiguous(), temperature, seeds

@@ -18,6 +18,7 @@ from engine.kernels.mixture import by_slot, tokens_a_block
 from engine.kernels.norms import add_normed, join_branches, split_heads
 from engine.kernels.routing import choose, schedule
 from engine.kernels.vocabulary import mean_of_rows, stats_from_hidden, stats_from_logits
+from engine.logit_bias import LogitBias
 from engine.logit_stats import LogitStats
 from engine.memory import Masks, Memory
 from engine.models.diffusion_gemma import DiffusionGemma, Layer
@@ -132,7 +133,7 @@ class FusedModel(TextModel):
         return self._run(x, positions, masks, memory, encoder=False)
 
     def logit_stats(
-        self, hidden: Tensor, temperature: Tensor, top: int, seeds: Tensor | None = None, bias: Tensor | None = None
+        self, hidden: Tensor, temperature: Tensor, top: int, seeds: Tensor | None = None, bias: LogitBias | None = None
     ) -> LogitStats:
         """Statistics of the logits of normed `hidden` states [rows, hidden]: see `engine.kernels.vocabulary`."""
         cap = self.config.logit_softcap

@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Annotated
 
@@ -25,11 +25,11 @@ from infill.backends.backend import BackendRefused
 from infill.backends.checking import Generated, LogProbability, RunStats, checked_result
 from infill.backends.remote import Remote
 from infill.complete.canvas_text import hole_text
-from infill.complete.hole_length import FilledCanvas, FillTask, Probing
+from infill.complete.hole_length import Choose, FilledCanvas, FillTask, Probing
 from infill.complete.prepared import PreparedRequest, prepare
 from infill.connection import CancellableConnection
 from infill.findings import Finding, LintRequest
-from infill.prompts.prompt import Family, Layout
+from infill.prompts.prompt import Family, Layout, LayoutPlan
 from infill.request import InfillRequest, InfillResult
 from infill.validation import Limits, structure
 
@@ -89,7 +89,8 @@ class VllmBackend:
             raise BackendRefused(f"The backend {self.name} fills one hole at a time; change the route.")
         vocabulary = self.family.tokens.tokenizer.get_vocab_size()
         lengths = Probing(RemoteRunner(self.remote, self.served, vocabulary, until, connection), PROBE_LENGTHS)
-        tasks = [self._task(work, variant) for variant in range(max(1, request.candidates))]
+        plan = self.family.plan(work.shown, work.kinds, work.between)
+        tasks = [self._task(work, plan, variant) for variant in range(max(1, request.candidates))]
         filled = lengths.fill(tasks)
         generated = [self._generated(work, one) for one in filled]
         prompt, canvas = filled[0].result.prompt_tokens, filled[0].layout.canvas.width
@@ -101,15 +102,14 @@ class VllmBackend:
     ) -> tuple[Finding, ...]:
         raise BackendRefused(f"The backend {self.name} cannot lint; change the route of lint.")
 
-    def _task(self, work: PreparedRequest, variant: int) -> FillTask:
+    def _task(self, work: PreparedRequest, plan: LayoutPlan, variant: int) -> FillTask:
         def request(layout: Layout) -> DenoiseRequest:
             sampling = SamplingConfig(max_steps=min(self.served.steps, work.request.steps or self.served.steps))
-            banned = torch.tensor(layout.banned, dtype=torch.long)
-            return DenoiseRequest(layout.prompt, layout.canvas, sampling, work.request.seed + variant, banned)
+            return DenoiseRequest(layout.prompt, layout.canvas, sampling, work.request.seed + variant, layout.banned)
 
         kind = work.kinds[0]
         return FillTask(
-            lay_out=lambda slots: self.family.lay_out(work.shown, work.kinds, work.between, slots),
+            lay_out=plan.lay_out,
             request=request,
             slots=(self.family.slots[0 if kind.one_line else 1],),
             most=(LONGEST[kind.one_line],),
@@ -138,9 +138,20 @@ class RemoteRunner:
         with ThreadPoolExecutor(min(AT_ONCE, max(1, len(requests)))) as threads:
             return list(threads.map(self._denoise, requests))
 
-    def likelihood(self, request: DenoiseRequest, result: DenoiseResult) -> float:
-        """Of the canvas itself, since the server offers no causal pass."""
-        return float(result.log_probabilities.mean())
+    def probe(
+        self, requests: Sequence[DenoiseRequest], steps: int, choose: Choose, on_step: StepCallback | None = None
+    ) -> list[DenoiseResult]:
+        """The chosen ones begin again, since the server keeps no canvas."""
+        sampling = [one.sampling.with_steps(min(steps, one.sampling.max_steps)) for one in requests]
+        results = self.run([replace(one, sampling=few) for one, few in zip(requests, sampling, strict=True)])
+        chosen = choose([float(result.entropy.mean()) for result in results])
+        for index, result in zip(chosen, self.run([requests[index] for index in chosen]), strict=True):
+            results[index] = replace(result, steps=results[index].steps + result.steps)
+        return results
+
+    def likelihoods(self, requests: Sequence[DenoiseRequest], results: Sequence[DenoiseResult]) -> list[float]:
+        """Of the canvases themselves, since the server offers no causal pass."""
+        return [float(result.log_probabilities.mean()) for result in results]
 
     def _denoise(self, request: DenoiseRequest) -> DenoiseResult:
         if request.canvas.width > self.max_canvas:

@@ -50,10 +50,9 @@ def causal_draft(
         text = text_of(tokens)
         return "\n" in text if kind.one_line else block_end(line_prefix + text) is not None
 
-    first = torch.tensor(prompt.first) if prompt.first else None
     limit = LINE_TOKENS if kind.one_line else BLOCK_TOKENS
     banned = torch.tensor(prompt.banned)
-    tokens, _ = follow_greedily(tree, prompt.tokens, limit, stop, banned, first)
+    tokens, _ = follow_greedily(tree, prompt.tokens, limit, stop, banned, prompt.first)
     text = decoded = text_of(tokens)
     if kind.one_line:
         text = text.partition("\n")[0]

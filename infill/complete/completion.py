@@ -11,8 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
 
-import torch
-
 from engine.denoiser import CanvasRun, DenoiseRequest, Timings
 from engine.errors import GessoError, Stop, leave_if
 from infill.complete.canvas_text import step_view
@@ -22,7 +20,7 @@ from infill.complete.last_draft import LastDraft
 from infill.complete.loaded_model import LoadedModel
 from infill.complete.prepared import PreparedRequest, prepare
 from infill.complete.proposals import Proposer
-from infill.prompts.prompt import Layout
+from infill.prompts.prompt import Layout, LayoutPlan
 from infill.request import Candidate, HoleCompletion, InfillRequest, InfillResult, OnStep
 from infill.settings import Settings
 
@@ -64,10 +62,13 @@ class Completer:
         prepared = prepare(request, self.family.budget, stop)
         leave_if(prepared.stop)
         watch = until_stopped(on_step) if on_step is not None else None
-        if len(prepared.holes) > 1 and not self._fits(prepared):
+        if len(prepared.holes) > 1 and sum(map(len, prepared.between)) > MOST_BETWEEN:  # too long to be encoded here
+            return one_after_another(self.complete, prepared, watch, stop, started)
+        tasks = self._tasks(prepared)
+        if len(prepared.holes) > 1 and tasks[0].lay_out(tasks[0].slots).canvas.width > self.family.max_canvas:
             return one_after_another(self.complete, prepared, watch, stop, started)
         self.runner.timings = Timings()
-        filled = self._fill(self._tasks(prepared), watch)
+        filled = self._fill(tasks, watch)
         return self._finish(prepared, filled, started, time.perf_counter())
 
     def complete_batch(self, requests: Sequence[InfillRequest]) -> list[InfillResult | GessoError]:
@@ -98,25 +99,21 @@ class Completer:
         stop: called between chunks; once it returns True, Cancelled is raised, and what was encoded stays in the cache.
         Returns the number of encoded tokens.
         """
-        task = self._task(prepare(request, self.family.budget, stop), 0)
-        with self.denoiser.cache.encoded(task.lay_out(task.slots).prompt, stop) as lease:
+        with self.denoiser.cache.encoded(self._plan(prepare(request, self.family.budget, stop)).prompt, stop) as lease:
             return lease.encoded
 
-    def _fits(self, prepared: PreparedRequest) -> bool:
-        """Whether all holes fit in one canvas. Long texts between them are not encoded to find out."""
-        if sum(map(len, prepared.between)) > MOST_BETWEEN:
-            return False
-        task = self._task(prepared, 0)
-        return task.lay_out(task.slots).canvas.width <= self.family.max_canvas
+    def _plan(self, prepared: PreparedRequest) -> LayoutPlan:
+        return self.family.plan(prepared.shown, prepared.kinds, prepared.between)
 
     def _tasks(self, prepared: PreparedRequest) -> list[FillTask]:
-        """One per requested candidate."""
-        return [self._task(prepared, variant) for variant in range(max(1, prepared.request.candidates))]
+        """One per requested candidate, which share the encoded text."""
+        plan = self._plan(prepared)
+        return [self._task(prepared, plan, variant) for variant in range(max(1, prepared.request.candidates))]
 
-    def _task(self, prepared: PreparedRequest, variant: int) -> FillTask:
+    def _task(self, prepared: PreparedRequest, plan: LayoutPlan, variant: int) -> FillTask:
         """variant: 0 for the model's own settings; others sample tokens, each with another seed."""
         return FillTask(
-            lay_out=lambda slots: self.family.lay_out(prepared.shown, prepared.kinds, prepared.between, slots),
+            lay_out=plan.lay_out,
             request=self._denoise_request(prepared, variant),
             slots=tuple(self.family.slots[0 if kind.one_line else 1] for kind in prepared.kinds),
             most=tuple(LONGEST[kind.one_line] for kind in prepared.kinds),
@@ -130,13 +127,12 @@ class Completer:
             sampling = replace(sampling, token_choice="sample", t_min=t_min, t_max=t_max)
 
         def denoise(layout: Layout) -> DenoiseRequest:
-            banned = torch.tensor(layout.banned, dtype=torch.long)
             return DenoiseRequest(
                 layout.prompt,
                 layout.canvas,
                 sampling,
                 prepared.request.seed + variant,
-                banned,
+                layout.banned,
                 prepared.deadline,
                 prepared.stop,
             )

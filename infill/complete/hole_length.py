@@ -14,10 +14,12 @@ from typing import Protocol
 import numpy as np
 
 from engine.blocks import denoise_in_blocks
-from engine.config import SamplingConfig
-from engine.denoiser import Denoiser, DenoiseRequest, DenoiseResult, StepCallback, Timings
-from engine.scorer import causal_log_probabilities
+from engine.denoiser import CanvasRun, Denoiser, DenoiseRequest, DenoiseResult, StepCallback, Timings
+from engine.scorer import Scorer
 from infill.prompts.prompt import Layout
+
+Choose = Callable[[Sequence[float]], Sequence[int]]
+"""From the mean entropies of all canvases after a probe to the indices of those that are worth further steps."""
 
 PROBE_LENGTHS = (4, 8, 16, 32, 64, 128)
 PROBE_STEPS = 2
@@ -58,8 +60,17 @@ class Runner(Protocol):
 
     def run(self, requests: Sequence[DenoiseRequest], on_step: StepCallback | None = None) -> list[DenoiseResult]: ...
 
-    def likelihood(self, request: DenoiseRequest, result: DenoiseResult) -> float:
-        """Higher is better; compares results for layouts of different length."""
+    def probe(
+        self, requests: Sequence[DenoiseRequest], steps: int, choose: Choose, on_step: StepCallback | None = None
+    ) -> list[DenoiseResult]:
+        """Makes `steps` of every request, and the other steps only of those that `choose` picks by their entropies.
+
+        on_step: gets the runs of these. Returns the results of all.
+        """
+        ...
+
+    def likelihoods(self, requests: Sequence[DenoiseRequest], results: Sequence[DenoiseResult]) -> list[float]:
+        """Higher is better; compares results for layouts of one plan with different lengths."""
         ...
 
 
@@ -71,6 +82,7 @@ class CanvasRunner:
 
     def __init__(self, denoiser: Denoiser, max_canvas: int) -> None:
         self.denoiser, self.max_canvas = denoiser, max_canvas
+        self.scorer = Scorer(denoiser.model, denoiser.cache)
         self.timings = Timings()
 
     def run(self, requests: Sequence[DenoiseRequest], on_step: StepCallback | None = None) -> list[DenoiseResult]:
@@ -88,16 +100,35 @@ class CanvasRunner:
                 self._add_timings()
         return results
 
-    def likelihood(self, request: DenoiseRequest, result: DenoiseResult) -> float:
+    def probe(
+        self, requests: Sequence[DenoiseRequest], steps: int, choose: Choose, on_step: StepCallback | None = None
+    ) -> list[DenoiseResult]:
+        """Those that are not chosen end after the probe; the others go on from it."""
+        chosen: list[int] = []
+
+        def watch(runs: Sequence[CanvasRun]) -> bool | None:
+            if not chosen and all(run.steps >= steps or run.finished for run in runs):
+                chosen.extend(choose([float(run.entropy.mean()) for run in runs]))
+                for index, run in enumerate(runs):
+                    if index not in chosen:
+                        run.finished = run.finished or "cancelled"
+            return on_step([runs[index] for index in chosen]) if chosen and on_step is not None else None
+
+        return self.run(requests, watch)
+
+    def likelihoods(self, requests: Sequence[DenoiseRequest], results: Sequence[DenoiseResult]) -> list[float]:
         """Mean causal log-probability of everything from the first hole on; -inf if a hole was not reached."""
-        first, denoiser = int(result.columns[0]), self.denoiser
-        tokens = result.tokens.tolist()
-        if min(tokens) < 0:
-            return -math.inf
-        scores = causal_log_probabilities(
-            denoiser.model, denoiser.cache, request.prompt, tokens[:first], [tokens[first:]], request.stop
-        )
-        return float(scores[0].mean())
+        found = [-math.inf] * len(results)
+        reached = [index for index, result in enumerate(results) if int(result.tokens.min()) >= 0]
+        if reached:
+            first = int(results[reached[0]].columns[0])
+            tokens = [results[index].tokens.tolist() for index in reached]
+            after = [one[first:] for one in tokens]
+            request = requests[reached[0]]
+            scores = self.scorer.scores(request.prompt, tokens[0][:first], after, request.stop)
+            for index, score in zip(reached, scores, strict=True):
+                found[index] = float(score.mean())
+        return found
 
     def _add_timings(self) -> None:
         self.timings.encode += self.denoiser.timings.encode
@@ -171,15 +202,18 @@ class Probing:
                 lengths.append(length)
                 layouts.append(layout)
         requests = [task.request(layout) for layout in layouts]
-        short = [replace(request, sampling=_first_steps(request, self.steps)) for request in requests]
-        probes = self.runner.run(short)
-        scores = length_scores(lengths, [float(probe.entropy.mean()) for probe in probes])
-        best = sorted(range(len(lengths)), key=lambda index: -scores[index])[:FINALISTS]
-        results = self.runner.run([requests[index] for index in best], on_step)
-        chosen = max(range(len(best)), key=lambda index: self.runner.likelihood(requests[best[index]], results[index]))
-        steps = sum(probe.steps for probe in probes) + sum(result.steps for result in results)
-        encoded = sum(result.encoded_tokens for result in (*probes, *results))
-        return FilledCanvas(layouts[best[chosen]], requests[best[chosen]], results[chosen], steps, encoded)
+        best: list[int] = []
+
+        def choose(entropies: Sequence[float]) -> list[int]:
+            scores = length_scores(lengths, entropies)
+            best[:] = sorted(range(len(lengths)), key=lambda index: -scores[index])[:FINALISTS]
+            return best
+
+        results = self.runner.probe(requests, self.steps, choose, on_step)
+        likelihoods = self.runner.likelihoods([requests[i] for i in best], [results[i] for i in best])
+        chosen = best[likelihoods.index(max(likelihoods))]
+        steps, encoded = (sum(one) for one in zip(*((r.steps, r.encoded_tokens) for r in results), strict=True))
+        return FilledCanvas(layouts[chosen], requests[chosen], results[chosen], steps, encoded)
 
 
 def length_scores(lengths: Sequence[int], entropies: Sequence[float]) -> list[float]:
@@ -190,7 +224,3 @@ def length_scores(lengths: Sequence[int], entropies: Sequence[float]) -> list[fl
     x = np.log(np.asarray(lengths, dtype=float))
     slope, intercept = np.polyfit(x, negative, 1)
     return (negative - (slope * x + intercept)).tolist()
-
-
-def _first_steps(request: DenoiseRequest, steps: int) -> SamplingConfig:
-    return request.sampling.with_steps(min(steps, request.sampling.max_steps))

@@ -16,7 +16,6 @@ from torch import Tensor
 from engine.config import SamplingConfig
 from engine.denoiser import Denoiser, DenoiseResult
 from engine.errors import leave_if
-from engine.scorer import causal_log_probabilities
 from engine.token_tree import TokenTree
 from infill.checks.context import CheckContext
 from infill.checks.parse import cut_back, error_spans_within, parse_worse
@@ -185,8 +184,7 @@ class Proposer:
         known = [token for token in canvas[: columns.start] if token not in unfilled]
         seam = [token for token in canvas[columns.stop :] if token not in unfilled][:SEAM]
         continuations = [[*self.family.tokens.encode(columns.healed + text.rstrip("\n")), *seam] for text in texts]
-        model, cache = self.denoiser.model, self.denoiser.cache
-        scores = causal_log_probabilities(model, cache, filled.layout.prompt, known, continuations, prepared.stop)
+        scores = self.runner.scorer.scores(filled.layout.prompt, known, continuations, prepared.stop)
         return [float(one.mean()) if len(one) else -math.inf for one in scores]
 
     def _context(self, prepared: PreparedRequest, index: int, text: str) -> CheckContext:

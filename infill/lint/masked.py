@@ -64,7 +64,7 @@ class MaskedLikelihood:
         slots = max(len(tokens.encode(filling)) for filling in fillings) + 1
         if slots > MAX_SLOTS or any("\n" in filling for filling in fillings):
             return None
-        layout = self.family.lay_out(shown, (HoleKind(True, False),), (), (slots,))
+        layout = self.family.plan(shown, (HoleKind(True, False),), ()).lay_out((slots,))
         columns = layout.holes[0]
         old, new = (tokens.encode(columns.healed + filling) for filling in fillings)
         if null is None and len(old) != len(new):
@@ -77,5 +77,4 @@ class MaskedLikelihood:
         return layout, old, new
 
     def _request(self, layout: Layout) -> DenoiseRequest:
-        banned = torch.tensor(layout.banned) if layout.banned else None
-        return DenoiseRequest(layout.prompt, layout.canvas, self.sampling, banned=banned, stop=self.stop)
+        return DenoiseRequest(layout.prompt, layout.canvas, self.sampling, banned=layout.banned, stop=self.stop)

@@ -14,10 +14,10 @@ from infill.prompts.prompt import (
     CausalPrompt,
     HoleKind,
     InstructionPrompt,
-    Layout,
+    LayoutPlan,
     anchor,
-    build_canvas,
     cut_front,
+    plan_canvas,
     split_suffix,
     suffix_texts,
 )
@@ -44,13 +44,7 @@ class ChatPrompt:
         self.channel, self.channel_end = tokens.special("<|channel>"), tokens.special("<channel|>")
         self.line_breaks = frozenset(tokens.line_breaks)
 
-    def lay_out(
-        self,
-        context: ShownContext,
-        holes: Sequence[HoleKind],
-        between: Sequence[str],
-        slots: Sequence[int],
-    ) -> Layout:
+    def plan(self, context: ShownContext, holes: Sequence[HoleKind], between: Sequence[str]) -> LayoutPlan:
         prefix = self.tokens.encode(context.prefix)
         start = anchor(prefix, self.line_breaks, NEAR_PREFIX)
         runs = [self.tokens.encode(text) for text in suffix_texts(holes, [*between, context.suffix])]
@@ -61,7 +55,6 @@ class ChatPrompt:
             close = FENCE if ends_line else f"\n{FENCE}"
             runs[-1] = [*runs[-1], *self.tokens.encode(close), self.turn_end]
         lead = self.tokens.encode(f"{FENCE}{language}\n")
-        canvas, columns = build_canvas(self.tokens, lead, prefix[start:], holes, runs, slots)
         head = [
             self.bos,
             self.turn,
@@ -72,10 +65,8 @@ class ChatPrompt:
         tail = [*self.tokens.encode(f"\n{FENCE}"), *self._model_turn()]
         far_prefix = cut_front(prefix[:start], PROMPT - len(head) - len(tail), self.line_breaks)
         prompt = [*head, *far_prefix, *tail]
-        banned = tuple(self.tokens.specials)
-        if all(hole.one_line for hole in holes):
-            banned += tuple(self.line_breaks)
-        return Layout(prompt, canvas, columns, banned)
+        banned = [*self.tokens.specials, *(self.line_breaks if all(hole.one_line for hole in holes) else ())]
+        return plan_canvas(self.tokens, lead, prefix[start:], holes, runs, prompt, banned)
 
     def causal_prompt(self, context: ShownContext, hole: HoleKind) -> CausalPrompt | None:
         return None

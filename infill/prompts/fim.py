@@ -77,7 +77,7 @@ class FimPrompt:
             rest = rest[len(piece) :]
         if not rest:
             return None
-        found = self.tokens.starting_with(rest)
+        found = self.tokens.starting_with(rest).tolist()
         return [*found, *(token for end in range(1, len(rest)) for token in self._pieces.get(rest[:end], ()))]
 
     @cached_property

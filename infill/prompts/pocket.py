@@ -17,10 +17,10 @@ from infill.prompts.prompt import (
     CausalPrompt,
     HoleKind,
     InstructionPrompt,
-    Layout,
+    LayoutPlan,
     anchor,
-    build_canvas,
     cut_front,
+    plan_canvas,
     split_suffix,
     suffix_texts,
     typed_token,
@@ -74,31 +74,24 @@ class PocketPrompt:
         self.banned = tuple(token for token in tokens.specials if token != self.null_token)
         self.line_breaks = frozenset(tokens.line_breaks)
 
-    def lay_out(
-        self,
-        context: ShownContext,
-        holes: Sequence[HoleKind],
-        between: Sequence[str],
-        slots: Sequence[int],
-    ) -> Layout:
+    def plan(self, context: ShownContext, holes: Sequence[HoleKind], between: Sequence[str]) -> LayoutPlan:
         prefix = self.tokens.encode(context.prefix)
         start = anchor(prefix, self.line_breaks, NEAR_PREFIX)
         runs = [self.tokens.encode(text) for text in suffix_texts(holes, [*between, context.suffix])]
         runs[-1], far_suffix = split_suffix(runs[-1], self.line_breaks, NEAR_SUFFIX, self.window.far_suffix)
-        canvas, columns = build_canvas(self.tokens, [], prefix[start:], holes, runs, slots)
         prompt = self._prompt(context, prefix[:start], far_suffix, self.window.prompt)
-        one_line = all(hole.one_line for hole in holes)
-        banned = self.banned + tuple(self.line_breaks) if one_line else self.banned
-        return Layout(prompt, canvas, columns, banned)
+        banned = [*self.banned, *(self.line_breaks if all(hole.one_line for hole in holes) else ())]
+        return plan_canvas(self.tokens, [], prefix[start:], holes, runs, prompt, banned)
 
     def causal_prompt(self, context: ShownContext, hole: HoleKind) -> CausalPrompt | None:
         prefix = self.tokens.encode(context.prefix)
         suffix = self.tokens.encode(suffix_texts([hole], [context.suffix])[0])[: self.window.far_suffix]
-        typed, first = typed_token(self.tokens, prefix, hole.one_line)
-        known = prefix[:-1] if first else prefix
+        typed = typed_token(self.tokens, prefix, hole.one_line)
+        known = prefix if typed is None else prefix[:-1]
         limit = self.window.prompt + self.window.canvas - CONTINUATION
         prompt = self._prompt(context, known, suffix, limit)
-        return CausalPrompt(prompt, typed, first, (*self.banned, self.null_token))
+        text, first = ("", None) if typed is None else (typed.text, typed.choices)
+        return CausalPrompt(prompt, text, first, (*self.banned, self.null_token))
 
     def instruction_prompt(self, text: str) -> InstructionPrompt | None:
         return None

@@ -9,6 +9,9 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
+from torch import Tensor
+
 from engine.canvas import Canvas, Known, Slots
 from infill.code.context import ContextBudget, ShownContext
 from infill.prompts.text_tokens import TextTokens
@@ -33,24 +36,61 @@ class HoleColumns:
 
 @dataclass(frozen=True)
 class Layout:
-    """The engine's input. banned: token ids that must not appear in a hole."""
+    """The engine's input. banned [n]: token ids that must not appear in a hole."""
 
     prompt: list[int]
     canvas: Canvas
     holes: tuple[HoleColumns, ...]
-    banned: tuple[int, ...]
+    banned: Tensor
+
+
+@dataclass(frozen=True)
+class TypedToken:
+    """The text of the last token before a hole, which moves into it; choices [n]: the tokens that begin with it."""
+
+    text: str
+    choices: Tensor
+
+
+@dataclass(frozen=True)
+class LayoutPlan:
+    """The layouts of one request, which differ in the number of slots only.
+
+    runs: the known tokens of the canvas before, between and after the holes. typed: per hole. banned: as in `Layout`.
+    """
+
+    prompt: list[int]
+    runs: tuple[list[int], ...]
+    typed: tuple[TypedToken | None, ...]
+    banned: Tensor
+
+    def lay_out(self, slots: Sequence[int]) -> Layout:
+        """slots: per hole."""
+        parts: list[Known | Slots] = []
+        columns: list[HoleColumns] = []
+        allowed: dict[int, Tensor] = {}
+        at = 0
+        for run, typed, count in zip(self.runs, self.typed, slots, strict=False):
+            at += len(run)
+            if typed is not None:
+                allowed[at] = typed.choices
+            columns.append(HoleColumns(at, at + count, "" if typed is None else typed.text))
+            parts += [Known(run), Slots(count)]
+            at += count
+        canvas = Canvas.of(*parts, Known(self.runs[-1]), allowed=allowed)
+        return Layout(self.prompt, canvas, tuple(columns), self.banned)
 
 
 @dataclass(frozen=True)
 class CausalPrompt:
     """A prompt that the causal encoder continues to fill a hole. banned: token ids it must not write.
 
-    typed: text before the hole that the continuation repeats. first: the allowed first tokens, if not empty.
+    typed: text before the hole that the continuation repeats. first [n]: the allowed first tokens; None for all.
     """
 
     tokens: list[int]
     typed: str
-    first: tuple[int, ...]
+    first: Tensor | None
     banned: tuple[int, ...]
 
 
@@ -78,14 +118,8 @@ class Family(Protocol):
     @property
     def null_token(self) -> int | None: ...
 
-    def lay_out(
-        self,
-        context: ShownContext,
-        holes: Sequence[HoleKind],
-        between: Sequence[str],
-        slots: Sequence[int],
-    ) -> Layout:
-        """between: the texts between consecutive holes. slots: per hole."""
+    def plan(self, context: ShownContext, holes: Sequence[HoleKind], between: Sequence[str]) -> LayoutPlan:
+        """Encodes the text of a request. between: the texts between consecutive holes."""
         ...
 
     def causal_prompt(self, context: ShownContext, hole: HoleKind) -> CausalPrompt | None:
@@ -131,50 +165,40 @@ def cut_front(tokens: list[int], limit: int, line_breaks: Set[int], step: int = 
     return tokens[next(breaks, first) :]
 
 
-def build_canvas(
+def plan_canvas(
     tokens: TextTokens,
     lead: Sequence[int],
     prefix: Sequence[int],
     holes: Sequence[HoleKind],
     runs: Sequence[Sequence[int]],
-    slots: Sequence[int],
-) -> tuple[Canvas, tuple[HoleColumns, ...]]:
-    """A canvas of `lead`, `prefix`, then each hole and the run of tokens that follows it.
+    prompt: list[int],
+    banned: Sequence[int],
+) -> LayoutPlan:
+    """The canvas has `lead`, `prefix`, then each hole and the run of tokens that follows it.
 
     Token healing: if the token before a hole is the beginning of a longer one, it moves into the hole, whose first
     token must then begin with its text.
     """
-    parts: list[Known | Slots] = []
-    columns: list[HoleColumns] = []
-    allowed: dict[int, list[int]] = {}
-    at, before = 0, [*lead, *prefix]
-    for index, (hole, run) in enumerate(zip(holes, runs, strict=True)):
+    known = [[*lead, *prefix], *([*run] for run in runs)]
+    typed = []
+    for index, hole in enumerate(holes):
         floor = len(lead) if index == 0 else 0
-        typed, choices = typed_token(tokens, before[floor:], hole.one_line)
-        known = before[:-1] if choices else before
-        parts.append(Known(known))
-        at += len(known)
-        if choices:
-            allowed[at] = [*choices]
-        columns.append(HoleColumns(at, at + slots[index], typed))
-        parts.append(Slots(slots[index]))
-        at += slots[index]
-        before = [*run]
-    parts.append(Known(before))
-    return Canvas.of(*parts, allowed=allowed), tuple(columns)
+        typed.append(typed_token(tokens, known[index][floor:], hole.one_line))
+        if typed[-1] is not None:
+            known[index].pop()
+    return LayoutPlan(prompt, tuple(known), tuple(typed), torch.tensor(banned, dtype=torch.long))
 
 
-def typed_token(tokens: TextTokens, before: Sequence[int], one_line: bool) -> tuple[str, tuple[int, ...]]:
-    """The text of the last token of `before` and the tokens that begin with it; ("", ()) if none is longer.
+def typed_token(tokens: TextTokens, before: Sequence[int], one_line: bool) -> TypedToken | None:
+    """The last token of `before` and the tokens that begin with it; None if none is longer.
 
     For a hole of one line, tokens with more line breaks than that text are left out.
     """
-    typed = tokens.decode(before[-1:])
-    choices = tokens.starting_with(typed) if typed and "\ufffd" not in typed else []
-    if one_line:
-        breaks = typed.count("\n")
-        choices = [token for token in choices if tokens.bytes_of[token].count(b"\n") == breaks]
-    return (typed, tuple(choices)) if len(choices) > 1 and before[-1] in choices else ("", ())
+    text = tokens.decode(before[-1:])
+    if not text or "\ufffd" in text:
+        return None
+    choices = tokens.starting_with(text, text.count("\n") if one_line else None)
+    return TypedToken(text, choices) if len(choices) > 1 and bool((choices == before[-1]).any()) else None
 
 
 def suffix_texts(holes: Sequence[HoleKind], texts: Sequence[str]) -> list[str]:

@@ -8,16 +8,19 @@ from __future__ import annotations
 import bisect
 import re
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
+import torch
 from tokenizers import Tokenizer
+from torch import Tensor
 
 from engine.errors import ModelError, panics_as
 from engine.files import read_small_file
 
 MOST_BYTES = 256 << 20  # of a tokenizer.json; that of the 26B has 32 MB
 MOST_TOKENS = 1 << 21
+RECENT_TEXTS = 32
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>\Z")
 
 
@@ -41,6 +44,8 @@ class TextTokens:
         self.tokenizer.encode_special_tokens = True
         self.tokenizer.no_padding()  # the file may ask for any length
         self.tokenizer.no_truncation()
+        # the text after the cursor stays the same from key to key
+        self._recently_encoded = lru_cache(RECENT_TEXTS)(self._encode)
         self.size = self.tokenizer.get_vocab_size()
         if max(self.tokenizer.get_vocab(with_added_tokens=True).values(), default=0) >= MOST_TOKENS:
             raise ModelError("The tokenizer has too large token ids; fetch the model again with `gesso model pull`.")
@@ -58,9 +63,12 @@ class TextTokens:
             return TextTokens(Tokenizer.from_buffer(read_small_file(file, MOST_BYTES)))
 
     def encode(self, text: str) -> list[int]:
+        return [*self._recently_encoded(text)]
+
+    def _encode(self, text: str) -> tuple[int, ...]:
         clean = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         with panics_as(_cannot_encode):
-            return self.tokenizer.encode(clean, add_special_tokens=False).ids
+            return tuple(self.tokenizer.encode(clean, add_special_tokens=False).ids)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Special tokens have no text; bytes that are not UTF-8 become U+FFFD."""
@@ -74,16 +82,19 @@ class TextTokens:
             )
         return token
 
-    def starting_with(self, text: str | bytes) -> list[int]:
-        """All tokens whose text begins with `text`, including `text` itself if it is a token."""
+    def starting_with(self, text: str | bytes, line_breaks: int | None = None) -> Tensor:
+        """Ids [n] of all tokens whose text begins with `text`, the shortest first, including `text` itself.
+
+        line_breaks: how many line breaks they contain; None for any number. Takes well under a millisecond for half of
+        a vocabulary of 262,144. Must not be changed.
+        """
         start = text.encode("utf-8", "replace") if isinstance(text, str) else text
-        low = bisect.bisect_left(self._sorted, (start, -1))
-        found = []
-        for piece, token in self._sorted[low:]:
-            if not piece.startswith(start):
-                break
-            found.append(token)
-        return found
+        pieces, order, breaks = self._sorted
+        low = bisect.bisect_left(pieces, start)
+        after = _after_all_with(start)
+        high = len(pieces) if after is None else bisect.bisect_left(pieces, after, low)
+        found = order[low:high]
+        return found if line_breaks is None else found[breaks[low:high] == line_breaks]
 
     @cached_property
     def specials(self) -> list[int]:
@@ -107,8 +118,18 @@ class TextTokens:
         return table
 
     @cached_property
-    def _sorted(self) -> list[tuple[bytes, int]]:
-        return sorted((piece, token) for token, piece in enumerate(self.bytes_of) if piece)
+    def _sorted(self) -> tuple[list[bytes], Tensor, Tensor]:
+        """The texts of all tokens in order; the id of each, and the number of its line breaks [n]."""
+        order = sorted(filter(self.bytes_of.__getitem__, range(len(self.bytes_of))), key=self.bytes_of.__getitem__)
+        pieces = [self.bytes_of[token] for token in order]
+        breaks = [piece.count(b"\n") for piece in pieces]
+        return pieces, torch.tensor(order, dtype=torch.long), torch.tensor(breaks, dtype=torch.int32)
+
+
+def _after_all_with(start: bytes) -> bytes | None:
+    """The least bytes that are greater than all that begin with `start`; None if there are none."""
+    kept = start.rstrip(b"\xff")
+    return kept[:-1] + bytes([kept[-1] + 1]) if kept else None
 
 
 def _cannot_encode(reason: BaseException) -> ModelError:

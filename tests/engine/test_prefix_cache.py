@@ -316,3 +316,8 @@ def test_no_lease_stays_behind_a_run(model: DiffusionGemma, monkeypatch: pytest.
         with pytest.raises(ZeroDivisionError):
             denoiser.run([good])
     assert [entry.users for entry in denoiser.cache.entries] == [0]
+
+
+def test_a_prompt_is_read_in_larger_parts_on_a_gpu() -> None:
+    sizes = [prefix_cache.stoppable_chunk(torch.device(name)) for name in ("cpu", "cuda", "mps")]
+    assert sizes == [prefix_cache.STOPPABLE_CHUNK, prefix_cache.ENCODE_CHUNK, prefix_cache.ENCODE_CHUNK]

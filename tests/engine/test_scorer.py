@@ -10,7 +10,7 @@ import torch
 from engine.key_values import KeyValues, PromptMemory
 from engine.models.diffusion_gemma import DiffusionGemma
 from engine.prefix_cache import PrefixCache
-from engine.scorer import causal_log_probabilities
+from engine.scorer import Scorer, causal_log_probabilities
 from tests.engine.tiny import ours, reference
 
 PROMPT = [5, 17, 9, 40, 3, 22, 8, 31, 12, 6, 25, 14]
@@ -62,3 +62,20 @@ def test_nothing_to_score_takes_nothing(model: DiffusionGemma, continuations: li
         0 for _ in continuations
     ]
     assert cache.encoded_tokens == 0
+
+
+def test_a_text_that_begins_a_scored_one_needs_no_pass(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = []
+    encode = model.encode
+    monkeypatch.setattr(model, "encode", lambda tokens, *rest: passes.append(tokens) or encode(tokens, *rest))
+    scorer = Scorer(model, PrefixCache(model))
+    expected = causal_log_probabilities(model, PrefixCache(model), PROMPT, [33], [[5, 6, 7, 8], [5, 6], [5, 9]])
+    passes.clear()
+    long, short = scorer.scores(PROMPT, [33], [[5, 6, 7, 8], [5, 6]])
+    count = len(passes)
+    again, other = scorer.scores(PROMPT, [33], [[5, 6], [5, 9]])
+    assert len(passes) == count + 1
+    for found, wanted in zip((long, short, again, other), (*expected[:2], expected[1], expected[2]), strict=True):
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    scorer.scores(PROMPT, [34], [[5, 6]])
+    assert len(passes) == count + 2, "after other known tokens"

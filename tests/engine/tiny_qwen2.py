@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import gguf
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,6 +14,9 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from engine.checkpoints.qwen2 import pack_qwen2
 from engine.models import qwen2 as engine_qwen2
 from engine.models.packed_qwen2 import FloatProduct, PackedQwen2
+
+if TYPE_CHECKING:
+    import gguf
 
 SIZES: dict[str, Any] = {
     "vocab_size": 160,
@@ -64,11 +66,13 @@ def save_folder(model: Qwen2ForCausalLM, folder: Path) -> Path:
 def save_gguf(
     model: Qwen2ForCausalLM,
     file: Path,
-    kind: gguf.GGMLQuantizationType = gguf.GGMLQuantizationType.F32,
+    kind: gguf.GGMLQuantizationType | None = None,
     architecture: str = "qwen2",
     leave_out: str = "",
 ) -> Path:
-    """The model as llama.cpp's converter writes it, matrices stored as `kind`."""
+    """The model as llama.cpp's converter writes it, matrices stored as `kind` (None: float32)."""
+    import gguf  # absent on a bare GPU machine
+
     config, writer = model.config, gguf.GGUFWriter(file, architecture)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)
@@ -84,7 +88,7 @@ def save_gguf(
         if stored == leave_out or (config.tie_word_embeddings and name == "lm_head.weight"):
             continue
         values = tensor.numpy().astype(np.float32)
-        if values.ndim == 2 and kind is not gguf.GGMLQuantizationType.F32:
+        if values.ndim == 2 and kind not in (None, gguf.GGMLQuantizationType.F32):
             writer.add_tensor(stored, gguf.quants.quantize(values, kind), raw_dtype=kind)
         else:
             writer.add_tensor(stored, values)

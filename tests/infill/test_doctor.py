@@ -4,8 +4,13 @@ import json
 from typing import Any
 
 import pytest
+import torch
 
+from engine.checkpoints.config_files import read_config
+from engine.checkpoints.loading import empty_model
+from engine.memory_use import reserved_bytes
 from infill.doctor import GIB, Fit, examine
+from infill.model_store import POCKET_FOLDER
 
 LAPTOP = {
     "cpu": "A processor",
@@ -74,6 +79,16 @@ def test_a_smaller_gpu_fits_a_quantized_model(free: float, best: str, way: str) 
     models = by_build(report.models)
     assert models["26b", best].runs and not models["26b", "bfloat16"].fits
     assert models["26b", "int4"].bytes <= 18 * GIB
+
+
+def test_doctor_counts_as_loading_does() -> None:
+    config = read_config(POCKET_FOLDER)
+    weights = sum(parameter.nbytes for parameter in empty_model(POCKET_FOLDER, config, torch.float32).parameters())
+    pocket = by_build(examine(LAPTOP).models)["pocket", "float32"]
+    not_stored = 10_000
+    assert abs(pocket.bytes - weights - reserved_bytes(config, 4, 4, recorded=False)) < not_stored
+    card = examine({**LAPTOP, "gpus": [gpu(22, total=24)], "device": "cuda:0", "dtype": "bfloat16"})
+    assert all(by_build(card.models)["26b", build].fits for build in ("nvfp4", "int4"))
 
 
 @pytest.mark.parametrize(("free", "dtype", "fits"), [(6, "bfloat16", True), (3, "int4", True), (2, "int4", False)])

@@ -34,7 +34,7 @@ CUDA, KINDS = torch.device("cuda", 0), ["sliding_attention", "full_attention"]
 CONFIG = ModelConfig.from_json(
     {**TRUE_26B, "text_config": {**TRUE_26B["text_config"], "num_hidden_layers": 2, "layer_types": KINDS}}
 )
-CANVASES = Bucket(1, 256, 256, 2048, "none"), Bucket(1, 128, 64, 2048, "row")
+CANVASES = Bucket(1, 256, 256, 2048, 0), Bucket(1, 128, 64, 2048, 1)
 PROMPT = 1024
 CODE_MODEL_WEIGHTS = (2 * 18_944, 3584), (3584, 18_944)  # gate and up, and down, of Qwen2.5-Coder-7B
 SHAPING = ("FORMAT", "TOKENS", "ROWS", "BLOCK", "D", "HAS_MASK", "TOP_K", "TOP")  # these determine registers and memory

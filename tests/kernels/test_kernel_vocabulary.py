@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from engine.kernels.vocabulary import gumbel_noise, mean_of_rows, stats_from_hidden, stats_from_logits
+from engine.logit_bias import LogitBias
 from engine.logit_stats import LogitStats
 from engine.ops import vocabulary as reference
 from engine.quantized import FORMATS, quantize_weight
@@ -14,9 +15,8 @@ from engine.quantized import FORMATS, quantize_weight
 CAP, HIDDEN = 30.0, 64
 
 
-def logits_of(hidden: Tensor, head: Tensor, bias: Tensor | None) -> Tensor:
-    capped = torch.tanh(hidden.float() @ head.float().T / CAP) * CAP
-    return capped if bias is None else capped + bias
+def logits_of(hidden: Tensor, head: Tensor) -> Tensor:
+    return torch.tanh(hidden.float() @ head.float().T / CAP) * CAP
 
 
 def same(found: LogitStats, wanted: LogitStats) -> None:
@@ -32,11 +32,12 @@ def same(found: LogitStats, wanted: LogitStats) -> None:
 def test_one_pass_over_logits_equals_the_reference(rows: int, vocab: int, biased: bool) -> None:
     torch.manual_seed(rows)
     raw, temperature = torch.randn(rows, vocab) * 8, torch.rand(rows) * 0.4 + 0.4
-    bias = torch.where(torch.rand(rows, vocab) < 0.3, -1e4, 0.0) if biased else None
+    values, order = torch.where(torch.rand(rows, vocab) < 0.3, -1e4, 0.0), torch.randperm(rows)
+    bias = LogitBias(values, order.int()) if biased else None
     seeds = torch.arange(7, 7 + rows, dtype=torch.int32)
     found = stats_from_logits(raw, CAP, temperature, 4, seeds, bias)
     capped = torch.tanh(raw / CAP) * CAP
-    wanted = capped if bias is None else capped + bias
+    wanted = capped if bias is None else capped + values[order]
     same(found, reference.logit_stats(wanted, temperature, 4, gumbel_noise(seeds, vocab)))
 
 
@@ -46,10 +47,10 @@ def test_the_head_may_be_multiplied_inside(kind: str) -> None:
     head, hidden = torch.randn(300, HIDDEN), torch.randn(17, HIDDEN).half()
     weight = quantize_weight(head.half() if kind == "plain" else head, kind)  # type: ignore[arg-type]
     temperature, seeds = torch.full((17,), 0.6), torch.arange(17, dtype=torch.int32)
-    bias = torch.zeros(1, 300)
-    bias[0, :40] = -1e4
+    bias = LogitBias(torch.zeros(1, 300), torch.zeros(17, dtype=torch.int32))
+    bias.values[0, :40] = -1e4
     found = stats_from_hidden(hidden, weight, CAP, temperature, 4, seeds, bias)
-    logits = logits_of(hidden, weight.dequantize(), bias)
+    logits = logits_of(hidden, weight.dequantize()) + bias.values
     wanted = reference.logit_stats(logits, temperature, 4, gumbel_noise(seeds, 300))
     assert (found.argmax >= 40).all() and (found.sample >= 40).all()
     torch.testing.assert_close(found.entropy, wanted.entropy, atol=0.02, rtol=0.02)

@@ -74,7 +74,7 @@ def test_few_bits_take_few_bytes_and_compute_as_much(tmp_path: Path, monkeypatch
     model = write(tmp_path / "plain")
     quantize_folder(tmp_path / "plain", tmp_path / "few", "int4")
     wanted = hidden_of(load_model(tmp_path / "few", CPU, torch.float32))
-    monkeypatch.setattr(loading, "RESERVE_BYTES", 0)
+    monkeypatch.setattr(loading, "reserved_bytes", lambda *sizes: 0)
     monkeypatch.setattr(loading, "available_memory", lambda device: model.weight_bytes - 1)
     small = load_model(tmp_path / "few", CPU, torch.float32)
     torch.testing.assert_close(hidden_of(small), wanted, atol=1e-4, rtol=1e-4)

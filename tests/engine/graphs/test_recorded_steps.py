@@ -18,6 +18,7 @@ from engine.errors import NotFiniteError
 from engine.graphs import recorded_steps, step_stats
 from engine.graphs.fixed_step import FixedStep
 from engine.graphs.recorded_steps import CudaGraphs, Record, RecordedSteps, bucket_for
+from engine.logit_bias import LogitBias
 from engine.models.diffusion_gemma import DiffusionGemma
 from tests.engine.tiny import ours, reference
 
@@ -225,8 +226,9 @@ def test_buckets_grow_in_steps(model: DiffusionGemma) -> None:
     denoiser = Denoiser(model)
     runs = [denoiser.start(one) for one in (request(WIDE), request(SHORT, 4), request(TWO))]
     bucket = bucket_for(runs[:1])
-    assert (bucket.batch, bucket.width, bucket.holes, bucket.prompt, bucket.bias) == (1, 64, 16, 512, "none")
-    assert bucket_for(runs).batch == 4 and bucket_for(runs).bias == "hole"
+    assert (bucket.batch, bucket.width, bucket.holes, bucket.prompt, bucket.bias) == (1, 64, 16, 512, 0)
+    assert bucket_for(runs).batch == 3 and bucket_for(runs).bias == 4  # two restricted columns
+    assert [bucket_for(runs[:1] * count).batch for count in (4, 5, 6, 7, 9, 16)] == [4, 5, 6, 8, 12, 16]
     for length, prompt in ((512, 512), (513, 1024), (1025, 2048), (2048, 2048), (2049, 4096), (9000, 10240)):
         runs[1].lease.kv.length = length
         assert bucket_for(runs[1:2]).prompt == prompt
@@ -247,8 +249,9 @@ def test_few_tokens_believe_what_all_do_but_for_their_mass(
     model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hidden, uniform = torch.randn(6, 48), torch.rand(6)
-    temperature, bias = torch.full((6,), 0.5), torch.zeros(2, 120)
-    bias[1, :60] = -1e4
+    temperature = torch.full((6,), 0.5)
+    bias = LogitBias(torch.zeros(2, 120), torch.tensor([0, 0, 0, 1, 1, 1], dtype=torch.int32))
+    bias.values[1, :60] = -1e4
     monkeypatch.setattr(step_stats, "TOP", 120)
     everything = step_stats.top_stats(model, hidden, temperature, uniform, bias)
     wanted = step_stats.exact_stats(model, hidden, temperature, uniform, bias)
@@ -258,7 +261,7 @@ def test_few_tokens_believe_what_all_do_but_for_their_mass(
         torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
     monkeypatch.setattr(step_stats, "TOP", 4)
     few = step_stats.top_stats(model, hidden, temperature, uniform, bias)
-    probabilities = torch.softmax((model.logits(hidden).view(2, 3, -1) + bias[:, None]).view(6, -1) / 0.5, -1)
+    probabilities = torch.softmax(bias.added(model.logits(hidden)) / 0.5, -1)
     missing = 1 - probabilities.topk(4).values.sum(-1)
     largest = model.embed(torch.arange(120)).norm(dim=-1).max()
     assert ((few.belief - wanted.belief).norm(dim=-1) <= missing * largest + 1e-3).all()

@@ -105,7 +105,8 @@ def test_the_prompt_begins_with_the_suffix_and_ends_at_the_cursor() -> None:
     shown = tokens.decode(prompt.tokens[suffix + 1 : prefix])
     assert shown == text[at:]
     assert tokens.decode(prompt.tokens[prefix + 1 :]) + prompt.typed == text[:at]
-    assert all(tokens.decode([token]).startswith(prompt.typed) for token in prompt.first)
+    assert prompt.first is not None
+    assert all(tokens.decode([token]).startswith(prompt.typed) for token in prompt.first.tolist())
     assert family.null_token in prompt.banned and set(tokens.specials) <= set(prompt.banned)
 
 

@@ -7,10 +7,13 @@ from collections.abc import Sequence
 import pytest
 import torch
 
+from engine import scorer
 from engine.canvas import Canvas, Known, Slots
 from engine.canvas_run import CanvasRun, DenoiseRequest, DenoiseResult, Finish, StepCallback
 from engine.config import SamplingConfig
 from engine.denoiser import Denoiser
+from engine.scheduling.request import Order
+from engine.scheduling.scheduler import Scheduler
 from infill.complete import hole_length
 from infill.complete.hole_length import CanvasRunner, FillTask, NullSlots, Probing, length_scores
 from infill.prompts.prompt import HoleColumns, Layout
@@ -28,7 +31,7 @@ def lay_out(slots: Sequence[int]) -> Layout:
         parts += [Known([40, 41, 42, 43]), Slots(size)]
         holes.append(HoleColumns(at + 4, at + 4 + size, ""))
         at += 4 + size
-    return Layout([2, 16, 6, 7], Canvas.of(*parts, Known([44, 45, 46])), tuple(holes), ())
+    return Layout([2, 16, 6, 7], Canvas.of(*parts, Known([44, 45, 46])), tuple(holes), torch.tensor([]))
 
 
 def task(*slots: int, most: int = 64, sampling: SamplingConfig = ONE_STEP, deadline: float | None = None) -> FillTask:
@@ -145,30 +148,39 @@ def test_a_score_is_the_difference_from_the_trend_over_log_length() -> None:
 
 
 class Probed(Denoiser):
-    """Gives holes an entropy by length, and records the requests."""
+    """Gives holes an entropy by length, and records how many steps were made of each length."""
 
     def __init__(self, entropies: dict[int, float]) -> None:
         super().__init__(tiny_model())
         self.entropies = entropies
-        self.probed: list[tuple[int, int]] = []
+        self.made: dict[int, int] = {}
 
     def run(self, requests: Sequence[DenoiseRequest], on_step: StepCallback | None = None) -> list[DenoiseResult]:
+        runs = [self.start(one) for one in requests]
         results = []
-        for one in requests:
-            length = len(one.canvas.hole_columns)
-            self.probed.append((length, one.sampling.max_steps))
-            tokens = one.canvas.tokens.clone()
-            tokens[one.canvas.hole_columns] = 100 + length
-            entropy = torch.full((length,), self.entropies[length])
-            results.append(DenoiseResult(tokens, one.canvas.hole_columns, -entropy, entropy, 2, "steps", 4, 1))
+        for _ in range(requests[0].sampling.max_steps):
+            for run in runs:
+                length = len(run.columns)
+                run.entropy = torch.full((length,), self.entropies[length])
+                run.steps += run.finished is None
+                run.finished = run.finished or ("steps" if run.remaining == 0 else None)
+                self.made[length] = run.steps
+            if on_step is not None and on_step(runs) is False:
+                break
+        for run, one in zip(runs, requests, strict=True):
+            length, tokens = len(run.columns), one.canvas.tokens.clone()
+            tokens[run.columns] = 100 + length
+            results.append(DenoiseResult(tokens, run.columns, -run.entropy, run.entropy, run.steps, "steps", 4, 1))
+            self.close(run)
         return results
 
 
 ENTROPIES = {4: 3.0, 8: 2.0, 16: 1.4, 32: 0.4, 64: 0.3, 128: 0.1}
 
 
-def choose(monkeypatch: pytest.MonkeyPatch, denoiser: Denoiser, length: int) -> None:
-    """Makes the causal encoder prefer the canvas with this length."""
+def choose(monkeypatch: pytest.MonkeyPatch, denoiser: Denoiser, length: int) -> list[int]:
+    """Makes the causal encoder prefer the canvas with this length; returns the number of texts in each pass."""
+    passes: list[int] = []
 
     def score(
         model: object,
@@ -178,22 +190,59 @@ def choose(monkeypatch: pytest.MonkeyPatch, denoiser: Denoiser, length: int) -> 
         continuations: Sequence[Sequence[int]],
         stop: object,
     ) -> list[torch.Tensor]:
-        return [torch.tensor([0.0 if tokens[0] == 100 + length else -1.0]) for tokens in continuations]
+        passes.append(len(continuations))
+        return [torch.full((len(one),), 0.0 if one[0] == 100 + length else -1.0) for one in continuations]
 
-    monkeypatch.setattr(hole_length, "causal_log_probabilities", score)
+    monkeypatch.setattr(scorer, "causal_log_probabilities", score)
+    return passes
 
 
-def test_lengths_are_probed_and_the_best_two_are_finished(monkeypatch: pytest.MonkeyPatch) -> None:
-    denoiser = Probed(ENTROPIES)
-    sampling = SamplingConfig(max_steps=9)
+def test_lengths_are_probed_and_the_best_two_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     for length in (8, 32):
-        denoiser.probed.clear()
-        choose(monkeypatch, denoiser, length)
-        (filled,) = Probing(CanvasRunner(denoiser, 256)).fill([task(32, sampling=sampling)])
-        assert denoiser.probed[:5] == [(4, 2), (8, 2), (16, 2), (32, 2), (64, 2)]
-        assert sorted(denoiser.probed[5:]) == [(8, 9), (32, 9)]
+        denoiser = Probed(ENTROPIES)
+        passes = choose(monkeypatch, denoiser, length)
+        (filled,) = Probing(CanvasRunner(denoiser, 256)).fill([task(32, sampling=SamplingConfig(max_steps=9))])
+        assert denoiser.made == {4: 2, 8: 9, 16: 2, 32: 9, 64: 2}
         assert filled.layout.canvas.width - 7 == length
-        assert (filled.steps, filled.encoded_tokens) == (14, 7)
+        assert (filled.steps, filled.encoded_tokens) == (24, 5) and passes == [2]
+
+
+def test_the_callback_sees_the_best_two_once_they_are_known() -> None:
+    seen: list[list[tuple[int, int]]] = []
+
+    def watch(runs: Sequence[CanvasRun]) -> bool:
+        seen.append([(len(run.columns), run.steps) for run in runs])
+        return len(seen) < 3
+
+    denoiser = Probed(ENTROPIES)
+    Probing(CanvasRunner(denoiser, 256)).fill([task(32, sampling=SamplingConfig(max_steps=9))], watch)
+    assert [sorted(one) for one in seen] == [[(8, n), (32, n)] for n in (2, 3, 4)]
+
+
+def test_the_best_two_go_on_from_their_probe() -> None:
+    requests = [task(size, sampling=SamplingConfig(max_steps=6)).request(lay_out([size])) for size in (4, 8, 16)]
+    runner = CanvasRunner(Denoiser(tiny_model()), 160)
+    whole = runner.run(requests)
+    results = runner.probe(requests, 2, lambda entropies: [2, 0])
+    assert [one.steps for one in results] == [6, 2, 6]
+    for index in (0, 2):
+        assert torch.equal(results[index].tokens, whole[index].tokens)
+
+
+def test_a_probe_beside_other_requests_gives_the_same_text() -> None:
+    one = task(8, sampling=SamplingConfig(max_steps=5))
+    (alone,) = Probing(CanvasRunner(Denoiser(tiny_model()), 160)).fill([one])
+    scheduler = Scheduler(Denoiser(tiny_model()))
+    try:
+        futures = [
+            scheduler.submit(lambda denoiser: Probing(CanvasRunner(denoiser, 160)).fill([one])[0], Order())
+            for _ in range(2)
+        ]
+        for future in futures:
+            found = future.result(timeout=120)
+            assert torch.equal(found.result.tokens, alone.result.tokens) and found.steps == alone.steps
+    finally:
+        scheduler.close()
 
 
 def test_probed_lengths_stay_within_the_maximum_and_one_canvas(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,9 +254,9 @@ def test_probed_lengths_stay_within_the_maximum_and_one_canvas(monkeypatch: pyte
         (task(64, most=8), {4, 8}),
         (task(8), {4, 8, 16}),
     ):
-        denoiser.probed.clear()
+        denoiser.made.clear()
         probing.fill([fill_task])
-        assert {length for length, _ in denoiser.probed} == lengths
+        assert denoiser.made.keys() == lengths
 
 
 def test_probing_with_random_weights_and_several_holes() -> None:

@@ -6,17 +6,30 @@ from pathlib import Path
 
 import pytest
 
+from engine.canvas import Canvas
 from engine.errors import ModelError
 from infill.prompts.chat import ChatPrompt
 from infill.prompts.families import load_family
 from infill.prompts.pocket import PocketPrompt
-from infill.prompts.prompt import HoleKind, anchor, build_canvas, cut_front, split_suffix, suffix_texts
+from infill.prompts.prompt import HoleColumns, HoleKind, anchor, cut_front, plan_canvas, split_suffix, suffix_texts
 from infill.prompts.text_tokens import TextTokens
 from tests.infill.fakes import POCKET, chat_tokenizer, hole_ranges, pocket_tokens
 
 BREAK = 1
 BREAKS = frozenset({BREAK})
 ONE_LINE, WHOLE, BLOCK = HoleKind(True, False), HoleKind(True, True), HoleKind(False, True)
+
+
+def planned(
+    tokens: TextTokens,
+    lead: list[int],
+    prefix: list[int],
+    holes: list[HoleKind],
+    runs: list[list[int]],
+    slots: list[int],
+) -> tuple[Canvas, tuple[HoleColumns, ...]]:
+    layout = plan_canvas(tokens, lead, prefix, holes, runs, [2], []).lay_out(slots)
+    return layout.canvas, layout.holes
 
 
 def lines_of(*lengths: int) -> list[int]:
@@ -66,7 +79,7 @@ def test_the_front_is_cut_in_steps_and_at_line_breaks() -> None:
 def test_an_unfinished_token_moves_into_the_hole() -> None:
     tokens = pocket_tokens()
     prefix = tokens.encode("    ret")
-    canvas, (hole,) = build_canvas(tokens, [], prefix, [ONE_LINE], [tokens.encode("\n")], [8])
+    canvas, (hole,) = planned(tokens, [], prefix, [ONE_LINE], [tokens.encode("\n")], [8])
     assert hole.healed == tokens.decode(prefix[-1:])
     assert hole_ranges(canvas) == [(hole.start, hole.stop)] == [(len(prefix) - 1, len(prefix) + 7)]
     allowed = canvas.allowed[hole.start].tolist()
@@ -77,14 +90,14 @@ def test_an_unfinished_token_moves_into_the_hole() -> None:
 def test_a_token_without_longer_ones_stays_before_the_hole() -> None:
     tokens = pocket_tokens()
     longest = max(range(tokens.size), key=lambda token: len(tokens.bytes_of[token]))
-    canvas, (hole,) = build_canvas(tokens, [], [longest], [ONE_LINE], [[]], [4])
+    canvas, (hole,) = planned(tokens, [], [longest], [ONE_LINE], [[]], [4])
     assert (hole.start, hole.healed, dict(canvas.allowed)) == (1, "", {})
 
 
 def test_the_lead_is_never_moved_into_the_hole() -> None:
     tokens = pocket_tokens()
     lead = tokens.encode("re")
-    canvas, (hole,) = build_canvas(tokens, lead, [], [ONE_LINE], [[]], [4])
+    canvas, (hole,) = planned(tokens, lead, [], [ONE_LINE], [[]], [4])
     assert (hole.start, hole.healed) == (len(lead), "")
 
 
@@ -92,7 +105,7 @@ def test_part_of_a_character_is_never_moved_into_the_hole() -> None:
     tokens = pocket_tokens()
     prefix = tokens.encode("日")
     assert tokens.decode(prefix[-1:]) == "\ufffd"
-    _, (hole,) = build_canvas(tokens, [], prefix, [ONE_LINE], [[]], [4])
+    _, (hole,) = planned(tokens, [], prefix, [ONE_LINE], [[]], [4])
     assert (hole.start, hole.healed) == (len(prefix), "")
 
 
@@ -100,7 +113,7 @@ def test_healing_adds_no_line_break_to_a_hole_of_one_line() -> None:
     tokens = pocket_tokens()
     prefix = tokens.encode("x = 1\n")
     for kind in (ONE_LINE, WHOLE):
-        canvas, (hole,) = build_canvas(tokens, [], prefix, [kind], [[]], [4])
+        canvas, (hole,) = planned(tokens, [], prefix, [kind], [[]], [4])
         assert hole.healed == "\n"
         assert all(tokens.bytes_of[token].count(b"\n") == 1 for token in canvas.allowed[hole.start].tolist())
 
@@ -108,16 +121,16 @@ def test_healing_adds_no_line_break_to_a_hole_of_one_line() -> None:
 def test_healing_excludes_tokens_of_two_line_breaks(tmp_path: Path) -> None:
     tokens = TextTokens.read(chat_tokenizer(tmp_path))
     prefix = tokens.encode("x = 1\n")
-    canvas, (hole,) = build_canvas(tokens, [], prefix, [BLOCK], [[]], [4])
+    canvas, (hole,) = planned(tokens, [], prefix, [BLOCK], [[]], [4])
     assert tokens.decode(canvas.allowed[hole.start].tolist()[-1:]) == "\n\n"
-    canvas, (hole,) = build_canvas(tokens, [], prefix, [WHOLE], [[]], [4])
+    canvas, (hole,) = planned(tokens, [], prefix, [WHOLE], [[]], [4])
     assert (hole.healed, dict(canvas.allowed)) == ("", {})
 
 
 def test_each_hole_is_healed_on_its_own() -> None:
     tokens = pocket_tokens()
     runs = [tokens.encode(" = so"), tokens.encode("\n")]
-    canvas, holes = build_canvas(tokens, [], tokens.encode("def"), [ONE_LINE] * 2, runs, [4, 6])
+    canvas, holes = planned(tokens, [], tokens.encode("def"), [ONE_LINE] * 2, runs, [4, 6])
     assert hole_ranges(canvas) == [(hole.start, hole.stop) for hole in holes]
     assert [hole.stop - hole.start for hole in holes] == [4, 6]
     assert set(canvas.allowed) <= {hole.start for hole in holes}
@@ -140,4 +153,4 @@ def test_families_are_loaded_by_name(tmp_path: Path) -> None:
 def test_every_family_has_the_interface() -> None:
     for kind in (PocketPrompt, ChatPrompt):
         assert kind.max_canvas > sum((*kind.slots,)) / 2
-        assert callable(kind.lay_out) and callable(kind.causal_prompt)
+        assert callable(kind.plan) and callable(kind.causal_prompt)

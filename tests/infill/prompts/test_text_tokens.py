@@ -58,10 +58,15 @@ def test_a_missing_token_is_named() -> None:
 def test_starting_with_finds_every_token_with_that_prefix() -> None:
     tokens = pocket_tokens()
     for start in ("re", "\n", " ", "é"):
-        found = set(tokens.starting_with(start))
+        found = tokens.starting_with(start).tolist()
         expected = {token for token, piece in enumerate(tokens.bytes_of) if piece and piece.startswith(start.encode())}
-        assert found == expected
-    assert tokens.starting_with("there is no such token at all") == []
+        assert len(found) == len(expected) and set(found) == expected
+        one = tokens.starting_with(start, line_breaks=1).tolist()
+        assert set(one) == {token for token in expected if tokens.bytes_of[token].count(b"\n") == 1}
+    assert len(tokens.starting_with("there is no such token at all")) == 0
+    assert len(tokens.starting_with("")) == sum(map(bool, tokens.bytes_of))
+    last = max(tokens.bytes_of)
+    assert tokens.bytes_of[tokens.starting_with(last).tolist()[0]] == last
 
 
 def test_line_breaks_are_the_tokens_with_a_line_feed() -> None:

@@ -1,0 +1,63 @@
+"""From what a model writes in a fenced code block to code: the end of the block, repeated surroundings, prose.
+
+Must not know models or prompts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+MOST_REPEATED = 40  # lines of the surroundings that an answer may repeat
+_PROSE = re.compile(r"[A-Z][\w'’,-]*(?: [\w'’`(),/-]+){3,}[.:!]?")
+_WORD = re.compile(r"\w")
+
+
+def closing_fence(answer: str, fence: str) -> int | None:
+    """The offset of the line that ends the code block; None if it goes on."""
+    match = re.search(rf"^[ \t]*{fence}", answer, re.MULTILINE)
+    return match.start() if match else None
+
+
+def without_surroundings(code: str, selected: str, before: str, after: str) -> str:
+    """The answer without lines at its beginning and end that repeat those above and below the selection.
+
+    Indentation is not compared. Lines that the selection itself begins or ends with are not repeated ones.
+    """
+    lines, old = code.split("\n"), _stripped(selected)
+    above, below = _stripped(before), _stripped(after)
+    front = _repeated(lines, above[::-1], old)
+    lines = lines[front:]
+    lines.reverse()
+    lines = lines[_repeated(lines, below, old[::-1]) :]
+    lines.reverse()
+    return "\n".join(lines)
+
+
+def is_prose(code: str, selected: str) -> bool:
+    """Whether the answer begins or ends with a sentence, which the selection does not."""
+    return any(
+        _PROSE.fullmatch(new) is not None and _PROSE.fullmatch(old) is None
+        for new, old in zip(_ends(code), _ends(selected), strict=True)
+    )
+
+
+def _stripped(text: str) -> list[str]:
+    return [line.strip() for line in text.split("\n") if line.strip()]
+
+
+def _ends(text: str) -> tuple[str, str]:
+    lines = _stripped(text) or [""]
+    return lines[0], lines[-1]
+
+
+def _repeated(lines: Sequence[str], outside: Sequence[str], old: Sequence[str]) -> int:
+    """The number of lines at the front that repeat the lines of `outside` nearest to the selection, which come first
+    there; `old`: the lines of the selection in the same order as `lines`."""
+    filled = [(index, line.strip()) for index, line in enumerate(lines) if line.strip()]
+    for count in range(min(len(filled), len(outside), MOST_REPEATED), 0, -1):
+        front = [line for _, line in filled[:count]]
+        repeats = front == [*outside[:count]][::-1] and front != [*old[:count]]
+        if repeats and _WORD.search("".join(front)):
+            return filled[count - 1][0] + 1
+    return 0

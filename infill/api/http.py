@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from dataclasses import asdict
 from typing import Annotated, Any, TypeVar
 
 from starlette.requests import Request
@@ -15,7 +16,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from engine.errors import GessoError, InputError
 from infill.engine_protocol import Busy, Engine, EngineRequest, NotReady
-from infill.request import InfillRequest, InfillResult, StepView
+from infill.request import InfillRequest, InfillResult, OnStep, StepView
 from infill.validation import Limits, structure
 
 T = TypeVar("T")
@@ -72,17 +73,28 @@ async def answered(request: Request, engine_request: EngineRequest[Any], work: C
         watcher.cancel()
 
 
-async def steps_and_result(
-    engine: Engine, engine_request: EngineRequest[InfillRequest]
-) -> AsyncIterator[StepView | InfillResult]:
-    """The canvas after each step, then the result. Leaving the iteration cancels the work."""
+async def step_events(
+    engine_request: EngineRequest[Any], work: Callable[[OnStep], Coroutine[Any, Any, Any]]
+) -> AsyncIterator[str]:
+    """The events of a stream: `step` for each step of the engine's `work`, then `result` or `error`."""
+    try:
+        async for one in _steps_and_result(engine_request, work):
+            yield event(asdict(one), "step" if isinstance(one, StepView) else "result")
+    except GessoError as error:
+        yield event(error_value(str(error), "engine_error", 500), "error")
+
+
+async def _steps_and_result(
+    engine_request: EngineRequest[Any], work: Callable[[OnStep], Coroutine[Any, Any, T]]
+) -> AsyncIterator[StepView | T]:
+    """Each step, then the result. Leaving the iteration cancels the work."""
     loop, views = asyncio.get_running_loop(), asyncio.Queue[StepView | None]()
 
     def on_step(view: StepView) -> None:
         if views.qsize() < MAX_QUEUED_STEPS:
             loop.call_soon_threadsafe(views.put_nowait, view)
 
-    task = asyncio.create_task(engine.complete(engine_request, on_step))
+    task = asyncio.create_task(work(on_step))
     task.add_done_callback(lambda _: views.put_nowait(None))
     try:
         while (view := await views.get()) is not None:

@@ -8,17 +8,14 @@ other APIs.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import asdict
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from engine.errors import GessoError
-from infill.api.http import answered, complete, error_value, event, read, steps_and_result, stream
+from infill.api.http import answered, complete, read, step_events, stream
 from infill.api.values import InfillBody
 from infill.engine_protocol import Engine, EngineRequest
-from infill.request import InfillRequest, StepView
 
 
 async def infill(request: Request, engine: Engine) -> Response:
@@ -29,7 +26,7 @@ async def infill(request: Request, engine: Engine) -> Response:
     )
     if body.stream:
         engine.check(engine_request)
-        return stream(_events(engine, engine_request))
+        return stream(step_events(engine_request, lambda on_step: engine.complete(engine_request, on_step)))
     return JSONResponse(asdict(await complete(request, engine, engine_request)))
 
 
@@ -39,11 +36,3 @@ async def read_ahead(request: Request, engine: Engine) -> Response:
     engine_request = EngineRequest(body.request(), "lint", body.client, body.settings(), body.local, body.any_model)
     encoded = await answered(request, engine_request, engine.read_ahead(engine_request))
     return JSONResponse({"encoded_tokens": encoded})
-
-
-async def _events(engine: Engine, engine_request: EngineRequest[InfillRequest]) -> AsyncIterator[str]:
-    try:
-        async for one in steps_and_result(engine, engine_request):
-            yield event(asdict(one), "step" if isinstance(one, StepView) else "result")
-    except GessoError as error:
-        yield event(error_value(str(error), "engine_error", 500), "error")

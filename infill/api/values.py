@@ -1,4 +1,4 @@
-"""Requests and results of `/v1/infill` and `/v1/lint` as JSON, in both directions: for the service and its clients.
+"""Requests and results of `/v1/infill`, `/v1/edit` and `/v1/lint` as JSON, in both directions: for the service and its clients.
 
 Imports nothing slow, since every command may be a client. Offsets are characters of the text.
 """
@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Any, Literal
 
 from engine.errors import InputError
+from infill.edit_request import EditRequest, EditResult
 from infill.findings import Finding, LintRequest
 from infill.request import Hole, InfillRequest, InfillResult, Lines, Neighbour, StepView
 from infill.validation import Limits, structure
@@ -21,6 +22,7 @@ Client = Annotated[str, Limits(most=256)]
 Offset = Annotated[int, Limits(0, 2**63 - 1)]
 Seed = Annotated[int, Limits(0, 2**63 - 1)]
 Candidates = Annotated[int, Limits(1, 32)]
+Milliseconds = Annotated[float, Limits(1, 120_000)]
 Kinds = Annotated[tuple[Name, ...], Limits(most=64)]
 REQUEST_SETTINGS = ("min_confidence", "copy_drafts", "causal_draft")  # settings that a request may override
 
@@ -35,7 +37,7 @@ class TextRange:
 
 @dataclass(frozen=True, kw_only=True)
 class RequestBody:
-    """What requests for holes and for findings share."""
+    """What requests for holes, edits and findings share."""
 
     text: Text
     language: Name | None = None
@@ -56,7 +58,7 @@ class InfillBody(RequestBody):
     candidates: Candidates = 1
     steps: Annotated[int, Limits(1, 1000)] | None = None
     seed: Seed = 0
-    deadline_ms: Annotated[float, Limits(1, 120_000)] | None = None
+    deadline_ms: Milliseconds | None = None
     rejected: Annotated[tuple[Annotated[str, Limits(most=100_000)], ...], Limits(most=256)] = ()
     caution: Annotated[float, Limits(0, 100)] = 1.0
     beginning: bool = False
@@ -72,6 +74,21 @@ class InfillBody(RequestBody):
     def settings(self) -> dict[str, Any]:
         """The settings that the request overrides."""
         return {name: value for name in REQUEST_SETTINGS if (value := getattr(self, name)) is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditBody(RequestBody):
+    """The body of `/v1/edit`."""
+
+    start: Offset
+    end: Offset
+    instruction: Annotated[str, Limits(most=100_000)]
+    candidates: Candidates = 1
+    deadline_ms: Milliseconds | None = None
+    stream: bool = False
+
+    def request(self) -> EditRequest:
+        return EditRequest(**{entry.name: getattr(self, entry.name) for entry in fields(EditRequest)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,13 +125,17 @@ class LintBody(RequestBody):
         )
 
 
-def request_to_json(request: InfillRequest) -> dict[str, Any]:
+def request_to_json(request: InfillRequest | EditRequest) -> dict[str, Any]:
     return asdict(request)
 
 
 def result_from_json(value: Any) -> InfillResult:
-    """Raises InputError, as the next two functions do, if `value` has another shape."""
+    """Raises InputError, as the next functions do, if `value` has another shape."""
     return structure(InfillResult, value, "result")
+
+
+def edit_result_from_json(value: Any) -> EditResult:
+    return structure(EditResult, value, "result")
 
 
 def step_from_json(value: Any) -> StepView:

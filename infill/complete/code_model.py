@@ -32,7 +32,7 @@ CALIBRATIONS = Path(__file__).parents[1] / "models" / "calibrations.json"
 CHARACTERS_PER_TOKEN = 3.2
 PROMPT_S = 1.0  # reading a whole prompt should take no longer
 LEAST_PROMPT, MOST_PROMPT = 640, 2048  # tokens
-MOST_TEMPLATE = 16 << 20  # bytes of a file with a chat template
+MOST_TEMPLATE = 1 << 20  # bytes of a chat template
 PREFIX, SUFFIX, HEADER = 0.55, 0.25, 0.2  # shares of the prompt
 
 
@@ -103,11 +103,12 @@ def _has_chat(weights: GgufWeights | SafetensorsWeights) -> bool:
     """
     if isinstance(weights, GgufWeights):
         return MARK in str(weights.file.metadata.get("tokenizer.chat_template"))
-    for name in ("chat_template.jinja", "tokenizer_config.json"):
-        with suppress(OSError):
-            if MARK.encode() in read_small_file(weights.place / name, MOST_TEMPLATE):
-                return True
-    return False
+    templates: list[object] = []
+    with suppress(OSError):
+        templates.append(read_small_file(weights.place / "chat_template.jinja", MOST_TEMPLATE))
+    with suppress(OSError, ValueError):
+        templates.append(read_json_object(weights.place / "tokenizer_config.json").get("chat_template"))
+    return any(MARK in str(template) for template in templates)
 
 
 def _budget(tokens_per_s: float) -> ContextBudget:

@@ -1,4 +1,4 @@
-"""Requests and results of `/v1/infill`, `/v1/edit` and `/v1/lint` as JSON, in both directions: for the service and its clients.
+"""Requests and results of Gesso's own HTTP API as JSON, in both directions: for the service and its clients.
 
 Imports nothing slow, since every command may be a client. Offsets are characters of the text.
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,16 +14,14 @@ from infill.cli import support as cli_support
 from infill.cli import text_edits
 from infill.cli.holes import hole_at, hole_in_range, holes_at_markers, position_of
 from infill.cli.live_view import SECONDS_PER_STEP, LiveView, export_svg
+from infill.cli.options import STDIN, language_id, note_plain_text, output_format, read_stdin, short_name
 from infill.cli.service import SERVICE_HELP, service_for
 from infill.cli.support import FILLED, NOTHING_TO_SHOW, errors_to_exit_codes, say
-from infill.code import languages
 from infill.printable import json_text
 from infill.request import Hole, HoleCompletion, InfillRequest, InfillResult, Neighbour, OnStep, Piece
 from infill.settings import Settings
 
 Complete = Callable[[InfillRequest, OnStep | None], InfillResult]
-STDIN = "-"
-PLAIN_TEXT = "text"
 HELP = """Fill a hole in a file and print the text for it.
 
 Standard output gets that text and nothing else. Reasons and the live
@@ -97,7 +94,7 @@ def infill(
         typer.Option("--service/--no-service", help=SERVICE_HELP),
     ] = None,
 ) -> None:
-    output = Output(_output_format(whole, diff, as_json), in_place, any_, force)
+    output = Output(output_format(whole, diff, as_json), in_place, any_, force)
     _check_options(file, output, (at, range_, marker))
     start = Path.cwd() if file == STDIN else Path(file).resolve().parent
     flags = {
@@ -109,21 +106,14 @@ def infill(
         "model": model,
     }
     settings = cli_support.read_settings(start, flags).settings
-    source = _read_stdin() if file == STDIN else text_edits.read_source(Path(file))
+    source = read_stdin() if file == STDIN else text_edits.read_source(Path(file))
     neighbours = tuple(Neighbour(str(path), text_edits.read_source(path).text) for path in context or ())
-    request = _request(source, file, _language(lang), settings, _holes(source.text, at, range_, marker), neighbours)
+    request = _request(source, file, language_id(lang), settings, _holes(source.text, at, range_, marker), neighbours)
     step_seconds = SECONDS_PER_STEP if settings.deadline_ms is None else 0.0
     view = LiveView(cli_support.errors_console(), step_seconds, show=watch)
     completer = service_for(settings, service) or cli_support.with_retry(cli_support.load_completer(settings), settings)
     result = _complete(completer.complete, request, view if watch or watch_svg else None, watch_svg)
     raise typer.Exit(_write_result(source, result, output))
-
-
-def _output_format(whole: bool, diff: bool, as_json: bool) -> str:
-    chosen = [name for name, is_set in (("whole", whole), ("diff", diff), ("json", as_json)) if is_set]
-    if len(chosen) > 1:
-        raise UsageError(f"--{chosen[0]} and --{chosen[1]} cannot be combined; choose one.")
-    return chosen[0] if chosen else "text"
 
 
 def _check_options(file: str, output: Output, positions: Sequence[str | None]) -> None:
@@ -133,22 +123,6 @@ def _check_options(file: str, output: Output, positions: Sequence[str | None]) -
         raise UsageError("Standard input cannot be written in place; use --whole to print the result.")
     if output.write_any and not output.in_place:
         raise UsageError("--force needs --in-place; use --any to print a candidate that is not good enough.")
-
-
-def _language(name: str | None) -> str | None:
-    """The ID of a language, given its ID or one of its file extensions. Raises UsageError."""
-    if name is None or name == PLAIN_TEXT or name in languages.LANGUAGES:
-        return name
-    language = languages.detect(f"file.{name}")
-    if language is None:
-        known = ", ".join([*languages.LANGUAGES, PLAIN_TEXT])
-        raise UsageError(f"There is no language {name!r}; use one of {known}.")
-    return language
-
-
-def _read_stdin() -> text_edits.SourceFile:
-    content = sys.stdin.buffer.read()
-    return text_edits.SourceFile(Path("stdin"), text_edits.decode(content, "Standard input"), content)
 
 
 def _holes(text: str, at: str | None, range_: str | None, marker: str | None) -> tuple[Hole, ...]:
@@ -167,13 +141,12 @@ def _request(
     holes: tuple[Hole, ...],
     neighbours: tuple[Neighbour, ...],
 ) -> InfillRequest:
-    if file == STDIN and language is None and not languages.detect(None, source.text.partition("\n")[0]):
-        say("Treating standard input as plain text; use --lang to name a language.")
+    note_plain_text(source, file, language)
     return InfillRequest(
         text=source.text,
         holes=holes,
         language=language,
-        path=None if file == STDIN else _short_name(source.path),
+        path=None if file == STDIN else short_name(source.path),
         lines=settings.lines,
         candidates=settings.candidates,
         steps=settings.steps,
@@ -181,14 +154,6 @@ def _request(
         deadline_ms=settings.deadline_ms,
         neighbours=neighbours,
     )
-
-
-def _short_name(path: Path) -> str:
-    """The path relative to the working directory if the file is below it, otherwise the file name."""
-    try:
-        return path.resolve().relative_to(Path.cwd()).as_posix()
-    except ValueError:
-        return path.name
 
 
 def _complete(complete: Complete, request: InfillRequest, view: LiveView | None, picture: Path | None) -> InfillResult:
@@ -246,7 +211,7 @@ def _printed(
     if output.format == "whole":
         return _filled(source.text, completions)
     if output.format == "diff":
-        return text_edits.unified_diff(source.text, _filled(source.text, completions), _short_name(source.path))
+        return text_edits.unified_diff(source.text, _filled(source.text, completions), short_name(source.path))
     if output.in_place:
         return ""
     if several:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from infill.code.brackets import scan
+
 MOST_REPEATED = 40  # lines of the surroundings that an answer may repeat
 _PROSE = re.compile(r"[A-Z][\w'’,-]*(?: [\w'’`(),/-]+){3,}[.:!]?")
 _WORD = re.compile(r"\w")
@@ -19,17 +21,19 @@ def closing_fence(answer: str, fence: str) -> int | None:
     return match.start() if match else None
 
 
-def without_surroundings(code: str, selected: str, before: str, after: str) -> str:
+def without_surroundings(code: str, selected: str, before: str, after: str, language: str | None = None) -> str:
     """The answer without lines at its beginning and end that repeat those above and below the selection.
 
-    Indentation is not compared. Lines that the selection itself begins or ends with are not repeated ones.
+    Indentation is not compared. Lines that the selection itself begins or ends with are not repeated ones, nor are
+    lines of brackets alone, unless the brackets of the answer do not match and those of the selection do.
     """
     lines, old = code.split("\n"), _stripped(selected)
+    brackets = _has_matching_brackets(selected, language) and not _has_matching_brackets(code, language)
     above, below = _stripped(before), _stripped(after)
-    front = _repeated(lines, above[::-1], old)
+    front = _repeated(lines, above[::-1], old, brackets)
     lines = lines[front:]
     lines.reverse()
-    lines = lines[_repeated(lines, below, old[::-1]) :]
+    lines = lines[_repeated(lines, below, old[::-1], brackets) :]
     lines.reverse()
     return "\n".join(lines)
 
@@ -51,13 +55,18 @@ def _ends(text: str) -> tuple[str, str]:
     return lines[0], lines[-1]
 
 
-def _repeated(lines: Sequence[str], outside: Sequence[str], old: Sequence[str]) -> int:
+def _has_matching_brackets(code: str, language: str | None) -> bool:
+    found = scan(code, language)
+    return not (found.open or found.stray or found.skipped)
+
+
+def _repeated(lines: Sequence[str], outside: Sequence[str], old: Sequence[str], brackets: bool) -> int:
     """The number of lines at the front that repeat the lines of `outside` nearest to the selection, which come first
-    there; `old`: the lines of the selection in the same order as `lines`."""
+    there. old: the lines of the selection in the order of `lines`. brackets: whether lines without a word count."""
     filled = [(index, line.strip()) for index, line in enumerate(lines) if line.strip()]
     for count in range(min(len(filled), len(outside), MOST_REPEATED), 0, -1):
         front = [line for _, line in filled[:count]]
         repeats = front == [*outside[:count]][::-1] and front != [*old[:count]]
-        if repeats and _WORD.search("".join(front)):
+        if repeats and (brackets or _WORD.search("".join(front))):
             return filled[count - 1][0] + 1
     return 0

@@ -33,7 +33,8 @@ from infill.request import Hole, InfillRequest, OnStep, Piece, StepView
 SEGMENT = 64  # tokens of one tree, which keeps the logits of all its tokens
 MOST_SELECTED = 1024  # tokens of the selected code
 LEAST_ANSWER, MOST_LONGER = 128, 2  # an answer has at most LEAST_ANSWER + MOST_LONGER * selected code, in tokens
-ATTEMPTS = 3  # answers until one may be shown
+ATTEMPTS = 3  # further answers until one may be shown
+MARGIN = 4.0  # nats that the first different token of a further answer may be less likely
 MOST_INSTRUCTION = 4_000  # characters
 
 
@@ -205,8 +206,9 @@ class Rewriter:
         for index in range(max(0, forced - offset), len(one.tokens)):
             values, tokens = tree.logits(one.tokens[:index]).topk(2)
             second = int(tokens[1])
-            if second not in self._ends and second not in self.model.family.banned:
-                found.append((float(values[0] - values[1]), offset + index, second))
+            margin = float(values[0] - values[1])
+            if margin <= MARGIN and second not in self._ends and second not in self.model.family.banned:
+                found.append((margin, offset + index, second))
         return found
 
     def _on_token(self, task: _Task, written: Sequence[int], on_step: OnStep) -> Callable[[Continuation], bool]:
@@ -228,7 +230,7 @@ class Rewriter:
         selection = task.selection
         code = answer[: closing_fence(answer, task.edit.fence)].replace("\ufffd", "").strip("\n").rstrip()
         before, after = task.prepared.near(0)
-        return selection.indented(without_surroundings(code, selection.code, before, after))
+        return selection.indented(without_surroundings(code, selection.code, before, after, task.prepared.language))
 
     def _judged(self, task: _Task, answer: _Answer) -> EditCandidate:
         prepared, selection = task.prepared, task.selection

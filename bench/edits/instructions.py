@@ -133,7 +133,7 @@ def main(
         rows.append(cells)
     notes = [
         f"{len(rewrites)} rewrites of bench/edits/instructions.md, judged by running their tests. pass: of all, "
-        "shown and right; s: median and quartiles of the whole request in seconds, each with a prompt that was not cached.",
+        "shown and right; s: median and quartiles of the whole request in seconds, with a prompt that was not cached.",
     ]
     report = Report("Rewrites by instruction", conditions(), HEADER, rows, notes, figures)
     report.show()

@@ -143,7 +143,7 @@ class Rewriter:
             raise InputError(
                 f"The range has {len(draft)} tokens, but at most {MOST_SELECTED} can be rewritten; select fewer lines."
             )
-        edit = self.prompt.edit(prepared.shown, code, known.rstrip(), request.instruction)
+        edit = self.prompt.edit(prepared.shown, selection.lines, code, known.rstrip(), request.instruction)
         draft += self.tokens.encode(f"\n{edit.fence}")
         limit = LEAST_ANSWER + MOST_LONGER * len(draft)
         return _Task(request, selection, prepared, given.line_end, given.originals[0], edit, draft, limit)

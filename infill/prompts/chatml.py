@@ -14,10 +14,8 @@ from infill.code.context import ShownContext
 from infill.prompts.text_tokens import TextTokens
 
 MARK = "<|im_start|>"  # what a chat template in this format contains
-SYSTEM = (
-    "You edit code. You get a part of a file and an instruction, and answer with the new code of that part in one code "
-    "block, without explanations."
-)
+SYSTEM = "You are an expert programmer who edits code."
+TASK = "Answer with the changed part only. Do not repeat the rest of the file, and do not add examples."
 
 
 @dataclass(frozen=True)
@@ -35,35 +33,27 @@ class ChatMlPrompt:
         self.tokens = tokens
         self.start, self.end = tokens.special(MARK), tokens.special("<|im_end|>")
 
-    def edit(self, context: ShownContext, code: str, known: str, instruction: str) -> EditInput:
-        """The prompt for new code in place of `code`, between the prefix and suffix of `context`.
+    def edit(self, context: ShownContext, lines: str, code: str, known: str, instruction: str) -> EditInput:
+        """The prompt for new code in place of `lines`, which are between the prefix and the suffix of `context`.
 
-        known: the beginning of the new code.
+        code: the lines without their common indentation. known: the beginning of the new code.
         """
-        fence = fence_for(context.prefix, code, context.suffix, context.header)
+        file = f"{context.prefix}{lines}{context.suffix}"
+        fence = fence_for(file, context.header)
         opened = f"{fence}{context.language or ''}\n"
 
         def block(text: str) -> str:
             return f"{opened}{text.strip(chr(10))}\n{fence}\n"
 
-        parts = []
-        if context.header:
-            parts.append(f"Other code of the project:\n{block(context.header)}")
-        name = f"The file {context.path}, above" if context.path else "The file above"
-        if context.prefix.strip():
-            parts.append(f"{name} the selected code:\n{block(context.prefix)}")
-        if context.suffix.strip():
-            parts.append(f"Below the selected code:\n{block(context.suffix)}")
-        parts.append(f"The selected code:\n{block(code)}")
-        parts.append(
-            f"Rewrite the selected code: {instruction.strip()}\n"
-            "Write all of the selected code with this change, and none of the code above or below it."
+        others = f"Other code of the project:\n{block(context.header)}\n" if context.header else ""
+        user = (
+            f"{others}This is {context.path or 'a file'}:\n{block(file)}\n"
+            f"This part of it is selected:\n{block(code)}\n"
+            f"Change the selected part: {instruction.strip()}\n{TASK}"
         )
-        encode = self.tokens.encode
-        turns = [("system", SYSTEM), ("user", "\n".join(parts))]
-        prompt = [
-            token for role, text in turns for token in (self.start, *encode(f"{role}\n{text}"), self.end, *encode("\n"))
-        ]
+        encode, prompt = self.tokens.encode, list[int]()
+        for role, text in (("system", SYSTEM), ("user", user)):
+            prompt += [self.start, *encode(f"{role}\n{text}"), self.end, *encode("\n")]
         return EditInput([*prompt, self.start, *encode(f"assistant\n{opened}{known}")], fence)
 
 

@@ -36,7 +36,15 @@ def test_the_prompt_has_the_surroundings_the_selection_and_last_the_instruction(
     )
     rewriter.rewrite(request)
     (prompt,) = rewriter.prompts
-    parts = ["You edit code", "stats.py", "def mean(values):", "print(mean([1]))", "\nreturn sum(", "return 0 if empty"]
+    parts = [
+        "def other",
+        "stats.py",
+        "def mean(values):",
+        "    return sum(",
+        "print(mean",
+        "\nreturn sum(",
+        "0 if empty",
+    ]
     assert [prompt.index(part) for part in parts] == sorted(prompt.index(part) for part in parts)
     assert prompt.endswith("```python\n")
     again = rewriter.rewrite(edit_request(BODY, "another one", path="stats.py", neighbours=request.neighbours))

@@ -7,7 +7,6 @@ meanwhile. Must not know how a rewrite is made, nor how an editor shows it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from lsprotocol import types
 
@@ -70,10 +69,10 @@ def _workspace_edit(
     range_ = snapshot.range(result.start, result.end)
     if supported is None or not supported.document_changes:
         return types.WorkspaceEdit(changes={snapshot.uri: [types.TextEdit(range_, result.text)]})
-    edit: types.TextEdit = types.TextEdit(range_, result.text)
-    more: dict[str, Any] = {}
-    if supported.change_annotation_support is not None:
-        edit = types.AnnotatedTextEdit(LABEL, range_, result.text)
-        more["change_annotations"] = {LABEL: types.ChangeAnnotation(LABEL, needs_confirmation=True)}
     document = types.OptionalVersionedTextDocumentIdentifier(snapshot.uri, snapshot.version)
-    return types.WorkspaceEdit(document_changes=[types.TextDocumentEdit(document, [edit])], **more)
+    if supported.change_annotation_support is None:
+        edits = types.TextDocumentEdit(document, [types.TextEdit(range_, result.text)])
+        return types.WorkspaceEdit(document_changes=[edits])
+    edits = types.TextDocumentEdit(document, [types.AnnotatedTextEdit(LABEL, range_, result.text)])
+    confirmed = {LABEL: types.ChangeAnnotation(LABEL, needs_confirmation=True)}
+    return types.WorkspaceEdit(document_changes=[edits], change_annotations=confirmed)

@@ -91,16 +91,17 @@ def attempt(rewriter: Rewriter, rewrite: Rewrite) -> Outcome:
 def row(model: str, outcomes: list[Outcome]) -> tuple[list[str], dict[str, Any]]:
     """The cells of HEADER, and the same for programs."""
     shown = [one for one in outcomes if one.result.shown]
+    passed = sum(one.passes and one.result.shown for one in outcomes)
     seconds = Spread.of([one.result.timings_ms["total"] / 1000 for one in outcomes])
     figures = {
         "rewrites": len(outcomes),
-        "pass": sum(one.passes and one.result.shown for one in outcomes),
+        "pass": passed,
         "shown": len(shown),
         "s": seconds,
         "failed": [one.name for one in outcomes if not (one.passes and one.result.shown)],
     }
-    share = [f"{figures['pass']} of {len(outcomes)}", f"{len(shown)} of {len(outcomes)}"]
-    of_shown = f"{100 * figures['pass'] / len(shown):.0f} %" if shown else "–"
+    share = [f"{passed} of {len(outcomes)}", f"{len(shown)} of {len(outcomes)}"]
+    of_shown = f"{100 * passed / len(shown):.0f} %" if shown else "–"
     return [model, *share, of_shown, str(seconds)], figures
 
 

@@ -27,15 +27,16 @@ def without_surroundings(code: str, selected: str, before: str, after: str, lang
     Indentation is not compared. Lines that the selection itself begins or ends with are not repeated ones, nor are
     lines of brackets alone, unless the brackets of the answer do not match and those of the selection do.
     """
-    lines, old = code.split("\n"), _stripped(selected)
-    brackets = _has_matching_brackets(selected, language) and not _has_matching_brackets(code, language)
-    above, below = _stripped(before), _stripped(after)
-    front = _repeated(lines, above[::-1], old, brackets)
-    lines = lines[front:]
-    lines.reverse()
-    lines = lines[_repeated(lines, below, old[::-1], brackets) :]
-    lines.reverse()
-    return "\n".join(lines)
+    old, above, below = _stripped(selected), _stripped(before), _stripped(after)
+    matches = _has_matching_brackets(selected, language)
+
+    def wrong_brackets(lines: list[str]) -> bool:
+        return matches and not _has_matching_brackets("\n".join(lines), language)
+
+    lines = code.split("\n")
+    lines = lines[_repeated(lines, above[::-1], old, wrong_brackets(lines)) :]
+    upwards = lines[::-1]
+    return "\n".join(upwards[_repeated(upwards, below, old[::-1], wrong_brackets(lines)) :][::-1])
 
 
 def is_prose(code: str, selected: str) -> bool:
@@ -62,11 +63,11 @@ def _has_matching_brackets(code: str, language: str | None) -> bool:
 
 def _repeated(lines: Sequence[str], outside: Sequence[str], old: Sequence[str], brackets: bool) -> int:
     """The number of lines at the front that repeat the lines of `outside` nearest to the selection, which come first
-    there. old: the lines of the selection in the order of `lines`. brackets: whether lines without a word count."""
+    there. old: the lines of the selection in the order of `lines`. brackets: whether lines of brackets alone count."""
     filled = [(index, line.strip()) for index, line in enumerate(lines) if line.strip()]
     for count in range(min(len(filled), len(outside), MOST_REPEATED), 0, -1):
         front = [line for _, line in filled[:count]]
-        repeats = front == [*outside[:count]][::-1] and front != [*old[:count]]
-        if repeats and (brackets or _WORD.search("".join(front))):
+        counts = front != [*old[:count]] if _WORD.search("".join(front)) else brackets
+        if counts and front == [*outside[:count]][::-1]:
             return filled[count - 1][0] + 1
     return 0

@@ -44,6 +44,8 @@ def test_lines_that_the_selection_has_too_stay() -> None:
     assert without_surroundings("a = 1\nc\nb = 1", "a = 1\nb\nb = 1", before, after) == "a = 1\nc\nb = 1"
     assert without_surroundings("{\n}", "x", "", "\n}\n") == "{\n}"
     assert without_surroundings("x\n}", "x", "", "\n}\n") == "x", "the bracket is closed outside"
+    assert without_surroundings("x\n}", "{\n}", "", "\n}\n") == "x", "the same, although the selection ends in one"
+    assert without_surroundings("f {\nx\n}", "y", "f {\n", "\n}\n") == "x", "both ends are outside"
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def first_rewrite_refusal(context: CheckContext) -> str | None:
     """The reason, in words for the user, why `context.text` must not replace `context.replaced`; None if it may."""
     if not context.text.strip():
         return "the answer is empty"
-    if context.text.rstrip() == context.replaced.rstrip():
+    if _without_trailing_space(context.text) == _without_trailing_space(context.replaced):
         return "the answer equals the selected code"
     if (name := _declared_again(context)) is not None:
         return f"the answer repeats the declaration of {name}, which is outside the selection"
@@ -35,6 +35,10 @@ def first_rewrite_refusal(context: CheckContext) -> str | None:
     if parse_score(context, context.text) > parse_score(context, context.replaced):
         return "the code would parse worse than before"
     return None
+
+
+def _without_trailing_space(text: str) -> str:
+    return "\n".join(line.rstrip() for line in text.rstrip().split("\n"))
 
 
 def _declared_again(context: CheckContext) -> str | None:

@@ -228,7 +228,7 @@ class Rewriter:
     def _lines(self, task: _Task, answer: str) -> str:
         """The whole lines in an answer, with the indentation of the selection and without repeated surroundings."""
         selection = task.selection
-        code = answer[: closing_fence(answer, task.edit.fence)].replace("\ufffd", "").strip("\n").rstrip()
+        code = answer[: closing_fence(answer, task.edit.fence)].rstrip("\ufffd").strip("\n").rstrip()
         before, after = task.prepared.near(0)
         return selection.indented(without_surroundings(code, selection.code, before, after, task.prepared.language))
 

@@ -59,6 +59,7 @@ def test_the_prompt_has_the_surroundings_the_selection_and_last_the_instruction(
         ("«a = 1\r\nb = 2\r\n»c = 3\r\n", "a = 2\nb = 3\n```", "a = 2\r\nb = 3\r\n"),
         ("class A:\n«    x = 1»\n", "class A:\n    x = 2\n    y = 3\n```", "    x = 2\n    y = 3"),
         ("«x = 'ä'»\n", "x = 'ö'\n```", "x = 'ö'"),
+        ("«x = '\ufffd'»\n", "x = '\ufffd' * 2\n```", "x = '\ufffd' * 2"),
         ("x = [\n«    1,\n    2,»\n]\n", "    3,\n    4,\n]\n```", "    3,\n    4,"),
     ],
 )
@@ -72,6 +73,7 @@ def test_only_the_range_changes(marked: str, answer: str, expected: str) -> None
     [
         (BODY, "```", "the answer is empty"),
         (BODY, "return sum(values) / len(values)\n```", "the answer equals the selected code"),
+        ("if a:\n«    b()\n    \n    c()\n»", "b()\n\nc()\n```", "the answer equals the selected code"),
         (BODY, "Here is the code that you asked for:\nreturn 0\n```", "the answer is prose, not code"),
         (BODY, "return (0\n```", "the answer leaves “(” open"),
         (BODY, "return 0 0\n```", "the code would parse worse than before"),

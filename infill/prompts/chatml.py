@@ -15,7 +15,10 @@ from infill.prompts.text_tokens import TextTokens
 
 MARK = "<|im_start|>"  # what a chat template in this format contains
 SYSTEM = "You are an expert programmer who edits code."
-TASK = "Answer with the changed part only. Do not repeat the rest of the file, and do not add examples."
+TASK = (
+    "Answer with the whole selected part after the change, from its first line to its last. Do not repeat the rest of "
+    "the file, and do not add examples."
+)
 
 
 @dataclass(frozen=True)

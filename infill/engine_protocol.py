@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from engine.errors import GessoError
+from infill.edit_request import EditRequest, EditResult
 from infill.findings import Finding, LintRequest
 from infill.request import InfillRequest, InfillResult, OnStep
 
-Request = TypeVar("Request", InfillRequest, LintRequest, covariant=True)
+Request = TypeVar("Request", InfillRequest, EditRequest, LintRequest, covariant=True)
 PriorityName = Literal["inline", "lint", "batch"]
-INFILL_LIMIT_S = 120.0  # from the request to the response, waiting included
+INFILL_LIMIT_S = 120.0  # from the request to the response, waiting included; the same for an edit
 LINT_LIMIT_S = 600.0  # the same for a lint request, which may cover a whole file
 READ_AHEAD_LIMIT_S = 30.0  # the same for reading ahead
 LATE_S = 0.4  # after the limit of a request, until it is given up
@@ -141,6 +142,11 @@ class Engine(Protocol):
         """
         ...
 
+    async def edit(self, request: EngineRequest[EditRequest], on_step: OnStep | None = None) -> EditResult:
+        """Raises InputError if the model cannot rewrite code; otherwise as `complete`. Only the model of this service
+        answers."""
+        ...
+
     async def lint(self, request: EngineRequest[LintRequest]) -> tuple[Finding, ...]:
         """Otherwise as `complete`."""
         ...
@@ -162,7 +168,7 @@ class Engine(Protocol):
         ...
 
 
-def infill_limit_s(request: InfillRequest) -> float:
+def infill_limit_s(request: InfillRequest | EditRequest) -> float:
     """Seconds that the request may take."""
     return INFILL_LIMIT_S if request.deadline_ms is None else min(INFILL_LIMIT_S, request.deadline_ms / 1000)
 

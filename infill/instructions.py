@@ -1,4 +1,4 @@
-"""Whether a model follows instructions, read from its folder before it is loaded. Imports nothing slow."""
+"""Which models follow instructions, as far as that can be read before they are loaded. Imports nothing slow."""
 
 from __future__ import annotations
 
@@ -21,3 +21,11 @@ def follows_instructions(model: str) -> bool:
 def cannot_explain(model: str) -> str:
     """The error message for a model that does not follow instructions."""
     return f"The model {model} does not follow instructions and cannot explain findings; use another one, such as 26b."
+
+
+def cannot_rewrite(model: str) -> str:
+    """The error message for a model that cannot rewrite code by instruction."""
+    return (
+        f"The model {model} does not rewrite code by instruction; use coder or coder-1.5b, which `gesso model pull "
+        "coder` downloads, or another Qwen2 model that was trained on instructions."
+    )

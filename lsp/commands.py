@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import Any
 
+from lsprotocol import types
+
 from engine.errors import GessoError
 from lsp.host import Host
+from lsp.rewriting import rewrite
 
 REQUESTS = 200  # most that gesso.whyNothing returns
 
@@ -51,6 +54,11 @@ def register_commands(server: Host) -> None:
             return None
         server.inform(sentence or "The model has no explanation for this finding.")
         return sentence
+
+    @server.command("gesso.edit")
+    async def edit(uri: str, range_: types.Range, instruction: str) -> dict[str, Any]:
+        """Rewrites a range as the instruction says; see `lsp.rewriting.Outcome`."""
+        return asdict(await rewrite(server, uri, range_, instruction))
 
     @server.command("gesso.whyNothing")
     def why_nothing() -> list[dict[str, Any]]:

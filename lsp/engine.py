@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from engine.errors import Cancelled, GessoError, describe_error
 from infill.connection import CancellableConnection
+from infill.edit_request import EditRequest, EditResult
 from infill.engine_protocol import EngineState
 from infill.findings import Finding, LintRequest
 from infill.request import InfillRequest, InfillResult, StepView
@@ -121,6 +122,10 @@ class AsyncServiceClient:
 
         watch = None if on_draft is None else on_step
         return await self._send(lambda client, connection: client.complete(request, watch, connection=connection))
+
+    async def edit(self, request: EditRequest) -> EditResult:
+        """Otherwise as `complete`."""
+        return await self._send(lambda client, connection: client.edit(request, connection=connection))
 
     async def lint(self, request: LintRequest) -> tuple[Finding, ...]:
         """Otherwise as `complete`; the service answers completions first."""

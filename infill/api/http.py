@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable
+from dataclasses import asdict
 from typing import Annotated, Any, TypeVar
 
 from starlette.requests import Request
@@ -17,7 +18,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from engine.errors import GessoError, InputError
 from infill.engine_protocol import BackendError, Busy, Engine, EngineRequest, NotReady
 from infill.printable import visible
-from infill.request import InfillRequest, InfillResult, StepView
+from infill.request import InfillRequest, InfillResult, OnStep, StepView
 from infill.validation import Limits, structure
 
 T = TypeVar("T")
@@ -101,17 +102,52 @@ async def answered(request: Request, engine_request: EngineRequest[Any], work: C
         watcher.cancel()
 
 
-async def steps_and_result(
-    engine: Engine, engine_request: EngineRequest[InfillRequest]
-) -> AsyncGenerator[StepView | InfillResult]:
-    """The canvas after each step, then the result. Leaving the iteration cancels the work."""
+async def streamed(
+    request: Request, engine_request: EngineRequest[Any], work: Callable[[OnStep], Coroutine[Any, Any, Any]]
+) -> Response:
+    """The events of a stream: `step` for each step of the engine's `work`, then `result` or `error`.
+
+    Raises NotReady or Busy before the first event, so that the response has a status of its own.
+    """
+    events = _events(engine_request, work)
+    first = await answered(request, engine_request, anext(events))
+    return stream(_joined(first, events))
+
+
+async def _events(
+    engine_request: EngineRequest[Any], work: Callable[[OnStep], Coroutine[Any, Any, Any]]
+) -> AsyncGenerator[str]:
+    started = False
+    try:
+        async for one in _steps_and_result(engine_request, work):
+            started = True
+            yield event(asdict(one), "step" if isinstance(one, StepView) else "result")
+    except GessoError as error:
+        if not started and isinstance(error, (Busy, NotReady)):
+            raise
+        yield event(described(error)[1], "error")
+
+
+async def _joined(first: str, rest: AsyncGenerator[str]) -> AsyncIterator[str]:
+    try:
+        yield first
+        async for one in rest:
+            yield one
+    finally:
+        await rest.aclose()
+
+
+async def _steps_and_result(
+    engine_request: EngineRequest[Any], work: Callable[[OnStep], Coroutine[Any, Any, T]]
+) -> AsyncGenerator[StepView | T]:
+    """Each step, then the result. Leaving the iteration cancels the work."""
     loop, views = asyncio.get_running_loop(), asyncio.Queue[StepView | None]()
 
     def on_step(view: StepView) -> None:
         if views.qsize() < MAX_QUEUED_STEPS:
             loop.call_soon_threadsafe(views.put_nowait, view)
 
-    task = asyncio.create_task(engine.complete(engine_request, on_step))
+    task = asyncio.create_task(work(on_step))
     task.add_done_callback(lambda _: views.put_nowait(None))
     try:
         while (view := await views.get()) is not None:

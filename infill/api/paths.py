@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.responses import Response
 
+from infill.api import edit as api_edit
 from infill.api import infill as api_infill
 from infill.api import lint as api_lint
 from infill.api import llama as api_llama
 from infill.api import openai as api_openai
-from infill.api.values import InfillBody, LintBody
+from infill.api.values import EditBody, InfillBody, LintBody
 from infill.engine_protocol import Engine
 
 Handler = Callable[[Request, Engine], Awaitable[Response]]
@@ -52,6 +53,12 @@ POSTS = (
         "Read the prompt of an infill that is likely to come, with low priority; return the number of tokens read.",
         InfillBody,
         api_infill.read_ahead,
+    ),
+    Post(
+        "/v1/edit",
+        "Rewrite a range of a text as an instruction says; with `stream`, send the text after each token.",
+        EditBody,
+        api_edit.edit,
     ),
     Post("/v1/lint", "Find mistakes in a text, each with its correction.", LintBody, api_lint.lint),
     Post("/v1/completions", "OpenAI's completions, with `suffix`.", api_openai.CompletionBody, api_openai.completions),

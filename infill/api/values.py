@@ -1,4 +1,4 @@
-"""Requests and results of `/v1/infill` and `/v1/lint` as JSON, in both directions: for the service and its clients.
+"""Requests and results of Gesso's own HTTP API as JSON, in both directions: for the service and its clients.
 
 Imports nothing slow, since every command may be a client. Offsets are characters of the text.
 """
@@ -12,6 +12,7 @@ from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
 
 from engine.errors import InputError
+from infill.edit_request import EditRequest, EditResult
 from infill.findings import Finding, LintRequest
 from infill.privacy import private_reason
 from infill.request import (
@@ -33,6 +34,7 @@ Client = Annotated[str, Limits(most=256)]
 Offset = Annotated[int, Limits(0, 2**63 - 1)]
 Seed = Annotated[int, Limits(0, 2**63 - 1)]
 Candidates = Annotated[int, Limits(1, 32)]
+Milliseconds = Annotated[float, Limits(1, 120_000)]
 Kinds = Annotated[tuple[Name, ...], Limits(most=64)]
 _SURROGATES = re.compile("[\ud800-\udfff]")
 REQUEST_SETTINGS = ("min_confidence", "copy_drafts", "causal_draft")  # settings that a request may override
@@ -53,7 +55,7 @@ def readable(neighbours: Iterable[Neighbour]) -> tuple[Neighbour, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class RequestBody:
-    """What requests for holes and for findings share."""
+    """What requests for holes, edits and findings share."""
 
     text: Text
     language: Name | None = None
@@ -74,7 +76,7 @@ class InfillBody(RequestBody):
     candidates: Candidates = 1
     steps: Annotated[int, Limits(1, 1000)] | None = None
     seed: Seed = 0
-    deadline_ms: Annotated[float, Limits(1, 120_000)] | None = None
+    deadline_ms: Milliseconds | None = None
     rejected: Annotated[tuple[Annotated[str, Limits(most=100_000)], ...], Limits(most=256)] = ()
     caution: Annotated[float, Limits(0, 100)] = 1.0
     beginning: bool = False
@@ -91,6 +93,22 @@ class InfillBody(RequestBody):
     def settings(self) -> dict[str, Any]:
         """The settings that the request overrides."""
         return {name: value for name in REQUEST_SETTINGS if (value := getattr(self, name)) is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditBody(RequestBody):
+    """The body of `/v1/edit`."""
+
+    start: Offset
+    end: Offset
+    instruction: Annotated[str, Limits(most=100_000)]
+    candidates: Candidates = 1
+    deadline_ms: Milliseconds | None = None
+    stream: bool = False
+
+    def request(self) -> EditRequest:
+        values = {entry.name: getattr(self, entry.name) for entry in fields(EditRequest)}
+        return EditRequest(**values | {"neighbours": readable(self.neighbours)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,14 +155,18 @@ class LintBody(RequestBody):
         )
 
 
-def request_to_json(request: InfillRequest) -> dict[str, Any]:
+def request_to_json(request: InfillRequest | EditRequest) -> dict[str, Any]:
     """With U+FFFD for lone surrogates, as in file names that are not UTF-8; offsets stay valid."""
     return _whole_characters(asdict(request))
 
 
 def result_from_json(value: Any) -> InfillResult:
-    """Raises InputError, as the next two functions do, if `value` has another shape."""
+    """Raises InputError, as the next functions do, if `value` has another shape."""
     return structure(InfillResult, value, "result")
+
+
+def edit_result_from_json(value: Any) -> EditResult:
+    return structure(EditResult, value, "result")
 
 
 def step_from_json(value: Any) -> StepView:

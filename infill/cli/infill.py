@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,9 +15,9 @@ from infill.cli import text_edits
 from infill.cli.encodings import encoding_named
 from infill.cli.holes import hole_at, hole_in_range, holes_at_markers, position_of
 from infill.cli.live_view import SECONDS_PER_STEP, LiveView, export_svg, hole_progress
+from infill.cli.options import note_plain_text, output_format, real_path, short_name
 from infill.cli.service import SERVICE_HELP, service_for
 from infill.cli.support import FILLED, NOTHING_TO_SHOW, STDIN, errors_to_exit_codes, say
-from infill.code import languages
 from infill.printable import json_text
 from infill.request import Hole, HoleCompletion, InfillRequest, InfillResult, Neighbour, OnStep, Piece
 from infill.settings import Settings
@@ -99,10 +98,10 @@ def infill(
         typer.Option("--service/--no-service", help=SERVICE_HELP),
     ] = None,
 ) -> None:
-    output = Output(_output_format(whole, diff, as_json), in_place, any_, force)
+    output = Output(output_format(whole, diff, as_json), in_place, any_, force)
     _check_options(file, output, (at, range_, marker))
     cli_support.check_paths([Path(file)])
-    start = Path.cwd() if file == STDIN else _real(Path(file)).parent
+    start = Path.cwd() if file == STDIN else real_path(Path(file)).parent
     flags = {
         "lines": lines,
         "candidates": candidates,
@@ -116,7 +115,7 @@ def infill(
     source = text_edits.read_stdin(encoding) if file == STDIN else text_edits.read_source(Path(file), encoding)
     if source.notice is not None:
         say(source.notice)
-    neighbours = tuple(Neighbour(_short_name(path), text_edits.read_source(path).text) for path in context or ())
+    neighbours = tuple(Neighbour(short_name(path), text_edits.read_source(path).text) for path in context or ())
     request = _request(
         source, file, cli_support.language_named(lang), settings, _holes(source.text, at, range_, marker), neighbours
     )
@@ -129,13 +128,6 @@ def infill(
         with hole_progress(len(request.holes)) as on_step:
             result = completer.complete(request, on_step)
     raise typer.Exit(_write_result(source, result, output))
-
-
-def _output_format(whole: bool, diff: bool, as_json: bool) -> str:
-    chosen = [name for name, is_set in (("whole", whole), ("diff", diff), ("json", as_json)) if is_set]
-    if len(chosen) > 1:
-        raise UsageError(f"--{chosen[0]} and --{chosen[1]} cannot be combined; choose one.")
-    return chosen[0] if chosen else "text"
 
 
 def _check_options(file: str, output: Output, positions: Sequence[str | None]) -> None:
@@ -163,13 +155,12 @@ def _request(
     holes: tuple[Hole, ...],
     neighbours: tuple[Neighbour, ...],
 ) -> InfillRequest:
-    if file == STDIN and language is None and not languages.detect(None, source.text.partition("\n")[0]):
-        say("Treating standard input as plain text; use --lang to name a language.")
+    note_plain_text(source, file, language)
     return InfillRequest(
         text=source.text,
         holes=holes,
         language=language,
-        path=None if file == STDIN else _short_name(source.path),
+        path=None if file == STDIN else short_name(source.path),
         lines=settings.lines,
         candidates=settings.candidates,
         steps=settings.steps,
@@ -177,19 +168,6 @@ def _request(
         deadline_ms=settings.deadline_ms,
         neighbours=neighbours,
     )
-
-
-def _short_name(path: Path) -> str:
-    """The path relative to the working directory if the file is below it, otherwise the file name."""
-    try:
-        return _real(path).relative_to(Path.cwd()).as_posix()
-    except ValueError:
-        return path.name
-
-
-def _real(path: Path) -> Path:
-    """Without links; one that leads to itself stays."""
-    return Path(os.path.realpath(path))
 
 
 def _complete(complete: Complete, request: InfillRequest, view: LiveView | None, picture: Path | None) -> InfillResult:
@@ -251,7 +229,7 @@ def _printed(
     if output.format == "whole":
         return _filled(source.text, completions)
     if output.format == "diff":
-        return text_edits.unified_diff(source.text, _filled(source.text, completions), _short_name(source.path))
+        return text_edits.unified_diff(source.text, _filled(source.text, completions), short_name(source.path))
     if output.in_place:
         return ""
     if several:

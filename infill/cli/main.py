@@ -13,6 +13,7 @@ from rich.table import Column, Table
 
 from engine.errors import GessoError, InputError, UsageError
 from infill import settings
+from infill.cli import edit as cli_edit
 from infill.cli import infill as cli_infill
 from infill.cli import lint as cli_lint
 from infill.cli import models as cli_models
@@ -32,6 +33,7 @@ HELP = """Fill holes in code with a block-diffusion model on this machine. Your 
 \b
 gesso infill app.py --at 12:5 --watch   fill a hole and show each step
 gesso infill --help                     all ways to name a hole
+gesso edit --help                       rewrite code by an instruction
 gesso batch IN.jsonl OUT.jsonl          fill many holes
 gesso lint src                          find likely mistakes in code
 gesso serve                             one model for all editors and tools
@@ -55,6 +57,7 @@ again to resume.
 
 app = Commands(help=HELP, no_args_is_help=True)
 app.command("infill", help=cli_infill.HELP)(cli_infill.infill)
+app.command("edit", help=cli_edit.HELP)(cli_edit.edit)
 app.command("lint", help=cli_lint.HELP)(cli_lint.lint)
 app.command()(cli_stats.stats)
 app.add_typer(cli_models.app, name="model")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,11 +17,12 @@ from engine.checkpoints.qwen2 import GgufWeights, SafetensorsWeights, load_qwen2
 from engine.decoder import Decoder
 from engine.device import choose_device, choose_dtype, set_threads
 from engine.errors import ModelError
-from engine.files import read_json_object
+from engine.files import read_json_object, read_small_file
 from engine.threads import settle_decoder_threads
 from infill.code.context import ContextBudget
 from infill.complete.confidence import Calibration
 from infill.model_store import remember_token_s, resolve
+from infill.prompts.chatml import MARK
 from infill.prompts.fim import FimPrompt
 from infill.prompts.gguf_tokenizer import gguf_tokenizer
 from infill.prompts.text_tokens import TextTokens
@@ -30,18 +32,21 @@ CALIBRATIONS = Path(__file__).parents[1] / "models" / "calibrations.json"
 CHARACTERS_PER_TOKEN = 3.2
 PROMPT_S = 1.0  # reading a whole prompt should take no longer
 LEAST_PROMPT, MOST_PROMPT = 640, 2048  # tokens
+MOST_TEMPLATE = 1 << 20  # bytes of a chat template
 PREFIX, SUFFIX, HEADER = 0.55, 0.25, 0.2  # shares of the prompt
 
 
 @dataclass(frozen=True)
 class CodeModel:
-    """name: as the user gave it. min_confidence: the stored threshold."""
+    """name: as the user gave it. min_confidence: the stored threshold. has_chat: whether it follows instructions in
+    ChatML."""
 
     name: str
     decoder: Decoder
     family: FimPrompt
     calibration: Calibration = Calibration({})
     min_confidence: float = 0.0
+    has_chat: bool = False
 
     def with_decoder(self, decoder: Decoder) -> CodeModel:
         """The same model behind another decoder: one request's view of it."""
@@ -66,7 +71,9 @@ class CodeModel:
         speed = settle_decoder_threads(model)
         remember_token_s(settings.model, speed.token_s)
         family = FimPrompt(tokens, _budget(speed.prompt), model.config.vocab_size)
-        return CodeModel(settings.model, Decoder(model), family, *_calibration(settings.model))
+        return CodeModel(
+            settings.model, Decoder(model), family, *_calibration(settings.model), has_chat=_has_chat(weights)
+        )
 
 
 def is_code_model(place: Path) -> bool:
@@ -87,6 +94,21 @@ def _tokens(weights: GgufWeights | SafetensorsWeights) -> TextTokens:
         tokens = TextTokens.read(weights.place / "tokenizer.json")
     tokens.starting_with("")  # makes its table
     return tokens
+
+
+def _has_chat(weights: GgufWeights | SafetensorsWeights) -> bool:
+    """Whether the model comes with a chat template in ChatML.
+
+    Source of the names: llama.cpp's `gguf-py/gguf/constants.py`, and transformers' `save_pretrained`.
+    """
+    if isinstance(weights, GgufWeights):
+        return MARK in str(weights.file.metadata.get("tokenizer.chat_template"))
+    templates: list[object] = []
+    with suppress(OSError):
+        templates.append(read_small_file(weights.place / "chat_template.jinja", MOST_TEMPLATE))
+    with suppress(OSError, ValueError):
+        templates.append(read_json_object(weights.place / "tokenizer_config.json").get("chat_template"))
+    return any(MARK in str(template) for template in templates)
 
 
 def _budget(tokens_per_s: float) -> ContextBudget:

@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeVar
 from engine.errors import Cancelled, GessoError
 from infill.api.values import (
     REQUEST_SETTINGS,
+    edit_result_from_json,
     findings_from_json,
     lint_request_to_json,
     request_to_json,
@@ -28,6 +29,7 @@ from infill.api.values import (
     step_from_json,
 )
 from infill.connection import CancellableConnection
+from infill.edit_request import EditRequest, EditResult
 from infill.engine_protocol import INFILL_LIMIT_S, LINT_LIMIT_S, READ_AHEAD_LIMIT_S, EngineState, PriorityName
 from infill.findings import Finding, LintRequest
 from infill.model_store import absolute, concrete
@@ -170,6 +172,17 @@ class ServiceClient:
 
         with ThreadPoolExecutor(IN_FLIGHT) as threads:
             return list(threads.map(complete, requests))
+
+    def edit(
+        self, request: EditRequest, on_step: OnStep | None = None, connection: CancellableConnection | None = None
+    ) -> EditResult:
+        """The same result as from a `Rewriter`; otherwise as `complete`."""
+        body = request_to_json(request) | self._common(self._priority or "inline") | {"stream": on_step is not None}
+
+        def read(response: HTTPResponse) -> EditResult:
+            return edit_result_from_json(read_json(response) if on_step is None else _read_stream(response, on_step))
+
+        return self._send("/v1/edit", body, INFILL_LIMIT_S + SLACK_S, connection, read)
 
     def lint(self, request: LintRequest, connection: CancellableConnection | None = None) -> tuple[Finding, ...]:
         """The same findings as from a `Linter`; otherwise as `complete`."""

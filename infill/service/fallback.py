@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
+from infill.edit_request import EditRequest, EditResult
 from infill.engine_protocol import Engine, EngineRequest, EngineState, NotReady, RequestCounts, Usage, lint_limit_s
 from infill.findings import Finding, LintRequest
 from infill.request import InfillRequest, InfillResult, OnStep
@@ -125,6 +126,10 @@ class FallbackEngine:
 
     async def complete(self, request: EngineRequest[InfillRequest], on_step: OnStep | None = None) -> InfillResult:
         return await self._engine_for(request).complete(request, on_step)
+
+    async def edit(self, request: EngineRequest[EditRequest], on_step: OnStep | None = None) -> EditResult:
+        """By the main model only, since a smaller one cannot follow instructions."""
+        return await self.main.edit(request, on_step)
 
     async def lint(self, request: EngineRequest[LintRequest]) -> tuple[Finding, ...]:
         """If the main model has no findings, the fallback finds and the main model explains."""

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from engine.errors import Cancelled, GessoError, Stop, is_memory_error, leave_if
+from infill.edit_request import EditRequest, EditResult
 from infill.engine_protocol import (
     BUCKETS_S,
     INFILL_LIMIT_S,
@@ -161,6 +162,19 @@ class ModelEngine:
         result = await self._run(request, work, deadline, is_shown)
         self._count(result, time.monotonic() - started)
         return result
+
+    async def edit(self, request: EngineRequest[EditRequest], on_step: OnStep | None = None) -> EditResult:
+        edit_request = request.request
+        deadline = time.monotonic() + infill_limit_s(edit_request)
+
+        def work(completer: AnyCompleter, stop: Stop) -> EditResult:
+            from infill.edit.rewriter import Rewriter
+
+            left_ms = max(1.0, 1000 * (deadline - time.monotonic()))
+            rewriter = Rewriter(completer.model)
+            return rewriter.rewrite(replace(edit_request, deadline_ms=left_ms), on_step, stop)
+
+        return await self._run(request, work, deadline, lambda result: result.shown)
 
     async def lint(self, request: EngineRequest[LintRequest]) -> tuple[Finding, ...]:
         deadline = time.monotonic() + lint_limit_s(request.request)

@@ -12,6 +12,7 @@ from typing import Any
 
 from engine.errors import Cancelled, GessoError
 from infill.complete.retry import FirstAttempt, better
+from infill.edit_request import EditRequest, EditResult
 from infill.engine_protocol import (
     Engine,
     EngineRequest,
@@ -112,6 +113,9 @@ class RetryEngine:
             return first
         finally:
             self.counts.retries[outcome] += 1
+
+    async def edit(self, request: EngineRequest[EditRequest], on_step: OnStep | None = None) -> EditResult:
+        return await self.main.edit(request, on_step)
 
     async def read_ahead(self, request: EngineRequest[InfillRequest]) -> int:
         return await self.main.read_ahead(request)

@@ -14,6 +14,7 @@ from infill.backends.routes import HERE, RoutedTask, Routes
 from infill.code.indentation import expects_block
 from infill.code.languages import detect
 from infill.connection import CancellableConnection
+from infill.edit_request import EditRequest, EditResult
 from infill.engine_protocol import (
     Engine,
     EngineRequest,
@@ -83,6 +84,10 @@ class RoutedEngine:
         deadline = time.monotonic() + infill_limit_s(infill_request)
         return await self.router.answer(route, lambda: self.local.complete(request, on_step), ask, is_shown, deadline)
 
+    async def edit(self, request: EngineRequest[EditRequest], on_step: OnStep | None = None) -> EditResult:
+        """By the local engine only."""
+        return await self.local.edit(request, on_step)
+
     async def lint(self, request: EngineRequest[LintRequest]) -> tuple[Finding, ...]:
         lint_request, route = request.request, self._route(request)
         if route == (HERE,):
@@ -99,7 +104,9 @@ class RoutedEngine:
         return await self.local.read_ahead(request) if self._route(request)[0] == HERE else 0
 
     def _route(self, request: EngineRequest[Any]) -> tuple[str, ...]:
-        return (HERE,) if request.local or not self.routes.order else self.routes.of(task_of(request))
+        if request.local or isinstance(request.request, EditRequest) or not self.routes.order:
+            return (HERE,)
+        return self.routes.of(task_of(request))
 
 
 def task_of(request: EngineRequest[Any]) -> RoutedTask:

@@ -37,6 +37,7 @@ class Client:
         self.answers: dict[Any, dict[str, Any]] = {}
         self.settings: dict[str, Any] | None = None
         self.choice: str | None = None  # the answer to questions of the server
+        self.applies = True  # whether edits of the server are applied
         self.log: list[str] = []
         self.number = 0
         self.versions: dict[str, int] = {}
@@ -115,6 +116,8 @@ class Client:
                 result = [self.settings for _ in message["params"]["items"]]
             elif message["method"] == "window/showMessageRequest" and self.choice is not None:
                 result = {"title": self.choice}
+            elif message["method"] == "workspace/applyEdit":
+                result = {"applied": self.applies}
             self.send({"id": message["id"], "result": result})
 
     def initialize(self, capabilities: Any = None, settings: Any = None, folder: Path | None = None) -> dict[str, Any]:

@@ -5,10 +5,11 @@ end
 vim.g.loaded_gesso = true
 
 vim.api.nvim_create_user_command("Gesso", function(arguments)
-  require("gesso.commands").run(arguments.fargs)
+  require("gesso.commands").run(arguments.fargs, { arguments.line1, arguments.line2 })
 end, {
   nargs = "*",
-  desc = "Gesso: status, toggle, trigger, why, report, restart, log",
+  range = true,
+  desc = "Gesso: status, toggle, trigger, edit, why, report, restart, log",
   complete = function(lead, line)
     return require("gesso.commands").complete(lead, line)
   end,

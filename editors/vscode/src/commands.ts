@@ -3,6 +3,7 @@
 import * as vscode from 'vscode';
 import type { Gesso } from './gesso';
 import { type RequestRecord, showReasons } from './reasons';
+import { rewriteSelection } from './rewrite';
 import { isLanguageEnabled } from './status';
 
 const MENU = [
@@ -10,6 +11,7 @@ const MENU = [
     'gesso.toggle',
     'gesso.toggleLanguage',
     'gesso.trigger',
+    'gesso.rewrite',
     'gesso.restartServer',
     'gesso.download',
     'gesso.install',
@@ -31,6 +33,7 @@ export function registerCommands(context: vscode.ExtensionContext, gesso: Gesso)
         'gesso.toggle': toggle,
         'gesso.toggleLanguage': toggleLanguage,
         'gesso.trigger': () => vscode.commands.executeCommand('editor.action.inlineSuggest.trigger'),
+        'gesso.rewrite': () => rewriteSelection(gesso),
         'gesso.acceptWord': () => gesso.suggestions.acceptPart('acceptNextWord'),
         'gesso.acceptLine': () => gesso.suggestions.acceptPart('acceptNextLine'),
         'gesso.dismissSuggestion': () => gesso.suggestions.dismiss(),

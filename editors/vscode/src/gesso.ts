@@ -62,13 +62,22 @@ export class Gesso implements vscode.Disposable {
 
     /** Runs one of the server's commands. Shows a message and returns undefined if no server is running. */
     async execute<T>(command: string, ...args: unknown[]): Promise<T | undefined> {
+        return this.executeUntil<T>(undefined, command, ...args);
+    }
+
+    /** The same; cancelling `token` cancels the command. */
+    async executeUntil<T>(
+        token: vscode.CancellationToken | undefined,
+        command: string,
+        ...args: unknown[]
+    ): Promise<T | undefined> {
         if (!this.client?.isRunning()) {
             const restart = 'Restart the Server';
             const message = `Gesso cannot do this now. ${this.status.description}`;
             void vscode.window.showWarningMessage(message, restart).then((choice) => choice && this.restart());
             return undefined;
         }
-        return this.client.sendRequest<T>('workspace/executeCommand', { command, arguments: args });
+        return this.client.sendRequest<T>('workspace/executeCommand', { command, arguments: args }, token);
     }
 
     dispose(): void {

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from infill.edit_request import EditRequest, EditResult
 from infill.engine_protocol import EngineRequest, EngineState
 from infill.findings import Finding, LintRequest
 from infill.request import Candidate, HoleCompletion, InfillRequest, InfillResult
@@ -83,6 +84,22 @@ LLAMA = {
     "path": "x",
     "response_fields": ["content", "timings/prompt_n"],
 }
+EDIT = {
+    "text": "x = 1\n",
+    "start": 4,
+    "end": 5,
+    "instruction": "add one",
+    "language": "python",
+    "path": "b.py",
+    "neighbours": [NEIGHBOUR],
+    "priority": "inline",
+    "client": "c",
+    "local": False,
+    "any_model": True,
+    "candidates": 1,
+    "deadline_ms": 100.0,
+    "stream": False,
+}
 LINT = {
     "text": "x = 1\n",
     "language": "python",
@@ -99,6 +116,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/infill": INFILL,
     "/v1/read-ahead": INFILL,
     "/v1/lint": LINT,
+    "/v1/edit": EDIT,
     "/v1/completions": OPENAI,
     "/v1/fim/completions": OPENAI | {"stream": True},
     "/infill": LLAMA,
@@ -130,6 +148,10 @@ class InstantEngine(ModelEngine):
             for hole in request.request.holes
         )
         return InfillResult(completions, 1, 2, 3, 4, 5, {"encode": 1.0, "total": 2.0}, "none", request.request.seed)
+
+    async def edit(self, request: EngineRequest[EditRequest], on_step: Any = None) -> EditResult:
+        one = request.request
+        return EditResult(one.start, one.end, "", True, None, (), 1, 1, {"total": 2.0}, "none")
 
     async def lint(self, request: EngineRequest[LintRequest]) -> tuple[Finding, ...]:
         return request.request.findings

@@ -9,10 +9,11 @@ import gguf
 import pytest
 import torch
 
+from engine.checkpoints.qwen2 import GgufWeights, open_weights
 from engine.errors import ModelError
 from infill import downloads, model_store
 from infill.complete.causal_completion import CausalCompleter
-from infill.complete.code_model import LEAST_PROMPT, CodeModel, is_code_model
+from infill.complete.code_model import LEAST_PROMPT, CodeModel, _has_chat, is_code_model
 from infill.complete.confidence import Calibration
 from infill.complete.pipeline import load_model, make_completer
 from infill.settings import Settings
@@ -43,6 +44,31 @@ def test_a_folder_of_a_code_model_becomes_its_pipeline(folder: Path) -> None:
     assert isinstance(completer, CausalCompleter)
     assert completer.complete(request("x = §\n")).model == str(folder)
     assert 0 < (model_store.measured_token_s(str(folder)) or 0) < 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "has_chat"),
+    [
+        ("chat_template.jinja", "{{ '<|im_start|>user' }}", True),
+        ("chat_template.jinja", "{{ '<user>' }}", False),
+        ("tokenizer_config.json", json.dumps({"chat_template": "<|im_start|>"}), True),
+        ("tokenizer_config.json", json.dumps({"added_tokens_decoder": {"7": {"content": "<|im_start|>"}}}), False),
+        ("tokenizer_config.json", "{", False),
+    ],
+)
+def test_a_folder_with_a_chat_template_in_chatml_follows_instructions(
+    folder: Path, name: str, content: str, has_chat: bool
+) -> None:
+    assert not CodeModel.load(Settings(model=str(folder), threads=1)).has_chat
+    (folder / name).write_text(content, "utf-8")
+    assert CodeModel.load(Settings(model=str(folder), threads=1)).has_chat is has_chat
+
+
+def test_a_gguf_with_a_chat_template_in_chatml_follows_instructions(tmp_path: Path) -> None:
+    weights = open_weights(save_gguf(reference(), tmp_path / "model.gguf"))
+    assert isinstance(weights, GgufWeights) and not _has_chat(weights)
+    weights.file.metadata = {**weights.file.metadata, "tokenizer.chat_template": "<|im_start|>user"}
+    assert _has_chat(weights)
 
 
 def test_files_and_folders_of_qwen2_are_code_models(folder: Path, tmp_path: Path) -> None:

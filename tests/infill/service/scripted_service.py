@@ -17,6 +17,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from engine.errors import InputError  # noqa: E402
+from infill.edit_request import EditRequest, EditResult  # noqa: E402
 from infill.engine_protocol import EngineRequest, EngineState, RequestCounts  # noqa: E402
 from infill.findings import Finding, LintRequest  # noqa: E402
 from infill.request import InfillRequest, InfillResult, OnStep  # noqa: E402
@@ -81,6 +82,14 @@ class ScriptedEngine:
         elif text == "die":
             os.abort()
         return InfillResult((), self.begun, len(text), 0, 0, 0, {"total": 0.0}, "scripted", 0)
+
+    async def edit(self, request: EngineRequest[EditRequest], on_step: OnStep | None = None) -> EditResult:
+        """The new text is the instruction."""
+        wanted = request.request
+        if wanted.instruction == "refuse":
+            return EditResult(wanted.start, wanted.end, "", False, "the answer is empty", (), 0, 0, {}, "scripted")
+        await asyncio.sleep(1.0 if wanted.instruction == "slow" else 0.0)
+        return EditResult(wanted.start, wanted.end, wanted.instruction, True, None, (), 0, 0, {}, "scripted")
 
     async def lint(self, request: EngineRequest[LintRequest]) -> tuple[Finding, ...]:
         wanted = request.request

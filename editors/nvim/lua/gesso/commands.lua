@@ -12,8 +12,8 @@ local function notify(message, level)
 end
 
 --- Calls `done` with the result of a server's command, or shows its error.
-local function execute(command, done)
-  server.execute(command, {}, function(result, message)
+local function execute(command, done, arguments)
+  server.execute(command, arguments or {}, function(result, message)
     if message then
       notify(message, vim.log.levels.ERROR)
     else
@@ -82,6 +82,29 @@ function subcommands.trigger()
   vim.cmd.startinsert({ bang = vim.fn.col(".") >= vim.fn.col("$") - 1 })
 end
 
+--- Rewrites lines as an instruction says; asks for it if there is none.
+---@param instruction string
+---@param lines integer[]  the first and the last line, from 1
+function subcommands.edit(instruction, lines)
+  if instruction == "" then
+    vim.ui.input({ prompt = "Gesso, change: " }, function(answer)
+      if answer and vim.trim(answer) ~= "" then
+        subcommands.edit(answer, lines)
+      end
+    end)
+    return
+  end
+  local range = { start = { line = lines[1] - 1, character = 0 }, ["end"] = { line = lines[2], character = 0 } }
+  notify("rewriting …")
+  execute("gesso.edit", function(outcome)
+    if outcome.applied then
+      notify("rewritten; `u` restores the old text")
+    else
+      notify(text(outcome.reason), vim.log.levels.WARN)
+    end
+  end, { vim.uri_from_bufnr(0), range, instruction })
+end
+
 function subcommands.why()
   execute("gesso.whyNothing", function(records)
     local lines = vim.tbl_map(format_record, vim.list_slice(records, 1, MAX_RECORDS))
@@ -115,8 +138,13 @@ end
 
 --- Runs :Gesso with these arguments.
 ---@param arguments string[]
-function M.run(arguments)
+---@param lines integer[]|nil  the first and the last line of the command's range; default: the cursor's line
+function M.run(arguments, lines)
   local name = arguments[1] or "status"
+  if name == "edit" then
+    local line = vim.fn.line(".")
+    return subcommands.edit(table.concat(arguments, " ", 2), lines or { line, line })
+  end
   if #arguments > 1 or not subcommands[name] then
     local given, known = table.concat(arguments, " "), table.concat(M.complete(""), ", ")
     return notify(("unknown command `:Gesso %s`; use one of %s"):format(given, known), vim.log.levels.ERROR)

@@ -1,0 +1,1 @@
+"""Edits of code that is already written: rewrites by instruction."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lsprotocol import types
+from pygls.exceptions import JsonRpcRequestCancelled
 from pygls.lsp.client import LanguageClient
 
 from bench.service.scenarios import Scenario
@@ -140,7 +141,10 @@ class Typist:
     async def _request(self, started: float, version: int, rest: str) -> None:
         expected, due = self.shown, len(rest.partition("\n")[0].strip()) >= MIN_ACCEPTED
         self.tally.due += due
-        result = await self.client.text_document_inline_completion_async(self._params())
+        try:
+            result = await self.client.text_document_inline_completion_async(self._params())
+        except JsonRpcRequestCancelled:  # by a newer request
+            return
         if version != self.version:
             return
         taken_ms = 1000 * (time.perf_counter() - started)

@@ -57,6 +57,7 @@ class Admission:
     def __init__(self, tasks: Iterable[Task[object]], durations: Durations, now: float) -> None:
         self.durations, self.now = durations, now
         self._running: Counter[Priority] = Counter()
+        self._needed: Counter[Priority] = Counter()  # of those, without cancelled ones, which end at their next step
         self._clients: set[tuple[Priority, str]] = set()
         self._left: defaultdict[Priority, float] = defaultdict(float)
         self._short_of_memory = [one.order.priority for one in tasks if one.memory_failures]
@@ -65,7 +66,9 @@ class Admission:
                 priority = task.order.priority
                 self._running[priority] += 1
                 self._clients.add((priority, task.order.client))
-                self._left[priority] += durations.left(task)
+                if not task.is_cancelled():
+                    self._needed[priority] += 1
+                    self._left[priority] += durations.left(task)
 
     def may_start(self, task: Task[object]) -> bool:
         """Whether one more may be under way, or its client has none, and it can end before its deadline."""
@@ -88,7 +91,7 @@ class Admission:
 
     def _is_first(self, priority: Priority) -> bool:
         """Whether nothing as urgent is under way. Then any request may start, however little is known of it."""
-        return not any(self._running[one] for one in Priority if one <= priority)
+        return not any(self._needed[one] for one in Priority if one <= priority)
 
     def _fits(self, task: Task[object]) -> bool:
         priority, deadline = task.order.priority, task.order.deadline
@@ -96,6 +99,6 @@ class Admission:
         if deadline is None:
             return True
         if duration is None:  # the first of its kind shows how long they take
-            return not self._running[priority]
+            return not self._needed[priority]
         before = sum(self._left[one] for one in Priority if one <= priority)
         return before + duration <= USABLE * (deadline - self.now)

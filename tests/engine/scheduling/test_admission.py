@@ -89,6 +89,18 @@ def test_less_urgent_requests_keep_no_one_from_starting() -> None:
     assert not Admission(lints, known, NOW).may_start(task(priority=Priority.LINT, client="0"))
 
 
+def test_a_cancelled_request_keeps_no_one_from_starting() -> None:
+    """While a user types, each request cancels the one before it."""
+    stopped = Task(Order(Priority.INLINE, "a", None, stop=lambda: True), 0, lambda _: None, Future())
+    now = time.monotonic()
+    stopped.start(now)
+    newest = task(deadline=now + 30.0, client="a")
+    after_stopped = Admission([stopped, newest], durations(60.0), now)
+    assert after_stopped.may_start(newest) and not after_stopped.is_hopeless(newest)
+    after_running = Admission([started(client="a"), newest], durations(60.0), now)
+    assert not after_running.may_start(newest) and after_running.is_hopeless(newest)
+
+
 def test_the_expected_answer_counts_what_goes_before_and_not_what_was_cancelled() -> None:
     known = durations(0.5)
     waiting, half, gone = task(), started(0.25), Task(Order(stop=lambda: True), 0, lambda _: None, Future[None]())

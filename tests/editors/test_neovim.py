@@ -142,12 +142,6 @@ def test_tab_accepts_all_of_it_as_one_undo_step(nvim: Neovim) -> None:
     assert nvim.line() == typed
 
 
-def test_it_reappears_after_undo(nvim: Neovim) -> None:
-    ghost = start_line(nvim)
-    nvim.keys("<Tab>", "<Esc>", "u", "A")
-    assert nvim.wait_ghost() == ghost
-
-
 def test_typing_fast_after_tab_keeps_the_order(nvim: Neovim) -> None:
     ghost = start_scripted_line(nvim)
     typed = nvim.line()

@@ -26,7 +26,7 @@ EDITORS = [
 @pytest.fixture(scope="module", params=EDITORS)
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Neovim]:
     home = tmp_path_factory.mktemp("home")
-    nvim = Neovim(home, {**server_options(home), "cmd": SERVER}, request.param)
+    nvim = Neovim(home, {**server_options(home, lintInclude=["wrong-name"]), "cmd": SERVER}, request.param)
     yield nvim
     nvim.close()
 

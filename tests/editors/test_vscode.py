@@ -323,7 +323,8 @@ def test_a_finding_is_marked_and_its_quick_fix_applied(configured: VSCode) -> No
     """The scripted server reports each `wrnog`."""
     wrong = "def first(a):\n    b = a\n    return wrnog\n"
     script = str(ROOT / "tests" / "lsp" / "scripted_server.py")
-    configured.configure({"gesso.server.command": [sys.executable, script], "gesso.lintSeverity": "warning"})
+    settings = {"gesso.lintSeverity": "warning", "gesso.lintInclude": ["wrong-name"]}
+    configured.configure({"gesso.server.command": [sys.executable, script], **settings})
     ready_again(configured)
     configured.open("wrong.py", wrong, line=3)
     eventually(lambda: configured.browser("count", ".squiggly-warning"), "the mark")

@@ -149,18 +149,20 @@ class VSCode:
 
     def open(self, name: str, text: str, line: int = 1) -> None:
         """Writes a file, opens it, and moves the cursor to the end of the line, counted from 1."""
-        file, entry = self.folder / name, f".explorer-folders-view .monaco-list-row[aria-label^='{name}']"
+        (self.folder / name).write_text(text)
 
         def listed() -> bool:
-            file.unlink(missing_ok=True)  # VS Code misses files that are made before it watches the folder
-            file.write_text(text)
+            """Quick open searches the folder each time; the explorer may miss files made before it watches."""
+            self.press("Escape", "Control+p")
+            eventually(lambda: self.browser("count", ".quick-input-widget input:focus"), "the prompt for a file")
+            self.type(name, 0)
             end = time.monotonic() + PATIENCE_S / 6
-            while not (found := self.browser("count", entry)) and time.monotonic() < end:
+            while not (found := any(name in row for row in self.rows())) and time.monotonic() < end:
                 time.sleep(0.05)
-            return bool(found)
+            return found
 
-        eventually(listed, f"{name} in the explorer")
-        self.browser("double_click", entry)
+        eventually(listed, f"{name} in quick open")
+        self.press("Enter")
         eventually(lambda: any(name in one for one in self.browser("texts", ".tab.active")), f"a tab for {name}")
         eventually(lambda: self.browser("count", ".monaco-editor.focused .view-line"), "lines")
         self.press("Control+g")

@@ -82,7 +82,7 @@ class Rejections:
         return True
 
     def is_rejected(self, uri: str, before: str, after: str, text: str) -> bool:
-        """Whether the user rejected or deleted this text here, or a longer one of which it is the rest after typing."""
+        """Whether the user rejected or deleted this text here, or a longer one whose beginning was typed since."""
         left = _context(before, "").left
         offered = _comparable(text, left)
         return any(

@@ -152,7 +152,7 @@ class _Group(TyperGroup):
 
 
 def _without_types(parameters: list[Any]) -> list[Any]:
-    """The parameters, of which the flags have no type: they take no value."""
+    """The parameters; flags have no type, since they take no value."""
     for parameter in parameters:
         if getattr(parameter, "is_flag", False):
             parameter.metavar = ""

@@ -17,7 +17,7 @@ FILES = (
     ROOT / "infill/code/indentation.py",
     ROOT / "editors/vscode/src/commands.ts",
     ROOT / "editors/vscode/package.json",
-    ROOT / "editors/nvim/lua/gesso/commands.lua",
+    ROOT / "editors/nvim/lua/gesso/server.lua",
     ROOT / ".pre-commit-hooks.yaml",
     ROOT / "pyproject.toml",
     ROOT / "README.md",

@@ -461,7 +461,7 @@ def test_nothing_is_imported_from_the_folder_of_the_users_project(
         async with watched(COMMAND) as one:
             one.engine.start(Settings(model="./no-such-folder"))
             await one.until_state("failed")
-            message = "There is no model folder ./no-such-folder; check the path, or use pocket."
+            message = f"There is no model folder {tmp_path / 'no-such-folder'}; check the path, or use pocket."
             assert one.engine.state.message == message
 
     run(test())

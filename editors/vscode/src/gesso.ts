@@ -77,7 +77,10 @@ export class Gesso implements vscode.Disposable {
             void vscode.window.showWarningMessage(message, restart).then((choice) => choice && this.restart());
             return undefined;
         }
-        return this.client.sendRequest<T>('workspace/executeCommand', { command, arguments: args }, token);
+        const parameters = { command, arguments: args };
+        return token === undefined // an undefined token would become a second parameter
+            ? this.client.sendRequest<T>('workspace/executeCommand', parameters)
+            : this.client.sendRequest<T>('workspace/executeCommand', parameters, token);
     }
 
     dispose(): void {

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
 
-from engine.denoiser import CanvasRun, DenoiseRequest, Timings
+from engine.canvas_run import CanvasRun, DenoiseRequest, Timings
 from engine.errors import GessoError, Stop, leave_if
 from infill.complete.canvas_text import step_view
-from infill.complete.hole_length import CanvasRunner, FilledCanvas, FillTask, HoleLengths, NullSlots, Probing
+from infill.complete.hole_length import CanvasRunner, FilledCanvas, FillTask, hole_lengths
 from infill.complete.judging import judge, one_after_another, until_stopped
 from infill.complete.last_draft import LastDraft
 from infill.complete.loaded_model import LoadedModel
@@ -24,7 +24,6 @@ from infill.prompts.prompt import Layout, LayoutPlan
 from infill.request import Candidate, HoleCompletion, InfillRequest, InfillResult, OnStep
 from infill.settings import Settings
 
-SAMPLED_T = (0.6, 0.9)  # minimum of t_min and t_max for all candidates but the first
 MOST_BETWEEN = 10_000  # characters between the holes of one canvas
 LONGEST = {True: 128, False: 512}  # slots, by whether the hole has one line
 
@@ -37,8 +36,7 @@ class Completer:
         self.denoiser, self.family = model.denoiser, model.family
         self.min_confidence = model.min_confidence if settings.min_confidence is None else settings.min_confidence
         self.runner = CanvasRunner(self.denoiser, self.family.max_canvas)
-        null_token = self.family.null_token
-        self.lengths: HoleLengths = Probing(self.runner) if null_token is None else NullSlots(self.runner, null_token)
+        self.lengths = hole_lengths(self.family, self.runner)
         self.proposer = Proposer(self.denoiser, self.runner, self.family, settings)
 
     @property
@@ -94,13 +92,13 @@ class Completer:
         return [results[index] for index in range(len(requests))]
 
     def read_ahead(self, request: InfillRequest, stop: Stop | None = None) -> int:
-        """Encodes the prompt of a request, so that completing it there soon need not.
+        """Reads what the model sees of a request, so that completing it there soon need not.
 
-        stop: called between chunks; once it returns True, Cancelled is raised, and what was encoded stays in the cache.
-        Returns the number of encoded tokens.
+        stop: called between passes; once it returns True, Cancelled is raised, and what was read stays in the cache.
+        Returns the number of tokens read.
         """
-        with self.denoiser.cache.encoded(self._plan(prepare(request, self.family.budget, stop)).prompt, stop) as lease:
-            return lease.encoded
+        task = self._tasks(prepare(replace(request, candidates=1), self.family.budget, stop))[0]
+        return self.denoiser.read_ahead(task.request(task.lay_out(task.slots)))
 
     def _plan(self, prepared: PreparedRequest) -> LayoutPlan:
         return self.family.plan(prepared.shown, prepared.kinds, prepared.between)
@@ -112,19 +110,21 @@ class Completer:
 
     def _task(self, prepared: PreparedRequest, plan: LayoutPlan, variant: int) -> FillTask:
         """variant: 0 for the model's own settings; others sample tokens, each with another seed."""
+        most = tuple(LONGEST[kind.one_line] for kind in prepared.kinds)
         return FillTask(
             lay_out=plan.lay_out,
-            request=self._denoise_request(prepared, variant),
+            request=self._denoise_request(prepared, variant, most),
             slots=tuple(self.family.slots[0 if kind.one_line else 1] for kind in prepared.kinds),
-            most=tuple(LONGEST[kind.one_line] for kind in prepared.kinds),
+            most=most,
         )
 
-    def _denoise_request(self, prepared: PreparedRequest, variant: int) -> Callable[[Layout], DenoiseRequest]:
+    def _denoise_request(
+        self, prepared: PreparedRequest, variant: int, most: Sequence[int]
+    ) -> Callable[[Layout], DenoiseRequest]:
         """From a layout to how it is denoised."""
         sampling = self.model.sampling.with_steps(prepared.request.steps)
         if variant:
-            t_min, t_max = max(sampling.t_min, SAMPLED_T[0]), max(sampling.t_max, SAMPLED_T[1])
-            sampling = replace(sampling, token_choice="sample", t_min=t_min, t_max=t_max)
+            sampling = sampling.varied()
 
         def denoise(layout: Layout) -> DenoiseRequest:
             return DenoiseRequest(
@@ -135,6 +135,7 @@ class Completer:
                 layout.banned,
                 prepared.deadline,
                 prepared.stop,
+                tuple((hole.stop - hole.start, limit) for hole, limit in zip(layout.holes, most, strict=True)),
             )
 
         return denoise

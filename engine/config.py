@@ -17,6 +17,7 @@ NoiseKind = Literal["uniform", "mask", "hybrid"]
 TokenChoice = Literal["sample", "argmax"]
 
 ARCHITECTURE = "diffusion_gemma"
+KNOWN_ARCHITECTURES = f"{ARCHITECTURE}, qwen2 and Dream (Dream-Coder, DreamOn)"
 MOST = {"num_hidden_layers": 1024, "canvas_length": 1 << 14}  # checked before anything is built; others: MOST_OTHER
 MOST_OTHER = 1 << 24
 VARIED_T = (0.6, 0.9)  # least t_min and t_max of varied sampling
@@ -101,8 +102,8 @@ class ModelConfig:
         model_type = config.get("model_type")
         if model_type != ARCHITECTURE:
             raise ModelError(
-                f"config.json describes a model of type {model_type!r}, but the engine runs only "
-                f"{ARCHITECTURE!r} checkpoints; choose another model folder."
+                f"config.json describes a model of type {model_type!r}, but the engine knows only "
+                f"{KNOWN_ARCHITECTURES}; choose another model folder."
             )
         text = config.get("text_config")
         if not isinstance(text, Mapping):

@@ -84,11 +84,13 @@ class MaskedDenoiser(CanvasLoop[MaskedRun]):
         if not isinstance(sampling, MaskedSampling):
             raise InputError("These sampling settings are for another kind of model; use those of the loaded one.")
         slots = Slots.of(request, self.config)
-        if len(slots.tokens) + slots.budget > self.config.max_positions:
+        free = self.config.max_positions - len(slots.tokens)
+        if free < 0:
             raise InputError(
-                f"Prompt and canvas have up to {len(slots.tokens) + slots.budget} tokens, but the model takes "
-                f"{self.config.max_positions}; shorten the prompt."
+                f"Prompt and canvas have {len(slots.tokens)} tokens, but the model takes {self.config.max_positions}; "
+                "shorten the prompt."
             )
+        slots.budget = min(slots.budget, free)
         row = next(self._rows)
         self._generators[row] = torch.Generator().manual_seed(request.seed)
         nothing = torch.empty(0, dtype=torch.long)

@@ -1,4 +1,4 @@
-"""What the published generation code of Dream and DreamOn does, written plainly over transformers' Qwen2, and tiny models.
+"""Tiny models, and what the published generation code of Dream and DreamOn does, written plainly over transformers.
 
 Every position is recomputed at every step, with full attention; probabilities are sorted over the whole vocabulary.
 """

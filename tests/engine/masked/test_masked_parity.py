@@ -14,6 +14,11 @@ from tests.engine.masked import reference
 from tests.engine.masked.reference import draws, fill, predictions, tiny_masked, tiny_reference
 
 BEFORE, AFTER = [3, 14, 15, 92, 65, 35], [89, 79, 32, 38]
+DRAWN = [
+    {"temperature": 0.0, "top_p": None},
+    {"temperature": 0.9, "top_p": 0.9},
+    {"temperature": 1.3, "top_p": None, "top_k": 5},
+]
 GREEDY = MaskedSampling(max_steps=8, temperature=0.0, top_p=None)
 
 
@@ -53,7 +58,7 @@ def test_logits_are_those_of_transformers_with_full_attention(shifted: bool, cac
 
 @pytest.mark.parametrize("order", ["origin", "maskgit_plus", "topk_margin", "entropy"])
 @pytest.mark.parametrize("tokens_per_step", [None, 1, 3])
-@pytest.mark.parametrize("drawn", [{"temperature": 0.0, "top_p": None}, {"temperature": 0.9, "top_p": 0.9}, {"temperature": 1.3, "top_p": None, "top_k": 5}])  # fmt: skip
+@pytest.mark.parametrize("drawn", DRAWN)
 def test_a_trajectory_is_that_of_the_published_code(
     order: str, tokens_per_step: int | None, drawn: dict[str, float]
 ) -> None:

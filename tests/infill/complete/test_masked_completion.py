@@ -1,4 +1,4 @@
-"""Masked models in the whole pipeline, from a folder to completions; with random weights only the handling is tested."""
+"""Masked models in the whole pipeline, from a folder to completions; the weights are random, so the texts are too."""
 
 from __future__ import annotations
 

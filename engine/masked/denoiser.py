@@ -60,6 +60,7 @@ class MaskedDenoiser(CanvasLoop[MaskedRun]):
 
     cached: whether keys and values are kept; without it every pass reads the whole sequence, which is exact. draws:
     randomness for tests; by default each canvas has a generator of its own. passes, rows: since the start.
+    refresh_steps: see the module.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class MaskedDenoiser(CanvasLoop[MaskedRun]):
         config = model.config
         assert isinstance(config, MaskedConfig), "the model has no mask token"
         self._config, self.cached, self.draws = config, cached, draws
+        self.refresh_steps = REFRESH_STEPS
         self.kept: list[KeptSequence] = []
         self.passes = self.rows = 0
         self._generators: dict[int, torch.Generator] = {}
@@ -188,7 +190,7 @@ class MaskedDenoiser(CanvasLoop[MaskedRun]):
     def _logits(self, run: MaskedRun, positions: Sequence[int]) -> Tensor:
         """[positions, vocab] in fp32: what the model predicts at `positions`."""
         stop = run.request.stop
-        whole = run.keys is None or run.since_whole >= REFRESH_STEPS
+        whole = run.keys is None or run.since_whole >= self.refresh_steps
         if whole:
             run.keys, run.new, run.changed, run.since_whole = None, set(), 0, 0
         first = run.steps == 0

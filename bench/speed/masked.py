@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from bench.report import Report, conditions, interleaved, ratios
+from bench.report import Report, conditions, interleaved, percentile, ratios
 from engine.canvas import Canvas, Known, Slots
 from engine.canvas_run import DenoiseRequest, DenoiseResult
 from engine.checkpoints.qwen2 import weight_bytes
@@ -37,6 +37,7 @@ SHAPES = {
     "7b": MaskedConfig(152_064, 3584, 18_944, 28, 28, 4, 128, tied=False, mask=151_666, max_positions=32_768),
 }
 REFRESH = (1, 4, 8, 1_000_000)  # passes between whole ones; the last one means never
+TIMED = ("exact", "cached", "next key, cached")  # absolute times are shown of a GPU only
 CONTEXT = 4096  # tokens, of which the table of memory counts keys and values
 SOURCE = Path(__file__).parents[2] / "engine"
 
@@ -89,6 +90,10 @@ def code_cases(model: LoadedModel, contexts: Sequence[int], slots: int) -> list[
     return cases
 
 
+def milliseconds(times: dict[str, float]) -> str:
+    return f"{times['p50']:.0f} ({times['p95']:.0f})"
+
+
 def equal_share(one: DenoiseResult, other: DenoiseResult) -> float:
     """The share of the slots with the same token."""
     return float((one.tokens[one.columns] == other.tokens[other.columns]).float().mean())
@@ -129,6 +134,7 @@ def measure(exact: MaskedDenoiser, cached: MaskedDenoiser, case: Case, slots: in
         "context": len(case.before) + len(case.after),
         "infill": ratios(times["exact"], times["cached"]),
         "next_key": ratios(times["next key, exact"], times["next key, cached"]),
+        "ms": {name: {"p50": percentile(ms, 0.5), "p95": percentile(ms, 0.95)} for name, ms in times.items()},
         "passes": results["exact"].steps,
         "rows": dict(rows),
         "agreement": agreement,
@@ -185,6 +191,7 @@ def main(
             *(f"{share:.0%}" for share in one["agreement"].values()),
             f"{one['next_key_agreement']:.0%}",
             f"{one['right']['exact']:.0%} → {one['right']['cached']:.0%}",
+            *(milliseconds(one["ms"][name]) for name in TIMED if on.type != "cpu"),
         ]
         for one in figures
     ]
@@ -192,6 +199,7 @@ def main(
         "context", "passes", "rows: exact → cached → next key", "infill, times faster", "next key, times faster",
         "same tokens, refresh 1", "4", "8", "never", "next key", "tokens as written",
     ]  # fmt: skip
+    header += [f"{name}, ms p50 (p95)" for name in TIMED if on.type != "cpu"]
     sizes = ", ".join(f"{size:.1f} GiB in {name}" for name, size in memory(SHAPES["7b"]).items())
     notes = [
         f"A 7B with keys and values of {CONTEXT} tokens needs {sizes}.",

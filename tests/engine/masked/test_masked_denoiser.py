@@ -253,6 +253,24 @@ def test_changes_add_up_until_a_whole_pass(monkeypatch: pytest.MonkeyPatch) -> N
     assert whole == [True, False, False, True, False, False]
 
 
+def test_canvases_that_begin_together_share_their_first_pass_and_the_others() -> None:
+    sampling = MaskedSampling(max_steps=9, temperature=1.0)
+    asked = [request(4, sampling=sampling, seed=seed) for seed in range(3)]
+    denoiser, calls = tiny_masked(tiny_reference(), cached=True), list[int]()
+    encode = denoiser.model.encode
+
+    def counted(tokens: torch.Tensor, *others: object) -> torch.Tensor:
+        calls.append(tokens.shape[1])
+        return encode(tokens, *others)  # type: ignore[arg-type]
+
+    denoiser.model.encode = counted  # type: ignore[assignment, method-assign]
+    together = [result.tokens.tolist() for result in denoiser.run(asked)]
+    length = 3 + asked[0].canvas.width
+    assert calls == [length, 2 * 5, *[3 * 5] * 3], "one whole pass, then the slots and what predicts them"
+    alone = [tiny_masked(tiny_reference(), cached=True).run([one])[0].tokens.tolist() for one in asked]
+    assert together == alone
+
+
 def test_read_ahead_reads_once() -> None:
     denoiser = tiny_masked(tiny_reference(), cached=True)
     assert denoiser.read_ahead(request(4)) == len(BEFORE) + 4 + 2 + len(AFTER)

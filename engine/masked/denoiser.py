@@ -173,6 +173,8 @@ class MaskedDenoiser(CanvasLoop[MaskedRun]):
         else:
             count = self._count(run, masks)
             selected = select(choices.confidence, count, sampling, scores.exp(), uniform).cpu()
+        if self.config.expand is not None:  # a guess is a token that may be shown
+            log_probabilities[:, self.config.expand] = BANNED_LOGIT
         likeliest = log_probabilities.max(dim=-1)
         columns = choices.tokens.tolist(), scores.tolist(), choices.entropy.tolist()
         found = [Filled(*one) for one in zip(*columns, strict=True)]

@@ -33,9 +33,7 @@ def list_models() -> None:
             add_row(table, known.name, _size(known.bytes), where)
     for masked in model_store.MASKED_MODELS:
         if masked.repository not in present:
-            where = (
-                f"a folder with its files, or gesso model pull {masked.repository}: {masked.about} ({masked.license})"
-            )
+            where = f"gesso model pull {masked.repository}, or its folder: {masked.about} ({masked.license})"
             add_row(table, masked.repository, _size(masked.bytes), where)
     for alias, repository in model_store.ALIASES.items():
         where = f"same as {repository}" if repository in present else f"gesso model pull {alias}"

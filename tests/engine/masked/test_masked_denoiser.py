@@ -132,6 +132,8 @@ def test_a_seed_determines_the_result_alone_and_in_a_batch() -> None:
 def test_after_the_deadline_the_likeliest_tokens_fill_the_rest() -> None:
     (result,) = tiny_masked(tiny_reference()).run([request(6, deadline=time.monotonic() - 1)])
     assert result.finish == "deadline" and result.steps == 1 and not SPECIAL & set(result.tokens.tolist())
+    (grown,) = tiny_masked(eager_to_change(0)).run([request(6, most=20, deadline=time.monotonic() - 1)])
+    assert not {MASK, EXPAND} & set(grown.tokens.tolist())
 
 
 def test_a_cancelled_request_ends_within_a_pass() -> None:

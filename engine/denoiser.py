@@ -200,9 +200,9 @@ class Denoiser(Decoder):
         decision = decide(
             logits, present, [run.row for run in runs], configs, [run.remaining for run in runs], self.draws
         )
-        thresholds = torch.tensor([config.confidence_threshold for config in configs], device=self.device)
+        bounds = [run.request.sampling.confidence_threshold * len(run.canvas) for run in runs]
         finite = (decision.entropy.isfinite() | ~present).all(dim=-1)
-        confident, finite = torch.stack((is_confident(decision.entropy, present, thresholds), finite)).tolist()
+        confident, finite = torch.stack((is_confident(decision.entropy, present, torch.tensor(bounds, device=self.device)), finite)).tolist()
         if not all(finite):
             raise NotFiniteError
         beliefs = self.model.embed_mean(decision.probabilities)

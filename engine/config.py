@@ -223,8 +223,8 @@ class SamplingConfig:
 
     max_steps: most denoising steps per canvas. entropy_bound: nats (arXiv 2505.24857). temperature: goes linearly from
     `t_max` to `t_min` with the remaining steps. A canvas is done when its argmax was the same for `stability_threshold`
-    steps and the mean entropy of its positions is below `confidence_threshold` nats. token_choice: `sample` draws each accepted token,
-    `argmax` takes the likeliest.
+    steps and the mean entropy of its positions is below `confidence_threshold` nats. token_choice: `sample` draws each
+    accepted token, `argmax` takes the likeliest.
     """
 
     max_steps: int = 48

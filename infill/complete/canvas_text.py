@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from os.path import commonprefix
 
-from engine.denoiser import CanvasRun, DenoiseResult
+from engine.canvas_run import CanvasRun, DenoiseResult
 from infill.prompts.prompt import Family, HoleKind, Layout, LayoutPlan
 from infill.request import Piece, PieceState, StepView
 

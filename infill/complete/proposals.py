@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from engine.config import SamplingConfig
-from engine.denoiser import Denoiser, DenoiseResult
+from engine.canvas_run import CanvasDenoiser, DenoiseResult
 from engine.errors import leave_if
 from engine.token_tree import TokenTree
 from infill.checks.context import CheckContext
@@ -55,7 +54,7 @@ class Proposal:
 class Proposer:
     """Makes the proposals of a request. last_draft: of the causal encoder."""
 
-    def __init__(self, denoiser: Denoiser, runner: CanvasRunner, family: Family, settings: Settings) -> None:
+    def __init__(self, denoiser: CanvasDenoiser, runner: CanvasRunner, family: Family, settings: Settings) -> None:
         self.denoiser, self.runner, self.family, self.settings = denoiser, runner, family, settings
         self.last_draft = LastDraft()
 
@@ -157,9 +156,9 @@ class Proposer:
         for slot, (start, end) in enumerate(hole.token_spans):
             if any(start < last and first < end for first, last in spans):
                 tokens[columns.start + slot] = -1
-        sampling: SamplingConfig = filled.request.sampling.with_steps(REPAIR_STEPS)
+        sampling = filled.request.sampling.with_steps(REPAIR_STEPS)
         canvas = replace(filled.layout.canvas, tokens=tokens)
-        return self.runner.run([replace(filled.request, canvas=canvas, sampling=sampling)])[0]
+        return self.runner.run([replace(filled.request, canvas=canvas, sampling=sampling, growth=())])[0]
 
     def _drafted(
         self, prepared: PreparedRequest, index: int, prompt: CausalPrompt, tree: TokenTree
@@ -177,17 +176,18 @@ class Proposer:
         return Proposal(text, ["causal"], len(self.family.tokens.encode(text))), parses
 
     def _seams(self, prepared: PreparedRequest, filled: FilledCanvas, index: int, texts: Sequence[str]) -> list[float]:
-        """Mean log-probability of each text and the SEAM tokens after it, given what comes before them.
+        """Mean log-probability of each text, given what the scorer sees of its surroundings.
 
+        A causal scorer also scores the SEAM tokens after the text.
         The denoiser's own probabilities are a poor measure here: it can be certain of each token on both sides of a
         seam that is wrong.
         """
         columns, canvas = filled.layout.holes[index], filled.result.tokens.tolist()
         unfilled = (self.family.null_token, -1)
         known = [token for token in canvas[: columns.start] if token not in unfilled]
-        seam = [token for token in canvas[columns.stop :] if token not in unfilled][:SEAM]
-        continuations = [[*self.family.tokens.encode(columns.healed + text.rstrip("\n")), *seam] for text in texts]
-        scores = self.runner.scorer.scores(filled.layout.prompt, known, continuations, prepared.stop)
+        after = [token for token in canvas[columns.stop :] if token not in unfilled]
+        encoded = [self.family.tokens.encode(columns.healed + text.rstrip("\n")) for text in texts]
+        scores = self.runner.scorer.text_scores(filled.layout.prompt, known, encoded, after, SEAM, prepared.stop)
         return [float(one.mean()) if len(one) else -math.inf for one in scores]
 
     def _context(self, prepared: PreparedRequest, index: int, text: str) -> CheckContext:

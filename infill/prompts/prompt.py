@@ -106,7 +106,8 @@ class InstructionPrompt:
 class Family(Protocol):
     """The prompt format of one family of models.
 
-    null_token: the token of an empty slot; None if the model has none, so that lengths are probed.
+    null_token: the token of an empty slot; None if the model has none, so that lengths are probed. grows: whether the
+    denoiser changes the lengths of holes itself.
     max_canvas: the widest canvas of one denoising. slots: default number of slots for (a line, a block).
     """
 
@@ -114,6 +115,7 @@ class Family(Protocol):
     max_canvas: int
     slots: tuple[int, int]
     budget: ContextBudget
+    grows: bool
 
     @property
     def null_token(self) -> int | None: ...

@@ -194,7 +194,7 @@ def test_a_deadline_ends_its_own_row_after_the_step_in_which_it_passed(
     model: DiffusionGemma, request_: DenoiseRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr("engine.denoiser.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("engine.canvas_loop.time.monotonic", lambda: now[0])
 
     def watch(runs: Sequence[CanvasRun]) -> None:
         now[0] += 10

@@ -13,7 +13,7 @@ from itertools import islice
 
 from engine.denoiser import CanvasRun, DenoiseRequest, Timings
 from engine.errors import GessoError, Stop, leave_if
-from infill.complete.canvas_text import step_view
+from infill.complete.canvas_text import hole_text, step_view, warm_layout
 from infill.complete.hole_length import CanvasRunner, FilledCanvas, FillTask, HoleLengths, NullSlots, Probing
 from infill.complete.judging import judge, one_after_another, until_stopped
 from infill.complete.last_draft import LastDraft
@@ -26,6 +26,7 @@ from infill.settings import Settings
 
 SAMPLED_T = (0.6, 0.9)  # minimum of t_min and t_max for all candidates but the first
 MOST_BETWEEN = 10_000  # characters between the holes of one canvas
+WARM_STEPS = 4  # of a canvas that starts from the last one
 LONGEST = {True: 128, False: 512}  # slots, by whether the hole has one line
 
 
@@ -69,7 +70,9 @@ class Completer:
             return one_after_another(self.complete, prepared, watch, stop, started)
         self.runner.timings = Timings()
         filled = self._fill(tasks, watch)
-        return self._finish(prepared, filled, started, time.perf_counter())
+        result = self._finish(prepared, filled, started, time.perf_counter())
+        self._remember(prepared, filled[0])
+        return result
 
     def complete_batch(self, requests: Sequence[InfillRequest]) -> list[InfillResult | GessoError]:
         """Fills all requests in one batch; the result of an invalid request is its error."""
@@ -112,16 +115,40 @@ class Completer:
 
     def _task(self, prepared: PreparedRequest, plan: LayoutPlan, variant: int) -> FillTask:
         """variant: 0 for the model's own settings; others sample tokens, each with another seed."""
+        warm = self._warm_layout(prepared, plan) if variant == 0 else None
         return FillTask(
             lay_out=plan.lay_out,
-            request=self._denoise_request(prepared, variant),
+            request=self._denoise_request(prepared, variant, warm is not None),
             slots=tuple(self.family.slots[0 if kind.one_line else 1] for kind in prepared.kinds),
             most=tuple(LONGEST[kind.one_line] for kind in prepared.kinds),
+            warm=warm,
         )
 
-    def _denoise_request(self, prepared: PreparedRequest, variant: int) -> Callable[[Layout], DenoiseRequest]:
+    def _warm_layout(self, prepared: PreparedRequest, plan: LayoutPlan) -> Layout | None:
+        """The layout that starts from the last canvas of this client, if the hole of a line is within it."""
+        last = self.last_draft.canvas
+        asks_for_steps = prepared.request.steps is not None
+        if last is None or asks_for_steps or len(prepared.holes) != 1 or not prepared.kinds[0].one_line:
+            return None
+        expected = last.expected(prepared.before(0), prepared.after(0))
+        if expected is None:
+            return None
+        return warm_layout(self.family, plan, *expected)
+
+    def _remember(self, prepared: PreparedRequest, filled: FilledCanvas) -> None:
+        """Keeps the text of the canvas for the next request of this client."""
+        if len(prepared.holes) == 1:
+            text = hole_text(self.family, filled.layout, filled.result, 0, prepared.kinds[0]).text
+            canvas = LastDraft.at(prepared.before(0), text, prepared.after(0))
+            self.last_draft = replace(self.last_draft, canvas=canvas)
+
+    def _denoise_request(
+        self, prepared: PreparedRequest, variant: int, is_warm: bool
+    ) -> Callable[[Layout], DenoiseRequest]:
         """From a layout to how it is denoised."""
         sampling = self.model.sampling.with_steps(prepared.request.steps)
+        if is_warm:
+            sampling = sampling.with_steps(min(sampling.max_steps, WARM_STEPS))
         if variant:
             t_min, t_max = max(sampling.t_min, SAMPLED_T[0]), max(sampling.t_max, SAMPLED_T[1])
             sampling = replace(sampling, token_choice="sample", t_min=t_min, t_max=t_max)

@@ -17,7 +17,7 @@ from typing import Any
 from engine.errors import GessoError
 from infill.code.indentation import indentation_at
 from infill.code.syntax import in_comment, in_string
-from infill.request import Hole, InfillRequest
+from infill.request import NO_TIME, Hole, InfillRequest
 from infill.service.exchange import ServiceBusy
 from lsp.activity import Outcome, Record
 from lsp.cursor import CursorContext
@@ -270,6 +270,14 @@ class InlineCompletion:
         result = await session.engine.complete(request, on_draft)
         self.last_read = context
         completion = result.completions[0]
+        if completion.reason == NO_TIME:  # not a judgement of this position, so it is not cached
+            if not context.invoked:
+                session.answered_late(result.model, DEADLINE_MS[False])
+            sentence = (
+                f"The model {result.model} had no time to read the code within {DEADLINE_MS[context.invoked]:.0f} ms."
+            )
+            return Suggestions((), "model", SkipReason("the model is too slow", sentence), result.timings_ms)
+        session.answered_in_time()
         shown = [candidate for candidate in completion.candidates if candidate.shown][: request.candidates]
         found = [
             Suggestion(f"{next(self.numbers)}", one.text, "", one.confidence, result.model, one.beginning)

@@ -243,8 +243,8 @@ def report(
     quiet = [one for one in results["nothing due"] if not one.kind]
     notes = [
         f"Quiet after {_percent(len(quiet), len(results['nothing due']))} of the edits that nothing followed.",
-        "first hunk: the first changed lines of each changed function are the edit; the other hunks of the file are due. "
-        "walk: the hunks are given from the top, one after the other. nothing due: the only hunk of a file. "
+        "first hunk: the first changed lines of each changed function are the edit; the other hunks of the file are "
+        "due. walk: the hunks are given from the top, one after the other. nothing due: the only hunk of a file. "
         "ms: CPU time, median and 95th percentile, without parsing the present text.",
         "A proposal is right only if all its places are.",
     ]

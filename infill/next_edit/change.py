@@ -15,12 +15,14 @@ from infill.next_edit.names import Step, steps_to
 
 @dataclass(frozen=True)
 class Change:
-    """after: the tree of the current text. neighbours: texts of other open files in the same language."""
+    """after: the tree of the current text. neighbours: texts of other open files in the same language. line_edit: what
+    the user changed on the same lines, of which `edit` is a part."""
 
     edit: UserEdit
     after: SyntaxTree
     stop: Stop | None = None
     neighbours: Sequence[str] = ()
+    line_edit: UserEdit | None = None
 
     @property
     def grammar(self) -> Grammar:
@@ -69,10 +71,17 @@ def _steps(tree: SyntaxTree, start: int, text: str) -> list[Step]:
 
 def is_broken(change: Change) -> bool:
     """Whether the lines of the edit have a syntax error."""
-    tree = change.after
+    return _has_error(change.after, change.edit.start, change.edit.end, change.stop)
+
+
+def was_broken(change: Change) -> bool:
+    """Whether they had one before the edit, also if it makes sense only with other parts of its line."""
+    return _has_error(change.before, change.edit.start, change.old_end, change.stop)
+
+
+def _has_error(tree: SyntaxTree, start: int, end: int, stop: Stop | None) -> bool:
     if not tree.root.has_error:
         return False
-    start = tree.text.rfind("\n", 0, change.edit.start) + 1
-    end = tree.text.find("\n", change.edit.end)
+    start, end = tree.text.rfind("\n", 0, start) + 1, tree.text.find("\n", end)
     lines = Span(start, end if end >= 0 else len(tree.text))
-    return any(one.start <= lines.end and lines.start <= one.end for one in error_nodes(tree, change.stop))
+    return any(one.start <= lines.end and lines.start <= one.end for one in error_nodes(tree, stop))

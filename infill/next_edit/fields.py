@@ -21,8 +21,10 @@ _SHOWN = re.compile(r"(\w+)=\{self\.\1(![rsa])?\}")
 def stored_parameter(change: Change) -> Iterator[Proposal]:
     """A parameter was added to a constructor that stores the others: store it too."""
     new = function_at(change.steps, change.after, change.grammar)
+    if new is None or not _is_constructor(change, new):
+        return
     old = function_at(change.old_steps, change.before, change.grammar)
-    if new is None or old is None or not _is_constructor(change, new):
+    if old is None:
         return
     added = [one for one in new.parameters if one.name not in old.names]
     body = new.node.child_by_field_name("body")

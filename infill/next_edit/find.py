@@ -8,7 +8,7 @@ from functools import cache
 
 from engine.errors import Stop, leave_if
 from infill.code.syntax import SyntaxTree, in_comment
-from infill.next_edit.change import Change, is_broken
+from infill.next_edit.change import Change, is_broken, was_broken
 from infill.next_edit.edits import Kind, Proposal, UserEdit, split
 from infill.next_edit.fields import parameter_for_field, shown_field, stored_parameter
 from infill.next_edit.grammar import GRAMMARS
@@ -50,8 +50,8 @@ def next_edits(
     found: list[Proposal] = []
 
     @cache
-    def change_of(edit: UserEdit) -> Change:
-        return Change(edit, tree, stop, neighbours)
+    def change_of(part: UserEdit, edit: UserEdit | None = None) -> Change:
+        return Change(part, tree, stop, neighbours, edit)
 
     newest = [edit for edit in edits if edit.by_hand][-MAX_EDITS:]
     for age, edit in enumerate(reversed(newest)):
@@ -60,10 +60,12 @@ def next_edits(
             continue
         for part in parts:
             leave_if(stop)
-            change = change_of(part)
+            change = change_of(part, edit)
             if is_blank(part) or is_broken(change) or _is_prose(change):
                 continue
-            found += (_aged(one, age) for rule in _RULES for one in rule(change))
+            follow_ups = [_aged(one, age) for rule in _RULES for one in rule(change)]
+            if follow_ups and not was_broken(change):
+                found += follow_ups
     found += repeat(change_of, newest)
     wanted = [one for one in found if one.kind not in asleep and _fits(tree, one, edits)]
     return sorted(_distinct(wanted), key=lambda one: (-one.rank, _distance(one, cursor)))

@@ -60,7 +60,7 @@ def _edges(words: str) -> frozenset[Edge]:
 
 
 def _binds(**words: str) -> dict[Edge, Binds]:
-    kinds: dict[str, Binds] = {name: name for name in ("block", "function", "own", "comprehension")}  # type: ignore[misc]
+    kinds: dict[str, Binds] = {name: name for name in ("block", "function", "own", "comprehension")}
     return {edge: kinds[kind] for kind, edges in words.items() for edge in _edges(edges)}
 
 

@@ -136,7 +136,7 @@ def added_parameter(change: Change) -> Iterator[Proposal]:
 def _functions(change: Change) -> tuple[Function, Function] | None:
     """The function before and after, if the edit is in its list of parameters."""
     new = function_at(change.steps, change.after, change.grammar)
-    old = function_at(change.old_steps, change.before, change.grammar)
+    old = function_at(change.old_steps, change.before, change.grammar) if new is not None else None
     if new is None or old is None or change.after.part(new.name) != change.before.part(old.name):
         return None
     return old, new

@@ -8,12 +8,15 @@ from collections.abc import Iterator, Sequence
 import tree_sitter
 
 from infill.next_edit.change import Change
-from infill.next_edit.edits import Place, Proposal
+from infill.next_edit.edits import Place, Proposal, split
 from infill.next_edit.names import NameTable, Occurrence, Step, key_of
 
 _NAME = re.compile(r"[^\W\d][\w$]*\Z")
 RANK = 0.95
-_SHORTHANDS = ("shorthand_property_identifier", "shorthand_property_identifier_pattern")
+_TYPED = frozenset(
+    "typed_parameter typed_default_parameter default_parameter required_parameter optional_parameter "
+    "parameter_declaration".split()
+)
 
 
 def rename(change: Change) -> Iterator[Proposal]:
@@ -22,6 +25,9 @@ def rename(change: Change) -> Iterator[Proposal]:
         return
     start, old, new = whole
     if old == new or not _NAME.match(old) or not _NAME.match(new) or {old, new} & change.grammar.keywords:
+        return
+    now = NameTable(change.after, new, change.stop).at(start)
+    if now is None or now.role in ("use", "label") or _has_new_type(change, now):
         return
     table = NameTable(change.before, old, change.stop)
     declared = table.at(start)
@@ -46,6 +52,16 @@ def _whole_name(change: Change) -> tuple[int, str, str] | None:
     tail = re.match(r"[\w$]*", text[edit.end : edit.end + 200])
     assert head is not None and tail is not None
     return edit.start - len(head[0]), head[0] + edit.old + tail[0], head[0] + edit.new + tail[0]
+
+
+def _has_new_type(change: Change, now: Occurrence) -> bool:
+    """Whether the annotation or the default of a parameter changed too, so that it is another parameter."""
+    whole, edit = change.after.span(now.parent), change.line_edit
+    if now.parent.type not in _TYPED or edit is None:
+        return False
+    return any(
+        one.start < whole.end and whole.start <= one.start and one.start != change.edit.start for one in split(edit)
+    )
 
 
 def _variable_uses(change: Change, table: NameTable, declared: Occurrence, new: str) -> Iterator[Place | None]:

@@ -24,6 +24,9 @@ MAX_NODE = 400  # characters of a pattern
 LEAST_LETTERS = 3  # of a name that a pattern is searched by
 RICH = 3  # least number of tokens of a text that is repeated after one example
 _WORD = re.compile(r"[^\W\d]\w*")
+_TOKEN = re.compile(r"\w+|[^\w\s]")
+_VALUES = frozenset("identifier attribute member_expression selector_expression subscript subscript_expression".split())
+_TYPES = frozenset("type type_annotation generic_type type_arguments".split())
 _SPACE = re.compile(r"\s+")
 _TOO_WIDE = frozenset(
     "argument_list arguments parameters formal_parameters parameter_list block statement_block module program "
@@ -35,6 +38,7 @@ _TOO_WIDE = frozenset(
     "object dictionary list array tuple switch_body type_spec export_statement".split()
 )
 _LITERAL_FIELDS = frozenset(("function", "constructor", "attribute", "property", "field", "name", "key", "operator"))
+_OBJECT_FIELDS = frozenset(("object", "operand"))
 _NOT_HOLES = frozenset("argument_list arguments keyword_argument pair comment type_arguments keyed_element".split())
 
 
@@ -50,10 +54,12 @@ class _Example:
 
 @dataclass(frozen=True)
 class _Pattern:
-    """type: of the node. hole: the number of the hole that this node is. text: of a leaf that must be the same."""
+    """type: of the node. hole: the number of the hole that this node is. is_object: whether
+    it is the object of a member. text: of a leaf that must be the same."""
 
     type: str
     hole: int | None = None
+    is_object: bool = False
     text: str = ""
     children: tuple[_Pattern, ...] = ()
 
@@ -71,11 +77,11 @@ class _Pattern:
         return all(one.matches(child, tree, found) for one, child in zip(self.children, children, strict=True))
 
 
-def repeat(change_of: Callable[[UserEdit], Change], edits: Sequence[UserEdit]) -> Iterator[Proposal]:
+def repeat(change_of: Callable[[UserEdit, UserEdit], Change], edits: Sequence[UserEdit]) -> Iterator[Proposal]:
     """edits: oldest first, by hand."""
     examples = []
     for edit in reversed(edits[-MAX_EXAMPLES:]):
-        found = _example(change_of(trimmed(edit)))
+        found = _example(change_of(trimmed(edit), edit))
         if found is not None:
             examples.append(found)
     seen: set[tuple[str, str]] = set()
@@ -160,14 +166,19 @@ def _of_pattern(example: _Example, others: Sequence[_Example], edits: Sequence[U
     kept.discard(tree.part(example.old.node))
     pattern = _pattern(example.old.node, None, tree, kept, holes)
     template = _template(example.new, change.after, holes)
-    count = 1 + sum(_explains(pattern, template, one) for one in others)
+    explained = [found for one in others if (found := _explained(pattern, template, one)) is not None]
+    count = 1 + len(explained)
+    objects = {number: text for text, number in holes.items() if number in _objects(pattern)}
+    same = {number: text for number, text in objects.items() if all(one[number] == text for one in explained)}
+    if count == 1 and not _is_clear(example):
+        return None
     word = max(_literals(pattern), key=len, default="")
     if len(word) < LEAST_LETTERS:
         return None
     old_text = tree.part(example.old.node)
     places = []
     for node in _candidates(change.after, word, pattern.type, change.stop):
-        found: dict[int, str] = {}
+        found = dict(same)
         if not pattern.matches(node, change.after, found) or node.has_error:
             continue
         start, end = change.after.span(node)
@@ -178,9 +189,17 @@ def _of_pattern(example: _Example, others: Sequence[_Example], edits: Sequence[U
         if count == 1 and text != old_text:
             continue
         places.append(Place(start, end, produced))
-    if count == 1 and len(list(_leaves(example.old.node))) < RICH:
-        return None
     return _proposal(places, example, edits, count)
+
+
+def _is_clear(example: _Example) -> bool:
+    """Whether one example is enough: the code is not a plain value that becomes another one, nor wrapped, and its new
+    form has a name of the old one, in any case of letters."""
+    old, new = example.change.before.part(example.old.node), example.change.after.part(example.new)
+    is_value = example.old.node.type in _VALUES and example.new.type != example.old.node.type
+    in_type = any(step.node.type in _TYPES for step in example.old_steps)
+    names = {name.lower() for name in _WORD.findall(old)} & {name.lower() for name in _WORD.findall(new)}
+    return (in_type or not is_value) and old not in new and bool(names) and len(_TOKEN.findall(old)) >= RICH
 
 
 def _proposal(places: Sequence[Place], example: _Example, edits: Sequence[UserEdit], examples: int) -> Proposal | None:
@@ -216,10 +235,6 @@ def _nodes(root: tree_sitter.Node) -> Iterator[tree_sitter.Node]:
         pending.extend(reversed(node.children))
 
 
-def _leaves(root: tree_sitter.Node) -> Iterator[tree_sitter.Node]:
-    return (node for node in _nodes(root) if not node.child_count)
-
-
 def _pattern(
     node: tree_sitter.Node, field: str | None, tree: SyntaxTree, kept: set[str], holes: dict[str, int]
 ) -> _Pattern:
@@ -227,7 +242,7 @@ def _pattern(
     text = tree.part(node)
     is_free = node.is_named and node.type not in _NOT_HOLES and field not in _LITERAL_FIELDS
     if is_free and text in kept and text not in ("self", "cls", "this"):
-        return _Pattern(node.type, holes.setdefault(text, len(holes)))
+        return _Pattern(node.type, holes.setdefault(text, len(holes)), field in _OBJECT_FIELDS)
     children = [(index, child) for index, child in enumerate(node.children) if child.type != "comment"]
     if not node.named_child_count:
         return _Pattern(node.type, text=text)
@@ -258,12 +273,18 @@ def _filled(template: Sequence[str | int], found: dict[int, str]) -> str:
     return "".join(part if isinstance(part, str) else found.get(part, "") for part in template)
 
 
-def _explains(pattern: _Pattern, template: Sequence[str | int], other: _Example) -> bool:
-    """Whether the pattern turns the old code of another example into its new code."""
+def _explained(pattern: _Pattern, template: Sequence[str | int], other: _Example) -> dict[int, str] | None:
+    """The texts of the holes if the pattern turns the old code of another example into its new code."""
     found: dict[int, str] = {}
     if not pattern.matches(other.old.node, other.change.before, found):
-        return False
-    return _filled(template, found) == other.change.after.part(other.new)
+        return None
+    return found if _filled(template, found) == other.change.after.part(other.new) else None
+
+
+def _objects(pattern: _Pattern) -> set[int]:
+    """The holes that are the object of a member. If all examples have the same object, others are not meant."""
+    found = {pattern.hole} if pattern.is_object and pattern.hole is not None else set()
+    return found.union(*(_objects(child) for child in pattern.children))
 
 
 def _literals(pattern: _Pattern) -> Iterator[str]:

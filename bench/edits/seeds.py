@@ -96,10 +96,10 @@ def _locals(file: _File, function: ast.FunctionDef | ast.AsyncFunctionDef) -> di
     places: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
     bound: dict[str, int] = {}
     arguments = function.args
-    for node in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]:
-        start, _ = file.span(node)
-        places[node.arg].append((start, start + len(node.arg)))
-        bound[node.arg] = start
+    for parameter in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]:
+        start, _ = file.span(parameter)
+        places[parameter.arg].append((start, start + len(parameter.arg)))
+        bound[parameter.arg] = start
     outside = {id(one) for part in [*arguments.defaults, *arguments.kw_defaults, *function.decorator_list] if part
                for one in ast.walk(part)}  # fmt: skip
     outside |= {id(one) for argument in ast.walk(arguments) if isinstance(argument, ast.arg) and argument.annotation

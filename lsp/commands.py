@@ -31,6 +31,15 @@ def register_commands(server: Host) -> None:
     def rejected(suggestion: str) -> None:
         feedback.rejected(suggestion)
 
+    @server.command("gesso.nextEditAccepted")
+    def next_edit_accepted(identifier: str) -> None:
+        server.next_edits.accepted(identifier)
+
+    @server.command("gesso.nextEditDismissed")
+    def next_edit_dismissed(identifier: str) -> None:
+        """Proposals of this kind do not come for a while."""
+        server.next_edits.dismissed(identifier)
+
     @server.command("gesso.ignoreKind")
     def ignore_kind(code: str) -> None:
         """Hides findings of this kind until the server ends, and tells the user how to hide them permanently."""

@@ -76,13 +76,13 @@ class MaskedSampling:
     def __post_init__(self) -> None:
         if self.order not in get_args(Order):
             raise ModelError(f"Unknown order {self.order!r} of sampling (`alg`); use {', '.join(get_args(Order))}.")
-        if not 1 <= self.max_steps <= MOST_STEPS or not 1 <= (self.tokens_per_step or 1) <= MOST_STEPS:
-            raise ModelError(f"The steps and the tokens per step must be between 1 and {MOST_STEPS}; correct them.")
+        counts = [count for count in (self.max_steps, self.tokens_per_step, self.top_k) if count is not None]
+        if not all(1 <= count <= MOST_STEPS for count in counts):
+            raise ModelError(f"Steps, tokens per step and top_k must be between 1 and {MOST_STEPS}; correct them.")
         shares = [share for share in (self.top_p, self.threshold) if share is not None]
-        if not all(0 < share <= 1 for share in shares) or not 0 < self.eps < 1 or (self.top_k or 1) < 1:
+        if not all(0 < share <= 1 for share in shares) or not 0 < self.eps < 1:
             raise ModelError(
-                "The sampling settings need top_p and threshold above 0 and at most 1, eps between 0 and 1, and a "
-                "positive top_k."
+                "The sampling settings need top_p and threshold above 0 and at most 1, and eps between 0 and 1."
             )
         if not all(0 <= value < math.inf for value in (self.temperature, self.order_temperature)):
             raise ModelError("The temperatures must be finite and not negative; correct the sampling settings.")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import takewhile
 
@@ -26,6 +26,7 @@ from engine.canvas_run import DenoiseRequest, DenoiseResult
 from engine.config import RopeConfig
 from engine.decoder import CausalDecoder
 from engine.errors import InputError, NotFiniteError, Stop
+from engine.joined_pass import Pass, run_together
 from engine.logit_bias import BANNED_LOGIT
 from engine.masked.config import MaskedConfig, MaskedSampling
 from engine.masked.keys import PartialPass, SequenceKeys, WholePass
@@ -55,11 +56,25 @@ class KeptSequence:
     used_at: float
 
 
+@dataclass
+class Reading:
+    """One pass over a sequence for the outputs at `sources`. keys: None for a whole pass; new: known positions that
+    they do not have. hidden [sources, hidden]: once it was made."""
+
+    slots: Slots
+    keys: SequenceKeys | None
+    new: set[int]
+    sources: Sequence[int]
+    stop: Stop | None
+    hidden: Tensor | None = None
+
+
 class MaskedDenoiser(CanvasLoop[MaskedRun]):
     """One model, the sequences it has read, and its randomness. See `CanvasLoop`.
 
     cached: whether keys and values are kept; without it every pass reads the whole sequence, which is exact. draws:
     randomness for tests; by default each canvas has a generator of its own. passes, rows: since the start.
+    refresh_steps: see the module.
     """
 
     def __init__(
@@ -69,6 +84,7 @@ class MaskedDenoiser(CanvasLoop[MaskedRun]):
         config = model.config
         assert isinstance(config, MaskedConfig), "the model has no mask token"
         self._config, self.cached, self.draws = config, cached, draws
+        self.refresh_steps = REFRESH_STEPS
         self.kept: list[KeptSequence] = []
         self.passes = self.rows = 0
         self._generators: dict[int, torch.Generator] = {}
@@ -104,32 +120,39 @@ class MaskedDenoiser(CanvasLoop[MaskedRun]):
         return run
 
     def _step(self, runs: Sequence[MaskedRun]) -> None:
-        for run in runs:
-            self._step_one(run)
-
-    def _step_one(self, run: MaskedRun) -> None:
-        slots, sampling = run.slots, run.sampling
-        uniform: Uniform = partial(self._uniform, run.row)
-        masks, chosen = slots.masks, list[int]()
-        while masks and run.step < sampling.max_steps:
-            if sampling.order == "origin":
-                moves = (uniform(len(masks)) < sampling.share(run.step)).tolist()
-                chosen = [mask for mask, now in zip(masks, moves, strict=True) if now]
-            if sampling.order == "p2" or chosen or (sampling.order != "origin" and self._count(run, masks)):
-                break
-            run.step += 1  # nothing is filled in this step, so no pass is needed
-        positions = slots.slots if sampling.order == "p2" else chosen or masks
-        if masks and run.step < sampling.max_steps:
-            logits = self._biased(run, positions, self._logits(run, positions))
+        planned = [(run, self._plan(run)) for run in runs]
+        reads = [(run, positions, self._reading(run, positions)) for run, positions in planned if positions]
+        hidden = self._read([reading for _, _, reading in reads])
+        for (run, positions, _), rows in zip(reads, hidden, strict=True):
+            uniform: Uniform = partial(self._uniform, run.row)
+            logits = self._biased(run, positions, self.model.logits(rows))
             self._decide(run, positions, logits, uniform)
             run.read_logits = partial(_identity, logits)
             run.step += 1
-        run.steps += 1
-        if not slots.masks:
-            run.finished = "stable"
-        elif run.step >= sampling.max_steps:
-            run.finished = "steps"
-        run.show()
+        for run in runs:
+            run.steps += 1
+            if not run.slots.masks:
+                run.finished = "stable"
+            elif run.step >= run.sampling.max_steps:
+                run.finished = "steps"
+            run.show()
+
+    def _plan(self, run: MaskedRun) -> list[int]:
+        """The positions to predict in the next pass of `run`. Steps of the schedule that fill nothing are skipped, for
+        they need no pass; none if no step is left."""
+        slots, sampling = run.slots, run.sampling
+        masks = slots.masks
+        while masks and run.step < sampling.max_steps:
+            if sampling.order == "p2":
+                return slots.slots
+            if sampling.order == "origin":
+                moves = (self._uniform(run.row, len(masks)) < sampling.share(run.step)).tolist()
+                if chosen := [mask for mask, now in zip(masks, moves, strict=True) if now]:
+                    return chosen
+            elif self._count(run, masks):
+                return masks
+            run.step += 1
+        return []
 
     def _count(self, run: MaskedRun, masks: Sequence[int]) -> int:
         return run.sampling.moves(run.step, len(masks))
@@ -185,40 +208,60 @@ class MaskedDenoiser(CanvasLoop[MaskedRun]):
             run.read = [run.read[source] for source in sources]
             run.keys = run.keys.moved(torch.tensor(sources, device=self.device), self._frequencies)
 
-    def _logits(self, run: MaskedRun, positions: Sequence[int]) -> Tensor:
-        """[positions, vocab] in fp32: what the model predicts at `positions`."""
-        stop = run.request.stop
-        whole = run.keys is None or run.since_whole >= REFRESH_STEPS
-        if whole:
-            run.keys, run.new, run.changed, run.since_whole = None, set(), 0, 0
-        first = run.steps == 0
-        hidden, run.keys, rows = self._read(run.slots, run.keys, run.new, positions, stop)
+    def _reading(self, run: MaskedRun, positions: Sequence[int]) -> Reading:
+        """What the next pass of `run` reads. A whole pass is made at once and kept for other runs."""
+        if run.since_whole >= self.refresh_steps:
+            run.keys = None
+        elif run.keys is None and not run.steps:
+            run.keys, run.new, run.changed = self._kept_for(run.slots)  # of a run that began together with this one
+        reading = Reading(run.slots, run.keys, run.new, [self._source(at) for at in positions], run.request.stop)
+        if run.keys is None:
+            self._read_whole(reading)
+            run.keys, run.changed, run.since_whole = reading.keys, 0, 0
+            if run.keys is not None:
+                self._keep(KeptSequence(list(run.slots.tokens), run.keys, 0, time.monotonic()))
+        if not run.steps:
+            whole = reading.hidden is not None
+            run.encoded = run.start if whole else sum(row < run.start for row in self._rows_of(reading))
         run.since_whole, run.new, run.read = run.since_whole + 1, set(), list(run.slots.tokens)
-        if first:
-            run.encoded = sum(row < run.start for row in rows)
-        return self.model.logits(hidden)
+        return reading
 
-    def _read(
-        self, slots: Slots, keys: SequenceKeys | None, new: set[int], positions: Sequence[int], stop: Stop | None
-    ) -> tuple[Tensor, SequenceKeys | None, Sequence[int]]:
-        """One pass: hidden states [positions, hidden] that predict `positions`, the keys after it, and its rows.
+    def _read(self, readings: Sequence[Reading]) -> list[Tensor]:
+        """Hidden states [sources, hidden] of each. Those that are left are small and made as one pass."""
+        left = [reading for reading in readings if reading.hidden is None]
+        rows = [self._rows_of(reading) for reading in left]
+        passes = [self._partial(reading, at) for reading, at in zip(left, rows, strict=True)]
+        found: list[Tensor] = []
+        if len(passes) == 1:
+            found = [replace(passes[0], masks=NO_MASKS).run(self.model)]
+        elif passes:
+            found = run_together(self.model, passes)
+        for reading, at, hidden in zip(left, rows, found, strict=True):
+            index = {row: number for number, row in enumerate(at)}
+            reading.hidden = hidden[0, [index[source] for source in reading.sources]]
+        self.passes, self.rows = self.passes + len(left), self.rows + sum(map(len, rows))
+        return [reading.hidden for reading in readings if reading.hidden is not None]
 
-        keys: None for a whole pass; else the rows are the holes, the positions that predict them, and `new`.
-        """
-        sources = [self._source(position) for position in positions]
-        rows: Sequence[int] = range(len(slots.tokens))
-        if keys is not None:
-            inside = slots.slots
-            rows = sorted({*inside, *map(self._source, inside), *sources, *new})
+    def _read_whole(self, reading: Reading) -> None:
+        tokens = torch.tensor([reading.slots.tokens], device=self.device)
+        memory = WholePass(self.cached, reading.stop)
+        positions = torch.arange(tokens.shape[1], device=self.device)[None]
+        hidden = self.model.encode(tokens, positions, NO_MASKS, memory)[0]
+        reading.hidden, reading.keys = hidden[list(reading.sources)], memory.result() if memory.kept else None
+        self.passes, self.rows = self.passes + 1, self.rows + tokens.shape[1]
+
+    def _partial(self, reading: Reading, rows: Sequence[int]) -> Pass:
+        assert reading.keys is not None
         at = torch.tensor(rows, device=self.device)
-        tokens = torch.tensor([slots.tokens[row] for row in rows], device=self.device)
-        memory = WholePass(self.cached, stop) if keys is None else PartialPass(keys, at, stop)
-        hidden = self.model.encode(tokens[None], at[None], NO_MASKS, memory)[0]
-        if isinstance(memory, WholePass) and memory.kept:
-            keys = memory.result()
-        self.passes, self.rows = self.passes + 1, self.rows + len(rows)
-        index = {row: number for number, row in enumerate(rows)}
-        return hidden[[index[source] for source in sources]], keys, rows
+        tokens = torch.tensor([reading.slots.tokens[row] for row in rows], device=self.device)
+        everything = torch.ones(len(rows), reading.keys.length, dtype=torch.bool, device=self.device)
+        masks: Masks = {"full_attention": everything, "sliding_attention": None}
+        return Pass(tokens[None], at[None], masks, PartialPass(reading.keys, at, reading.stop))
+
+    def _rows_of(self, reading: Reading) -> list[int]:
+        """The positions that a partial pass reads: the holes, what predicts them, and what is new."""
+        slots = reading.slots.slots
+        return sorted({*slots, *map(self._source, slots), *reading.sources, *reading.new})
 
     def _source(self, position: int) -> int:
         """The position whose output predicts `position`."""
@@ -292,7 +335,7 @@ class MaskedDenoiser(CanvasLoop[MaskedRun]):
         before = self.rows
         try:
             if self.cached and run.keys is None:
-                self._logits(run, run.slots.slots[:1])
+                self._reading(run, run.slots.slots[:1])
         finally:
             self.close(run)
         return self.rows - before
@@ -319,19 +362,22 @@ class MaskedDenoiser(CanvasLoop[MaskedRun]):
             gaps=[],
         )
         found = torch.zeros(len(text))
-        keys, new, changed = self._kept_for(slots)
-        has_keys = keys is not None
+        keys, new, _ = self._kept_for(slots)
         for fold in range(min(FOLDS, len(text))):
             slots.tokens[len(before) : len(before) + len(text)] = [
                 self.config.mask if index % FOLDS == fold else token for index, token in enumerate(text)
             ]
             indices = range(fold, len(text), FOLDS)
-            hidden, keys, _ = self._read(slots, keys, new, [len(before) + index for index in indices], stop)
+            reading = Reading(slots, keys, new, [self._source(len(before) + index) for index in indices], stop)
+            if keys is None:
+                self._read_whole(reading)
+                keys = reading.keys
+                if keys is not None:
+                    self._keep(KeptSequence(list(slots.tokens), keys, 0, time.monotonic()))
+            (hidden,) = self._read([reading])
             rows = self.model.logits(hidden).log_softmax(dim=-1).cpu()
             found[list(indices)] = rows[range(len(rows)), [text[index] for index in indices]]
             new = set()
-        if keys is not None and not has_keys:
-            self._keep(KeptSequence(slots.tokens, keys, changed, time.monotonic()))
         return found
 
     def forget(self) -> None:

@@ -17,9 +17,9 @@ from engine.canvas_loop import CanvasLoop
 from engine.canvas_run import CanvasRun, CanvasShape, DenoiseRequest, DenoiseResult, StepCallback, Timings
 from engine.decoder import Decoder
 from engine.errors import Stop, leave_if
+from engine.joined_pass import Pass
 from engine.memory import CausalPass, Masks, Memory, Shape
 from engine.prefix_cache import Lease, PrefixCache
-from engine.scheduling.joined_pass import Pass
 from engine.scorer import HoleScorer
 
 T = TypeVar("T")

@@ -35,9 +35,9 @@ from engine.canvas_loop import CanvasLoop
 from engine.canvas_run import CanvasRun
 from engine.decoder import Decoder
 from engine.errors import Cancelled, GessoError, Stop, is_memory_error
+from engine.joined_pass import MOST_ROWS, Pass, run_together
 from engine.scheduling.admission import MOST_RUNNING, Admission, Durations
 from engine.scheduling.denoiser import Call, CanvasBatch, Operation, Perform, pass_alone, scheduled, with_stop
-from engine.scheduling.joined_pass import MOST_ROWS, Pass, run_together
 from engine.scheduling.request import Closed, Load, Order, Priority, Task, TooLate
 
 T = TypeVar("T")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 
 from engine.canvas_model import load_canvas_model
 from engine.checkpoints.masked import is_masked, open_masked, read_masked_sampling
+from engine.checkpoints.quantizing import quantize_folder
+from engine.checkpoints.verification import verify
 from engine.errors import ModelError
 from engine.masked.config import MaskedConfig, MaskedSampling
 from engine.masked.denoiser import MaskedDenoiser
@@ -96,6 +99,27 @@ def test_damaged_token_files_are_an_error(tmp_path: Path, name: str, content: st
     (folder / name).write_text(content, "utf-8")
     with pytest.raises(ModelError):
         open_masked(folder)
+
+
+@pytest.mark.parametrize("save", [save_dream, save_open_dcoder])
+def test_verify_checks_such_a_folder(tmp_path: Path, save: Callable[[Path], Path]) -> None:
+    folder = save(tmp_path / "model")
+    assert not any(check.problems for check in verify(folder))
+    change(folder, "config.json", num_hidden_layers=3)
+    assert any("is missing from" in problem for check in verify(folder) for problem in check.problems)
+
+
+def test_verify_checks_a_causal_folder(tmp_path: Path) -> None:
+    folder = save_folder(reference(), tmp_path / "causal")
+    assert not any(check.problems for check in verify(folder))
+    change(folder, "config.json", vocab_size=161)
+    assert any("shape" in problem for check in verify(folder) for problem in check.problems)
+
+
+def test_quantizing_such_a_folder_is_refused_with_the_reason(tmp_path: Path) -> None:
+    for number, folder in enumerate((save_dream(tmp_path / "dream"), save_folder(reference(), tmp_path / "causal"))):
+        with pytest.raises(ModelError, match="quantized to int4 at load"):
+            quantize_folder(folder, tmp_path / f"out{number}", "int4")
 
 
 def test_sampling_is_read_from_the_checkpoint(tmp_path: Path) -> None:

@@ -183,12 +183,12 @@ def test_with_a_cache_a_step_reads_the_holes_alone() -> None:
     assert rows == [len(run.slots.tokens), 8, 8, 8], "the slots of two holes, and what predicts each"
 
 
-def test_every_pass_a_whole_one_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(masked_denoiser, "REFRESH_STEPS", 1)
+def test_every_pass_a_whole_one_is_exact() -> None:
     for seed in range(3):
         asked = request(3, 4, most=9, sampling=MaskedSampling(max_steps=64, temperature=1.0), seed=seed)
-        exact, cached = (tiny_masked(eager_to_change(seed), cached=one).run([asked])[0] for one in (False, True))
-        assert exact.tokens.tolist() == cached.tokens.tolist()
+        exact, cached = (tiny_masked(eager_to_change(seed), cached=one) for one in (False, True))
+        cached.refresh_steps = 1
+        assert exact.run([asked])[0].tokens.tolist() == cached.run([asked])[0].tokens.tolist()
 
 
 def test_a_whole_pass_is_made_after_some_steps() -> None:
@@ -251,6 +251,24 @@ def test_changes_add_up_until_a_whole_pass(monkeypatch: pytest.MonkeyPatch) -> N
         whole.append(denoiser.start(typed).keys is None)
         denoiser.run([typed])
     assert whole == [True, False, False, True, False, False]
+
+
+def test_canvases_that_begin_together_share_their_first_pass_and_the_others() -> None:
+    sampling = MaskedSampling(max_steps=9, temperature=1.0)
+    asked = [request(4, sampling=sampling, seed=seed) for seed in range(3)]
+    denoiser, calls = tiny_masked(tiny_reference(), cached=True), list[int]()
+    encode = denoiser.model.encode
+
+    def counted(tokens: torch.Tensor, *others: object) -> torch.Tensor:
+        calls.append(tokens.shape[1])
+        return encode(tokens, *others)  # type: ignore[arg-type]
+
+    denoiser.model.encode = counted  # type: ignore[assignment, method-assign]
+    together = [result.tokens.tolist() for result in denoiser.run(asked)]
+    length = 3 + asked[0].canvas.width
+    assert calls == [length, 2 * 5, *[3 * 5] * 3], "one whole pass, then the slots and what predicts them"
+    alone = [tiny_masked(tiny_reference(), cached=True).run([one])[0].tokens.tolist() for one in asked]
+    assert together == alone
 
 
 def test_read_ahead_reads_once() -> None:

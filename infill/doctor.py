@@ -213,15 +213,8 @@ def _infilling_advice(machine: Mapping[str, Any], models: Sequence[Fit]) -> Iter
     """Whether the model that was trained to infill fits the GPU; without one it is too slow."""
     fit = next(fit for fit in models if fit.model == MASKED_MODELS[0].repository)
     if _gpu(machine) is not None and fit.runs:
-<<<<<<< HEAD
-        yield (
-            f"For infilling, {fit.model} fits in {fit.dtype}: `{fit.note}`; its real weights have not run with Gesso "
-            "yet."
-        )
-=======
         note = "its real weights have not run with Gesso yet"
         yield f"For infilling, {fit.model} fits in {fit.dtype}: `{fit.note}`; {note}."
->>>>>>> f-dream
 
 
 def _gpu_advice(machine: Mapping[str, Any]) -> Iterator[str]:

@@ -21,6 +21,7 @@ KNOWN_ARCHITECTURES = f"{ARCHITECTURE}, qwen2 and Dream (Dream-Coder, DreamOn)"
 MOST = {"num_hidden_layers": 1024, "canvas_length": 1 << 14}  # checked before anything is built; others: MOST_OTHER
 MOST_OTHER = 1 << 24
 VARIED_T = (0.6, 0.9)  # least t_min and t_max of varied sampling
+WARM_STEPS = 4  # of a canvas that starts from the last one
 DEFAULT_ROPE: dict[str, dict[str, Any]] = {
     "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
     "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1_000_000.0},
@@ -233,6 +234,10 @@ class Sampling(Protocol):
         """The same, but with tokens drawn so that another seed gives another text."""
         ...
 
+    def warm(self) -> Sampling | None:
+        """For a canvas that starts from the text of the last one; None if a token that is there never changes."""
+        ...
+
 
 @dataclass(frozen=True)
 class SamplingConfig:
@@ -240,8 +245,8 @@ class SamplingConfig:
 
     max_steps: most denoising steps per canvas. entropy_bound: nats (arXiv 2505.24857). temperature: goes linearly from
     `t_max` to `t_min` with the remaining steps. A canvas is done when its argmax was the same for `stability_threshold`
-    steps and the mean entropy is below `confidence_threshold` nats. token_choice: `sample` draws each accepted token,
-    `argmax` takes the likeliest.
+    steps and the mean entropy of its positions is below `confidence_threshold` nats. token_choice: `sample` draws each
+    accepted token, `argmax` takes the likeliest.
     """
 
     max_steps: int = 48
@@ -275,6 +280,9 @@ class SamplingConfig:
 
     def with_steps(self, max_steps: int | None) -> SamplingConfig:
         return self if max_steps is None else replace(self, max_steps=max_steps)
+
+    def warm(self) -> SamplingConfig:
+        return self.with_steps(min(self.max_steps, WARM_STEPS))
 
     def varied(self) -> SamplingConfig:
         t_min, t_max = max(self.t_min, VARIED_T[0]), max(self.t_max, VARIED_T[1])

@@ -135,9 +135,10 @@ class Denoiser(CanvasLoop[BeliefRun]):
         decision = decide(
             logits, present, [run.row for run in runs], configs, [run.remaining for run in runs], self.draws
         )
-        thresholds = torch.tensor([config.confidence_threshold for config in configs], device=self.device)
+        bounds = [run.sampling.confidence_threshold * len(run.canvas) for run in runs]
+        is_sure = is_confident(decision.entropy, present, torch.tensor(bounds, device=self.device))
         finite = (decision.entropy.isfinite() | ~present).all(dim=-1)
-        confident, finite = torch.stack((is_confident(decision.entropy, present, thresholds), finite)).tolist()
+        confident, finite = torch.stack((is_sure, finite)).tolist()
         if not all(finite):
             raise NotFiniteError
         beliefs = self.model.embed_mean(decision.probabilities)

@@ -111,6 +111,9 @@ class MaskedSampling:
     def with_steps(self, max_steps: int | None) -> MaskedSampling:
         return self if max_steps is None else replace(self, max_steps=max_steps)
 
+    def warm(self) -> None:
+        return None
+
     def varied(self) -> MaskedSampling:
         return replace(self, temperature=max(self.temperature, VARIED_TEMPERATURE))
 

@@ -49,7 +49,7 @@ gesso serve logs            the last lines of the log
 
 It listens on a Unix socket that only you can open. If a service already
 runs on the socket, a second one says so and exits, with exit code 3 if
-that service has another model or should open a port.
+that service has another model, or not the port with these options.
 """
 app = cli_support.Commands(help=HELP, invoke_without_command=True)
 Socket = Annotated[Path | None, typer.Option("--socket", metavar="PATH", help="The path of its socket.")]
@@ -110,13 +110,14 @@ def _report_running(options: ServiceOptions) -> None:
     location, network = options.location, options.network
     health = ServiceClient(location).find()
     running = f"A service already runs at {location.socket}, process {lock_holder(location)}"
-    if network is not None:
+    if network is not None and (health is None or health.network != network.fingerprint()):
         raise GessoError(
             f"{running}, so port {network.port} is not opened; run `gesso serve stop` and then this command again."
         )
     if health is not None and health.model != options.settings.model:
         raise GessoError(f"{running}, with the model {health.model}; run `gesso serve stop` and this command again.")
-    say(f"{running}; use it, or stop it first.")
+    port = f", and listens on port {network.port}" if network is not None else ""
+    say(f"{running}{port}; use it, or stop it first.")
 
 
 @app.command()

@@ -13,7 +13,7 @@ from itertools import islice
 
 from engine.canvas_run import CanvasRun, DenoiseRequest, Timings
 from engine.errors import GessoError, Stop, leave_if
-from infill.complete.canvas_text import step_view
+from infill.complete.canvas_text import hole_text, step_view, warm_layout
 from infill.complete.hole_length import CanvasRunner, FilledCanvas, FillTask, hole_lengths
 from infill.complete.judging import judge, one_after_another, until_stopped
 from infill.complete.last_draft import LastDraft
@@ -67,7 +67,9 @@ class Completer:
             return one_after_another(self.complete, prepared, watch, stop, started)
         self.runner.timings = Timings()
         filled = self._fill(tasks, watch)
-        return self._finish(prepared, filled, started, time.perf_counter())
+        result = self._finish(prepared, filled, started, time.perf_counter())
+        self._remember(prepared, filled[0])
+        return result
 
     def complete_batch(self, requests: Sequence[InfillRequest]) -> list[InfillResult | GessoError]:
         """Fills all requests in one batch; the result of an invalid request is its error."""
@@ -110,19 +112,40 @@ class Completer:
 
     def _task(self, prepared: PreparedRequest, plan: LayoutPlan, variant: int) -> FillTask:
         """variant: 0 for the model's own settings; others sample tokens, each with another seed."""
+        warm = self._warm_layout(prepared, plan) if variant == 0 else None
         most = tuple(LONGEST[kind.one_line] for kind in prepared.kinds)
         return FillTask(
             lay_out=plan.lay_out,
-            request=self._denoise_request(prepared, variant, most),
+            request=self._denoise_request(prepared, variant, most, warm is not None),
             slots=tuple(self.family.slots[0 if kind.one_line else 1] for kind in prepared.kinds),
             most=most,
+            warm=warm,
         )
 
+    def _warm_layout(self, prepared: PreparedRequest, plan: LayoutPlan) -> Layout | None:
+        """The layout that starts from the last canvas of this client, if the hole of a line is within it."""
+        last = self.last_draft.canvas
+        if last is None or self.model.sampling.warm() is None or prepared.request.steps is not None:
+            return None
+        if len(prepared.holes) != 1 or not prepared.kinds[0].one_line:
+            return None
+        expected = last.expected(prepared.before(0), prepared.after(0))
+        return None if expected is None else warm_layout(self.family, plan, *expected)
+
+    def _remember(self, prepared: PreparedRequest, filled: FilledCanvas) -> None:
+        """Keeps the text of the canvas for the next request of this client."""
+        if len(prepared.holes) == 1:
+            text = hole_text(self.family, filled.layout, filled.result, 0, prepared.kinds[0]).text
+            canvas = LastDraft.at(prepared.before(0), text, prepared.after(0))
+            self.last_draft = replace(self.last_draft, canvas=canvas)
+
     def _denoise_request(
-        self, prepared: PreparedRequest, variant: int, most: Sequence[int]
+        self, prepared: PreparedRequest, variant: int, most: Sequence[int], is_warm: bool
     ) -> Callable[[Layout], DenoiseRequest]:
         """From a layout to how it is denoised."""
         sampling = self.model.sampling.with_steps(prepared.request.steps)
+        if is_warm and (warm := sampling.warm()) is not None:
+            sampling = warm
         if variant:
             sampling = sampling.varied()
 

@@ -28,23 +28,28 @@ FINALISTS = 2
 
 @dataclass(frozen=True)
 class FillTask:
-    """One canvas to fill. lay_out: from slots per hole to a layout. slots, most: initial and maximum slots per hole."""
+    """One canvas to fill. lay_out: from slots per hole to a layout. slots, most: initial and maximum slots per hole.
+
+    warm: the layout of a hole whose text is almost known, which starts from it and needs no other length.
+    """
 
     lay_out: Callable[[Sequence[int]], Layout]
     request: Callable[[Layout], DenoiseRequest]
     slots: tuple[int, ...]
     most: tuple[int, ...]
+    warm: Layout | None = None
 
 
 @dataclass(frozen=True)
 class FilledCanvas:
-    """A denoised canvas with its layout and request. steps: in total, over all lengths."""
+    """A denoised canvas with its layout and request. steps: in total, over all lengths. is_warm: see `FillTask`."""
 
     layout: Layout
     request: DenoiseRequest
     result: DenoiseResult
     steps: int
     encoded_tokens: int
+    is_warm: bool = False
 
 
 class HoleLengths(Protocol):
@@ -163,11 +168,15 @@ class NullSlots:
         self.runner, self.null_token = runner, null_token
 
     def fill(self, tasks: Sequence[FillTask], on_step: StepCallback | None = None) -> list[FilledCanvas]:
-        layouts = [task.lay_out(task.slots) for task in tasks]
+        layouts = [task.lay_out(task.slots) if task.warm is None else task.warm for task in tasks]
         requests = [task.request(layout) for task, layout in zip(tasks, layouts, strict=True)]
         results = self.runner.run(requests, on_step)
         return [
-            self._lengthened(task, FilledCanvas(layout, request, result, result.steps, result.encoded_tokens), on_step)
+            self._lengthened(
+                task,
+                FilledCanvas(layout, request, result, result.steps, result.encoded_tokens, layout is task.warm),
+                on_step,
+            )
             for task, layout, request, result in zip(tasks, layouts, requests, results, strict=True)
         ]
 
@@ -211,6 +220,10 @@ class Probing:
         return [self._fill(task, on_step) for task in tasks]
 
     def _fill(self, task: FillTask, on_step: StepCallback | None) -> FilledCanvas:
+        if task.warm is not None:
+            request = task.request(task.warm)
+            (result,) = self.runner.run([request], on_step)
+            return FilledCanvas(task.warm, request, result, result.steps, result.encoded_tokens, is_warm=True)
         longest = min(max(task.most), 2 * max(task.slots))
         lengths: list[int] = []
         layouts: list[Layout] = []

@@ -131,9 +131,12 @@ class Proposer:
     def _repaired(
         self, prepared: PreparedRequest, index: int, filled: FilledCanvas, hole: HoleText, again: bool
     ) -> HoleText:
-        """Re-noises the tokens under parse errors and denoises a few steps; if that fails, cuts back to what parses."""
+        """Re-noises the tokens under parse errors and denoises a few steps; if that fails, cuts back to what parses.
+
+        A canvas that started from the last one is only cut back: the last one was denoised again already.
+        """
         before, after = prepared.near(index)
-        again = again and not prepared.is_late() and filled.result.finish != "cancelled"
+        again = again and not filled.is_warm and not prepared.is_late() and filled.result.finish != "cancelled"
         spans = error_spans_within(before, hole.text, after, prepared.language, prepared.stop_parsing) if again else ()
         if spans and filled.layout.canvas.width <= self.family.max_canvas:
             result = self._renoised(filled, index, hole, [(span.start, span.end) for span in spans])
@@ -163,7 +166,7 @@ class Proposer:
         """The draft, cut back if it breaks the parse, and whether it is text that parses."""
         before, after = prepared.near(index)
         draft = causal_draft(tree, self.family, prompt, prepared.kinds[index], before, prepared.deadline)
-        self.last_draft = LastDraft.at(prepared.before(index), draft.decoded)
+        self.last_draft = replace(LastDraft.at(prepared.before(index), draft.decoded), canvas=self.last_draft.canvas)
         leave_if(prepared.stop)
         text = prepared.until_next_line(index, draft.text)
         parses = bool(text.strip())

@@ -64,8 +64,8 @@ class LayoutPlan:
     typed: tuple[TypedToken | None, ...]
     banned: Tensor
 
-    def lay_out(self, slots: Sequence[int]) -> Layout:
-        """slots: per hole."""
+    def lay_out(self, slots: Sequence[int], draft: Sequence[int | None] = ()) -> Layout:
+        """slots: per hole. draft: tokens that the first hole starts with, None for noise."""
         parts: list[Known | Slots] = []
         columns: list[HoleColumns] = []
         allowed: dict[int, Tensor] = {}
@@ -75,8 +75,8 @@ class LayoutPlan:
             if typed is not None:
                 allowed[at] = typed.choices
             columns.append(HoleColumns(at, at + count, "" if typed is None else typed.text))
-            parts += [Known(run), Slots(count)]
-            at += count
+            parts += [Known(run), Slots(count, draft)]
+            at, draft = at + count, ()
         canvas = Canvas.of(*parts, Known(self.runs[-1]), allowed=allowed)
         return Layout(self.prompt, canvas, tuple(columns), self.banned)
 

@@ -121,7 +121,9 @@ def _config(folder: Path, content: Mapping[str, Any], backbone: Qwen2Config) -> 
             mask = tokens.get(special_token(folder, "mask_token") or "")
         if type(mask) is not int:
             raise broken(f"{folder} does not say which token is the mask")
-        expand = tokens.get(EXPAND)
+        expand = content.get("expand_token_id", tokens.get(EXPAND))
+        if expand is not None and type(expand) is not int:
+            raise broken(f"{folder / CONFIG_FILE} has expand_token_id {expand!r}, which is not a token")
         delete = None if expand is None else tokens.get(special_token(folder, "eos_token") or "")
         if delete is None and expand is not None:
             delete = content.get("eos_token_id")

@@ -109,11 +109,13 @@ class MaskedDenoiser(CanvasLoop[MaskedRun]):
         slots.budget = min(slots.budget, free)
         row = next(self._rows)
         self._generators[row] = torch.Generator().manual_seed(request.seed)
+        banned = {self.config.mask, *([] if request.banned is None else request.banned.tolist())}
+        banned -= {self.config.expand, self.config.delete}
         nothing = torch.empty(0, dtype=torch.long)
         run = MaskedRun(
             request=request, row=row, columns=nothing, canvas=nothing, argmax=nothing, accepted=nothing.bool(),
             entropy=nothing.float(), slots=slots, start=len(request.prompt), sampling=sampling,
-            variable=len(slots.masks),
+            variable=len(slots.masks), banned=torch.tensor(sorted(banned), device=self.device),
         )  # fmt: skip
         run.keys, run.new, run.changed = self._kept_for(slots)
         run.show()
@@ -124,6 +126,7 @@ class MaskedDenoiser(CanvasLoop[MaskedRun]):
         reads = [(run, positions, self._reading(run, positions)) for run, positions in planned if positions]
         hidden = self._read([reading for _, _, reading in reads])
         for (run, positions, _), rows in zip(reads, hidden, strict=True):
+            run.since_whole, run.new, run.read = run.since_whole + 1, set(), list(run.slots.tokens)
             uniform: Uniform = partial(self._uniform, run.row)
             logits = self._biased(run, positions, self.model.logits(rows))
             self._decide(run, positions, logits, uniform)
@@ -225,7 +228,6 @@ class MaskedDenoiser(CanvasLoop[MaskedRun]):
         if not run.steps:
             whole = reading.hidden is not None
             run.encoded = run.start if whole else sum(row < run.start for row in self._rows_of(reading))
-        run.since_whole, run.new, run.read = run.since_whole + 1, set(), list(run.slots.tokens)
         return reading
 
     def _read(self, readings: Sequence[Reading]) -> list[Tensor]:
@@ -274,10 +276,8 @@ class MaskedDenoiser(CanvasLoop[MaskedRun]):
         slots, config, device = run.slots, self.config, logits.device
         lengthens = run.sampling.order != "p2" and run.step + 1 < run.sampling.max_steps
         expand, delete = config.expand, config.delete
-        kept = [] if expand is None else [expand, delete]
-        banned = [] if run.request.banned is None else run.request.banned.tolist()
         expansions = None if expand is None else logits[:, expand].clone()
-        logits[:, [token for token in {*banned, config.mask} if token not in kept]] = BANNED_LOGIT
+        logits[:, run.banned] = BANNED_LOGIT
         for row, position in enumerate(positions):
             if (allowed := slots.allowed[position]) is not None:
                 ids = allowed.to(logits.device)
@@ -293,8 +293,12 @@ class MaskedDenoiser(CanvasLoop[MaskedRun]):
 
     @torch.inference_mode()
     def result(self, run: MaskedRun) -> DenoiseResult:
-        """The canvas with the likeliest token for each mask that is left; an empty hole has one deleted slot."""
-        slots, mask = run.slots, Filled(self.config.mask)
+        """The canvas with the likeliest token for each mask that is left.
+
+        An empty hole has one deleted slot, and a mask that no pass has predicted is deleted too.
+        """
+        slots, config = run.slots, self.config
+        mask = Filled(config.mask if config.delete is None else config.delete)
         if slots.most:
             tokens, columns, filled, sizes = list(slots.gaps[0]), list[int](), list[Filled](), list[int]()
             for hole, (positions, gap) in enumerate(zip(slots.contents(), slots.gaps[1:], strict=True)):

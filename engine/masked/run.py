@@ -45,6 +45,18 @@ class Slots:
     budget: int
     gaps: list[list[int]]
     removed: dict[int, Filled] = field(default_factory=dict)
+    slots: list[int] = field(init=False)  # the positions of all holes
+    sizes: list[int] = field(init=False)  # slots per hole
+
+    def __post_init__(self) -> None:
+        self._count()
+
+    def _count(self) -> None:
+        self.slots = [position for position, hole in enumerate(self.holes) if hole != KNOWN]
+        self.sizes = [0] * (1 + max((self.holes[position] for position in self.slots), default=-1))
+        self.sizes += [0] * (len(self.most) - len(self.sizes))
+        for position in self.slots:
+            self.sizes[self.holes[position]] += 1
 
     @staticmethod
     def of(request: DenoiseRequest, config: MaskedConfig) -> Slots:
@@ -76,11 +88,6 @@ class Slots:
             budget=sum(most),
             gaps=gaps,
         )
-
-    @property
-    def slots(self) -> list[int]:
-        """The positions of all holes."""
-        return [position for position, hole in enumerate(self.holes) if hole != KNOWN]
 
     @property
     def known(self) -> list[int]:
@@ -133,6 +140,7 @@ class Slots:
         self.holes = [self.holes[source] for source in sources]
         self.filled = [self.filled[source] for source in sources]
         self.allowed = [None if added else self.allowed[source] for source, added in zip(sources, second, strict=True)]
+        self._count()
         return sources
 
     def contents(self) -> list[list[int]]:
@@ -144,7 +152,7 @@ class Slots:
 
     def _room(self, hole: int) -> int:
         """How many slots the hole may still get."""
-        return self.most[hole] - self.holes.count(hole)
+        return self.most[hole] - self.sizes[hole]
 
     def _is(self, position: int, *tokens: int | None) -> bool:
         filled = self.filled[position]
@@ -162,6 +170,7 @@ class MaskedRun(CanvasRun):
     start: int
     sampling: MaskedSampling
     variable: int  # masks at the start
+    banned: Tensor  # [banned] of all slots
     keys: SequenceKeys | None = None
     read: list[int] = field(default_factory=list)
     new: set[int] = field(default_factory=set)

@@ -70,6 +70,8 @@ def test_remote_code_is_not_run(tmp_path: Path) -> None:
         ({"architectures": ["DreamVLModel"]}, "only DreamModel and DreamOnModel are known"),
         ({"mask_token_id": 10**6}, "not in the model's vocabulary"),
         ({"mask_token_id": True}, "which token is the mask"),
+        ({"expand_token_id": "x"}, "not a token"),
+        ({"expand_token_id": 10**6}, "not in the model's vocabulary"),
         ({"num_hidden_layers": 10**9}, "sizes that no model has"),
         ({"hidden_size": 63}, "sizes|shape"),
         ({"num_hidden_layers": 3}, "is missing from"),

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from engine.errors import GessoError, InputError, UsageError
+from engine.files import read_small_file
 from infill.backends.routes import read_routes
 from infill.cli import support as cli_support
 from infill.cli.support import FILLED, errors_to_exit_codes, say
@@ -38,6 +39,7 @@ from infill.surroundings import INTERRUPTED, end
 NOT_RUNNING = 1
 PORT = 8012
 LOG_LINES = 100
+TOKEN_BYTES = 64 << 10
 HELP = """Keep a model loaded, and fill holes for every editor and tool.
 
 \b
@@ -203,8 +205,13 @@ def _network(
 
 
 def _token(file: Path) -> str:
+    """The token in a file, or in a pipe that the shell made, as `<(command)`."""
     try:
-        token = file.read_text("ascii").strip()
+        if file.parent == Path("/dev/fd"):
+            with file.open("rb") as stream:
+                content = stream.read(TOKEN_BYTES)
+        else:
+            content = read_small_file(file, TOKEN_BYTES)
+        return content.decode("ascii").strip()
     except (OSError, UnicodeDecodeError) as reason:
         raise UsageError(f"The token file {file} cannot be read as plain text; check the path.") from reason
-    return token

@@ -42,6 +42,8 @@ def find_files(paths: Sequence[Path], unreadable: dict[Path, str] | None = None)
         elif path.is_file():
             check_named(path)
             found[path] = None
+        elif os.path.lexists(path):
+            raise InputError(f"{path} is not a regular file or folder, or links to nothing; name another one.")
         else:
             raise InputError(f"There is no file or folder {path}; check the name.")
     return [*found]

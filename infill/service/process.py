@@ -69,6 +69,9 @@ class Network:
             raise UsageError("The token is shorter than 16 characters; make one with `openssl rand -hex 32`.")
         if (self.certificate is None) != (self.key is None):
             raise UsageError("--tls-cert and --tls-key go together; give both.")
+        for file in (self.certificate, self.key):
+            if file is not None and not file.is_file():
+                raise UsageError(f"{file} is not a regular file; give --tls-cert and --tls-key a PEM file each.")
 
     def fingerprint(self) -> str:
         """Equal for equal options; does not contain the token."""

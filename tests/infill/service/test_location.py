@@ -464,3 +464,12 @@ def test_a_second_service_with_the_same_port_says_that_it_is_open(
     assert CliRunner().invoke(app, [*at, "--port", "8766"]).exit_code == 3
     assert CliRunner().invoke(app, [*at, "--port", "8765", "--host", "localhost"]).exit_code == 3
     assert Network(8765, token="a" * 32).fingerprint() not in (health.network, Network(8765, token="b" * 32))
+
+
+@pytest.mark.parametrize("option", ["--token-file", "--tls-cert"])
+def test_a_pipe_is_not_waited_for(location: ServiceLocation, tmp_path: Path, option: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    others = ["--tls-key", str(tmp_path / "pipe")] if option == "--tls-cert" else []
+    at = ["serve", "--socket", str(location.socket), "--port", "8765"]
+    refused = CliRunner().invoke(app, [*at, option, str(tmp_path / "pipe"), *others])
+    assert refused.exit_code == 2 and "pipe" in refused.stderr

@@ -26,7 +26,7 @@ from lsp.suggestions import SkipReason
 
 PAUSE_S = 0.3  # after the last key
 TREE_S, LIMIT_S = 0.5, 1.0  # longest wait for the tree, and for the proposals
-ASLEEP_S = 600.0  # for the kind of a dismissed proposal
+ASLEEP_S, ASLEEP_MOST_S = 60.0, 3_600.0  # for the kind of a dismissed proposal; twice as long each time
 MOST_EDITS = 20  # in one change; formatters make more
 MOST_IGNORED = 3  # times that a proposal is on the screen while the user changes something else
 REMEMBERED = 200
@@ -71,7 +71,8 @@ class NextEdits:
         self._documents: dict[str, _Document] = {}
         self._numbers = count(1)
         self._offers: OrderedDict[str, Offer] = OrderedDict()
-        self._asleep: dict[Kind, float] = {}
+        self._asleep: dict[Kind, float] = {}  # until when
+        self._dismissed: dict[Kind, int] = {}  # how often since the last acceptance
         self._ignored: OrderedDict[Key, int] = OrderedDict()
 
     def changed(self, before: Snapshot, after: Snapshot) -> None:
@@ -126,6 +127,7 @@ class NextEdits:
         """The user accepted the proposal, or one place of it."""
         offer = self._offers.pop(identifier, None)
         if offer is not None:
+            self._dismissed.pop(offer.proposal.kind, None)
             self._count("accepted", offer)
 
     def dismissed(self, identifier: str) -> None:
@@ -134,7 +136,9 @@ class NextEdits:
         if offer is None:
             return
         self._ignore(offer.key, MOST_IGNORED)
-        self._asleep[offer.proposal.kind] = self._clock() + ASLEEP_S
+        kind = offer.proposal.kind
+        times = self._dismissed[kind] = self._dismissed.get(kind, 0) + 1
+        self._asleep[kind] = self._clock() + min(ASLEEP_S * 2 ** (times - 1), ASLEEP_MOST_S)
         document = self._documents.get(offer.snapshot.uri)
         if document is not None:
             self._withdraw(document)

@@ -167,17 +167,30 @@ def _python_place(tree: SyntaxTree, line: str) -> Place | None:
         for node in nodes
         if tree.part(node).split()[0] == line.split()[0] and node.type != "future_import_statement"
     ]
-    before = [node for node in same if _module(tree, node) < module]
-    if before:
-        end = tree.span(before[-1]).end
+    later = next((node for node in same if _module(tree, node) > module), None)
+    if later is not None:
+        start = tree.span(later).start
+        return Place(start, start, f"{line}\n")
+    if same:
+        end = tree.span(_last_of_block(tree, same)).end
         rest = tree.text.find("\n", end)
         end = rest if rest >= 0 else len(tree.text)
         return Place(end, end, f"\n{line}")
-    following = same or [node for node in nodes if node.type != "future_import_statement"]
+    following = [node for node in nodes if node.type != "future_import_statement"]
     if not following:
         return None
     start = tree.span(following[0]).start
     return Place(start, start, f"{line}\n")
+
+
+def _last_of_block(tree: SyntaxTree, nodes: list[tree_sitter.Node]) -> tree_sitter.Node:
+    """The last of these nodes before a blank line."""
+    last = nodes[0]
+    for node in nodes[1:]:
+        if "\n\n" in tree.text[tree.span(last).end : tree.span(node).start]:
+            break
+        last = node
+    return last
 
 
 def _module(tree: SyntaxTree, node: tree_sitter.Node) -> str:

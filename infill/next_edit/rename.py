@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator, Sequence
 
@@ -13,9 +14,11 @@ from infill.next_edit.names import NameTable, Occurrence, Step, key_of
 
 _NAME = re.compile(r"[^\W\d][\w$]*\Z")
 RANK = 0.95
+_IMPORTS = frozenset(("import_statement", "import_from_statement", "import_clause", "named_imports"))
+LEAST_SHARED = 3  # letters that the old and the new name of an import have in common
 _TYPED = frozenset(
-    "typed_parameter typed_default_parameter default_parameter required_parameter optional_parameter "
-    "parameter_declaration".split()
+    "assignment variable_declarator short_var_declaration typed_parameter typed_default_parameter default_parameter "
+    "required_parameter optional_parameter parameter_declaration".split()
 )
 
 
@@ -27,7 +30,7 @@ def rename(change: Change) -> Iterator[Proposal]:
     if old == new or not _NAME.match(old) or not _NAME.match(new) or {old, new} & change.grammar.keywords:
         return
     now = NameTable(change.after, new, change.stop).at(start)
-    if now is None or now.role in ("use", "label") or _has_new_type(change, now):
+    if now is None or now.role in ("use", "label") or _has_new_value(change, now):
         return
     table = NameTable(change.before, old, change.stop)
     declared = table.at(start)
@@ -54,8 +57,8 @@ def _whole_name(change: Change) -> tuple[int, str, str] | None:
     return edit.start - len(head[0]), head[0] + edit.old + tail[0], head[0] + edit.new + tail[0]
 
 
-def _has_new_type(change: Change, now: Occurrence) -> bool:
-    """Whether the annotation or the default of a parameter changed too, so that it is another parameter."""
+def _has_new_value(change: Change, now: Occurrence) -> bool:
+    """Whether the type or the value of a variable changed too, so that it is another variable."""
     whole, edit = change.after.span(now.parent), change.line_edit
     if now.parent.type not in _TYPED or edit is None:
         return False
@@ -68,7 +71,9 @@ def _variable_uses(change: Change, table: NameTable, declared: Occurrence, new: 
     scope = declared.scope
     assert scope is not None
     uses = table.bound_in(scope)
-    if not _is_first(uses, declared) or _is_taken(change, declared, new):
+    if not _is_first(uses, declared) or _is_taken(change, declared, new) or _is_kept(change, declared, table.name):
+        return
+    if any(step.node.type in _IMPORTS for step in declared.steps) and not _is_renamed_import(change, table.name, new):
         return
     for one in uses:
         if one.start != declared.start:
@@ -88,6 +93,27 @@ def _is_taken(change: Change, declared: Occurrence, new: str) -> bool:
     """Whether the scope bound the new name before the edit."""
     table = NameTable(change.before, new, change.stop)
     return not table.is_complete or declared.scope in table.scopes
+
+
+def _is_kept(change: Change, declared: Occurrence, old: str) -> bool:
+    """Whether an import or a definition still binds the old name in that scope, or the edit itself does."""
+    assert declared.scope is not None
+    start, _, kind = declared.scope
+    lines = change.line_edit or change.edit
+    table = NameTable(change.after, old, change.stop)
+    for one in table.occurrences:
+        if one.scope is not None and (one.scope[0], one.scope[2]) == (start, kind):
+            is_import = any(step.node.type in _IMPORTS for step in one.steps)
+            if is_import or one.parent.type in change.grammar.definitions or lines.start <= one.start < lines.end:
+                return True
+    return False
+
+
+def _is_renamed_import(change: Change, old: str, new: str) -> bool:
+    """Whether an import has another name for the same thing: nothing else changed, and the names are alike."""
+    parts = split(change.line_edit) if change.line_edit is not None else [change.edit]
+    matcher = difflib.SequenceMatcher(None, old.lower(), new.lower(), False)
+    return len(parts) == 1 and matcher.find_longest_match().size >= LEAST_SHARED
 
 
 def _replacement(one: Occurrence, old: str, new: str) -> str:

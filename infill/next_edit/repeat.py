@@ -22,6 +22,7 @@ RANK, RANK_OF_TWO = 0.6, 0.9
 MAX_EXAMPLES = 4
 MAX_NODE = 400  # characters of a pattern
 LEAST_LETTERS = 3  # of a name that a pattern is searched by
+MOST_NEW_NAMES = 1  # in the new form of code that is repeated after one example
 RICH = 3  # least number of tokens of a text that is repeated after one example
 _WORD = re.compile(r"[^\W\d]\w*")
 _TOKEN = re.compile(r"\w+|[^\w\s]")
@@ -35,7 +36,9 @@ _TOO_WIDE = frozenset(
     "decorated_definition function_definition class_definition function_declaration method_definition "
     "method_declaration class_declaration import_statement import_from_statement import_declaration import_spec "
     "import_clause named_imports import_specifier dotted_name literal_value field_declaration_list interface_body "
-    "object dictionary list array tuple switch_body type_spec export_statement".split()
+    "typed_parameter typed_default_parameter default_parameter keyword_argument required_parameter optional_parameter "
+    "parameter_declaration try_statement object dictionary list array tuple switch_body type_spec "
+    "export_statement".split()
 )
 _LITERAL_FIELDS = frozenset(("function", "constructor", "attribute", "property", "field", "name", "key", "operator"))
 _OBJECT_FIELDS = frozenset(("object", "operand"))
@@ -194,12 +197,13 @@ def _of_pattern(example: _Example, others: Sequence[_Example], edits: Sequence[U
 
 def _is_clear(example: _Example) -> bool:
     """Whether one example is enough: the code is not a plain value that becomes another one, nor wrapped, and its new
-    form has a name of the old one, in any case of letters."""
+    form has names of the old one, in any case of letters, and at most one more."""
     old, new = example.change.before.part(example.old.node), example.change.after.part(example.new)
     is_value = example.old.node.type in _VALUES and example.new.type != example.old.node.type
     in_type = any(step.node.type in _TYPES for step in example.old_steps)
-    names = {name.lower() for name in _WORD.findall(old)} & {name.lower() for name in _WORD.findall(new)}
-    return (in_type or not is_value) and old not in new and bool(names) and len(_TOKEN.findall(old)) >= RICH
+    before, after = ({name.lower() for name in _WORD.findall(text)} for text in (old, new))
+    is_form = bool(before & after) and len(after - before) <= MOST_NEW_NAMES
+    return (in_type or not is_value) and old not in new and is_form and len(_TOKEN.findall(old)) >= RICH
 
 
 def _proposal(places: Sequence[Place], example: _Example, edits: Sequence[UserEdit], examples: int) -> Proposal | None:

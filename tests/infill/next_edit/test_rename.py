@@ -90,8 +90,8 @@ def test_variables_of_javascript_and_typescript(language: str) -> None:
         "  if (by) { let scale = 2; use(scale); }",
         "  return { size, width: width * by };",
     ]
-    assert changed_lines(SCRIPT, ("{ helper }", "{ assist }"), language=language) == [
-        "  grow() { this.size += assist(size); }"
+    assert changed_lines(SCRIPT, ("{ helper }", "{ helpers }"), language=language) == [
+        "  grow() { this.size += helpers(size); }"
     ]
 
 

@@ -6,7 +6,7 @@ is likely to use. Run as a script it is `gesso`. Must not import anything that P
 the path is in order.
 """
 
-import _signal  # built in, unlike signal
+import _signal  # type: ignore[import-not-found]  # built in, unlike signal
 import os
 import sys
 

@@ -6,8 +6,11 @@ is likely to use. Run as a script it is `gesso`. Must not import anything that P
 the path is in order.
 """
 
+import _signal  # type: ignore[import-not-found]  # built in, unlike signal
 import os
 import sys
+
+INTERRUPTED = 130  # exit code
 
 
 def gesso() -> None:
@@ -21,6 +24,8 @@ def language_server() -> None:
 
 
 def _run(module: str) -> None:
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, _end_interrupted)  # until `prepared` has one that lets commands clean up
     has_folder = _has_working_folder()
     if not has_folder:
         os.chdir("/")  # libraries ask for the working directory too
@@ -31,6 +36,13 @@ def _run(module: str) -> None:
         import importlib
 
         sys.exit(importlib.import_module(module).main())
+
+
+def _end_interrupted(*_: object) -> None:
+    try:
+        os.write(2, b"gesso: Stopped.\n")
+    finally:
+        os._exit(INTERRUPTED)
 
 
 def _has_working_folder() -> bool:

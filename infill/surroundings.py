@@ -29,7 +29,7 @@ def prepared(has_working_folder: bool = True) -> Iterator[None]:
     """
     global _has_working_folder
     _has_working_folder = has_working_folder
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    if signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, None):
         signal.signal(signal.SIGALRM, _interrupt)
         signal.signal(signal.SIGINT, _interrupt)
     try:

@@ -5,6 +5,7 @@ With "stream", server-sent events as of `/v1/infill`. Must not know other APIs.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import asdict
 
 from starlette.requests import Request
@@ -19,7 +20,7 @@ async def edit(request: Request, engine: Engine) -> Response:
     """Answers one request."""
     body = await read(request, EditBody)
     engine_request = EngineRequest(
-        body.request(), body.priority, body.client, local=body.local, any_model=body.any_model
+        await asyncio.to_thread(body.request), body.priority, body.client, local=body.local, any_model=body.any_model
     )
     if body.stream:
         return await streamed(request, engine_request, lambda on_step: engine.edit(engine_request, on_step))

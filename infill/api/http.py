@@ -52,7 +52,7 @@ async def read(request: Request, body: type[T], other_texts: str = "neighbours")
         value[other_texts] = [one for one in others if _is_unicode(one)]
     found = structure(body, value, "body")
     if path := getattr(found, "path", None):
-        check_sent(Path(path))
+        await asyncio.to_thread(check_sent, Path(path))
     return found
 
 

@@ -8,6 +8,7 @@ other APIs.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import asdict
 
 from starlette.requests import Request
@@ -22,7 +23,7 @@ async def infill(request: Request, engine: Engine) -> Response:
     """Answers one request."""
     body = await read(request, InfillBody)
     engine_request = EngineRequest(
-        body.request(), body.priority, body.client, body.settings(), body.local, body.any_model
+        await asyncio.to_thread(body.request), body.priority, body.client, body.settings(), body.local, body.any_model
     )
     if body.stream:
         return await streamed(request, engine_request, lambda on_step: engine.complete(engine_request, on_step))
@@ -32,6 +33,7 @@ async def infill(request: Request, engine: Engine) -> Response:
 async def read_ahead(request: Request, engine: Engine) -> Response:
     """Reads the prompt of one request, after all completions of other requests."""
     body = await read(request, InfillBody)
-    engine_request = EngineRequest(body.request(), "lint", body.client, body.settings(), body.local, body.any_model)
+    infill_request = await asyncio.to_thread(body.request)
+    engine_request = EngineRequest(infill_request, "lint", body.client, body.settings(), body.local, body.any_model)
     encoded = await answered(request, engine_request, engine.read_ahead(engine_request))
     return JSONResponse({"encoded_tokens": encoded})

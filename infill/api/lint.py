@@ -5,6 +5,8 @@ Must not know other APIs.
 
 from __future__ import annotations
 
+import asyncio
+
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -17,6 +19,6 @@ async def lint(request: Request, engine: Engine) -> Response:
     """Answers one request."""
     body = await read(request, LintBody)
     engine_request = EngineRequest(
-        body.request(), body.priority, body.client, local=body.local, any_model=body.any_model
+        await asyncio.to_thread(body.request), body.priority, body.client, local=body.local, any_model=body.any_model
     )
     return JSONResponse(findings_to_json(await answered(request, engine_request, engine.lint(engine_request))))

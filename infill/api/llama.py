@@ -6,6 +6,7 @@ Sources: llama.cpp's server README, llama.vim and llama.vscode. Ignores the opti
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -53,7 +54,7 @@ class LlamaBody:
 async def infill(request: Request, engine: Engine) -> Response:
     """Answers one request; one with `n_predict` 0, which warms llama.cpp's cache, without the model."""
     body = await read(request, LlamaBody, "input_extra")
-    engine_request = EngineRequest(_request(body), any_model=True)
+    engine_request = EngineRequest(await asyncio.to_thread(_request, body), any_model=True)
     engine.check(engine_request)
     if body.n_predict == 0:
         return JSONResponse(_chosen(_answer(engine, "", "limit", None), body.response_fields))

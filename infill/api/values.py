@@ -6,6 +6,7 @@ Imports nothing slow, since every command may be a client. Offsets are character
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path as FilePath
@@ -14,6 +15,7 @@ from typing import Annotated, Any, Literal
 from engine.errors import InputError
 from infill.edit_request import EditRequest, EditResult
 from infill.findings import Finding, LintRequest
+from infill.ignore_files import Verdicts
 from infill.privacy import private_reason
 from infill.request import (
     MOST_CHARACTERS,
@@ -37,6 +39,7 @@ Candidates = Annotated[int, Limits(1, 32)]
 Milliseconds = Annotated[float, Limits(1, 120_000)]
 Kinds = Annotated[tuple[Name, ...], Limits(most=64)]
 _SURROGATES = re.compile("[\ud800-\udfff]")
+NEIGHBOURS_S = 0.5  # to judge all neighbours
 REQUEST_SETTINGS = ("min_confidence", "copy_drafts", "causal_draft")  # settings that a request may override
 
 
@@ -49,8 +52,12 @@ class TextRange:
 
 
 def readable(neighbours: Iterable[Neighbour]) -> tuple[Neighbour, ...]:
-    """Without those that must not be read: editors send what is open."""
-    return tuple(one for one in neighbours if private_reason(FilePath(one.path)) is None)
+    """Without those that must not be read, since editors send what is open, and without those that there is no time to
+    judge. Reads ignore files, so it blocks."""
+    end, known = time.monotonic() + NEIGHBOURS_S, Verdicts()
+    return tuple(
+        one for one in neighbours if time.monotonic() < end and private_reason(FilePath(one.path), known=known) is None
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -92,6 +92,27 @@ def test_an_interrupted_command_exits_with_130(body: str, is_said: bool) -> None
     assert errors == (b"gesso: Stopped.\n" if is_said else b"Stopped by itself.\n")
 
 
+INTERRUPTED_EARLY = """
+import os, sys
+import gesso_launcher
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "infill.surroundings":
+            os.kill(os.getpid(), 2)
+
+sys.meta_path.insert(0, Finder())
+sys.argv = ["gesso", "--version"]
+gesso_launcher.gesso()
+"""
+
+
+def test_an_interrupt_before_anything_is_imported() -> None:
+    command = [sys.executable, "-c", INTERRUPTED_EARLY]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"gesso: Stopped.\n")
+
+
 def test_an_ignored_interrupt_stays_ignored() -> None:
     done = run("config", "--json", shell='trap "" INT; "$@" & sleep 0.2; kill -INT $!; wait $!')
     assert done.returncode == 0 and done.stdout.startswith(b"{")

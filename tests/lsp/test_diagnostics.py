@@ -5,16 +5,21 @@ The scripted service finds the words `wrnog` and `plsu`, and logs its requests.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from infill.findings import Finding, LintRequest
+from infill.service.exchange import ServiceBusy
+from lsp.diagnostics import Diagnostics
 from tests.lsp.client import MODERN, ROOT, Client
 
 SERVER = (str(ROOT / "tests" / "lsp" / "scripted_server.py"),)
@@ -658,3 +663,32 @@ def test_a_failed_explanation_shows_a_sentence(doc: Linted) -> None:
     assert doc.client.command("gesso.lint.explain", doc.uri, number) is None
     messages = [one["params"] for one in doc.client.received if one["method"] == "window/showMessage"]
     assert messages[-1] == {"type": 2, "message": "The model is mute; choose another."}
+
+
+@pytest.mark.parametrize(("refusals", "explanation"), [(2, "Since."), (3, None)])
+def test_an_explanation_is_asked_for_again_while_the_service_is_busy(refusals: int, explanation: str | None) -> None:
+    asked = 0
+
+    async def lint(request: LintRequest) -> tuple[Finding, ...]:
+        nonlocal asked
+        asked += 1
+        if asked <= refusals:
+            raise ServiceBusy("Too many requests.", retry_s=0.0)
+        return (replace(request.findings[0], explanation="Since."),)
+
+    async def nothing(_: object) -> None:
+        return None
+
+    tracked = SimpleNamespace(start=0, end=1, code="misspelled", message="m", replacement="y")
+    document = SimpleNamespace(
+        finding=lambda number: tracked, snapshot=SimpleNamespace(text="x", language="python", path=None)
+    )
+    diagnostics = Diagnostics.__new__(Diagnostics)
+    diagnostics.session = cast(Any, SimpleNamespace(private_reason=nothing, engine=SimpleNamespace(lint=lint)))
+    diagnostics._documents = cast(Any, {"file:///a.py": document})
+    if explanation is None:
+        with pytest.raises(ServiceBusy):
+            asyncio.run(diagnostics.explain("file:///a.py", 1))
+    else:
+        assert asyncio.run(diagnostics.explain("file:///a.py", 1)) == explanation
+    assert asked == 3

@@ -6,16 +6,18 @@ Whatever a client sends, the status is 200 or 4xx, and the response is JSON that
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
+from infill.api.values import readable
 from infill.edit_request import EditRequest, EditResult
 from infill.engine_protocol import EngineRequest, EngineState
 from infill.findings import Finding, LintRequest
-from infill.request import Candidate, HoleCompletion, InfillRequest, InfillResult
+from infill.request import Candidate, HoleCompletion, InfillRequest, InfillResult, Neighbour
 from infill.service.app import make_app
 from infill.service.guard import Guard, RequestActivity
 from infill.service.model_engine import ModelEngine
@@ -220,3 +222,15 @@ def test_the_text_of_a_private_file_is_refused(api: TestClient, path: str, tmp_p
         assert answer(name) == answer(tmp_path / name) == 400, name
     assert answer(tmp_path / "link.py") == answer(tmp_path / "innocent.py") == 400
     assert answer(tmp_path / "made.py") == answer("made.py") == answer("link.py") == 200
+
+
+def test_neighbours_that_take_long_to_judge_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    judged: list[Path] = []
+
+    def slow(path: Path, **_: object) -> None:
+        judged.append(path)
+        time.sleep(0.2)
+
+    monkeypatch.setattr("infill.api.values.private_reason", slow)
+    found = readable(Neighbour(f"/{number}.py", "x") for number in range(64))
+    assert 1 <= len(found) == len(judged) <= 4

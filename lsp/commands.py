@@ -8,6 +8,7 @@ from typing import Any
 from lsprotocol import types
 
 from engine.errors import GessoError
+from infill.service.exchange import ServiceBusy
 from lsp.host import Host
 from lsp.rewriting import rewrite
 
@@ -58,6 +59,9 @@ def register_commands(server: Host) -> None:
         """The model's explanation of a finding, which is also shown. number: from the data of its diagnostic."""
         try:
             sentence = await diagnostics.explain(uri, number)
+        except ServiceBusy as error:
+            server.inform(str(error))
+            return None
         except GessoError as error:
             server.warn(str(error))
             return None

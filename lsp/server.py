@@ -143,7 +143,7 @@ class GessoServer(Receiver):
         return {
             "kind": kind,
             "state": state.kind,
-            "message": state.message or "",
+            "message": state.message or session.slow_message,
             "model": state.model,
             "enabled": session.settings.enabled,
             "latencyMs": None if session.latency_ms is None else round(session.latency_ms),

@@ -18,7 +18,7 @@ from itertools import accumulate
 
 import torch
 
-from engine.denoiser import Denoiser
+from engine.canvas_run import CanvasDenoiser
 from engine.errors import Stop, leave_if
 from engine.token_tree import TokenTree
 from infill.code.context import ContextBudget, show_context
@@ -95,7 +95,7 @@ def _chunk_end(text: str, start: int) -> int:
 class Likelihood:
     """Queries one model. stop: polled before every pass; once it returns True, Cancelled is raised."""
 
-    def __init__(self, denoiser: Denoiser, family: Family, stop: Stop | None = None) -> None:
+    def __init__(self, denoiser: CanvasDenoiser, family: Family, stop: Stop | None = None) -> None:
         self.denoiser, self.family, self.stop = denoiser, family, stop
         budget = family.budget
         self.budget = ContextBudget(budget.prefix // 2, budget.suffix, budget.header // 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -93,6 +94,9 @@ def removed_parameter(change: Change) -> Iterator[Proposal]:
     if [name for name in old.names if name in new.names] != new.names:
         return
     index, name = removed[0], old.names[removed[0]]
+    listed = new.node.child_by_field_name("parameters")
+    if listed is None or re.search(rf"(?<!\w){re.escape(name)}(?!\w)", change.after.part(listed)):
+        return
     if index == 0 and name in change.grammar.receivers:
         return
     places = []

@@ -16,7 +16,8 @@ _NAME = re.compile(r"[^\W\d][\w$]*\Z")
 RANK = 0.95
 _IMPORTS = frozenset(("import_statement", "import_from_statement", "import_clause", "named_imports"))
 LEAST_SHARED = 3  # letters that the old and the new name of an import have in common
-_TYPED = frozenset(
+_LOOPS = frozenset(("for_statement", "for_in_clause", "for_in_statement", "range_clause"))
+_TYPED = _LOOPS | frozenset(
     "assignment variable_declarator short_var_declaration typed_parameter typed_default_parameter default_parameter "
     "required_parameter optional_parameter parameter_declaration".split()
 )
@@ -59,12 +60,14 @@ def _whole_name(change: Change) -> tuple[int, str, str] | None:
 
 def _has_new_value(change: Change, now: Occurrence) -> bool:
     """Whether the type or the value of a variable changed too, so that it is another variable."""
-    whole, edit = change.after.span(now.parent), change.line_edit
-    if now.parent.type not in _TYPED or edit is None:
+    around = [step.node for step in now.steps[-4:-1] if step.node.type in _TYPED]
+    if not around or change.line_edit is None:
         return False
-    return any(
-        one.start < whole.end and whole.start <= one.start and one.start != change.edit.start for one in split(edit)
-    )
+    start, end = change.after.span(around[-1])
+    line_end = change.after.text.find("\n", now.end)
+    if around[-1].type in _LOOPS and line_end >= 0:
+        end = min(end, line_end)
+    return any(start <= one.start < end and one.start != change.edit.start for one in split(change.line_edit))
 
 
 def _variable_uses(change: Change, table: NameTable, declared: Occurrence, new: str) -> Iterator[Place | None]:

@@ -144,7 +144,7 @@ def _of_leaf(example: _Example, others: Sequence[_Example], edits: Sequence[User
     same = [
         one for one in others if one.change.before.part(one.old.node) == old and one.change.after.part(one.new) == new
     ]
-    if not same or not _WORD.fullmatch(old):
+    if not same or not _WORD.fullmatch(old) or old in change.grammar.known or old in _WORD.findall(new):
         return None
     table = NameTable(change.before, old, change.stop)
     source = table.at(change.before.span(example.old.node).start)

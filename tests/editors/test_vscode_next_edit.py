@@ -19,6 +19,8 @@ SERVER = [sys.executable, str(ROOT / "tests" / "lsp" / "scripted_server.py")]
 CODE = "def area(size):\n    return size * size\n\n\nprint('é', area(1))\nprint(area(2))\n"
 DONE = CODE.replace("area", "surface")
 RENAMED = CODE.replace("area", "surface", 1)
+READY_S = 120.0
+TO_TAB_STOP = 4 - len("def surface(size):") % 4  # spaces that Tab inserts at the end of the line
 QUIET_S = 1.5  # nothing more appears this long after a key
 
 
@@ -28,6 +30,7 @@ def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VSCode]:
     build_extension(tools)
     settings = {"gesso.server.command": SERVER, "gesso.languages": {"*": True}, "editor.inlineSuggest.enabled": False}
     with vscode(tools, tmp_path_factory.mktemp("vscode"), settings) as opened:
+        eventually(lambda: "Ready" in opened.state(), "the server is ready", READY_S)
         yield opened
 
 
@@ -72,14 +75,7 @@ def test_escape_drops_it_and_tab_is_a_tab_again(code: VSCode) -> None:
     code.press("Escape")
     eventually(lambda: "Rename" not in shown(code), "no proposal")
     code.press("End", "Tab")
-    code.saves(
-        "two.py", RENAMED.replace("(size):\n", "(size):    \n", 1).replace(":    \n", ":" + " " * code_gap() + "\n")
-    )
-
-
-def code_gap() -> int:
-    """Spaces that Tab inserts after `def surface(size):`, up to the next multiple of 4."""
-    return 4 - len("def surface(size):") % 4
+    code.saves("two.py", RENAMED.replace("(size):\n", f"(size):{' ' * TO_TAB_STOP}\n", 1))
 
 
 def test_tab_indents_at_the_start_of_a_line(code: VSCode) -> None:

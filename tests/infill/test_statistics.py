@@ -350,3 +350,15 @@ def test_totals_of_no_events() -> None:
 def test_percentiles_are_measured_times() -> None:
     assert latency([5.0]) == statistics.Latency(1, 5.0, 5.0, 5.0)
     assert latency([float(time) for time in range(200, 0, -1)]) == statistics.Latency(200, 100.0, 190.0, 198.0)
+
+
+def test_next_edits_have_their_own_counts() -> None:
+    rows = [
+        EventRow(noon(0), "shown", "python", "pocket", "model", 10, 5.0),
+        EventRow(noon(0), "shown", "python", "", statistics.NEXT_EDIT, 10, 300.0),
+        EventRow(noon(0), "accepted", "python", "", statistics.NEXT_EDIT, 10),
+    ]
+    summary = summarize(rows)
+    assert (summary.total.shown, summary.total.accepted, summary.languages["python"].shown) == (1, 0, 1)
+    assert (summary.next_edits.shown, summary.next_edits.accepted) == (1, 1)
+    assert summary.latencies[statistics.NEXT_EDIT].p50 == 300.0

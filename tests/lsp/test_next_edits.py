@@ -8,10 +8,17 @@ from typing import Any
 
 import pytest
 
+from infill.next_edit.edits import Place, Proposal
+from lsp.documents import Snapshot
+from lsp.next_edits import NextEdits, Offer
+from lsp.session import Session
 from tests.lsp.client import MODERN, ROOT, Client
 
 SERVER = (str(ROOT / "tests" / "lsp" / "scripted_server.py"),)
 CODE = "def area(size):\n    return size * size\n\n\ndef main():\n    área = '😀', area(size=2)\n    return area(1)\n"
+
+
+SNAPSHOT = Snapshot("uri", "python", 1, ("a",), "utf-16")
 
 
 @pytest.fixture
@@ -177,3 +184,21 @@ def test_a_missing_import_from_another_open_file(client: Client, address: str, t
     client.type(uri, 2, 8, ", Circle()")
     (edit,) = ask(client, uri, 2, 18)
     assert edit["text"] == "from shapes import Circle\n"
+
+
+def test_a_kind_sleeps_longer_each_time_until_one_is_accepted() -> None:
+    now = 1000.0
+    edits = NextEdits(Session(None), lambda: now)  # type: ignore[arg-type]
+
+    def offer(number: int) -> Offer:
+        proposal = Proposal("rename", (Place(0, 1, "b"),), "", 1.0, 0)
+        made = Offer(f"e{number}", ("uri", "rename", frozenset()), SNAPSHOT, proposal, proposal.places)
+        edits._offers[made.id] = made
+        return made
+
+    for number, asleep_s in enumerate((60.0, 120.0, 240.0)):
+        edits.dismissed(offer(number).id)
+        assert edits._asleep["rename"] == now + asleep_s
+    edits.accepted(offer(3).id)
+    edits.dismissed(offer(4).id)
+    assert edits._asleep["rename"] == now + 60.0

@@ -164,3 +164,20 @@ def test_a_name_that_was_copied_is_not_renamed() -> None:
 
 def test_undone_edits_leave_nothing() -> None:
     assert not proposals(PYTHON, ("    count = len", "    total = len"), ("    total = len", "    count = len"))[1]
+
+
+def test_an_import_that_makes_way_for_another_is_not_renamed() -> None:
+    code = "from typing import Any, Dict\nfrom a import Request\n\nx: Any\ny: Dict\nz: Request\n"
+    assert not changed_lines(code, ("Any, Dict", "TYPE_CHECKING, Any"), kind="rename")
+    assert not changed_lines(code, ("Request", "Sphinx"), kind="rename")
+    assert changed_lines(code, ("Request", "TopRequest"), kind="rename") == ["z: TopRequest"]
+
+
+def test_a_variable_with_a_new_value_or_type_is_another_one() -> None:
+    code = "def f(file: str):\n    size = len(file)\n    return size, file\n"
+    assert not changed_lines(code, ("size = len(file)", "path = join(file)"), kind="rename")
+    assert not changed_lines(code, ("file: str", "files: list"), kind="rename")
+    assert changed_lines(code, ("file: str", "name: str"), kind="rename") == [
+        "    size = len(name)",
+        "    return size, name",
+    ]

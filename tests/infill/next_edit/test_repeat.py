@@ -54,3 +54,10 @@ def test_other_languages() -> None:
     go = "package m\n\nfunc f() {\n\tlog.Printf(a, b)\n\tlog.Printf(c.d, e)\n\tlog.Printf(g(), h)\n}\n"
     edits = ("log.Printf(a, b)", "t.Logf(a, b)"), ("log.Printf(c.d, e)", "t.Logf(c.d, e)")
     assert changed_lines(go, *edits, language="go") == ["\tt.Logf(g(), h)"]
+
+
+def test_one_example_is_enough_only_for_another_form_of_the_same() -> None:
+    code = "a: Optional[str]\nb: Optional[str]\nc: list[str]\nd: list[str]\nself.x = 1\nself.x = 2\n"
+    assert changed_lines(code, ("Optional[str]", "str | None")) == ["b: str | None"]
+    assert not proposals(code, ("list[str]", "Sequence[re.Pattern[str]]"))[1]
+    assert not proposals(code, ("self.x", "wrap(self.x)"))[1]

@@ -10,6 +10,8 @@ from typer.testing import CliRunner, Result
 from infill.cli import lint as cli_lint
 from infill.cli.main import app
 from infill.findings import Finding, LintRequest
+from infill.lint.kinds import KINDS
+from infill.lint.thresholds import Threshold, Thresholds
 
 CODE = "def f(left, right):\n    return left + left\n"
 
@@ -18,7 +20,7 @@ class FakeLinter:
     """Finds every `+ left` in the requested ranges."""
 
     can_lint = True
-    languages = frozenset({"python"})
+    thresholds = Thresholds({code: Threshold({}, 0.0, {"python": 0.0}) for code in KINDS if code != "copy-paste"})
 
     def __init__(self) -> None:
         self.requests: list[LintRequest] = []
@@ -193,7 +195,7 @@ class FakeExplainer(FakeLinter):
 
 
 @pytest.mark.parametrize("can_lint", [True, False])
-def test_a_model_explains_its_findings_or_those_of_the_pocket_model(
+def test_a_model_explains_its_findings_or_those_without_a_model(
     fake: FakeLinter, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, can_lint: bool
 ) -> None:
     (tmp_path / "large").mkdir()
@@ -256,14 +258,26 @@ def test_unreadable_files(fake: FakeLinter) -> None:
     assert skipped.exit_code == 1 and "not UTF-8" in skipped.stderr
 
 
-def test_a_model_that_cannot_lint_is_reported_in_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_code_model_only_what_the_tree_shows_is_found(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("app.py").write_text(CODE)
-    monkeypatch.setattr("infill.cli.support.load_completer", lambda settings: None)
-    monkeypatch.setattr("infill.lint.linter.Linter", lambda completer: type("Mute", (), {"can_lint": False})())
-    result = gesso("--model", "26b")
-    assert result.exit_code == 2 and result.stdout == ""
-    assert result.stderr.count("\n") == 1 and "26b cannot lint" in result.stderr
+    Path("app.py").write_text(
+        "class A:\n    def f(self):\n        self.total = 1\n\n    def g(self):\n        return total\n"
+    )
+    monkeypatch.setattr("infill.cli.support.load_completer", lambda settings: pytest.fail("loaded"))
+    result = gesso("--model", "pocket", "--no-service")
+    assert result.exit_code == 1 and "missing-self" in result.stdout
+    assert "`gesso model pull coder`" in result.stderr and "wrong-name" in result.stderr
+
+
+def test_fixes_that_break_the_syntax_are_not_written(fake: FakeLinter, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = Finding(0, 1, "wrong-name", "Not so.", "(", 1.0)
+    monkeypatch.setattr(fake, "lint", lambda request: [broken])
+    Path("app.py").write_text("x = 1\n")
+    result = gesso("--fix", "--on", "wrong-name", "--yes")
+    assert result.exit_code == 3 and "break its syntax" in result.stderr
+    assert Path("app.py").read_text() == "x = 1\n"
 
 
 def test_fixes_do_not_leave_the_given_folder(fake: FakeLinter) -> None:

@@ -18,7 +18,7 @@ import typer
 from bench.report import RESULTS, Report, conditions
 from engine.errors import InputError
 from infill.cli.support import errors_to_exit_codes
-from infill.lint.kinds import KINDS
+from infill.lint.kinds import KINDS, is_structural
 from infill.lint.thresholds import EditEvidence, Thresholds, language_group
 from train.held_out import is_for_calibration
 from train.lint.samples import Found, Sample, read_samples
@@ -60,9 +60,11 @@ class Figures:
 
 
 def margins(thresholds: Thresholds) -> Margin:
-    """Log-odds of a candidate above the threshold of its kind."""
+    """Log-odds of a candidate above the threshold of its kind; 0 for kinds that need no model."""
 
     def margin(one: Found, language: str) -> float:
+        if is_structural(one.candidate.edit.code, language):
+            return 0.0
         threshold = thresholds.kinds.get(one.candidate.edit.code)
         minimum = threshold.minimums.get(language_group(language) or "") if threshold is not None else None
         if threshold is None or minimum is None:

@@ -220,15 +220,14 @@ def _finder(explainer: Linter | ServiceClient) -> Linter | ServiceClient:
 def _languages(linter: Linter | ServiceClient, model: str | None) -> frozenset[str]:
     """The languages that the linter judges."""
     found = _thresholds(linter, model)
-    return found.languages if found is not None else STRUCTURAL_LANGUAGES
+    return STRUCTURAL_LANGUAGES | (found.languages if found is not None else frozenset())
 
 
 def _kinds(linter: Linter | ServiceClient, model: str | None) -> frozenset[str]:
     """The kinds that the linter looks for."""
     found = _thresholds(linter, model)
-    if found is None:
-        return STRUCTURAL
-    return frozenset(code for code, threshold in found.kinds.items() if threshold.minimums)
+    kinds = found.kinds if found is not None else {}
+    return STRUCTURAL | {code for code, threshold in kinds.items() if threshold.minimums}
 
 
 def _thresholds(linter: Linter | ServiceClient, model: str | None) -> Thresholds | None:
@@ -275,14 +274,15 @@ def _fix(
         source, findings = sources[path], [one.finding for one in found if one.path == path]
         changes = [(Hole(*range_), one.replacement) for one in findings for range_ in one.ranges]
         texts[path] = text_edits.apply(source.text, changes)
-        if _breaks(path, source.text, texts[path]):
-            raise InputError(f"The fixes of {path} together would break its syntax; fix one kind at a time.")
         sys.stderr.write(printable(text_edits.unified_diff(source.text, texts[path], one_line(path.as_posix()))))
     sys.stderr.flush()
     fixes = f"{_count(len(found), 'fix', 'fixes')} in {_count(len(texts), 'file')}"
     if not yes and not typer.confirm(f"gesso: write {fixes}?", default=False, err=True):
         say("Nothing was written.")
         return False
+    for path, text in texts.items():
+        if _breaks(path, sources[path].text, text):
+            raise InputError(f"The fixes of {path} together would break its syntax; fix one kind at a time.")
     for path, text in texts.items():
         text_edits.write_in_place(sources[path], text, _tree(path, roots))
     say(f"Wrote {fixes}.")

@@ -58,8 +58,8 @@ STYLE = _by_code(  # compared with the rest of the file
 )
 ALL_KINDS = {**KINDS, **STYLE}
 ON_BY_DEFAULT = frozenset(KINDS)
-STRUCTURAL = frozenset(("missing-self",))  # kinds that the syntax tree shows without a model
-STRUCTURAL_LANGUAGES = frozenset(("python",))
+STRUCTURAL = frozenset(("missing-self",))  # kinds that need no model: the syntax tree is rarely wrong
+STRUCTURAL_LANGUAGES = frozenset(("python", "javascript", "typescript", "tsx"))
 
 
 def link(code: str) -> str:
@@ -87,6 +87,11 @@ class Edit:
         return ALL_KINDS[self.code].message.format(
             old=_short(text[self.start : self.end]), new=_short(self.replacement)
         )
+
+
+def is_structural(code: str, language: str | None) -> bool:
+    """Whether a kind needs no model in a language."""
+    return code in STRUCTURAL and language in STRUCTURAL_LANGUAGES
 
 
 @dataclass(frozen=True)

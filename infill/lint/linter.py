@@ -22,7 +22,16 @@ from infill.lint.edits import find_edits
 from infill.lint.explain import Explainer
 from infill.lint.frequencies import Frequencies
 from infill.lint.judge import Gain, Judge
-from infill.lint.kinds import KINDS, ON_BY_DEFAULT, STRUCTURAL, STRUCTURAL_LANGUAGES, STYLE, Edit, StyleEdit
+from infill.lint.kinds import (
+    KINDS,
+    ON_BY_DEFAULT,
+    STRUCTURAL,
+    STRUCTURAL_LANGUAGES,
+    STYLE,
+    Edit,
+    StyleEdit,
+    is_structural,
+)
 from infill.lint.likelihood import CausalJudge
 from infill.lint.masked import DenoiserJudge
 from infill.lint.names import KnownNames
@@ -71,13 +80,12 @@ class Linter:
     @property
     def languages(self) -> frozenset[str]:
         """The languages that have findings of other kinds than style."""
-        return self.thresholds.languages if self.thresholds is not None else STRUCTURAL_LANGUAGES
+        return STRUCTURAL_LANGUAGES | (self.thresholds.languages if self.thresholds is not None else frozenset())
 
     def shown(self, language: str | None) -> frozenset[str]:
         """The codes of the kinds that have findings in a language."""
-        if self.thresholds is not None:
-            return self.thresholds.shown(language)
-        return STRUCTURAL if language in STRUCTURAL_LANGUAGES else frozenset()
+        structural = STRUCTURAL if language in STRUCTURAL_LANGUAGES else frozenset()
+        return structural | (self.thresholds.shown(language) if self.thresholds is not None else frozenset())
 
     def judge(self, stop: Stop | None) -> Judge | None:
         """None if the model cannot judge."""
@@ -149,9 +157,9 @@ class Linter:
 
     def margin(self, one: EditCandidate, language: str) -> float:
         """Log-odds of a candidate above the threshold of its kind; at least 0 if it is shown."""
-        if self.thresholds is None:
-            return 0.0 if one.edit.code in STRUCTURAL else -NEVER
-        threshold = self.thresholds.kinds.get(one.edit.code)
+        if is_structural(one.edit.code, language):
+            return 0.0
+        threshold = self.thresholds.kinds.get(one.edit.code) if self.thresholds is not None else None
         minimum = threshold.minimums.get(language_group(language)) if threshold is not None else None
         return -NEVER if threshold is None or minimum is None else threshold.log_odds(one.evidence) - minimum
 
@@ -191,7 +199,9 @@ class Linter:
             if edit.code in codes and not is_known and suppressions.allow(edit):
                 edits.append(edit)
         judge = self.judge(stop)
-        gains = judge.gains(request, ranges, edits) if judge is not None else dict.fromkeys(edits, Gain(0.0))
+        gains = {edit: Gain(0.0) for edit in edits if judge is None or is_structural(edit.code, request.language)}
+        if judge is not None:
+            gains |= judge.gains(request, ranges, edits)
         found: list[EditCandidate] = []
         for edit, gain in gains.items():
             leave_if(stop)

@@ -187,7 +187,6 @@ class Slips:
         if parent.type in grammar.binary and text == "1":
             sides = parent.children
             if len(sides) == 3 and sides[2] == node and sides[1].type in ("+", "-"):
-                yield self._edit(sides[1], "-" if sides[1].type == "+" else "+", "off-by-one")
                 last = _last(sides[0])
                 start, end = self.tree.span(last).start, self.tree.span(node).end
                 yield Edit(start, end, self.tree.part(last), "off-by-one")

@@ -196,11 +196,8 @@ def _wrong_operator(tree: SyntaxTree, symbols: SymbolTable, rng: random.Random) 
 def _off_by_one(tree: SyntaxTree, symbols: SymbolTable, rng: random.Random) -> Iterator[Replacement]:
     for node in _nodes(tree, ("binary_operator", "binary_expression")):
         left, operator, right = (node.children * 3)[:3]
-        start, end = tree.span(operator).start, tree.span(right).end
         if operator.type in ("+", "-") and tree.part(right) == "1":
-            before = tree.span(left).end
-            yield before, end, ""
-            yield start, start + 1, "-" if operator.type == "+" else "+"
+            yield tree.span(left).end, tree.span(right).end, ""
     for node in _nodes(tree, ("integer", "number", "int_literal")):
         parent, text = node.parent, tree.part(node)
         if parent is not None and text in ("0", "1", "2", "3") and "assign" not in parent.type:

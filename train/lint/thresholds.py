@@ -23,7 +23,7 @@ import typer
 from rich.console import Console
 
 from infill.cli.support import errors_to_exit_codes
-from infill.lint.kinds import KINDS
+from infill.lint.kinds import KINDS, STRUCTURAL
 from infill.lint.thresholds import EVIDENCE, EditEvidence, Threshold, Thresholds, language_group
 from train.lint.samples import Found, Sample, read_samples
 from train.logistic import fit_logistic
@@ -166,20 +166,22 @@ def clean_lines(samples: Sequence[Sample]) -> Counter[str]:
 
 
 def fit_all(samples: Sequence[Sample]) -> dict[str, Threshold]:
-    """A model for every kind with MIN_RIGHT fixes that the judge read."""
-    right: dict[str, list[EditEvidence]] = {code: [] for code in KINDS}
-    wrong: dict[str, list[EditEvidence]] = {code: [] for code in KINDS}
+    """A model for every kind that needs one, with MIN_RIGHT fixes that the judge read."""
+    kinds = [code for code in KINDS if code not in STRUCTURAL]
+    right: dict[str, list[EditEvidence]] = {code: [] for code in kinds}
+    wrong: dict[str, list[EditEvidence]] = {code: [] for code in kinds}
     for sample in samples:
         for one in sample.candidates:
-            wrong[one.candidate.edit.code].append(one.candidate.evidence)
+            if one.candidate.edit.code in wrong:
+                wrong[one.candidate.edit.code].append(one.candidate.evidence)
         for bug in sample.bugs or ():
-            if bug.right is not None:
+            if bug.right is not None and bug.code in right:
                 right[bug.code].append(bug.candidates[bug.right].candidate.evidence)
     everything = [[one for members in part.values() for one in members] for part in (right, wrong)]
     if len(everything[0]) < MIN_RIGHT:
         return {}
     common = fit(everything[0], everything[1])
-    return {code: fit(right[code], wrong[code], common) for code in KINDS if len(right[code]) >= MIN_RIGHT}
+    return {code: fit(right[code], wrong[code], common) for code in kinds if len(right[code]) >= MIN_RIGHT}
 
 
 def unseen_scores(samples: Sequence[Sample]) -> dict[str, Scores]:

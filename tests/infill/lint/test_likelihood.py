@@ -1,6 +1,7 @@
 """Gains of edits by both judges; those of the causal one are compared with scoring both texts in full."""
 
 import math
+import re
 
 import pytest
 
@@ -125,10 +126,12 @@ def test_the_masked_original_is_invisible() -> None:
 def test_masked_gains_are_the_same_alone_and_in_a_batch() -> None:
     completer: Completer = tiny_completer()
     masked = DenoiserJudge(completer.denoiser, completer.family, completer.model.sampling)
-    names = [f"n{number}" for number in range(BATCH + 3)]
-    edits = [edit("c * a", "a\n* c"), *(edit("return d", f"return {name}") for name in names)]
-    together = masked.gains(REQUEST, [(0, len(TEXT))], edits)
-    assert edits[0] not in together and together
-    for one, gain in together.items():
-        (alone,) = masked.gains(REQUEST, [(0, len(TEXT))], [one]).values()
-        assert alone.total == pytest.approx(gain.total, abs=1e-3) and alone.total > 0
+    text = "def f(a, b):\n" + "    g(a)\n" * (BATCH + 3)
+    starts = [match.end() - 1 for match in re.finditer(r"g\(a", text)]
+    edits = [Edit(at, at + 1, new, "wrong-name") for at in starts for new in ("b", "c")]
+    request = LintRequest(text, "python")
+    together = masked.gains(request, [(0, len(text))], [*edits, Edit(0, 3, "a\nb", "wrong-name")])
+    assert len(together) > BATCH // 4 and all(one.end > 3 for one in together)
+    for one, gain in [*together.items()][:6]:
+        alone = masked.gains(request, [(0, len(text))], [other for other in edits if other.start == one.start])
+        assert alone[one].total == pytest.approx(gain.total, abs=1e-3) and gain.total > 0

@@ -54,7 +54,7 @@ SCRIPT = """async function f(a, b) {
         ("wrong-negation", {"if a < b and self.x:", "while not self.ready:"}),
         (
             "off-by-one",
-            {"for i in range(len(a)):", "for i in range(len(a) - 2):", "a[i - 1] += b", "a[i] += b", "a[i + 2] += b"},
+            {"for i in range(len(a)):", "for i in range(len(a) - 2):", "a[i] += b", "a[i + 2] += b"},
         ),
         ("missing-await", {"await self.go(a)", "b = await self.next(1)"}),
         ("missing-f", {'print(f"at {a}", "{c} {}")'}),

@@ -35,8 +35,8 @@ def made(done: int = 0) -> list[Sample]:
 
 def test_most_files_get_bugs_and_what_is_near_them_does_not_count_as_clean() -> None:
     untouched, with_bugs = made()
-    assert untouched.bugs is None and len(untouched.candidates) > 20 and untouched.lines == 28
-    assert with_bugs.bugs and with_bugs.lines == 3 * 14 - (2 * NEAR + 1) * len(with_bugs.bugs)
+    assert untouched.bugs is None and len(untouched.candidates) > 20 and untouched.lines == 26
+    assert with_bugs.bugs and with_bugs.lines == 3 * 13 - (2 * NEAR + 1) * len(with_bugs.bugs)
     assert all(abs(one.line - bug.line) > NEAR for one in with_bugs.candidates for bug in with_bugs.bugs)
     assert len({bug.code for bug in with_bugs.bugs}) == len(with_bugs.bugs)
     found = [bug for bug in with_bugs.bugs if bug.right is not None]

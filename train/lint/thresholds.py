@@ -3,8 +3,7 @@
 `python -m train.lint.thresholds --samples FILE.jsonl`, with the samples that train.lint.samples wrote. For each kind, a
 logistic model separates edits that fix a seeded bug from edits of clean code, by their evidence
 (infill/lint/thresholds.py). The thresholds depend on clean code only: all kinds together are expected to show at most
-`--false-positives` findings per 1,000 lines, which go to the kinds that find most bugs with them. bench.lint.run
-measures on other projects.
+`--false-positives` findings per 1,000 lines. bench.lint.run measures on other projects.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import hashlib
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,12 +27,11 @@ from infill.lint.thresholds import EVIDENCE, EditEvidence, Threshold, Thresholds
 from train.lint.samples import Found, Sample, read_samples
 from train.logistic import fit_logistic
 
-MIN_RIGHT = 8  # fixes of seeded bugs that a kind needs to be fitted
-KEPT_SHARE = 0.95  # of the bugs found, when clean code sets no threshold
+MIN_RIGHT = 2  # fixes of seeded bugs that a kind needs to be fitted
 MIN_RECALL = 0.05  # share of the seeded bugs that a kind must find to be shown
 NEVER = 99.0  # log-odds that no edit reaches
 FOLDS = 10
-PENALTY = 4.0
+PENALTY, KIND_PENALTY = 4.0, 12.0  # of the model of all kinds, and of what a kind adds to it
 
 
 def fit(
@@ -41,19 +39,23 @@ def fit(
     wrong: Sequence[EditEvidence],
     common: Threshold | None = None,
     penalty: float = PENALTY,
+    spread: torch.Tensor | None = None,
 ) -> Threshold:
-    """A logistic model on standardized evidence with an L2 penalty, without minimums. Right and wrong edits have the
-    same total weight. common: a model of all kinds, from which the penalty counts."""
+    """A logistic model on standardized evidence with an L2 penalty, without minimums.
+
+    common: a model of all kinds, from which the penalty counts. spread: standard deviations of the evidence."""
     rows = [*right, *wrong]
-    x = torch.tensor([[*one.values().values()] for one in rows], dtype=torch.float64)
+    x = _values(rows)
     y = torch.tensor([1.0] * len(right) + [0.0] * len(wrong), dtype=torch.float64)
-    shares = [1.0] * len(right) + [len(right) / max(1, len(wrong))] * len(wrong)
-    weight = torch.tensor(shares, dtype=torch.float64)
     start = Threshold(dict.fromkeys(EVIDENCE, 0.0), 0.0, {}) if common is None else common
     offset = torch.tensor([start.log_odds(one) for one in rows], dtype=torch.float64)
-    weights, intercept = fit_logistic(x, y, penalty, weight, offset)
+    weights, intercept = fit_logistic(x, y, penalty, offset=offset, spread=spread)
     total = {name: start.weights[name] + more for name, more in zip(EVIDENCE, weights, strict=True)}
     return Threshold(total, start.intercept + intercept, {})
+
+
+def _values(rows: Sequence[EditEvidence]) -> torch.Tensor:
+    return torch.tensor([[*one.values().values()] for one in rows], dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -98,48 +100,32 @@ def scores(threshold: Threshold, code: str, samples: Sequence[Sample]) -> Scores
     return Scores(sorted(clean, reverse=True), found, bugs)
 
 
-def set_thresholds(ranked: Mapping[str, Scores], budget: int) -> dict[str, float]:
-    """The lowest log-odds to show for each kind, NEVER for kinds that stay off. `budget`: the false positives expected
-    on new code of the same size; each goes to the kind that finds most additional bugs with it.
+def common_minimum(ranked: Iterable[Scores], budget: int) -> float:
+    """The log-odds that `budget` edits of new clean code of the same size are expected to reach, whatever their kind:
+    log-odds of different kinds are comparable, and one threshold finds most bugs.
 
     A threshold with k edits of clean code above it lies above the (k+1)-th best, so k+1 are expected above it on new
-    code (order statistics): a kind without false positives so far is not free of them.
+    code (order statistics): code without false positives so far is not free of them.
     """
-    spent = dict.fromkeys(ranked, 0)
-    while True:
-        best: tuple[float, str, int] | None = None
-        for code, one in ranked.items():
-            for more in range(1, budget - sum(spent.values()) + 1):
-                gain = one.recall(_minimum(one, spent[code] + more)) - one.recall(_minimum(one, spent[code]))
-                if gain > 0 and (best is None or gain / more > best[0]):
-                    best = gain / more, code, more
-        if best is None:
-            return {code: _minimum(one, spent[code]) for code, one in ranked.items()}
-        spent[best[1]] += best[2]
-
-
-def _minimum(ranked: Scores, expected: int) -> float:
-    """The log-odds that `expected` edits of new clean code reach, but not so low that the least certain bugs found are
-    shown."""
-    if expected == 0 or not ranked.found:
+    clean = sorted((score for one in ranked for score, _ in one.clean), reverse=True)
+    if budget == 0:
         return NEVER
-    certain = sorted(ranked.found)[int((1 - KEPT_SHARE) * len(ranked.found))]
-    return max(ranked.clean[expected - 1][0] + 1e-3, certain) if expected <= len(ranked.clean) else certain
+    return clean[budget - 1] + 1e-3 if budget <= len(clean) else 0.0
 
 
 def learn(samples: Sequence[Sample], per_thousand: float) -> dict[str, Threshold]:
     """A threshold for every kind with enough samples; kinds that find at least MIN_RECALL of their bugs get minimums.
 
-    The minimums are the same for all languages, but for those in which they show too much."""
+    The minimums are the same, but for languages in which they show too much."""
     fitted, ranked = fit_all(samples), unseen_scores(samples)
     lines = clean_lines(samples)
-    common = set_thresholds(ranked, round(per_thousand * lines.total() / 1000))
-    common = {code: one for code, one in common.items() if ranked[code].recall(one) >= MIN_RECALL}
+    minimum = common_minimum(ranked.values(), round(per_thousand * lines.total() / 1000))
+    common = {code: minimum for code, one in ranked.items() if one.recall(minimum) >= MIN_RECALL}
     minimums: dict[str, dict[str, float]] = {code: {} for code in fitted}
     for language, its_lines in lines.items():
         own = _within(common, ranked, language, math.ceil(per_thousand * its_lines / 1000))
-        for code, minimum in own.items():
-            minimums[code][language] = minimum
+        for code, raised in own.items():
+            minimums[code][language] = raised
     return {code: Threshold(one.weights, one.intercept, minimums[code]) for code, one in fitted.items()}
 
 
@@ -181,7 +167,12 @@ def fit_all(samples: Sequence[Sample]) -> dict[str, Threshold]:
     if len(everything[0]) < MIN_RIGHT:
         return {}
     common = fit(everything[0], everything[1])
-    return {code: fit(right[code], wrong[code], common) for code in kinds if len(right[code]) >= MIN_RIGHT}
+    spread = _values([*everything[0], *everything[1]]).std(0)
+    return {
+        code: fit(right[code], wrong[code], common, KIND_PENALTY, spread)
+        for code in kinds
+        if len(right[code]) >= MIN_RIGHT
+    }
 
 
 def unseen_scores(samples: Sequence[Sample]) -> dict[str, Scores]:
@@ -204,10 +195,10 @@ def unseen_scores(samples: Sequence[Sample]) -> dict[str, Scores]:
 
 
 def training_figures(thresholds: Thresholds, samples: Sequence[Sample]) -> dict[str, Any]:
-    """The size of the training data and the results on it, to be stored with the thresholds."""
-    kinds = {}
+    """The size of the training data and the cross-validated results on it, to be stored with the thresholds."""
+    kinds, unseen = {}, unseen_scores(samples)
     for code, threshold in thresholds.kinds.items():
-        ranked = scores(threshold, code, samples)
+        ranked = unseen[code]
         least = min(threshold.minimums.values(), default=NEVER)
         kinds[code] = {
             "bugs": ranked.bugs,

@@ -7,7 +7,7 @@ import pytest
 
 from infill.lint.thresholds import EditEvidence
 from tests.train.lint.fakes import clean, found, seeded
-from train.lint.thresholds import NEVER, Scores, fit, fit_all, learn, scores, set_thresholds, unseen_scores
+from train.lint.thresholds import NEVER, Scores, common_minimum, fit, fit_all, learn, scores, unseen_scores
 
 
 def test_a_fit_ranks_fixes_above_other_edits() -> None:
@@ -20,26 +20,12 @@ def test_a_fit_ranks_fixes_above_other_edits() -> None:
     assert fitted.log_odds(EditEvidence(edit_gain=4)) > 0 > fitted.log_odds(EditEvidence(edit_gain=-2))
 
 
-def ranked(clean_scores: list[float], found_scores: list[float], bugs: int) -> Scores:
-    return Scores([(score, "python") for score in clean_scores], found_scores, bugs)
-
-
-def test_false_positives_go_to_the_kind_that_finds_most() -> None:
-    good = ranked([5.0, 1.0], [4.0, 3.0, 2.0, 0.0], 4)
-    poor = ranked([5.0, 4.0, 3.0], [0.5], 4)
-    thresholds = set_thresholds({"good": good, "poor": poor}, 2)
-    assert 1.0 < thresholds["good"] < 2.0 and thresholds["poor"] == NEVER
-    assert good.recall(thresholds["good"]) == 0.75 and poor.recall(thresholds["poor"]) == 0
-
-
-def test_a_threshold_above_all_clean_code_still_costs_a_false_positive() -> None:
-    one = ranked([5.0], [6.0, 4.0], 2)
-    assert set_thresholds({"one": one}, 0)["one"] == NEVER
-    assert set_thresholds({"one": one}, 1)["one"] == pytest.approx(5.001)
-    assert set_thresholds({"one": one}, 2)["one"] == 4.0
-    many = ranked([], [float(number) for number in range(100)], 100)
-    assert set_thresholds({"many": many}, 1)["many"] == 5.0
-    assert set_thresholds({"one": ranked([], [], 2)}, 3)["one"] == NEVER
+def test_one_threshold_for_all_kinds_keeps_to_the_false_positives() -> None:
+    one, other = Scores([(5.0, "python"), (1.0, "go")], [4.0, 0.5], 4), Scores([(3.0, "python")], [], 4)
+    assert common_minimum([one, other], 0) == NEVER
+    assert [common_minimum([one, other], budget) for budget in (1, 2, 3)] == pytest.approx([5.001, 3.001, 1.001])
+    assert common_minimum([one, other], 4) == 0.0, "without an edit of clean code that sets it"
+    assert one.recall(0.5) == 0.5 and one.false_positives(0.5) == 2 and one.false_positives(0.5, "go") == 1
 
 
 def test_thresholds_keep_to_the_false_positives_allowed() -> None:

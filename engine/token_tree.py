@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
+from typing import Self
 
 import numpy as np
 import torch
@@ -43,7 +44,7 @@ class TokenTree:
         for token in trunk:
             self._top = self._add(self._top, token)
 
-    def __enter__(self) -> TokenTree:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

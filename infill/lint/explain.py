@@ -84,7 +84,8 @@ def _decoded(completer: CausalCompleter, question: str, stop: Stop | None) -> st
         TokenTree(model.decoder.model, lease.kv, prompt[-1:], stop) as tree,
     ):
         (answer,) = decode(tree, limits)
-    return GUESS + tokens.decode([token for token in answer.tokens if token not in ends])
+    text = GUESS + tokens.decode([token for token in answer.tokens if token not in ends])
+    return text if answer.done or _END.search(text) else ""  # half a sentence explains nothing
 
 
 def _denoised(completer: Completer, question: str, stop: Stop | None) -> str:

@@ -194,7 +194,8 @@ class CausalJudge:
         ]
         promising = [pair for pair in gains if pair[1] >= MIN_FIRST_GAIN]
         promising.sort(key=lambda pair: -pair[1])
-        limit, chosen, alternatives = max(4, int(EDITS_PER_LINE * read.lines)), [], Counter[tuple[int, int, str]]()
+        limit, alternatives = max(4, int(EDITS_PER_LINE * read.lines)), Counter[tuple[int, int, str]]()
+        chosen: list[tuple[_Branch, float]] = []
         for one, gain in promising:
             position = one.edit.start, one.edit.end, one.edit.code
             if alternatives[position] < MAX_ALTERNATIVES and len(chosen) < limit:

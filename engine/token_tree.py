@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
+from typing import Self
 
 import numpy as np
 import torch
@@ -43,7 +44,7 @@ class TokenTree:
         for token in trunk:
             self._top = self._add(self._top, token)
 
-    def __enter__(self) -> TokenTree:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -60,10 +61,14 @@ class TokenTree:
             for token in branch:
                 known = self._nodes.get((node, token))
                 node = self._add(node, token) if known is None else known
-        end, size = len(self._tokens), len(self._tokens) if self.stop is None else stoppable_chunk(self.kv.device)
+        end, size = len(self._tokens), len(self._tokens) if self.stop is None else self._chunk()
         for first in range(len(self._logits), end, max(1, size)):
             leave_if(self.stop)
             self._read(first, min(end, first + size))
+
+    def _chunk(self) -> int:
+        """Tokens of a pass that may be cancelled."""
+        return stoppable_chunk(self.kv.device)
 
     def _read(self, first: int, end: int) -> None:
         """The nodes from `first` up to `end`, whose ancestors are read or among them; in halves if memory does not
@@ -84,6 +89,10 @@ class TokenTree:
         memory = _TreeMemory(self.kv, self.past, np.asarray(self._depths[:end]), self._sees[:end, :end])
         hidden = self.model.encode(entry, memory.positions(), memory.masks(), memory)[0]
         self.kv.length += end - first
+        self._keep(hidden, first, end)
+
+    def _keep(self, hidden: Tensor, first: int, end: int) -> None:
+        """Keeps what later calls need of the nodes from `first` up to `end`. hidden: [their number, hidden]."""
         given = min(max(0, self._top - first), end - first)  # trunk nodes but the last: their logits are not needed
         logits = self.model.logits(hidden[given:])
         normalizers = torch.logsumexp(logits, dim=-1)

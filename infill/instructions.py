@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from engine.errors import GessoError
 from engine.files import read_json_object
-from infill.model_store import resolve
+from infill.downloads import KNOWN
+from infill.model_store import concrete, resolve
 
 FAMILY = "chat"
 
 
 def follows_instructions(model: str) -> bool:
     """Whether the model belongs to a family that does; False if it is not on this machine."""
+    name = concrete(model)
+    if name in KNOWN:
+        return True
     try:
-        config = read_json_object(resolve(model) / "config.json")
+        config = read_json_object(resolve(name) / "config.json")
         return (config.get("gesso") or {}).get("family", FAMILY) == FAMILY
     except (OSError, ValueError, AttributeError, GessoError):
         return False
@@ -20,7 +24,9 @@ def follows_instructions(model: str) -> bool:
 
 def cannot_explain(model: str) -> str:
     """The error message for a model that does not follow instructions."""
-    return f"The model {model} does not follow instructions and cannot explain findings; use another one, such as 26b."
+    return (
+        f"The model {model} does not follow instructions and cannot explain findings; use another one, such as coder."
+    )
 
 
 def cannot_rewrite(model: str) -> str:

@@ -1,14 +1,15 @@
 """Decides when the model lints a document, which part of it, and which findings are shown.
 
-Linting starts after a pause in typing, for the chunks of text near the user. Findings are cached by the chunk's text,
-so an unchanged chunk is not linted again. One run per document, cancelled by the next change. Must not know the
-protocol's methods nor how an editor shows a finding.
+Linting starts after a pause in typing, for the chunks of text near the user, and rests between two changes for longer
+than it took. Findings are cached by the chunk's text, so an unchanged chunk is not linted again. One run per document,
+cancelled by the next change. Must not know the protocol's methods nor how an editor shows a finding.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,6 +33,8 @@ from lsp.tracked_findings import TrackedFinding, shifted
 logger = logging.getLogger(__name__)
 EXPLAIN_ATTEMPTS = 3  # if the service is busy
 PAUSE_S = 0.6  # without a change; longer than the wait of inline completion, which comes first
+REST = 4.0  # seconds without linting per second of it while the user types: 40 % of one core on two threads
+MOST_REST_S = 8.0
 NEAR_LINES = 60  # above and below the user's position: about one screen
 RECENT = 4  # recently used documents that are linted before the user visits them
 TREE_S = 1.0  # longest wait for a syntax tree
@@ -88,6 +91,7 @@ class Diagnostics:
         self.ignored_kinds: set[str] = set()
         self._documents: dict[str, _Document] = {}
         self._numbers = count(1)
+        self._rested = 0.0  # when linting may start again after a change, time.monotonic()
         self._lints = False  # by default, for the model that was ready last
         self._hidden = self._hidden_kinds()
         self._explains: tuple[EngineState, bool] | None = None
@@ -288,7 +292,7 @@ class Diagnostics:
 
     async def _run(self, document: _Document) -> None:
         """A change cancels this run, so the snapshot is the newest throughout."""
-        await asyncio.sleep(PAUSE_S)
+        await asyncio.sleep(max(PAUSE_S, self._rested - time.monotonic()))
         session, snapshot = self.session, document.snapshot
         if await session.private_reason(snapshot):
             self._clear(document)
@@ -331,6 +335,7 @@ class Diagnostics:
             off=self._ignored(),
             on=frozenset(self.session.settings.lint_include) & ALL_KINDS.keys(),
         )
+        started = time.monotonic()
         try:
             return await self.session.engine.lint(request)
         except (EngineLoading, EngineGone, ServiceBusy):
@@ -338,6 +343,9 @@ class Diagnostics:
         except GessoError as error:  # cached as no findings: another attempt would fail too
             logger.warning("The engine could not lint a part of a document: %s", error)
             return ()
+        finally:
+            now = time.monotonic()
+            self._rested = now + min(MOST_REST_S, REST * (now - started))
 
     def _apply(self, document: _Document, chunk: Chunk) -> None:
         """Replaces the findings in a chunk by the cached ones; one that is still there keeps its number."""

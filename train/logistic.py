@@ -10,13 +10,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def fit_logistic(x: Tensor, y: Tensor, penalty: float, weight: Tensor | None = None) -> tuple[list[float], float]:
+def fit_logistic(
+    x: Tensor,
+    y: Tensor,
+    penalty: float,
+    weight: Tensor | None = None,
+    offset: Tensor | None = None,
+    spread: Tensor | None = None,
+) -> tuple[list[float], float]:
     """(weights, intercept) for evidence in its original units; fitted by LBFGS on standardized evidence.
 
-    x: [rows, evidence] and y: [rows] of 0 and 1, in float64. weight: [rows], weight of each row, 1 if None. penalty:
-    factor of the squared standardized weights, added to a summed loss. Constant evidence gets weight 0.
+    x: [rows, evidence] and y: [rows] of 0 and 1, in float64. weight: [rows], weight of each row, 1 if None. offset:
+    [rows], log-odds that the result is added to; the squared intercept is then added to the loss. spread: [evidence],
+    the standard deviations, those of `x` if None. penalty: factor of the squared standardized weights, added to a
+    summed loss. Constant evidence gets weight 0.
     """
-    spread, mean = x.std(0), x.mean(0)
+    spread, mean = x.std(0) if spread is None else spread, x.mean(0)
     scale = spread.clamp(min=1e-6)
     standard = (x - mean) / scale
     weights = torch.zeros(x.shape[1] + 1, dtype=torch.float64, requires_grad=True)
@@ -25,8 +34,9 @@ def fit_logistic(x: Tensor, y: Tensor, penalty: float, weight: Tensor | None = N
     def closure() -> Tensor:
         optimizer.zero_grad()
         score = standard @ weights[1:] + weights[0]
+        score = score if offset is None else score + offset
         loss = F.binary_cross_entropy_with_logits(score, y, weight=weight, reduction="sum")
-        loss = loss + penalty * (weights[1:] ** 2).sum()
+        loss = loss + penalty * (weights[1:] ** 2).sum() + (weights[0] ** 2 if offset is not None else 0.0)
         loss.backward()
         return loss
 

@@ -6,8 +6,8 @@ Tests and files that lint skips are left out. Nothing is learned from this code.
 
 from __future__ import annotations
 
+import json
 import random
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +23,10 @@ from engine.errors import InputError
 from infill.cli.support import errors_to_exit_codes
 from infill.code.languages import detect
 from infill.findings import LintRequest
-from infill.lint.kinds import KINDS
 from infill.lint.linter import Linter
 from infill.lint.suppressions import is_skipped
-from train.lint.samples import MAX_FILE
+from train.held_out import HeldOutFile
+from train.lint.samples import MAX_FILE, Sample, clean_sample, read_samples
 
 HEADER = ("folder", "lines", "false positives", "per 1,000 lines")
 
@@ -68,15 +68,38 @@ def read_sources(folder: Path, languages: frozenset[str], max_lines: int, seed: 
     return found
 
 
-def findings_in(linter: Linter, source: SourceFile) -> list[dict[str, Any]]:
+def samples_of(linter: Linter, sources: Sequence[SourceFile], cache: Path) -> list[Sample]:
+    """The candidates in each source. cache: a file that is continued with those it does not have yet."""
+    made = {(one.project, one.path): one for one in read_samples(cache)} if cache.is_file() else {}
+    with cache.open("a", encoding="utf-8") as file:
+        for one in track(sources, "files", console=Console(stderr=True), transient=True):
+            if (one.folder, one.path) not in made:
+                held = HeldOutFile(one.folder, one.path, one.language, one.text)
+                made[one.folder, one.path] = sample = clean_sample(linter, held, (0, len(one.text)))
+                file.write(json.dumps(sample.to_json()) + "\n")
+                file.flush()
+    return [made[one.folder, one.path] for one in sources]
+
+
+def findings_in(linter: Linter, source: SourceFile, sample: Sample) -> list[dict[str, Any]]:
     """The findings in a file, each with its line."""
+    request = LintRequest(source.text, source.language, source.path)
     found = []
-    for one in linter.lint(LintRequest(source.text, source.language, source.path, on=frozenset(KINDS))):
-        line = source.text.count("\n", 0, one.start) + 1
+    for one in linter.select(request, [found.candidate for found in sample.candidates]):
+        line = source.text.count("\n", 0, one.edit.start) + 1
         shown = source.text.split("\n")[line - 1].strip()
-        old = source.text[one.start : one.end]
+        old = source.text[one.edit.start : one.edit.end]
+        margin = round(linter.margin(one, source.language), 2)
         found.append(
-            {"path": source.path, "line": line, "code": one.code, "old": old, "new": one.replacement, "text": shown}
+            {
+                "path": source.path,
+                "line": line,
+                "code": one.edit.code,
+                "old": old,
+                "new": one.edit.replacement,
+                "margin": margin,
+                "text": shown,
+            }
         )
     return found
 
@@ -106,21 +129,23 @@ def folders_report(
 @errors_to_exit_codes
 def main(
     folders: Annotated[list[Path], typer.Argument(metavar="FOLDER…", help="Packages or other folders of code.")],
-    model: Annotated[str, typer.Option(help="Model to measure: a name, a hub id or a folder.")] = "pocket",
+    cache: Annotated[Path, typer.Option(help="File of the evidence; a run continues where another one stopped.")],
+    language: Annotated[list[str] | None, typer.Option(help="Repeatable; default: all that lint judges.")] = None,
+    model: Annotated[str, typer.Option(help="Model to measure: a name, a hub id or a folder.")] = "coder",
     max_lines: Annotated[int, typer.Option(min=1, help="About how many lines per folder.")] = 1_000_000,
     seed: Annotated[int, typer.Option(help="Seed for the choice of files.")] = 1,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 8,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
     write: Annotated[str | None, typer.Option(metavar="NAME", help="Write bench/results/NAME.json and .md.")] = None,
 ) -> None:
     """Count the findings of lint in released code."""
     linter = load_linter(model, threads)
-    sources = [one for folder in folders for one in read_sources(folder, linter.languages, max_lines, seed)]
-    started = time.process_time()
-    console = Console(stderr=True)
-    found = [findings_in(linter, one) for one in track(sources, "files", console=console, transient=True)]
-    seconds = time.process_time() - started
+    languages = frozenset(language or linter.languages)
+    sources = [one for folder in folders for one in read_sources(folder, languages, max_lines, seed)]
+    samples = samples_of(linter, sources, cache)
+    found = [findings_in(linter, one, sample) for one, sample in zip(sources, samples, strict=True)]
+    seconds = sum(one.seconds for one in samples)
     lines = sum(one.lines for one in sources)
-    known = {"model": model, "seed": seed, "CPU ms per 1,000 lines": round(1e6 * seconds / max(1, lines))}
+    known = {"model": model, "seed": seed, "ms per 1,000 lines": round(1e6 * seconds / max(1, lines))}
     report = folders_report(sources, found, known)
     report.show()
     if write is not None:

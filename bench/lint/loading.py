@@ -9,8 +9,8 @@ from infill.settings import Settings
 
 
 def load_linter(model: str, threads: int) -> Linter:
-    """Raises InputError if the model has no thresholds."""
+    """Raises InputError if the model cannot judge."""
     linter = Linter(load_completer(Settings(model=model, threads=threads)))
-    if not linter.can_lint:
-        raise InputError(f"The model {model} has no lint thresholds; fit them with `python -m train.lint.thresholds`.")
+    if linter.judge(None) is None:
+        raise InputError(f"The model {model} cannot judge code; choose a code model, such as coder.")
     return linter

@@ -36,7 +36,7 @@ from infill.lint.symbols import SymbolTable
 
 MAX_FILE = 200_000  # characters of a file
 MAX_TOKENS = 4  # changed tokens of a line
-AROUND = 30  # lines linted above and below a change
+AROUND = 15  # lines linted above and below a change
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def _near(
     around = character_ranges(text, [range(max(1, number - AROUND), number + AROUND)])
     start, end = _line(text, number)
     request = LintRequest(text, language, path, around)
-    candidates = linter.candidates(request, linter.shown)
+    candidates = linter.candidates(request, linter.shown(language))
     line = text[start:end]
     shown = linter.select(request, candidates)
     near = [one.edit for one in shown if start <= one.edit.start and one.edit.end <= end]
@@ -231,8 +231,8 @@ def _columns(of_kind: Sequence[Outcome], near: Sequence[Outcome]) -> list[list[o
 @errors_to_exit_codes
 def main(
     releases: Annotated[list[Path], typer.Argument(metavar="OLD NEW…", help="Folders or archives, in pairs.")],
-    model: Annotated[str, typer.Option(help="Model to measure: a name, a hub id or a folder.")] = "pocket",
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 8,
+    model: Annotated[str, typer.Option(help="Model to measure: a name, a hub id or a folder.")] = "coder",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
     write: Annotated[bool, typer.Option(help="Write bench/results/lint_releases.json and .md.")] = False,
 ) -> None:
     """Lint one-line changes between releases."""
@@ -245,13 +245,15 @@ def main(
     for old, new in track(pairs, "releases", console=console, transient=True):
         found = one_line_changes(read_package(old), read_package(new))
         changes += [one for one in found if one.language in linter.languages]
-    possible = [(one, codes) for one in changes if (codes := linter.shown.intersection(proposing_kinds(one)))]
+    proposed = [(one, linter.shown(one.language).intersection(proposing_kinds(one))) for one in changes]
+    possible = [(one, codes) for one, codes in proposed if codes]
     outcomes = [
         measure(linter, one, sorted(codes))
         for one, codes in track(possible, "changes", console=console, transient=True)
     ]
     known = {"model": model, "releases": [f"{old.name} {new.name}" for old, new in pairs]}
-    report = releases_report(len(changes), outcomes, linter.shown, known)
+    shown = frozenset(code for one in linter.languages for code in linter.shown(one))
+    report = releases_report(len(changes), outcomes, shown, known)
     report.show()
     if write:
         report.write("lint_releases", RESULTS)

@@ -1,7 +1,7 @@
 """Measures the style findings of lint: how many in held-out code, and how many seeded deviations it finds.
 
-`python -m bench.lint.style --corpus DIR/corpus`. Compares counting alone with counting and the model. All findings are
-listed for review, since no program can decide whether a maintainer would agree.
+`python -m bench.lint.style --corpus DIR/corpus`. All findings are listed for review, since no program can decide
+whether a maintainer would agree.
 """
 
 from __future__ import annotations
@@ -19,37 +19,33 @@ from rich.progress import track
 
 from bench.lint.seeded_style import SEEDED, SeededStyle, seed_style
 from bench.report import RESULTS, Report, conditions
-from infill.cli.support import errors_to_exit_codes, load_completer
+from infill.cli.support import errors_to_exit_codes
 from infill.code.syntax import parse
-from infill.findings import LintRequest, Range
+from infill.findings import Range
 from infill.lint.kinds import STYLE
-from infill.lint.linter import Linter
-from infill.lint.style import MIN_STYLE_GAIN, find_style
+from infill.lint.style import find_style
 from infill.lint.symbols import SymbolTable
-from infill.settings import Settings
 from train.held_out import HeldOutFile, read_held_out
 from train.lint.samples import round_robin
 
-HEADER = ("kind", "by counting", "shown", "per 1,000 lines", "seeded", "counted", "found", "right fix")
+HEADER = ("kind", "shown", "per 1,000 lines", "seeded", "found", "right fix")
 AROUND = 300  # characters linted on either side of a deviation
 
 
 @dataclass(frozen=True)
 class Seeded:
-    """counted: counting alone shows it. found: the model agrees. right: the fix restores the original."""
+    """found: a finding overlaps it. right: the fix restores the original."""
 
     deviation: SeededStyle
-    counted: bool
     found: bool
     right: bool
 
 
-def counted_in(linter: Linter, file: HeldOutFile) -> list[dict[str, Any]]:
-    """What counting finds in an unchanged file, with the gain by the model; None if the model finds it too unlikely."""
+def shown_in(file: HeldOutFile) -> list[dict[str, Any]]:
+    """The findings in an unchanged file."""
     tree = parse(file.text, file.language)
     if tree is None or tree.root.has_error:
         return []
-    gains = linter.style_candidates(LintRequest(file.text, file.language, file.path), frozenset(STYLE))
     rows = []
     for one in find_style(tree, SymbolTable(tree), frozenset(STYLE), [(0, len(file.text))]):
         line = file.text.count("\n", 0, one.edit.start)
@@ -63,58 +59,48 @@ def counted_in(linter: Linter, file: HeldOutFile) -> list[dict[str, Any]]:
                 "ranges": len(one.ranges),
                 "same": one.same,
                 "other": one.other,
-                "gain": None if one not in gains else round(gains[one], 2),
                 "text": file.text.split("\n")[line].strip(),
             }
         )
     return rows
 
 
-def measure_seeded(linter: Linter, file: HeldOutFile, deviation: SeededStyle) -> Seeded:
+def measure_seeded(file: HeldOutFile, deviation: SeededStyle) -> Seeded:
     """Lints the lines around the deviation, for a name the whole file."""
-    around: tuple[Range, ...] = ()
+    around: Range = 0, len(deviation.text)
     if deviation.code != "style-naming":
-        around = ((max(0, deviation.start - AROUND), min(len(deviation.text), deviation.end + AROUND)),)
-    request = LintRequest(deviation.text, file.language, file.path, around)
+        around = max(0, deviation.start - AROUND), min(len(deviation.text), deviation.end + AROUND)
     tree = parse(deviation.text, file.language)
     assert tree is not None
-    ranges = around or ((0, len(deviation.text)),)
-    counted = find_style(tree, SymbolTable(tree), frozenset((deviation.code,)), ranges)
-    near = [one for one in counted if one.edit.start < deviation.end and deviation.start < one.edit.end]
-    gains = linter.style_candidates(request, frozenset((deviation.code,))) if near else {}
-    shown = [one for one in near if gains.get(one, -1.0) >= MIN_STYLE_GAIN]
-    right = any(one.edit.start == deviation.start and one.edit.replacement == deviation.right for one in shown)
-    return Seeded(deviation, bool(near), bool(shown), right)
+    found = find_style(tree, SymbolTable(tree), frozenset((deviation.code,)), [around])
+    near = [one for one in found if one.edit.start < deviation.end and deviation.start < one.edit.end]
+    right = any(one.edit.start == deviation.start and one.edit.replacement == deviation.right for one in near)
+    return Seeded(deviation, bool(near), right)
 
 
 def style_report(
     lines: int, clean: Sequence[dict[str, Any]], seeded: Sequence[Seeded], known: dict[str, Any]
 ) -> Report:
-    """clean: the rows of `counted_in` for all files."""
-    counted = Counter(row["code"] for row in clean)
-    shown = Counter(row["code"] for row in clean if _is_shown(row))
+    """clean: the rows of `shown_in` for all files."""
+    shown = Counter(row["code"] for row in clean)
     table, figures = [], {}
     for code in [*STYLE, "all"]:
         of_kind = [one for one in seeded if code in (one.deviation.code, "all")]
-        by_counting = counted.total() if code == "all" else counted[code]
         count = shown.total() if code == "all" else shown[code]
         found, right = sum(one.found for one in of_kind), sum(one.right for one in of_kind)
-        seeded_counted = sum(one.counted for one in of_kind)
         figures[code] = {
-            "counted": by_counting,
             "shown": count,
-            "seeded": {"deviations": len(of_kind), "counted": seeded_counted, "found": found, "right": right},
+            "seeded": {"deviations": len(of_kind), "found": found, "right": right},
         }
-        shares = [f"{part / len(of_kind):.0%}" for part in (seeded_counted, found)] if of_kind else ["", ""]
+        share = f"{found / len(of_kind):.0%}" if of_kind else ""
         fixes = f"{right / found:.0%}" if found else ""
         rate = f"{1000 * count / max(1, lines):.3f}"
-        table.append([code, str(by_counting), str(count), rate, str(len(of_kind)), *shares, fixes])
+        table.append([code, str(count), rate, str(len(of_kind)), share, fixes])
     notes = [
-        "by counting: deviations from a clear convention of the file. shown: those for which the model prefers the "
-        "convention. counted: share of the seeded deviations that counting finds.",
+        "found: share of the seeded deviations that a finding overlaps.",
         *(
-            f"{'shown' if _is_shown(row) else 'not shown'}: {row['path']}:{row['line']}: {row['code']} "
-            f"({row['same']}:{row['other']}, {row['gain']}): `{row['old']}` -> `{row['new']}`"
+            f"{row['path']}:{row['line']}: {row['code']} ({row['same']}:{row['other']}): `{row['old']}` -> "
+            f"`{row['new']}`"
             for row in clean
         ),
     ]
@@ -122,24 +108,17 @@ def style_report(
     return Report("Lint of style", {**known, "lines": lines, **conditions()}, HEADER, table, notes, content)
 
 
-def _is_shown(row: dict[str, Any]) -> bool:
-    return row["gain"] is not None and row["gain"] >= MIN_STYLE_GAIN
-
-
 @errors_to_exit_codes
 def main(
     corpus: Annotated[Path, typer.Option(help="Folder that train.corpus wrote.")],
-    model: Annotated[str, typer.Option(help="Model to measure: a name, a hub id or a folder.")] = "pocket",
     language: Annotated[list[str] | None, typer.Option(help="Language of the held-out files; repeatable.")] = None,
     lines: Annotated[int, typer.Option(min=100, help="Maximum number of lines of clean code.")] = 1_000_000,
     count: Annotated[int, typer.Option(min=0, help="Deviations per kind.")] = 40,
     seed: Annotated[int, typer.Option(help="Seed for the choice of files and deviations.")] = 1,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 8,
     write: Annotated[bool, typer.Option(help="Write bench/results/lint_style.json and lint_style.md.")] = False,
 ) -> None:
     """Measure the style findings on held-out projects."""
     languages = language or ["python"]
-    linter = Linter(load_completer(Settings(model=model, threads=threads)))
     files = round_robin(read_held_out(corpus, languages), seed)
     clean: list[dict[str, Any]] = []
     total = 0
@@ -148,7 +127,7 @@ def main(
         if total >= lines:
             break
         total += file.text.count("\n")
-        clean += counted_in(linter, file)
+        clean += shown_in(file)
     rng, seeded = random.Random(seed), list[Seeded]()
     for code in SEEDED:
         of_kind = 0
@@ -156,9 +135,9 @@ def main(
             if of_kind == count:
                 break
             if (deviation := seed_style(file.text, file.language, code, rng)) is not None:
-                seeded.append(measure_seeded(linter, file, deviation))
+                seeded.append(measure_seeded(file, deviation))
                 of_kind += 1
-    known = {"model": model, "seed": seed, "languages": " ".join(languages)}
+    known = {"seed": seed, "languages": " ".join(languages)}
     known["projects"] = str(len({file.project for file in files}))
     report = style_report(total, clean, seeded, known)
     report.show()

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -20,18 +20,18 @@ from infill.cli import support as cli_support
 from infill.cli import text_edits
 from infill.cli.encodings import encoding_named
 from infill.cli.service import SERVICE_HELP, service_for
-from infill.cli.support import BAD_USE, STDIN, errors_to_exit_codes, say
+from infill.cli.support import STDIN, errors_to_exit_codes, say
 from infill.code import languages
-from infill.downloads import KNOWN
+from infill.code.syntax import error_score, parse
 from infill.findings import Finding, LintRequest
 from infill.instructions import cannot_explain, follows_instructions
 from infill.lint import files as lint_files
 from infill.lint import report as lint_report
 from infill.lint.coverage import UNREADABLE, Coverage, NotJudged, kinds_off, why_not_judged
-from infill.lint.kinds import ALL_KINDS
+from infill.lint.kinds import ALL_KINDS, STRUCTURAL, STRUCTURAL_LANGUAGES
 from infill.lint.report import LocatedFinding
 from infill.lint.thresholds import Thresholds
-from infill.model_store import POCKET, resolve
+from infill.model_store import POCKET, concrete, resolve
 from infill.printable import one_line, printable
 from infill.request import Hole
 from infill.service.client import ServiceClient
@@ -42,29 +42,32 @@ if TYPE_CHECKING:
     from infill.lint.linter import Linter
 
 CLEAN, FOUND = 0, 1
-HELP = """Find likely mistakes in code with the model.
+NEEDS_CODE_MODEL = (
+    "Only missing-self and style are looked for, since lint needs a code model; get one with `gesso model pull coder`."
+)
+HELP = """Find likely mistakes in code with a code model.
 
 \b
 gesso lint                      everything in this folder
 gesso lint src app.py           a folder and a file
 gesso lint - --lang python      standard input
 gesso lint --diff main          only lines changed since main
-gesso lint --on wrong-name      also a kind that is off by default
+gesso lint --on style-naming    also a kind that is off by default
 gesso lint --fix --on wrong-name    show a diff of its fixes, then ask
-gesso lint --explain            a sentence of explanation, by a large model
+gesso lint --explain            a sentence of explanation, which is a guess
 gesso lint --json               for programs; also --sarif, --github
 
 In folders, lint checks files in known languages and skips ignored,
 generated and third-party files. The comment `gesso: ignore` suppresses
 findings on a line, `gesso: ignore[wrong-name]` those of one kind.
 
-Only Python is judged, and by default only kinds that are rarely wrong.
-What was not judged is counted on standard error, and listed by --json
-and --sarif.
+Python, JavaScript, TypeScript and Go are judged, by a code model: get one
+with `gesso model pull coder`. Without it only missing-self and style are
+found. What was not judged is counted on standard error, and listed by
+--json and --sarif.
 
 Exit codes: 0 no findings in what was judged, or all of them were fixed; 1
-findings; 2 wrong usage or a model that cannot lint; 3 trouble with the
-model or a file.
+findings; 2 wrong usage; 3 trouble with the model or a file.
 """
 
 
@@ -79,7 +82,7 @@ def lint(
     on: Annotated[
         list[str] | None, typer.Option(metavar="CODE", help="Include this kind; with --fix: fix it; repeatable.")
     ] = None,
-    explain: Annotated[bool, typer.Option("--explain", help="Explain findings; needs a model such as 26b.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Let the model guess why, in a sentence.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     sarif: Annotated[bool, typer.Option("--sarif", help="Print SARIF 2.1.0.")] = False,
     github: Annotated[bool, typer.Option("--github", help="Print GitHub annotations.")] = False,
@@ -91,7 +94,7 @@ def lint(
     encoding: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of the files, such as latin-1; by default it is found out.")
     ] = None,
-    model: Annotated[str | None, typer.Option(metavar="NAME", help="pocket, 26b, a hub ID or a folder.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="coder, 26b, a hub ID, a file or a folder.")] = None,
     service: Annotated[bool | None, typer.Option("--service/--no-service", help=SERVICE_HELP)] = None,
 ) -> None:
     if sum((as_json, sarif, github)) > 1:
@@ -122,7 +125,7 @@ def lint(
     found: list[LocatedFinding] = []
     sources: dict[Path, text_edits.SourceFile] = {}
     languages_judged = _languages(linter, model)
-    coverage = Coverage(kinds_off(included, excluded))
+    coverage = Coverage(kinds_off(_kinds(linter, model), excluded))
     for sentence in dict.fromkeys(unreadable.values()):
         say(sentence)
     for path in unreadable:
@@ -179,28 +182,26 @@ def _is_used_elsewhere(finding: Finding, text: str, shared_names: frozenset[str]
 
 
 def _linter_in_service(model: str | None, use_service: bool | None) -> ServiceClient | None:
-    """The service, if it should be used. Exits if its model cannot lint."""
-    settings = _settings(model)
-    found = service_for(settings, use_service, "batch")
-    if found is not None and not found.can_lint:
-        _exit_cannot_lint(settings.model)
-    return found
+    """The service, if it should be used and its model can judge."""
+    found = service_for(_settings(model), use_service, "batch")
+    return found if found is not None and found.can_lint else None
 
 
 def _settings(model: str | None) -> Settings:
-    """The settings, with the pocket model instead of a code model that nobody named: those cannot lint."""
-    settings = cli_support.read_settings(Path.cwd(), {"model": model}).settings
-    return replace(settings, model=POCKET) if model is None and settings.model in KNOWN else settings
+    return cli_support.read_settings(Path.cwd(), {"model": model}).settings
 
 
 def _linter(model: str | None) -> Linter:
-    """Exits if the model cannot lint."""
+    """Says so if the model cannot judge."""
     from infill.lint.linter import Linter
 
     settings = _settings(model)
-    linter = Linter(cli_support.load_completer(settings))
+    if concrete(settings.model) == POCKET:
+        linter = Linter(None)
+    else:
+        linter = Linter(cli_support.load_completer(settings))
     if not linter.can_lint:
-        _exit_cannot_lint(settings.model)
+        say(NEEDS_CODE_MODEL)
     return linter
 
 
@@ -208,29 +209,36 @@ def _explainer(model: str | None, use_service: bool | None) -> Linter | ServiceC
     """Raises UsageError if the model does not follow instructions."""
     from infill.lint.linter import Linter
 
-    settings = cli_support.read_settings(Path.cwd(), {"model": model}).settings
-    resolve(settings.model)
-    if not follows_instructions(settings.model):
-        raise UsageError(cannot_explain(settings.model))
+    settings = _settings(model)
+    name = concrete(settings.model)
+    resolve(name)
+    if not follows_instructions(name):
+        raise UsageError(cannot_explain(name))
     return service_for(settings, use_service, "batch") or Linter(cli_support.load_completer(settings))
 
 
 def _finder(explainer: Linter | ServiceClient) -> Linter | ServiceClient:
-    """The explainer itself if it can lint, else the pocket model."""
+    """The explainer itself if it can judge."""
     return explainer if explainer.can_lint else _linter(POCKET)
 
 
 def _languages(linter: Linter | ServiceClient, model: str | None) -> frozenset[str]:
-    """The languages that the linter judges; in a service without thresholds the pocket model lints."""
-    if not isinstance(linter, ServiceClient):
-        return linter.languages
-    found = Thresholds.read(resolve(_settings(model).model)) or Thresholds.read(resolve(POCKET))
-    return found.languages if found is not None else frozenset()
+    """The languages that the linter judges."""
+    found = _thresholds(linter, model)
+    return STRUCTURAL_LANGUAGES | (found.languages if found is not None else frozenset())
 
 
-def _exit_cannot_lint(model: str) -> NoReturn:
-    say(f"The model {model} cannot lint, because it has no thresholds; use the pocket model.")
-    raise typer.Exit(BAD_USE)
+def _kinds(linter: Linter | ServiceClient, model: str | None) -> frozenset[str]:
+    """The kinds that the linter looks for."""
+    found = _thresholds(linter, model)
+    kinds = found.kinds if found is not None else {}
+    return STRUCTURAL | {code for code, threshold in kinds.items() if threshold.minimums}
+
+
+def _thresholds(linter: Linter | ServiceClient, model: str | None) -> Thresholds | None:
+    if isinstance(linter, ServiceClient):
+        return Thresholds.read(concrete(_settings(model).model))
+    return linter.thresholds
 
 
 def _sources(
@@ -278,9 +286,19 @@ def _fix(
         say("Nothing was written.")
         return False
     for path, text in texts.items():
+        if _breaks(path, sources[path].text, text):
+            raise InputError(f"The fixes of {path} together would break its syntax; fix one kind at a time.")
+    for path, text in texts.items():
         text_edits.write_in_place(sources[path], text, _tree(path, roots))
     say(f"Wrote {fixes}.")
     return True
+
+
+def _breaks(path: Path, before: str, after: str) -> bool:
+    """Whether a text has more syntax errors after its fixes."""
+    language = languages.detect(str(path), before.partition("\n")[0])
+    trees = parse(before, language), parse(after, language)
+    return trees[0] is not None and trees[1] is not None and error_score(trees[1]) > error_score(trees[0])
 
 
 def _tree(path: Path, roots: Sequence[Path]) -> Path:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from infill.code.syntax import parse
-from infill.lint.kinds import KINDS, ON_BY_DEFAULT, STYLE
+from infill.lint.kinds import KINDS, STYLE
 from infill.lint.suppressions import is_skipped
 
 SYNTAX_ERRORS = "syntax errors"
@@ -57,13 +57,14 @@ class Coverage:
             parts.append(f"parts of {files} ({why})" if part else f"{files} ({why})")
         if self.kinds_off:
             kinds = "kind" if len(self.kinds_off) == 1 else "kinds"
-            parts.append(f"{len(self.kinds_off)} {kinds} that are off ({', '.join(self.kinds_off)}; add with --on)")
+            parts.append(f"{len(self.kinds_off)} {kinds} ({', '.join(self.kinds_off)})")
         return f"Not judged: {'; '.join(parts)}." if parts else ""
 
 
-def kinds_off(on: Set[str], off: Set[str]) -> tuple[str, ...]:
-    """The kinds of mistakes that nothing looks for; matters of style are not counted."""
-    return tuple(code for code in KINDS if code in off or code not in ON_BY_DEFAULT | on)
+def kinds_off(judged: Set[str], off: Set[str]) -> tuple[str, ...]:
+    """The kinds of mistakes that nothing looks for; matters of style are not counted. judged: those that the linter
+    knows."""
+    return tuple(code for code in KINDS if code in off or code not in judged)
 
 
 def why_not_judged(path: Path, text: str, language: str | None, languages: Set[str], on: Set[str]) -> NotJudged | None:

@@ -1,4 +1,4 @@
-"""Candidate edits, kind by kind: a different name, or two arguments swapped.
+"""Candidate edits, kind by kind: a different name, two arguments swapped, and those of `infill.lint.slips`.
 
 Edits never touch comments, the wording of strings, or layout. There are far more candidates than bugs; the model
 chooses. Must not know the model.
@@ -19,6 +19,7 @@ from infill.findings import Range
 from infill.lint.copies import stale_copies
 from infill.lint.kinds import Edit
 from infill.lint.ranges import RangeIndex, disjoint
+from infill.lint.slips import Slips
 from infill.lint.symbols import PARAMETERS, Name, SymbolTable
 
 _ARGUMENT_LISTS = frozenset(("argument_list", "arguments"))
@@ -47,7 +48,9 @@ def find_edits(tree: SyntaxTree, symbols: SymbolTable, ranges: Sequence[Range], 
         finder.copy_paste,
         finder.missing_self,
         finder.wrong_name,
+        finder.wrong_member,
         finder.swapped_arguments,
+        finder.slips,
     ):
         for edit in find():
             pace()
@@ -185,12 +188,41 @@ class _Finder:
                 continue
             visible = self.symbols.visible(name.function, name.start)
             if name.text not in visible:
+                if name.text in self._constants:
+                    for other in self._constants[:MAX_ALTERNATIVES]:
+                        yield Edit(name.start, name.end, other, "wrong-name")
                 continue
             local = self.symbols.functions[name.function].bound
             others = [other for other in visible if other not in (name.text, "self", "cls", "_")]
             others.sort(key=lambda other: (other not in local, -visible[other]))
             for other in others[:MAX_ALTERNATIVES]:
                 yield Edit(name.start, name.end, other, "wrong-name")
+
+    @cached_property
+    def _constants(self) -> list[str]:
+        """The names in capitals that the whole file sees."""
+        return sorted(name for name in self.symbols.shared if len(name) > 1 and name.isupper())
+
+    def wrong_member(self) -> Iterator[Edit]:
+        """A member for another one of the same object, used in the same way."""
+        used: dict[tuple[str, str], dict[str, None]] = {}
+        for name in self.symbols.names:
+            if name.role in ("attribute", "method") and name.owner:
+                used.setdefault((name.owner, name.role), {})[name.text] = None
+        for name in self.names:
+            leave_if(self.stop)
+            others = used.get((name.owner, name.role), {})
+            if name.role not in ("attribute", "method") or len(others) < 2:
+                continue
+            ranked = sorted(others, key=lambda other: -self.symbols.counts[other])
+            for other in ranked[: MAX_ALTERNATIVES + 1]:
+                yield Edit(name.start, name.end, other, "wrong-member")
+
+    def slips(self) -> Iterator[Edit]:
+        """Edits of operators, numbers and missing words."""
+        for edit in Slips(self.tree, self.symbols).find(self._nodes(None, self.ranges)):
+            if self._in_ranges(edit.start, edit.end):
+                yield edit
 
     def swapped_arguments(self) -> Iterator[Edit]:
         """Two neighbouring arguments, unless the order means nothing."""
@@ -216,8 +248,8 @@ class _Finder:
         is_format = bool(arguments) and "%" in self.tree.part(arguments[0]) and arguments[0].type == "string"
         return called in _SYMMETRIC or is_format
 
-    def _nodes(self, types: frozenset[str], ranges: Sequence[Range]) -> Iterator[tree_sitter.Node]:
-        """The nodes of these types within `ranges`, outside comments."""
+    def _nodes(self, types: frozenset[str] | None, ranges: Sequence[Range]) -> Iterator[tree_sitter.Node]:
+        """The nodes of these types within `ranges`, outside comments; with None all that overlap `ranges`."""
         windows = RangeIndex([(self.tree.byte(start), self.tree.byte(end)) for start, end in ranges])
         pending, pace = [self.tree.root], pacer(self.stop)
         while pending:
@@ -225,7 +257,7 @@ class _Finder:
             node = pending.pop()
             if not windows.overlaps(node.start_byte, node.end_byte):
                 continue
-            if node.type in types and windows.contains(node.start_byte, node.end_byte):
+            if types is None or (node.type in types and windows.contains(node.start_byte, node.end_byte)):
                 yield node
             if node.type not in self.tree.language.comments:
                 pending.extend(reversed(node.children))

@@ -15,13 +15,20 @@ from itertools import takewhile
 import torch
 
 from engine.canvas import Canvas, Slots
+from engine.decoding import Limits, decode
 from engine.denoiser import DenoiseRequest
 from engine.errors import InputError, Stop, leave_if
+from engine.token_tree import TokenTree
+from infill.complete.causal_completion import CausalCompleter
 from infill.complete.completion import Completer
+from infill.complete.pipeline import AnyCompleter
 from infill.findings import Finding, LintRequest
 from infill.instructions import cannot_explain
 from infill.lint.kinds import ALL_KINDS
+from infill.model_store import POCKET
+from infill.prompts.chatml import ChatMlPrompt
 
+GUESS = "Perhaps"  # begins the sentence of a code model
 SLOTS = 96  # tokens of an answer
 MAX_SENTENCE = 240  # characters
 CONTEXT_LINES = 12  # above and below the finding
@@ -35,10 +42,10 @@ _FENCE = re.compile(r"^\s*```\w*\s*$")
 class Explainer:
     """Queries one model. Raises InputError if it does not follow instructions."""
 
-    def __init__(self, completer: Completer) -> None:
+    def __init__(self, completer: AnyCompleter | None) -> None:
+        if completer is None or not can_explain(completer):
+            raise InputError(cannot_explain(completer.model.name if completer is not None else POCKET))
         self.completer = completer
-        if completer.family.instruction_prompt("") is None:
-            raise InputError(cannot_explain(completer.model.name))
 
     def explain_all(self, request: LintRequest, found: Sequence[Finding], stop: Stop | None = None) -> list[Finding]:
         """The findings with an explanation each, or None if the model gave none. stop: polled before every step; once
@@ -48,21 +55,55 @@ class Explainer:
     def explain(self, request: LintRequest, finding: Finding, stop: Stop | None = None) -> str | None:
         """One sentence of at most MAX_SENTENCE characters on one line; None if the model gave none."""
         leave_if(stop)
-        family, sampling = self.completer.family, self.completer.model.sampling
-        prompt = family.instruction_prompt(_question(request, finding))
-        assert prompt is not None
-        denoise_request = DenoiseRequest(
-            prompt.tokens,
-            Canvas.of(Slots(SLOTS)),
-            sampling.with_steps(self.completer.settings.steps),
-            self.completer.settings.seed,
-            banned=torch.tensor(prompt.banned),
-            deadline=time.monotonic() + DEADLINE_S,
-            stop=stop,
-        )
-        tokens = self.completer.denoiser.run([denoise_request])[0].tokens.tolist()
-        answer = takewhile(lambda token: token not in prompt.ends, tokens)
-        return one_sentence(family.tokens.decode(list(answer)))
+        question = _question(request, finding)
+        if isinstance(self.completer, CausalCompleter):
+            return one_sentence(_decoded(self.completer, question, stop))
+        return one_sentence(_denoised(self.completer, question, stop))
+
+
+def can_explain(completer: AnyCompleter) -> bool:
+    """Whether the model follows instructions."""
+    if isinstance(completer, CausalCompleter):
+        return completer.model.has_chat
+    return completer.family.instruction_prompt("") is not None
+
+
+def _decoded(completer: CausalCompleter, question: str, stop: Stop | None) -> str:
+    model, deadline = completer.model, time.monotonic() + DEADLINE_S
+    tokens, ends = model.family.tokens, model.family.ends
+    prompt = ChatMlPrompt(tokens).question(question, GUESS)
+    limits = Limits(
+        tokens=SLOTS,
+        allowed=lambda _: None,
+        done=lambda written: written[-1] in ends or "\n" in tokens.decode(written[-1:]),
+        banned=torch.tensor(model.family.banned, dtype=torch.long),
+        stop=lambda: time.monotonic() >= deadline,
+    )
+    with (
+        model.decoder.cache.encoded(prompt[:-1], stop) as lease,
+        TokenTree(model.decoder.model, lease.kv, prompt[-1:], stop) as tree,
+    ):
+        (answer,) = decode(tree, limits)
+    text = GUESS + tokens.decode([token for token in answer.tokens if token not in ends])
+    return text if answer.done or _END.search(text) else ""  # half a sentence explains nothing
+
+
+def _denoised(completer: Completer, question: str, stop: Stop | None) -> str:
+    family, sampling = completer.family, completer.model.sampling
+    prompt = family.instruction_prompt(question)
+    assert prompt is not None
+    denoise_request = DenoiseRequest(
+        prompt.tokens,
+        Canvas.of(Slots(SLOTS)),
+        sampling.with_steps(completer.settings.steps),
+        completer.settings.seed,
+        banned=torch.tensor(prompt.banned),
+        deadline=time.monotonic() + DEADLINE_S,
+        stop=stop,
+    )
+    tokens = completer.denoiser.run([denoise_request])[0].tokens.tolist()
+    answer = takewhile(lambda token: token not in prompt.ends, tokens)
+    return family.tokens.decode(list(answer))
 
 
 def one_sentence(answer: str) -> str | None:
@@ -96,5 +137,6 @@ def _question(request: LintRequest, finding: Finding) -> str:
         f"A review of this code{name} found that a line may be wrong: {title}.\n"
         f"```{request.language or ''}\n{code}\n```\n"
         f"The line `{line}` would become `{changed}`.\n"
-        "Say in one short sentence to its author why this change is probably right. Write that sentence only, no code."
+        "Say in one short sentence to its author why this change may be right. You may be wrong, so begin with "
+        f"`{GUESS}`. Write that sentence only, no code."
     )

@@ -32,7 +32,14 @@ KINDS = _by_code(
     Kind("copy-paste", "a copied line keeps an old name", "`{old}` may be left over from a copied line; use `{new}`?"),
     Kind("missing-self", "a member is used without its object", "`{old}` is not defined here; did you mean `{new}`?"),
     Kind("wrong-name", "a variable may be wrong", "`{old}` looks like the wrong name here; `{new}` fits better."),
+    Kind("wrong-member", "a member may be wrong", "`{old}` looks like the wrong member here; `{new}` fits better."),
     Kind("swapped-arguments", "two arguments are swapped", "`{old}` may be swapped; `{new}` fits better."),
+    Kind("wrong-operator", "an operator may be wrong", "`{old}` may be the wrong operator; `{new}` fits better."),
+    Kind("off-by-one", "a number may be off by one", "`{old}` may be off by one; `{new}` fits better."),
+    Kind("wrong-negation", "a condition may be inverted", "This condition may be inverted; did you mean `{new}`?"),
+    Kind("missing-await", "an `await` may be missing", "An `await` may be missing; did you mean `{new}`?"),
+    Kind("missing-return", "a `return` may be missing", "A `return` may be missing; did you mean `{new}`?"),
+    Kind("missing-f", "a string is not interpolated", "This string is not interpolated; did you mean `{new}`?"),
 )
 STYLE = _by_code(  # compared with the rest of the file
     Kind(
@@ -50,7 +57,9 @@ STYLE = _by_code(  # compared with the rest of the file
     Kind("style-literal", "an empty list or dict unlike the rest of the file", "The rest of this file writes `{new}`."),
 )
 ALL_KINDS = {**KINDS, **STYLE}
-ON_BY_DEFAULT = frozenset(("missing-self",))  # the others are wrong too often in released code, or a matter of style
+ON_BY_DEFAULT = frozenset(KINDS)
+STRUCTURAL = frozenset(("missing-self",))  # kinds that need no model: the syntax tree is rarely wrong
+STRUCTURAL_LANGUAGES = frozenset(("python", "javascript", "typescript", "tsx"))
 
 
 def link(code: str) -> str:
@@ -78,6 +87,11 @@ class Edit:
         return ALL_KINDS[self.code].message.format(
             old=_short(text[self.start : self.end]), new=_short(self.replacement)
         )
+
+
+def is_structural(code: str, language: str | None) -> bool:
+    """Whether a kind needs no model in a language."""
+    return code in STRUCTURAL and language in STRUCTURAL_LANGUAGES
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
-"""How much likelier code becomes with an edit, by the causal encoder, which also reads what follows.
+"""The judge for models with a causal encoder, which reads the code before and after an edit.
 
-Code is read in chunks, each with a fill-in-the-middle prompt: the text below, the text above, then the chunk. Edits
-with a first token far less likely than the original are dropped. For the others the model reads the replacement and the
-tokens after it, all in one pass, as branches of one tree. By Bayes, an edit is likelier as a whole if the text after it
-gains more than the edit itself loses. Must not know kinds of findings, nor thresholds.
+Code is read in sections, each once, after a bounded part of what is above it: the start of the file, the headers of the
+blocks around, and the lines directly above. An edit whose first token is less likely than the original's is dropped
+there. For the others the model reads the replacement and the tokens after it, all in one pass, as branches of a tree.
+By Bayes, an edit is likelier as a whole if the text after it gains more than the edit itself loses. Must not know kinds
+of findings, nor thresholds.
 """
 
 from __future__ import annotations
@@ -11,63 +12,31 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-import torch
-
-from engine.canvas_run import CanvasDenoiser
+from engine.decoder import CausalDecoder
 from engine.errors import Stop, leave_if
-from engine.token_tree import TokenTree
-from infill.code.context import ContextBudget, show_context
+from engine.text_tree import CHUNK, TextTree
 from infill.findings import LintRequest, Range
+from infill.lint.judge import Gain, ranked
 from infill.lint.kinds import Edit
 from infill.lint.ranges import disjoint
-from infill.prompts.prompt import CausalPrompt, Family, HoleKind
 from infill.prompts.text_tokens import TextTokens
 
-CHUNK = 1000  # characters, unless a line is longer
-TAIL = 16  # tokens read after an edit
-MIN_FIRST_GAIN = -4.0  # nats by which the first token of an edit may be less likely than the original
-MAX_EDITS = 10  # edits read per chunk and kind, so that no kind crowds out another
-MAX_ALTERNATIVES = 3  # edits read per position and kind
-_PIECE = re.compile(r"\n+[^\n]*|[^\n]+")
-
-
-@dataclass(frozen=True)
-class Gain:
-    """Fields of `infill.lint.thresholds.EditEvidence`."""
-
-    edit_gain: float
-    suffix_gain: float
-    surprisal: float
-    extra_tokens: int
-
-    @property
-    def total(self) -> float:
-        """How much likelier the whole text becomes, in nats."""
-        return self.edit_gain + self.suffix_gain
-
-
-def chunks(text: str, ranges: Sequence[Range]) -> list[Range]:
-    """Whole lines of `text` that cover the ranges, at most CHUNK characters each unless a line is longer.
-
-    A chunk ends before one of the least indented lines in its second half, so that functions stay in one piece. No line
-    is in two chunks.
-    """
-    found: list[Range] = []
-    at = 0
-    for start, end in disjoint(ranges):
-        at = max(at, text.rfind("\n", 0, start) + 1)
-        while at < end:
-            last = text.find("\n", min(end, len(text)) - 1) + 1 or len(text)
-            stop = last if last - at <= CHUNK else _chunk_end(text, at)
-            if text[at:stop].strip():
-                found.append((at, stop))
-            at = stop
-    return found
+SECTION = 6000  # characters, unless a line is longer
+HEAD, ABOVE, BELOW = 600, 1200, 200  # characters of context: the start of the file, the lines above and below
+HEADERS = 4  # headers of blocks around a section
+LONGEST_HEADER = 200  # characters
+CLOSE = 400  # characters between ranges that are read as one section
+TAIL = 20  # tokens read after an edit
+MIN_FIRST_GAIN = -0.5  # nats by which the first token of an edit may be less likely than the original
+MAX_ALTERNATIVES = 2  # edits read per position and kind
+EDITS_PER_LINE = 0.3  # read per line of a section
+PATH_CHARACTERS = 200
+_PIECE = re.compile(r"[^\n]*\n(?:[ \t]*\n)*|[^\n]+\Z")
+_INDENT = re.compile(r"[ \t]*(?=\S)")
 
 
 class EditsByPosition:
@@ -77,129 +46,203 @@ class EditsByPosition:
         self._edits = sorted(edits, key=lambda edit: edit.start)
         self._starts = [edit.start for edit in self._edits]
 
-    def within(self, chunk: Range) -> list[Edit]:
-        first, last = bisect_left(self._starts, chunk[0]), bisect_right(self._starts, chunk[1])
-        return [edit for edit in self._edits[first:last] if edit.end <= chunk[1]]
+    def within(self, section: Range) -> list[Edit]:
+        first, last = bisect_left(self._starts, section[0]), bisect_right(self._starts, section[1])
+        return [edit for edit in self._edits[first:last] if edit.end <= section[1]]
 
 
-def _chunk_end(text: str, start: int) -> int:
-    starts = [match.end() for match in re.finditer("\n", text[start : start + CHUNK])]
-    late = [at for at in starts if at >= CHUNK // 2]
+def sections(text: str, ranges: Sequence[Range]) -> list[Range]:
+    """Whole lines of `text` that cover the ranges, at most SECTION characters each unless a line is longer.
+
+    Ranges that are close are read together. A section ends before one of the least indented lines in its second half,
+    so that functions stay in one piece. No line is in two sections.
+    """
+    found: list[Range] = []
+    at = 0
+    for start, end in _joined(ranges):
+        at = max(at, text.rfind("\n", 0, start) + 1)
+        while at < end:
+            last = text.find("\n", min(end, len(text)) - 1) + 1 or len(text)
+            stop = last if last - at <= SECTION else _section_end(text, at)
+            if text[at:stop].strip():
+                found.append((at, stop))
+            at = stop
+    return found
+
+
+def _joined(ranges: Sequence[Range]) -> list[Range]:
+    found: list[Range] = []
+    for start, end in disjoint(ranges):
+        if found and start - found[-1][1] <= CLOSE:
+            found[-1] = found[-1][0], end
+        else:
+            found.append((start, end))
+    return found
+
+
+def _section_end(text: str, start: int) -> int:
+    starts = [match.end() for match in re.finditer("\n", text[start : start + SECTION])]
+    late = [at for at in starts if at >= SECTION // 2]
     if not late:
         return starts[-1] + start if starts else (text.find("\n", start) + 1 or len(text))
-    lines = [(re.match(r"[ \t]*(?=\S)", text[start + at :]), at) for at in late]
+    lines = [(_INDENT.match(text, start + at), at) for at in late]
     depths = [(len(match[0]), -at) for match, at in lines if match is not None]
     return start - min(depths)[1] if depths else start + late[-1]
 
 
-class Likelihood:
-    """Queries one model. stop: polled before every pass; once it returns True, Cancelled is raised."""
+def context_above(text: str, start: int) -> str:
+    """What is shown of the text above a section: the start of the file, the headers of the blocks around the section,
+    and the lines directly above."""
+    if start <= HEAD + ABOVE:
+        return text[:start]
+    above = text.find("\n", start - ABOVE - 1, start) + 1 or start
+    head = text[: text.rfind("\n", 0, HEAD) + 1]
+    return head + _headers(text, len(head), above) + text[above:start]
 
-    def __init__(self, denoiser: CanvasDenoiser, family: Family, stop: Stop | None = None) -> None:
-        self.denoiser, self.family, self.stop = denoiser, family, stop
-        budget = family.budget
-        self.budget = ContextBudget(budget.prefix // 2, budget.suffix, budget.header // 2)
 
-    @torch.inference_mode()
-    def gains(self, request: LintRequest, chunk: Range, edits: Sequence[Edit]) -> dict[Edit, Gain]:
-        """Gains of the promising `edits`, all within `chunk`; the text must have "\\n" line ends."""
-        if not edits:
-            return {}
-        with self._read(request, chunk) as opened:
-            if opened is None:
-                return {}
-            tree, encoded = opened
-            chosen = self._choose(tree, encoded, edits)
-            tree.read([tokens[:stop] for _, tokens, _, stop in chosen])
-            before = tree.log_probabilities(encoded.tokens)
-            return {
-                edit: _gain(tree, encoded.tokens, before, tokens, first, stop) for edit, tokens, first, stop in chosen
-            }
+def _headers(text: str, first: int, last: int) -> str:
+    """The lines between `first` and `last` that open the blocks around `last`."""
+    match = _INDENT.match(text, last)
+    depth, found, at = len(match[0]) if match is not None else 0, list[str](), last
+    while depth and at > first and len(found) < HEADERS:
+        start = text.rfind("\n", 0, at - 1) + 1
+        match = _INDENT.match(text, start)
+        if match is not None and match.end() < at and len(match[0]) < depth and text[match.end()] not in ")]}#":
+            depth = len(match[0])
+            if start >= first and at - start <= LONGEST_HEADER:
+                found.append(text[start:at])
+        at = start
+    return "".join(reversed(found))
 
-    @torch.inference_mode()
-    def log_probability(self, request: LintRequest, chunk: Range) -> float | None:
-        """log p of the text of `chunk` in nats; None if the model does not support causal prompts."""
-        with self._read(request, chunk) as opened:
-            if opened is None:
-                return None
-            tree, encoded = opened
-            return float(tree.log_probabilities(encoded.tokens).sum())
 
-    @contextmanager
-    def _read(self, request: LintRequest, chunk: Range) -> Iterator[tuple[TokenTree, _Chunk] | None]:
-        """A tree in which the model has read the tokens of `chunk`; None if there is nothing to read."""
+@dataclass(frozen=True)
+class _Branch:
+    """An edit of a section. tokens: of the edited section; first: index of the first that differs, end: behind the last
+    one that is read; old_end, new_end: behind the last one that differs."""
+
+    edit: Edit
+    tokens: list[int]
+    first: int
+    old_end: int
+    new_end: int
+
+    @property
+    def tail(self) -> int:
+        return len(self.tokens) - self.new_end
+
+
+class CausalJudge:
+    """A `Judge`. separator: the token before the path of a file, if the model knows one. stop: polled before every
+    pass; once it returns True, Cancelled is raised."""
+
+    def __init__(
+        self, decoder: CausalDecoder, tokens: TextTokens, separator: int | None, stop: Stop | None = None
+    ) -> None:
+        self.decoder, self.tokens, self.separator, self.stop = decoder, tokens, separator, stop
+        self.read_tokens = 0
+
+    def gains(self, request: LintRequest, ranges: Sequence[Range], edits: Iterable[Edit]) -> dict[Edit, Gain]:
+        """See `Judge`."""
+        found: dict[Edit, Gain] = {}
+        in_order = EditsByPosition(edits)
+        for section in sections(request.text, ranges):
+            if inside := in_order.within(section):
+                found |= self._section(request, section, inside)
+        return ranked(found)
+
+    def _section(self, request: LintRequest, section: Range, edits: Sequence[Edit]) -> dict[Edit, Gain]:
         leave_if(self.stop)
-        prompt = self._prompt(request, chunk)
-        if prompt is None or len(prompt.tokens) < 2:
-            yield None
-            return
-        encoded = _Chunk(self.family.tokens, prompt.typed, request.text, chunk)
-        if not encoded.tokens:
-            yield None
-            return
+        known = self._known(request, section[0])
+        read = _Section(self.tokens, request.text, section)
         with (
-            self.denoiser.cache.encoded(prompt.tokens[:-1], self.stop) as lease,
-            TokenTree(self.denoiser.model, lease.kv, prompt.tokens[-1:], self.stop) as tree,
+            self.decoder.cache.encoded(known[:-1], self.stop, CHUNK if self.stop is not None else None) as lease,
+            TextTree(self.decoder.model, lease.kv, known[-1:], self.stop) as tree,
         ):
-            tree.read([encoded.tokens])
-            yield tree, encoded
+            tree.read([read.tokens])
+            chosen = self._choose(tree, read, edits)
+            branches = [one.tokens for one, _ in chosen]
+            tree.read([tokens[:-1] for tokens in branches])
+            self.read_tokens += lease.encoded + len(tree)
+            after = tree.branch_scores([(one.tokens, one.first) for one, _ in chosen])
+            before = self._original(tree, read, [one for one, _ in chosen])
+        return {
+            one.edit: _gain(one, first_gain, new, before) for (one, first_gain), new in zip(chosen, after, strict=True)
+        }
 
-    def _prompt(self, request: LintRequest, chunk: Range) -> CausalPrompt | None:
-        shown = show_context(
-            request.text, *chunk, request.language, request.path, request.neighbours, self.budget, self.stop
-        )
-        return self.family.causal_prompt(shown, HoleKind(one_line=False, whole_lines=True))
+    def _known(self, request: LintRequest, start: int) -> list[int]:
+        """The tokens above a section: at least two."""
+        path = self.tokens.encode((request.path or "file")[-PATH_CHARACTERS:] + "\n")
+        above = _Section(self.tokens, context_above(request.text, start), None).tokens
+        return [*([] if self.separator is None else [self.separator]), *path, *above]
 
-    def _choose(
-        self, tree: TokenTree, encoded: _Chunk, edits: Sequence[Edit]
-    ) -> list[tuple[Edit, list[int], int, int]]:
-        """(edit, tokens of the edited chunk, index of the first that changes, where to stop reading), best first."""
-        promising: list[tuple[float, Edit, list[int], int, int]] = []
-        rows: dict[int, torch.Tensor] = {}
+    def _choose(self, tree: TextTree, read: _Section, edits: Sequence[Edit]) -> list[tuple[_Branch, float]]:
+        """The promising edits with the gain of their first token, best first."""
+        branches = []
         for edit in edits:
             leave_if(self.stop)
-            tokens, same_end = encoded.edited(edit)
-            first = next((i for i, (a, b) in enumerate(zip(encoded.tokens, tokens, strict=False)) if a != b), -1)
-            if first < 0:
-                continue
-            if first not in rows:
-                rows[first] = tree.logits(encoded.tokens[:first])
-            gain = float(rows[first][tokens[first]] - rows[first][encoded.tokens[first]])
-            if gain >= MIN_FIRST_GAIN:
-                promising.append((gain, edit, tokens, first, min(len(tokens), len(tokens) - same_end + TAIL)))
-        promising.sort(key=lambda candidate: -candidate[0])
-        chosen, alternatives, kinds = [], Counter[tuple[int, int, str]](), Counter[str]()
-        for _, edit, tokens, first, stop in promising:
-            position = edit.start, edit.end, edit.code
-            if alternatives[position] < MAX_ALTERNATIVES and kinds[edit.code] < MAX_EDITS:
+            if (branch := read.branch(edit)) is not None:
+                branches.append(branch)
+        by_first: dict[int, dict[int, float]] = {}
+        for one in branches:
+            by_first.setdefault(one.first, {read.tokens[one.first]: 0.0})[one.tokens[one.first]] = 0.0
+        scores = tree.scores([(read.tokens, first, [*tokens]) for first, tokens in by_first.items()])
+        for (first, tokens), found in zip(by_first.items(), scores, strict=True):
+            by_first[first] = dict(zip(tokens, found, strict=True))
+        gains = [
+            (one, by_first[one.first][one.tokens[one.first]] - by_first[one.first][read.tokens[one.first]])
+            for one in branches
+        ]
+        promising = [pair for pair in gains if pair[1] >= MIN_FIRST_GAIN]
+        promising.sort(key=lambda pair: -pair[1])
+        limit, alternatives = max(4, int(EDITS_PER_LINE * read.lines)), Counter[tuple[int, int, str]]()
+        chosen: list[tuple[_Branch, float]] = []
+        for one, gain in promising:
+            position = one.edit.start, one.edit.end, one.edit.code
+            if alternatives[position] < MAX_ALTERNATIVES and len(chosen) < limit:
                 alternatives[position] += 1
-                kinds[edit.code] += 1
-                chosen.append((edit, tokens, first, stop))
+                chosen.append((one, gain))
         return chosen
 
+    def _original(self, tree: TextTree, read: _Section, chosen: Sequence[_Branch]) -> dict[int, float]:
+        """log p of the tokens of the section that the branches replace, and of those after them, by index."""
+        indices = sorted({at for one in chosen for at in range(one.first, one.old_end + one.tail)})
+        scores = tree.scores([(read.tokens, at, read.tokens[at : at + 1]) for at in indices])
+        return {at: score[0] for at, score in zip(indices, scores, strict=True)}
 
-class _Chunk:
-    """A chunk tokenized line by line, so that an edit only changes the tokens of its own lines."""
 
-    def __init__(self, codec: TextTokens, typed: str, text: str, chunk: Range) -> None:
+class _Section:
+    """A part of a text, tokenized line by line, so that an edit only changes the tokens of its own lines. Blank lines
+    belong to the line before them, as in the pre-tokenizer of Qwen2. section: None for all of the text."""
+
+    def __init__(self, codec: TextTokens, text: str, section: Range | None) -> None:
         self.codec = codec
-        self.text = typed + text[chunk[0] : chunk[1]].rstrip("\n")
-        self.shift = len(typed) - chunk[0]  # from offsets in the file to offsets in self.text
-        self.pieces = [(match.start(), match.end()) for match in _PIECE.finditer(self.text)]
+        self.start, end = section or (0, len(text))
+        below = end if section is None else text.find("\n", min(end + BELOW, len(text))) + 1 or len(text)
+        below = min(below, end + 2 * BELOW)
+        self.text = text[self.start : below]
+        self.lines = text.count("\n", self.start, end)
+        self.pieces = [match.span() for match in _PIECE.finditer(self.text)]
         encoded = [codec.encode(self.text[a:b]) for a, b in self.pieces]
         self.tokens = [token for piece in encoded for token in piece]
-        self.firsts = [0, *accumulate(map(len, encoded))]
+        self._firsts = [0, *accumulate(map(len, encoded))]
+        self._starts = [a for a, _ in self.pieces]
 
-    def edited(self, edit: Edit) -> tuple[list[int], int]:
-        """(all tokens of the edited chunk, how many at its end are unchanged)."""
-        start, end = edit.start + self.shift, edit.end + self.shift
-        touched = [index for index, (a, b) in enumerate(self.pieces) if a < end and start < b]
-        first, last = touched[0], touched[-1] + 1
-        a, b = self.pieces[first][0], self.pieces[last - 1][1]
+    def branch(self, edit: Edit) -> _Branch | None:
+        """None if the edit does not change the tokens."""
+        start, end = edit.start - self.start, edit.end - self.start
+        first = bisect_right(self._starts, start) - 1
+        last = max(first, bisect_left(self._starts, end) - 1)
+        a, b = self.pieces[first][0], self.pieces[last][1]
+        old_from, old_to = self._firsts[first], self._firsts[last + 1]
         new = self.codec.encode(self.text[a:start] + edit.replacement + self.text[end:b])
-        old = self.tokens[self.firsts[first] : self.firsts[last]]
-        tokens = self.tokens[: self.firsts[first]] + new + self.tokens[self.firsts[last] :]
-        return tokens, _common_end(old, new) + len(self.tokens) - self.firsts[last]
+        old = self.tokens[old_from:old_to]
+        same = next((i for i, (x, y) in enumerate(zip(old, new, strict=False)) if x != y), min(len(old), len(new)))
+        if same == len(old) or same == len(new):
+            return None
+        end_same = _common_end(old[same:], new[same:])
+        rest = self.tokens[old_to - end_same :][:TAIL]
+        tokens = [*self.tokens[:old_from], *new[: len(new) - end_same], *rest]
+        return _Branch(edit, tokens, old_from + same, old_to - end_same, old_from + len(new) - end_same)
 
 
 def _common_end(one: Sequence[int], other: Sequence[int]) -> int:
@@ -208,17 +251,15 @@ def _common_end(one: Sequence[int], other: Sequence[int]) -> int:
     return next((index for index, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
-def _gain(tree: TokenTree, old: Sequence[int], before: torch.Tensor, tokens: list[int], first: int, stop: int) -> Gain:
-    """before: log p of each token of `old`. first: index of the first token that differs; stop: where the tree ends."""
-    same = _common_end(old[first:], tokens[first:])
-    after = tree.log_probabilities(tokens[:stop])[first:]
-    new_length, old_length = len(tokens) - same - first, len(old) - same - first
-    tail = max(0, len(after) - new_length)
-    old_edit = before[first : first + old_length].sum()
-    old_suffix = before[first + old_length : first + old_length + tail].sum()
+def _gain(one: _Branch, first_gain: float, new: Sequence[float], before: dict[int, float]) -> Gain:
+    """new: log p of the tokens of the branch from its first one that differs; before: those of the original."""
+    changed = one.new_end - one.first
+    old_edit = sum(before[at] for at in range(one.first, one.old_end))
+    old_suffix = sum(before[at] for at in range(one.old_end, one.old_end + one.tail))
     return Gain(
-        edit_gain=float(after[:new_length].sum() - old_edit),
-        suffix_gain=float(after[new_length:].sum() - old_suffix),
-        surprisal=float(-old_edit),
-        extra_tokens=new_length - old_length,
+        edit_gain=sum(new[:changed]) - old_edit,
+        suffix_gain=sum(new[changed:]) - old_suffix,
+        surprisal=-old_edit,
+        extra_tokens=changed - (one.old_end - one.first),
+        first_gain=first_gain,
     )

@@ -12,33 +12,42 @@ from collections.abc import Iterable, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 
-from engine.errors import Cancelled, Stop, UsageError, leave_if, pacer
+from engine.errors import Cancelled, Stop, leave_if, pacer
 from infill.code.context import FAR_CHARACTERS
 from infill.code.syntax import ParsingStopped, SyntaxTree, error_score, parse
-from infill.complete.completion import Completer
+from infill.complete.causal_completion import CausalCompleter
 from infill.complete.pipeline import AnyCompleter
 from infill.findings import Finding, LintRequest, Range
 from infill.lint.edits import find_edits
 from infill.lint.explain import Explainer
 from infill.lint.frequencies import Frequencies
-from infill.lint.kinds import KINDS, ON_BY_DEFAULT, STYLE, Edit, StyleEdit
-from infill.lint.likelihood import EditsByPosition, Gain, Likelihood, chunks
-from infill.lint.masked import MaskedLikelihood
+from infill.lint.judge import Gain, Judge
+from infill.lint.kinds import (
+    KINDS,
+    ON_BY_DEFAULT,
+    STRUCTURAL,
+    STRUCTURAL_LANGUAGES,
+    STYLE,
+    Edit,
+    StyleEdit,
+    is_structural,
+)
+from infill.lint.likelihood import CausalJudge
+from infill.lint.masked import DenoiserJudge
 from infill.lint.names import KnownNames
-from infill.lint.style import MIN_STYLE_GAIN, find_style, style_gains
+from infill.lint.style import find_style
 from infill.lint.suppressions import Suppressions, is_skipped
 from infill.lint.symbols import SymbolTable
-from infill.lint.thresholds import EditEvidence, Thresholds
+from infill.lint.thresholds import EditEvidence, Thresholds, language_group
 from infill.lint.usages import Usages
-from infill.model_store import resolve
 
-MASKED_KINDS = ("wrong-name", "swapped-arguments")  # kinds for which the denoiser is queried too
-MAX_MASKED = 3  # edits per chunk and masked kind that the denoiser is queried about
-MIN_GAIN = 1.0  # nats that such an edit must gain by the causal encoder
 _NAME = re.compile(r"[^\W\d]\w*")
 
-_known_names = lru_cache(maxsize=4)(KnownNames.read)  # by folder
+_known_names = lru_cache(maxsize=1)(KnownNames.read)
 _thresholds = lru_cache(maxsize=4)(Thresholds.read)
+
+
+NEVER = 99.0  # log-odds
 
 
 @dataclass(frozen=True)
@@ -52,31 +61,40 @@ class EditCandidate:
 class Linter:
     """Finds likely mistakes in code with the model of a completer. Not thread-safe.
 
-    thresholds: those of the model by default. The files of a model are read once per process.
+    completer: None, or that of a model that cannot judge, finds only what the syntax tree shows. thresholds: those of
+    the model by default.
     """
 
-    def __init__(self, completer: AnyCompleter, thresholds: Thresholds | None = None) -> None:
-        if not isinstance(completer, Completer):
-            raise UsageError(f"The model {completer.model.name} cannot lint; use the pocket model.")
+    def __init__(self, completer: AnyCompleter | None, thresholds: Thresholds | None = None) -> None:
         self.completer = completer
-        folder = resolve(completer.model.name)
-        self.thresholds = thresholds if thresholds is not None else _thresholds(folder)
-        self.known = _known_names(folder)
+        if thresholds is None and completer is not None and self.judge(None) is not None:
+            thresholds = _thresholds(completer.model.name)
+        self.thresholds = thresholds
+        self.known = _known_names()
 
     @property
     def can_lint(self) -> bool:
-        """Whether the model has thresholds; without them it shows nothing."""
+        """Whether the model judges edits; without it, only STRUCTURAL kinds and style have findings."""
         return self.thresholds is not None
 
     @property
-    def shown(self) -> frozenset[str]:
-        """The codes of the kinds that have a threshold; a request must name those that are off by default."""
-        return self.thresholds.shown if self.thresholds is not None else frozenset()
-
-    @property
     def languages(self) -> frozenset[str]:
-        """The languages that the thresholds were trained on."""
-        return self.thresholds.languages if self.thresholds is not None else frozenset()
+        """The languages that have findings of other kinds than style."""
+        return STRUCTURAL_LANGUAGES | (self.thresholds.languages if self.thresholds is not None else frozenset())
+
+    def shown(self, language: str | None) -> frozenset[str]:
+        """The codes of the kinds that have findings in a language."""
+        structural = STRUCTURAL if language in STRUCTURAL_LANGUAGES else frozenset()
+        return structural | (self.thresholds.shown(language) if self.thresholds is not None else frozenset())
+
+    def judge(self, stop: Stop | None) -> Judge | None:
+        """None if the model cannot judge."""
+        if isinstance(self.completer, CausalCompleter):
+            model = self.completer.model
+            return CausalJudge(model.decoder, model.family.tokens, model.family.separator, stop)
+        if self.completer is None or self.completer.family.instruction_prompt("") is None:
+            return None
+        return DenoiserJudge(self.completer.denoiser, self.completer.family, self.completer.model.sampling, stop)
 
     def lint(self, request: LintRequest, stop: Stop | None = None) -> list[Finding]:
         """Findings in text order, without overlaps. Each is above its threshold, parses, and is not suppressed.
@@ -90,8 +108,7 @@ class Linter:
         return explainer.explain_all(request, found, stop) if explainer is not None else found
 
     def _find(self, request: LintRequest, stop: Stop | None) -> list[Finding]:
-        wanted = self.shown & (ON_BY_DEFAULT | request.on) - request.off
-        codes = wanted if request.language in self.languages else frozenset()
+        codes = self.shown(request.language) & (ON_BY_DEFAULT | request.on) - request.off
         style = request.on & STYLE.keys() - request.off
         if not codes and not style:
             return []
@@ -102,29 +119,24 @@ class Linter:
         selected = self._select(tree, self._candidates(unix, tree, codes, stop), 0.0, stop)
         found = [line_ends.finding(one.edit, one.evidence.total_gain, unix.text) for one in selected]
         taken = [(one.edit.start, one.edit.end) for one in selected]
-        for one, gain in self.style_candidates(unix, style, stop).items() if style else ():
-            if gain >= MIN_STYLE_GAIN and _is_apart(one.ranges, taken) and _parses(tree, one.ranges, one.edit, stop):
+        for one in self.style_edits(unix, style, stop) if style else ():
+            if _is_apart(one.ranges, taken) and _parses(tree, one.ranges, one.edit, stop):
                 taken += one.ranges
-                found.append(line_ends.finding(one.edit, gain, unix.text, one.also))
+                found.append(line_ends.finding(one.edit, 0.0, unix.text, one.also))
         return sorted(found, key=lambda one: one.start)
 
-    def style_candidates(
-        self, request: LintRequest, codes: Set[str], stop: Stop | None = None
-    ) -> dict[StyleEdit, float]:
-        """Edits of the style kinds `codes` with the gain of the whole text in nats, best first.
+    def style_edits(self, request: LintRequest, codes: Set[str], stop: Stop | None = None) -> list[StyleEdit]:
+        """Edits of the style kinds `codes`, those of the clearest conventions first.
 
         The text must have "\\n" line ends.
         """
         tree = _tree(request, stop)
         if tree is None:
-            return {}
+            return []
         ranges = request.ranges or ((0, len(request.text)),)
         suppressions = Suppressions(tree, stop)
         edits = find_style(tree, SymbolTable(tree, stop), codes, ranges, _neighbour_names(request, stop), stop)
-        edits = [one for one in edits if suppressions.allow(one.edit)]
-        likelihood = Likelihood(self.completer.denoiser, self.completer.family, stop)
-        gains = style_gains(likelihood, request, ranges, edits)
-        return dict(sorted(gains.items(), key=lambda pair: -pair[1]))
+        return sorted((one for one in edits if suppressions.allow(one.edit)), key=lambda one: one.other - one.same)
 
     def candidates(
         self, request: LintRequest, codes: Iterable[str] = KINDS, stop: Stop | None = None
@@ -143,17 +155,21 @@ class Linter:
         tree = parse(request.text, request.language)
         return [] if tree is None else self._select(tree, candidates, offset, None)
 
+    def margin(self, one: EditCandidate, language: str) -> float:
+        """Log-odds of a candidate above the threshold of its kind; at least 0 if it is shown."""
+        if is_structural(one.edit.code, language):
+            return 0.0
+        threshold = self.thresholds.kinds.get(one.edit.code) if self.thresholds is not None else None
+        minimum = threshold.minimums.get(language_group(language) or "") if threshold is not None else None
+        return -NEVER if threshold is None or minimum is None else threshold.log_odds(one.evidence) - minimum
+
     def _select(
         self, tree: SyntaxTree, candidates: Sequence[EditCandidate], offset: float, stop: Stop | None
     ) -> list[EditCandidate]:
         """In text order, without overlaps: the better of two overlapping candidates is kept."""
-        kinds = self.thresholds.kinds if self.thresholds is not None else {}
         rated = []
         for one in candidates:
-            threshold = kinds.get(one.edit.code)
-            if threshold is None or not threshold.shown:
-                continue
-            margin = threshold.log_odds(one.evidence) - threshold.minimum + offset
+            margin = self.margin(one, tree.language.id) + offset
             if margin >= 0:
                 rated.append((margin, one))
         rated.sort(key=lambda pair: -pair[0])
@@ -182,26 +198,20 @@ class Linter:
             is_known = edit.code == "misspelled" and request.text[edit.start : edit.end] in neighbour_names
             if edit.code in codes and not is_known and suppressions.allow(edit):
                 edits.append(edit)
-        likelihood = Likelihood(self.completer.denoiser, self.completer.family, stop)
-        masked = MaskedLikelihood(self.completer.denoiser, self.completer.family, self.completer.model.sampling, stop)
+        judge = self.judge(stop)
+        gains = {edit: Gain(0.0) for edit in edits if judge is None or is_structural(edit.code, request.language)}
+        if judge is not None:
+            gains |= judge.gains(request, ranges, edits)
         found: list[EditCandidate] = []
-        in_order = EditsByPosition(edits)
-        for chunk in chunks(request.text, ranges):
+        for edit, gain in gains.items():
             leave_if(stop)
-            in_chunk = in_order.within(chunk)
-            gains = likelihood.gains(request, chunk, in_chunk)
-            best = [edit for code in MASKED_KINDS for edit in _best(gains, code)]
-            masked_gains = dict(zip(best, masked.gains(request, best), strict=True))
-            for edit, gain in gains.items():
-                leave_if(stop)
-                evidence = EditEvidence(
-                    **asdict(gain),
-                    **asdict(frequencies.evidence(edit)),
-                    **asdict(usages.evidence(edit)),
-                    masked_gain=masked_gains.get(edit, 0.0),
-                    familiarity=self._familiarity(request.text[edit.start : edit.end], edit.replacement),
-                )
-                found.append(EditCandidate(edit, evidence))
+            evidence = EditEvidence(
+                **asdict(gain),
+                **asdict(frequencies.evidence(edit)),
+                **asdict(usages.evidence(edit)),
+                familiarity=self._familiarity(request.text[edit.start : edit.end], edit.replacement),
+            )
+            found.append(EditCandidate(edit, evidence))
         return found
 
     def _familiarity(self, old: str, new: str) -> float:
@@ -230,11 +240,6 @@ def _neighbour_names(request: LintRequest, stop: Stop | None) -> frozenset[str]:
 
 def _is_apart(ranges: Sequence[Range], taken: Sequence[Range]) -> bool:
     return all(end <= other[0] or other[1] <= start for start, end in ranges for other in taken)
-
-
-def _best(gains: dict[Edit, Gain], code: str) -> list[Edit]:
-    promising = [edit for edit in gains if edit.code == code and gains[edit].total >= MIN_GAIN]
-    return sorted(promising, key=lambda edit: -gains[edit].total)[:MAX_MASKED]
 
 
 def _parses(tree: SyntaxTree, ranges: Sequence[Range], edit: Edit, stop: Stop | None) -> bool:

@@ -1,7 +1,6 @@
 """Names and words that many projects use: a widely used name is rarely a misspelling.
 
-A model has the lists as Bloom filters in `lint_names.json` beside its weights; train/lint/names.py writes that file.
-Must not know kinds of findings, nor the model.
+FILE has the lists as Bloom filters; train/lint/names.py writes it. Must not know kinds of findings, nor the model.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from pathlib import Path
 from engine.errors import ModelError
 from engine.files import read_json_object
 
-FILE = "lint_names.json"
+FILE = Path(__file__).parents[1] / "models" / "lint_names.json"
 FALSE_POSITIVE_RATE = 0.01  # of each filter
 MIN_WORD = 3  # letters; shorter words are not listed and count as known
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
@@ -67,26 +66,23 @@ class KnownNames:
     common: Bloom
 
     @staticmethod
-    def read(folder: Path) -> KnownNames | None:
-        """The lists of the model in `folder`; None if it has none. Raises ModelError if the file is damaged."""
-        file = folder / FILE
+    def read(file: Path = FILE) -> KnownNames | None:
+        """The lists in `file`; None if there is none. Raises ModelError if it is damaged."""
         if not file.is_file():
             return None
         try:
             content = read_json_object(file)
             return KnownNames(*(_decoded(content[part]) for part in ("names", "words", "common")))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"Cannot read {file} ({error}); fetch the model again with `gesso model pull`.") from error
+            raise ModelError(f"{file} cannot be read ({error}); install Gesso again.") from error
 
-    def write(self, folder: Path, made: dict[str, object]) -> Path:
-        """Stores the lists in `folder`, with the figures in `made` on where they come from."""
+    def write(self, made: dict[str, object], file: Path = FILE) -> None:
+        """Stores the lists, with the figures in `made` on where they come from."""
         parts = {"names": self.names, "words": self.words, "common": self.common}
         coded = {
             name: {"hashes": one.hashes, "bits": base64.b64encode(one.bits).decode()} for name, one in parts.items()
         }
-        file = folder / FILE
         file.write_text(json.dumps({"made": made, **coded}, indent=1) + "\n", "utf-8")
-        return file
 
     def familiarity(self, name: str, other: str) -> float:
         """How widely used those words of `name` are that `other` does not have.

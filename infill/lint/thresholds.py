@@ -1,7 +1,6 @@
 """Evidence for an edit, and when it is strong enough to show: one logistic model with a threshold per kind of finding.
 
-A model has them in `lint.json` beside its weights; train/lint/thresholds.py writes that file. Must not know how the
-evidence is computed.
+FILE has them by model; train/lint/thresholds.py writes it. Must not know how the evidence is computed.
 """
 
 from __future__ import annotations
@@ -15,8 +14,10 @@ from engine.errors import ModelError
 from engine.files import read_json_object
 from infill.lint.kinds import KINDS
 
-FILE = "lint.json"
+FILE = Path(__file__).parents[1] / "models" / "lint.json"
+MODEL = "coder"  # whose thresholds serve for models without any
 CLAMP = 12.0
+_GROUPS = {"tsx": "typescript"}
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,14 @@ class EditEvidence:
     """For an edit that replaces `old` by `new`. Gains are in nats, ratios are differences of log counts, everything
     else is 0 or 1 unless noted. 0 means that nothing is known."""
 
-    # by the causal encoder (infill/lint/likelihood.py)
-    edit_gain: float = 0.0  # log p(new) - log p(old), given the text before and the text further below
+    # by the model (infill/lint/judge.py)
+    edit_gain: float = 0.0  # log p(new) - log p(old), given the text before
     suffix_gain: float = 0.0  # the same for the tokens after the edit
     surprisal: float = 0.0  # -log p(old)
     extra_tokens: float = 0.0  # tokens of new - tokens of old
-    # by the denoiser (infill/lint/masked.py)
-    masked_gain: float = 0.0  # log p(new) - log p(old) with the position masked
+    first_gain: float = 0.0  # edit_gain of the first token that differs
+    rank: float = 0.0  # log of 1 + the number of edits here that make the text likelier
+    margin: float = 0.0  # gain of the whole text over the best other text here
     # by counting in the file (infill/lint/frequencies.py)
     new_unread: float = 0.0  # no other code reads the variable `new`
     old_read_once: float = 0.0  # no other code reads the variable `old`
@@ -72,12 +74,12 @@ EVIDENCE = tuple(field.name for field in fields(EditEvidence))
 
 @dataclass(frozen=True)
 class Threshold:
-    """For one kind: log-odds = intercept + weights * evidence. Where `shown`, findings with at least `minimum` are."""
+    """For one kind: log-odds = intercept + weights * evidence. minimums: by language, what a finding needs to be
+    shown; languages without one show none."""
 
     weights: Mapping[str, float]
     intercept: float
-    minimum: float
-    shown: bool = True
+    minimums: Mapping[str, float]
 
     def log_odds(self, evidence: EditEvidence) -> float:
         """Log-odds that the edit fixes a bug, on the scale of the training data."""
@@ -87,56 +89,57 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """kinds: by code. languages: those they were trained on; nothing is shown in others.
-
-    on_by_default: whether the findings are good enough to show to users who did not switch lint on.
-    """
+    """kinds: by code. on_by_default: whether the findings are good enough to show in an editor without being asked."""
 
     kinds: Mapping[str, Threshold]
-    languages: frozenset[str]
     on_by_default: bool = False
 
     @property
-    def shown(self) -> frozenset[str]:
-        """The codes of the kinds that can be shown."""
-        return frozenset(code for code, threshold in self.kinds.items() if threshold.shown)
+    def languages(self) -> frozenset[str]:
+        """The languages that have findings."""
+        groups = {group for threshold in self.kinds.values() for group in threshold.minimums}
+        return frozenset(groups | {language for language, group in _GROUPS.items() if group in groups})
+
+    def shown(self, language: str | None) -> frozenset[str]:
+        """The codes of the kinds that have findings in a language."""
+        group = language_group(language)
+        return frozenset(code for code, threshold in self.kinds.items() if group in threshold.minimums)
 
     @staticmethod
-    def read(folder: Path) -> Thresholds | None:
-        """The thresholds of the model in `folder`; None if it has none. Raises ModelError if the file is damaged."""
-        file = folder / FILE
+    def read(model: str, file: Path = FILE) -> Thresholds | None:
+        """The thresholds that ship for a model, by its name; for a model without any, those of MODEL. None if there
+        are none. Raises ModelError if it is damaged."""
         if not file.is_file():
             return None
         try:
-            content = read_json_object(file)
+            shipped = read_json_object(file)
+            content = shipped.get(model) or shipped.get(MODEL)
+            if content is None:
+                return None
             kinds = {
-                code: Threshold(
-                    dict(one["weights"]), float(one["intercept"]), float(one["minimum"]), bool(one["shown"])
-                )
+                code: Threshold(dict(one["weights"]), float(one["intercept"]), dict(one["minimums"]))
                 for code, one in content["kinds"].items()
                 if code in KINDS
             }
-            return Thresholds(kinds, frozenset(content["languages"]), bool(content["on_by_default"]))
+            return Thresholds(kinds, bool(content["on_by_default"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ModelError(f"Cannot read {file} ({error}); fetch the model again with `gesso model pull`.") from error
+            raise ModelError(f"{file} cannot be read ({error}); install Gesso again.") from error
 
-    def write(self, folder: Path, measured: Mapping[str, object]) -> Path:
-        """Stores them in `folder`, with the figures `measured` on the training data."""
+    def write(self, model: str, measured: Mapping[str, object], file: Path = FILE) -> None:
+        """Stores them for a model, with the figures `measured` on the training data."""
         kinds = {
             code: {
-                "shown": threshold.shown,
-                "minimum": round(threshold.minimum, 4),
+                "minimums": {language: round(one, 4) for language, one in threshold.minimums.items()},
                 "intercept": round(threshold.intercept, 4),
-                "weights": {name: round(weight, 4) for name, weight in threshold.weights.items()},
+                "weights": {name: round(weight, 4) for name, weight in threshold.weights.items() if weight},
             }
             for code, threshold in self.kinds.items()
         }
-        content = {
-            "languages": sorted(self.languages),
-            "on_by_default": self.on_by_default,
-            "kinds": kinds,
-            "measured": measured,
-        }
-        file = folder / FILE
-        file.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
-        return file
+        shipped = read_json_object(file) if file.is_file() else {}
+        shipped[model] = {"on_by_default": self.on_by_default, "kinds": kinds, "measured": measured}
+        file.write_text(json.dumps(shipped, indent=1) + "\n", "utf-8")
+
+
+def language_group(language: str | None) -> str | None:
+    """The language whose thresholds apply."""
+    return _GROUPS.get(language, language) if language is not None else None

@@ -15,6 +15,7 @@ from infill.prompts.text_tokens import TextTokens
 
 MARK = "<|im_start|>"  # what a chat template in this format contains
 SYSTEM = "You are an expert programmer who edits code."
+REVIEWER = "You are an expert programmer who reviews code."
 TASK = (
     "Answer with the whole selected part after the change, from its first line to its last. Do not repeat the rest of "
     "the file, and do not add examples."
@@ -54,10 +55,17 @@ class ChatMlPrompt:
             f"This part of it is selected:\n{block(code)}\n"
             f"Change the selected part: {instruction.strip()}\n{TASK}"
         )
+        return EditInput(self._prompt(SYSTEM, user, f"{opened}{known}"), fence)
+
+    def question(self, text: str, known: str) -> list[int]:
+        """The prompt for an answer in words. known: the beginning of the answer."""
+        return self._prompt(REVIEWER, text, known)
+
+    def _prompt(self, system: str, user: str, known: str) -> list[int]:
         encode, prompt = self.tokens.encode, list[int]()
-        for role, text in (("system", SYSTEM), ("user", user)):
+        for role, text in (("system", system), ("user", user)):
             prompt += [self.start, *encode(f"{role}\n{text}"), self.end, *encode("\n")]
-        return EditInput([*prompt, self.start, *encode(f"assistant\n{opened}{known}")], fence)
+        return [*prompt, self.start, *encode(f"assistant\n{known}")]
 
 
 def fence_for(*texts: str) -> str:

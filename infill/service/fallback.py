@@ -10,12 +10,11 @@ import asyncio
 import gc
 import logging
 import threading
-import time
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from infill.edit_request import EditRequest, EditResult
-from infill.engine_protocol import Engine, EngineRequest, EngineState, NotReady, RequestCounts, Usage, lint_limit_s
+from infill.engine_protocol import Engine, EngineRequest, EngineState, NotReady, RequestCounts, Usage
 from infill.findings import Finding, LintRequest
 from infill.request import InfillRequest, InfillResult, OnStep
 
@@ -85,8 +84,8 @@ class FallbackEngine:
         if fallback.kind != "ready":
             return main
         if main.kind == "ready":
-            return main if main.can_lint else replace(main, lints=fallback.lints)
-        return replace(main, fallback_model=fallback.model, can_lint=fallback.can_lint)
+            return main
+        return replace(main, fallback_model=fallback.model)
 
     @property
     def counts(self) -> RequestCounts:
@@ -132,20 +131,7 @@ class FallbackEngine:
         return await self.main.edit(request, on_step)
 
     async def lint(self, request: EngineRequest[LintRequest]) -> tuple[Finding, ...]:
-        """If the main model has no findings, the fallback finds and the main model explains."""
-        lint_request, engine = request.request, self._engine_for(request)
-        main, fallback = self.main.state, self.fallback.state
-        finds = not main.can_lint and fallback.can_lint and not lint_request.findings
-        if engine is self.fallback or not (request.any_model and finds and main.kind == "ready"):
-            return await engine.lint(request)
-        end = time.monotonic() + lint_limit_s(lint_request)
-        found = await self.fallback.lint(replace(request, request=replace(lint_request, explain=False)))
-        if not lint_request.explain or not found:
-            return found
-        left_ms = max(1.0, 1000 * (end - time.monotonic()))
-        return await self.main.lint(
-            replace(request, request=replace(lint_request, findings=found, deadline_ms=left_ms))
-        )
+        return await self._engine_for(request).lint(request)
 
     async def read_ahead(self, request: EngineRequest[InfillRequest]) -> int:
         return await self._engine_for(request).read_ahead(request)

@@ -90,10 +90,10 @@ class ModelEngine:
     def _load(self) -> None:
         try:
             from engine.scheduling.scheduler import BATCH, Scheduler
-            from infill.complete.pipeline import load_model
+            from infill.complete.pipeline import load_model, make_completer
 
             model = load_model(self.settings, self._report_progress)
-            thresholds = self._thresholds = _read_thresholds(self.settings.model)
+            thresholds = self._thresholds = _read_thresholds(make_completer(model, self.settings))
             decoder = model.decoder
             self.scheduler = Scheduler(decoder, self.batch or BATCH)
         except BaseException as error:  # a panic of a library in Rust is not an Exception
@@ -324,13 +324,12 @@ def _or_late(stop: Stop, deadline: float) -> Stop:
     return lambda: stop() or time.monotonic() >= deadline
 
 
-def _read_thresholds(model: str) -> Thresholds | None:
+def _read_thresholds(completer: AnyCompleter) -> Thresholds | None:
     """For the model's findings; a model without them still completes."""
-    from infill.lint.thresholds import Thresholds
-    from infill.model_store import resolve
+    from infill.lint.linter import Linter
 
     try:
-        return Thresholds.read(resolve(model))
+        return Linter(completer).thresholds
     except Exception as error:
         logger.error("%s", _sentence(error, "The model cannot produce findings"))
         return None

@@ -1,6 +1,6 @@
-"""Builds the lists of names that many projects use, from the training projects only, and stores them with a model.
+"""Builds the lists of names that many projects use, from the training projects of the pocket model only.
 
-`python -m train.lint.names --corpus DIR/corpus --model FOLDER`. A name counts once per project. The lists are Bloom
+`python -m train.lint.names --corpus DIR/corpus`. A name counts once per project. The lists are Bloom
 filters (infill/lint/names.py), which do not reveal the text of the corpus.
 """
 
@@ -18,11 +18,9 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from engine.checkpoints.export import write_checksums
 from engine.errors import InputError
 from infill.cli.support import errors_to_exit_codes
-from infill.lint.names import MIN_WORD, Bloom, KnownNames, words_of
-from infill.model_store import resolve
+from infill.lint.names import FILE, MIN_WORD, Bloom, KnownNames, words_of
 
 NAMES, WORDS, COMMON = 3, 4, 20  # projects that use a listed name, word, common word
 _NAME = re.compile(r"[^\W\d]\w*")
@@ -63,14 +61,11 @@ def _in_at_least(counts: Counter[str], projects: int) -> list[str]:
 @errors_to_exit_codes
 def main(
     corpus: Annotated[Path, typer.Option(help="Folder that train.corpus wrote.")],
-    model: Annotated[str, typer.Option(help="Model to store the lists with: a name or a folder.")] = "pocket",
 ) -> None:
     """Build the lists of known names for lint."""
     known, made = known_names(names_by_project(corpus))
-    folder = resolve(model)
-    file = known.write(folder, dict(made))
-    write_checksums(folder)
-    Console(highlight=False).print(f"{file}: {file.stat().st_size:,} bytes, {made}")
+    known.write(dict(made))
+    Console(highlight=False).print(f"{FILE}: {FILE.stat().st_size:,} bytes, {made}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Seeds bugs of every kind that lint knows into correct code, one at a time.
+"""Seeds bugs of every kind that lint knows into correct code, some lines from each other.
 
-Each imitates a human error: the wrong variable, two arguments swapped, a missing `self.`, a typo, a copied line that
-was not fully updated. Must not know a model.
+Each imitates a human error: the wrong variable, two arguments swapped, a missing `self.` or `await`, a typo, a copied
+line that was not fully updated. Must not know a model.
 """
 
 from __future__ import annotations
@@ -9,18 +9,21 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import tree_sitter
 
 from infill.code.syntax import SyntaxTree, error_score, parse
+from infill.findings import Range
+from infill.lint.slips import GRAMMARS
 from infill.lint.symbols import Name, SymbolTable
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _WORD = re.compile(r"\w+|[^\w\s]")
 _IDENTIFIER = re.compile(r"[^\W\d]\w*\Z")
 _ATTEMPTS = 20
+APART = 350  # characters between two bugs
 Replacement = tuple[int, int, str]  # text[start:end] is replaced by the string
 
 
@@ -42,23 +45,50 @@ class SeededBug:
 
 def seed_bug(text: str, language: str, code: str, rng: random.Random) -> SeededBug | None:
     """A bug of the kind at a random position of a function, which still parses; None if there is no such position."""
+    found = seed_bugs(text, language, (code,), rng, (0, len(text)), 1)
+    return found[0] if found else None
+
+
+def seed_bugs(
+    text: str, language: str, codes: Sequence[str], rng: random.Random, within: Range, most: int
+) -> list[SeededBug]:
+    """At most `most` bugs at random positions of functions in text[start:end], at least APART characters from each
+    other, all in one text, which still parses. The kinds take turns, in the order of `codes`."""
     tree = parse(text, language)
     if tree is None or tree.root.has_error:
-        return None
+        return []
     symbols = SymbolTable(tree)
-    replacements = [
-        replacement
-        for replacement in _SEEDERS[code](tree, symbols, rng)
-        if symbols.function_at(replacement[0], replacement[1]) >= 0
-    ]
-    for start, end, wrong in rng.sample(replacements, min(len(replacements), _ATTEMPTS)):
-        if wrong == text[start:end] or error_score(tree.replaced(start, end, wrong)).errors:
-            continue
-        function = symbols.functions[symbols.function_at(start, end)]
+    chosen: list[tuple[str, Replacement]] = []
+    possible: dict[str, list[Replacement]] = {}
+    for code in codes:
+        if len(chosen) == most:
+            break
+        if code not in possible:
+            possible[code] = [
+                one
+                for one in _SEEDERS[code](tree, symbols, rng)
+                if within[0] <= one[0] and one[1] <= within[1] and symbols.function_at(one[0], one[1]) >= 0
+            ]
+        for start, end, wrong in rng.sample(possible[code], min(len(possible[code]), _ATTEMPTS)):
+            is_apart = all(start >= other[1] + APART or end <= other[0] - APART for _, other in chosen)
+            if is_apart and wrong != text[start:end] and not error_score(tree.replaced(start, end, wrong)).errors:
+                chosen.append((code, (start, end, wrong)))
+                break
+    return _applied(text, symbols, chosen)
+
+
+def _applied(text: str, symbols: SymbolTable, chosen: Sequence[tuple[str, Replacement]]) -> list[SeededBug]:
+    """The bugs in the text that has all of them."""
+    parts, at, shift, positions = list[str](), 0, 0, []
+    for code, (start, end, wrong) in sorted(chosen, key=lambda one: one[1]):
+        parts += [text[at:start], wrong]
         longer = len(wrong) - (end - start)
-        scope = function.start, function.end + longer
-        return SeededBug(code, text[:start] + wrong + text[end:], start, start + len(wrong), text[start:end], scope)
-    return None
+        function = symbols.functions[symbols.function_at(start, end)]
+        scope = function.start + shift, function.end + shift + longer
+        positions.append((code, start + shift, start + shift + len(wrong), text[start:end], scope))
+        at, shift = end, shift + longer
+    whole = "".join(parts) + text[at:]
+    return [SeededBug(code, whole, start, end, right, scope) for code, start, end, right, scope in positions]
 
 
 def _wrong_name(tree: SyntaxTree, symbols: SymbolTable, rng: random.Random) -> Iterator[Replacement]:
@@ -144,10 +174,89 @@ def _nodes(tree: SyntaxTree, kinds: tuple[str, ...]) -> Iterator[tree_sitter.Nod
         pending.extend(reversed(node.children))
 
 
+def _wrong_member(tree: SyntaxTree, symbols: SymbolTable, rng: random.Random) -> Iterator[Replacement]:
+    members: dict[tuple[str, str], set[str]] = {}
+    for name in symbols.names:
+        if name.role in ("attribute", "method") and name.owner:
+            members.setdefault((name.owner, name.role), set()).add(name.text)
+    for name in symbols.names:
+        others = sorted(members.get((name.owner, name.role), set()) - {name.text})
+        if others and name.role in ("attribute", "method"):
+            yield name.start, name.end, rng.choice(others)
+
+
+def _wrong_operator(tree: SyntaxTree, symbols: SymbolTable, rng: random.Random) -> Iterator[Replacement]:
+    grammar = GRAMMARS.get(tree.language.id)
+    for node in _nodes(tree, tuple(grammar.binary)) if grammar is not None else ():
+        for child in node.children:
+            if grammar is not None and child.type in grammar.operators and "type" not in (node.parent or node).type:
+                yield *tree.span(child), rng.choice(grammar.operators[child.type])
+
+
+def _off_by_one(tree: SyntaxTree, symbols: SymbolTable, rng: random.Random) -> Iterator[Replacement]:
+    for node in _nodes(tree, ("binary_operator", "binary_expression")):
+        left, operator, right = (node.children * 3)[:3]
+        if operator.type in ("+", "-") and tree.part(right) == "1":
+            yield tree.span(left).end, tree.span(right).end, ""
+    for node in _nodes(tree, ("integer", "number", "int_literal")):
+        parent, text = node.parent, tree.part(node)
+        if parent is not None and text in ("0", "1", "2", "3") and "assign" not in parent.type:
+            yield *tree.span(node), str(abs(int(text) + rng.choice((-1, 1))))
+
+
+def _wrong_negation(tree: SyntaxTree, symbols: SymbolTable, rng: random.Random) -> Iterator[Replacement]:
+    grammar = GRAMMARS.get(tree.language.id)
+    if grammar is None:
+        return
+    for node in _nodes(tree, tuple(grammar.conditions)):
+        condition = node.child_by_field_name("condition")
+        while condition is not None and condition.type == "parenthesized_expression":
+            condition = condition.named_children[0] if condition.named_children else None
+        if condition is None:
+            continue
+        is_logical = any(child.type in ("and", "or", "&&", "||") for child in condition.children)
+        parts = condition.named_children if is_logical else [condition]
+        for one in parts:
+            start, end = tree.span(one)
+            if one.type in grammar.simple:
+                yield start, start, grammar.negation
+            elif one.type == grammar.negated and one.children[0].type in ("not", "!"):
+                yield start, tree.span(one.named_children[-1]).start, ""
+
+
+def _missing_await(tree: SyntaxTree, symbols: SymbolTable, rng: random.Random) -> Iterator[Replacement]:
+    for node in _nodes(tree, ("await", "await_expression")):
+        if node.named_children:
+            yield tree.span(node).start, tree.span(node.named_children[-1]).start, ""
+
+
+def _missing_return(tree: SyntaxTree, symbols: SymbolTable, rng: random.Random) -> Iterator[Replacement]:
+    for node in _nodes(tree, ("return_statement",)):
+        value = node.named_children[0] if node.named_children else None
+        if value is not None and value.type in ("call", "call_expression", "identifier", "binary_operator"):
+            yield tree.span(node).start, tree.span(value).start, ""
+
+
+def _missing_f(tree: SyntaxTree, symbols: SymbolTable, rng: random.Random) -> Iterator[Replacement]:
+    for node in _nodes(tree, ("string", "template_string")):
+        text, (start, end) = tree.part(node), tree.span(node)
+        if any(child.type == "interpolation" for child in node.children) and text[0] in "fF" and text[1] in "\"'":
+            yield start, start + 1, ""
+        elif any(child.type == "template_substitution" for child in node.children) and not re.search(r"[\"\n]", text):
+            yield start, end, f'"{text[1:-1]}"'
+
+
 _SEEDERS: dict[str, Callable[[SyntaxTree, SymbolTable, random.Random], Iterator[Replacement]]] = {
     "wrong-name": _wrong_name,
     "swapped-arguments": _swapped,
     "missing-self": _missing_self,
     "misspelled": _misspelled,
     "copy-paste": _copy_paste,
+    "wrong-member": _wrong_member,
+    "wrong-operator": _wrong_operator,
+    "off-by-one": _off_by_one,
+    "wrong-negation": _wrong_negation,
+    "missing-await": _missing_await,
+    "missing-return": _missing_return,
+    "missing-f": _missing_f,
 }

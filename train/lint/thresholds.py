@@ -1,17 +1,19 @@
-"""Fits the evidence weights and thresholds of lint on held-out projects, and stores them with a model.
+"""Fits the evidence weights and thresholds of lint on held-out projects, and stores them for a model.
 
-`python -m train.lint.thresholds --corpus DIR/corpus --model FOLDER`. For each kind, a logistic model separates edits
-that fix a seeded bug from edits of clean code, by their evidence (infill/lint/thresholds.py). The thresholds depend on
-clean code only: all kinds together are expected to show at most `--false-positives` findings per 1,000 lines, which go
-to the kinds that find most bugs with them. bench.lint.run measures on other projects.
+`python -m train.lint.thresholds --samples FILE.jsonl`, with the samples that train.lint.samples wrote. For each kind, a
+logistic model separates edits that fix a seeded bug from edits of clean code, by their evidence
+(infill/lint/thresholds.py). The thresholds depend on clean code only: all kinds together are expected to show at most
+`--false-positives` findings per 1,000 lines. bench.lint.run measures on other projects.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,212 +21,221 @@ import torch
 import typer
 from rich.console import Console
 
-from engine.checkpoints.export import write_checksums
-from infill.cli.support import errors_to_exit_codes, load_completer
-from infill.lint.kinds import KINDS
-from infill.lint.linter import EditCandidate, Linter
-from infill.lint.thresholds import EVIDENCE, EditEvidence, Threshold, Thresholds
-from infill.model_store import resolve
-from infill.settings import Settings
-from train.held_out import is_for_calibration, read_held_out
-from train.lint.samples import CleanSample, SeededSample, check_kinds, make_samples
+from infill.cli.support import errors_to_exit_codes
+from infill.lint.kinds import KINDS, STRUCTURAL
+from infill.lint.thresholds import EVIDENCE, EditEvidence, Threshold, Thresholds, language_group
+from train.lint.samples import Found, Sample, read_samples
 from train.logistic import fit_logistic
 
-MIN_RIGHT = 8  # fixes of seeded bugs that a kind needs to be fitted
-MIN_WRONG = 50  # edits of clean code; a kind with fewer also uses those of other kinds
-KEPT_SHARE = 0.95  # of the bugs found, when clean code sets no threshold
+MIN_RIGHT = 2  # fixes of seeded bugs that a kind needs to be fitted
 MIN_RECALL = 0.05  # share of the seeded bugs that a kind must find to be shown
 NEVER = 99.0  # log-odds that no edit reaches
+FOLDS = 10
+PENALTY, KIND_PENALTY = 4.0, 12.0  # of the model of all kinds, and of what a kind adds to it
 
 
 def fit(
     right: Sequence[EditEvidence],
     wrong: Sequence[EditEvidence],
-    other_wrong: Sequence[EditEvidence] = (),
-    penalty: float = 2.0,
+    common: Threshold | None = None,
+    penalty: float = PENALTY,
+    spread: torch.Tensor | None = None,
 ) -> Threshold:
-    """A logistic model on standardized evidence with an L2 penalty, not shown yet. Right and wrong edits have the same
-    total weight, and so have `wrong` and `other_wrong`, the wrong edits of other kinds."""
-    groups = [group for group in (wrong, other_wrong) if group]
-    x = torch.tensor([[*one.values().values()] for group in (right, *groups) for one in group], dtype=torch.float64)
-    y = torch.tensor([1.0] * len(right) + [0.0] * sum(map(len, groups)), dtype=torch.float64)
-    shares = [len(right) / len(groups) / len(group) for group in groups for _ in group]
-    weight = torch.tensor([1.0] * len(right) + shares, dtype=torch.float64)
-    weights, intercept = fit_logistic(x, y, penalty, weight)
-    return Threshold(dict(zip(EVIDENCE, weights, strict=True)), intercept, NEVER, False)
+    """A logistic model on standardized evidence with an L2 penalty, without minimums.
+
+    common: a model of all kinds, from which the penalty counts. spread: standard deviations of the evidence."""
+    rows = [*right, *wrong]
+    x = _values(rows)
+    y = torch.tensor([1.0] * len(right) + [0.0] * len(wrong), dtype=torch.float64)
+    start = Threshold(dict.fromkeys(EVIDENCE, 0.0), 0.0, {}) if common is None else common
+    offset = torch.tensor([start.log_odds(one) for one in rows], dtype=torch.float64)
+    weights, intercept = fit_logistic(x, y, penalty, offset=offset, spread=spread)
+    total = {name: start.weights[name] + more for name, more in zip(EVIDENCE, weights, strict=True)}
+    return Threshold(total, start.intercept + intercept, {})
+
+
+def _values(rows: Sequence[EditEvidence]) -> torch.Tensor:
+    return torch.tensor([[*one.values().values()] for one in rows], dtype=torch.float64)
 
 
 @dataclass(frozen=True)
 class Scores:
     """Log-odds of the edits of one kind.
 
-    clean: the best edit at each position of clean code, descending. found: the best edit near each seeded bug, if it
-    fixes the bug. bugs: how many were seeded.
+    clean: (the best edit at each position of clean code, language), descending. found: the best edit near each seeded
+    bug, if it fixes the bug. bugs: how many were seeded.
     """
 
-    clean: list[float]
+    clean: list[tuple[float, str]]
     found: list[float]
     bugs: int
 
     def recall(self, minimum: float) -> float:
         return sum(score >= minimum for score in self.found) / max(1, self.bugs)
 
-    def false_positives(self, minimum: float) -> int:
-        return sum(score >= minimum for score in self.clean)
+    def false_positives(self, minimum: float, language: str | None = None) -> int:
+        return sum(score >= minimum and language in (None, one) for score, one in self.clean)
 
 
-def scores(threshold: Threshold, code: str, clean: Sequence[CleanSample], seeded: Sequence[SeededSample]) -> Scores:
+def scores(threshold: Threshold, code: str, samples: Sequence[Sample]) -> Scores:
     """How `threshold` ranks the edits of its kind."""
-    clean_scores: list[float] = []
-    for sample in clean:
+    clean: list[tuple[float, str]] = []
+    found, bugs = [], 0
+    for sample in samples:
         best: dict[tuple[int, int], float] = {}
         for one in _of_kind(sample.candidates, code):
-            position = one.edit.start, one.edit.end
-            best[position] = max(best.get(position, -math.inf), threshold.log_odds(one.evidence))
-        clean_scores += best.values()
-    bugs = [sample for sample in seeded if sample.bug.code == code]
-    found = []
-    for bug in bugs:
-        near = [one for one in _of_kind(bug.candidates, code) if bug.is_near(one)]
-        best_near = max(near, key=lambda one: threshold.log_odds(one.evidence), default=None)
-        if best_near is not None and bug.is_right(best_near):
-            found.append(threshold.log_odds(best_near.evidence))
-    return Scores(sorted(clean_scores, reverse=True), found, len(bugs))
+            edit = one.candidate.edit
+            position = edit.start, edit.end
+            best[position] = max(best.get(position, -math.inf), threshold.log_odds(one.candidate.evidence))
+        clean += [(score, language_group(sample.language) or "") for score in best.values()]
+        for bug in sample.bugs or ():
+            if bug.code != code:
+                continue
+            bugs += 1
+            right = bug.candidates[bug.right] if bug.right is not None else None
+            near = _of_kind(bug.candidates, code)
+            best_near = max(near, key=lambda one: threshold.log_odds(one.candidate.evidence), default=None)
+            if right is not None and best_near is right:
+                found.append(threshold.log_odds(right.candidate.evidence))
+    return Scores(sorted(clean, reverse=True), found, bugs)
 
 
-def set_thresholds(ranked: Mapping[str, Scores], budget: int) -> dict[str, float]:
-    """The lowest log-odds to show for each kind, NEVER for kinds that stay off. `budget`: the false positives expected
-    on new code of the same size; each goes to the kind that finds most additional bugs with it.
+def common_minimum(ranked: Iterable[Scores], budget: int) -> float:
+    """The log-odds that `budget` edits of new clean code of the same size are expected to reach, whatever their kind:
+    log-odds of different kinds are comparable, and one threshold finds most bugs.
 
     A threshold with k edits of clean code above it lies above the (k+1)-th best, so k+1 are expected above it on new
-    code (order statistics): a kind without false positives so far is not free of them.
+    code (order statistics): code without false positives so far is not free of them.
     """
-    spent = dict.fromkeys(ranked, 0)
-    while True:
-        best: tuple[float, str, int] | None = None
-        for code, one in ranked.items():
-            for more in range(1, budget - sum(spent.values()) + 1):
-                gain = one.recall(_minimum(one, spent[code] + more)) - one.recall(_minimum(one, spent[code]))
-                if gain > 0 and (best is None or gain / more > best[0]):
-                    best = gain / more, code, more
-        if best is None:
-            return {code: _minimum(one, spent[code]) for code, one in ranked.items()}
-        spent[best[1]] += best[2]
-
-
-def _minimum(ranked: Scores, expected: int) -> float:
-    """The log-odds that `expected` edits of new clean code reach, but not so low that the least certain bugs found are
-    shown."""
-    if expected == 0 or not ranked.found:
+    clean = sorted((score for one in ranked for score, _ in one.clean), reverse=True)
+    if budget == 0:
         return NEVER
-    certain = sorted(ranked.found)[int((1 - KEPT_SHARE) * len(ranked.found))]
-    return max(ranked.clean[expected - 1] + 1e-3, certain) if expected <= len(ranked.clean) else certain
+    return clean[budget - 1] + 1e-3 if budget <= len(clean) else 0.0
 
 
-def learn(clean: Sequence[CleanSample], seeded: Sequence[SeededSample], per_thousand: float) -> dict[str, Threshold]:
-    """A threshold for every kind with enough samples; kinds that find at least MIN_RECALL of their bugs are shown."""
-    ranked: dict[str, Scores] = {}
-    thresholds: dict[str, Threshold] = {}
-    for code in KINDS:
-        threshold = _fitted(code, clean, seeded)
-        if threshold is not None:
-            thresholds[code] = threshold
-            ranked[code] = unseen_scores(threshold, code, clean, seeded)
-    budget = int(per_thousand * sum(sample.lines for sample in clean) / 1000)
-    for code, minimum in set_thresholds(ranked, budget).items():
-        shown = ranked[code].recall(minimum) >= MIN_RECALL
-        thresholds[code] = replace(thresholds[code], minimum=minimum, shown=shown)
-    return thresholds
+def learn(samples: Sequence[Sample], per_thousand: float) -> dict[str, Threshold]:
+    """A threshold for every kind with enough samples; kinds that find at least MIN_RECALL of their bugs get minimums.
+
+    The minimums are the same, but for languages in which they show too much."""
+    fitted, ranked = fit_all(samples), unseen_scores(samples)
+    lines = clean_lines(samples)
+    minimum = common_minimum(ranked.values(), round(per_thousand * lines.total() / 1000))
+    common = {code: minimum for code, one in ranked.items() if one.recall(minimum) >= MIN_RECALL}
+    minimums: dict[str, dict[str, float]] = {code: {} for code in fitted}
+    for language, its_lines in lines.items():
+        own = _within(common, ranked, language, math.ceil(per_thousand * its_lines / 1000))
+        for code, raised in own.items():
+            minimums[code][language] = raised
+    return {code: Threshold(one.weights, one.intercept, minimums[code]) for code, one in fitted.items()}
 
 
-def _fitted(code: str, clean: Sequence[CleanSample], seeded: Sequence[SeededSample]) -> Threshold | None:
-    """None if the model read too few fixes. If clean code has few edits of the kind, those of other kinds count as
-    wrong too."""
-    bugs = [sample for sample in seeded if sample.bug.code == code]
-    right = [one.evidence for bug in bugs for one in _of_kind(bug.candidates, code) if bug.is_right(one)]
-    wrong = [one.evidence for sample in clean for one in _of_kind(sample.candidates, code)]
-    others: list[EditEvidence] = []
-    if len(wrong) < MIN_WRONG:
-        others = [one.evidence for sample in clean for one in sample.candidates if one.edit.code != code]
-    return fit(right, wrong, others) if len(right) >= MIN_RIGHT else None
+def _within(common: Mapping[str, float], ranked: Mapping[str, Scores], language: str, budget: int) -> dict[str, float]:
+    """The minimums for one language, raised until at most `budget` edits of its clean code reach them."""
+    found = sorted(
+        (score - common[code], score, code)
+        for code in common
+        for score, one in ranked[code].clean
+        if one == language and score >= common[code]
+    )
+    own = dict(common)
+    for _, score, code in found[: max(0, len(found) - budget)]:
+        own[code] = max(own[code], score + 1e-3)
+    return own
 
 
-def unseen_scores(
-    threshold: Threshold, code: str, clean: Sequence[CleanSample], seeded: Sequence[SeededSample]
-) -> Scores:
-    """Cross-validated scores: each project is ranked by a model fitted on all others. `threshold` ranks a project if
-    the others have too few bugs for a fit."""
-    projects = {one.file.project for one in clean} | {one.file.project for one in seeded}
-    parts = []
-    for project in sorted(projects):
-        fitted = _fitted(
-            code,
-            [one for one in clean if one.file.project != project],
-            [one for one in seeded if one.file.project != project],
-        )
-        project_clean = [one for one in clean if one.file.project == project]
-        project_seeded = [one for one in seeded if one.file.project == project]
-        parts.append(scores(fitted or threshold, code, project_clean, project_seeded))
-    clean_scores = sorted((score for part in parts for score in part.clean), reverse=True)
-    return Scores(clean_scores, [score for part in parts for score in part.found], sum(part.bugs for part in parts))
+def clean_lines(samples: Sequence[Sample]) -> Counter[str]:
+    """Lines of code without bugs near, by language."""
+    found: Counter[str] = Counter()
+    for one in samples:
+        found[language_group(one.language) or ""] += one.lines
+    return found
 
 
-def training_figures(
-    thresholds: Thresholds, clean: Sequence[CleanSample], seeded: Sequence[SeededSample]
-) -> dict[str, Any]:
-    """The size of the training data and the results on it, to be stored with the thresholds."""
-    kinds = {}
+def fit_all(samples: Sequence[Sample]) -> dict[str, Threshold]:
+    """A model for every kind that needs one, with MIN_RIGHT fixes that the judge read."""
+    kinds = [code for code in KINDS if code not in STRUCTURAL]
+    right: dict[str, list[EditEvidence]] = {code: [] for code in kinds}
+    wrong: dict[str, list[EditEvidence]] = {code: [] for code in kinds}
+    for sample in samples:
+        for one in sample.candidates:
+            if one.candidate.edit.code in wrong:
+                wrong[one.candidate.edit.code].append(one.candidate.evidence)
+        for bug in sample.bugs or ():
+            if bug.right is not None and bug.code in right:
+                right[bug.code].append(bug.candidates[bug.right].candidate.evidence)
+    everything = [[one for members in part.values() for one in members] for part in (right, wrong)]
+    if len(everything[0]) < MIN_RIGHT:
+        return {}
+    common = fit(everything[0], everything[1])
+    spread = _values([*everything[0], *everything[1]]).std(0)
+    return {
+        code: fit(right[code], wrong[code], common, KIND_PENALTY, spread)
+        for code in kinds
+        if len(right[code]) >= MIN_RIGHT
+    }
+
+
+def unseen_scores(samples: Sequence[Sample]) -> dict[str, Scores]:
+    """Cross-validated scores by kind: each project is ranked by models fitted on projects of other folds."""
+    fitted = fit_all(samples)
+    folds: defaultdict[int, list[Sample]] = defaultdict(list)
+    for one in samples:
+        folds[hashlib.sha256(one.project.encode()).digest()[1] % FOLDS].append(one)
+    parts: dict[str, list[Scores]] = {code: [] for code in fitted}
+    for number, inside in folds.items():
+        others = fit_all([one for other, members in folds.items() if other != number for one in members])
+        for code, threshold in fitted.items():
+            parts[code].append(scores(others.get(code, threshold), code, inside))
+    found = {}
+    for code, of_folds in parts.items():
+        clean = sorted((score for part in of_folds for score in part.clean), reverse=True)
+        right = [score for part in of_folds for score in part.found]
+        found[code] = Scores(clean, right, sum(part.bugs for part in of_folds))
+    return found
+
+
+def training_figures(thresholds: Thresholds, samples: Sequence[Sample]) -> dict[str, Any]:
+    """The size of the training data and the cross-validated results on it, to be stored with the thresholds."""
+    kinds, unseen = {}, unseen_scores(samples)
     for code, threshold in thresholds.kinds.items():
-        ranked = scores(threshold, code, clean, seeded)
+        ranked = unseen[code]
+        least = min(threshold.minimums.values(), default=NEVER)
         kinds[code] = {
             "bugs": ranked.bugs,
-            "found": round(ranked.recall(threshold.minimum), 3),
-            "false_positives": ranked.false_positives(threshold.minimum),
+            "found": round(ranked.recall(least), 3),
+            "false_positives": ranked.false_positives(least),
         }
-    return {"lines": sum(sample.lines for sample in clean), "bugs": len(seeded), "kinds": kinds}
+    bugs = sum(len(sample.bugs or ()) for sample in samples)
+    return {"lines": dict(clean_lines(samples)), "bugs": bugs, "kinds": kinds}
 
 
-def _of_kind(candidates: Sequence[EditCandidate], code: str) -> list[EditCandidate]:
-    return [one for one in candidates if one.edit.code == code]
+def _of_kind(found: Sequence[Found], code: str) -> list[Found]:
+    return [one for one in found if one.candidate.edit.code == code]
 
 
 @errors_to_exit_codes
 def main(
-    corpus: Annotated[Path, typer.Option(help="Folder that train.corpus wrote.")],
-    model: Annotated[str, typer.Option(help="Model to fit: a name or a folder.")] = "pocket",
-    language: Annotated[list[str] | None, typer.Option(help="Repeatable; default: python.")] = None,
-    lines: Annotated[int, typer.Option(min=1000, help="Lines of clean code.")] = 20_000,
-    count: Annotated[int, typer.Option(min=MIN_RIGHT, help="Seeded bugs per kind.")] = 120,
+    samples: Annotated[Path, typer.Option(help="File that train.lint.samples wrote.")],
+    model: Annotated[str, typer.Option(help="Name of the model that judged them.")] = "coder",
     false_positives: Annotated[
         float, typer.Option(help="Maximum number of findings of all kinds in 1,000 lines of clean code.")
     ] = 0.5,
-    kind: Annotated[list[str] | None, typer.Option(help="Kind to fit; repeatable; default: all.")] = None,
-    samples: Annotated[Path | None, typer.Option(help="File of your own to cache the samples in.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed for the choice of files and bugs.")] = 7,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 8,
     on_by_default: Annotated[
-        bool, typer.Option("--on-by-default", help="Show findings to users who did not switch lint on.")
+        bool, typer.Option("--on-by-default", help="Show findings in editors to users who did not switch lint on.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the figures, store nothing.")] = False,
 ) -> None:
-    """Fit the lint thresholds of a model and store them with it."""
-    languages = language or ["python"]
-    files = [file for file in read_held_out(corpus, languages) if is_for_calibration(file.project)]
-    linter = Linter(load_completer(Settings(model=model, threads=threads)))
-    made = make_samples(linter, files, lines, count, seed, check_kinds(kind), samples)
-    fitted = learn(made.clean, made.seeded, false_positives)
-    thresholds = Thresholds(fitted, frozenset(languages), on_by_default)
+    """Fit the lint thresholds of a model and store them."""
+    read = read_samples(samples)
+    thresholds = Thresholds(learn(read, false_positives), on_by_default)
     measured = {
-        "projects": len({file.project for file in files}),
+        "projects": len({one.project for one in read}),
         "false_positives_per_1000_lines": false_positives,
-        "seed": seed,
-        **training_figures(thresholds, made.clean, made.seeded),
+        **training_figures(thresholds, read),
     }
     Console(highlight=False).print_json(json.dumps(measured))
     if not dry_run:
-        folder = resolve(model)
-        thresholds.write(folder, measured)
-        write_checksums(folder)
+        thresholds.write(model, measured)
 
 
 if __name__ == "__main__":

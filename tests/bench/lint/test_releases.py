@@ -23,7 +23,7 @@ def test_kinds_that_propose_a_change() -> None:
     old = {"a.py": "def f(left, right):\n    g(left, right)\n    return left + left\n"}
     for new, codes in (
         ("return left + right", ["wrong-name"]),
-        ("return left - left", []),
+        ("return left - left", ["wrong-operator"]),
         ("return left + 2 * left", []),
     ):
         (change,) = one_line_changes(old, {"a.py": old["a.py"].replace("return left + left", new)})

@@ -2,44 +2,35 @@
 
 import pytest
 
-from bench.lint.run import Figures, baseline, measure, offset_for, recall_alone
-from infill.lint.kinds import Edit
-from infill.lint.linter import Linter
+from bench.lint.run import Figures, by_evidence, least_for, lint_report, margins, measure
 from infill.lint.thresholds import Threshold, Thresholds
-from tests.train.lint.fakes import clean, seeded
-from train.lint.samples import CleanSample, SeededSample
+from tests.train.lint.fakes import clean, found, seeded
 
-
-class Selecting(Linter):
-    """Only selects from given candidates, so it needs no model."""
-
-    def __init__(self, thresholds: Thresholds) -> None:
-        self.thresholds = thresholds
-
-
-def by_gain(minimum: float) -> Linter:
-    return Selecting(Thresholds({"wrong-name": Threshold({"edit_gain": 1.0}, 0.0, minimum)}, frozenset({"python"})))
+THRESHOLDS = Thresholds({"wrong-name": Threshold({"edit_gain": 1.0}, 0.0, {"python": 2.0})})
+BUGS = [seeded(3.0), seeded(3.0, right=False), seeded(1.0)]
 
 
 def test_figures_count_what_is_shown() -> None:
-    bugs = [seeded(3.0), seeded(3.0, right=False), seeded(1.0)]
-    rows = measure(by_gain(2.0), [clean(5.0, 1.0, lines=500)], bugs)
+    samples = [clean(5.0, 1.0, lines=500), *BUGS]
+    rows = measure(samples, margins(THRESHOLDS))
     assert rows["wrong-name"] == Figures(3, 2, 2, 1, 1, 500, 10)
     assert rows["all"] == rows["wrong-name"] and rows["misspelled"].false_positives == 0
     assert rows["all"].per_thousand == 2.0 and rows["all"].recall == pytest.approx(2 / 3)
-    assert measure(by_gain(2.0), [clean(5.0, 1.0)], bugs, offset=1.0)["all"].found == 3
+    assert measure(samples, margins(THRESHOLDS), -1.0)["all"].found == 3
 
 
-def test_thresholds_are_lowered_as_far_as_the_false_positives_allow() -> None:
-    files = [clean(5.0, 1.0, -1.0), clean(0.0)]
-    assert offset_for(by_gain(2.0), files, 1) == pytest.approx(1.0, abs=0.1)
-    assert offset_for(by_gain(2.0), files, 3) == pytest.approx(3.0, abs=0.1)
+def test_languages_and_kinds_without_a_threshold_show_nothing() -> None:
+    margin = margins(THRESHOLDS)
+    assert margin(found(9.0), "python") == 7.0 and margin(found(9.0), "go") < -90
+    assert margin(found(9.0, code="misspelled"), "python") < -90
 
 
-def test_a_kind_alone_may_have_all_false_positives() -> None:
-    bugs = [seeded(3.0), seeded(3.0, right=False), seeded(0.5), seeded(-3.0)]
-    files = [clean(5.0, 1.0)]
-    assert [recall_alone(by_gain(2.0), files, bugs, count)["wrong-name"] for count in (0, 1, 2)] == [0, 0.25, 0.75]
+def test_a_baseline_has_the_given_number_of_false_positives() -> None:
+    gain = by_evidence(lambda one: one.edit_gain)
+    samples = [clean(5.0, 4.0, 1.0), seeded(4.5), seeded(4.5, right=False), seeded(3.0)]
+    counts = [measure(samples, gain, least_for(samples, gain, number))["all"] for number in (0, 1, 2, 3)]
+    assert [one.found for one in counts] == [0, 2, 3, 3]
+    assert [one.false_positives for one in counts] == [0, 1, 2, 3] and counts[2].right == 2
 
 
 def test_precision_assumes_one_bug_in_a_hundred_functions() -> None:
@@ -47,12 +38,7 @@ def test_precision_assumes_one_bug_in_a_hundred_functions() -> None:
     assert Figures(10, 10, 0, 0, 0, 1000, 200).precision is None
 
 
-def test_a_baseline_has_the_given_number_of_false_positives() -> None:
-    def rank(sample: CleanSample | SeededSample) -> list[tuple[float, Edit]]:
-        return [(one.evidence.edit_gain, one.edit) for one in sample.candidates]
-
-    files = [clean(5.0, 4.0, 1.0)]
-    bugs = [seeded(4.5), seeded(4.5, right=False), seeded(3.0)]
-    assert baseline("gain", files, bugs, 1, rank).found == 2
-    assert baseline("gain", files, bugs, 0, rank).found == 0
-    assert baseline("gain", files, bugs, 2, rank).right == 2
+def test_the_report_has_a_row_for_each_kind_and_language() -> None:
+    report = lint_report([clean(5.0, 1.0), clean(9.0, language="go"), *BUGS], THRESHOLDS, {"model": "fake"})
+    assert [row[0] for row in report.rows] == ["wrong-name", "all, go", "all, python", "all"]
+    assert report.rows[-1][1:6] == ["3", "67%", "67%", "50%", "1"]

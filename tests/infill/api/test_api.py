@@ -187,8 +187,8 @@ def test_private_and_broken_other_files_are_left_out(
 @pytest.fixture
 def barred(engine: ReadyEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that takes every misspelled word for wrong."""
-    bars = {"misspelled": Threshold({}, intercept=1.0, minimum=0.0)}
-    monkeypatch.setattr(engine, "_thresholds", Thresholds(bars, frozenset({"python"})))
+    bars = {"misspelled": Threshold({}, intercept=1.0, minimums={"python": 0.0})}
+    monkeypatch.setattr(engine, "_thresholds", Thresholds(bars))
     monkeypatch.setattr("infill.lint.likelihood.MIN_FIRST_GAIN", -1e9)
 
 

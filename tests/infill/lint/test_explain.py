@@ -1,6 +1,5 @@
 """Explanations of findings, end to end with an untrained model of the chat family."""
 
-import asyncio
 import json
 import re
 import shutil
@@ -22,17 +21,16 @@ from infill.api.values import LintBody, findings_from_json, lint_request_to_json
 from infill.cli.main import app
 from infill.complete.completion import Completer
 from infill.complete.loaded_model import LoadedModel
-from infill.engine_protocol import EngineRequest, EngineState
+from infill.engine_protocol import EngineState
 from infill.findings import Finding, LintRequest
 from infill.instructions import follows_instructions
-from infill.lint.explain import MAX_SENTENCE, SLOTS, Explainer, one_sentence
+from infill.lint.explain import GUESS, MAX_SENTENCE, SLOTS, Explainer, can_explain, one_sentence
 from infill.lint.linter import Linter
 from infill.lint.thresholds import Threshold, Thresholds
 from infill.prompts.chat import ChatPrompt
 from infill.prompts.prompt import Family
 from infill.prompts.text_tokens import TextTokens
 from infill.service.app import make_app
-from infill.service.fallback import FallbackEngine
 from infill.service.guard import Guard, RequestActivity
 from infill.service.model_engine import ModelEngine
 from infill.settings import Settings
@@ -46,6 +44,7 @@ from tests.infill.fakes import (
     tiny_config,
     tiny_model,
 )
+from tests.infill.tiny_coder import coder
 
 TEXT = "def f(left, right):\n    return left + left\n"
 AT = TEXT.rindex("left")
@@ -89,7 +88,7 @@ class Speaks(ScriptedDenoiser):
 
 
 def test_an_explanation_is_one_short_line(chat: Completer) -> None:
-    (explained,) = Linter(chat, Thresholds({}, frozenset())).lint(REQUEST)
+    (explained,) = Linter(chat, Thresholds({})).lint(REQUEST)
     assert replace(explained, explanation=None) == FOUND
     answer = explained.explanation
     assert answer is not None and answer.isprintable() and 1 < len(answer) <= MAX_SENTENCE and answer[-1] in ".!?…"
@@ -130,7 +129,7 @@ def test_explanations_can_be_cancelled_and_have_a_deadline(chat: Completer, monk
 
 def test_a_model_without_instructions_is_refused_before_any_search() -> None:
     with pytest.raises(InputError, match="does not follow instructions") as error:
-        Linter(tiny_completer(), Thresholds({}, frozenset())).lint(LintRequest(TEXT, "python", explain=True))
+        Linter(tiny_completer(), Thresholds({})).lint(LintRequest(TEXT, "python", explain=True))
     assert str(error.value).count(".") == 1
 
 
@@ -188,7 +187,7 @@ def api(chat: Completer) -> Iterator[TestClient]:
 
 def test_explanations_by_the_service(api: TestClient, chat: Completer) -> None:
     (answer,) = findings_from_json(api.post("/v1/lint", json=lint_request_to_json(REQUEST)).json())
-    assert answer == Linter(chat, Thresholds({}, frozenset())).lint(REQUEST)[0]
+    assert answer == Linter(chat, Thresholds({})).lint(REQUEST)[0]
     outside = replace(REQUEST, findings=(replace(FOUND, end=999),))
     assert api.post("/v1/lint", json=lint_request_to_json(outside)).status_code == 400
 
@@ -210,43 +209,26 @@ def folder(tmp_path: Path, chat: Completer) -> Path:
 
 
 def test_explanations_on_the_command_line(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pocket model finds, the other model explains."""
     monkeypatch.chdir(tmp_path)
+    minimums = Threshold({}, intercept=1.0, minimums={"python": 0.0})
+    monkeypatch.setattr("infill.lint.linter._thresholds", lambda model: Thresholds({"misspelled": minimums}))
     Path("app.py").write_text("first = 1\nsecond = frist + 1\nprint(first)\n")
-    options = ["--explain", "--no-service", "--json", "--on", "misspelled", "--model", str(folder)]
-    result = CliRunner().invoke(app, ["lint", *options, "app.py"])
+    options = ["--explain", "--no-service", "--json", "--model", str(folder)]
+    with monkeypatch.context() as context:
+        context.setattr("infill.lint.masked.MIN_GAIN", -1e9)
+        result = CliRunner().invoke(app, ["lint", *options, "app.py"])
     assert result.exit_code == 1, result.stderr
     (row,) = json.loads(result.stdout)["findings"]
     assert row["replacement"] == "first" and 1 < len(row["explanation"]) <= MAX_SENTENCE
 
 
-@pytest.mark.parametrize("any_model", [True, False])
-def test_the_service_finds_with_the_small_model_for_clients_that_accept_any_model(
-    chat: Completer, monkeypatch: pytest.MonkeyPatch, any_model: bool
-) -> None:
-    def load(settings: Settings, on_progress: object) -> LoadedModel:
-        if settings.model == "small":
-            return tiny_completer(model=str(POCKET)).model
-        return _completer(Denoiser(tiny_model(vocab=461)), chat.family).model
+def test_a_code_model_explains_with_a_guess() -> None:
+    completer = coder("Perhaps it adds `left` twice. And so on.\n")
+    assert not can_explain(completer)
+    completer.model = replace(completer.model, has_chat=True)
+    answer = Explainer(completer).explain(REQUEST, FOUND)
+    assert answer is not None and answer.startswith(GUESS) and len(answer) <= MAX_SENTENCE
 
-    thresholds = Thresholds(
-        {"misspelled": Threshold({}, intercept=1.0, minimum=0.0)}, frozenset({"python"}), on_by_default=True
-    )
-    monkeypatch.setattr("infill.complete.pipeline.load_model", load)
-    monkeypatch.setattr(
-        "infill.service.model_engine._read_thresholds", lambda model: thresholds if model == "small" else None
-    )
-    monkeypatch.setattr("infill.lint.likelihood.MIN_FIRST_GAIN", -1e9)
-    engine = FallbackEngine(ModelEngine(Settings(model="large")), ModelEngine(Settings(model="small")))
-    engine.load()
-    try:
-        assert engine.state.lints and not engine.state.can_lint
-        text = "first = 1\nsecond = frist + 1\nprint(first, second)\n"
-        request = LintRequest(text, "python", on=frozenset({"misspelled"}))
-        for explain in (False, True):
-            asked = EngineRequest(replace(request, explain=explain), any_model=any_model)
-            found = asyncio.run(engine.lint(asked))
-            assert [one.replacement for one in found] == (["first"] if any_model else [])
-            assert [one.explanation is not None for one in found] == ([explain] if any_model else [])
-    finally:
-        engine.close()
+
+def test_known_code_models_explain() -> None:
+    assert follows_instructions("coder") and follows_instructions("coder-1.5b")

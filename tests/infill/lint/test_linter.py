@@ -1,6 +1,5 @@
-"""Findings of an untrained model with low thresholds, and of the pocket model."""
+"""Findings of an untrained model with low thresholds, and without a model."""
 
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,16 +9,18 @@ from typing import Any
 
 import pytest
 
-from engine.errors import Cancelled
+from engine.errors import Cancelled, ModelError
 from infill.cli.text_edits import apply
 from infill.code.syntax import parse
 from infill.findings import Finding, LintRequest, Range
+from infill.lint.judge import Gain
 from infill.lint.kinds import KINDS, ON_BY_DEFAULT, STYLE, Edit
-from infill.lint.likelihood import Gain, Likelihood
+from infill.lint.likelihood import CausalJudge
 from infill.lint.linter import Linter
 from infill.lint.thresholds import EditEvidence, Threshold, Thresholds
 from infill.request import Hole, Neighbour
-from tests.infill.fakes import POCKET, load_completer, tiny_completer
+from tests.infill.fakes import tiny_completer
+from tests.infill.tiny_coder import coder
 
 CODE = (
     "def area(width, height):\n    total = width * height\n    return total + 1\n\n\ndef other(a, b):\n    return a\n"
@@ -31,8 +32,15 @@ ALL = frozenset(KINDS)
 
 def linter(minimum: float = -1.0, shown: bool = True, languages: tuple[str, ...] = ("python",)) -> Linter:
     """Shows everything that the model reads if `minimum` is below 0."""
-    thresholds = {code: Threshold({"edit_gain": 0.0}, 0.0, minimum, shown) for code in KINDS}
-    return Linter(tiny_completer(), Thresholds(thresholds, frozenset(languages)))
+    minimums = dict.fromkeys(languages if shown else (), minimum)
+    thresholds = {code: Threshold({"edit_gain": 0.0}, 0.0, minimums) for code in KINDS}
+    return Linter(coder(), Thresholds(thresholds))
+
+
+@pytest.fixture(autouse=True)
+def read_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gains of an untrained model are noise."""
+    monkeypatch.setattr("infill.lint.likelihood.MIN_FIRST_GAIN", -1e9)
 
 
 def fixed(text: str, found: list[Finding]) -> str:
@@ -51,13 +59,13 @@ def test_findings_are_sorted_disjoint_and_parse() -> None:
 
 def test_many_overlapping_ranges_cost_and_find_what_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
-    gains = Likelihood.gains
+    gains = CausalJudge._section
 
-    def counted(self: Likelihood, request: LintRequest, chunk: Range, edits: Sequence[Edit]) -> dict[Edit, Gain]:
-        read.append(chunk)
-        return gains(self, request, chunk, edits)
+    def counted(self: CausalJudge, request: LintRequest, section: Range, edits: Sequence[Edit]) -> dict[Edit, Gain]:
+        read.append((section, [*edits]))
+        return gains(self, request, section, edits)
 
-    monkeypatch.setattr(Likelihood, "gains", counted)
+    monkeypatch.setattr(CausalJudge, "_section", counted)
     whole = linter().lint(LintRequest(CODE, "python", on=ALL))
     once = [*read]
     parts = [(at, at + 10) for at in range(len(CODE) - 10)]
@@ -123,8 +131,18 @@ def test_nothing_is_shown_below_the_threshold_or_of_kinds_that_are_off() -> None
 def test_by_default_only_the_kinds_that_are_on_are_shown() -> None:
     missing = "class A:\n    def f(self):\n        self.total = 1\n\n    def g(self):\n        return total\n"
     found = linter().lint(LintRequest(missing, "python"))
-    assert {one.code for one in found} == ON_BY_DEFAULT
-    assert {one.code for one in linter().lint(LintRequest(CODE, "python"))} <= ON_BY_DEFAULT
+    assert "missing-self" in {one.code for one in found} <= ON_BY_DEFAULT
+    assert not ON_BY_DEFAULT & STYLE.keys()
+
+
+def test_without_a_model_only_what_the_tree_shows_is_found() -> None:
+    missing = "class A:\n    def f(self):\n        self.total = 1\n\n    def g(self):\n        return total\n"
+    for completer in (None, tiny_completer()):
+        one = Linter(completer)
+        assert not one.can_lint
+        (found,) = one.lint(LintRequest(missing, "python"))
+        assert (found.code, found.replacement) == ("missing-self", "self.total")
+        assert one.lint(LintRequest(CODE, "python")) == one.lint(LintRequest("x <- 1", None)) == []
 
 
 def test_only_the_languages_of_the_thresholds_have_findings() -> None:
@@ -191,38 +209,27 @@ def test_lower_thresholds_show_more() -> None:
 
 
 def test_evidence_is_clamped() -> None:
-    threshold = Threshold({"edit_gain": 1.0, "suffix_gain": 1.0}, 0.5, 0.0)
+    threshold = Threshold({"edit_gain": 1.0, "suffix_gain": 1.0}, 0.5, {})
     assert threshold.log_odds(EditEvidence(edit_gain=1000.0, suffix_gain=-1.0)) == pytest.approx(0.5 + 12 - 1)
 
 
 @pytest.mark.parametrize("on_by_default", [True, False])
-def test_thresholds_are_written_and_read(tmp_path: Path, on_by_default: bool) -> None:
-    thresholds = Thresholds(
-        {"wrong-name": Threshold({"edit_gain": 1.5}, -2.0, 0.25, False)}, frozenset({"python", "go"}), on_by_default
-    )
-    thresholds.write(tmp_path, {"lines": 3})
-    assert Thresholds.read(tmp_path) == thresholds
+def test_thresholds_are_written_and_read_by_model(tmp_path: Path, on_by_default: bool) -> None:
+    file, minimums = tmp_path / "lint.json", {"python": 0.25, "typescript": 1.0}
+    thresholds = Thresholds({"wrong-name": Threshold({"edit_gain": 1.5}, -2.0, minimums)}, on_by_default)
+    assert Thresholds.read("coder", file) is None
+    thresholds.write("coder", {"lines": 3}, file)
+    Thresholds({}).write("26b", {}, file)
+    assert Thresholds.read("coder", file) == Thresholds.read("coder-1.5b", file) == thresholds
+    assert Thresholds.read("26b", file) == Thresholds({})
+    assert thresholds.languages == {"python", "typescript", "tsx"}
+    assert thresholds.shown("tsx") == {"wrong-name"} and not thresholds.shown("go") and not thresholds.shown(None)
+    file.write_text("[]")
+    with pytest.raises(ModelError, match="install Gesso again"):
+        Thresholds.read("coder", file)
 
 
-def test_the_files_of_a_model_are_read_once_per_process(tmp_path: Path) -> None:
-    shutil.copy(POCKET / "lint.json", tmp_path)
-    shutil.copy(POCKET / "lint_names.json", tmp_path)
-    first, second = (Linter(tiny_completer(model=str(tmp_path))) for _ in range(2))
+def test_the_files_of_lint_are_read_once_per_process() -> None:
+    first, second = (Linter(coder()) for _ in range(2))
     assert first.known is not None and first.known is second.known
-    assert first.thresholds is not None and first.thresholds is second.thresholds
-
-
-@pytest.fixture(scope="module")
-def pocket() -> Linter:
-    return Linter(load_completer(threads=1))
-
-
-def test_the_pocket_model_finds_a_misspelling(pocket: Linter) -> None:
-    text = (
-        "class Cart:\n    def __init__(self):\n        self.items = []\n\n    def add(self, item):\n"
-        "        self.items.append(item)\n\n    def total(self):\n        return sum(one.price for one in self.itmes)\n"
-    )
-    assert pocket.can_lint
-    (found,) = pocket.lint(LintRequest(text, "python", on=ALL))
-    assert (found.code, text[found.start : found.end], found.replacement) == ("misspelled", "itmes", "items")
-    assert pocket.lint(LintRequest(text.replace("itmes", "items"), "python", on=ALL)) == []
+    assert first.thresholds is second.thresholds

@@ -1,4 +1,4 @@
-"""Style findings: off by default, confirmed by the model, fixed in all positions."""
+"""Style findings: off by default, without a model, fixed in all positions."""
 
 import pytest
 
@@ -18,15 +18,8 @@ CODE = (
 NAMING = frozenset({"style-naming"})
 
 
-@pytest.fixture(autouse=True)
-def accept_every_gain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The gains of an untrained model are noise."""
-    monkeypatch.setattr("infill.lint.linter.MIN_STYLE_GAIN", -1e9)
-    monkeypatch.setattr("infill.lint.likelihood.MIN_FIRST_GAIN", -1e9)
-
-
 def linter() -> Linter:
-    return Linter(tiny_completer(), Thresholds({}, frozenset({"python"})))
+    return Linter(None)
 
 
 def fixed(text: str, found: list[Finding]) -> str:
@@ -50,24 +43,8 @@ def test_a_fix_changes_all_positions_with_any_line_ends() -> None:
 
 def test_style_needs_no_thresholds() -> None:
     text = "const f = (firstName, lastName, otherValue, nextItem, totalCount, row_count) => row_count + 1;\n"
-    found = Linter(tiny_completer(), Thresholds({}, frozenset())).lint(LintRequest(text, "javascript", on=NAMING))
+    found = Linter(tiny_completer(), Thresholds({})).lint(LintRequest(text, "javascript", on=NAMING))
     assert [one.replacement for one in found] == ["rowCount"]
-
-
-def test_edits_that_the_model_finds_less_likely_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    request = LintRequest(CODE, "python", on=NAMING)
-    ((one, gain),) = linter().style_candidates(request, NAMING).items()
-    monkeypatch.setattr("infill.lint.linter.MIN_STYLE_GAIN", gain + 0.01)
-    assert linter().lint(request) == []
-    monkeypatch.setattr("infill.lint.linter.MIN_STYLE_GAIN", gain - 0.01)
-    assert [found.score for found in linter().lint(request)] == [round(gain, 3)]
-
-
-def test_a_rename_changes_the_likelihood_once() -> None:
-    renamed = CODE.replace("rowCount", "row_count")
-    ((_, gain),) = linter().style_candidates(LintRequest(CODE, "python"), NAMING).items()
-    back = [one for one in linter().style_candidates(LintRequest(renamed, "python"), NAMING)]
-    assert gain != 0.0 and back == []
 
 
 def test_comments_other_files_and_generated_code_suppress_style() -> None:
@@ -82,7 +59,7 @@ def test_comments_other_files_and_generated_code_suppress_style() -> None:
 
 
 def test_style_findings_do_not_overlap_others() -> None:
-    thresholds = Thresholds({code: Threshold({"edit_gain": 0.0}, 0.0, -1.0) for code in KINDS}, frozenset({"python"}))
+    thresholds = Thresholds({code: Threshold({"edit_gain": 0.0}, 0.0, {"python": -1.0}) for code in KINDS})
     found = Linter(tiny_completer(), thresholds).lint(LintRequest(CODE, "python", on=NAMING))
     ranges = [range_ for one in found for range_ in one.ranges]
     assert all(a[1] <= b[0] or b[1] <= a[0] for a in ranges for b in ranges if a != b)

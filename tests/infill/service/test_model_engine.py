@@ -14,7 +14,6 @@ from engine.errors import Cancelled, GessoError, ModelError, Stop
 from infill.complete.completion import Completer
 from infill.complete.loaded_model import LoadedModel
 from infill.engine_protocol import EngineRequest
-from infill.lint.thresholds import Thresholds
 from infill.request import InfillRequest
 from infill.service.model_engine import ModelEngine
 from infill.settings import Settings
@@ -49,13 +48,13 @@ def test_an_unexpected_error_is_named_and_the_next_request_is_answered(
 def test_without_usable_lint_data_the_model_still_completes(
     engine: ModelEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(folder: object) -> Thresholds:
-        raise ModelError("The file lint.json cannot be read; fetch it again.")
+    def broken() -> None:
+        raise ModelError("The file lint_names.json cannot be read; install Gesso again.")
 
     caplog.set_level(logging.ERROR)
-    monkeypatch.setattr(Thresholds, "read", broken)
+    monkeypatch.setattr("infill.lint.linter._known_names", broken)
     engine.load()
-    assert engine.state.kind == "ready" and not engine.state.can_lint and "lint.json" in caplog.text
+    assert engine.state.kind == "ready" and not engine.state.can_lint and "lint_names.json" in caplog.text
 
 
 def test_a_model_that_cannot_be_loaded_fails_with_its_sentence(

@@ -5,11 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from infill.lint.kinds import Edit
-from infill.lint.linter import EditCandidate
 from infill.lint.thresholds import EditEvidence
-from tests.train.lint.fakes import clean, seeded
-from train.lint.thresholds import NEVER, Scores, fit, learn, scores, set_thresholds, unseen_scores
+from tests.train.lint.fakes import clean, found, seeded
+from train.lint.thresholds import NEVER, Scores, common_minimum, fit, fit_all, learn, scores, unseen_scores
 
 
 def test_a_fit_ranks_fixes_above_other_edits() -> None:
@@ -18,71 +16,63 @@ def test_a_fit_ranks_fixes_above_other_edits() -> None:
     wrong = [EditEvidence(edit_gain=noise.gauss(-2, 1), bigram_ratio=noise.gauss(0, 1)) for _ in range(200)]
     fitted = fit(right, wrong)
     weights = fitted.weights
-    assert weights["edit_gain"] > 0.5 and abs(weights["bigram_ratio"]) < 0.5 and weights["masked_gain"] == 0
+    assert weights["edit_gain"] > 0.5 and abs(weights["bigram_ratio"]) < 0.5 and weights["margin"] == 0
     assert fitted.log_odds(EditEvidence(edit_gain=4)) > 0 > fitted.log_odds(EditEvidence(edit_gain=-2))
 
 
-def test_false_positives_go_to_the_kind_that_finds_most() -> None:
-    good = Scores([5.0, 1.0], [4.0, 3.0, 2.0, 0.0], 4)
-    poor = Scores([5.0, 4.0, 3.0], [0.5], 4)
-    thresholds = set_thresholds({"good": good, "poor": poor}, 2)
-    assert 1.0 < thresholds["good"] < 2.0 and thresholds["poor"] == NEVER
-    assert good.recall(thresholds["good"]) == 0.75 and poor.recall(thresholds["poor"]) == 0
-
-
-def test_a_threshold_above_all_clean_code_still_costs_a_false_positive() -> None:
-    one = Scores([5.0], [6.0, 4.0], 2)
-    assert set_thresholds({"one": one}, 0)["one"] == NEVER
-    assert set_thresholds({"one": one}, 1)["one"] == pytest.approx(5.001)
-    assert set_thresholds({"one": one}, 2)["one"] == 4.0
-    many = Scores([], [float(number) for number in range(100)], 100)
-    assert set_thresholds({"many": many}, 1)["many"] == 5.0
-    assert set_thresholds({"one": Scores([], [], 2)}, 3)["one"] == NEVER
+def test_one_threshold_for_all_kinds_keeps_to_the_false_positives() -> None:
+    one, other = Scores([(5.0, "python"), (1.0, "go")], [4.0, 0.5], 4), Scores([(3.0, "python")], [], 4)
+    assert common_minimum([one, other], 0) == NEVER
+    assert [common_minimum([one, other], budget) for budget in (1, 2, 3)] == pytest.approx([5.001, 3.001, 1.001])
+    assert common_minimum([one, other], 4) == 0.0, "without an edit of clean code that sets it"
+    assert one.recall(0.5) == 0.5 and one.false_positives(0.5) == 2 and one.false_positives(0.5, "go") == 1
 
 
 def test_thresholds_keep_to_the_false_positives_allowed() -> None:
     noise = random.Random(2)
-    bugs = [seeded(noise.gauss(3, 1)) for _ in range(40)]
-    files = [clean(*(noise.gauss(-1, 1.5) for _ in range(50))) for _ in range(10)]
-    thresholds = learn(files, bugs, per_thousand=0.5)
+    samples = [seeded(noise.gauss(3, 1)) for _ in range(40)]
+    samples += [clean(*(noise.gauss(-1, 1.5) for _ in range(50))) for _ in range(10)]
+    thresholds = learn(samples, per_thousand=0.5)
     one = thresholds["wrong-name"]
-    ranked = scores(one, "wrong-name", files, bugs)
-    assert one.shown and ranked.false_positives(one.minimum) <= 5
-    assert ranked.recall(one.minimum) > 0.3
+    by_kind = scores(one, "wrong-name", samples)
+    assert by_kind.false_positives(one.minimums["python"]) <= 5
+    assert by_kind.recall(one.minimums["python"]) > 0.3
     assert set(thresholds) == {"wrong-name"}
 
 
+def test_a_language_with_more_false_positives_has_a_higher_minimum() -> None:
+    noise = random.Random(2)
+    samples = [seeded(noise.gauss(3, 1)) for _ in range(40)]
+    samples += [clean(*(noise.gauss(-3, 1) for _ in range(50))) for _ in range(10)]
+    samples += [clean(3.0, 3.5, 4.0, 4.5, lines=1000, language="go")]
+    minimums = learn(samples, per_thousand=1.0)["wrong-name"].minimums
+    assert minimums["go"] > minimums["python"]
+    assert scores(learn(samples, 1.0)["wrong-name"], "wrong-name", samples).false_positives(minimums["go"], "go") <= 1
+
+
 def test_thresholds_are_cross_validated_by_project() -> None:
-    """Project `four` has evidence that misleads a fit without it; a fit that included it would rank it differently."""
-    projects = []
+    """Project `odd` has evidence that misleads a fit without it; a fit that included it would rank it differently."""
+    samples = []
     for name in ("one", "two", "three"):
-        bugs = [replace(bug, file=replace(bug.file, project=name)) for bug in [seeded(3.0) for _ in range(12)]]
-        files = [clean(*(0.0 for _ in range(20))), clean(3.0)]
-        projects.append((bugs, [replace(one, file=replace(one.file, project=name)) for one in files]))
-    bugs = [bug for project_bugs, _ in projects for bug in project_bugs]
-    files = [one for _, project_files in projects for one in project_files]
-    odd = EditCandidate(Edit(0, 5, "z", "wrong-name"), EditEvidence(edit_gain=-6.0, bigram_ratio=9.0))
-    files.append(replace(files[-1], candidates=[odd], file=replace(files[-1].file, project="four")))
-    right = [one.evidence for bug in bugs for one in bug.candidates]
-    with_odd = fit(right, [one.evidence for sample in files for one in sample.candidates])
-    without_odd = fit(right, [one.evidence for sample in files[:-1] for one in sample.candidates])
-    ranked = unseen_scores(with_odd, "wrong-name", files, bugs)
-    assert len(ranked.clean) == len(scores(with_odd, "wrong-name", files, bugs).clean) and ranked.bugs == 36
-    expected = without_odd.log_odds(odd.evidence)
-    assert any(score == pytest.approx(expected, abs=1e-4) for score in ranked.clean)
-    assert expected != pytest.approx(with_odd.log_odds(odd.evidence), abs=1e-2)
+        samples += [seeded(3.0, project=name) for _ in range(12)]
+        samples += [clean(*(0.0 for _ in range(20)), project=name), clean(3.0, project=name)]
+    odd = found(-6.0, bigram_ratio=9.0)
+    samples.append(replace(clean(project="odd"), candidates=[odd]))
+    with_odd = fit_all(samples)["wrong-name"]
+    by_kind = unseen_scores(samples)["wrong-name"]
+    assert len(by_kind.clean) == len(scores(with_odd, "wrong-name", samples).clean) and by_kind.bugs == 36
+    assert with_odd.log_odds(odd.candidate.evidence) not in [score for score, _ in by_kind.clean]
 
 
-def test_kinds_that_are_rare_in_clean_code_also_learn_from_others() -> None:
-    bugs = [seeded(3.0) for _ in range(40)]
-    others = [
-        replace(one, edit=replace(one.edit, code="misspelled")) for one in clean(*(-1.0 for _ in range(60))).candidates
-    ]
-    thresholds = learn([replace(clean(), lines=5000, candidates=others)], bugs, per_thousand=1.0)
-    assert thresholds["wrong-name"].shown and thresholds["wrong-name"].weights["edit_gain"] > 0
+def test_a_kind_with_few_bugs_follows_the_model_of_all_kinds() -> None:
+    noise = random.Random(1)
+    right = [EditEvidence(edit_gain=noise.gauss(4, 1)) for _ in range(60)]
+    wrong = [EditEvidence(edit_gain=noise.gauss(-2, 1)) for _ in range(200)]
+    common = fit(right, wrong)
+    few = fit([EditEvidence(surprisal=1.0)] * 2, [EditEvidence()] * 3, common)
+    assert few.weights["edit_gain"] == common.weights["edit_gain"] and few.weights["surprisal"] > 0
 
 
 def test_a_kind_that_finds_nothing_is_off() -> None:
-    bugs = [seeded(0.0) for _ in range(40)]
-    thresholds = learn([clean(*(0.0 for _ in range(50)))], bugs, per_thousand=1.0)
-    assert not thresholds["wrong-name"].shown
+    samples = [*(seeded(0.0) for _ in range(40)), clean(*(0.0 for _ in range(50)))]
+    assert not learn(samples, per_thousand=1.0)["wrong-name"].minimums

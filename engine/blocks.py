@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -35,7 +35,7 @@ class BlocksResult(DenoiseResult):
     uniform guess. steps and encoded_tokens are sums over the blocks, finish is their worst.
     """
 
-    filled: int
+    filled: int = field(kw_only=True)
 
 
 def denoise_in_blocks(

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from engine.canvas import Canvas
-from engine.config import ModelConfig, SamplingConfig
+from engine.config import Sampling, SamplingConfig
 from engine.errors import Stop
 from engine.logit_bias import LogitBias
-from engine.memory import CausalPass
+from engine.memory import CausalPass, Shape
 from engine.prefix_cache import Lease, PromptCache
+from engine.scorer import HoleScorer
 
 Finish = Literal["stable", "steps", "deadline", "cancelled"]
 
@@ -29,38 +30,33 @@ class DenoiseRequest:
     banned [n]: token ids that no hole may take, unless the canvas restricts the column.
     deadline: time.monotonic() after which the best canvas so far is returned; at least one step is made.
     stop: called between steps and while the prompt is encoded; if it returns True, Cancelled is raised.
+    growth: per hole its slots on the canvas and the most that it may have, for a model that finds lengths itself; if it
+    is empty, or with another model, no hole changes its length.
     """
 
     prompt: Sequence[int]
     canvas: Canvas
-    sampling: SamplingConfig = SamplingConfig()
+    sampling: Sampling = SamplingConfig()
     seed: int = 0
     banned: Tensor | None = None
     deadline: float | None = None
     stop: Stop | None = None
+    growth: tuple[tuple[int, int], ...] = ()
 
 
-@dataclass
+@dataclass(kw_only=True)
 class CanvasRun:
-    """A canvas being denoised. `tokens`, `belief`, `argmax` cover the holes only."""
+    """A canvas being denoised, as its caller may see it. The tensors of length [holes] cover the holes only."""
 
     request: DenoiseRequest
-    lease: Lease
     row: int
     columns: Tensor  # [holes]
-    known_belief: Tensor  # [width, hidden]: embeddings of pinned tokens, zeros in holes
     canvas: Tensor  # [width]
-    tokens: Tensor  # [holes], the current tokens
     argmax: Tensor  # [holes], the likeliest tokens of the last step
-    belief: Tensor  # [holes, hidden]
     accepted: Tensor  # [holes] bool
     entropy: Tensor  # [holes]
-    bias: LogitBias | None  # of the holes
     read_logits: Callable[[], Tensor] | None = None
-    log_probability: Tensor | None = None  # [holes] of `argmax` at temperature 1, if the step computed it
-    draws_ahead: tuple[int, Tensor, Tensor] | None = None  # a step, and the uniform numbers and noise from it on
     steps: int = 0
-    unchanged: int = 0
     finished: Finish | None = None
 
     @property
@@ -74,12 +70,32 @@ class CanvasRun:
         return self.request.sampling.max_steps - self.steps
 
 
+@dataclass(kw_only=True)
+class BeliefRun(CanvasRun):
+    """A canvas being denoised by a model with self-conditioning. `tokens` and `belief` cover the holes only."""
+
+    lease: Lease
+    known_belief: Tensor  # [width, hidden]: embeddings of pinned tokens, zeros in holes
+    tokens: Tensor  # [holes], the current tokens
+    belief: Tensor  # [holes, hidden]
+    bias: LogitBias | None  # of the holes
+    log_probability: Tensor | None = None  # [holes] of `argmax` at temperature 1, if the step computed it
+    draws_ahead: tuple[int, Tensor, Tensor] | None = None  # a step, and the uniform numbers and noise from it on
+    unchanged: int = 0
+
+    @property
+    def sampling(self) -> SamplingConfig:
+        assert isinstance(self.request.sampling, SamplingConfig)
+        return self.request.sampling
+
+
 @dataclass(frozen=True)
 class DenoiseResult:
     """tokens [width] with pinned tokens unchanged; columns [holes]; for the tokens in them, log probabilities at
     temperature 1 and the entropy of the last step at its temperature, [holes] each, in nats.
 
-    encoded_tokens: prompt tokens that were encoded for this run; the others came from the cache.
+    encoded_tokens: prompt tokens that were encoded for this run; the others came from the cache. sizes: slots per hole
+    at the end if the model changed them, and then `tokens` has the width of that canvas.
     """
 
     tokens: Tensor
@@ -90,6 +106,7 @@ class DenoiseResult:
     finish: Finish
     prompt_tokens: int
     encoded_tokens: int
+    sizes: tuple[int, ...] | None = None
 
 
 @dataclass
@@ -104,8 +121,18 @@ StepCallback = Callable[[Sequence[CanvasRun]], bool | None]
 """Called after every step; returns False to end all runs with their present result."""
 
 
+class CanvasShape(Shape, Protocol):
+    """The sizes of a model that its callers depend on."""
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def canvas_length(self) -> int: ...
+
+
 class CanvasDenoiser(Protocol):
-    """Denoises canvases: `engine.denoiser.Denoiser`, or one request's share of it.
+    """Denoises canvases: an `engine.canvas_loop.CanvasLoop`, or one request's share of it.
 
     `run` does all the work. `start`, `step`, `result` and `close` do it step by step.
     """
@@ -116,7 +143,7 @@ class CanvasDenoiser(Protocol):
     def device(self) -> torch.device: ...
 
     @property
-    def config(self) -> ModelConfig: ...
+    def config(self) -> CanvasShape: ...
 
     @property
     def model(self) -> CausalPass: ...
@@ -128,8 +155,16 @@ class CanvasDenoiser(Protocol):
 
     def start(self, request: DenoiseRequest) -> CanvasRun: ...
 
-    def step(self, runs: Sequence[CanvasRun]) -> None: ...
+    def step(self, runs: Sequence[Any]) -> None: ...
 
-    def result(self, run: CanvasRun) -> DenoiseResult: ...
+    def result(self, run: Any) -> DenoiseResult: ...
 
-    def close(self, run: CanvasRun) -> None: ...
+    def close(self, run: Any) -> None: ...
+
+    def read_ahead(self, request: DenoiseRequest) -> int:
+        """Reads what the request shows, so that denoising it soon need not; returns the number of tokens read."""
+        ...
+
+    def scorer(self) -> HoleScorer:
+        """A judge of texts that were not denoised."""
+        ...

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from engine.errors import ModelError
 
@@ -17,8 +17,11 @@ NoiseKind = Literal["uniform", "mask", "hybrid"]
 TokenChoice = Literal["sample", "argmax"]
 
 ARCHITECTURE = "diffusion_gemma"
+KNOWN_ARCHITECTURES = f"{ARCHITECTURE}, qwen2 and Dream (Dream-Coder, DreamOn)"
 MOST = {"num_hidden_layers": 1024, "canvas_length": 1 << 14}  # checked before anything is built; others: MOST_OTHER
 MOST_OTHER = 1 << 24
+VARIED_T = (0.6, 0.9)  # least t_min and t_max of varied sampling
+WARM_STEPS = 4  # of a canvas that starts from the last one
 DEFAULT_ROPE: dict[str, dict[str, Any]] = {
     "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
     "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1_000_000.0},
@@ -100,8 +103,8 @@ class ModelConfig:
         model_type = config.get("model_type")
         if model_type != ARCHITECTURE:
             raise ModelError(
-                f"config.json describes a model of type {model_type!r}, but the engine runs only "
-                f"{ARCHITECTURE!r} checkpoints; choose another model folder."
+                f"config.json describes a model of type {model_type!r}, but the engine knows only "
+                f"{KNOWN_ARCHITECTURES}; choose another model folder."
             )
         text = config.get("text_config")
         if not isinstance(text, Mapping):
@@ -217,14 +220,33 @@ def _read_rope(parameters: Mapping[str, Any]) -> RopeConfig:
     )
 
 
+class Sampling(Protocol):
+    """How a canvas is denoised, in as much as no caller needs to know the model's kind of noise."""
+
+    @property
+    def max_steps(self) -> int: ...
+
+    def with_steps(self, max_steps: int | None) -> Sampling:
+        """The same with at most `max_steps` steps; None changes nothing."""
+        ...
+
+    def varied(self) -> Sampling:
+        """The same, but with tokens drawn so that another seed gives another text."""
+        ...
+
+    def warm(self) -> Sampling | None:
+        """For a canvas that starts from the text of the last one; None if a token that is there never changes."""
+        ...
+
+
 @dataclass(frozen=True)
 class SamplingConfig:
     """How a canvas is denoised; the defaults are those DiffusionGemma was released with.
 
     max_steps: most denoising steps per canvas. entropy_bound: nats (arXiv 2505.24857). temperature: goes linearly from
     `t_max` to `t_min` with the remaining steps. A canvas is done when its argmax was the same for `stability_threshold`
-    steps and the mean entropy is below `confidence_threshold` nats. token_choice: `sample` draws each accepted token,
-    `argmax` takes the likeliest.
+    steps and the mean entropy of its positions is below `confidence_threshold` nats. token_choice: `sample` draws each
+    accepted token, `argmax` takes the likeliest.
     """
 
     max_steps: int = 48
@@ -258,3 +280,10 @@ class SamplingConfig:
 
     def with_steps(self, max_steps: int | None) -> SamplingConfig:
         return self if max_steps is None else replace(self, max_steps=max_steps)
+
+    def warm(self) -> SamplingConfig:
+        return self.with_steps(min(self.max_steps, WARM_STEPS))
+
+    def varied(self) -> SamplingConfig:
+        t_min, t_max = max(self.t_min, VARIED_T[0]), max(self.t_max, VARIED_T[1])
+        return replace(self, token_choice="sample", t_min=t_min, t_max=t_max)

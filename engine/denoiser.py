@@ -1,25 +1,22 @@
-"""The denoising loop: takes prompts and canvases, advances any set of canvases by one step, returns filled canvases.
+"""Denoising with self-conditioning, where every position of a hole may change at every step: DiffusionGemma.
 
-`step` takes whatever runs it is given, so a scheduler may let canvases join and leave between steps. Source of the
-step: transformers, `generation_diffusion_gemma.py`, with pinned tokens added. Must not know text.
+Source of the step: transformers, `generation_diffusion_gemma.py`, with pinned tokens added. Must not know text.
 """
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import count
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from engine.canvas_run import CanvasRun, DenoiseRequest, DenoiseResult, StepCallback, Timings
-from engine.decoder import Decoder
+from engine.canvas_loop import CanvasLoop, UnitOfWork
+from engine.canvas_run import BeliefRun, CanvasRun, DenoiseRequest, DenoiseResult, StepCallback, Timings
+from engine.config import ModelConfig, SamplingConfig
+from engine.decoder import CausalDecoder
 from engine.device import available_memory
-from engine.errors import NotFiniteError, is_memory_error, leave_if
+from engine.errors import InputError, NotFiniteError
 from engine.graphs.recorded_steps import CudaGraphs, RecordedSteps, bucket_for
 from engine.key_values import BatchedCanvasMemory, CanvasMemory
 from engine.logit_bias import LogitBias, bias_rows, bias_values
@@ -27,14 +24,10 @@ from engine.memory_use import CONTEXT, StepSizes, key_bytes, reserved_bytes, ste
 from engine.models.text_model import TextModel
 from engine.prefix_cache import Lease, PrefixCache
 from engine.sampler import Draws, RowDraws, decide, is_confident
-
-T = TypeVar("T")
-MOST_TOGETHER = 4096  # canvases of a step
-STEPS_TO_GROW = 256  # after memory ran out, until twice as many canvases are stepped together again
-log = logging.getLogger(__name__)
+from engine.scorer import HoleScorer, Scorer
 
 
-class Denoiser(Decoder):
+class Denoiser(CanvasLoop[BeliefRun]):
     """One model, its prompt cache and its randomness. Not thread-safe: one caller at a time.
 
     draws: randomness for tests; by default each canvas has a generator of its own.
@@ -43,7 +36,6 @@ class Denoiser(Decoder):
     def __init__(self, model: TextModel, cache: PrefixCache | None = None, draws: Draws | None = None) -> None:
         super().__init__(model, cache)
         self.model: TextModel = model
-        self.config = model.config
         self.own_draws = RowDraws(model.config.noise, model.config.vocab_size, self.device)
         self.draws: Draws = draws if draws is not None else self.own_draws
         self.recorded: RecordedSteps | None = None
@@ -54,50 +46,24 @@ class Denoiser(Decoder):
         least = reserved_bytes(config, element, self.cache.dtype.itemsize, self.recorded is not None) - keys
         # bytes that a step of several canvases may take
         self.step_limit = max(least, available_memory(self.device) - max(keys, self.cache.limit_bytes))
-        self._most_together, self._good_steps = MOST_TOGETHER, 0  # canvases of a step; steps since that was found
-        self.timings = Timings()
-        self._rows = count()
         self._bias_values: tuple[tuple[Tensor | None, ...], Tensor] | None = None  # and what it was made of
         self._memory: tuple[tuple[tuple[int, int], ...], CanvasMemory | BatchedCanvasMemory] | None = None
 
-    def run(self, requests: Sequence[DenoiseRequest], on_step: StepCallback | None = None) -> list[DenoiseResult]:
-        """Denoises all requests in one batch. If `on_step` returns False, all end with their present result.
+    @property
+    def config(self) -> ModelConfig:
+        return self.model.config
 
-        Raises Cancelled if the `stop` of one of them returns True.
-        """
-        self.timings = Timings()
-        runs: list[CanvasRun] = []
-        try:
-            for request in requests:
-                runs.append(self.start(request))
-            active = runs
-            while active:
-                for run in active:
-                    leave_if(run.request.stop)
-                self.step(active)
-                if on_step is not None and on_step(runs) is False:
-                    for run in active:
-                        run.finished = run.finished or "cancelled"
-                active = [run for run in active if run.finished is None]
-            return [self.result(run) for run in runs]
-        finally:
-            for run in runs:
-                self.close(run)
-
-    @torch.inference_mode()
-    def start(self, request: DenoiseRequest) -> CanvasRun:
-        """Encodes the prompt and lays out the canvas with noise in its holes. Call `close` at the end."""
-        started = time.perf_counter()
+    def _lay_out(self, request: DenoiseRequest) -> BeliefRun:
+        if not isinstance(request.sampling, SamplingConfig):
+            raise InputError("These sampling settings are for another kind of model; use those of the loaded one.")
         lease = self.retry_without_cache(lambda: self.cache.acquire(request.prompt, request.stop))
         try:
-            run = self._lay_out(request, lease)
+            return self._noised(request, lease)
         except BaseException:
             lease.release()
             raise
-        self.timings.encode += 1000 * (time.perf_counter() - started)
-        return run
 
-    def _lay_out(self, request: DenoiseRequest, lease: Lease) -> CanvasRun:
+    def _noised(self, request: DenoiseRequest, lease: Lease) -> BeliefRun:
         canvas = request.canvas.tokens.to(self.device)
         pinned = request.canvas.pinned.to(self.device)
         columns = request.canvas.hole_columns.to(self.device)
@@ -108,7 +74,7 @@ class Denoiser(Decoder):
         self.own_draws.seed(row, request.seed)
         noise = self.draws.noise([row], torch.ones(1, len(columns), dtype=torch.bool, device=self.device))[0]
         tokens = torch.where(drafted, canvas[columns], noise)
-        return CanvasRun(
+        return BeliefRun(
             request=request,
             lease=lease,
             row=row,
@@ -123,44 +89,13 @@ class Denoiser(Decoder):
             bias=bias,
         )
 
-    @torch.inference_mode()
-    def step(self, runs: Sequence[CanvasRun]) -> None:
-        """One denoising step for every run; sets `finished` of those that are done. Raises NotFiniteError.
+    def _step_for(self, runs: Sequence[BeliefRun]) -> Callable[[Sequence[BeliefRun]], None]:
+        return self.recorded.step if self._is_recorded(runs) and self.recorded is not None else self._step
 
-        Runs that memory does not suffice for together are stepped in parts: by the account of `engine.memory_use`, or
-        because memory ran out, after which unused prompts are dropped and the parts are halved.
-        """
-        started = time.perf_counter()
-        waiting = [runs]
-        while waiting:
-            part = waiting.pop()
-            half = len(part) // 2
-            if half and (len(part) > self._most_together or self._bytes_of(part) > self.step_limit):
-                waiting += [part[half:], part[:half]]
-                continue
-            step = self.recorded.step if self._is_recorded(part) and self.recorded is not None else self._step
-            try:
-                self.retry_without_cache(partial(step, part))
-            except Exception as error:
-                if not half or not is_memory_error(error):
-                    raise
-                self._most_together, self._good_steps = half, 0
-                waiting.append(part)
-            else:
-                self._good_steps += 1
-                if self._good_steps >= STEPS_TO_GROW:
-                    self._most_together, self._good_steps = min(MOST_TOGETHER, 2 * self._most_together), 0
-        now = time.monotonic()
-        for run in runs:
-            deadline = run.request.deadline
-            if run.finished is None and deadline is not None and now >= deadline:
-                run.finished = "deadline"
-        self.timings.denoise += 1000 * (time.perf_counter() - started)
-
-    def _is_recorded(self, runs: Sequence[CanvasRun]) -> bool:
+    def _is_recorded(self, runs: Sequence[BeliefRun]) -> bool:
         return self.recorded is not None and self.recorded.takes(runs)
 
-    def _bytes_of(self, runs: Sequence[CanvasRun]) -> int:
+    def _bytes_of(self, runs: Sequence[BeliefRun]) -> int:
         """What a step of these runs takes beside weights and prompts."""
         config, element, kv_element = (
             self.model.config,
@@ -175,7 +110,7 @@ class Denoiser(Decoder):
         sizes = StepSizes(len(runs), width, holes, max(run.lease.kv.length for run in runs))
         return step_bytes(config, sizes, element, kv_element, recorded=False)
 
-    def _step(self, runs: Sequence[CanvasRun]) -> None:
+    def _step(self, runs: Sequence[BeliefRun]) -> None:
         batch = len(runs)
         memory = self._memory_for(runs)
         width, holes = max(len(run.canvas) for run in runs), max(len(run.columns) for run in runs)
@@ -196,13 +131,14 @@ class Denoiser(Decoder):
             if run.bias is not None:
                 size = len(run.columns)
                 logits[index, :size] = run.bias.added(logits[index, :size])
-        configs = [run.request.sampling for run in runs]
+        configs = [run.sampling for run in runs]
         decision = decide(
             logits, present, [run.row for run in runs], configs, [run.remaining for run in runs], self.draws
         )
-        thresholds = torch.tensor([config.confidence_threshold for config in configs], device=self.device)
+        bounds = [run.sampling.confidence_threshold * len(run.canvas) for run in runs]
+        is_sure = is_confident(decision.entropy, present, torch.tensor(bounds, device=self.device))
         finite = (decision.entropy.isfinite() | ~present).all(dim=-1)
-        confident, finite = torch.stack((is_confident(decision.entropy, present, thresholds), finite)).tolist()
+        confident, finite = torch.stack((is_sure, finite)).tolist()
         if not all(finite):
             raise NotFiniteError
         beliefs = self.model.embed_mean(decision.probabilities)
@@ -216,13 +152,13 @@ class Denoiser(Decoder):
             run.belief, run.accepted = beliefs[index, :size], decision.accepted[index, :size]
             run.entropy, run.read_logits = decision.entropy[index, :size], partial(_identity, logits[index, :size])
             run.log_probability = None
-            if confident[index] and run.unchanged >= run.request.sampling.stability_threshold:
+            if confident[index] and run.unchanged >= run.sampling.stability_threshold:
                 run.finished = "stable"
             elif run.remaining <= 0:
                 run.finished = "steps"
 
     @torch.inference_mode()
-    def result(self, run: CanvasRun) -> DenoiseResult:
+    def result(self, run: BeliefRun) -> DenoiseResult:
         """The argmax canvas in its present state."""
         log_probabilities = run.log_probability
         if log_probabilities is None:
@@ -240,13 +176,20 @@ class Denoiser(Decoder):
             encoded_tokens=run.lease.encoded,
         )
 
-    def close(self, run: CanvasRun) -> None:
+    def close(self, run: BeliefRun) -> None:
         """Releases the prompt of `run` and forgets its randomness."""
         run.lease.release()
         self.own_draws.forget(run.row)
         if self.recorded is not None:
             self.recorded.leave(run)
         self._memory = None
+
+    def read_ahead(self, request: DenoiseRequest) -> int:
+        with self.cache.encoded(request.prompt, request.stop) as lease:
+            return lease.encoded
+
+    def scorer_for(self, view: CausalDecoder, call: UnitOfWork) -> HoleScorer:
+        return Scorer(view.model, view.cache)
 
     def release(self) -> None:
         if self.recorded is not None:
@@ -257,7 +200,7 @@ class Denoiser(Decoder):
         self._memory = self._bias_values = None
         super().forget()
 
-    def _memory_for(self, runs: Sequence[CanvasRun]) -> CanvasMemory | BatchedCanvasMemory:
+    def _memory_for(self, runs: Sequence[BeliefRun]) -> CanvasMemory | BatchedCanvasMemory:
         """Reused from step to step, as long as the runs are the same."""
         key = tuple((run.row, run.lease.kv.length) for run in runs)
         if self._memory is None or self._memory[0] != key:
@@ -285,3 +228,6 @@ class Denoiser(Decoder):
 
 def _identity(logits: Tensor) -> Tensor:
     return logits
+
+
+__all__ = ["CanvasRun", "DenoiseRequest", "DenoiseResult", "Denoiser", "StepCallback", "Timings"]

@@ -2,7 +2,7 @@
 
 Source: transformers, `generation_diffusion_gemma.py` (EntropyBoundSampler, arXiv 2505.24857;
 LinearTemperatureScheduleLogitsProcessor; StableAndConfidentStoppingCriteria). Sees only hole positions, so pinned
-tokens do not count for the entropy bound or the stopping rule. Must not know the model.
+tokens do not count for the entropy bound, and as certain for the stopping rule. Must not know the model.
 
 Shapes: rows, holes (padded to the widest row; `present` [rows, holes] marks the real ones), vocab.
 """
@@ -164,7 +164,10 @@ def accept(entropy: Tensor, present: Tensor, bounds: Tensor) -> Tensor:
     return torch.zeros_like(present).scatter(-1, order, within & ordered.isfinite())
 
 
-def is_confident(entropy: Tensor, present: Tensor, thresholds: Tensor) -> Tensor:
-    """[rows]: whether the mean entropy of the holes is below the threshold [rows]."""
-    mean = (entropy * present).sum(dim=-1) / present.sum(dim=-1)
-    return mean < thresholds
+def is_confident(entropy: Tensor, present: Tensor, bounds: Tensor) -> Tensor:
+    """[rows]: whether the sum of the entropies of the holes is below the bound [rows].
+
+    The bound of a row is its threshold times the width of its canvas, as in the release, where no position is pinned:
+    the mean entropy of the whole canvas is compared, in which pinned positions count as certain.
+    """
+    return (entropy * present).sum(dim=-1) < bounds

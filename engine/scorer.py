@@ -7,6 +7,7 @@ The prompt's keys come from the prefix cache and are left unchanged.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -37,6 +38,26 @@ def causal_log_probabilities(
         return [tree.log_probabilities(tokens) for tokens in continuations]
 
 
+class HoleScorer(Protocol):
+    """Judges texts of a hole, whoever wrote them."""
+
+    def text_scores(
+        self,
+        prompt: Sequence[int],
+        before: Sequence[int],
+        texts: Sequence[Sequence[int]],
+        after: Sequence[int],
+        seam: int | None = None,
+        stop: Stop | None = None,
+    ) -> list[Tensor]:
+        """For each of `texts` the log-probabilities of its tokens between `before` and `after`, on the CPU.
+
+        A model that reads one way scores the first `seam` tokens of `after` with them (None: all), one that reads both
+        ways takes all of `after` as given.
+        """
+        ...
+
+
 class Scorer:
     """`causal_log_probabilities`, remembered as long as prompt and known tokens stay the same."""
 
@@ -60,6 +81,18 @@ class Scorer:
         found = causal_log_probabilities(self.model, self.cache, prompt, known, missing, stop)
         self._scored += zip(missing, found, strict=True)
         return [score for tokens in continuations if (score := self._find(tokens)) is not None]
+
+    def text_scores(
+        self,
+        prompt: Sequence[int],
+        before: Sequence[int],
+        texts: Sequence[Sequence[int]],
+        after: Sequence[int],
+        seam: int | None = None,
+        stop: Stop | None = None,
+    ) -> list[Tensor]:
+        """See `HoleScorer`."""
+        return self.scores(prompt, before, [[*text, *after[:seam]] for text in texts], stop)
 
     def _find(self, tokens: Sequence[int]) -> Tensor | None:
         beginning = [*tokens]

@@ -10,26 +10,34 @@ from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
 
+import torch
+
 from engine.checkpoints.config_files import read_config
-from engine.checkpoints.qwen2 import CUDA_RESERVE_BYTES, RESERVE_BYTES
+from engine.checkpoints.qwen2 import CUDA_RESERVE_BYTES, RESERVE_BYTES, weight_bytes
 from engine.checkpoints.weight_files import stored_tensors
 from engine.config import ModelConfig
 from engine.device import describe
 from engine.errors import ModelError
-from engine.memory_use import DRIVER_BYTES, reserved_bytes
+from engine.memory_use import DRIVER_BYTES, key_bytes, reserved_bytes
+from engine.models.qwen2 import Qwen2Config
 from engine.released import TRUE_26B
 from infill.code.languages import LANGUAGES
 from infill.downloads import KNOWN, fetched
-from infill.model_store import POCKET, POCKET_FOLDER, best_model, measured_token_s
+from infill.model_store import MASKED_MODELS, POCKET, POCKET_FOLDER, HubModel, best_model, measured_token_s
 from infill.printable import json_text
 
 GIB = 2**30
+SMALL_MODEL_BYTES = 4 * GIB
 # Of a code model in memory, for each byte of its file. In int4 the embedding and the head stay in 16 bits.
 BYTES_PER_FILE_BYTE = {"int8": 1.15, "int4": 1.6, "bfloat16": 3.4, "float32": 6.8}
 BYTES_PER_WEIGHT = {"float32": 4, "bfloat16": 2}
 # The 26B without its vision tower, from its shapes and the formats of engine/checkpoints/quantizing.py; nvfp4 as
 # NVIDIA publishes it, with only the experts in nvfp4.
 LARGE_BYTES = {"bfloat16": 50.5e9, "float32": 101.0e9, "fp8": 26.1e9, "nvfp4": 17.8e9, "int4": 16.1e9}
+# The sizes of Qwen2.5-7B, and of Qwen2.5-Coder-0.5B with a head of its own, that masked models were made from.
+LARGE_QWEN = Qwen2Config(152_064, 3584, 18_944, 28, 28, 4, 128, tied=False)
+SMALL_QWEN = Qwen2Config(151_936, 896, 4864, 24, 14, 2, 64, tied=False)
+MASKED_CONTEXT = 4096  # tokens, of which keys and values are kept
 QUANTIZED = ("fp8", "nvfp4", "int4")
 HOW = {
     "bfloat16": "gesso model pull 26b",
@@ -73,7 +81,12 @@ def examine(machine: Mapping[str, Any] | None = None) -> MachineReport:
     """The report for this machine, or for one as described by `engine.device.describe`."""
     machine = describe() if machine is None else machine
     free = _free_memory(machine)
-    models = (_pocket(machine, free), *_code_models(machine, free), *_large(machine, free))
+    models = (
+        _pocket(machine, free),
+        *_code_models(machine, free),
+        *_large(machine, free),
+        *(_masked(model, machine, free) for model in MASKED_MODELS),
+    )
     languages = {name: language.grammar() is not None for name, language in LANGUAGES.items()}
     return MachineReport(machine, models, languages, tuple(_advice(machine, models, languages)))
 
@@ -120,6 +133,25 @@ def _code_models(machine: Mapping[str, Any], free: int) -> list[Fit]:
     return found
 
 
+def _masked(model: HubModel, machine: Mapping[str, Any], free: int) -> Fit:
+    """A masked diffusion model with the keys of MASKED_CONTEXT tokens: on a CPU in 8 bits, on an NVIDIA GPU in int4 if
+    it does not fit otherwise."""
+    config = LARGE_QWEN if model.bytes > SMALL_MODEL_BYTES else SMALL_QWEN
+    gpu, dtype = _gpu(machine), machine["dtype"]
+    keys = key_bytes(config, MASKED_CONTEXT, BYTES_PER_WEIGHT[dtype])
+    beside = keys + (RESERVE_BYTES if gpu is None else CUDA_RESERVE_BYTES + DRIVER_BYTES)
+    size = beside + weight_bytes(config, getattr(torch, dtype))
+    if machine["device"] == "cpu":
+        dtype, size = "int8", beside + weight_bytes(config, torch.int8)
+    elif gpu is not None and size > free:
+        dtype, size = "int4", beside + weight_bytes(config, getattr(torch, dtype), int4=True)
+    is_usable = machine["device"] != "cpu" or config is SMALL_QWEN
+    note = f"gesso model pull {model.repository}" if is_usable else "needs a GPU to be useful"
+    if machine["device"] == "cpu" and is_usable:
+        note += ", slow on a CPU"
+    return Fit(model.repository, dtype, size, machine["device"], size <= free, size <= free and is_usable, note)
+
+
 def _large(machine: Mapping[str, Any], free: int) -> list[Fit]:
     """The released model with 8k of context in every number type, the default one of this machine first."""
     gpu, native = _gpu(machine), machine["dtype"]
@@ -155,6 +187,7 @@ def _advice(machine: Mapping[str, Any], models: tuple[Fit, ...], languages: Mapp
         advice.append(f"The 26B model fits in {best.dtype} with 8k of context{speed}: {way}, then {use}.")
     else:
         advice += _why_not_large(machine, large, pocket.runs)
+    advice += _infilling_advice(machine, models)
     advice.append(f"The model `auto` uses {best_model()} here.")
     if (
         missing := next((fit for fit in models if fit.note == "gesso model pull coder" and fit.fits), None)
@@ -174,6 +207,14 @@ def _advice(machine: Mapping[str, Any], models: tuple[Fit, ...], languages: Mapp
             "install their tree-sitter grammars (`pip install --upgrade gesso`)."
         )
     return advice
+
+
+def _infilling_advice(machine: Mapping[str, Any], models: Sequence[Fit]) -> Iterator[str]:
+    """Whether the model that was trained to infill fits the GPU; without one it is too slow."""
+    fit = next(fit for fit in models if fit.model == MASKED_MODELS[0].repository)
+    if _gpu(machine) is not None and fit.runs:
+        note = "its real weights have not run with Gesso yet"
+        yield f"For infilling, {fit.model} fits in {fit.dtype}: `{fit.note}`; {note}."
 
 
 def _gpu_advice(machine: Mapping[str, Any]) -> Iterator[str]:

@@ -81,11 +81,10 @@ class Pattern:
         if not line or line.startswith("#"):
             return None
         negated = line.startswith("!")
-        tokens = _tokens(line[negated:])
+        only_folders = line.endswith("/")  # also after a backslash, which then escapes nothing
+        tokens = _tokens(line[negated:].removesuffix("/"))
         if tokens is None:
             return None
-        only_folders = tokens[-1:] == ["/"]
-        tokens = tokens[: len(tokens) - only_folders]
         anchored = "/" in tokens
         tokens = tokens[tokens[:1] == ["/"] :]
         if not tokens:

@@ -21,12 +21,12 @@ from infill.downloads import KNOWN, Progress, fetch, fetched, models_folder
 AUTO, POCKET = "auto", "pocket"
 POCKET_FOLDER = Path(__file__).parent / "models" / POCKET
 ALIASES = {"26b": "google/diffusiongemma-26B-A4B-it"}
-MODEL_TYPE = "diffusion_gemma"
+MODEL_TYPES = ("diffusion_gemma", "Dream")
 GGUF = ".gguf"
 LARGE_GPU_BYTES = 40 << 30  # for the 26B as it is published; smaller builds are chosen by name
 LINE_S, LINE_TOKENS = 1.0, 10  # a line of so many tokens should come within so many seconds
 SMI_S = 5.0
-FILES = ["*.json", "*.safetensors", "*.jinja", "SHA256SUMS", "LICENSE*", "README.md"]
+FILES = ["*.json", "*.safetensors", "*.jinja", "merges.txt", "SHA256SUMS", "LICENSE*", "README.md"]
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
@@ -38,6 +38,23 @@ class StoredModel:
     folder: Path
     bytes: int
     source: str
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """A masked diffusion model on the hub, whose revision Gesso does not pin. bytes: in bfloat16."""
+
+    repository: str
+    bytes: int
+    license: str
+    about: str
+
+
+MASKED_MODELS = (
+    HubModel("Dream-org/DreamOn-v0-7B", 15_231_233_024, "Apache-2.0", "infilling, finds the length of a hole"),
+    HubModel("Dream-org/Dream-Coder-v0-Base-7B", 15_231_233_024, "Apache-2.0", "code, lengths are probed"),
+    HubModel("fredzzp/open-dcoder-0.5B", 1_260_334_848, "Apache-2.0", "small, lengths are probed"),
+)
 
 
 def best_model() -> str:
@@ -156,7 +173,7 @@ def hub_id(name: str) -> str:
 
 
 def stored_models() -> list[StoredModel]:
-    """The shipped model, then the models of MODEL_TYPE in the cache of the hub."""
+    """The shipped model, then those in the cache of the hub that are of MODEL_TYPES or among MASKED_MODELS."""
     found = [StoredModel(POCKET, POCKET_FOLDER, _folder_bytes(POCKET_FOLDER), "shipped")]
     found += [
         StoredModel(model.name, file, model.bytes, "downloaded")
@@ -171,7 +188,8 @@ def stored_models() -> list[StoredModel]:
     for repository in sorted(repositories, key=lambda one: one.repo_id):
         revisions = sorted(repository.revisions, key=lambda one: one.last_modified, reverse=True)
         for revision in revisions[:1]:
-            if repository.repo_type == "model" and _model_type(revision.snapshot_path) == MODEL_TYPE:
+            known = repository.repo_id in [model.repository for model in MASKED_MODELS]
+            if repository.repo_type == "model" and (known or _model_type(revision.snapshot_path) in MODEL_TYPES):
                 folder = Path(revision.snapshot_path)
                 found.append(StoredModel(repository.repo_id, folder, revision.size_on_disk, "hub cache"))
     return found

@@ -52,16 +52,24 @@ def private_reason(
     known: as in `ignored_by`.
     """
     try:
+        return decided_reason(path, patterns, folders, known)
+    except InputError as error:
+        return f"This file is not read: {error}"
+
+
+def decided_reason(
+    path: Path, patterns: Sequence[str] = (), folders: Sequence[Path] = (), known: Verdicts | None = None
+) -> str | None:
+    """As `private_reason`, but raises InputError if it cannot be decided."""
+    try:
         paths = with_link_targets(path) if path.is_absolute() else [path]
         if any(named_like_a_secret(one) for one in paths):
             return SECRET
         if patterns and any(_matches(one, tuple(patterns), folders) for one in paths):
             return "This file matches a pattern in the setting gesso.disabledPaths."
         return _ignored_reason(paths, known) if path.is_absolute() else None
-    except InputError as error:
-        return f"This file is not read: {error}"
     except (OSError, ValueError) as error:
-        return f"This file is not read, because it is unknown whether git ignores it ({error})."
+        raise InputError(f"it is unknown whether git ignores {path} ({error}); check its permissions.") from error
 
 
 def check_named(path: Path) -> None:
@@ -73,11 +81,26 @@ def check_named(path: Path) -> None:
         absolute = Path(os.path.abspath(path))
         paths = with_link_targets(absolute)
         if any(named_like_a_secret(one) for one in paths):
-            raise InputError(f"{path} was not read. {SECRET} Copy it to another name if it holds no secrets.")
+            raise _named_secret(path)
         if absolute.is_symlink() and (sentence := _ignored_reason(paths[-1:])):
             raise InputError(f"{path} points to {paths[-1]} and was not read. {sentence} Name that file itself.")
     except (OSError, ValueError) as error:
         raise InputError(f"{path} was not read, because its links cannot be followed ({error}); check them.") from error
+
+
+def check_sent(path: Path) -> None:
+    """Raises InputError if a client must not send the text of the file `path`, as `check_named`.
+
+    A relative path is that of a document without a file, and only its names count.
+    """
+    if path.is_absolute():
+        check_named(path)
+    elif named_like_a_secret(path):
+        raise _named_secret(path)
+
+
+def _named_secret(path: Path) -> InputError:
+    return InputError(f"{path} was not read. {SECRET} Copy it to another name if it holds no secrets.")
 
 
 def with_link_targets(path: Path) -> list[Path]:

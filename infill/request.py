@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 MOST_CHARACTERS, MOST_HOLES = 2_000_000, 1_000  # of a text
+NO_TIME = "the deadline left no time for this hole"  # reason of a hole that the model did not reach
 Lines = Literal["one", "block", "auto"]
 Source = Literal["model", "causal", "copy"]
 PieceState = Literal["known", "settled", "noise", "null"]

@@ -53,6 +53,7 @@ class Settings:
     device: NonEmpty = setting("auto", "auto, cpu, cuda, cuda:N or mps")
     dtype: Literal["auto", "float32", "bfloat16"] = setting("auto", "number type of the weights")
     keys: Literal["auto", "fp8"] = setting("auto", "number type of keys and values; fp8 halves their memory")
+    exact: bool = setting(False, "compute everything again at every denoising step, instead of keeping keys and values")
     threads: Annotated[int, Limits(1, 1024)] = setting(8, "maximum number of CPU threads")
     steps: Annotated[int, Limits(1, 1000)] | None = setting(None, "maximum number of denoising steps")
     seed: Annotated[int, Limits(0, 2**63 - 1)] = setting(0, "seed of the noise")

@@ -33,6 +33,7 @@ BUSY_S = 2.0  # longest wait for another process that writes
 CLOSE_S = 3.0
 BATCH, GATHER_S = 200, 0.5  # rows written at once, and the longest wait for more
 Key = TypeVar("Key", str, date)
+NEXT_EDIT: Literal["next edit"] = "next edit"  # origin of rows that count next edits
 Event = Literal["shown", "accepted", "partly", "rejected", "kept"]
 _TABLE = """
 create table if not exists events (
@@ -248,7 +249,10 @@ class Latency:
 
 @dataclass(frozen=True)
 class Summary:
-    """kept_share: the mean share that is still in the text, over `settled` acceptances. days: those with an event."""
+    """kept_share: the mean share that is still in the text, over `settled` acceptances. days: those with an event.
+
+    Next edits have their own counts and are left out of the others, except of the latencies.
+    """
 
     total: Counts
     settled: int
@@ -257,14 +261,16 @@ class Summary:
     models: dict[str, Counts]
     days: dict[date, Counts]
     latencies: dict[str, Latency]
+    next_edits: Counts
 
 
 def summarize(rows: Sequence[EventRow]) -> Summary:
     """The totals; languages and models sorted by how many were shown, days in order."""
-    counted = [row for row in rows if row.event != "kept"]
+    next_edits = [row for row in rows if row.origin == NEXT_EDIT]
+    counted = [row for row in rows if row.event != "kept" and row.origin != NEXT_EDIT]
     kept = [row.value for row in rows if row.event == "kept" and row.value is not None]
     times: dict[str, list[float]] = {}
-    for row in counted:
+    for row in [*counted, *next_edits]:
         if row.event == "shown" and row.value is not None:
             times.setdefault(row.origin or "other", []).append(row.value)
     return Summary(
@@ -275,6 +281,7 @@ def summarize(rows: Sequence[EventRow]) -> Summary:
         models=_most_shown(_counts_by(counted, lambda row: row.model or "other")),
         days=dict(sorted(_counts_by(counted, lambda row: row.day).items())),
         latencies={origin: latency(found) for origin, found in sorted(times.items())},
+        next_edits=count(next_edits),
     )
 
 

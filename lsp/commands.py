@@ -8,6 +8,7 @@ from typing import Any
 from lsprotocol import types
 
 from engine.errors import GessoError
+from infill.service.exchange import ServiceBusy
 from lsp.host import Host
 from lsp.rewriting import rewrite
 
@@ -30,6 +31,15 @@ def register_commands(server: Host) -> None:
     def rejected(suggestion: str) -> None:
         feedback.rejected(suggestion)
 
+    @server.command("gesso.nextEditAccepted")
+    def next_edit_accepted(identifier: str) -> None:
+        server.next_edits.accepted(identifier)
+
+    @server.command("gesso.nextEditDismissed")
+    def next_edit_dismissed(identifier: str) -> None:
+        """Proposals of this kind do not come for a while."""
+        server.next_edits.dismissed(identifier)
+
     @server.command("gesso.ignoreKind")
     def ignore_kind(code: str) -> None:
         """Hides findings of this kind until the server ends, and tells the user how to hide them permanently."""
@@ -49,6 +59,9 @@ def register_commands(server: Host) -> None:
         """The model's explanation of a finding, which is also shown. number: from the data of its diagnostic."""
         try:
             sentence = await diagnostics.explain(uri, number)
+        except ServiceBusy as error:
+            server.inform(str(error))
+            return None
         except GessoError as error:
             server.warn(str(error))
             return None

@@ -31,6 +31,7 @@ from lsp.session import Session
 from lsp.tracked_findings import TrackedFinding, shifted
 
 logger = logging.getLogger(__name__)
+EXPLAIN_ATTEMPTS = 3  # if the service is busy
 PAUSE_S = 0.6  # without a change; longer than the wait of inline completion, which comes first
 REST = 4.0  # seconds without linting per second of it while the user types: 40 % of one core on two threads
 MOST_REST_S = 8.0
@@ -205,7 +206,8 @@ class Diagnostics:
     async def explain(self, uri: str, number: int) -> str | None:
         """The model's explanation of a finding, one sentence; None if it has none or the finding is unknown.
 
-        Raises EngineLoading, EngineGone, or InputError if the model cannot explain findings.
+        Asks again if the service is busy. Raises EngineLoading, EngineGone, ServiceBusy, or InputError if the model
+        cannot explain findings.
         """
         document = self._documents.get(uri)
         tracked = document.finding(number) if document else None
@@ -216,8 +218,15 @@ class Diagnostics:
             return None
         finding = Finding(tracked.start, tracked.end, tracked.code, tracked.message, tracked.replacement, 0.0)
         request = LintRequest(snapshot.text, snapshot.language, snapshot.path, findings=(finding,), explain=True)
-        (explained,) = await self.session.engine.lint(request)
-        return explained.explanation
+        for left in reversed(range(EXPLAIN_ATTEMPTS)):
+            try:
+                (explained,) = await self.session.engine.lint(request)
+                return explained.explanation
+            except ServiceBusy as error:
+                if not left:
+                    raise
+                await asyncio.sleep(error.retry_s)
+        return None
 
     async def settled(self, uri: str) -> bool:
         """Waits for the current run of a document, if any. Returns False if it was cancelled."""

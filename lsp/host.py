@@ -11,6 +11,7 @@ from lsp.diagnostics import Diagnostics
 from lsp.feedback import Feedback
 from lsp.inline_completion import InlineCompletion
 from lsp.model_offer import ModelOffer
+from lsp.next_edits import NextEdits
 from lsp.read_ahead import ReadAhead
 from lsp.session import Session
 
@@ -25,6 +26,7 @@ class Host(Protocol):
     feedback: Feedback
     diagnostics: Diagnostics
     model_offer: ModelOffer
+    next_edits: NextEdits
     read_ahead: ReadAhead
 
     @property
@@ -32,6 +34,10 @@ class Host(Protocol):
 
     def command(self, command_name: str) -> Callable[[Handler], Handler]:
         """A decorator that registers a command."""
+        ...
+
+    def feature(self, feature_name: str) -> Callable[[Handler], Handler]:
+        """A decorator that registers a request or notification."""
         ...
 
     def status(self) -> dict[str, Any]: ...

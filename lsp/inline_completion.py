@@ -17,7 +17,7 @@ from typing import Any
 from engine.errors import GessoError
 from infill.code.indentation import indentation_at
 from infill.code.syntax import in_comment, in_string
-from infill.request import Hole, InfillRequest
+from infill.request import NO_TIME, Hole, InfillRequest
 from infill.service.exchange import ServiceBusy
 from lsp.activity import Outcome, Record
 from lsp.cursor import CursorContext
@@ -33,7 +33,7 @@ TREE_S = 0.01  # longest wait for the syntax tree of the newest version
 EARLY_S = 0.2  # after the start of a run, the beginning that the model is sure of is shown without the rest
 UNWRITTEN_CAUTION = 1.2  # on an empty line, where confidence does not know that the lines below are still to come
 LEAST_EARLY = 4  # characters that are worth showing before the rest
-DEADLINE_MS = {False: 2_000.0, True: 10_000.0}  # automatic, and invoked by hand
+DEADLINE_MS = {False: 5_000.0, True: 10_000.0}  # automatic, which the next key cancels, and invoked by hand
 NEAR = 4_000  # characters on either side that the trigger rules see
 NOTHING_BEFORE = SkipReason("nothing a moment ago", "The model had no good suggestion here a moment ago.")
 REJECTED = SkipReason("rejected before", "You rejected this suggestion here, or deleted its text.")
@@ -270,6 +270,14 @@ class InlineCompletion:
         result = await session.engine.complete(request, on_draft)
         self.last_read = context
         completion = result.completions[0]
+        if completion.reason == NO_TIME:  # not a judgement of this position, so it is not cached
+            if not context.invoked:
+                session.answered_late(result.model, DEADLINE_MS[False])
+            sentence = (
+                f"The model {result.model} had no time to read the code within {DEADLINE_MS[context.invoked]:.0f} ms."
+            )
+            return Suggestions((), "model", SkipReason("the model is too slow", sentence), result.timings_ms)
+        session.answered_in_time()
         shown = [candidate for candidate in completion.candidates if candidate.shown][: request.candidates]
         found = [
             Suggestion(f"{next(self.numbers)}", one.text, "", one.confidence, result.model, one.beginning)

@@ -27,7 +27,9 @@ from lsp.diagnostic_reports import OPTIONS, DiagnosticReports, Report
 from lsp.documents import DocumentError, uri_path
 from lsp.feedback import Feedback
 from lsp.inline_completion import InlineCompletion
+from lsp.inline_edits import register_inline_edits
 from lsp.model_offer import ModelOffer
+from lsp.next_edits import NextEdits
 from lsp.progress import LoadProgress
 from lsp.protocol import TEXT_CHANGES, MessageProtocol
 from lsp.read_ahead import ReadAhead
@@ -63,6 +65,7 @@ class GessoServer(Receiver):
         self.session = Session(self)
         self.inline = InlineCompletion(self.session)
         self.feedback = Feedback(self.session, self.inline)
+        self.next_edits = NextEdits(self.session)
         self.read_ahead = ReadAhead(self.session, self.inline)
         self.reports = DiagnosticReports(self.session, self.text_document_publish_diagnostics, self._refresh)
         self.diagnostics = self.reports.diagnostics
@@ -140,7 +143,7 @@ class GessoServer(Receiver):
         return {
             "kind": kind,
             "state": state.kind,
-            "message": state.message or "",
+            "message": state.message or session.slow_message,
             "model": state.model,
             "enabled": session.settings.enabled,
             "latencyMs": None if session.latency_ms is None else round(session.latency_ms),
@@ -166,6 +169,7 @@ def create_server() -> GessoServer:
     _register_lifecycle(server)
     _register_documents(server)
     _register_requests(server)
+    register_inline_edits(server)
     register_commands(server)
     return server
 
@@ -258,6 +262,7 @@ def _register_documents(server: GessoServer) -> None:
             session.regain_step(document.uri)
         if before is not None:
             session.trees.changed(before, after)
+            server.next_edits.changed(before, after)
         session.debounce.typed()
         server.inline.changed(after)
         server.feedback.changed(after)
@@ -272,6 +277,7 @@ def _register_documents(server: GessoServer) -> None:
         session.closed(uri)
         server.read_ahead.closed(uri)
         server.inline.closed(uri)
+        server.next_edits.closed(uri)
         server.feedback.closed(uri)
         server.reports.closed(uri)
 

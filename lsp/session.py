@@ -36,6 +36,7 @@ from lsp.unsuitable import unsuitable_reason
 UNREPORTED = ("model", "disabled_paths")  # settings that may name folders
 NEIGHBOURS, NEIGHBOUR_CHARS = 4, 100_000
 CANDIDATES = 20  # documents that are considered as neighbours
+LATE_ANSWERS = 3  # in a row, after which the model counts as too slow
 NAMED = 3  # documents that a warning names
 CAUTION = {"calm": 1.5, "balanced": 1.0, "eager": 0.6}
 
@@ -75,6 +76,8 @@ class Session:
         self.auto_model = False  # whether Gesso chose the model in `engine_settings`
         self._start = Path.cwd()  # the folder may be deleted later
         self._notices: set[str] = set()  # those that the user has seen
+        self._late = 0  # requests in a row without time to read the prompt
+        self.slow_message = ""  # while the model is too slow for this machine
 
     async def configure(self, value: Mapping[str, Any]) -> None:
         """Applies the editor's settings. A wrong value is replaced by its default, with a warning."""
@@ -218,6 +221,26 @@ class Session:
         if record.outcome == "shown":
             self.latency_ms = record.total_ms
 
+    def answered_late(self, model: str, deadline_ms: float) -> None:
+        """The model did not read the prompt before the deadline of a request. The user is warned once per model."""
+        self._late += 1
+        if self._late < LATE_ANSWERS or self.slow_message:
+            return
+        self.slow_message = (
+            f"The model {model} needs more than {deadline_ms / 1000:g} s for a suggestion here, so nothing is shown "
+            "while you type. Choose a smaller model (`gesso doctor` lists them), or ask for suggestions by hand."
+        )
+        if self.slow_message not in self._notices:
+            self._notices.add(self.slow_message)
+            self.client.warn(self.slow_message)
+        self.client.show_state(self.engine.state)
+
+    def answered_in_time(self) -> None:
+        self._late = 0
+        if self.slow_message:
+            self.slow_message = ""
+            self.client.show_state(self.engine.state)
+
     def _engine_changed(self, state: EngineState) -> None:
         message = state.message
         if message and (state.kind in ("failed", "ready") or message not in self._notices):
@@ -225,5 +248,6 @@ class Session:
             self.client.warn(message)
         if state.kind == "ready" and self._answering != (answering := state.fallback_model or state.model):
             self._answering = answering
+            self._late, self.slow_message = 0, ""
             self.cache = SuggestionCache(time.monotonic)  # what another model suggested, or did not, says nothing
         self.client.show_state(state)

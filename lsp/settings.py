@@ -52,6 +52,9 @@ class LspSettings:
     ordinary_completion: Literal["auto", "never"] = setting(
         "auto", "Offer suggestions in the ordinary completion list of editors that cannot show them in the text."
     )
+    next_edits: bool = setting(
+        True, "After an edit, propose the same change where it is due elsewhere in the file, such as at uses of a name."
+    )
     lint: bool | None = setting(
         None,
         "Mark likely mistakes while you type. null: only if the model's findings are reliable enough.",

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Origin = Literal["typed", "cache", "running", "remainder", "model"]
+Origin = Literal["typed", "cache", "running", "remainder", "model", "next edit"]
 
 
 @dataclass(frozen=True)

@@ -156,7 +156,9 @@ def _shipped(model: str) -> Denoiser:
     from infill.complete.loaded_model import LoadedModel  # not needed for the 26B shapes
     from infill.settings import Settings
 
-    return LoadedModel.load(Settings(model=model)).denoiser
+    denoiser = LoadedModel.load(Settings(model=model)).denoiser
+    assert isinstance(denoiser, Denoiser), "a model whose noise is tokens"
+    return denoiser
 
 
 if __name__ == "__main__":

@@ -25,7 +25,9 @@ from engine.checkpoints.checkpoint import mismatches
 from engine.checkpoints.config_files import CONFIG_FILE, MODELOPT_FILE, quantization_method, read_config
 from engine.checkpoints.export import write_checksums
 from engine.checkpoints.loading import Progress, empty_model, refuse
+from engine.checkpoints.masked import is_masked
 from engine.checkpoints.published import Matrix
+from engine.checkpoints.qwen2 import ARCHITECTURE as QWEN2
 from engine.checkpoints.tensor_names import matrices_of, plain_views
 from engine.checkpoints.weight_files import (
     INDEX_FILE,
@@ -63,6 +65,11 @@ class Source:
     @staticmethod
     def open(folder: Path) -> Source:
         """Raises ModelError if the folder is incomplete, of another architecture, or already quantized."""
+        if is_masked(folder) or read_json(folder / CONFIG_FILE).get("model_type") == QWEN2:
+            raise ModelError(
+                f"The model in {folder} is a Qwen2, whose layers are quantized to int4 at load if a GPU needs it; "
+                "use the folder as it is."
+            )
         config = read_config(folder)
         if method := quantization_method(folder):
             raise ModelError(

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from engine.checkpoints.gguf import GgufFile
 from engine.checkpoints.weight_files import FETCH_AGAIN, read_json, stored_tensors
+from engine.config import KNOWN_ARCHITECTURES
 from engine.device import available_memory, cpu_has_bfloat16
 from engine.device_setup import enable_kernels, use_kernels
 from engine.errors import ModelError
@@ -31,7 +32,7 @@ from engine.models.quantized import QuantizedLinear
 from engine.models.qwen2 import Qwen2, Qwen2Config
 from engine.quantized import INT4_GROUP, QuantizedWeight, concatenate, quantize_weight
 
-ARCHITECTURES = ("qwen2",)
+ARCHITECTURE = "qwen2"
 EMBEDDING, NORM, HEAD = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
 GGUF_NAMES = {EMBEDDING: "token_embd.weight", NORM: "output_norm.weight", HEAD: "output.weight"}
 GGUF_PARTS = {
@@ -111,9 +112,10 @@ class GgufWeights:
 class SafetensorsWeights:
     """The tensors of a folder as transformers saves it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, known: Sequence[str] = (ARCHITECTURE,)) -> None:
+        """known: the names of the architecture that the folder may use."""
         self.place = folder
-        self.config = _json_config(folder, read_json(folder / "config.json"))
+        self.config = json_config(folder, read_json(folder / "config.json"), known)
         self._stored = stored_tensors(folder)
         self.shapes: Mapping[str, tuple[int, ...]] = {
             name: tuple(tensor.shape) for name, tensor in self._stored.items()
@@ -130,7 +132,7 @@ class SafetensorsWeights:
 def open_weights(place: Path) -> GgufWeights | SafetensorsWeights:
     """The checked weights of a GGUF file or a model folder; raises ModelError for what cannot be loaded."""
     weights = GgufWeights(GgufFile(place)) if place.is_file() else SafetensorsWeights(place)
-    _check_shapes(weights)
+    check_shapes(weights)
     return weights
 
 
@@ -285,7 +287,8 @@ def _expected(config: Qwen2Config) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _check_shapes(weights: Weights) -> None:
+def check_shapes(weights: Weights) -> None:
+    """Raises ModelError if a tensor is missing or of another shape than the sizes ask for."""
     for name, shape in _expected(weights.config).items():
         found = weights.shapes.get(name)
         if found is None:
@@ -328,12 +331,12 @@ def _check_memory(weights: Weights, device: torch.device, needed: int, build: st
         )
 
 
-def refuse_architecture(place: Path, found: Any) -> None:
-    """Raises ModelError unless this file loads models of the architecture `found`."""
-    if found not in ARCHITECTURES:
+def refuse_architecture(place: Path, found: Any, known: Sequence[str] = (ARCHITECTURE,)) -> None:
+    """Raises ModelError unless the architecture `found` is one of `known`."""
+    if found not in known:
         raise ModelError(
-            f"{place} is a model of type {found!r}, but the engine knows only diffusion_gemma and "
-            f"{', '.join(ARCHITECTURES)}; choose another model."
+            f"{place} is a model of type {found!r}, but the engine knows only {KNOWN_ARCHITECTURES}; choose another "
+            "model."
         )
 
 
@@ -362,8 +365,9 @@ def _gguf_config(file: GgufFile) -> Qwen2Config:
         raise ModelError(f"{file.file} lacks a size of the model ({wrong}); {FETCH_AGAIN}.") from wrong
 
 
-def _json_config(folder: Path, data: Mapping[str, Any]) -> Qwen2Config:
-    refuse_architecture(folder, data.get("model_type"))
+def json_config(folder: Path, data: Mapping[str, Any], known: Sequence[str]) -> Qwen2Config:
+    """The sizes in a config.json of one of the architectures `known`; raises ModelError for others."""
+    refuse_architecture(folder, data.get("model_type"), known)
     if data.get("use_sliding_window") or data.get("rope_scaling"):
         raise ModelError(
             f"The model in {folder} uses a sliding window or scaled positions; choose another build of it."

@@ -24,7 +24,9 @@ from engine.checkpoints.config_files import (
     read_sampling,
 )
 from engine.checkpoints.loading import Progress, empty_model
+from engine.checkpoints.masked import is_masked, open_masked, read_masked_sampling
 from engine.checkpoints.quantized_loading import mismatches as published_mismatches
+from engine.checkpoints.qwen2 import ARCHITECTURE, open_weights
 from engine.checkpoints.weight_files import (
     FETCH_AGAIN,
     INDEX_FILE,
@@ -32,6 +34,7 @@ from engine.checkpoints.weight_files import (
     broken,
     find_shards,
     read_header,
+    read_json,
     stored_tensors,
     unreadable,
 )
@@ -106,10 +109,14 @@ def _find_problems(folder: Path) -> dict[str, list[str]]:
         with _collecting(problems, TOKENIZER_FILE):
             _check_json(folder / TOKENIZER_FILE)
     config = stored = None
+    masked, causal = is_masked(folder), False
     with _collecting(problems, CONFIG_FILE):
-        config = read_config(folder)
+        causal = not masked and read_json(folder / CONFIG_FILE).get("model_type") == ARCHITECTURE
+        if not masked and not causal:
+            config = read_config(folder)
     with _collecting(problems, GENERATION_FILE):
-        read_sampling(folder)
+        if not causal:
+            read_masked_sampling(folder) if masked else read_sampling(folder)
     with _collecting(problems, INDEX_FILE):
         for shard in find_shards(folder)[0]:
             problems[shard.name] = []
@@ -123,6 +130,9 @@ def _find_problems(folder: Path) -> dict[str, list[str]]:
             find = published_mismatches if quantization_method(folder) in PUBLISHED_METHODS else mismatches
             for name, sentence in find(folder, model, stored):
                 problems[name].append(sentence)
+    if (masked or causal) and stored is not None:
+        with _collecting(problems, CONFIG_FILE):
+            open_masked(folder) if masked else open_weights(folder)
     return problems
 
 

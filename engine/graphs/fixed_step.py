@@ -156,7 +156,7 @@ class FixedStep:
         self.temperature = zeros(batch, MOST_STEPS)
         self.noise = zeros(batch, MOST_STEPS, holes, dtype=torch.long)
         self.uniform = zeros(batch, MOST_STEPS, holes)
-        self.bounds, self.thresholds = zeros(batch), zeros(batch)
+        self.bounds, self.stop_below = zeros(batch), zeros(batch)
         self.limit, self.stability = zeros(batch, dtype=torch.long), zeros(batch, dtype=torch.long)
         self.samples = zeros(batch, 1, dtype=torch.bool)
         self.bias: LogitBias | None = None
@@ -192,7 +192,8 @@ class FixedStep:
         sampling, span = row.sampling, slice(row.steps, row.steps + ahead)
         self.temperature[index, : sampling.max_steps] = temperatures(sampling).to(self.temperature.device)
         self.noise[index, span, :holes], self.uniform[index, span, :holes] = row.noise, row.uniform
-        self.bounds[index], self.thresholds[index] = sampling.entropy_bound, sampling.confidence_threshold
+        self.bounds[index] = sampling.entropy_bound
+        self.stop_below[index] = sampling.confidence_threshold * width
         self.limit[index], self.stability[index] = sampling.max_steps, sampling.stability_threshold
         self.samples[index] = sampling.token_choice == "sample"
         if self.bias is not None:
@@ -231,7 +232,7 @@ class FixedStep:
         chosen = torch.where(accepted, torch.where(self.samples, sample, argmax), noise)
         same = ((argmax == self.argmax) | ~self.present).all(dim=1) & (self.steps > 0)
         unchanged = torch.where(same, self.unchanged + 1, 0)
-        confident = is_confident(entropy, self.present, self.thresholds) & (unchanged >= self.stability)
+        confident = is_confident(entropy, self.present, self.stop_below) & (unchanged >= self.stability)
         status = torch.where(confident, STABLE, torch.where(self.steps + 1 >= self.limit, OUT_OF_STEPS, RUNNING))
         finite = (entropy.isfinite() | ~self.present).all(dim=1)
         changes = (

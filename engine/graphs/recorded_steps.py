@@ -18,7 +18,7 @@ from weakref import WeakSet
 import torch
 from torch import Tensor
 
-from engine.canvas_run import CanvasRun
+from engine.canvas_run import BeliefRun
 from engine.errors import NotFiniteError, describe_error
 from engine.graphs.fixed_step import (
     MOST_STEPS,
@@ -49,7 +49,7 @@ class _Slot:
     """A bucket's step. runs: the runs in its rows, None for a free row; replay: its recording."""
 
     step: FixedStep
-    runs: list[CanvasRun | None] = field(default_factory=list)
+    runs: list[BeliefRun | None] = field(default_factory=list)
     replay: Callable[[], None] | None = None
     is_warm: bool = False
 
@@ -73,12 +73,12 @@ class RecordedSteps:
         """Whether steps are replayed; true from the third step of a bucket on."""
         return any(slot.replay is not None for slot in self._slots.values())
 
-    def takes(self, runs: Sequence[CanvasRun]) -> bool:
+    def takes(self, runs: Sequence[BeliefRun]) -> bool:
         """Whether a bucket can hold these runs."""
-        most = max(run.request.sampling.max_steps for run in runs)
+        most = max(run.sampling.max_steps for run in runs)
         return len(runs) <= BATCHES[-1] and max(len(run.canvas) for run in runs) <= WIDTHS[-1] and most <= MOST_STEPS
 
-    def step(self, runs: Sequence[CanvasRun]) -> None:
+    def step(self, runs: Sequence[BeliefRun]) -> None:
         """One step for every run, which updates the state of the runs. Raises NotFiniteError."""
         slot = self._slot_with(runs)
         step, rows = slot.step, [_row_of(slot, run) for run in runs]
@@ -96,7 +96,7 @@ class RecordedSteps:
             if status[row] in (STABLE, OUT_OF_STEPS):
                 run.finished = "stable" if status[row] == STABLE else "steps"
 
-    def leave(self, run: CanvasRun) -> None:
+    def leave(self, run: BeliefRun) -> None:
         """Copies the state of the run and frees its row."""
         for slot in self._slots.values():
             for row, other in enumerate(slot.runs):
@@ -113,7 +113,7 @@ class RecordedSteps:
         self._slots.clear()
         self._loaded = self._keys = None
 
-    def _slot_with(self, runs: Sequence[CanvasRun]) -> _Slot:
+    def _slot_with(self, runs: Sequence[BeliefRun]) -> _Slot:
         """The slot that holds these runs: the current one, if it has them and is not much too large."""
         loaded = self._loaded
         if loaded is not None and all(any(other is run for other in loaded.runs) for run in runs):
@@ -142,8 +142,8 @@ class RecordedSteps:
         self._slots.move_to_end(bucket)
         return self._slots[bucket]
 
-    def _row(self, run: CanvasRun) -> CanvasState:
-        sampling = run.request.sampling
+    def _row(self, run: BeliefRun) -> CanvasState:
+        sampling = run.sampling
         if run.draws_ahead is None:
             count, device = len(run.columns), run.canvas.device
             uniform, noise = self.draws.ahead(run.row, count, run.remaining, sampling.token_choice == "sample")
@@ -170,7 +170,7 @@ class RecordedSteps:
             slot.step()
             slot.is_warm = True
 
-    def _show_state(self, slot: _Slot, run: CanvasRun, row: int) -> None:
+    def _show_state(self, slot: _Slot, run: BeliefRun, row: int) -> None:
         """Makes the run's state views of its row in the slot."""
         step, size = slot.step, len(run.columns)
         run.tokens, run.argmax, run.belief = (x[row, :size] for x in (step.tokens, step.argmax, step.belief))
@@ -179,7 +179,7 @@ class RecordedSteps:
         run.read_logits = partial(_logits, self.model, step.hidden[row, :size], run.bias)
 
 
-def bucket_for(runs: Sequence[CanvasRun]) -> Bucket:
+def bucket_for(runs: Sequence[BeliefRun]) -> Bucket:
     """The smallest bucket that holds these runs."""
     width = max(len(run.canvas) for run in runs)
     holes = max(len(run.columns) for run in runs)
@@ -221,11 +221,11 @@ class CudaGraphs:
         return graph.replay
 
 
-def _row_of(slot: _Slot, run: CanvasRun) -> int:
+def _row_of(slot: _Slot, run: BeliefRun) -> int:
     return next(index for index, other in enumerate(slot.runs) if other is run)
 
 
-def _copy_state(run: CanvasRun) -> None:
+def _copy_state(run: BeliefRun) -> None:
     """Copies the state that views a slot, before other runs use the slot."""
     run.tokens, run.argmax, run.belief = run.tokens.clone(), run.argmax.clone(), run.belief.clone()
     run.accepted, run.entropy = run.accepted.clone(), run.entropy.clone()

@@ -48,8 +48,7 @@ class Int8Product:
         for first in range(0, rows, step):
             end = min(rows, first + step)
             values = weight.read(first, end)
-            low, high = values.aminmax(dim=1)
-            scales[first:end] = torch.maximum(-low, high).div_(127).clamp_(min=LEAST_SCALE)
+            scales[first:end] = _largest(values).div_(127).clamp_(min=LEAST_SCALE)[:, 0]
             codes[first:end] = values.div_(scales[first:end, None]).round_()
         self.weight = torch.ops.onednn.qlinear_prepack(codes, None)
         self.scales, self.zero_points = scales, torch.zeros(len(codes), dtype=torch.int64)
@@ -58,8 +57,7 @@ class Int8Product:
         self.levels = 127.0 if has_dot_product() else 63.0
 
     def __call__(self, x: Tensor) -> Tensor:
-        largest = torch.maximum(x.amax(dim=1, keepdim=True), x.amin(dim=1, keepdim=True).neg_())
-        scale = largest.div_(self.levels).clamp_(min=LEAST_SCALE)
+        scale = _largest(x).div_(self.levels).clamp_(min=LEAST_SCALE)
         values = x / scale
         if self.precise or len(x) <= FEW_ROWS:
             coarse = values.round()
@@ -83,6 +81,11 @@ class Int8Product:
             codes, 1.0, zero, self.weight, self.scales, self.zero_points, None, 1.0, 0, torch.float32, "none", [], ""
         )
         return product
+
+
+def _largest(x: Tensor) -> Tensor:
+    """The largest magnitude of each row of `x` [rows, columns]: [rows, 1]. `aminmax` takes eight times as long."""
+    return torch.maximum(x.amax(dim=1, keepdim=True), x.amin(dim=1, keepdim=True).neg_())
 
 
 class PlainMatrix:

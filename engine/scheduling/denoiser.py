@@ -13,13 +13,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from engine.canvas_run import CanvasRun, DenoiseRequest, DenoiseResult, StepCallback, Timings
+from engine.canvas_loop import CanvasLoop
+from engine.canvas_run import CanvasRun, CanvasShape, DenoiseRequest, DenoiseResult, StepCallback, Timings
 from engine.decoder import Decoder
-from engine.denoiser import Denoiser
 from engine.errors import Stop, leave_if
+from engine.joined_pass import Pass
 from engine.memory import CausalPass, Masks, Memory, Shape
 from engine.prefix_cache import Lease, PrefixCache
-from engine.scheduling.joined_pass import Pass
+from engine.scorer import HoleScorer
 
 T = TypeVar("T")
 
@@ -75,10 +76,11 @@ class ScheduledDecoder:
 class ScheduledDenoiser(ScheduledDecoder):
     """A `CanvasDenoiser` that uses `shared`, one operation at a time."""
 
-    def __init__(self, shared: Denoiser, perform: Perform, stop: Stop) -> None:
+    def __init__(self, shared: CanvasLoop[Any], perform: Perform, stop: Stop) -> None:
         super().__init__(shared, perform, stop)
         self._shared, self._perform = shared, perform
-        self.config, self.timings = shared.config, Timings()
+        self.config: CanvasShape = shared.config
+        self.timings = Timings()
 
     def run(self, requests: Sequence[DenoiseRequest], on_step: StepCallback | None = None) -> list[DenoiseResult]:
         self.timings = Timings()
@@ -98,6 +100,13 @@ class ScheduledDenoiser(ScheduledDecoder):
 
     def close(self, run: CanvasRun) -> None:
         self._shared.close(run)
+
+    def read_ahead(self, request: DenoiseRequest) -> int:
+        leave_if(request.stop)
+        return self._perform(Call(lambda stop: self._shared.read_ahead(with_stop(request, stop))))
+
+    def scorer(self) -> HoleScorer:
+        return self._shared.scorer_for(self, lambda work: self._perform(Call(work)))
 
 
 class _ScheduledModel:
@@ -145,7 +154,7 @@ class _ScheduledCache:
 
 def scheduled(shared: Decoder, perform: Perform, stop: Stop) -> ScheduledDecoder:
     """One request's view of `shared`."""
-    if isinstance(shared, Denoiser):
+    if isinstance(shared, CanvasLoop):
         return ScheduledDenoiser(shared, perform, stop)
     return ScheduledDecoder(shared, perform, stop)
 

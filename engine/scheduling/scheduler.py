@@ -31,13 +31,13 @@ from typing import Any, TypeVar, cast
 
 import torch
 
+from engine.canvas_loop import CanvasLoop
 from engine.canvas_run import CanvasRun
 from engine.decoder import Decoder
-from engine.denoiser import Denoiser
 from engine.errors import Cancelled, GessoError, Stop, is_memory_error
+from engine.joined_pass import MOST_ROWS, Pass, run_together
 from engine.scheduling.admission import MOST_RUNNING, Admission, Durations
 from engine.scheduling.denoiser import Call, CanvasBatch, Operation, Perform, pass_alone, scheduled, with_stop
-from engine.scheduling.joined_pass import MOST_ROWS, Pass, run_together
 from engine.scheduling.request import Closed, Load, Order, Priority, Task, TooLate
 
 T = TypeVar("T")
@@ -75,9 +75,9 @@ class Scheduler:
         self._engine.start()
 
     @property
-    def _denoiser(self) -> Denoiser:
+    def _denoiser(self) -> CanvasLoop[Any]:
         """The decoder of requests with canvases."""
-        assert isinstance(self.decoder, Denoiser)
+        assert isinstance(self.decoder, CanvasLoop)
         return self.decoder
 
     def submit(self, body: Callable[[Any], T], order: Order) -> Future[T]:

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from starlette.requests import Request
@@ -18,6 +19,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from engine.errors import GessoError, InputError
 from infill.engine_protocol import BackendError, Busy, Engine, EngineRequest, NotReady
 from infill.printable import visible
+from infill.privacy import check_sent
 from infill.request import InfillRequest, InfillResult, OnStep, StepView
 from infill.validation import Limits, structure
 
@@ -33,7 +35,7 @@ class ClientGone(Exception):
 
 
 async def read(request: Request, body: type[T], other_texts: str = "neighbours") -> T:
-    """The body; raises InputError if it is not JSON, or a value in it is wrong.
+    """The body; raises InputError if it is not JSON, a value in it is wrong, or its `path` must not be read.
 
     other_texts: the field with a list of other files. One that is not valid Unicode is left out, so that it does not
     spoil the requests for every other file.
@@ -48,7 +50,10 @@ async def read(request: Request, body: type[T], other_texts: str = "neighbours")
         raise InputError("The body is not valid JSON; send a JSON object in UTF-8.") from wrong
     if isinstance(value, dict) and isinstance(others := value.get(other_texts), list):
         value[other_texts] = [one for one in others if _is_unicode(one)]
-    return structure(body, value, "body")
+    found = structure(body, value, "body")
+    if path := getattr(found, "path", None):
+        check_sent(Path(path))
+    return found
 
 
 def _is_unicode(value: Any) -> bool:

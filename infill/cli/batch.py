@@ -19,6 +19,7 @@ from typing import IO, Any, Protocol, get_args
 
 from engine.errors import GessoError, InputError, ModelError, describe_error
 from infill.cli import text_edits
+from infill.privacy import check_sent
 from infill.request import Hole, InfillRequest, InfillResult, Lines
 from infill.service.exchange import ServiceGone
 from infill.settings import Settings
@@ -199,6 +200,11 @@ def _request(fields: dict[str, Any], settings: Settings) -> InfillRequest:
     for name in ("language", "path"):
         if not isinstance(fields.get(name), str | None):
             raise InputError(f"has a {name!r} that is not a string; write a string or leave it out.")
+    if path := fields.get("path"):
+        try:
+            check_sent(Path(path))
+        except InputError as error:
+            raise InputError(f"has a path that must not be read: {error}") from error
     lines = fields.get("lines") or settings.lines
     if lines not in get_args(Lines):
         raise InputError(f"has lines {lines!r}; use one of {', '.join(get_args(Lines))}.")
@@ -211,7 +217,7 @@ def _request(fields: dict[str, Any], settings: Settings) -> InfillRequest:
         text=text,
         holes=(Hole(cursor, cursor),),
         language=fields.get("language"),
-        path=fields.get("path"),
+        path=path,
         lines=lines,
         candidates=settings.candidates,
         steps=settings.steps,

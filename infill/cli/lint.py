@@ -114,7 +114,8 @@ def lint(
     if lang is not None and not reads_stdin:
         raise UsageError("Option --lang only works with standard input; give - as the path.")
     stdin = [_read_stdin(lang, encoding)] if reads_stdin else []
-    files = [] if reads_stdin else lint_files.find_files(roots)
+    unreadable: dict[Path, str] = {}
+    files = [] if reads_stdin else lint_files.find_files(roots, unreadable)
     shared_names = lint_files.shared_names(files)
     changed = lint_files.changed_lines(diff, files) if diff is not None else None
     if changed is not None:
@@ -125,6 +126,10 @@ def lint(
     sources: dict[Path, text_edits.SourceFile] = {}
     languages_judged = _languages(linter, model)
     coverage = Coverage(kinds_off(_kinds(linter, model), excluded))
+    for sentence in dict.fromkeys(unreadable.values()):
+        say(sentence)
+    for path in unreadable:
+        coverage.add(path, NotJudged(path, UNREADABLE, is_folder=path.is_dir()))
     strict = {path for path in roots if not path.is_dir()}
     for source, language in chain(stdin, _sources(files, strict, encoding, coverage)):
         ranges: tuple[tuple[int, int], ...] = ()

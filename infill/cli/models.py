@@ -31,6 +31,10 @@ def list_models() -> None:
         if known.name not in present:
             where = f"gesso model pull {known.name}: {known.about} ({known.license})"
             add_row(table, known.name, _size(known.bytes), where)
+    for masked in model_store.MASKED_MODELS:
+        if masked.repository not in present:
+            where = f"gesso model pull {masked.repository}, or its folder: {masked.about} ({masked.license})"
+            add_row(table, masked.repository, _size(masked.bytes), where)
     for alias, repository in model_store.ALIASES.items():
         where = f"same as {repository}" if repository in present else f"gesso model pull {alias}"
         add_row(table, alias, "", where)

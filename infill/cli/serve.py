@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from engine.errors import GessoError, InputError, UsageError
+from engine.files import read_small_file
 from infill.backends.routes import read_routes
 from infill.cli import support as cli_support
 from infill.cli.support import FILLED, errors_to_exit_codes, say
@@ -38,6 +39,7 @@ from infill.surroundings import INTERRUPTED, end
 NOT_RUNNING = 1
 PORT = 8012
 LOG_LINES = 100
+TOKEN_BYTES = 64 << 10
 HELP = """Keep a model loaded, and fill holes for every editor and tool.
 
 \b
@@ -49,7 +51,7 @@ gesso serve logs            the last lines of the log
 
 It listens on a Unix socket that only you can open. If a service already
 runs on the socket, a second one says so and exits, with exit code 3 if
-that service has another model or should open a port.
+that service has another model, or not the port with these options.
 """
 app = cli_support.Commands(help=HELP, invoke_without_command=True)
 Socket = Annotated[Path | None, typer.Option("--socket", metavar="PATH", help="The path of its socket.")]
@@ -110,13 +112,14 @@ def _report_running(options: ServiceOptions) -> None:
     location, network = options.location, options.network
     health = ServiceClient(location).find()
     running = f"A service already runs at {location.socket}, process {lock_holder(location)}"
-    if network is not None:
+    if network is not None and (health is None or health.network != network.fingerprint()):
         raise GessoError(
             f"{running}, so port {network.port} is not opened; run `gesso serve stop` and then this command again."
         )
     if health is not None and health.model != options.settings.model:
         raise GessoError(f"{running}, with the model {health.model}; run `gesso serve stop` and this command again.")
-    say(f"{running}; use it, or stop it first.")
+    port = f", and listens on port {network.port}" if network is not None else ""
+    say(f"{running}{port}; use it, or stop it first.")
 
 
 @app.command()
@@ -202,8 +205,13 @@ def _network(
 
 
 def _token(file: Path) -> str:
+    """The token in a file, or in a pipe that the shell made, as `<(command)`."""
     try:
-        token = file.read_text("ascii").strip()
+        if file.parent == Path("/dev/fd"):
+            with file.open("rb") as stream:
+                content = stream.read(TOKEN_BYTES)
+        else:
+            content = read_small_file(file, TOKEN_BYTES)
+        return content.decode("ascii").strip()
     except (OSError, UnicodeDecodeError) as reason:
         raise UsageError(f"The token file {file} cannot be read as plain text; check the path.") from reason
-    return token

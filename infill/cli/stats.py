@@ -96,6 +96,7 @@ def _as_json(summary: Summary, since: date) -> dict[str, Any]:
         "languages": groups(summary.languages),
         "models": groups(summary.models),
         "days": groups(summary.days),
+        "next_edits": _counts_as_json(summary.next_edits),
     }
 
 
@@ -117,6 +118,9 @@ def _print_tables(console: Console, summary: Summary, rows: list[EventRow], sinc
     note = "of the accepted text was still there later" if summary.settled else "nothing measured yet"
     _row(facts, "kept", f"{summary.settled:,}", _percent(summary.kept_share), note)
     _row(facts, "saved", f"{total.characters:,}", "", "characters you did not have to type")
+    if summary.next_edits.shown:
+        edits = summary.next_edits
+        _row(facts, "next edits", f"{edits.shown:,}", _percent(edits.accepted_share), "of those shown were accepted")
     console.print(facts)
     if summary.latencies:
         console.print("", _latency_table(summary), sep="\n")
@@ -161,7 +165,7 @@ def _by_time(rows: list[EventRow], summary: Summary, since: date) -> tuple[str, 
     end = today
     while end >= first:
         begin = end - timedelta(days=DAYS_PER_WEEK - 1)
-        counts = statistics.count(row for row in rows if begin <= row.day <= end)
+        counts = statistics.count(row for row in rows if begin <= row.day <= end and row.origin != statistics.NEXT_EDIT)
         weeks.append((f"{max(begin, since):%m-%d} to {end:%m-%d}", counts))
         end = begin - timedelta(days=1)
     return "week", weeks[::-1]

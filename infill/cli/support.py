@@ -142,13 +142,30 @@ class Commands(typer.Typer):
 
 
 class _Command(TyperCommand):
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        with _ends_with_reader():
+            return super().make_context(*arguments, **options)
+
     def get_params(self, ctx: typer.Context) -> list[Any]:  # type: ignore[override]
         return _without_types(super().get_params(ctx))
 
 
 class _Group(TyperGroup):
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        with _ends_with_reader():
+            return super().make_context(*arguments, **options)
+
     def get_params(self, ctx: typer.Context) -> list[Any]:  # type: ignore[override]
         return _without_types(super().get_params(ctx))
+
+
+@contextmanager
+def _ends_with_reader() -> Iterator[None]:
+    """Around the parsing of options, which prints the help: typer would exit with code 1 if its reader has exited."""
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise typer.Exit(report(error)) from error
 
 
 def _without_types(parameters: list[Any]) -> list[Any]:

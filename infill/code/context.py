@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from engine.errors import Stop
+from engine.errors import Cancelled, Stop
 from infill.code.outline import outline
 from infill.code.snippets import snippet
 from infill.code.syntax import ParsingStopped, Span
@@ -113,7 +113,7 @@ def _outline(source: _Source) -> str:
     """The outline; empty if parsing was stopped."""
     try:
         return _cached_outline(source)
-    except ParsingStopped:
+    except (ParsingStopped, Cancelled):
         return ""
 
 

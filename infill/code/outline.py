@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import tree_sitter
 
-from engine.errors import Stop
+from engine.errors import Stop, pacer
 from infill.code.syntax import Span, SyntaxTree, imports, parse
 
 MAX_HEADER_CHARS = 400
@@ -51,12 +51,12 @@ def outline(
 
     Lines end in "\\n". Within `limit_chars`, the scopes around the kept spans come first, then imports (up to half of
     the limit), then the nearest signatures, each with the headers of its own scopes. Empty without a grammar.
-    Raises ParsingStopped once `stop` returns True.
+    Raises ParsingStopped or Cancelled once `stop` returns True.
     """
     tree = parse(text, language_id, stop)
     if tree is None:
         return ""
-    entries = _entries(tree)
+    entries = _entries(tree, stop)
     shown = [not any(_overlap(entry.span, kept) for kept in keep) for entry in entries]
     order = sorted(
         (index for index in range(len(entries)) if shown[index]),
@@ -92,11 +92,12 @@ def _distance(span: Span, keep: Sequence[Span]) -> int:
     return min(max(0, kept.start - span.end, span.start - kept.end) for kept in keep)
 
 
-def _entries(tree: SyntaxTree) -> list[_Entry]:
+def _entries(tree: SyntaxTree, stop: Stop | None) -> list[_Entry]:
     """All entries in file order."""
-    found = [(span, span, _lines(tree.text, span), True) for span in imports(tree)]
-    pending = list(tree.root.children)
+    found = [(span, span, _lines(tree.text, span), True) for span in imports(tree, stop)]
+    pending, pace = list(tree.root.children), pacer(stop)
     while pending:
+        pace()
         node = pending.pop()
         scope = _scope_of(tree, node)
         if scope:

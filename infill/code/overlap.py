@@ -18,8 +18,10 @@ BALANCED_CHARS = 20_000  # of the text after the hole, for comparing cuts
 NEAR_CHARS = 4_000  # of it that may be repeated
 LONG_OVERLAP = 12  # characters without blanks: a shorter part of a line is not taken for a repetition
 MAX_CLOSERS = 12
+CLOSER_LINES = 4
 MAX_DEPTH = 60  # of open brackets whose lines are looked at
 _CLOSERS = frozenset(")]}>\"'`/;,")
+_BRACKETS = _CLOSERS | frozenset("([{<")
 _COMMENT_SIGNS = frozenset(("*", "#", "//", "///", "--", "%"))
 _HEAD = re.compile(r"(?:\s*[)\]}>/;,]|[\"`]|'(?!\w))*+")
 _OPENING_QUOTE = re.compile(r"[ \t]+[\"'`]")
@@ -27,6 +29,7 @@ _QUOTES = "\"'`"
 _WORD = re.compile(r"\w")
 _CLOSING_TAG = re.compile(r"\s*</([\w:.-]+)\s*>")
 _LABEL = re.compile(r"\s*(?:case\b.*|\w+(?:\s+\w+)?\s*):\s*(?://.*)?$")
+_ESCAPES_AND_TRIPLES = re.compile(r"\\.|\"{3}|'{3}")
 _NO_TAG = re.compile(r"<!--|-->|[=-]>|<-|[<>]=")
 
 
@@ -73,7 +76,7 @@ def _without_blank_lines(text: str, after: str) -> str:
         return text
     blanks = after[: len(after) - len(after.lstrip(" \t"))]
     if after.startswith("\n", len(blanks)):
-        return code + text[len(code) :].partition("\n")[0]
+        return code + text[len(code) :].partition("\n")[0].removesuffix(blanks)
     return text[: -len(blanks)] if blanks and text.endswith(blanks) else text
 
 
@@ -108,11 +111,12 @@ def _repeated_tag(text: str, near: str) -> int | None:
 
 
 def _is_text(repeated: str) -> bool:
-    """Whether there is a word, or at least more than closers and signs of a comment."""
+    """Whether there is a word, or at least more than brackets, closers and signs of a comment."""
     if repeated.strip() in _COMMENT_SIGNS and repeated.lstrip(" \t").startswith("\n"):
         return False
     return (
-        any(not one.isspace() and one not in _CLOSERS for one in repeated) or _OPENING_QUOTE.match(repeated) is not None
+        any(not one.isspace() and one not in _BRACKETS for one in repeated)
+        or _OPENING_QUOTE.match(repeated) is not None
     )
 
 
@@ -131,7 +135,7 @@ def _repeated_closers(before: str, text: str, after: str, language: str | None) 
 
     Of all lengths with equal characters, the one that leaves brackets and quotes around the hole balanced best.
     """
-    ends = [len(text), *_equal_closers(before, text, after, language)]
+    ends = [len(text), *_equal_closers(before, text, after, language), *_equal_lines(text, after)]
     if len(ends) == 1:
         return None
     around = _surroundings(before, after, language)
@@ -151,6 +155,21 @@ def _equal_closers(before: str, text: str, after: str, language: str | None) -> 
             continue
         if any(one not in ";,/" for one in tail) or tail == rest or _is_doubled(tail, before, after, language):
             yield start
+
+
+def _equal_lines(text: str, after: str) -> Iterator[int]:
+    """The offsets in `text` from which it equals the rest of the line and maybe the next ones, if these consist of
+    brackets and closers, as `, [])`, `, "")` and the fence of a code block do."""
+    written, end = text.rstrip(), -1
+    for _ in range(CLOSER_LINES):
+        end = line_end(after, end + 1)
+        repeated = after[:end].rstrip()
+        if not all(one in _BRACKETS or one.isspace() for one in repeated[-NEAR_CHARS:]) or len(repeated) > NEAR_CHARS:
+            return
+        if repeated.strip() and written.endswith(repeated):
+            yield len(written) - len(repeated)
+        if end == len(after):
+            return
 
 
 def _is_doubled(tail: str, before: str, after: str, language: str | None) -> bool:
@@ -206,7 +225,7 @@ class _Surroundings:
     def _odd_quotes(self, text: str) -> int:
         line = self.before.rpartition("\n")[2] + text + self.after.partition("\n")[0]
         line = line if "\n" not in text else text.rpartition("\n")[2] + self.after.partition("\n")[0]
-        plain = re.sub(r"\\.", "", line)
+        plain = _ESCAPES_AND_TRIPLES.sub("", line)
         head = self.head.partition("\n")[0]
         odd = sum(plain.count(quote) % 2 for quote in _QUOTES if quote in head)
         tags = _NO_TAG.sub("", plain)

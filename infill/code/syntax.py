@@ -205,14 +205,17 @@ def error_score(tree: SyntaxTree, outside: Span | None = None) -> ErrorScore:
     return ErrorScore(len(spans), covered)
 
 
-def imports(tree: SyntaxTree) -> tuple[Span, ...]:
-    """The imports in text order, including those under top-level conditions; a group of imports is one span."""
-    found = []
+def imports(tree: SyntaxTree, stop: Stop | None = None) -> tuple[Span, ...]:
+    """The imports in text order, including those under top-level conditions; a group of imports is one span. Raises
+    Cancelled once `stop` returns True."""
+    found, pace = [], pacer(stop)
     pending = [(node, 0) for node in reversed(tree.root.children)]
     while pending:
+        pace()
         node, depth = pending.pop()
         if node.type in tree.language.imports:
-            found.append(Span(tree.span(node).start, len(tree.text[: tree.span(node).end].rstrip())))
+            span = tree.span(node)
+            found.append(Span(span.start, span.start + len(tree.text[span.start : span.end].rstrip())))
         elif depth < 3 and node.type not in tree.language.scopes and not node.type.startswith("expression"):
             pending.extend((child, depth + 1) for child in reversed(node.children))
     return tuple(found)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from os.path import commonprefix
 
-from engine.denoiser import CanvasRun, DenoiseResult
-from infill.prompts.prompt import Family, HoleKind, Layout
+from engine.canvas_run import CanvasRun, DenoiseResult
+from infill.prompts.prompt import Family, HoleKind, Layout, LayoutPlan
 from infill.request import Piece, PieceState, StepView
 
 
@@ -67,6 +67,27 @@ def hole_text(family: Family, layout: Layout, result: DenoiseResult, index: int,
     spans = [(_within(start - offset, len(text)), _within(end - offset, len(text))) for start, end in spans]
     by_column = dict(zip(result.columns.tolist(), result.log_probabilities.tolist(), strict=True))
     return HoleText(text, tuple(spans), tuple(by_column[column] for column in range(hole.start, hole.stop)))
+
+
+def warm_layout(family: Family, plan: LayoutPlan, contradicted: str, text: str) -> Layout | None:
+    """The layout of one hole that is expected to hold `text` after something in place of the text `contradicted`.
+
+    None if the canvas would be too wide, or if nothing is expected.
+    """
+    typed = plan.typed[0]
+    healed = "" if typed is None else typed.text
+    draft: list[int | None] = [None] * len(family.tokens.encode(healed + contradicted)) if contradicted else []
+    draft += family.tokens.encode(text if contradicted else healed + text)
+    if not text.strip():
+        return None
+    if typed is not None and draft[0] is not None and not bool((typed.choices == draft[0]).any()):
+        draft[0] = None
+    slots = len(draft)
+    if family.null_token is not None:
+        slots = max(family.slots[0], slots)
+        draft += [family.null_token] * (slots - len(draft))
+    layout = plan.lay_out([slots], draft)
+    return layout if layout.canvas.width <= family.max_canvas else None
 
 
 def _within(position: int, length: int) -> int:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine.checkpoints.gguf import GgufFile
+from engine.checkpoints.masked import is_masked
 from engine.checkpoints.qwen2 import GgufWeights, SafetensorsWeights, load_qwen2, open_weights
 from engine.decoder import Decoder
 from engine.device import choose_device, choose_dtype, set_threads
@@ -81,7 +82,7 @@ def is_code_model(place: Path) -> bool:
     if place.is_file():
         return True
     try:
-        return read_json_object(place / "config.json").get("model_type") == "qwen2"
+        return read_json_object(place / "config.json").get("model_type") == "qwen2" and not is_masked(place)
     except (OSError, ValueError):
         return False
 

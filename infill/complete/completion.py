@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
 
-from engine.denoiser import CanvasRun, DenoiseRequest, Timings
+from engine.canvas_run import CanvasRun, DenoiseRequest, Timings
 from engine.errors import GessoError, Stop, leave_if
-from infill.complete.canvas_text import step_view
-from infill.complete.hole_length import CanvasRunner, FilledCanvas, FillTask, HoleLengths, NullSlots, Probing
+from infill.complete.canvas_text import hole_text, step_view, warm_layout
+from infill.complete.hole_length import CanvasRunner, FilledCanvas, FillTask, hole_lengths
 from infill.complete.judging import judge, one_after_another, until_stopped
 from infill.complete.last_draft import LastDraft
 from infill.complete.loaded_model import LoadedModel
@@ -24,7 +24,6 @@ from infill.prompts.prompt import Layout, LayoutPlan
 from infill.request import Candidate, HoleCompletion, InfillRequest, InfillResult, OnStep
 from infill.settings import Settings
 
-SAMPLED_T = (0.6, 0.9)  # minimum of t_min and t_max for all candidates but the first
 MOST_BETWEEN = 10_000  # characters between the holes of one canvas
 LONGEST = {True: 128, False: 512}  # slots, by whether the hole has one line
 
@@ -37,8 +36,7 @@ class Completer:
         self.denoiser, self.family = model.denoiser, model.family
         self.min_confidence = model.min_confidence if settings.min_confidence is None else settings.min_confidence
         self.runner = CanvasRunner(self.denoiser, self.family.max_canvas)
-        null_token = self.family.null_token
-        self.lengths: HoleLengths = Probing(self.runner) if null_token is None else NullSlots(self.runner, null_token)
+        self.lengths = hole_lengths(self.family, self.runner)
         self.proposer = Proposer(self.denoiser, self.runner, self.family, settings)
 
     @property
@@ -69,7 +67,9 @@ class Completer:
             return one_after_another(self.complete, prepared, watch, stop, started)
         self.runner.timings = Timings()
         filled = self._fill(tasks, watch)
-        return self._finish(prepared, filled, started, time.perf_counter())
+        result = self._finish(prepared, filled, started, time.perf_counter())
+        self._remember(prepared, filled[0])
+        return result
 
     def complete_batch(self, requests: Sequence[InfillRequest]) -> list[InfillResult | GessoError]:
         """Fills all requests in one batch; the result of an invalid request is its error."""
@@ -94,13 +94,13 @@ class Completer:
         return [results[index] for index in range(len(requests))]
 
     def read_ahead(self, request: InfillRequest, stop: Stop | None = None) -> int:
-        """Encodes the prompt of a request, so that completing it there soon need not.
+        """Reads what the model sees of a request, so that completing it there soon need not.
 
-        stop: called between chunks; once it returns True, Cancelled is raised, and what was encoded stays in the cache.
-        Returns the number of encoded tokens.
+        stop: called between passes; once it returns True, Cancelled is raised, and what was read stays in the cache.
+        Returns the number of tokens read.
         """
-        with self.denoiser.cache.encoded(self._plan(prepare(request, self.family.budget, stop)).prompt, stop) as lease:
-            return lease.encoded
+        task = self._tasks(prepare(replace(request, candidates=1), self.family.budget, stop))[0]
+        return self.denoiser.read_ahead(task.request(task.lay_out(task.slots)))
 
     def _plan(self, prepared: PreparedRequest) -> LayoutPlan:
         return self.family.plan(prepared.shown, prepared.kinds, prepared.between)
@@ -112,19 +112,42 @@ class Completer:
 
     def _task(self, prepared: PreparedRequest, plan: LayoutPlan, variant: int) -> FillTask:
         """variant: 0 for the model's own settings; others sample tokens, each with another seed."""
+        warm = self._warm_layout(prepared, plan) if variant == 0 else None
+        most = tuple(LONGEST[kind.one_line] for kind in prepared.kinds)
         return FillTask(
             lay_out=plan.lay_out,
-            request=self._denoise_request(prepared, variant),
+            request=self._denoise_request(prepared, variant, most, warm is not None),
             slots=tuple(self.family.slots[0 if kind.one_line else 1] for kind in prepared.kinds),
-            most=tuple(LONGEST[kind.one_line] for kind in prepared.kinds),
+            most=most,
+            warm=warm,
         )
 
-    def _denoise_request(self, prepared: PreparedRequest, variant: int) -> Callable[[Layout], DenoiseRequest]:
+    def _warm_layout(self, prepared: PreparedRequest, plan: LayoutPlan) -> Layout | None:
+        """The layout that starts from the last canvas of this client, if the hole of a line is within it."""
+        last = self.last_draft.canvas
+        if last is None or self.model.sampling.warm() is None or prepared.request.steps is not None:
+            return None
+        if len(prepared.holes) != 1 or not prepared.kinds[0].one_line:
+            return None
+        expected = last.expected(prepared.before(0), prepared.after(0))
+        return None if expected is None else warm_layout(self.family, plan, *expected)
+
+    def _remember(self, prepared: PreparedRequest, filled: FilledCanvas) -> None:
+        """Keeps the text of the canvas for the next request of this client."""
+        if len(prepared.holes) == 1:
+            text = hole_text(self.family, filled.layout, filled.result, 0, prepared.kinds[0]).text
+            canvas = LastDraft.at(prepared.before(0), text, prepared.after(0))
+            self.last_draft = replace(self.last_draft, canvas=canvas)
+
+    def _denoise_request(
+        self, prepared: PreparedRequest, variant: int, most: Sequence[int], is_warm: bool
+    ) -> Callable[[Layout], DenoiseRequest]:
         """From a layout to how it is denoised."""
         sampling = self.model.sampling.with_steps(prepared.request.steps)
+        if is_warm and (warm := sampling.warm()) is not None:
+            sampling = warm
         if variant:
-            t_min, t_max = max(sampling.t_min, SAMPLED_T[0]), max(sampling.t_max, SAMPLED_T[1])
-            sampling = replace(sampling, token_choice="sample", t_min=t_min, t_max=t_max)
+            sampling = sampling.varied()
 
         def denoise(layout: Layout) -> DenoiseRequest:
             return DenoiseRequest(
@@ -135,6 +158,7 @@ class Completer:
                 layout.banned,
                 prepared.deadline,
                 prepared.stop,
+                tuple((hole.stop - hole.start, limit) for hole, limit in zip(layout.holes, most, strict=True)),
             )
 
         return denoise

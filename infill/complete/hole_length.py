@@ -1,7 +1,8 @@
-"""The length of a hole: by null slots, if the model is trained to leave slots empty, else by probing.
+"""The length of a hole: found by the denoiser itself, or by null slots, if the model is trained to leave slots empty,
+else by probing.
 
-Null slots: as the delete token of DreamOn. Probing: scores of several lengths after few steps, after LR-DLLM, CAL and
-PILL. Knows layouts; must not know text or whether a filling is good.
+Probing: scores of several lengths after few steps, after LR-DLLM, CAL and PILL. Knows layouts; must not know text or
+whether a filling is good.
 """
 
 from __future__ import annotations
@@ -14,9 +15,8 @@ from typing import Protocol
 import numpy as np
 
 from engine.blocks import denoise_in_blocks
-from engine.denoiser import CanvasRun, Denoiser, DenoiseRequest, DenoiseResult, StepCallback, Timings
-from engine.scorer import Scorer
-from infill.prompts.prompt import Layout
+from engine.canvas_run import CanvasDenoiser, CanvasRun, DenoiseRequest, DenoiseResult, StepCallback, Timings
+from infill.prompts.prompt import Family, Layout
 
 Choose = Callable[[Sequence[float]], Sequence[int]]
 """From the mean entropies of all canvases after a probe to the indices of those that are worth further steps."""
@@ -28,23 +28,28 @@ FINALISTS = 2
 
 @dataclass(frozen=True)
 class FillTask:
-    """One canvas to fill. lay_out: from slots per hole to a layout. slots, most: initial and maximum slots per hole."""
+    """One canvas to fill. lay_out: from slots per hole to a layout. slots, most: initial and maximum slots per hole.
+
+    warm: the layout of a hole whose text is almost known, which starts from it and needs no other length.
+    """
 
     lay_out: Callable[[Sequence[int]], Layout]
     request: Callable[[Layout], DenoiseRequest]
     slots: tuple[int, ...]
     most: tuple[int, ...]
+    warm: Layout | None = None
 
 
 @dataclass(frozen=True)
 class FilledCanvas:
-    """A denoised canvas with its layout and request. steps: in total, over all lengths."""
+    """A denoised canvas with its layout and request. steps: in total, over all lengths. is_warm: see `FillTask`."""
 
     layout: Layout
     request: DenoiseRequest
     result: DenoiseResult
     steps: int
     encoded_tokens: int
+    is_warm: bool = False
 
 
 class HoleLengths(Protocol):
@@ -80,9 +85,9 @@ class CanvasRunner:
     timings: the sum over all runs since the caller last reset it.
     """
 
-    def __init__(self, denoiser: Denoiser, max_canvas: int) -> None:
+    def __init__(self, denoiser: CanvasDenoiser, max_canvas: int) -> None:
         self.denoiser, self.max_canvas = denoiser, max_canvas
-        self.scorer = Scorer(denoiser.model, denoiser.cache)
+        self.scorer = denoiser.scorer()
         self.timings = Timings()
 
     def run(self, requests: Sequence[DenoiseRequest], on_step: StepCallback | None = None) -> list[DenoiseResult]:
@@ -117,15 +122,17 @@ class CanvasRunner:
         return self.run(requests, watch)
 
     def likelihoods(self, requests: Sequence[DenoiseRequest], results: Sequence[DenoiseResult]) -> list[float]:
-        """Mean causal log-probability of everything from the first hole on; -inf if a hole was not reached."""
+        """Mean log-probability of what the scorer scores from the first hole on; -inf if a hole was not reached."""
         found = [-math.inf] * len(results)
         reached = [index for index, result in enumerate(results) if int(result.tokens.min()) >= 0]
         if reached:
             first = int(results[reached[0]].columns[0])
+            ends = [int(results[index].columns[-1]) + 1 for index in reached]
             tokens = [results[index].tokens.tolist() for index in reached]
-            after = [one[first:] for one in tokens]
+            texts = [one[first:end] for one, end in zip(tokens, ends, strict=True)]
             request = requests[reached[0]]
-            scores = self.scorer.scores(request.prompt, tokens[0][:first], after, request.stop)
+            before, after = tokens[0][:first], tokens[0][ends[0] :]
+            scores = self.scorer.text_scores(request.prompt, before, texts, after, stop=request.stop)
             for index, score in zip(reached, scores, strict=True):
                 found[index] = float(score.mean())
         return found
@@ -133,6 +140,22 @@ class CanvasRunner:
     def _add_timings(self) -> None:
         self.timings.encode += self.denoiser.timings.encode
         self.timings.denoise += self.denoiser.timings.denoise
+
+
+class Growing:
+    """Lets the denoiser change the lengths while it denoises, from the initial slots up to the most."""
+
+    def __init__(self, runner: Runner) -> None:
+        self.runner = runner
+
+    def fill(self, tasks: Sequence[FillTask], on_step: StepCallback | None = None) -> list[FilledCanvas]:
+        requests = [task.request(task.lay_out(task.slots)) for task in tasks]
+        results = self.runner.run(requests, on_step)
+        filled = []
+        for task, result in zip(tasks, results, strict=True):
+            layout = task.lay_out(result.sizes or task.slots)
+            filled.append(FilledCanvas(layout, task.request(layout), result, result.steps, result.encoded_tokens))
+        return filled
 
 
 class NullSlots:
@@ -145,11 +168,15 @@ class NullSlots:
         self.runner, self.null_token = runner, null_token
 
     def fill(self, tasks: Sequence[FillTask], on_step: StepCallback | None = None) -> list[FilledCanvas]:
-        layouts = [task.lay_out(task.slots) for task in tasks]
+        layouts = [task.lay_out(task.slots) if task.warm is None else task.warm for task in tasks]
         requests = [task.request(layout) for task, layout in zip(tasks, layouts, strict=True)]
         results = self.runner.run(requests, on_step)
         return [
-            self._lengthened(task, FilledCanvas(layout, request, result, result.steps, result.encoded_tokens), on_step)
+            self._lengthened(
+                task,
+                FilledCanvas(layout, request, result, result.steps, result.encoded_tokens, layout is task.warm),
+                on_step,
+            )
             for task, layout, request, result in zip(tasks, layouts, requests, results, strict=True)
         ]
 
@@ -193,6 +220,10 @@ class Probing:
         return [self._fill(task, on_step) for task in tasks]
 
     def _fill(self, task: FillTask, on_step: StepCallback | None) -> FilledCanvas:
+        if task.warm is not None:
+            request = task.request(task.warm)
+            (result,) = self.runner.run([request], on_step)
+            return FilledCanvas(task.warm, request, result, result.steps, result.encoded_tokens, is_warm=True)
         longest = min(max(task.most), 2 * max(task.slots))
         lengths: list[int] = []
         layouts: list[Layout] = []
@@ -214,6 +245,13 @@ class Probing:
         chosen = best[likelihoods.index(max(likelihoods))]
         steps, encoded = (sum(one) for one in zip(*((r.steps, r.encoded_tokens) for r in results), strict=True))
         return FilledCanvas(layouts[chosen], requests[chosen], results[chosen], steps, encoded)
+
+
+def hole_lengths(family: Family, runner: Runner) -> HoleLengths:
+    """How the lengths of holes are found with models of `family`."""
+    if family.grows:
+        return Growing(runner)
+    return Probing(runner) if family.null_token is None else NullSlots(runner, family.null_token)
 
 
 def length_scores(lengths: Sequence[int], entropies: Sequence[float]) -> list[float]:

@@ -15,7 +15,17 @@ from infill.checks.context import CheckContext
 from infill.complete.confidence import Calibration, evidence_values
 from infill.complete.prepared import PreparedRequest, one_hole_requests
 from infill.complete.proposals import Proposal
-from infill.request import Candidate, Evidence, Hole, HoleCompletion, InfillRequest, InfillResult, OnStep, StepView
+from infill.request import (
+    NO_TIME,
+    Candidate,
+    Evidence,
+    Hole,
+    HoleCompletion,
+    InfillRequest,
+    InfillResult,
+    OnStep,
+    StepView,
+)
 
 Complete = Callable[[InfillRequest, OnStep | None, Stop | None], InfillResult]
 
@@ -88,7 +98,7 @@ def one_after_another(
 
 def no_time(hole: Hole) -> HoleCompletion:
     """The completion of a hole that the model did not reach before the deadline."""
-    return HoleCompletion(hole, "", False, "the deadline left no time for this hole", 0.0, ())
+    return HoleCompletion(hole, "", False, NO_TIME, 0.0, ())
 
 
 def _of_hole(on_step: OnStep | None, hole: int, holes: int) -> OnStep | None:

@@ -8,17 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from engine.checkpoints.checkpoint import load_model
-from engine.checkpoints.config_files import read_config, read_sampling
-from engine.config import SamplingConfig
-from engine.denoiser import Denoiser
+from engine.canvas_loop import CanvasLoop
+from engine.canvas_model import load_canvas_model
+from engine.config import Sampling
 from engine.device import choose_device, choose_dtype, set_threads
 from engine.errors import ModelError
 from engine.files import read_json_object
-from engine.models.packed import pack
-from engine.prefix_cache import PrefixCache
-from engine.threads import settle_threads
 from infill.complete.confidence import Calibration
 from infill.model_store import concrete, resolve
 from infill.prompts.families import load_family
@@ -31,18 +28,18 @@ class LoadedModel:
     """name: as the user gave it. sampling: the model's defaults. min_confidence: the stored threshold."""
 
     name: str
-    denoiser: Denoiser
+    denoiser: CanvasLoop[Any]
     family: Family
-    sampling: SamplingConfig
+    sampling: Sampling
     calibration: Calibration = Calibration({})
     min_confidence: float = 0.0
 
     @property
-    def decoder(self) -> Denoiser:
+    def decoder(self) -> CanvasLoop[Any]:
         """What the scheduler shares between requests."""
         return self.denoiser
 
-    def with_decoder(self, decoder: Denoiser) -> LoadedModel:
+    def with_decoder(self, decoder: CanvasLoop[Any]) -> LoadedModel:
         """The same model behind another denoiser: one request's view of it."""
         return replace(self, denoiser=decoder)
 
@@ -57,11 +54,9 @@ class LoadedModel:
         device = choose_device(settings.device)
         set_threads(settings.threads)
         dtype = choose_dtype(device, settings.dtype)
-        weights = pack(load_model(folder, device, dtype, on_progress, fp8_keys=settings.keys == "fp8"))
-        settle_threads(weights)
-        denoiser = Denoiser(weights, PrefixCache(weights))
-        family = load_family(read_config(folder).family, folder)
-        return LoadedModel(name, denoiser, family, read_sampling(folder), *_stored_calibration(folder))
+        model = load_canvas_model(folder, device, dtype, on_progress, settings.keys == "fp8", settings.exact)
+        family = load_family(model.family, folder)
+        return LoadedModel(name, model.denoiser, family, model.sampling, *_stored_calibration(folder))
 
 
 def _stored_calibration(folder: Path) -> tuple[Calibration, float]:

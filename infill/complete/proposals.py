@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from engine.config import SamplingConfig
-from engine.denoiser import Denoiser, DenoiseResult
+from engine.canvas_run import CanvasDenoiser, DenoiseResult
 from engine.errors import leave_if
 from engine.token_tree import TokenTree
 from infill.checks.context import CheckContext
@@ -55,7 +54,7 @@ class Proposal:
 class Proposer:
     """Makes the proposals of a request. last_draft: of the causal encoder."""
 
-    def __init__(self, denoiser: Denoiser, runner: CanvasRunner, family: Family, settings: Settings) -> None:
+    def __init__(self, denoiser: CanvasDenoiser, runner: CanvasRunner, family: Family, settings: Settings) -> None:
         self.denoiser, self.runner, self.family, self.settings = denoiser, runner, family, settings
         self.last_draft = LastDraft()
 
@@ -132,9 +131,12 @@ class Proposer:
     def _repaired(
         self, prepared: PreparedRequest, index: int, filled: FilledCanvas, hole: HoleText, again: bool
     ) -> HoleText:
-        """Re-noises the tokens under parse errors and denoises a few steps; if that fails, cuts back to what parses."""
+        """Re-noises the tokens under parse errors and denoises a few steps; if that fails, cuts back to what parses.
+
+        A canvas that started from the last one is only cut back: the last one was denoised again already.
+        """
         before, after = prepared.near(index)
-        again = again and not prepared.is_late() and filled.result.finish != "cancelled"
+        again = again and not filled.is_warm and not prepared.is_late() and filled.result.finish != "cancelled"
         spans = error_spans_within(before, hole.text, after, prepared.language, prepared.stop_parsing) if again else ()
         if spans and filled.layout.canvas.width <= self.family.max_canvas:
             result = self._renoised(filled, index, hole, [(span.start, span.end) for span in spans])
@@ -154,9 +156,9 @@ class Proposer:
         for slot, (start, end) in enumerate(hole.token_spans):
             if any(start < last and first < end for first, last in spans):
                 tokens[columns.start + slot] = -1
-        sampling: SamplingConfig = filled.request.sampling.with_steps(REPAIR_STEPS)
+        sampling = filled.request.sampling.with_steps(REPAIR_STEPS)
         canvas = replace(filled.layout.canvas, tokens=tokens)
-        return self.runner.run([replace(filled.request, canvas=canvas, sampling=sampling)])[0]
+        return self.runner.run([replace(filled.request, canvas=canvas, sampling=sampling, growth=())])[0]
 
     def _drafted(
         self, prepared: PreparedRequest, index: int, prompt: CausalPrompt, tree: TokenTree
@@ -164,7 +166,7 @@ class Proposer:
         """The draft, cut back if it breaks the parse, and whether it is text that parses."""
         before, after = prepared.near(index)
         draft = causal_draft(tree, self.family, prompt, prepared.kinds[index], before, prepared.deadline)
-        self.last_draft = LastDraft.at(prepared.before(index), draft.decoded)
+        self.last_draft = replace(LastDraft.at(prepared.before(index), draft.decoded), canvas=self.last_draft.canvas)
         leave_if(prepared.stop)
         text = prepared.until_next_line(index, draft.text)
         parses = bool(text.strip())
@@ -174,17 +176,18 @@ class Proposer:
         return Proposal(text, ["causal"], len(self.family.tokens.encode(text))), parses
 
     def _seams(self, prepared: PreparedRequest, filled: FilledCanvas, index: int, texts: Sequence[str]) -> list[float]:
-        """Mean log-probability of each text and the SEAM tokens after it, given what comes before them.
+        """Mean log-probability of each text, given what the scorer sees of its surroundings.
 
+        A causal scorer also scores the SEAM tokens after the text.
         The denoiser's own probabilities are a poor measure here: it can be certain of each token on both sides of a
         seam that is wrong.
         """
         columns, canvas = filled.layout.holes[index], filled.result.tokens.tolist()
         unfilled = (self.family.null_token, -1)
         known = [token for token in canvas[: columns.start] if token not in unfilled]
-        seam = [token for token in canvas[columns.stop :] if token not in unfilled][:SEAM]
-        continuations = [[*self.family.tokens.encode(columns.healed + text.rstrip("\n")), *seam] for text in texts]
-        scores = self.runner.scorer.scores(filled.layout.prompt, known, continuations, prepared.stop)
+        after = [token for token in canvas[columns.stop :] if token not in unfilled]
+        encoded = [self.family.tokens.encode(columns.healed + text.rstrip("\n")) for text in texts]
+        scores = self.runner.scorer.text_scores(filled.layout.prompt, known, encoded, after, SEAM, prepared.stop)
         return [float(one.mean()) if len(one) else -math.inf for one in scores]
 
     def _context(self, prepared: PreparedRequest, index: int, text: str) -> CheckContext:

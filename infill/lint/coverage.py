@@ -22,12 +22,14 @@ UNREADABLE = "unreadable"
 
 @dataclass(frozen=True)
 class NotJudged:
-    """A file that was not judged. part: whether the rest of it was. detail: the language, if that is the reason."""
+    """A file or folder that was not judged. part: whether the rest of the file was. detail: the language, if that is
+    the reason."""
 
     path: Path
     reason: str
     detail: str | None = None
     part: bool = False
+    is_folder: bool = False
 
 
 @dataclass
@@ -46,10 +48,10 @@ class Coverage:
 
     def sentence(self) -> str:
         """What was not judged, in words; empty if everything was."""
-        counts = Counter((one.reason, one.part) for one in self.not_judged)
+        counts = Counter((one.reason, one.part, one.is_folder) for one in self.not_judged)
         parts = []
-        for (reason, part), number in counts.items():
-            files = f"{number} {'file' if number == 1 else 'files'}"
+        for (reason, part, is_folder), number in counts.items():
+            files = f"{number} {'folder' if is_folder else 'file'}{'' if number == 1 else 's'}"
             languages = sorted({one.detail for one in self.not_judged if one.reason == reason and one.detail})
             why = f"{reason}: {', '.join(languages)}" if languages else reason
             parts.append(f"parts of {files} ({why})" if part else f"{files} ({why})")

@@ -18,7 +18,7 @@ from engine.files import read_small_file
 from infill.code import languages
 from infill.git import Revision, diff
 from infill.ignore_files import Verdicts, ignored_by, repository_of
-from infill.privacy import check_named, private_reason
+from infill.privacy import check_named, decided_reason
 
 Lines = range  # line numbers from 1
 
@@ -27,17 +27,23 @@ _NAME = re.compile(r"[^\W\d]\w*")
 _HUNK = re.compile(r"^@@ -\S+ \+(\d+)(?:,(\d+))? @@")
 
 
-def find_files(paths: Sequence[Path]) -> list[Path]:
+def find_files(paths: Sequence[Path], unreadable: dict[Path, str] | None = None) -> list[Path]:
     """The named files, and in folders every file in a known language that is not private. Outside a repository, every
-    such file that is not in a hidden folder. Raises InputError for a path that does not exist, and for a named file
-    that must not be read."""
+    such file that is not in a hidden folder. Raises InputError for a path that does not exist, and for a named file or
+    folder that must not or cannot be read.
+
+    unreadable: gets the other files and folders that cannot be read, each with a sentence.
+    """
     found: dict[Path, None] = {}
+    unreadable = {} if unreadable is None else unreadable
     for path in paths:
         if path.is_dir():
-            found.update((file, None) for file in sorted(_files_in(path)))
+            found.update((file, None) for file in sorted(_files_in(path, unreadable)))
         elif path.is_file():
             check_named(path)
             found[path] = None
+        elif os.path.lexists(path):
+            raise InputError(f"{path} is not a regular file or folder, or links to nothing; name another one.")
         else:
             raise InputError(f"There is no file or folder {path}; check the name.")
     return [*found]
@@ -54,7 +60,7 @@ def shared_names(files: Iterable[Path]) -> frozenset[str]:
     return frozenset(name for name, count in counts.items() if count > 1)
 
 
-def _files_in(top: Path) -> Iterator[Path]:
+def _files_in(top: Path, unreadable: dict[Path, str]) -> Iterator[Path]:
     """The files below a folder. Other repositories in it are left out."""
     resolved = top.resolve()
     is_repository = (resolved / ".git").exists()
@@ -62,31 +68,54 @@ def _files_in(top: Path) -> Iterator[Path]:
     known = Verdicts()
     if in_repository:
         ignored_by(resolved / "_", known=known)  # raises GitUnreadable, instead of finding no files
-        if not is_repository and private_reason(resolved, known=known):
+        if not is_repository and (reason := decided_reason(resolved, known=known)):
+            unreadable[top] = f"{top} was not read. {reason} Name the files in it that you want to check."
             return
-    for parent, folders, names in os.walk(top):
-        path = resolved / Path(parent).relative_to(top)
-        folders[:] = [name for name in folders if _is_searched(path / name, in_repository, known)]
-        for name in names:
-            if languages.detect(name) and _is_small_file(path / name) and not private_reason(path / name, known=known):
-                yield Path(parent, name)
+
+    def is_read(path: Path) -> bool:
+        try:
+            return decided_reason(resolved / path.relative_to(top), known=known) is None
+        except InputError as error:
+            unreadable[path] = str(error)
+            return False
+
+    def report(error: OSError) -> None:
+        sentence = f"{error.filename} cannot be read ({error.strerror}); check its permissions."
+        if Path(error.filename) == top:
+            raise InputError(sentence)
+        unreadable[Path(error.filename)] = sentence
+
+    for parent, folders, names in os.walk(top, onerror=report):
+        folder = Path(parent)
+        kept = [name for name in folders if _may_be_searched(resolved / folder.relative_to(top) / name, in_repository)]
+        folders[:] = [name for name in kept if not in_repository or is_read(folder / name)]
+        for file in (folder / name for name in names if languages.detect(name)):
+            if file.is_symlink() or not is_read(file):
+                continue
+            if sentence := _unusable(file):
+                unreadable[file] = sentence
+            else:
+                yield file
 
 
-def _is_searched(folder: Path, in_repository: bool, known: Verdicts) -> bool:
+def _may_be_searched(folder: Path, in_repository: bool) -> bool:
+    """Whether it is not hidden, or in a repository, not another repository."""
     if not in_repository:
         return not folder.name.startswith(".")
-    if folder.name == ".git" or (folder / ".git").exists():
-        return False
-    return private_reason(folder, known=known) is None
+    return folder.name != ".git" and not (folder / ".git").exists()
 
 
-def _is_small_file(file: Path) -> bool:
-    """Whether it is a regular file, and not a link, that is small enough."""
+def _unusable(file: Path) -> str | None:
+    """A sentence if it is not a regular file that is small enough."""
     try:
         state = file.lstat()
-    except OSError:
-        return False
-    return stat.S_ISREG(state.st_mode) and state.st_size <= FILE_BYTES
+    except OSError as error:
+        return f"{file} cannot be read ({error.strerror}); check its permissions."
+    if not stat.S_ISREG(state.st_mode):
+        return f"{file} was not read, because it is not a regular file; remove or rename it."
+    if state.st_size > FILE_BYTES:
+        return f"{file} was not read, because it has more than {FILE_BYTES >> 20} MiB; name it to check it."
+    return None
 
 
 def changed_lines(revision: str, files: Iterable[Path]) -> dict[Path, list[Lines]]:

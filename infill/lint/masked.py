@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from engine.config import SamplingConfig
-from engine.denoiser import CanvasRun, Denoiser, DenoiseRequest
+from engine.canvas_run import CanvasDenoiser, CanvasRun, DenoiseRequest
+from engine.config import Sampling
 from engine.errors import Stop, leave_if
 from infill.code.context import ContextBudget, show_context
 from infill.findings import LintRequest, Range
@@ -29,7 +29,7 @@ MIN_GAIN = 0.0  # nats
 class DenoiserJudge:
     """A `Judge`. stop: polled before every pass; once it returns True, Cancelled is raised."""
 
-    def __init__(self, denoiser: Denoiser, family: Family, sampling: SamplingConfig, stop: Stop | None = None) -> None:
+    def __init__(self, denoiser: CanvasDenoiser, family: Family, sampling: Sampling, stop: Stop | None = None) -> None:
         self.denoiser, self.family, self.stop = denoiser, family, stop
         self.sampling = sampling.with_steps(1)
         budget = family.budget

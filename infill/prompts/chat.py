@@ -33,6 +33,7 @@ class ChatPrompt:
     """See `infill.prompts.prompt.Family`."""
 
     max_canvas = 256
+    grows = False
     slots = (32, 96)
     budget = ContextBudget(prefix=14_000, suffix=6_000, header=3_000)
 

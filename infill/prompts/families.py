@@ -7,13 +7,16 @@ from pathlib import Path
 
 from engine.errors import ModelError
 from infill.prompts.chat import ChatPrompt
+from infill.prompts.masked import Marks, MaskedPrompt
 from infill.prompts.pocket import PocketPrompt, Window
 from infill.prompts.prompt import Family
+from infill.prompts.qwen2_tokenizer import folder_tokens
 from infill.prompts.text_tokens import TextTokens
 
 FAMILIES: dict[str, Callable[[TextTokens, Path], Family]] = {
     "pocket": lambda tokens, folder: PocketPrompt(tokens, Window.read(folder)),
     "chat": lambda tokens, folder: ChatPrompt(tokens),
+    "masked": lambda tokens, folder: MaskedPrompt(tokens, Marks.read(folder)),
 }
 
 
@@ -24,4 +27,4 @@ def load_family(name: str, folder: Path) -> Family:
         raise ModelError(
             f"The model belongs to the prompt family {name!r}, but this version only has {known}; update Gesso."
         )
-    return FAMILIES[name](TextTokens.read(folder / "tokenizer.json"), folder)
+    return FAMILIES[name](folder_tokens(folder), folder)

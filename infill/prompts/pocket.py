@@ -59,6 +59,7 @@ class PocketPrompt:
     """See `infill.prompts.prompt.Family`."""
 
     max_canvas = 160
+    grows = False
     slots = (32, 64)
 
     def __init__(self, tokens: TextTokens, window: Window = Window()) -> None:  # noqa: B008 - frozen

@@ -64,8 +64,8 @@ class LayoutPlan:
     typed: tuple[TypedToken | None, ...]
     banned: Tensor
 
-    def lay_out(self, slots: Sequence[int]) -> Layout:
-        """slots: per hole."""
+    def lay_out(self, slots: Sequence[int], draft: Sequence[int | None] = ()) -> Layout:
+        """slots: per hole. draft: tokens that the first hole starts with, None for noise."""
         parts: list[Known | Slots] = []
         columns: list[HoleColumns] = []
         allowed: dict[int, Tensor] = {}
@@ -75,8 +75,8 @@ class LayoutPlan:
             if typed is not None:
                 allowed[at] = typed.choices
             columns.append(HoleColumns(at, at + count, "" if typed is None else typed.text))
-            parts += [Known(run), Slots(count)]
-            at += count
+            parts += [Known(run), Slots(count, draft)]
+            at, draft = at + count, ()
         canvas = Canvas.of(*parts, Known(self.runs[-1]), allowed=allowed)
         return Layout(self.prompt, canvas, tuple(columns), self.banned)
 
@@ -106,7 +106,8 @@ class InstructionPrompt:
 class Family(Protocol):
     """The prompt format of one family of models.
 
-    null_token: the token of an empty slot; None if the model has none, so that lengths are probed.
+    null_token: the token of an empty slot; None if the model has none, so that lengths are probed. grows: whether the
+    denoiser changes the lengths of holes itself.
     max_canvas: the widest canvas of one denoising. slots: default number of slots for (a line, a block).
     """
 
@@ -114,6 +115,7 @@ class Family(Protocol):
     max_canvas: int
     slots: tuple[int, int]
     budget: ContextBudget
+    grows: bool
 
     @property
     def null_token(self) -> int | None: ...

@@ -28,12 +28,12 @@ from infill.version import installed_version
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def make_app(engine: Engine) -> Starlette:
-    """The application that serves `engine`."""
+def make_app(engine: Engine, network: str | None = None) -> Starlette:
+    """The application that serves `engine`. network: as in `Health`."""
     created, started = time.time(), time.monotonic()
     gets: dict[Get, Callable[[], Response]] = {
         MODELS: lambda: api_openai.models(engine, created),
-        HEALTH: lambda: _health(engine),
+        HEALTH: lambda: _health(engine, network),
         METRICS: lambda: PlainTextResponse(metrics(engine, time.monotonic() - started), media_type=CONTENT_TYPE),
         OPENAPI: lambda: JSONResponse(api_schema.description(installed_version())),
         DOCS: lambda: HTMLResponse(api_schema.page(installed_version())),
@@ -62,7 +62,7 @@ def _get(respond: Callable[[], Response]) -> Endpoint:
     return endpoint
 
 
-def _health(engine: Engine) -> Response:
+def _health(engine: Engine, network: str | None) -> Response:
     """See `infill.service.exchange.Health`."""
     state = engine.state
     value = {
@@ -74,6 +74,7 @@ def _health(engine: Engine) -> Response:
         "can_lint": state.can_lint,
         "lints": state.lints,
         "fallback_model": state.fallback_model,
+        "network": network,
         "pending": engine.pending,
         "pid": os.getpid(),
         "version": installed_version(),

@@ -47,7 +47,8 @@ class ServiceNotReady(ServiceRefused):
 class Health:
     """status: "ok", "loading" or "failed". done, total: bytes of the weights while loading. can_lint: whether the model
     produces findings; lints: whether they are good enough to be shown without being requested. fallback_model: the
-    smaller model that answers requests that accept any model, until this one is ready."""
+    smaller model that answers requests that accept any model, until this one is ready. network: the fingerprint of the
+    options of its port, if it has one."""
 
     status: str
     model: str
@@ -60,6 +61,7 @@ class Health:
     can_lint: bool = False
     lints: bool = False
     fallback_model: str | None = None
+    network: str | None = None
 
 
 def read_health(location: ServiceLocation) -> Health:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import hashlib
+import json
 import logging
 import os
 import signal
@@ -67,6 +69,14 @@ class Network:
             raise UsageError("The token is shorter than 16 characters; make one with `openssl rand -hex 32`.")
         if (self.certificate is None) != (self.key is None):
             raise UsageError("--tls-cert and --tls-key go together; give both.")
+        for file in (self.certificate, self.key):
+            if file is not None and not file.is_file():
+                raise UsageError(f"{file} is not a regular file; give --tls-cert and --tls-key a PEM file each.")
+
+    def fingerprint(self) -> str:
+        """Equal for equal options; does not contain the token."""
+        files = [str(file.resolve()) for file in (self.certificate, self.key) if file is not None]
+        return hashlib.sha256(json.dumps([self.host, self.port, self.token, files]).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -150,7 +160,7 @@ async def _serve_engine(
         return uvicorn.Config(app, **protocols, **timeouts, **quiet, **more)  # type: ignore[arg-type]
 
     activity = RequestActivity()
-    app = make_app(engine)
+    app = make_app(engine, options.network.fingerprint() if options.network is not None else None)
     servers = [Server(config(Guard(app, activity)), ended, limits.unix, limits.unix)]
     sockets = [[unix]]
     if (network := options.network) is not None:

@@ -23,6 +23,8 @@ const actions = {
     texts: (selector) => page.locator(selector).allTextContents(),
     attributes: (selector, name) =>
         page.locator(selector).evaluateAll((found, wanted) => found.map((one) => one.getAttribute(wanted)), name),
+    after: (selector) =>
+        page.locator(selector).evaluateAll((found) => found.map((one) => getComputedStyle(one, '::after').content)),
     screenshot: (path, clip) => page.screenshot({ path, clip }),
     console: () => log.splice(0),
 };

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pynvim
+import pytest
 
 from tests.editors.services import runtime_folder
 
@@ -117,6 +118,11 @@ def version(nvim: str | None) -> tuple[int, int]:
         return 0, 0
     match = re.match(r"NVIM v(\d+)\.(\d+)", output)
     return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+needs_neovim = pytest.mark.skipif(
+    version(NVIM) < (0, 12), reason="no Neovim 0.12 on PATH or in GESSO_NVIM; scripts/fetch-neovim gets one"
+)
 
 
 def server_options(home: Path, **settings: Any) -> dict[str, Any]:

@@ -15,15 +15,9 @@ import pytest
 
 pytest.importorskip("pynvim", reason="pynvim is not installed; it comes with the extra `dev`")
 
-from tests.editors.neovim import NVIM, OLD_NVIM, Neovim, server_options, version  # noqa: E402
+from tests.editors.neovim import NVIM, OLD_NVIM, Neovim, needs_neovim, server_options, version  # noqa: E402
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        version(NVIM) < (0, 12),
-        reason="no Neovim 0.12 on PATH or in GESSO_NVIM; scripts/fetch-neovim gets one",
-    ),
-]
+pytestmark = [pytest.mark.slow, needs_neovim]
 
 CODE = '''\
 class Account:

@@ -11,14 +11,14 @@ import pytest
 
 pytest.importorskip("pynvim", reason="pynvim is not installed; it comes with the extra `dev`")
 
-from tests.editors.neovim import NVIM, OLD_NVIM, ROOT, Neovim, server_options, version  # noqa: E402
+from tests.editors.neovim import NVIM, OLD_NVIM, ROOT, Neovim, needs_neovim, server_options, version  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
 SERVER = [sys.executable, str(ROOT / "tests" / "lsp" / "scripted_server.py")]
 CODE = "def first(a):\n    b = a\n    return wrnog\n"
 EDITORS = [
-    pytest.param(NVIM, marks=pytest.mark.skipif(version(NVIM) < (0, 12), reason="no Neovim 0.12"), id="new"),
+    pytest.param(NVIM, marks=needs_neovim, id="new"),
     pytest.param(OLD_NVIM, marks=pytest.mark.skipif(version(OLD_NVIM) == (0, 0), reason="no older Neovim"), id="old"),
 ]
 

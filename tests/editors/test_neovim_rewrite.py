@@ -10,9 +10,9 @@ import pytest
 
 pytest.importorskip("pynvim", reason="pynvim is not installed; it comes with the extra `dev`")
 
-from tests.editors.neovim import NVIM, ROOT, Neovim, server_options, version  # noqa: E402
+from tests.editors.neovim import ROOT, Neovim, needs_neovim, server_options  # noqa: E402
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(version(NVIM) < (0, 12), reason="no Neovim 0.12")]
+pytestmark = [pytest.mark.slow, needs_neovim]
 
 SERVER = [sys.executable, str(ROOT / "tests" / "lsp" / "scripted_server.py")]
 CODE = "a = 1\nb = 2\nc = 3\n"

@@ -15,17 +15,11 @@ import pytest
 
 pytest.importorskip("pynvim", reason="pynvim is not installed; it comes with the extra `dev`")
 
-from tests.editors.neovim import NVIM, PLUGIN, ROOT, Neovim, server_options, version  # noqa: E402
+from tests.editors.neovim import NVIM, PLUGIN, ROOT, Neovim, needs_neovim, server_options  # noqa: E402
 from tests.infill.local_hub import local_hub  # noqa: E402
 from tests.lsp.small_coder import CONTENT  # noqa: E402
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        version(NVIM) < (0, 12),
-        reason="no Neovim 0.12 on PATH or in GESSO_NVIM; scripts/fetch-neovim gets one",
-    ),
-]
+pytestmark = [pytest.mark.slow, needs_neovim]
 
 CODE = """\
 def check(amount):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ from engine.key_values import KeyValues, PromptMemory
 from engine.models.diffusion_gemma import DiffusionGemma
 from engine.prefix_cache import PrefixCache
 from engine.token_tree import TokenTree
-from tests.engine.tiny import ours, reference
+from tests.engine.tiny import count_passes, ours, reference
 
 PROMPT = [5, 17, 9, 40, 3, 22, 8, 31, 12, 6, 25, 14]
 
@@ -88,18 +87,6 @@ def test_banned_tokens_are_not_taken_and_the_first_is_one_of_those_allowed(model
 def test_an_empty_prompt_is_refused(model: DiffusionGemma) -> None:
     with pytest.raises(InputError, match="at least one token"):
         decode_greedily(model, PrefixCache(model), [], 4, never)
-
-
-def count_passes(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    passes: list[int] = []
-    encode = model.encode
-
-    def counted(tokens: torch.Tensor, *rest: Any) -> torch.Tensor:
-        passes.append(tokens.numel())
-        return encode(tokens, *rest)
-
-    monkeypatch.setattr(model, "encode", counted)
-    return passes
 
 
 @pytest.mark.parametrize("right", [0, 3, 6])

@@ -152,7 +152,7 @@ def test_a_deadline_holds_for_the_whole(
         decide(denoiser, runs)
 
     monkeypatch.setattr(Denoiser, "step", slow)
-    monkeypatch.setattr("engine.denoiser.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("engine.canvas_loop.time.monotonic", lambda: now[0])
     canvas = Canvas.of(Slots(18))
     result = denoise_in_blocks(Denoiser(model), ask(canvas, deadline=deadline), 6)
     assert (result.steps, result.filled) == (steps, filled)

@@ -64,6 +64,19 @@ def test_a_seed_makes_a_run_reproducible_bit_for_bit(model: DiffusionGemma, requ
     assert first_way == again_way == fresh_way
 
 
+def test_pinned_positions_count_as_certain_for_the_stopping_rule(model: DiffusionGemma) -> None:
+    canvas = Canvas.of(Known([1, 2, 3] * 4), Slots(4), Known([5] * 8))
+    request = DenoiseRequest(PROMPT, canvas, replace(RESTLESS, stability_threshold=0), seed=3)
+    (first,) = Denoiser(model).run([replace(request, sampling=replace(request.sampling, max_steps=1))])
+    mean = float(first.entropy.sum()) / canvas.width
+
+    def steps(threshold: float) -> int:
+        sampling = replace(request.sampling, confidence_threshold=threshold, t_min=0.8, t_max=0.8)
+        return Denoiser(model).run([replace(request, sampling=sampling)])[0].steps
+
+    assert steps(1.01 * mean) == 1 < steps(0.99 * mean)
+
+
 def test_another_seed_goes_another_way(model: DiffusionGemma, request_: DenoiseRequest) -> None:
     _, first = trajectory(Denoiser(model), request_)
     _, second = trajectory(Denoiser(model), replace(request_, seed=4))
@@ -181,7 +194,7 @@ def test_a_deadline_ends_its_own_row_after_the_step_in_which_it_passed(
     model: DiffusionGemma, request_: DenoiseRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr("engine.denoiser.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("engine.canvas_loop.time.monotonic", lambda: now[0])
 
     def watch(runs: Sequence[CanvasRun]) -> None:
         now[0] += 10

@@ -14,9 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from engine.canvas import Canvas, Known, Slots
+from engine.canvas_loop import STEPS_TO_GROW
 from engine.canvas_run import CanvasRun, DenoiseRequest
 from engine.config import ModelConfig, SamplingConfig
-from engine.denoiser import STEPS_TO_GROW, Denoiser
+from engine.denoiser import Denoiser
 from engine.graphs.fixed_step import FixedStep, KeyValueBuffers
 from engine.graphs.recorded_steps import RecordedSteps, bucket_for
 from engine.graphs.step_stats import exact_stats

@@ -71,7 +71,7 @@ def entropies(at_pins: float, at_holes: float, width: int, pins: list[int]) -> T
     return table
 
 
-def test_it_takes_no_part_in_the_entropy_bound_nor_in_the_stop_rule(
+def test_it_takes_no_part_in_the_entropy_bound_and_is_certain_for_the_stop_rule(
     model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = SamplingConfig(9, 1.0, 1.0, 1.0, 1, 0.1)
@@ -95,8 +95,12 @@ def test_it_takes_no_part_in_the_entropy_bound_nor_in_the_stop_rule(
     stopped, _ = run(entropies(0.69, 0.05, 13, PINS))
     assert (stopped.finished, stopped.steps) == ("stable", 2), "unsure pins must not keep it going"
 
-    many_sure_pins, _ = run(entropies(0.001, 0.15, 13, PINS))
-    assert many_sure_pins.finished == "steps", "sure pins must not end it"
+    width, holes = len(stopped.canvas), len(stopped.columns)
+    within, beyond = (share * 0.1 * width / holes for share in (0.98, 1.02))
+    certain_pins, _ = run(entropies(0.69, within, 13, PINS))
+    assert (certain_pins.finished, certain_pins.steps) == ("stable", 2), "the mean of the whole canvas counts"
+    unsure_holes_again, _ = run(entropies(0.001, beyond, 13, PINS))
+    assert unsure_holes_again.finished == "steps"
 
     flickering = entropies(0.001, 0.05, 13, PINS)
     flickering[PINS] = two_way(VOCAB, 41, 40, 0.001)

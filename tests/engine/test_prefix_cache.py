@@ -18,7 +18,7 @@ from engine.errors import Cancelled, InputError
 from engine.key_values import KeyValues
 from engine.models.diffusion_gemma import DiffusionGemma
 from engine.prefix_cache import PrefixCache
-from tests.engine.tiny import ours, reference
+from tests.engine.tiny import count_passes, ours, reference
 
 PROMPT = [7 * n % 113 for n in range(40)]
 
@@ -49,23 +49,10 @@ def assert_holds(cache: PrefixCache, kv: KeyValues, tokens: Sequence[int]) -> No
         torch.testing.assert_close(mine[:, :, :length], expected[:, :, :length], atol=1e-4, rtol=0)
 
 
-def count_reading(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The lengths of all encoder passes from now on."""
-    lengths: list[int] = []
-    encode = model.encode
-
-    def counted(tokens: Tensor, *rest: Any) -> Tensor:
-        lengths.append(tokens.numel())
-        return encode(tokens, *rest)
-
-    monkeypatch.setattr(model, "encode", counted)
-    return lengths
-
-
 def test_a_shared_prefix_is_read_once(
     model: DiffusionGemma, cache: PrefixCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lengths = count_reading(model, monkeypatch)
+    lengths = count_passes(model, monkeypatch)
     assert read(cache, PROMPT[:30]) == 30
     assert read(cache, PROMPT[:30]) == 0
     assert read(cache, PROMPT[:33]) == 3
@@ -107,7 +94,7 @@ def test_long_prompts_are_read_in_chunks(
     model: DiffusionGemma, cache: PrefixCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prefix_cache, "ENCODE_CHUNK", 16)
-    lengths = count_reading(model, monkeypatch)
+    lengths = count_passes(model, monkeypatch)
     lease = cache.acquire(PROMPT)
     assert lengths == [16, 16, 8]
     assert_holds(cache, lease.kv, PROMPT)

@@ -182,11 +182,11 @@ def test_noise_never_falls_on_absent_positions() -> None:
         assert draws(noise=config).noise([0], present)[0, 2] == 0
 
 
-def test_confidence_is_the_mean_over_present_positions() -> None:
+def test_confidence_is_the_sum_over_present_positions() -> None:
     entropy = torch.tensor([[0.2, 0.4, 9.0], [0.2, 0.4, 0.0]])
     present = torch.tensor([[True, True, False], [True, True, True]])
-    assert is_confident(entropy, present, torch.tensor([0.31, 0.19])).tolist() == [True, False]
-    assert is_confident(entropy, present, torch.tensor([0.29, 0.21])).tolist() == [False, True]
+    assert is_confident(entropy, present, torch.tensor([0.61, 0.59])).tolist() == [True, False]
+    assert is_confident(entropy, present, torch.tensor([0.59, 0.61])).tolist() == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ from engine.models.diffusion_gemma import DiffusionGemma
 from engine.models.packed import pack
 from engine.prefix_cache import PrefixCache
 from engine.token_tree import TokenTree
-from tests.engine.tiny import ours, reference
+from tests.engine.tiny import count_passes, ours, reference
 
 PROMPT = [5, 17, 9, 40, 3, 22, 8, 31, 12, 6, 25, 14]  # longer than the window of the sliding layers
 TRUNK = [33, 4, 18]
@@ -38,19 +37,6 @@ def whole(model: DiffusionGemma, tokens: Sequence[int]) -> torch.Tensor:
     memory = PromptMemory(KeyValues(model.config, torch.device("cpu"), torch.float32), len(tokens))
     hidden = model.encode(torch.tensor([tokens]), memory.positions(), memory.masks(), memory)[0]
     return torch.log_softmax(model.logits(hidden), -1)
-
-
-def count_read(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The tokens of every pass from now on."""
-    passes: list[int] = []
-    encode = model.encode
-
-    def counted(tokens: torch.Tensor, *rest: Any) -> torch.Tensor:
-        passes.append(tokens.numel())
-        return encode(tokens, *rest)
-
-    monkeypatch.setattr(model, "encode", counted)
-    return passes
 
 
 def test_every_branch_is_read_as_if_it_stood_alone(model: DiffusionGemma, kv: KeyValues) -> None:
@@ -77,7 +63,7 @@ def test_what_is_read_later_sees_its_own_ancestors_alone(model: DiffusionGemma, 
 
 
 def test_a_token_is_read_once(model: DiffusionGemma, kv: KeyValues, monkeypatch: pytest.MonkeyPatch) -> None:
-    passes = count_read(model, monkeypatch)
+    passes = count_passes(model, monkeypatch)
     with TokenTree(model, kv, TRUNK) as tree:
         assert not tree.has_read([])
         tree.read(BRANCHES)

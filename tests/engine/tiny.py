@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from transformers import DiffusionGemmaConfig, DiffusionGemmaForBlockDiffusion
 
@@ -79,3 +80,16 @@ def _as_in_a_file(config: dict[str, Any]) -> dict[str, Any]:
     import json
 
     return json.loads(json.dumps(config))
+
+
+def count_passes(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The tokens of every pass of the encoder from now on."""
+    passes: list[int] = []
+    encode = model.encode
+
+    def counted(tokens: torch.Tensor, *rest: Any) -> torch.Tensor:
+        passes.append(tokens.numel())
+        return encode(tokens, *rest)
+
+    monkeypatch.setattr(model, "encode", counted)
+    return passes

@@ -91,6 +91,26 @@ def test_doctor_counts_as_loading_does() -> None:
     assert all(by_build(card.models)["26b", build].fits for build in ("nvfp4", "int4"))
 
 
+@pytest.mark.parametrize(
+    ("free", "total", "dtype", "runs"),
+    [(23, 24, "bfloat16", True), (15, 16, "int4", True), (7.5, 8, "int4", True), (5, 6, "int4", False)],
+)
+def test_the_infilling_model_is_recommended_by_card(free: float, total: float, dtype: str, runs: bool) -> None:
+    report = examine({**LAPTOP, "gpus": [gpu(free, total=total)], "device": "cuda:0", "dtype": "bfloat16"})
+    fit = by_build(report.models)["Dream-org/DreamOn-v0-7B", dtype]
+    assert (fit.fits, fit.runs) == (runs, runs)
+    assert any("DreamOn" in sentence and dtype in sentence for sentence in report.advice) == runs
+
+
+def test_on_a_cpu_only_the_small_masked_model_runs_slowly() -> None:
+    report = examine({**LAPTOP, "memory_available": 32 * GIB})
+    models = by_build(report.models)
+    small, large = models["fredzzp/open-dcoder-0.5B", "int8"], models["Dream-org/DreamOn-v0-7B", "int8"]
+    assert small.runs and "slow on a CPU" in small.note
+    assert large.fits and not large.runs and "GPU" in large.note
+    assert not any("DreamOn" in sentence for sentence in report.advice)
+
+
 @pytest.mark.parametrize(("free", "dtype", "fits"), [(6, "bfloat16", True), (3, "int4", True), (2, "int4", False)])
 def test_a_code_model_is_in_int4_where_a_gpu_has_too_little_memory(free: float, dtype: str, fits: bool) -> None:
     report = examine({**LAPTOP, "gpus": [gpu(free)], "device": "cuda:0", "dtype": "bfloat16"})

@@ -35,7 +35,7 @@ def test_no_pattern_takes_long(line: str) -> None:
     assert not pattern.matches(("a" * 250,), is_folder=False)
 
 
-@pytest.mark.parametrize("line", ["", "#a", "!", "/", "a\\", "[a", "[!", "[[:none:]]", "[a\\"])
+@pytest.mark.parametrize("line", ["", "#a", "!", "/", "a\\", "*\\/", "a/b\\/", "[a", "[!", "[[:none:]]", "[a\\"])
 def test_an_invalid_line_is_not_a_pattern(line: str) -> None:
     assert Pattern.parse(line) is None
 

@@ -122,7 +122,7 @@ def test_the_list_has_the_shipped_model_and_cached_models_of_its_type(
 ) -> None:
     import huggingface_hub
 
-    for name, kind in (("right", model_store.MODEL_TYPE), ("wrong", "llama")):
+    for name, kind in (("right", model_store.MODEL_TYPES[0]), ("wrong", "llama")):
         repository = tmp_path / f"models--owner--{name}"
         snapshot = repository / "snapshots" / "abc123"
         snapshot.mkdir(parents=True)

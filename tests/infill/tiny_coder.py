@@ -19,7 +19,8 @@ from infill.code.context import ContextBudget
 from infill.complete.causal_completion import CausalCompleter
 from infill.complete.code_model import CodeModel
 from infill.prompts.fim import FimPrompt
-from infill.prompts.gguf_tokenizer import CONTROL, PATTERN, USER_DEFINED, gguf_tokenizer
+from infill.prompts.gguf_tokenizer import CONTROL, USER_DEFINED, gguf_tokenizer
+from infill.prompts.qwen2_tokenizer import PATTERN
 from infill.prompts.text_tokens import TextTokens
 from infill.settings import Settings
 from tests.engine.tiny_qwen2 import MemoryWeights, packed, reference

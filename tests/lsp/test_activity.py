@@ -127,7 +127,7 @@ def test_a_record_cannot_hold_code_or_names() -> None:
     texts = {field.name for field in fields(Record) if "str" in str(field.type)} - {"timings_ms"}
     assert texts == {"language", "rule", "sentence"}
     assert set(get_args(Outcome)) == {"shown", "nothing", "superseded", "failed"}
-    assert set(get_args(Origin)) == {"typed", "cache", "running", "remainder", "model"}
+    assert set(get_args(Origin)) == {"typed", "cache", "running", "remainder", "model", "next edit"}
 
 
 def changed_settings() -> dict[str, Any]:

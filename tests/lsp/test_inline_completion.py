@@ -12,7 +12,7 @@ import pytest
 from lsprotocol import types
 
 import lsp.inline_completion
-from infill.request import Candidate, HoleCompletion, InfillRequest, InfillResult
+from infill.request import NO_TIME, Candidate, HoleCompletion, InfillRequest, InfillResult
 from infill.service.exchange import ServiceBusy
 from infill.statistics import EventRow, Statistics
 from lsp.cursor import CursorContext
@@ -305,6 +305,33 @@ def test_too_short_an_early_beginning_is_not_shown(monkeypatch: pytest.MonkeyPat
 
     asyncio.run(asyncio.wait_for(play("fi", False), 20))
     asyncio.run(asyncio.wait_for(play("", True), 20))
+
+
+def test_a_model_without_time_is_reported_once_and_asked_again() -> None:
+    async def play() -> None:
+        typing, warnings, states = Typing("first", delay_ms=0), list[str](), list[str]()
+        host = SimpleNamespace(
+            warn=warnings.append, show_state=lambda state: states.append(typing.session.slow_message)
+        )
+        typing.session.client = cast(Client, host)
+
+        async def late(request: InfillRequest, on_draft: object) -> InfillResult:
+            completion = HoleCompletion(request.holes[0], "", False, NO_TIME, 0.0, ())
+            return InfillResult((completion,), 0, 1, 0, 0, 0, {"total": 5000.0}, "slow", 0)
+
+        typing.session.engine.complete = late  # type: ignore[method-assign]
+        for number in range(5):  # in the same position: it is no judgement, so it is not cached
+            found = await typing.request()
+            assert found.skipped is not None and found.skipped.rule == "the model is too slow"
+            assert bool(warnings) == (number >= 2)
+        (sentence,) = warnings
+        assert "The model slow needs more than 5 s" in sentence and states == [sentence]
+        typing.session.engine.complete = typing.engine.complete  # type: ignore[method-assign]
+        typing.engine.go.set()
+        assert [one.text for one in (await typing.request()).items] == ["first"]
+        assert states == [sentence, ""]
+
+    asyncio.run(asyncio.wait_for(play(), 20))
 
 
 def test_a_busy_service_means_no_suggestion_now() -> None:

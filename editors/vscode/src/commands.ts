@@ -12,6 +12,7 @@ const MENU = [
     'gesso.toggleLanguage',
     'gesso.trigger',
     'gesso.rewrite',
+    'gesso.nextEdit',
     'gesso.restartServer',
     'gesso.download',
     'gesso.install',
@@ -37,6 +38,9 @@ export function registerCommands(context: vscode.ExtensionContext, gesso: Gesso)
         'gesso.acceptWord': () => gesso.suggestions.acceptPart('acceptNextWord'),
         'gesso.acceptLine': () => gesso.suggestions.acceptPart('acceptNextLine'),
         'gesso.dismissSuggestion': () => gesso.suggestions.dismiss(),
+        'gesso.nextEdit': () => gesso.nextEdits.ask(),
+        'gesso.takeNextEdit': () => gesso.nextEdits.take(),
+        'gesso.dropNextEdit': () => gesso.nextEdits.drop(),
         'gesso.showWhyNothing': async () => {
             const records = await gesso.execute<RequestRecord[]>('gesso.whyNothing');
             await (records && showReasons(records, copyReport));

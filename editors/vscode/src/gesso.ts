@@ -5,6 +5,7 @@ import * as vscode from 'vscode';
 import { LanguageClient, State as ClientState } from 'vscode-languageclient/node';
 import { CursorReports } from './cursor';
 import { installServer } from './install';
+import { NextEdits } from './nextEdit';
 import { findServer } from './server';
 import { type ServerStatus, StatusBar } from './status';
 import { Suggestions } from './suggestions';
@@ -15,6 +16,7 @@ export class Gesso implements vscode.Disposable {
     readonly log = vscode.window.createOutputChannel('Gesso', { log: true });
     readonly status = new StatusBar();
     readonly suggestions = new Suggestions();
+    readonly nextEdits = new NextEdits();
     private readonly cursor = new CursorReports();
     private client: LanguageClient | undefined;
     private lastTask: Promise<void> = Promise.resolve();
@@ -43,7 +45,7 @@ export class Gesso implements vscode.Disposable {
     stop(): Promise<void> {
         return this.enqueue(async () => {
             const client = this.client;
-            this.client = this.suggestions.client = this.cursor.client = undefined;
+            this.setClient(undefined);
             await client?.dispose(2000).catch((error: unknown) => this.log.warn(String(error)));
             this.status.show('stopped');
         });
@@ -86,8 +88,13 @@ export class Gesso implements vscode.Disposable {
     dispose(): void {
         void this.stop();
         this.cursor.dispose();
+        this.nextEdits.dispose();
         this.status.dispose();
         this.log.dispose();
+    }
+
+    private setClient(client: LanguageClient | undefined): void {
+        this.client = this.suggestions.client = this.cursor.client = this.nextEdits.client = client;
     }
 
     private async connect(command: string, args: string[]): Promise<void> {
@@ -115,13 +122,13 @@ export class Gesso implements vscode.Disposable {
                 this.status.show('stopped');
             }
         });
-        this.client = this.suggestions.client = this.cursor.client = client;
+        this.setClient(client);
         try {
             await client.start();
             this.cursor.moved();
         } catch (error) {
             this.log.error(String(error));
-            this.client = this.suggestions.client = this.cursor.client = undefined;
+            this.setClient(undefined);
             this.status.show('startFailed');
         }
     }

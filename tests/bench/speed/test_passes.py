@@ -16,12 +16,12 @@ from infill.complete.hole_length import PROBE_STEPS
 def test_an_infill_stays_within_its_passes() -> None:
     passes = count_passes()
     cold, key = passes["cold"], passes["next keystroke"]
-    assert cold.count - len(cold.prompt) == key.count <= 14 and key.prompt == []
-    for one in (cold, key):
-        finished = one.denoise[PROBE_STEPS:STEPS]
-        assert len(one.denoise) <= STEPS + 4, "the best two go on from their probe; then four steps of repair"
-        assert max(one.denoise) <= 730 and max(finished) <= 292
-        assert len(one.score) <= 2
+    assert len(cold.denoise) + len(cold.score) <= 14
+    finished = cold.denoise[PROBE_STEPS:STEPS]
+    assert len(cold.denoise) <= STEPS + 4, "the best two go on from their probe; then four steps of repair"
+    assert max(cold.denoise) <= 730 and max(finished) <= 292
+    assert key.prompt == [] and key.count <= 6, "one canvas, which starts from the last one"
+    assert max(key.denoise) <= 110
 
 
 def test_a_recorded_probe_of_five_lengths_has_no_unused_rows() -> None:

@@ -126,7 +126,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 def test_other_architectures_are_refused_by_name(tmp_path: Path) -> None:
     file = save_gguf(reference(), tmp_path / "model.gguf", architecture="llama")
-    with pytest.raises(ModelError, match=r"'llama'.*diffusion_gemma and qwen2"):
+    with pytest.raises(ModelError, match=r"'llama'.*diffusion_gemma, qwen2 and Dream"):
         open_weights(file)
 
 

@@ -6,6 +6,7 @@ Whatever a client sends, the status is 200 or 4xx, and the response is JSON that
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -201,3 +202,21 @@ def test_a_text_that_is_not_utf_8_is_refused(api: TestClient, path: str) -> None
     text = next(name for name in ("text", "prompt", "input_prefix") if name in BODIES[path])
     content = json.dumps(BODIES[path] | {text: "x@@"}).encode().replace(b"@@", b"\xff")
     assert status(api, path, content) == 400
+
+
+@pytest.mark.parametrize("path", [path for path, body in BODIES.items() if "path" in body])
+def test_the_text_of_a_private_file_is_refused(api: TestClient, path: str, tmp_path: Path) -> None:
+    """By the rules for a file that the user names: an ignore file does not count, unless a link leads there."""
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".gitignore").write_text("made.py\n")
+    (tmp_path / "made.py").write_text("x\n")
+    (tmp_path / "link.py").symlink_to("made.py")
+    (tmp_path / "innocent.py").symlink_to(".env")
+
+    def answer(name: str | Path) -> int:
+        return status(api, path, json.dumps(BODIES[path] | {"path": str(name)}).encode())
+
+    for name in (".env", "deploy/ID_RSA.pub", ".aws/config.py", "a\0.env"):
+        assert answer(name) == answer(tmp_path / name) == 400, name
+    assert answer(tmp_path / "link.py") == answer(tmp_path / "innocent.py") == 400
+    assert answer(tmp_path / "made.py") == answer("made.py") == answer("link.py") == 200

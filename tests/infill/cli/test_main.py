@@ -61,10 +61,11 @@ def test_the_module_is_the_command() -> None:
     assert answer.stdout == b"" and answer.stderr.count(b"\n") == 1
 
 
-def test_a_closed_pipe_is_not_an_error() -> None:
+@pytest.mark.parametrize("arguments", ["model path", "--help", "serve --help", "infill --help", "--version", "config"])
+def test_a_closed_pipe_is_not_an_error(arguments: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, "-m", "infill", "model", "path"]
+    command = [sys.executable, "-m", "infill", *arguments.split()]
     done = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, b"")

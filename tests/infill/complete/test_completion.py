@@ -12,9 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from engine.canvas_run import DenoiseRequest
 from engine.config import SamplingConfig
 from engine.errors import Cancelled, GessoError, InputError, ModelError
 from infill.cli.text_edits import apply
+from infill.complete.completion import Completer
 from infill.complete.judging import one_after_another
 from infill.complete.loaded_model import LoadedModel
 from infill.complete.prepared import prepare
@@ -31,6 +33,55 @@ from tests.infill.fakes import (
 )
 
 FUNCTION = "def add(one, other):\n    total = one + other\n    return total\n\n\nprint(add(1, 2))\n"
+
+
+# the next key
+
+
+def test_the_next_key_starts_from_the_last_canvas() -> None:
+    completer = scripted_completer("first + second", "irst + second", "first + second")
+    assert isinstance(completer.denoiser, ScriptedDenoiser)
+    for before in ("x = ", "x = f", "x = "):
+        completion = completer.complete(request(f"{before}§\nrest\n")).completions[0]
+        assert before + completion.text == "x = first + second"
+    cold, typed, removed = completer.denoiser.requests
+    assert not _drafted(completer, cold)
+    assert _drafted(completer, typed).endswith("irst + second")
+    assert _drafted(completer, removed).endswith("first + second")
+
+
+def test_a_replaced_word_is_noise_in_the_next_canvas() -> None:
+    completer = scripted_completer("first(second)", "only(second)")
+    assert isinstance(completer.denoiser, ScriptedDenoiser)
+    completer.complete(request("x = §\nrest\n"))
+    completer.complete(request("x = o§\nrest\n"))
+    warm = completer.denoiser.requests[-1]
+    assert int(warm.canvas.tokens[warm.canvas.hole_columns][0]) == -1 and _drafted(completer, warm) == "second)"
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        request("x = §\nrest\n"),
+        request("x = f§\nrest\n", steps=3),
+        request("x = f§\nother\n"),
+        request("y = f§\nrest\n"),
+        request("x = f§\nrest\n", lines="block"),
+    ],
+    ids=["the same", "steps", "after", "before", "block"],
+)
+def test_other_requests_start_from_noise(second: InfillRequest) -> None:
+    completer = scripted_completer("first + second", "irst + second")
+    assert isinstance(completer.denoiser, ScriptedDenoiser)
+    completer.complete(request("x = §\nrest\n"))
+    completer.complete(second)
+    assert not _drafted(completer, completer.denoiser.requests[-1])
+
+
+def _drafted(completer: Completer, request: DenoiseRequest) -> str:
+    """The text in the holes of a canvas before its first step."""
+    tokens = request.canvas.tokens[request.canvas.hole_columns].tolist()
+    return completer.family.tokens.decode([token for token in tokens if token not in (-1, completer.family.null_token)])
 
 
 # checks, repair, cutting back

@@ -25,3 +25,27 @@ def test_a_hole_elsewhere_gets_nothing(before: str) -> None:
 def test_a_draft_keeps_little_of_a_long_file() -> None:
     assert len(LastDraft.at(LINES, "one").before) == COMPARED
     assert LastDraft().rest("") == LastDraft().rest("x") == ""
+
+
+def test_keys_within_a_draft_leave_what_is_expected() -> None:
+    draft = LastDraft.at(LINES + "x = on", "e(two, three)", "\nrest")
+    assert draft.expected(LINES + "x = one(", "\nrest") == ("", "two, three)"), "typed"
+    assert draft.expected(LINES + "x = ", "\nrest") == ("", "one(two, three)"), "removed"
+    assert draft.expected(LINES + "x = ona", "\nrest") == ("(", "two, three)"), "replaced"
+    assert draft.expected(LINES + "x = one(two.", "\nrest") == (" ", "three)"), "replaced"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (LINES + "x = on", "\nrest"),
+        (LINES + "x = one", "\nothers"),
+        (LINES + "y = one", "\nrest"),
+        (LINES + "x = one(two, three) + more", "\nrest"),
+        (LINES[:-COMPARED], "\nrest"),
+        (LINES + "x =\n", "\nrest"),
+    ],
+)
+def test_nothing_is_expected_in_the_same_hole_or_elsewhere(before: str, after: str) -> None:
+    assert LastDraft.at(LINES + "x = on", "e(two, three)", "\nrest").expected(before, after) is None
+    assert LastDraft().expected(before, after) is None

@@ -63,6 +63,44 @@ def test_private_files_are_not_listed(repository: Path) -> None:
         find_files([repository])
 
 
+def test_what_cannot_be_read_is_named(repository: Path) -> None:
+    (repository / "pkg" / ".gitignore").write_bytes(b"#" * (200 << 10))
+    (repository / "pkg" / "deep").mkdir()
+    (repository / "huge.py").write_bytes(b"\n" * (5 << 20))
+    os.mkfifo(repository / "pipe.py")
+    unreadable: dict[Path, str] = {}
+    assert names(repository, find_files([repository], unreadable)) == ["a.py"]
+    assert names(repository, sorted(unreadable)) == ["huge.py", "pipe.py", "pkg/b.js", "pkg/deep", "pkg/é.py"]
+    assert "more than 4 MiB" in unreadable[repository / "huge.py"]
+    assert "not a regular file" in unreadable[repository / "pipe.py"]
+    assert {unreadable[repository / "pkg" / name] for name in ("b.js", "deep", "é.py")} == {
+        f"{repository}/pkg/.gitignore cannot be read (it is larger than 131,072 bytes), so it is unknown what git "
+        "ignores; correct that file."
+    }
+
+
+def test_a_named_folder_that_is_ignored_is_named(repository: Path) -> None:
+    unreadable: dict[Path, str] = {}
+    assert find_files([repository / "build"], unreadable) == []
+    assert "ignored by .gitignore" in unreadable[repository / "build"]
+
+
+def test_folders_that_cannot_be_listed(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir = os.scandir
+
+    def refuse(folder: str) -> object:
+        if Path(folder).name == "pkg":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    unreadable: dict[Path, str] = {}
+    assert names(repository, find_files([repository], unreadable)) == ["a.py"]
+    assert "Permission denied" in unreadable[repository / "pkg"]
+    with pytest.raises(InputError, match="Permission denied"):
+        find_files([repository / "pkg"])
+
+
 def test_deleted_files_are_not_listed(repository: Path) -> None:
     (repository / "a.py").unlink()
     assert "a.py" not in names(repository, find_files([repository]))

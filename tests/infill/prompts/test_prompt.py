@@ -146,7 +146,7 @@ def test_families_are_loaded_by_name(tmp_path: Path) -> None:
     assert isinstance(load_family("pocket", POCKET), PocketPrompt)
     with pytest.raises(ModelError, match="correct `gesso.family`"):
         load_family("chat", POCKET)
-    with pytest.raises(ModelError, match="'third'.*chat, pocket"):
+    with pytest.raises(ModelError, match="'third'.*chat, masked, pocket"):
         load_family("third", POCKET)
 
 

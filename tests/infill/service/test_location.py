@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -41,7 +41,7 @@ from infill.service.location import (
     start_time,
     take_lock,
 )
-from infill.service.process import PrivateLog
+from infill.service.process import Network, PrivateLog
 from infill.service.start import stop_service
 from infill.settings import Settings
 from tests.infill.fakes import request
@@ -451,3 +451,25 @@ def test_a_second_service_that_cannot_do_what_is_asked_exits_with_3(location: Se
     assert other.exit_code == 3 and f"process {process}, with the model pocket; run" in other.stderr
     port = CliRunner().invoke(app, [*at, "--model", "pocket", "--port", "8765"])
     assert port.exit_code == 3 and f"process {process}, so port 8765 is not opened; run" in port.stderr
+
+
+def test_a_second_service_with_the_same_port_says_that_it_is_open(
+    location: ServiceLocation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    health = replace(scripted(location).start(), network=Network(8765).fingerprint())
+    monkeypatch.setattr(ServiceClient, "find", lambda client: health)
+    at = ("serve", "--socket", str(location.socket), "--model", "pocket")
+    same = CliRunner().invoke(app, [*at, "--port", "8765"])
+    assert same.exit_code == 0 and "listens on port 8765; use it" in same.stderr
+    assert CliRunner().invoke(app, [*at, "--port", "8766"]).exit_code == 3
+    assert CliRunner().invoke(app, [*at, "--port", "8765", "--host", "localhost"]).exit_code == 3
+    assert Network(8765, token="a" * 32).fingerprint() not in (health.network, Network(8765, token="b" * 32))
+
+
+@pytest.mark.parametrize("option", ["--token-file", "--tls-cert"])
+def test_a_pipe_is_not_waited_for(location: ServiceLocation, tmp_path: Path, option: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    others = ["--tls-key", str(tmp_path / "pipe")] if option == "--tls-cert" else []
+    at = ["serve", "--socket", str(location.socket), "--port", "8765"]
+    refused = CliRunner().invoke(app, [*at, option, str(tmp_path / "pipe"), *others])
+    assert refused.exit_code == 2 and "pipe" in refused.stderr

@@ -189,7 +189,10 @@ end
 
 local function echo_reason()
   server.execute("gesso.whyNothing", {}, function(records)
-    local sentence = records and records[1] and records[1].sentence
+    local record = vim.iter(records or {}):find(function(one)
+      return one.origin ~= "next edit"
+    end)
+    local sentence = record and record.sentence
     sentence = type(sentence) == "string" and sentence or "There is no suggestion here."
     vim.api.nvim_echo({ { "Gesso: " .. sentence } }, false, {})
   end)

@@ -32,7 +32,9 @@ local function format_record(record)
     stages[#stages + 1] = ("%s %.0f"):format(stage, milliseconds)
   end
   local reason = text(record.sentence)
-  if record.outcome == "shown" then
+  if record.outcome == "shown" and record.origin == "next edit" then
+    reason = "next edit: " .. reason
+  elseif record.outcome == "shown" then
     reason = ("%d characters, %s"):format(record.characters, text(record.origin))
   elseif text(record.rule) ~= "" then
     reason = ("%s (%s)"):format(reason, record.rule)
@@ -103,6 +105,20 @@ function subcommands.edit(instruction, lines)
       notify(text(outcome.reason), vim.log.levels.WARN)
     end
   end, { vim.uri_from_bufnr(0), range, instruction })
+end
+
+--- Asks for the next edit by hand.
+function subcommands.next()
+  local asked = require("gesso.next_edit").ask(function(found)
+    if not found then
+      execute("gesso.whyNothing", function(records)
+        notify(records[1] and text(records[1].sentence) or "nothing is due")
+      end)
+    end
+  end)
+  if not asked then
+    notify("no server is attached to this buffer; see :checkhealth gesso", vim.log.levels.WARN)
+  end
 end
 
 function subcommands.why()

@@ -4,12 +4,15 @@ local M = {}
 local function define_highlights()
   local has_hint = vim.fn.has("nvim-0.12") == 1
   vim.api.nvim_set_hl(0, "GessoSuggestion", { link = has_hint and "ComplHint" or "NonText", default = true })
+  vim.api.nvim_set_hl(0, "GessoNextEditOld", { link = "DiffDelete", default = true })
+  vim.api.nvim_set_hl(0, "GessoNextEditNew", { link = "DiffAdd", default = true })
+  vim.api.nvim_set_hl(0, "GessoNextEditReason", { link = "Comment", default = true })
   vim.api.nvim_set_hl(0, "GessoCount", { link = has_hint and "ComplHintMore" or "MoreMsg", default = true })
 end
 
 local function create_autocmds()
   local server, actions, keys = require("gesso.server"), require("gesso.actions"), require("gesso.keys")
-  local cursor = require("gesso.cursor")
+  local cursor, next_edit = require("gesso.cursor"), require("gesso.next_edit")
   local events = vim.api.nvim_create_augroup("gesso", { clear = true })
   local function for_our_client(run)
     return function(event)
@@ -25,6 +28,7 @@ local function create_autocmds()
       actions.attach(bufnr, client)
       keys.map(bufnr)
       cursor.enable(bufnr, client.id)
+      next_edit.enable(bufnr, client.id)
     end),
   })
   vim.api.nvim_create_autocmd("LspDetach", {
@@ -32,6 +36,7 @@ local function create_autocmds()
     callback = for_our_client(function(bufnr)
       actions.detach(bufnr)
       cursor.disable(bufnr)
+      next_edit.disable(bufnr)
     end),
   })
   vim.api.nvim_create_autocmd("LspProgress", {
@@ -89,6 +94,18 @@ for _, name in ipairs({ "accept", "accept_word", "accept_line", "dismiss", "cycl
   M[name] = function(...)
     return require("gesso.actions")[name](...)
   end
+end
+
+--- Goes to the next edit if it is off screen, otherwise applies it; false if there is none.
+---@return boolean
+function M.take_edit()
+  return require("gesso.next_edit").take()
+end
+
+--- Hides the next edit; false if there is none.
+---@return boolean
+function M.drop_edit()
+  return require("gesso.next_edit").drop()
 end
 
 return M

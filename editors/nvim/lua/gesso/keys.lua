@@ -1,15 +1,29 @@
---- Maps the keys in buffers that have suggestions. Without a visible suggestion a key keeps its previous function. Tab
---- also yields to the popup menu, snippets and indentation.
+--- Maps the keys in buffers that have suggestions. Without a visible suggestion or next edit a key keeps its previous
+--- function. Tab also yields to the popup menu, snippets and indentation.
 local actions = require("gesso.actions")
+local next_edit = require("gesso.next_edit")
 
 local M = {}
 
 local DESCRIPTION_PREFIX = "Gesso: "
 local TAB = "\t"
 
----@type table<string, { run: fun(): boolean, description: string }>
+--- Whether only white space is left of the cursor, so that Tab indents.
+local function is_at_line_start()
+  local column = vim.api.nvim_win_get_cursor(0)[2]
+  return not vim.api.nvim_get_current_line():sub(1, column):find("%S")
+end
+
+---@type table<string, { run: fun(): boolean, description: string, mode: string|nil }>  mode: insert by default
 local mapped_actions = {
-  accept = { run = actions.accept, description = "accept the suggestion" },
+  accept = {
+    run = function()
+      return actions.accept() or (not is_at_line_start() and next_edit.take())
+    end,
+    description = "accept the suggestion, or take the next edit",
+  },
+  take_edit = { run = next_edit.take, description = "go to the next edit, or take it", mode = "n" },
+  drop_edit = { run = next_edit.drop, description = "drop the next edit", mode = "n" },
   accept_word = { run = actions.accept_word, description = "accept the next word of the suggestion" },
   accept_line = { run = actions.accept_line, description = "accept the next line of the suggestion" },
   next = {
@@ -24,7 +38,12 @@ local mapped_actions = {
     end,
     description = "previous suggestion",
   },
-  dismiss = { run = actions.dismiss, description = "dismiss the suggestion" },
+  dismiss = {
+    run = function()
+      return actions.dismiss() or next_edit.drop()
+    end,
+    description = "dismiss the suggestion, or drop the next edit",
+  },
   trigger = { run = actions.trigger, description = "request a suggestion" },
 }
 
@@ -62,8 +81,8 @@ local function yields_key(key, name)
   return false
 end
 
-local function global_mapping(key)
-  for _, mapping in ipairs(vim.api.nvim_get_keymap("i")) do
+local function global_mapping(key, mode)
+  for _, mapping in ipairs(vim.api.nvim_get_keymap(mode)) do
     if mapping.lhsraw == key or mapping.lhsrawalt == key then
       return mapping
     end
@@ -71,8 +90,8 @@ local function global_mapping(key)
 end
 
 --- Does what the key would do without this plugin: its previous mapping in the buffer, or its global mapping now.
-local function run_previous(key, previous)
-  local mapping = previous or global_mapping(keycode(key))
+local function run_previous(key, previous, mode)
+  local mapping = previous or global_mapping(keycode(key), mode)
   if not mapping then
     return vim.api.nvim_feedkeys(keycode(key), "in", false)
   end
@@ -101,17 +120,18 @@ end
 --- Maps the keys in a buffer, once.
 function M.map(bufnr)
   for name, key in pairs(keys) do
+    local mode = mapped_actions[name].mode or "i"
     local previous = key and vim.api.nvim_buf_call(bufnr, function()
-      return vim.fn.maparg(key, "i", false, true)
+      return vim.fn.maparg(key, mode, false, true)
     end)
     if previous and previous.buffer ~= 1 then
       previous = nil
     end
     if key and not (previous and is_ours(previous)) then
       local action = mapped_actions[name]
-      vim.keymap.set("i", key, function()
-        if yields_key(key, name) or not action.run() then
-          run_previous(key, previous)
+      vim.keymap.set(mode, key, function()
+        if (mode == "i" and yields_key(key, name)) or not action.run() then
+          run_previous(key, previous, mode)
         end
       end, { buffer = bufnr, desc = DESCRIPTION_PREFIX .. action.description })
     end
@@ -124,7 +144,7 @@ function M.report()
   local report = {}
   for name, key in vim.spairs(keys) do
     if key then
-      local mapping = vim.fn.maparg(key, "i", false, true)
+      local mapping = vim.fn.maparg(key, mapped_actions[name].mode or "i", false, true)
       local description = mapping.desc or mapping.rhs or "nothing"
       report[#report + 1] = { name = name, key = key, is_ours = is_ours(mapping), mapping = description }
     end

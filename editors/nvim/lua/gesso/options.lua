@@ -9,6 +9,8 @@ local M = {}
 ---@field previous string|false
 ---@field dismiss string|false
 ---@field trigger string|false
+---@field take_edit string|false  in normal mode, as the next one
+---@field drop_edit string|false
 
 ---@class gesso.Options
 ---@field cmd string[]|nil  the server's command; nil: gesso-lsp on PATH
@@ -39,6 +41,8 @@ M.defaults = {
     previous = "<M-[>",
     dismiss = "<C-]>",
     trigger = "<M-\\>",
+    take_edit = "<Tab>",
+    drop_edit = "<Esc>",
   },
 }
 

@@ -1,0 +1,102 @@
+"""Next edits in a real VS Code with the real server; the model is not needed."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.editors.vscode import ROOT, VSCode, build_extension, eventually, find_tools, vscode
+
+tools = find_tools()
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(isinstance(tools, str), reason=tools if isinstance(tools, str) else ""),
+]
+SERVER = [sys.executable, str(ROOT / "tests" / "lsp" / "scripted_server.py")]
+CODE = "def area(size):\n    return size * size\n\n\nprint('é', area(1))\nprint(area(2))\n"
+DONE = CODE.replace("area", "surface")
+RENAMED = CODE.replace("area", "surface", 1)
+QUIET_S = 1.5  # nothing more appears this long after a key
+
+
+@pytest.fixture(scope="module")
+def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VSCode]:
+    assert not isinstance(tools, str)
+    build_extension(tools)
+    settings = {"gesso.server.command": SERVER, "gesso.languages": {"*": True}, "editor.inlineSuggest.enabled": False}
+    with vscode(tools, tmp_path_factory.mktemp("vscode"), settings) as opened:
+        yield opened
+
+
+@pytest.fixture
+def code(window: VSCode) -> Iterator[VSCode]:
+    yield window
+    window.close_editors()
+
+
+def shown(code: VSCode) -> str:
+    """The text that decorations add."""
+    contents = code.browser("after", ".view-lines .view-line span")
+    return " ".join(one.strip('"') for one in contents if one not in ("none", "normal"))
+
+
+def rename(code: VSCode, name: str, text: str = CODE) -> None:
+    """Opens a file and types a new name of the function."""
+    code.open(name, text)
+    code.press("Home", *["ArrowRight"] * 8, *["Backspace"] * 4)
+    code.type("surface")
+
+
+def proposed(code: VSCode, what: str = "Rename 2 uses of `area` to `surface`.") -> None:
+    eventually(lambda: what in shown(code), f"the proposal {what}")
+
+
+def test_tab_takes_it_in_one_undo_step(code: VSCode) -> None:
+    rename(code, "one.py")
+    proposed(code)
+    assert shown(code).count("surface") == 3, "two places and the reason"
+    code.press("Tab")
+    eventually(lambda: "print(surface(2))" in code.lines(), "the rename")
+    code.saves("one.py", DONE)
+    code.press("Control+z")
+    eventually(lambda: "print(area(2))" in code.lines(), "the old text")
+    code.saves("one.py", RENAMED)
+
+
+def test_escape_drops_it_and_tab_is_a_tab_again(code: VSCode) -> None:
+    rename(code, "two.py")
+    proposed(code)
+    code.press("Escape")
+    eventually(lambda: "Rename" not in shown(code), "no proposal")
+    code.press("End", "Tab")
+    code.saves(
+        "two.py", RENAMED.replace("(size):\n", "(size):    \n", 1).replace(":    \n", ":" + " " * code_gap() + "\n")
+    )
+
+
+def code_gap() -> int:
+    """Spaces that Tab inserts after `def surface(size):`, up to the next multiple of 4."""
+    return 4 - len("def surface(size):") % 4
+
+
+def test_tab_indents_at_the_start_of_a_line(code: VSCode) -> None:
+    code.command("Gesso: Next Edit")
+    time.sleep(QUIET_S)
+    rename(code, "three.py")
+    code.command("Gesso: Next Edit")
+    proposed(code)
+    code.press("Home", "Tab")
+    eventually(lambda: "    def surface(size):" in code.lines(), "indentation")
+
+
+def test_tab_goes_there_first_if_it_is_off_screen(code: VSCode) -> None:
+    rename(code, "four.py", CODE.replace("\n\n\n", "\n" * 300))
+    code.command("Gesso: Next Edit")
+    proposed(code, "line 302: Rename 2 uses")
+    code.press("Tab")
+    eventually(lambda: code.cursor()[0] == 302, "the cursor at the place")
+    code.press("Tab")
+    code.saves("four.py", DONE.replace("\n\n\n", "\n" * 300))

@@ -1,0 +1,102 @@
+"""Parameters, fields and imports."""
+
+from __future__ import annotations
+
+from tests.infill.next_edit.asking import changed_lines, proposals
+
+LOADER = """\
+def load(path, mode, *, strict=False):
+    return path
+
+class Loader:
+    def load(self, path, mode):
+        return self.load(path, mode=1)
+
+def caller(mode, rest):
+    load("a", "r")
+    load(mode="r", path="a")
+    load("a", *rest)
+    Loader().load("b", "r")
+    return load("b",
+                "w", strict=True)
+"""
+
+
+def test_a_removed_parameter_takes_its_arguments_along() -> None:
+    assert changed_lines(LOADER, ("(path, mode, *", "(path, *")) == [
+        '    load("a")',
+        '    load(path="a")',
+        "                strict=True)",
+    ]
+
+
+def test_a_removed_parameter_of_a_method() -> None:
+    assert changed_lines(LOADER, ("(self, path, mode)", "(self, path)")) == ["        return self.load(path)"]
+
+
+def test_a_constructor_is_called_by_the_name_of_its_class() -> None:
+    code = "class A:\n    def __init__(self, x, y): pass\n\nA(1, 2)\nB(1, 2)\n"
+    assert changed_lines(code, ("x, y)", "x)")) == ["A(1)"]
+
+
+def test_a_new_parameter_is_passed_where_a_variable_has_its_name() -> None:
+    code = "def f(a): pass\n\ndef g(b):\n    f(1)\n\nf(2)\n"
+    assert changed_lines(code, ("f(a)", "f(a, b)")) == ["    f(1, b)"]
+    assert changed_lines(code, ("f(a)", "f(b, a)")) == ["    f(b, 1)"]
+    assert not proposals(code, ("f(a)", "f(a, b=1)"))[1]
+    assert not proposals(code, ("f(a)", "f(a, *b)"))[1]
+
+
+def test_parameters_of_go_and_javascript() -> None:
+    go = "package m\n\nfunc f(a, b int) {}\n\nfunc g() { f(1, 2) }\n"
+    assert changed_lines(go, ("a, b int", "a int"), language="go") == ["func g() { f(1) }"]
+    script = "function f(a, b) {}\nf(1, 2);\nx.f(1, 2);\n"
+    assert changed_lines(script, ("a, b)", "b)"), language="javascript") == ["f(2);"]
+
+
+SHAPE = """\
+class Shape:
+    def __init__(self, name, size):
+        self.name = name
+        self.size = size
+
+    def __repr__(self):
+        return f"Shape(name={self.name!r}, size={self.size!r})"
+"""
+
+
+def test_a_new_parameter_of_a_constructor_is_stored() -> None:
+    assert changed_lines(SHAPE, ("name, size", "name, size, color")) == ["        self.color = color"]
+    script = "class A {\n  constructor(a) {\n    this.a = a;\n  }\n}\n"
+    assert changed_lines(script, ("(a)", "(a, b)"), language="typescript") == ["    this.b = b;"]
+
+
+def test_a_new_field_gets_a_parameter_and_is_shown() -> None:
+    new = "        self.size = size\n        self.color = color\n"
+    text, found = proposals(SHAPE, ("        self.size = size\n", new))
+    assert [one.places[0].text for one in found] == [", color", ", color={self.color!r}"]
+    assert text[: found[0].places[0].start].endswith("name, size")
+
+
+def test_an_import_that_nothing_uses() -> None:
+    code = "import os\nfrom json import dumps, loads\n\nprint(os.name, dumps(1), loads(2))\n"
+    assert changed_lines(code, ("os.name, ", "")) == ["-import os"]
+    assert changed_lines(code, ("dumps(1), ", "")) == ["from json import loads"]
+    assert not proposals(code + "# os\n", ("os.name, ", ""))[1]
+    go = 'package m\n\nimport (\n\t"fmt"\n\t"os"\n)\n\nfunc f() { fmt.Print(os.Args) }\n'
+    assert changed_lines(go, ("os.Args", "1"), language="go") == ['-\t"os"']
+    script = "import { a, b } from 'm';\na(b);\n"
+    assert changed_lines(script, ("(b)", "()"), language="javascript") == ["import { a } from 'm';"]
+
+
+def test_an_import_that_is_missing() -> None:
+    code = "import os\nfrom m import one\n\nprint(os.name)\n"
+    assert changed_lines(code, ("os.name", "sys.argv")) == ["import sys"]
+    neighbour = "from m import two\nfrom n import (\n    three,\n)\n"
+    two = changed_lines(code, ("os.name", "two(1)"), kind="import", neighbours=[neighbour])
+    assert two == ["from m import one, two"]
+    three = changed_lines(code, ("os.name", "three"), kind="import", neighbours=[neighbour])
+    assert three == ["from n import three"]
+    assert not changed_lines(code, ("os.name", "os.name + unknown(1)"), kind="import", neighbours=[neighbour])
+    go = 'package m\n\nimport (\n\t"fmt"\n)\n\nfunc f() { fmt.Print(1) }\n'
+    assert changed_lines(go, ("(1)", "(strings.ToUpper(x))"), language="go") == ['\t"strings"']

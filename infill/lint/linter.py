@@ -160,7 +160,7 @@ class Linter:
         if is_structural(one.edit.code, language):
             return 0.0
         threshold = self.thresholds.kinds.get(one.edit.code) if self.thresholds is not None else None
-        minimum = threshold.minimums.get(language_group(language)) if threshold is not None else None
+        minimum = threshold.minimums.get(language_group(language) or "") if threshold is not None else None
         return -NEVER if threshold is None or minimum is None else threshold.log_odds(one.evidence) - minimum
 
     def _select(

@@ -184,8 +184,8 @@ def unseen_scores(samples: Sequence[Sample]) -> dict[str, Scores]:
     parts: dict[str, list[Scores]] = {code: [] for code in fitted}
     for number, inside in folds.items():
         others = fit_all([one for other, members in folds.items() if other != number for one in members])
-        for code, one in fitted.items():
-            parts[code].append(scores(others.get(code, one), code, inside))
+        for code, threshold in fitted.items():
+            parts[code].append(scores(others.get(code, threshold), code, inside))
     found = {}
     for code, of_folds in parts.items():
         clean = sorted((score for part in of_folds for score in part.clean), reverse=True)

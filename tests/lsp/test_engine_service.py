@@ -27,6 +27,7 @@ from tests.lsp.client import PATIENCE_S, Client
 
 CODE = "def add(one, other):\n    total = one + other\n    return \n\n\nprint(add(1, 2))\n"
 POCKET = Path(__file__).parents[2] / "infill" / "models" / "pocket"
+SLIP = "class A:\n    def a(self):\n        return 1\n\n    def b(self):\n        return a() + self.a()\n"
 
 
 def request(name: str = "total", **more: Any) -> InfillRequest:
@@ -133,10 +134,8 @@ def test_two_editors_share_one_service_that_outlives_them(location: ServiceLocat
             assert await one.complete(request()) == await other.complete(request()) != ""
             assert EngineState("loading", "pocket") in one.states
             assert not one.engine.state.lints
-            (finding,) = await one.engine.lint(
-                LintRequest("first = 1\nsecond = frist + 1\nprint(first)\n", "python", on=frozenset({"misspelled"}))
-            )
-            assert finding.replacement == "first"
+            (finding,) = await one.engine.lint(LintRequest(SLIP, "python"))
+            assert finding.replacement == "self.a"
 
     run(test())
     assert ServiceClient(location).find() is not None

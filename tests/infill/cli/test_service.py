@@ -24,7 +24,7 @@ from infill.service.location import all_locations, location_at, lock_holder
 from infill.service.start import stop_service
 from infill.settings import Settings
 
-SLIP = "first = 1\nsecond = frist + 1\nprint(first)\n"
+SLIP = "class A:\n    def one(self):\n        return 1\n\n    def two(self):\n        return one() + self.one()\n"
 
 
 @pytest.fixture(scope="module")
@@ -84,13 +84,11 @@ def test_no_service_is_started_unless_requested(home: Path, monkeypatch: pytest.
 
 def test_lint_with_the_service(no_model_here: None) -> None:
     Path("app.py").write_text(SLIP)
-    result = gesso("lint", "--service", "--json", "--on", "misspelled", "app.py")
+    result = gesso("lint", "--service", "--json", "app.py")
     assert result.exit_code == 1, result.stderr
     (finding,) = json.loads(result.stdout)["findings"]
-    assert finding["replacement"] == "first"
-    assert gesso("lint", "--json", "--on", "misspelled", "app.py").stdout == result.stdout, (
-        "a running service is used by default"
-    )
+    assert finding["replacement"] == "self.one"
+    assert gesso("lint", "--json", "app.py").stdout == result.stdout, "a running service is used by default"
     assert gesso("lint", "--service", "--off", finding["code"], "app.py").exit_code == 0
 
 

@@ -223,11 +223,10 @@ def test_explanations_on_the_command_line(folder: Path, tmp_path: Path, monkeypa
 
 
 def test_a_code_model_explains_with_a_guess() -> None:
-    completer = coder("Perhaps it adds `left` twice. And so on.\n")
+    completer = coder("Perhaps not.\n")
     assert not can_explain(completer)
     completer.model = replace(completer.model, has_chat=True)
-    answer = Explainer(completer).explain(REQUEST, FOUND)
-    assert answer is not None and answer.startswith(GUESS) and len(answer) <= MAX_SENTENCE
+    assert Explainer(completer).explain(REQUEST, FOUND) == f"{GUESS} not."
 
 
 def test_known_code_models_explain() -> None:

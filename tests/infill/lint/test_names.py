@@ -41,10 +41,11 @@ def test_shared_words_do_not_count() -> None:
 
 
 def test_lists_are_written_and_read(tmp_path: Path) -> None:
-    assert KnownNames.read(tmp_path) is None
-    known().write(tmp_path, {"projects": 3})
-    assert KnownNames.read(tmp_path) == known()
-    assert json.loads((tmp_path / FILE).read_text())["made"] == {"projects": 3}
-    (tmp_path / FILE).write_text('{"names": 1}')
-    with pytest.raises(ModelError, match=FILE):
-        KnownNames.read(tmp_path)
+    file = tmp_path / FILE.name
+    assert KnownNames.read(file) is None
+    known().write({"projects": 3}, file)
+    assert KnownNames.read(file) == known()
+    assert json.loads(file.read_text())["made"] == {"projects": 3}
+    file.write_text('{"names": 1}')
+    with pytest.raises(ModelError, match=FILE.name):
+        KnownNames.read(file)

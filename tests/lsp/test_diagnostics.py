@@ -621,7 +621,7 @@ def test_style_is_linted_if_a_setting_includes_it(start: Callable[..., Client], 
 
 def test_kinds_that_are_off_by_default_are_not_shown(start: Callable[..., Client], tmp_path: Path, log: Path) -> None:
     doc = Linted(start(PUSH, lintInclude=[]), _uri(tmp_path), log)
-    doc.open()
+    doc.open(CAMEL + "\n\ndef g():\n    return 1\n")
     doc.rest()
     assert doc.shown() == [] and doc.notes()[-1]["on"] == []
 

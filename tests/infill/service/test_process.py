@@ -148,6 +148,7 @@ def test_the_socket_of_a_dead_service_is_replaced(folder: Path) -> None:
 def test_a_token_and_a_certificate_are_required_beyond_loopback(tmp_path: Path) -> None:
     Network(8012).check()
     certificate = tmp_path / "certificate.pem"
+    certificate.touch()
     token = "0123456789abcdef"
     for network in (
         Network(8012, "0.0.0.0"),

@@ -338,7 +338,7 @@ def test_commands_and_statusline(nvim: Neovim) -> None:
     nvim.nvim.command("Gesso log")
     assert nvim.nvim.funcs.expand("%:t").endswith(".log")
     nvim.nvim.command("Gesso fly")
-    assert "unknown command `:Gesso fly`; use one of download, edit, log, report" in nvim.notifications()
+    assert "unknown command `:Gesso fly`; use one of download, edit, log, next, report" in nvim.notifications()
 
 
 def test_switched_off_and_on_again(nvim: Neovim) -> None:

@@ -195,24 +195,23 @@ def test_a_missing_model_is_reported_once(bare: Client, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_shipped_model_finds_a_typo_and_its_fix(bare: Client, tmp_path: Path) -> None:
+def test_a_missing_self_is_found_without_a_code_model_and_fixed(bare: Client, tmp_path: Path) -> None:
     actions: dict[str, Any] = {"codeActionLiteralSupport": {"codeActionKind": {"valueSet": []}}}
-    capabilities = {"textDocument": {"codeAction": actions}}
-    bare.initialize(capabilities, settings={"lint": True, "lintInclude": ["misspelled"]})
+    bare.initialize({"textDocument": {"codeAction": actions}}, settings={"lint": True})
     bare.wait_until_ready()
     uri = (tmp_path / "account.py").as_uri()
-    bare.open(uri, CODE.replace("self.balance + amount", "self.balance + amuont").replace("self.ba\n", "0\n"))
+    bare.open(uri, "class A:\n    def a(self):\n        return 1\n\n    def b(self):\n        return a() + self.a()\n")
 
     def found() -> list[dict[str, Any]]:
         published = [m["params"] for m in bare.received if m["method"] == "textDocument/publishDiagnostics"]
         return [one for params in published for one in params["diagnostics"]]
 
-    bare.wait(lambda: any("amuont" in one["message"] for one in found()), 120)
-    slip = next(one for one in found() if "amuont" in one["message"])
-    assert slip["code"] == "misspelled" and slip["severity"] == 4 and slip["range"]["start"]["line"] == 8
+    bare.wait(lambda: bool(found()), 120)
+    (slip,) = found()
+    assert slip["code"] == "missing-self" and slip["severity"] == 4 and slip["range"]["start"]["line"] == 5
     params = {"textDocument": {"uri": uri}, "range": slip["range"], "context": {"diagnostics": [slip]}}
     fix = bare.request("textDocument/codeAction", params)[0]
-    assert fix["edit"]["changes"][uri] == [{"range": slip["range"], "newText": "amount"}]
+    assert fix["edit"]["changes"][uri] == [{"range": slip["range"], "newText": "self.a"}]
 
 
 def test_a_command_with_too_few_arguments_gets_an_error(shared: Client) -> None:

@@ -39,7 +39,7 @@ def causal_log_probabilities(
 
 
 class HoleScorer(Protocol):
-    """Judges texts of a hole, whoever wrote them."""
+    """Scores texts for a hole; they may come from any source."""
 
     def text_scores(
         self,

@@ -22,7 +22,7 @@ from train.held_out import HeldOutHole, cut_holes, for_judging, read_held_out
 from train.program import reports_errors
 
 KEYS = 10  # per line
-REMOVED_AFTER = 5  # keys, of which one is removed again
+REMOVED_AFTER = 5  # keys; then one is removed again
 
 
 @dataclass

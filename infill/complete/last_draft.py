@@ -16,7 +16,7 @@ WORD = re.compile(r"\w*\W?")
 class LastDraft:
     """text: the draft. offset: of its hole. before: the last COMPARED characters up to the hole.
 
-    canvas: the denoiser's last draft, of which `after` are the first COMPARED characters after the hole.
+    after: the first COMPARED characters after the hole, for a draft of the denoiser. canvas: its last draft.
     """
 
     text: str = ""

@@ -16,7 +16,7 @@ from infill.next_edit.names import Step, steps_to
 @dataclass(frozen=True)
 class Change:
     """after: the tree of the current text. neighbours: texts of other open files in the same language. line_edit: what
-    the user changed on the same lines, of which `edit` is a part."""
+    the user changed on the same lines; `edit` is a part of it."""
 
     edit: UserEdit
     after: SyntaxTree

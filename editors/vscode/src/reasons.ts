@@ -29,15 +29,15 @@ export function registerReasonsDocument(): vscode.Disposable {
     return vscode.workspace.registerTextDocumentContentProvider(DOCUMENT.scheme, provider);
 }
 
-/** Whether a record says something: after most edits no other edit is due. */
-function isTelling(record: RequestRecord): boolean {
+/** Whether a record explains anything: after most edits no next edit is due. */
+function isInformative(record: RequestRecord): boolean {
     const isUsual = record.outcome !== 'shown' && record.rule !== 'asleep' && record.rule !== 'ignored';
     return record.origin !== 'next edit' || !isUsual;
 }
 
 /** Lists the records, newest first. Choosing one opens all of them as a document. */
 export async function showReasons(all: readonly RequestRecord[], copyReport: () => void): Promise<void> {
-    const records = all.filter(isTelling);
+    const records = all.filter(isInformative);
     if (records.length === 0) {
         void vscode.window.showInformationMessage('There have been no requests yet. Type something, then try again.');
         return;

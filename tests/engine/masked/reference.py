@@ -43,7 +43,7 @@ def tiny_masked(
 
 
 def draws(seed: int = 0) -> Draw:
-    """The same random numbers for whoever asks for the same counts in the same order."""
+    """Gives callers that ask for the same counts in the same order the same random numbers."""
     generator = torch.Generator().manual_seed(seed)
     return lambda row, count: torch.rand(count, generator=generator)
 

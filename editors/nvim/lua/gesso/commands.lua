@@ -121,15 +121,15 @@ function subcommands.next()
   end
 end
 
---- Whether a record says something: after most edits no other edit is due.
-local function is_telling(record)
+--- Whether a record explains anything: after most edits no next edit is due.
+local function is_informative(record)
   local usual = record.outcome ~= "shown" and record.rule ~= "asleep" and record.rule ~= "ignored"
   return record.origin ~= "next edit" or not usual
 end
 
 function subcommands.why()
   execute("gesso.whyNothing", function(all)
-    local records = vim.tbl_filter(is_telling, all)
+    local records = vim.tbl_filter(is_informative, all)
     local lines = vim.tbl_map(format_record, vim.list_slice(records, 1, MAX_RECORDS))
     if #lines == 0 then
       lines = { "There have been no requests yet." }

@@ -148,6 +148,7 @@ class NextEdits:
         session, document = self.session, self._documents.get(snapshot.uri)
         if not session.settings.next_edits:
             return OFF
+        changes = document.changes if document is not None else 0
         skipped = session.off_reason(snapshot) or await session.private_reason(snapshot)
         if skipped is not None:
             return skipped
@@ -155,7 +156,6 @@ class NextEdits:
             return STALE
         if document is None or not document.history.edits:
             return NO_EDIT
-        changes = document.changes
         await asyncio.sleep(max(0.0, document.changed_at + PAUSE_S - self._clock()))
         if document.changes != changes:
             return STALE

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from lsprotocol import types
 
 from infill.next_edit.edits import Place, Proposal
 from lsp.documents import Snapshot
@@ -202,3 +204,25 @@ def test_a_kind_sleeps_longer_each_time_until_one_is_accepted() -> None:
     edits.accepted(offer(3).id)
     edits.dismissed(offer(4).id)
     assert edits._asleep["rename"] == now + 60.0
+
+
+def test_a_key_while_the_file_is_judged_ends_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = Session(None)  # type: ignore[arg-type]
+    edits = NextEdits(session)
+
+    def change(version: int) -> Snapshot:
+        span = types.Range(types.Position(3, 0), types.Position(3, 0))
+        before = session.documents.get("file:///a.py")
+        event = types.TextDocumentContentChangePartial(span, "x")
+        after = session.documents.change(types.VersionedTextDocumentIdentifier(version, "file:///a.py"), [event])
+        assert before is not None
+        edits.changed(before, after)
+        return after
+
+    async def private_reason(snapshot: Snapshot) -> None:
+        change(3)
+
+    monkeypatch.setattr(session, "private_reason", private_reason)
+    session.documents.open(types.TextDocumentItem("file:///a.py", "python", 1, CODE))
+    assert asyncio.run(edits.propose(change(2), 0, 2)) is None
+    assert session.activity.last(1)[0].rule == "outdated"

@@ -29,7 +29,8 @@ from tests.infill.fakes import pocket_tokens, request
 pytestmark = pytest.mark.slow
 TOKEN = "a-token-of-at-least-sixteen-characters"
 FUNCTION = "def add(one, other):\n    total = one + other\n    return §\n\n\nprint(add(1, 2))\n"
-SLIP = LintRequest("first = 1\nsecond = frist + 1\nprint(first)\n", "python", on=frozenset({"misspelled"}))
+MISSING_SELF = "class A:\n    def a(self):\n        return 1\n\n    def b(self):\n        return a() + self.a()\n"
+SLIP = LintRequest(MISSING_SELF, "python")  # found without a code model
 
 
 @pytest.fixture(scope="module")
@@ -217,11 +218,11 @@ timeout_ms = 60000
         batch = ServiceClient(service.location, priority="batch")
         assert batch.complete(asked).completions == theirs.complete(asked).completions
         assert counts(theirs)['gesso_requests_total{priority="batch",outcome="shown"}'] == before + 1
-        assert [one.replacement for one in service.lint(SLIP)] == ["first"]
+        assert [one.replacement for one in service.lint(SLIP)] == ["self.a"]
         assert backend_count(service, "team", "good") == 2
         stop_service(theirs.location)
         assert batch.complete(asked).completions
-        assert [one.replacement for one in service.lint(SLIP)] == ["first"]
+        assert [one.replacement for one in service.lint(SLIP)] == ["self.a"]
         assert backend_count(service, "team", "late") == 1 and backend_count(service, "team", "resting") == 1
         assert json.dumps(TOKEN) not in service.location.log.read_text()
     finally:

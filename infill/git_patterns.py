@@ -75,14 +75,18 @@ class Pattern:
     is_negated: bool
 
     @staticmethod
-    def parse(line: str) -> Pattern | None:
-        """None for an empty line, a comment, or a line that cannot match anything."""
+    def parse(line: str, ignore_case: bool = False) -> Pattern | None:
+        """None for an empty line, a comment, or a line that cannot match anything.
+
+        ignore_case: as git's wildmatch.c: for names in lower case. A letter counts in both cases, except that a capital
+        after a backslash, or alone in a class, matches nothing.
+        """
         line = _without_trailing_spaces(line.removesuffix("\r"))
         if not line or line.startswith("#"):
             return None
         negated = line.startswith("!")
         only_folders = line.endswith("/")  # also after a backslash, which then escapes nothing
-        tokens = _tokens(line[negated:].removesuffix("/"))
+        tokens = _tokens(line[negated:].removesuffix("/"), ignore_case)
         if tokens is None:
             return None
         anchored = "/" in tokens
@@ -113,10 +117,10 @@ class IgnoreRules:
     size: int = 0
 
     @staticmethod
-    def parse(lines: Iterable[str]) -> IgnoreRules:
-        """Skips lines that are not patterns."""
+    def parse(lines: Iterable[str], ignore_case: bool = False) -> IgnoreRules:
+        """Skips lines that are not patterns. ignore_case: as in `Pattern.parse`."""
         lines = tuple(lines)
-        patterns = tuple(pattern for line in lines if (pattern := Pattern.parse(line)) is not None)
+        patterns = tuple(pattern for line in lines if (pattern := Pattern.parse(line, ignore_case)) is not None)
         return IgnoreRules(patterns, sum(map(len, lines)))
 
     def verdict(self, path: Sequence[str], is_folder: bool) -> bool | None:
@@ -163,7 +167,7 @@ def _matches(pattern: Sequence[Container[str] | _Star], items: Sequence[str]) ->
     return all(token is STAR for token in pattern[at:])
 
 
-def _tokens(text: str) -> list[Token] | None:
+def _tokens(text: str, ignore_case: bool) -> list[Token] | None:
     """The tokens of a pattern, with "/" between names; None if it ends within an escape or a character class."""
     tokens: list[Token] = []
     at = 0
@@ -174,7 +178,7 @@ def _tokens(text: str) -> list[Token] | None:
         elif character == "?":
             tokens.append(ANY)
         elif character == "[":
-            found = _character_class(text, at)
+            found = _character_class(text, at, ignore_case)
             if found is None:
                 return None
             token, at = found
@@ -185,11 +189,11 @@ def _tokens(text: str) -> list[Token] | None:
             tokens.append(text[at])
             at += 1
         else:
-            tokens.append(character)
+            tokens.append(character.lower() if ignore_case and character.isascii() else character)
     return tokens
 
 
-def _character_class(text: str, at: int) -> tuple[_Class, int] | None:
+def _character_class(text: str, at: int, ignore_case: bool) -> tuple[_Class, int] | None:
     """The class whose "[" is before `at`, and the end of it. None if it is not closed, or names an unknown class."""
     ranges: list[tuple[str, str]] = []
     negated = text[at : at + 1] in ("!", "^")
@@ -203,7 +207,8 @@ def _character_class(text: str, at: int) -> tuple[_Class, int] | None:
             bounds = POSIX_CLASSES.get(text[at + 1 : end - 1])
             if bounds is None:
                 return None
-            ranges += zip(bounds[::2], bounds[1::2], strict=True)
+            for first, last in zip(bounds[::2], bounds[1::2], strict=True):
+                ranges += _range(first, last, ignore_case)
             at, low = end + 1, ""
             continue
         is_range = character == "-" and low and text[at : at + 1] not in ("", "]")
@@ -213,9 +218,17 @@ def _character_class(text: str, at: int) -> tuple[_Class, int] | None:
             if at == len(text):
                 return None
             character, at = text[at], at + 1
-        ranges.append((low if is_range else character, character))
+        ranges += _range(low, character, ignore_case) if is_range else [(character, character)]
         low = "" if is_range else character
     return None
+
+
+def _range(first: str, last: str, ignore_case: bool) -> list[tuple[str, str]]:
+    """The range, with the small letters for the capitals in it."""
+    if not ignore_case:
+        return [(first, last)]
+    low, high = max(first, "A"), min(last, "Z")
+    return [(first, last), *([(low.lower(), high.lower())] if low <= high else [])]
 
 
 def _split(tokens: Sequence[Token]) -> list[list[Token]]:

@@ -76,17 +76,22 @@ class GessoServer(Receiver):
         self.protocol.on_unreadable = self._lose_step  # type: ignore[attr-defined]
 
     def receive(self, body: bytes) -> None:
-        """Handles one message. One that is not JSON is refused, and may have changed any document."""
+        """Handles one message."""
         try:
             message = decode(body)
         except (ValueError, RecursionError) as error:
-            logger.warning("Ignoring a message that is not JSON: %s", error)
-            self.protocol.refuse_text()  # type: ignore[attr-defined]
-            message = None
+            self.receive_unreadable(f"it is not JSON: {error}")
+            return
         try:
             self.protocol.handle_message(message) if message is not None else self._lose_step(None)
         except Exception:
             logger.exception("A message could not be handled.")
+
+    def receive_unreadable(self, reason: str) -> None:
+        """Refuses a message, which may have changed any document."""
+        logger.warning("Ignoring a message, because %s", reason)
+        self.protocol.refuse_text()  # type: ignore[attr-defined]
+        self._lose_step(None)
 
     def _lose_step(self, message: Any) -> None:
         """This message was not understood: if it may have changed documents, they are out of step with the editor."""

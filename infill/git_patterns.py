@@ -67,9 +67,12 @@ class _Name:
 
 @dataclass(frozen=True)
 class Pattern:
-    """One line of an ignore file. steps: patterns of names; a pattern of one name matches at every level."""
+    """One line of an ignore file. ways: lists of patterns of names; a path matches if it matches one of them.
 
-    steps: tuple[_Name | _Class | _Star, ...]
+    A pattern that is not anchored is one name, and matches at every level.
+    """
+
+    ways: tuple[tuple[_Name | _Class | _Star, ...], ...]
     is_anchored: bool
     only_folders: bool
     is_negated: bool
@@ -86,27 +89,23 @@ class Pattern:
             return None
         negated = line.startswith("!")
         only_folders = line.endswith("/")  # also after a backslash, which then escapes nothing
-        tokens = _tokens(line[negated:].removesuffix("/"), ignore_case)
+        text = line[negated:].removesuffix("/")
+        tokens = _tokens(text, ignore_case)
         if tokens is None:
             return None
-        anchored = "/" in tokens
-        tokens = tokens[tokens[:1] == ["/"] :]
+        anchored = "/" in text
+        tokens = tokens[text.startswith("/") :]  # an escaped one stays, and matches nothing
         if not tokens:
             return None
-        parts = _split(tokens) if anchored else [tokens]
-        steps: list[_Name | _Class | _Star] = [
-            STAR if anchored and len(part) > 1 and all(token is STAR for token in part) else _Name(part)
-            for part in parts
-        ]
-        if steps[-1] is STAR:  # the content of a folder, but not the folder
-            steps.append(ANY)
-        return Pattern(tuple(steps), anchored, only_folders, negated)
+        ways = _ways(tokens, _plain_length(text.removeprefix("/"))) if anchored else [tokens]
+        return Pattern(tuple(_steps(way, anchored) for way in ways), anchored, only_folders, negated)
 
     def matches(self, path: Sequence[str], is_folder: bool) -> bool:
         """Whether it matches this file or folder itself. path: names, from the folder of the ignore file."""
         if self.only_folders and not is_folder:
             return False
-        return _matches(self.steps, path if self.is_anchored else path[-1:])
+        names = path if self.is_anchored else path[-1:]
+        return any(_matches(steps, names) for steps in self.ways)
 
 
 @dataclass(frozen=True)
@@ -165,6 +164,11 @@ def _matches(pattern: Sequence[Container[str] | _Star], items: Sequence[str]) ->
         else:
             return False
     return all(token is STAR for token in pattern[at:])
+
+
+def _plain_length(text: str) -> int:
+    """The number of characters before the first special one."""
+    return next((at for at, character in enumerate(text) if character in "*?[\\"), len(text))
 
 
 def _tokens(text: str, ignore_case: bool) -> list[Token] | None:
@@ -229,6 +233,28 @@ def _range(first: str, last: str, ignore_case: bool) -> list[tuple[str, str]]:
         return [(first, last)]
     low, high = max(first, "A"), min(last, "Z")
     return [(first, last), *([(low.lower(), high.lower())] if low <= high else [])]
+
+
+def _ways(tokens: list[Token], plain: int) -> list[list[Token]]:
+    """The patterns that an anchored one means. plain: the number of characters before the first special one.
+
+    Git compares these by themselves. So `**/` after them means any folders, as at the start of a name, also in the
+    middle of one: `a**/b` is `ab` or `a*/**/b`.
+    """
+    end = next((at for at in range(plain, len(tokens)) if tokens[at] is not STAR), len(tokens))
+    if not plain or tokens[plain - 1] == "/" or end < plain + 2 or tokens[end:][:1] != ["/"]:
+        return [tokens]
+    return [tokens[:plain] + tokens[end + 1 :], [*tokens[:plain], STAR, "/", STAR, STAR, *tokens[end:]]]
+
+
+def _steps(tokens: Sequence[Token], anchored: bool) -> tuple[_Name | _Class | _Star, ...]:
+    parts = _split(tokens) if anchored else [tokens]
+    steps: list[_Name | _Class | _Star] = [
+        STAR if anchored and len(part) > 1 and all(token is STAR for token in part) else _Name(part) for part in parts
+    ]
+    if steps[-1] is STAR:  # the content of a folder, but not the folder
+        steps.append(ANY)
+    return tuple(steps)
 
 
 def _split(tokens: Sequence[Token]) -> list[list[Token]]:

@@ -99,7 +99,8 @@ class GessoServer(Receiver):
             params = message.get("params")
             document = params.get("textDocument") if isinstance(params, dict) else None
             has_text = isinstance(params, dict) and ("contentChanges" in params or "text" in as_dict(document))
-            if not has_text and message.get("method") not in TEXT_CHANGES:
+            is_request_or_response = message.get("method") is not None or "id" in message
+            if not has_text and is_request_or_response and message.get("method") not in TEXT_CHANGES:
                 return
             uri = document.get("uri") if isinstance(document, dict) else None
         else:
@@ -162,8 +163,9 @@ class GessoServer(Receiver):
 
 
 def _is_worth_logging(record: logging.LogRecord) -> bool:
-    """False for cancellations of finished requests, which clients send all the time while the user types."""
-    return not record.getMessage().startswith("Cancel notification for unknown message id")
+    """False for cancellations of finished requests, which clients send all the time while the user types, and for the
+    traceback of a message that is refused with a sentence."""
+    return not record.getMessage().startswith(("Cancel notification for unknown message id", "Unable to deserialize"))
 
 
 def create_server() -> GessoServer:

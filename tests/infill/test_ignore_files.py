@@ -72,6 +72,22 @@ def test_without_case_escapes_and_classes_match_as_in_git(
     assert (ignored_by(repository / name) is not None) == ignores
 
 
+@pytest.mark.parametrize(
+    ("pattern", "ignored"),
+    [
+        ("a**/b.py", ["ab.py", "a/b.py", "ax/b.py", "a/c/b.py"]),
+        ("/c/a***/b.py", ["c/ab.py", "c/a/d/b.py"]),
+        ("?**/b.py", ["a/b.py", "ax/b.py"]),
+        ("\\/ab.py", []),
+        ("a[/]*.py", []),
+    ],
+)
+def test_folders_in_the_middle_of_a_name_match_as_in_git(repository: Path, pattern: str, ignored: list[str]) -> None:
+    names = ["ab.py", "a/b.py", "ax/b.py", "a/c/b.py", "c/ab.py", "c/a/d/b.py", "b.py", "x/ab.py"]
+    put(repository, {".gitignore": f"{pattern}\n"})
+    assert [name for name in names if ignored_by(repository / name)] == ignored
+
+
 def is_unknown(file: Path) -> bool:
     """Whether nobody can say if the file is ignored."""
     try:

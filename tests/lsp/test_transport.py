@@ -294,6 +294,29 @@ def test_other_spellings_of_a_header_are_read(field: bytes) -> None:
     asyncio.run(body())
 
 
+@pytest.mark.parametrize("key", ["methd", "id"])
+def test_a_message_without_a_method_may_have_been_a_change(key: str, caplog: pytest.LogCaptureFixture) -> None:
+    def play(editor: Editor) -> None:
+        editor.open("a")
+        params = {"textDocument": {"uri": URI}} if key == "methd" else change("x", 0, 0, 0, 0)
+        message = {"jsonrpc": "2.0", key: None if key == "id" else "textDocument/didChange", "params": params}
+        editor.server.receive(json.dumps(message).encode())
+        assert editor.is_off() and "thing.py" in editor.warnings()[0]
+
+    run(play)
+    assert "Traceback" not in caplog.text
+
+
+def test_a_refused_message_is_logged_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    def play(editor: Editor) -> None:
+        editor.open("a")
+        editor.send("textDocument/didChange", {**change("x", 0, 0, 0, 0), "textDocument": 7})
+        assert editor.is_off()
+
+    run(play)
+    assert "cannot be read" in caplog.text and "Traceback" not in caplog.text
+
+
 def test_a_message_about_something_else_switches_nothing_off() -> None:
     def play(editor: Editor) -> None:
         editor.open("a")

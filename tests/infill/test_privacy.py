@@ -24,9 +24,7 @@ NAMES = st.sampled_from(
 )
 GLOBS = st.sampled_from(
     "* ** *.py ? [ab] a* *a*b* [!b]* [^a-b]? [[:alpha:]]b [b-a] a**b \\a *.* ??.py [é].py x\\ y.py \\#c \\!d \\* "
-    "\\A.py \\B [A].py [A-Z] [!A-Z]* [!A]* [[:upper:]]* [[:lower:]] [^[:upper:]]* [\\A-B] [Z-a] É \\É".split(
-        " "
-    )
+    "\\A.py \\B [A].py [A-Z] [!A-Z]* [!A]* [[:upper:]]* [[:lower:]] [^[:upper:]]* [\\A-B] [Z-a] É \\É".split(" ")
 )
 PIECES = st.one_of(NAMES, GLOBS)
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map("/".join)

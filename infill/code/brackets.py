@@ -26,10 +26,10 @@ class Scan(NamedTuple):
     """The state at the end of a scan from left to right; offsets in characters.
 
     open: brackets still open, outermost first. inside: the opener of the string, regular expression or comment around
-    the end, or "". resume: an offset where a later scan may start, with `resume_open` as the brackets open there. stray:
-    closers without an opener. skipped: openers that a closer of another kind leaves unclosed. unterminated: starts of
-    one-line strings that the end of the line cuts off. multiline: spans of bracket pairs and strings that contain a line
-    end. line_comments: starts of the comments that end with their line.
+    the end, or "". resume: an offset where a later scan may start, with `resume_open` as the brackets open there.
+    stray: closers without an opener. skipped: openers that a closer of another kind leaves unclosed. unterminated:
+    starts of one-line strings that the end of the line cuts off. multiline: spans of bracket pairs and strings that
+    contain a line end. line_comments: starts of the comments that end with their line.
     """
 
     open: tuple[Bracket, ...]

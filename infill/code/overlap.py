@@ -31,7 +31,7 @@ _CLOSING_TAG = re.compile(r"\s*</([\w:.-]+)\s*>")
 _LABEL = re.compile(r"\s*(?:case\b.*|\w+(?:\s+\w+)?\s*):\s*(?://.*)?$")
 _ESCAPES_AND_TRIPLES = re.compile(r"\\.|\"{3}|'{3}")
 _PREFIXED = r"(?:(?<=\b[bBfFlLrRuU])|(?<=\b[bBfFrR]{2}))"  # as f"", rb"", L''
-_APOSTROPHE = rf"(?<=\w)(?<!\b[bBfFlLrRuU])(?<!\b[bBfFrR]{{2}})'(?=\w)"
+_APOSTROPHE = r"(?<=\w)(?<!\b[bBfFlLrRuU])(?<!\b[bBfFrR]{2})'(?=\w)"  # as in don't
 _STRINGS = rf"(?:(?<!\w)|{_PREFIXED})'[^']*'|\"[^\"]*\"|`[^`]*`"
 _REGEX = r"(?:(?<=[(\[{,;:=!&|?>])|^)[ \t]*/(?:\[[^\]]{0,200}\]|[^/\[]){1,500}/"
 _NO_QUOTES = re.compile(rf"{_APOSTROPHE}|{_STRINGS}")

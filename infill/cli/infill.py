@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from engine.errors import InputError, UsageError
+from engine.files import is_disk_full
 from infill.cli import support as cli_support
 from infill.cli import text_edits
 from infill.cli.encodings import encoding_named
@@ -181,7 +182,8 @@ def _complete(complete: Complete, request: InfillRequest, view: LiveView | None,
         try:
             export_svg(view.views, picture, (pieces, caption))
         except OSError as error:
-            raise InputError(f"{picture} cannot be written ({error.strerror}); name another file.") from error
+            remedy = "free disk space" if is_disk_full(error) else "name another file"
+            raise InputError(f"{picture} cannot be written ({error.strerror}); {remedy}.") from error
     return result
 
 

@@ -18,13 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import InputError
-from engine.files import read_small_file
+from engine.files import is_disk_full, read_small_file
 from infill.cli.encodings import Decoded, decode, label
 from infill.privacy import check_named
 from infill.request import Hole
 
 MOST_BYTES = 8 << 20  # of a text; its size in characters is limited by `infill.request`
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_FINAL_NEWLINE = "\\ No newline at end of file\n"
 
 
@@ -138,7 +137,7 @@ def write_in_place(source: SourceFile, text: str, tree: Path) -> None:
             finally:
                 os.close(file)
     except OSError as error:
-        remedy = "free disk space" if error.errno in DISK_FULL else "make it and its folder writable"
+        remedy = "free disk space" if is_disk_full(error) else "make it and its folder writable"
         raise InputError(
             f"{source.path} cannot be written ({error.strerror}); {remedy}, or print the change with --diff."
         ) from error

@@ -1,5 +1,6 @@
 """The list of trusted folders, and `gesso trust`."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def test_a_full_disk_leaves_the_list_and_no_other_file(tmp_path: Path, monkeypat
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(InputError, match="free disk space"):
         trusted.add(tmp_path / "b")
-    assert trusted.folders() == {tmp_path / "a"} and os.listdir(tmp_path) == ["trusted.json"]
+    assert trusted.folders() == [tmp_path / "a"] and os.listdir(tmp_path) == ["trusted.json"]
 
 
 def test_a_pipe_is_not_a_list(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ replaced."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -253,6 +254,19 @@ def test_a_process_that_the_lock_does_not_name_by_its_start_is_not_ended(
 
 
 # files
+
+
+def test_a_full_disk_loses_messages_of_the_log_in_silence(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = PrivateLog(folder / "gesso.log")
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(log, "flush", full)
+    log.emit(logging.makeLogRecord({"msg": "x"}))
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("umask", [0, 0o22, 0o777])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 
 from engine.errors import Stop, leave_if
@@ -31,20 +32,23 @@ def parse_worse(context: CheckContext) -> str | None:
     unclosed bracket, a completion whose own lines parse passes. So does every completion once parsing is stopped.
     """
     try:
-        return _parse_worse(context)
+        return _parse_worse(context.empty, context.text)
     except ParsingStopped:
         return None
 
 
-def _parse_worse(context: CheckContext) -> str | None:
+@lru_cache(maxsize=16)
+def _parse_worse(hole: CheckContext, text: str) -> str | None:
+    """Cached, since a text is checked where it is made and where it is judged."""
+    context = replace(hole, text=text)
     if context.tree_before is None:
         return None
-    filled = _score(context, context.text)
+    filled = _score(context, text)
     if not filled.errors:
         return None
-    empty = _score(context, "")
-    best_filling = _best_filling(context.empty)
-    if not _has_error_at_hole(context) and best_filling.errors == empty.errors:
+    empty, has_error_at_hole = _empty_score(hole)
+    best_filling = _best_filling(hole)
+    if not has_error_at_hole and best_filling.errors == empty.errors:
         spreads = filled.covered > empty.covered
         if filled.errors <= empty.errors and (not spreads or _lines_parse(context)):
             return None
@@ -84,17 +88,18 @@ def _score(context: CheckContext, text: str) -> ErrorScore:
     return error_score(tree, _line_span(context, text)) if tree else ErrorScore(0, 0)
 
 
-def _has_error_at_hole(context: CheckContext) -> bool:
-    """Whether, with the hole empty, an error overlaps the line of the hole or ends just above it."""
-    tree, line = context.tree_before, _line_span(context, "")
+@lru_cache(maxsize=4)
+def _empty_score(empty: CheckContext) -> tuple[ErrorScore, bool]:
+    """The score with the hole empty, and whether an error then overlaps the line of the hole or ends just above it."""
+    tree, line = empty.tree_before, _line_span(empty, "")
     spans = error_nodes(tree) if tree else ()
-    above = len(context.before[: line.start].rstrip())
-    return any(span.start <= line.end and above <= span.end for span in spans)
+    above = len(empty.before[: line.start].rstrip())
+    return _score(empty, ""), any(span.start <= line.end and above <= span.end for span in spans)
 
 
 @lru_cache(maxsize=4)
 def _best_filling(empty: CheckContext) -> ErrorScore:
-    scores = [_score(empty, ""), _score(empty, "x")]
+    scores = [_empty_score(empty)[0], _score(empty, "x")]
     for filling in ("", "x"):
         scores.extend(_finished_scores(empty, filling))
     return min(scores)

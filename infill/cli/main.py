@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -67,7 +68,8 @@ app.add_typer(cli_serve.app, name="serve")
 def main() -> None:
     """The entry point of `gesso`."""
     try:
-        with cli_support.writing_output(writes_files=True):  # before any command: the help, and completion of shells
+        writes_file = any(argument.startswith("--install-completion") for argument in sys.argv)
+        with nullcontext() if writes_file else cli_support.writing_output():  # the help is printed before any command
             app(prog_name="gesso")
     except (OSError, GessoError) as error:
         sys.exit(cli_support.report(error))

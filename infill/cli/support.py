@@ -101,32 +101,19 @@ def _discard(stream: TextIO) -> None:
 
 
 @contextmanager
-def writing_output(writes_files: bool = False) -> Iterator[None]:
-    """Raises OutputError if standard output cannot be written, or BrokenPipeError if its reader has exited.
-
-    writes_files: whether an OSError may be about another file.
-    """
+def writing_output() -> Iterator[None]:
+    """Raises OutputError if standard output cannot be written, or BrokenPipeError if its reader has exited."""
     try:
         yield
     except BrokenPipeError:
         raise
     except OSError as error:
-        if writes_files and _can_be_flushed(sys.stdout):
-            raise
         _discard(sys.stdout)
         if error.errno == errno.EBADF:
             raise OutputError("Standard output is closed; redirect it to a file.") from error
         raise OutputError(
             f"Standard output cannot be written ({error.strerror}); free disk space, or redirect it to another file."
         ) from error
-
-
-def _can_be_flushed(stream: TextIO) -> bool:
-    try:
-        stream.flush()
-    except OSError:
-        return False
-    return True
 
 
 def check_paths(values: Iterable[object]) -> None:

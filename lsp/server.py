@@ -18,7 +18,7 @@ from lsprotocol.converters import get_converter
 from infill.engine_protocol import EngineState
 from infill.printable import one_line
 from infill.version import installed_version
-from lsp.client_settings import as_dict, is_trusted, pulled_settings, section
+from lsp.client_settings import as_dict, extends_suggestions, is_trusted, pulled_settings, section
 from lsp.code_actions import KINDS, code_actions
 from lsp.commands import register_commands
 from lsp.completion import ordinary_completion
@@ -152,6 +152,10 @@ class GessoServer(Receiver):
     def warn(self, sentence: str) -> None:
         self.window_show_message(types.ShowMessageParams(types.MessageType.Warning, sentence))
 
+    def suggestion_extended(self, uri: str) -> None:
+        """The model has written more of the suggestion that this document shows."""
+        self.protocol.notify("gesso/suggestionExtended", {"uri": uri})
+
     def inform(self, sentence: str) -> None:
         self.window_show_message(types.ShowMessageParams(types.MessageType.Info, sentence))
 
@@ -184,6 +188,7 @@ def _register_lifecycle(server: GessoServer) -> None:
         session.folders = _folders(roots)
         server.initial_settings = section(params.initialization_options)
         session.is_trusted = is_trusted(params.initialization_options)
+        session.extends_suggestions = extends_suggestions(params.initialization_options)
         if not _has_inline_completion(params.capabilities):
             server.feature(types.TEXT_DOCUMENT_COMPLETION, types.CompletionOptions())(completion)
         server.reports.negotiate(params.capabilities)

@@ -12,7 +12,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-JSON_BYTES = 32 << 20  # the index of the largest published models has 10 MB
+JSON_BYTES, LARGE_JSON_BYTES = 4 << 20, 32 << 20  # a configuration; a tokenizer, or the index of many weight files
 
 
 def read_small_file(file: Path, limit: int, follow_link: bool = True) -> bytes:

@@ -15,8 +15,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from engine.errors import InputError, UsageError
+from infill.git_config import GitFolder, read_ignore_config
 
-TIMEOUT_S = 60.0  # of one command; a configuration can include a pipe, at which git waits
+TIMEOUT_S = 20.0  # of one command; git waits at a pipe in its folder
+MOST_BYTES = 256 << 20  # of all contents at a revision
 SAFE = (
     "git",
     "--no-pager",
@@ -43,6 +45,7 @@ class Revision:
 
     def __init__(self, root: Path, name: str) -> None:
         """root: the folder with `.git`. Raises UsageError if there is no such commit, InputError if git fails."""
+        read_ignore_config(GitFolder.of(root))  # raises GitUnreadable, where git would wait at a pipe
         if name.startswith("-"):
             raise UsageError(f"{name!r} is not a revision; name a commit, a branch or a tag.")
         found = _run(("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"), root)
@@ -53,20 +56,24 @@ class Revision:
     def contents(self, files: Mapping[str, bytes], limit: int) -> dict[str, bytes]:
         """The content in the commit of those files whose content now, `files`, is not the same.
 
-        b"" for files that are new, that had more than `limit` bytes, or whose object is not in the repository.
+        b"" for files that are new, that had more than `limit` bytes, or whose object is not in the repository, and for
+        those after the first MOST_BYTES.
         """
         found = dict.fromkeys(files, b"")
         askable = [path for path in files if "\n" not in path]
         lines = self._batch("--batch-check", [f"{self._commit}:{path}" for path in askable]).split(b"\n")
         changed: dict[str, str] = {}  # object ids by path
+        left = MOST_BYTES
         for path, line in zip(askable, lines, strict=False):
-            if line.endswith(b" missing"):
+            fields = line.decode("ascii", "replace").split()
+            if len(fields) != 3:  # it is missing, or a submodule
                 continue
-            blob, kind, size = line.decode("ascii").split()
+            blob, kind, size = fields
             if blob == _object_id(files[path], len(blob)):
                 del found[path]
-            elif kind == "blob" and int(size) <= limit:
+            elif kind == "blob" and int(size) <= min(limit, left):
                 changed[path] = blob
+                left -= int(size)
         output = self._batch("--batch", [*changed.values()])
         for path in changed:
             header, _, output = output.partition(b"\n")

@@ -11,6 +11,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from ipaddress import ip_address
 
 from lsprotocol import types
@@ -140,14 +141,15 @@ class TcpServer:
 
         self._waiting.append(writer)
         if len(self._waiting) > MAX_WAITING:
-            self._waiting[0].close()
+            self._waiting.pop(0).close()
         try:
             async with asyncio.timeout(FIRST_S) as limit:
                 await read_all(self._server, MessageReader(stream, accept))
         except TimeoutError as late:
             raise Refused(f"sent no message within {FIRST_S:g} s") from late
         finally:
-            self._waiting.remove(writer)
+            with suppress(ValueError):  # it was closed for a newer one
+                self._waiting.remove(writer)
 
 
 def _is_initialize(body: bytes) -> bool:

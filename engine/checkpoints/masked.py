@@ -17,7 +17,7 @@ from engine.checkpoints.config_files import CONFIG_FILE, GENERATION_FILE
 from engine.checkpoints.qwen2 import ARCHITECTURE, SafetensorsWeights, check_shapes, json_config
 from engine.checkpoints.weight_files import broken, read_json
 from engine.errors import ModelError
-from engine.files import read_json_object
+from engine.files import LARGE_JSON_BYTES, read_json_object
 from engine.masked.config import MaskedConfig, MaskedSampling
 from engine.models.qwen2 import Qwen2Config
 
@@ -41,7 +41,8 @@ def is_masked(folder: Path) -> bool:
 def open_masked(folder: Path) -> SafetensorsWeights:
     """The checked weights of the folder, with a `MaskedConfig`; raises ModelError for what cannot be loaded."""
     content = read_json(folder / CONFIG_FILE)
-    named = content.get("architectures") or []
+    named = content.get("architectures")
+    named = named if isinstance(named, list) else []
     if content.get("model_type") != ARCHITECTURE and not all(DREAM.fullmatch(str(name)) for name in named):
         raise ModelError(
             f"{folder} is a model of the architecture {', '.join(map(str, named))}, but of Dream's only DreamModel and "
@@ -106,7 +107,7 @@ def added_tokens(folder: Path) -> dict[str, int]:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return read_json_object(file)
+        return read_json_object(file, LARGE_JSON_BYTES)
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as reason:

@@ -43,7 +43,7 @@ from engine.files import read_json_object, read_small_file
 
 READ_BYTES = 2**24
 SUMS_BYTES = 2**20
-TOKENIZER_FILE, TOKENIZER_BYTES = "tokenizer.json", 2**28
+TOKENIZER_FILE, TOKENIZER_BYTES = "tokenizer.json", 40 << 20
 NOT_PUBLISHED = (SUMS_FILE, ".gitattributes")
 SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 

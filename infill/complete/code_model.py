@@ -71,6 +71,7 @@ class CodeModel:
             tokens = reading.result()
         speed = settle_decoder_threads(model)
         remember_token_s(settings.model, speed.token_s)
+        tokens.check_fits(model.config.vocab_size)
         family = FimPrompt(tokens, _budget(speed.prompt), model.config.vocab_size)
         return CodeModel(
             settings.model, Decoder(model), family, *_calibration(settings.model), has_chat=_has_chat(weights)

@@ -22,6 +22,8 @@ from infill.prompts.families import load_family
 from infill.prompts.prompt import Family
 from infill.settings import Settings
 
+MOST_WEIGHT = 1e6  # of a calibration
+
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -56,6 +58,7 @@ class LoadedModel:
         dtype = choose_dtype(device, settings.dtype)
         model = load_canvas_model(folder, device, dtype, on_progress, settings.keys == "fp8", settings.exact)
         family = load_family(model.family, folder)
+        family.tokens.check_fits(model.denoiser.model.config.vocab_size)
         return LoadedModel(name, model.denoiser, family, model.sampling, *_stored_calibration(folder))
 
 
@@ -66,7 +69,9 @@ def _stored_calibration(folder: Path) -> tuple[Calibration, float]:
         gesso = read_json_object(file).get("gesso") or {}
         confidence = gesso.get("confidence") or {}
         weights = {str(name): float(weight) for name, weight in (confidence.get("weights") or {}).items()}
-        calibration = Calibration(weights, float(confidence.get("intercept", 0.0)))
-        return calibration, float(gesso.get("min_confidence", 0.0))
+        intercept, least = float(confidence.get("intercept", 0.0)), float(gesso.get("min_confidence", 0.0))
+        if not all(abs(number) <= MOST_WEIGHT for number in (*weights.values(), intercept, least)):
+            raise ValueError("a number is too large")
+        return Calibration(weights, intercept), least
     except (OSError, ValueError, TypeError, AttributeError, OverflowError) as reason:
         raise ModelError(f"{file} has no usable gesso.confidence ({reason}); fetch the model again.") from reason

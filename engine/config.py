@@ -75,7 +75,10 @@ class NoiseConfig:
         if self.kind not in get_args(NoiseKind):
             raise ModelError(f"Unknown kind of noise {self.kind!r}; use uniform, mask or hybrid.")
         if not isinstance(self.uniform_share, float | int) or not 0 <= self.uniform_share <= 1:
-            raise ModelError(f"The uniform_share of the noise is {self.uniform_share!r:.60}, which is not from 0 to 1.")
+            raise ModelError(
+                f"config.json has uniform_share {self.uniform_share!r:.60}, which is not from 0 to 1; choose another "
+                "model."
+            )
         if self.kind != "uniform" and self.mask_token_id is None:
             raise ModelError(f"Noise of kind {self.kind} needs a mask_token_id; add it to config.json.")
 
@@ -130,7 +133,7 @@ class ModelConfig:
         except KeyError as error:
             raise ModelError(f"config.json lacks the field {error}; fetch the model again.") from error
         except (TypeError, ValueError, OverflowError) as error:
-            raise ModelError(f"config.json has a field of the wrong type ({error}); fetch the model again.") from error
+            raise ModelError(f"config.json has a wrong field ({error}); fetch the model again.") from error
 
 
 def _read_text_config(config: Mapping[str, Any], text: Mapping[str, Any]) -> ModelConfig:
@@ -198,12 +201,10 @@ def _size(value: Any, name: str) -> int:
 
 
 def positive(value: Any, name: str, most: float = MOST_NUMBER) -> float:
-    """A number that is neither 0 nor infinite; raises ModelError for others."""
+    """A number that is neither 0 nor infinite; raises ValueError for others."""
     number = float(value)
     if not 0 < number <= most:
-        raise ModelError(
-            f"The model has {name} {number}, which is not above 0 and at most {most:g}; choose another model."
-        )
+        raise ValueError(f"{name} {number} is not above 0 and at most {most:g}")
     return number
 
 
@@ -236,10 +237,15 @@ def _read_rope(parameters: Mapping[str, Any]) -> RopeConfig:
             f"config.json asks for rotary embedding of type {kind!r}, but this build supports only default and "
             "proportional; choose another model."
         )
+    partial_factor = positive(parameters.get("partial_rotary_factor", 1.0), "partial_rotary_factor", 1.0)
+    if kind == "default" and partial_factor != 1.0:
+        raise ModelError(
+            "config.json asks for a default rotary embedding of a part of each head; choose another model."
+        )
     return RopeConfig(
         kind=kind,
         theta=positive(parameters["rope_theta"], "rope_theta"),
-        partial_factor=positive(parameters.get("partial_rotary_factor", 1.0), "partial_rotary_factor", 1.0),
+        partial_factor=partial_factor,
         factor=positive(parameters.get("factor", 1.0), "factor"),
     )
 
@@ -317,7 +323,7 @@ class SamplingConfig:
 
 def _sampling_number(value: Any, name: str, is_whole: bool) -> float:
     most = MOST_STEPS if is_whole else MOST_NUMBER
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= most
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most
     if not is_number or (is_whole and value != int(value)):
-        raise ModelError(f"The generation configuration has {name} {value!r:.60}; fetch the model again.")
+        raise ValueError(f"{name} {value!r:.60} is not a number from 0 to {most:g}")
     return int(value) if is_whole else float(value)

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 LINE_BYTES, HEADER_LINES = 256, 8  # of the header of one message
 FIRST_BYTES, MESSAGE_BYTES = 1 << 20, 64 << 20  # of the body of the first message, and of the others
 FIRST_S = 10.0  # for the first message to arrive
-MAX_WAITING = 16  # connections without a first message
+MAX_WAITING = 256  # connections without a first message; asyncio accepts 100 before it reads from the first of them
 
 
 class Refused(Exception):

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import ModelError
+from engine.files import open_regular
 
 MAGIC, VERSIONS = b"GGUF", (2, 3)
 MAX_ENTRIES, MAX_DIMENSIONS = 1 << 16, 4
@@ -67,7 +68,7 @@ class GgufFile:
         """Raises ModelError for what is not a complete GGUF file that this version reads."""
         self.file = file
         try:
-            with file.open("rb") as stream:
+            with open_regular(file) as stream:
                 self._bytes = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
         except (OSError, ValueError) as reason:
             raise ModelError(f"{file} cannot be read ({reason}); check the path, or fetch the model again.") from reason

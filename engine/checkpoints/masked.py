@@ -24,6 +24,7 @@ from engine.models.qwen2 import Qwen2Config
 DREAM = re.compile(r"Dream(On|Coder)?(Model)?", re.IGNORECASE)
 ADDED_FILE, TOKENIZER_FILE, TOKENIZER_CONFIG_FILE = "added_tokens.json", "tokenizer.json", "tokenizer_config.json"
 EXPAND = "<|expand|>"
+TOKENIZER_CONFIG_BYTES = 4 << 20  # that of Gemma has 1.2 MB
 
 
 def is_masked(folder: Path) -> bool:
@@ -74,13 +75,13 @@ def read_masked_sampling(folder: Path) -> MaskedSampling:
         stored = read_json(file) if file.exists() else {}
         return MaskedSampling.from_json({**({} if stored.get("_from_model_config") else stored), **own})
     except (AttributeError, TypeError, ValueError, OverflowError) as error:
-        raise broken(f"{file} has a field of the wrong type ({error})") from error
+        raise broken(f"{file} has a wrong field ({error})") from error
 
 
 def special_token(folder: Path, name: str) -> str | None:
     """The text of the special token that `tokenizer_config.json` calls `name`; None if there is none."""
     try:
-        value = read_json_object(folder / TOKENIZER_CONFIG_FILE).get(name)
+        value = read_json_object(folder / TOKENIZER_CONFIG_FILE, TOKENIZER_CONFIG_BYTES).get(name)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as reason:
@@ -133,4 +134,4 @@ def _config(folder: Path, content: Mapping[str, Any], backbone: Qwen2Config) -> 
         sizes = vars(backbone)
         return MaskedConfig(**sizes, mask=mask, expand=expand, delete=delete, shifted=bool(gesso.get("shifted", True)))
     except (AttributeError, TypeError, KeyError, ValueError) as error:
-        raise broken(f"The files of the tokenizer in {folder} have a field of the wrong type ({error})") from error
+        raise broken(f"The files of the tokenizer in {folder} have a wrong field ({error})") from error

@@ -362,7 +362,9 @@ def _gguf_config(file: GgufFile) -> Qwen2Config:
             ),
         )
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as wrong:
-        raise ModelError(f"{file.file} lacks a size of the model ({wrong}); {FETCH_AGAIN}.") from wrong
+        raise ModelError(
+            f"{file.file} lacks a size of the model, or has a wrong one ({wrong}); {FETCH_AGAIN}."
+        ) from wrong
 
 
 def json_config(folder: Path, data: Mapping[str, Any], known: Sequence[str]) -> Qwen2Config:
@@ -392,7 +394,9 @@ def json_config(folder: Path, data: Mapping[str, Any], known: Sequence[str]) -> 
             ),
         )
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as wrong:
-        raise ModelError(f"The config.json in {folder} lacks a size of the model ({wrong}); {FETCH_AGAIN}.") from wrong
+        raise ModelError(
+            f"The config.json in {folder} lacks a size of the model, or has a wrong one ({wrong}); {FETCH_AGAIN}."
+        ) from wrong
 
 
 def _checked(place: Path, config: Qwen2Config) -> Qwen2Config:

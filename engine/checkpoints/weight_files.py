@@ -17,7 +17,7 @@ from typing import Any
 from safetensors import safe_open
 
 from engine.errors import ModelError, panics_as
-from engine.files import JSON_BYTES, LARGE_JSON_BYTES, read_json_object, unique_names
+from engine.files import JSON_BYTES, LARGE_JSON_BYTES, open_regular, read_json_object, unique_names
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -103,10 +103,10 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
     """The tensors of one safetensors file; raises ModelError if header and file do not agree."""
     try:
         size = file.stat().st_size
-        with file.open("rb") as stream:
-            start = stream.read(8)
+        with open_regular(file) as stream:
+            start = stream.read(8) or b""
             length = int.from_bytes(start, "little")
-            header = stream.read(length) if length <= min(size - 8, MAX_HEADER_BYTES) else b""
+            header = (stream.read(length) or b"") if length <= min(size - 8, MAX_HEADER_BYTES) else b""
     except OSError as reason:
         raise unreadable(file, reason) from reason
     if start == b"version ":

@@ -80,8 +80,8 @@ class TextTokens:
         """Raises ModelError if a model with an embedding of so many tokens lacks one of these."""
         if self.highest >= rows:
             raise ModelError(
-                f"The tokenizer has a token {self.highest}, but the model only {rows} tokens; fetch the model again with "
-                "`gesso model pull`."
+                f"The tokenizer has a token {self.highest}, but the model only {rows} tokens; fetch the model again "
+                "with `gesso model pull`."
             )
 
     def special(self, name: str) -> int:

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from engine.errors import InputError, UsageError
 from infill.git_config import GitFolder, read_ignore_config
 
-TIMEOUT_S = 20.0  # of one command; git waits at a pipe in its folder
+QUICK_S, TIMEOUT_S = 5.0, 20.0  # to find a commit, and to read objects; git waits at a pipe in its folder
+MOST_MEMORY = 2 << 30  # bytes; git reads a device in its folder without end
 MOST_BYTES = 256 << 20  # of all contents at a revision
 SAFE = (
     "git",
@@ -48,7 +51,7 @@ class Revision:
         read_ignore_config(GitFolder.of(root))  # raises GitUnreadable, where git would wait at a pipe
         if name.startswith("-"):
             raise UsageError(f"{name!r} is not a revision; name a commit, a branch or a tag.")
-        found = _run(("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"), root)
+        found = _run(("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"), root, timeout_s=QUICK_S)
         if found.returncode:
             raise UsageError(f"There is no revision {name!r} in this repository; name a commit, a branch or a tag.")
         self.root, self._commit = root, found.stdout.decode().strip()
@@ -122,7 +125,11 @@ def _checked(arguments: Sequence[str], folder: Path, input: bytes = b"") -> byte
 
 
 def _run(
-    arguments: Sequence[str], folder: Path, input: bytes = b"", more: Mapping[str, str] | None = None
+    arguments: Sequence[str],
+    folder: Path,
+    input: bytes = b"",
+    more: Mapping[str, str] | None = None,
+    timeout_s: float = TIMEOUT_S,
 ) -> subprocess.CompletedProcess[bytes]:
     environment = {name: value for name, value in os.environ.items() if name not in REPOSITORY_VARIABLES}
     environment |= {**ENVIRONMENT, **(more or {})}
@@ -133,13 +140,20 @@ def _run(
             env=environment,
             input=input,
             capture_output=True,
-            timeout=TIMEOUT_S,
+            timeout=timeout_s,
+            preexec_fn=_limit_memory,
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise InputError(f"git took longer than {TIMEOUT_S:.0f} s in {folder}; try `git status` there.") from error
+        raise InputError(f"git took longer than {timeout_s:.0f} s in {folder}; try `git status` there.") from error
     except OSError as error:
         raise InputError(f"{folder} is in a git repository, but git cannot be run; install git.") from error
+
+
+def _limit_memory() -> None:
+    """In the process of git. Packs that it maps do not count."""
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
 
 
 def _failed(folder: Path, done: subprocess.CompletedProcess[bytes]) -> InputError:

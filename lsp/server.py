@@ -135,7 +135,7 @@ class GessoServer(Receiver):
         if not message and state.kind == "ready" and state.fallback_model:
             message = f"{state.model} is loading. Until then, {state.fallback_model} answers."
         busy = state.kind == "loading" or bool(state.fallback_model)
-        self.protocol.notify("didChangeStatus", {**status, "busy": busy, "message": message})
+        self.protocol.notify("didChangeStatus", {**status, "busy": busy, "message": one_line(message)})
 
     def status(self) -> dict[str, Any]:
         session, state = self.session, self.session.engine.state
@@ -143,21 +143,21 @@ class GessoServer(Receiver):
         return {
             "kind": kind,
             "state": state.kind,
-            "message": state.message or session.slow_message,
+            "message": one_line(state.message or session.slow_message),
             "model": state.model,
             "enabled": session.settings.enabled,
             "latencyMs": None if session.latency_ms is None else round(session.latency_ms),
         }
 
     def warn(self, sentence: str) -> None:
-        self.window_show_message(types.ShowMessageParams(types.MessageType.Warning, sentence))
+        self.window_show_message(types.ShowMessageParams(types.MessageType.Warning, one_line(sentence)))
 
     def suggestion_extended(self, uri: str) -> None:
         """The model has written more of the suggestion that this document shows."""
         self.protocol.notify("gesso/suggestionExtended", {"uri": uri})
 
     def inform(self, sentence: str) -> None:
-        self.window_show_message(types.ShowMessageParams(types.MessageType.Info, sentence))
+        self.window_show_message(types.ShowMessageParams(types.MessageType.Info, one_line(sentence)))
 
 
 def _is_worth_logging(record: logging.LogRecord) -> bool:

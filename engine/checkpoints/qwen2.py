@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from engine.checkpoints.gguf import GgufFile
 from engine.checkpoints.weight_files import FETCH_AGAIN, read_json, stored_tensors
-from engine.config import KNOWN_ARCHITECTURES
+from engine.config import KNOWN_ARCHITECTURES, positive
 from engine.device import available_memory, cpu_has_bfloat16
 from engine.device_setup import enable_kernels, use_kernels
 from engine.errors import ModelError
@@ -356,13 +356,15 @@ def _gguf_config(file: GgufFile) -> Qwen2Config:
                 num_kv_heads=int(data.get("qwen2.attention.head_count_kv", heads)),
                 head_dim=int(data.get("qwen2.attention.key_length", hidden // max(1, heads))),
                 max_positions=int(data.get("qwen2.context_length", 32_768)),
-                norm_eps=float(data["qwen2.attention.layer_norm_rms_epsilon"]),
-                rope_theta=float(data.get("qwen2.rope.freq_base", 1e6)),
+                norm_eps=positive(data["qwen2.attention.layer_norm_rms_epsilon"], "layer_norm_rms_epsilon"),
+                rope_theta=positive(data.get("qwen2.rope.freq_base", 1e6), "freq_base"),
                 tied=GGUF_NAMES[HEAD] not in file.tensors,
             ),
         )
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as wrong:
-        raise ModelError(f"{file.file} lacks a size of the model ({wrong}); {FETCH_AGAIN}.") from wrong
+        raise ModelError(
+            f"{file.file} lacks a size of the model, or has a wrong one ({wrong}); {FETCH_AGAIN}."
+        ) from wrong
 
 
 def json_config(folder: Path, data: Mapping[str, Any], known: Sequence[str]) -> Qwen2Config:
@@ -386,13 +388,15 @@ def json_config(folder: Path, data: Mapping[str, Any], known: Sequence[str]) -> 
                 num_kv_heads=int(data.get("num_key_value_heads") or heads),
                 head_dim=int(data.get("head_dim") or hidden // max(1, heads)),
                 max_positions=int(data.get("max_position_embeddings") or 32_768),
-                norm_eps=float(data.get("rms_norm_eps", 1e-6)),
-                rope_theta=float(rope.get("rope_theta") or data.get("rope_theta") or 1e4),
+                norm_eps=positive(data.get("rms_norm_eps", 1e-6), "rms_norm_eps"),
+                rope_theta=positive(rope.get("rope_theta") or data.get("rope_theta") or 1e4, "rope_theta"),
                 tied=bool(data.get("tie_word_embeddings", False)),
             ),
         )
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as wrong:
-        raise ModelError(f"The config.json in {folder} lacks a size of the model ({wrong}); {FETCH_AGAIN}.") from wrong
+        raise ModelError(
+            f"The config.json in {folder} lacks a size of the model, or has a wrong one ({wrong}); {FETCH_AGAIN}."
+        ) from wrong
 
 
 def _checked(place: Path, config: Qwen2Config) -> Qwen2Config:

@@ -146,11 +146,16 @@ def test_the_editor_overrides_variables_and_these_override_files(
     assert isinstance(resolved.min_confidence, float)
 
 
-def test_a_models_path_is_relative_to_the_workspace(tmp_path: Path, no_user_settings: None) -> None:
+def test_a_models_path_is_relative_to_the_workspace(
+    tmp_path: Path, no_user_settings: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings, _ = parse({"model": "./mine"})
     assert settings.engine_settings(tmp_path).settings.model == str(tmp_path / "mine")
     settings, _ = parse({"model": "owner/name"})
     assert settings.engine_settings(tmp_path).settings.model == "owner/name"
+    (tmp_path / "owner" / "name").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert settings.engine_settings(tmp_path).settings.model == "owner/name", "a project cannot replace a model"
 
 
 def test_a_broken_settings_file_is_an_error_with_its_name(tmp_path: Path, no_user_settings: None) -> None:

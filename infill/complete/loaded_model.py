@@ -60,10 +60,10 @@ class LoadedModel:
         model = load_canvas_model(folder, device, dtype, on_progress, settings.keys == "fp8", settings.exact)
         family = load_family(model.family, folder)
         family.tokens.check_fits(model.denoiser.model.config.vocab_size)
-        return LoadedModel(name, model.denoiser, family, model.sampling, *_stored_calibration(folder))
+        return LoadedModel(name, model.denoiser, family, model.sampling, *stored_calibration(folder))
 
 
-def _stored_calibration(folder: Path) -> tuple[Calibration, float]:
+def stored_calibration(folder: Path) -> tuple[Calibration, float]:
     """The calibration and the threshold in the model's config.json; no weights and 0 if it has none."""
     file = folder / "config.json"
     try:

@@ -219,6 +219,15 @@ def test_what_one_model_suggested_is_forgotten_when_another_answers() -> None:
     assert session.cache.look_up("file:///a.py", "x = ", "") is None
 
 
+def test_messages_have_no_control_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    server, shown = create_server(), []
+    monkeypatch.setattr(server, "window_show_message", lambda params: shown.append(params.message))
+    server.warn("a\x1b[2J\nb")
+    server.inform("\u202ec")
+    server.session.engine.state = EngineState("failed", "", message="d\re")
+    assert [*shown, server.status()["message"]] == ["a␛[2J␊b", "<U+202E>c", "d␍e"]
+
+
 def test_the_status_names_the_model_that_answers_while_another_loads(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[dict[str, Any]] = []
     server = create_server()

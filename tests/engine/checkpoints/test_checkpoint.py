@@ -319,6 +319,18 @@ BAD_CONFIGS = {
         lambda config: config["text_config"].update(num_hidden_layers=10**6, layer_types=None),
         ["num_hidden_layers 1000000", "between 1 and 1024"],
     ),
+    "a thousand layers": (
+        lambda config: config["text_config"].update(num_hidden_layers=1024, layer_types=None),
+        ["no layer 1023", "config.json"],
+    ),
+    "positions in a part of each head": (
+        lambda config: config["text_config"].update(
+            rope_parameters={
+                "full_attention": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}
+            }
+        ),
+        ["rotary embedding of a part"],
+    ),
     "an endless canvas": (lambda config: config.update(canvas_length=10**12), ["canvas_length"]),
     "an infinite size": (lambda config: config["text_config"].update(hidden_size=float("inf")), ["config.json"]),
     "a token outside the vocabulary": (lambda config: config["text_config"].update(pad_token_id=10**9), ["pad_token"]),

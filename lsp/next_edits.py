@@ -93,12 +93,12 @@ class NextEdits:
             document.history.forget()
             self._withdraw(document)
             return
-        text = before.text
+        text, at_one_place = before.text, _is_one_place(after.edits)
         for edit in after.edits:
             accepted = _take(document, edit)
             if accepted and document.shown is not None:
                 document.accepted = document.shown.key
-            by_hand = len(after.edits) == 1 and not accepted
+            by_hand = at_one_place and not accepted
             undid = document.history.changed(text, edit.start, edit.removed, edit.inserted, by_hand)
             if undid and document.accepted is not None:
                 self._ignore(document.accepted, MOST_IGNORED)
@@ -320,6 +320,17 @@ def _take(document: _Document, edit: Edit) -> bool:
             left.append((start + shift if start >= edit.start + len(edit.removed) else start, old, new))
     document.left = left
     return taken
+
+
+def _is_one_place(edits: Sequence[Edit]) -> bool:
+    """Whether each edit touches the text of those before it, as keys do that a client sends together."""
+    start = end = edits[0].start if edits else 0
+    for edit in edits:
+        if edit.start > end or edit.start + len(edit.removed) < start:
+            return False
+        start, end = min(start, edit.start), max(end, edit.start + len(edit.removed))
+        end += len(edit.inserted) - len(edit.removed)
+    return True
 
 
 def _is_within(edit: Edit, start: int, old: str, new: str) -> bool:

@@ -118,6 +118,15 @@ def test_keys_typed_one_by_one(client: Client, address: str) -> None:
     assert [one["text"] for one in ask(client, address, 0, 8)] == ["side", "side"]
 
 
+def test_keys_that_are_sent_together(client: Client, address: str) -> None:
+    def at(start: int, end: int, text: str) -> dict[str, Any]:
+        span = {"start": {"line": 0, "character": start}, "end": {"line": 0, "character": end}}
+        return {"range": span, "text": text}
+
+    client.change(address, at(4, 8, ""), at(4, 4, "sid"), at(7, 7, "x"), at(7, 8, "e"))
+    assert [one["text"] for one in ask(client, address, 0, 8)] == ["side", "side"]
+
+
 def test_a_half_deleted_name_is_not_finished_until_the_cursor_leaves_it(client: Client, address: str) -> None:
     replace(client, address, 0, 7, 8, "")
     assert ask(client, address, 0, 7) == []

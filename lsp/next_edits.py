@@ -26,7 +26,7 @@ from lsp.session import Session
 from lsp.suggestions import SkipReason
 
 PAUSE_S, MODEL_PAUSE_S = 0.3, 0.8  # after the last key; before the model writes
-TREE_S, LIMIT_S = 5.0, 1.0  # longest wait for the tree, and for the proposals once a thread has begun
+TREE_S, LIMIT_S = 5.0, 1.0  # longest wait for the tree; most CPU time to find proposals
 ASLEEP_S, ASLEEP_MOST_S = 60.0, 3_600.0  # for the kind of a dismissed proposal; twice as long each time
 MOST_EDITS = 20  # in one change; formatters make more
 MOST_IGNORED = 3  # times that a proposal is on the screen while the user changes something else
@@ -222,14 +222,14 @@ class NextEdits:
         abandoned = False
 
         def work() -> list[Proposal] | None:
-            end = time.monotonic() + LIMIT_S
+            end = time.thread_time() + LIMIT_S
             try:
                 return next_edits(
                     tree,
                     edits,
                     offset,
                     neighbours,
-                    stop=lambda: abandoned or is_outdated() or time.monotonic() >= end,
+                    stop=lambda: abandoned or is_outdated() or time.thread_time() >= end,
                 )
             except (Cancelled, ParsingStopped):
                 return None

@@ -32,6 +32,7 @@ NEAR = 2  # lines above and below an edit
 LEAST = 4  # characters of a line
 THRESHOLDS = (0.0, 0.5, 0.7, 0.8, 0.9)
 
+Hunk = tuple[str, str, str, tuple[str, int, int, int, int]]  # path, old text, new text, lines
 Complete = Callable[[str, int, int], HoleCompletion]
 
 
@@ -105,7 +106,8 @@ def main(
         request = InfillRequest(text, (Hole(start, end),), language="python", lines="one")
         return filler.complete(request).completions[0]
 
-    due, lone = [], []
+    due: list[Hunk] = []
+    lone: list[Hunk] = []
     for old, new in zip(releases[::2], releases[1::2], strict=True):
         for path, language, before, after in changed_files(read_package(old), read_package(new)):
             codes = hunks(before, after)

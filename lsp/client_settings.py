@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 SECTION = "gesso"
 PATHS = "disabledPaths"
 TRUST = "workspaceTrusted"  # beside SECTION in the initialization options; no file of a project can set it
+# What clients of copilot-language-server send where our settings may be.
+OF_OTHERS = frozenset(("editorInfo", "editorPluginInfo", "nextEditSuggestions"))
 SETTINGS_S = 2.0  # longest wait for the client's settings
 EXTENDS = "extendsSuggestions"  # beside them: the client requests a suggestion again when it is told to
 
@@ -39,7 +41,9 @@ def section(value: Any) -> Mapping[str, Any]:
     """Our settings from what a client sent: all its settings, or only ours."""
     value = value if isinstance(value, Mapping) else getattr(value, "__dict__", {})
     inner = value.get(SECTION, value)
-    return inner if isinstance(inner, Mapping) else {}
+    if not isinstance(inner, Mapping):
+        return {}
+    return {name: value for name, value in inner.items() if name not in OF_OTHERS}
 
 
 async def pulled_settings(server: LanguageServer, folders: Sequence[Path]) -> Mapping[str, Any]:

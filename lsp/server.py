@@ -135,6 +135,9 @@ class GessoServer(Receiver):
         self.read_ahead.engine_changed(state)
         self.send_status()
 
+    def report_progress(self, token: str | int, value: dict[str, Any]) -> None:
+        self.protocol.notify("$/progress", types.ProgressParams(token, value))
+
     def send_status(self) -> None:
         status, state = self.status(), self.session.engine.state
         message = status["message"] or ("The model is loading." if state.kind == "loading" else "")

@@ -12,9 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from engine.errors import InputError
-from engine.files import read_small_file
-from infill.user_folders import make_own
 from engine.files import is_disk_full, read_small_file
+from infill.user_folders import make_own
 
 FILE_NAME = "trusted.json"
 FILE_BYTES = 1 << 20

@@ -24,8 +24,6 @@ from infill.cli.batch import Batch
 from infill.cli.service import BATCH_ROWS, SERVICE_HELP, service_for
 from infill.cli.support import FILLED, Commands, VisibleConsole, add_row, errors_to_exit_codes, say
 from infill.printable import json_text, plain
-from infill.surroundings import INTERRUPTED
-from infill.printable import json_text
 from infill.surroundings import INTERRUPTED, interrupt_is_reported
 from infill.version import installed_version
 

@@ -12,8 +12,7 @@ import pytest
 
 from engine.errors import InputError
 from infill.engine_protocol import EngineState
-from lsp.client_settings import extends_suggestions, is_trusted
-from lsp.client_settings import is_trusted, section
+from lsp.client_settings import extends_suggestions, is_trusted, section
 from lsp.server import create_server
 from lsp.session import Client, Session
 from lsp.settings import ALL_PATHS, NAMES, LspSettings, parse, schema

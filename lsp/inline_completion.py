@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count
+from typing import Any
 
 from engine.errors import GessoError
 from infill.code.indentation import indentation_at
@@ -316,7 +317,8 @@ class InlineCompletion:
                     run.task.add_done_callback(lambda _: self._extend(run, context, early))
                     return Suggestions((early,), "model")
                 run.grown = loop.create_future()
-                await asyncio.wait({run.task, run.grown}, return_when=asyncio.FIRST_COMPLETED)
+                futures: set[asyncio.Future[Any]] = {run.task, run.grown}
+                await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             run.left_at = loop.time()
             loop.call_later(GRACE_S, self._stop_if_left, run, run.left_at)

@@ -1,5 +1,6 @@
 """The list of trusted folders, and `gesso trust`."""
 
+import errno
 import os
 from pathlib import Path
 

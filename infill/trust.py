@@ -13,6 +13,7 @@ from pathlib import Path
 
 from engine.errors import InputError
 from engine.files import is_disk_full, read_small_file
+from infill.user_folders import make_own
 
 FILE_NAME = "trusted.json"
 FILE_BYTES = 1 << 20
@@ -63,7 +64,7 @@ class TrustList:
     def _write(self, folders: Iterable[Path]) -> None:
         text = json.dumps(sorted(map(str, folders)), indent=1) + "\n"
         try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
+            make_own(self.file.parent)
             handle, temporary = tempfile.mkstemp(prefix=f".{self.file.name}.", dir=self.file.parent)
             try:
                 with os.fdopen(handle, "w", encoding="utf-8") as stream:

@@ -18,7 +18,7 @@ from lsprotocol.converters import get_converter
 from infill.engine_protocol import EngineState
 from infill.printable import one_line
 from infill.version import installed_version
-from lsp.client_settings import as_dict, is_trusted, pulled_settings, section
+from lsp.client_settings import as_dict, extends_suggestions, is_trusted, pulled_settings, section
 from lsp.code_actions import KINDS, code_actions
 from lsp.commands import register_commands
 from lsp.completion import ordinary_completion
@@ -135,13 +135,16 @@ class GessoServer(Receiver):
         self.read_ahead.engine_changed(state)
         self.send_status()
 
+    def report_progress(self, token: str | int, value: dict[str, Any]) -> None:
+        self.protocol.notify("$/progress", types.ProgressParams(token, value))
+
     def send_status(self) -> None:
         status, state = self.status(), self.session.engine.state
         message = status["message"] or ("The model is loading." if state.kind == "loading" else "")
         if not message and state.kind == "ready" and state.fallback_model:
             message = f"{state.model} is loading. Until then, {state.fallback_model} answers."
         busy = state.kind == "loading" or bool(state.fallback_model)
-        self.protocol.notify("didChangeStatus", {**status, "busy": busy, "message": message})
+        self.protocol.notify("didChangeStatus", {**status, "busy": busy, "message": one_line(message)})
 
     def status(self) -> dict[str, Any]:
         session, state = self.session, self.session.engine.state
@@ -149,17 +152,21 @@ class GessoServer(Receiver):
         return {
             "kind": kind,
             "state": state.kind,
-            "message": state.message or session.slow_message,
+            "message": one_line(state.message or session.slow_message),
             "model": state.model,
             "enabled": session.settings.enabled,
             "latencyMs": None if session.latency_ms is None else round(session.latency_ms),
         }
 
     def warn(self, sentence: str) -> None:
-        self.window_show_message(types.ShowMessageParams(types.MessageType.Warning, sentence))
+        self.window_show_message(types.ShowMessageParams(types.MessageType.Warning, one_line(sentence)))
+
+    def suggestion_extended(self, uri: str) -> None:
+        """The model has written more of the suggestion that this document shows."""
+        self.protocol.notify("gesso/suggestionExtended", {"uri": uri})
 
     def inform(self, sentence: str) -> None:
-        self.window_show_message(types.ShowMessageParams(types.MessageType.Info, sentence))
+        self.window_show_message(types.ShowMessageParams(types.MessageType.Info, one_line(sentence)))
 
 
 def _is_worth_logging(record: logging.LogRecord) -> bool:
@@ -191,6 +198,7 @@ def _register_lifecycle(server: GessoServer) -> None:
         session.folders = _folders(roots)
         server.initial_settings = section(params.initialization_options)
         session.is_trusted = is_trusted(params.initialization_options)
+        session.extends_suggestions = extends_suggestions(params.initialization_options)
         if not _has_inline_completion(params.capabilities):
             server.feature(types.TEXT_DOCUMENT_COMPLETION, types.CompletionOptions())(completion)
         server.reports.negotiate(params.capabilities)

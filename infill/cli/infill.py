@@ -180,7 +180,7 @@ def _complete(complete: Complete, request: InfillRequest, view: LiveView | None,
         view.finish(pieces, caption)
     if picture is not None:
         try:
-            export_svg(view.views, picture, (pieces, caption))
+            export_svg(view.views, text_edits.real_path(picture, text_edits.named_tree(picture)), (pieces, caption))
         except OSError as error:
             remedy = "free disk space" if is_disk_full(error) else "name another file"
             raise InputError(f"{picture} cannot be written ({error.strerror}); {remedy}.") from error

@@ -24,7 +24,7 @@ from infill.cli import support as cli_support
 from infill.cli.batch import Batch
 from infill.cli.service import BATCH_ROWS, SERVICE_HELP, service_for
 from infill.cli.support import FILLED, Commands, VisibleConsole, add_row, errors_to_exit_codes, say
-from infill.printable import json_text
+from infill.printable import json_text, plain
 from infill.surroundings import INTERRUPTED, interrupt_is_reported
 from infill.version import installed_version
 
@@ -224,7 +224,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON ob
         add_row(models, fit.model, fit.dtype, need, _yes_or_no(fit.fits), _yes_or_no(fit.runs), fit.note)
     console.print("", models, "", sep="\n")
     for sentence in report.advice:
-        console.print(f"- {sentence}", markup=False)
+        console.print(plain(f"- {sentence}"), markup=False)
 
 
 def _gib(count: int) -> str:

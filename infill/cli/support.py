@@ -26,7 +26,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from engine.errors import GessoError, InputError, UsageError, is_memory_error
 from infill.code import languages
-from infill.printable import one_line, printable, visible
+from infill.printable import plain, printable, visible
 from infill.settings import Resolved, Settings, resolve
 from infill.surroundings import INTERRUPTED, has_working_folder, interrupt_is_reported, was_interrupted
 
@@ -201,7 +201,7 @@ def errors_console() -> Console:
 
 def say(sentence: str) -> None:
     """Prints one line to standard error, unless that is closed or its disk is full."""
-    line = printable(f"gesso: {one_line(sentence)}")
+    line = plain(f"gesso: {sentence}")
     try:
         errors_console().print(line, markup=False, highlight=False, soft_wrap=True)
     except OSError:
@@ -222,7 +222,7 @@ def write_out(text: str, encode: Callable[[str], bytes] = str.encode) -> None:
 
 def add_row(table: Table, *cells: str) -> None:
     """Adds a row of plain text: brackets in the cells are not markup, and no part is left out on a narrow terminal."""
-    table.add_row(*(Text(one_line(cell), overflow="fold") for cell in cells))
+    table.add_row(*(Text(plain(cell), overflow="fold") for cell in cells))
 
 
 def read_settings(start: Path, flags: Mapping[str, Any] | None = None) -> Resolved:

@@ -30,6 +30,7 @@ from engine.errors import UsageError
 from infill.backends.routes import NONE, Routes
 from infill.connection import LOOPBACK, LOOPBACK_HOSTS
 from infill.engine_protocol import Engine
+from infill.printable import PrintableFormatter
 from infill.service.location import (
     ServiceLocation,
     listening,
@@ -248,7 +249,7 @@ async def _end_when_idle(engine: Engine, activity: RequestActivity, idle_s: floa
 def _logging(file: Path) -> Iterator[None]:
     """Writes warnings and the service's own messages to `file` and one predecessor of limited size; never code."""
     handler = PrivateLog(file, maxBytes=LOG_BYTES, backupCount=1)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     root.addHandler(handler)
     try:

@@ -33,6 +33,18 @@ def test_git_applies_the_diff(tmp_path: Path, before: str, after: str) -> None:
     assert file.read_bytes() == after.encode()
 
 
+@pytest.mark.parametrize("name", ["a\n--- a/b\n+++ b/b", 'a"\\b', "a\tb", "é", "\udcff.py", "a\x1b[2J"])
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_a_name_cannot_lead_a_diff_to_another_file(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("a\n")
+    diff = text_edits.unified_diff("a\n", "b\n", name)
+    assert "\x1b" not in diff and len(diff.splitlines()) == 5
+    subprocess.run(["git", "apply", "-"], cwd=tmp_path, input=os.fsencode(diff), check=True)
+    assert file.read_text() == "b\n"
+
+
 def test_equal_texts_give_an_empty_diff() -> None:
     assert text_edits.unified_diff("a\n", "a\n", "x") == ""
 

@@ -59,7 +59,7 @@ class LoadedModel:
         dtype = choose_dtype(device, settings.dtype)
         model = load_canvas_model(folder, device, dtype, on_progress, settings.keys == "fp8", settings.exact)
         family = load_family(model.family, folder)
-        family.tokens.check_fits(model.denoiser.model.config.vocab_size)
+        family.tokens.check_fits(model.denoiser.config.vocab_size)
         return LoadedModel(name, model.denoiser, family, model.sampling, *stored_calibration(folder))
 
 

@@ -1,4 +1,4 @@
-"""Reads small files that others may have made: never a pipe, a device or more than a limit.
+"""Reads small files that others may have made: never a pipe, a device or more than a limit. Names a full disk.
 
 Must not know what the files are for.
 """
@@ -42,6 +42,11 @@ def read_small_file(file: Path, limit: int, follow_link: bool = True) -> bytes:
     if len(content) > limit:
         raise OSError(errno.EFBIG, f"it is larger than {limit:,} bytes", str(file))
     return content
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether a file could not be written for lack of space."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def read_json_object(file: Path, limit: int = JSON_BYTES) -> dict[str, Any]:

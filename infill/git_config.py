@@ -162,9 +162,10 @@ class _Reader:
         pattern += "**" if pattern.endswith("/") else ""
         folders = {os.path.abspath(self.git.own), os.path.realpath(self.git.own)}
         patterns = {pattern, os.path.realpath(pattern.rstrip("*/")) + "/**"} if pattern.endswith("/**") else {pattern}
-        if kind == "gitdir/i":
-            folders, patterns = {one.lower() for one in folders}, {one.lower() for one in patterns}
-        globs = [glob for one in patterns if (glob := Pattern.parse(one)) is not None]
+        ignore_case = kind == "gitdir/i"
+        if ignore_case:
+            folders = {os.fsdecode(os.fsencode(one).lower()) for one in folders}
+        globs = [glob for one in patterns if (glob := Pattern.parse(one, ignore_case)) is not None]
         return any(glob.matches(folder.split("/")[1:], is_folder=True) for glob in globs for folder in folders)
 
 

@@ -19,6 +19,7 @@ from typing import IO, Any, Protocol, get_args
 
 from engine.errors import GessoError, InputError, ModelError, describe_error
 from infill.cli import text_edits
+from infill.cli.encodings import Decoded
 from infill.privacy import check_sent
 from infill.request import Hole, InfillRequest, InfillResult, Lines
 from infill.service.exchange import ServiceGone
@@ -99,8 +100,10 @@ class Batch:
         results: list[dict[str, Any]] = []
         while batch := list(islice(chosen, size)):
             results += _results(completer, batch)
-        target = text_edits.read_source(self.target)
-        lines = target.original.splitlines(keepends=True)
+        with _opened(self.target, "rb") as stream:
+            content = stream.read()
+        target = text_edits.SourceFile(self.target, Decoded(content.decode()), content)
+        lines = content.splitlines(keepends=True)
         for number, result in zip(numbers, results, strict=True):
             lines[number] = _encoded(result)
         text_edits.write_in_place(target, b"".join(lines).decode(), text_edits.named_tree(self.target))

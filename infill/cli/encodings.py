@@ -35,9 +35,13 @@ class Decoded:
     has_mark: bool = False
     is_guess: bool = False
 
+    def marked(self, text: str) -> str:
+        """A text of this file, with the byte order mark as its first character if the file has one."""
+        return BOM + text if self.has_mark else text
+
     def encode(self, text: str) -> bytes:
-        """Raises UnicodeEncodeError for a text that the encoding does not have."""
-        return ((BOM if self.has_mark else "") + text).encode(self.encoding)
+        """The bytes of the file with this text. Raises UnicodeEncodeError for one that the encoding does not have."""
+        return self.marked(text).encode(self.encoding)
 
 
 def encoding_named(name: str) -> str:

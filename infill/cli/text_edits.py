@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import InputError
-from engine.files import read_small_file
+from engine.files import is_disk_full, read_small_file
 from infill.cli.encodings import Decoded, decode, label
 from infill.privacy import check_named
 from infill.request import Hole
@@ -51,14 +51,22 @@ class SourceFile:
         )
 
     def encode(self, text: str) -> bytes:
-        """The bytes of a text for this file. Raises InputError if its encoding does not have a character."""
+        """The bytes of the file with this text. Raises InputError if its encoding does not have a character."""
+        return self.encode_part(self.decoded.marked(text))
+
+    def encode_part(self, text: str) -> bytes:
+        """Otherwise as `encode`, without a byte order mark."""
         try:
-            return self.decoded.encode(text)
+            return text.encode(self.decoded.encoding)
         except UnicodeEncodeError as error:
             missing, encoding = error.object[error.start : error.end], label(self.decoded.encoding)
             raise InputError(
                 f"{self.path} is {encoding} text, which has no {missing!r}; convert it to UTF-8 first."
             ) from error
+
+    def diff(self, text: str, name: str) -> str:
+        """A diff from the file to the file with this text, for `encode_part`."""
+        return unified_diff(self.decoded.marked(self.text), self.decoded.marked(text), name)
 
 
 def read_source(path: Path, encoding: str | None = None) -> SourceFile:
@@ -138,9 +146,9 @@ def write_in_place(source: SourceFile, text: str, tree: Path) -> None:
             finally:
                 os.close(file)
     except OSError as error:
+        remedy = "free disk space" if is_disk_full(error) else "make it and its folder writable"
         raise InputError(
-            f"{source.path} cannot be written ({error.strerror}); make it and its folder writable, or print the change "
-            "with --diff."
+            f"{source.path} cannot be written ({error.strerror}); {remedy}, or print the change with --diff."
         ) from error
 
 

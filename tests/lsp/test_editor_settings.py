@@ -12,7 +12,7 @@ import pytest
 
 from engine.errors import InputError
 from infill.engine_protocol import EngineState
-from lsp.client_settings import is_trusted
+from lsp.client_settings import extends_suggestions, is_trusted, section
 from lsp.server import create_server
 from lsp.session import Client, Session
 from lsp.settings import ALL_PATHS, NAMES, LspSettings, parse, schema
@@ -257,6 +257,7 @@ def test_without_a_home_the_editor_says_so(monkeypatch: pytest.MonkeyPatch, no_u
 
 def test_only_the_client_itself_says_that_a_workspace_is_trusted() -> None:
     assert is_trusted({"gesso": {}, "workspaceTrusted": True})
+    assert extends_suggestions({"extendsSuggestions": True}) and not extends_suggestions({"extendsSuggestions": 1})
     assert is_trusted(SimpleNamespace(gesso={}, workspaceTrusted=True))
     for options in (None, {}, {"workspaceTrusted": "yes"}, {"gesso": {"workspaceTrusted": True}}):
         assert not is_trusted(options)
@@ -276,3 +277,8 @@ def test_an_untrusted_workspace_does_not_choose_the_model(tmp_path: Path, no_use
     session.is_trusted = True
     asyncio.run(session.configure({"statistics": False}))
     assert session.engine_settings.model == "evil/model" and len(shown) == 1
+
+
+def test_options_of_other_clients_are_no_settings() -> None:
+    sent = {"editorInfo": {}, "editorPluginInfo": {}, "nextEditSuggestions": {"enabled": True}, "delayMs": 3}
+    assert section(sent) == section({"gesso": sent}) == {"delayMs": 3}

@@ -240,6 +240,19 @@ def test_rows_that_gesso_failed_on_are_filled_by_the_next_run(files: Files, comp
     assert files.batch().failed == set()
 
 
+def test_failed_rows_of_a_large_output_are_filled_again(
+    files: Files, completer: FakeCompleter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(request: InfillRequest, hole: int) -> tuple[str, str | None]:
+        raise RuntimeError("strange")
+
+    files.write([row(1), row(2)])
+    files.batch().run(FakeCompleter(answer))
+    monkeypatch.setattr("infill.cli.text_edits.MOST_BYTES", 100)
+    files.batch().run(completer)
+    assert [result["text"] for result in files.results()] == ["X1 = ", "X2 = "]
+
+
 def test_rows_that_fail_again_are_tried_again(files: Files) -> None:
     def answer(request: InfillRequest, hole: int) -> tuple[str, str | None]:
         raise RuntimeError("strange")

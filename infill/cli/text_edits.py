@@ -199,7 +199,7 @@ def _replace(folder: int, name: str, file: int, content: bytes) -> bool:
     """Renames a new file over `file`. Does nothing and returns False if that would change more than the content."""
     if os.fstat(file).st_nlink > 1:
         return False
-    temporary = f".{name[:100]}.{secrets.token_hex(6)}.gesso"
+    temporary = f".{os.fsdecode(os.fsencode(name)[:100])}.{secrets.token_hex(6)}.gesso"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     new = os.open(temporary, flags, 0o600, dir_fd=folder)
     try:

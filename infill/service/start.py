@@ -28,6 +28,7 @@ LAUNCHER = Path(__file__).parents[2] / "gesso_launcher.py"
 GESSO = (sys.executable, "-P", str(LAUNCHER))  # the command line
 COMMAND = (*GESSO, "serve")
 START_S = 30.0  # until a new service answers at all
+MOST_STARTS = 3
 END_S = 10.0
 POLL_S = 0.03
 LOG_TAIL = 64 << 10  # bytes of the log that are searched for the reason
@@ -124,18 +125,19 @@ def _spawn(location: ServiceLocation, command: Sequence[str]) -> subprocess.Pope
 
 
 def _spawn_and_wait(location: ServiceLocation, command: list[str]) -> Health:
-    """Starts a second process, once, if the first one was killed, or left the start to another one that ended."""
+    """Starts another process, at most MOST_STARTS in all, if one was killed, or left the start to another one that
+    ended."""
     logged = _log_size(location)
-    process, is_second = _spawn(location, command), False
+    process, starts = _spawn(location, command), 1
     until = time.monotonic() + START_S
     while time.monotonic() < until:
         with suppress(ServiceGone):
             return read_health(location)
         code = process.poll()
         if code is not None and lock_holder(location) is None:
-            if code > 0 or is_second:
+            if code > 0 or starts == MOST_STARTS:
                 break
-            process, is_second = _spawn(location, command), True
+            process, starts = _spawn(location, command), starts + 1
         time.sleep(POLL_S)
     if (reason := _last_message(location, logged)) is not None:
         raise ServiceGone(f"The service did not start: {reason}")

@@ -176,6 +176,13 @@ def test_a_setuid_or_setgid_file_is_not_written(tmp_path: Path, mode: int) -> No
     assert file.read_text() == "old" and stat.S_IMODE(file.stat().st_mode) == mode
 
 
+@pytest.mark.parametrize("name", ["x" * 255, "é" * 127, "😀" * 63])
+def test_a_file_with_the_longest_name_is_written(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("old")
+    text_edits.write_in_place(text_edits.read_source(tmp_path / name), "new", tmp_path)
+    assert os.listdir(tmp_path) == [name] and (tmp_path / name).read_text() == "new"
+
+
 def test_a_pipe_is_not_written(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InputError, match="is not a regular file"):

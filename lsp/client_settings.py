@@ -19,6 +19,7 @@ TRUST = "workspaceTrusted"  # beside SECTION in the initialization options; no f
 # What clients of copilot-language-server send where our settings may be.
 OF_OTHERS = frozenset(("editorInfo", "editorPluginInfo", "nextEditSuggestions"))
 SETTINGS_S = 2.0  # longest wait for the client's settings
+EXTENDS = "extendsSuggestions"  # beside them: the client requests a suggestion again when it is told to
 
 
 def as_dict(value: Any) -> Any:
@@ -29,6 +30,11 @@ def as_dict(value: Any) -> Any:
 def is_trusted(initialization_options: Any) -> bool:
     """Whether the client says that its user trusts the workspace."""
     return as_dict(initialization_options).get(TRUST) is True
+
+
+def extends_suggestions(initialization_options: Any) -> bool:
+    """Whether the client shows the rest of a suggestion after `gesso/suggestionExtended`."""
+    return as_dict(initialization_options).get(EXTENDS) is True
 
 
 def section(value: Any) -> Mapping[str, Any]:

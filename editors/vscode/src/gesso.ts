@@ -113,12 +113,14 @@ export class Gesso implements vscode.Disposable {
                 initializationOptions: () => ({
                     gesso: vscode.workspace.getConfiguration('gesso'),
                     workspaceTrusted: vscode.workspace.isTrusted,
+                    extendsSuggestions: true,
                 }),
                 synchronize: { configurationSection: 'gesso' },
                 middleware: this.suggestions.middleware,
             },
         );
         client.onNotification('didChangeStatus', (status: ServerStatus) => this.status.showServer(status));
+        client.onNotification('gesso/suggestionExtended', ({ uri }: { uri: string }) => this.suggestions.extended(uri));
         client.onDidChangeState(({ newState }) => {
             if (newState === ClientState.Starting) {
                 this.status.show('starting');

@@ -17,7 +17,7 @@ from lsp.suggestions import SkipReason
 
 MOST_BLANKS = 4  # of a proposal; the model writes one after the other
 LEAST_CONFIDENCE = 0.5  # in each
-DEADLINE_MS = 6_000.0
+DEADLINE_MS = 10_000.0
 
 NO_MODEL = SkipReason("no model", "The proposal needs a text by the model, which is not ready.")
 TOO_MANY = SkipReason("too many blanks", f"The model would have to write more than {MOST_BLANKS} arguments.")
@@ -41,8 +41,8 @@ async def written(session: Session, snapshot: Snapshot, proposal: Proposal) -> P
     )
     try:
         result = await session.engine.complete(request)
-    except GessoError:
-        return NO_MODEL
+    except GessoError as error:
+        return SkipReason("no answer", str(error))
     texts = [one.text for one in result.completions if one.shown and one.confidence >= LEAST_CONFIDENCE]
     if len(texts) < len(proposal.blanks):
         return NOT_SURE

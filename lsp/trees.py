@@ -115,10 +115,10 @@ class Trees:
 
 
 def _parsed(tree: SyntaxTree | None, edits: tuple[Edit, ...], snapshot: Snapshot) -> SyntaxTree | None:
-    """None without a grammar, and if it takes longer than PARSE_LIMIT_S."""
-    end = time.monotonic() + PARSE_LIMIT_S
+    """None without a grammar, and if it takes more CPU time than PARSE_LIMIT_S."""
+    end = time.thread_time() + PARSE_LIMIT_S
     try:
-        return _updated(tree, edits, snapshot, lambda: time.monotonic() >= end)
+        return _updated(tree, edits, snapshot, lambda: time.thread_time() >= end)
     except ParsingStopped:
         logger.info("A document of %d characters takes too long to parse.", len(snapshot.text))
         return None

@@ -93,7 +93,7 @@ def next_edit(nvim: pynvim.Nvim) -> None:
 
 def rewrite(nvim: pynvim.Nvim) -> None:
     """Types the command of a rewrite, with the lines selected."""
-    type_keys(nvim, "Gdk", "8GV3j", ":", *"Gesso edit accept only whole amounts")
+    type_keys(nvim, "Gdk", "8GV4j", ":", *"Gesso edit accept only whole amounts")
 
 
 PICTURES: dict[str, Callable[[pynvim.Nvim], None]] = {

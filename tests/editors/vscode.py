@@ -218,7 +218,7 @@ class VSCode:
     def saves(self, name: str, text: str) -> None:
         """Saves the active file and asserts that it has this text."""
         self.press("Control+s")
-        end = time.monotonic() + PATIENCE_S / 6
+        end = time.monotonic() + PATIENCE_S
         while (written := (self.folder / name).read_text()) != text and time.monotonic() < end:
             time.sleep(0.05)
         assert written == text

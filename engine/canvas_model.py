@@ -17,12 +17,13 @@ from engine.checkpoints.checkpoint import load_model
 from engine.checkpoints.config_files import read_config, read_sampling
 from engine.checkpoints.masked import is_masked, open_masked, read_masked_sampling
 from engine.checkpoints.qwen2 import load_qwen2
-from engine.config import Sampling
+from engine.config import Sampling, SelfConditioning
 from engine.denoiser import Denoiser
 from engine.masked.denoiser import MaskedDenoiser
 from engine.models.packed import pack
 from engine.prefix_cache import PrefixCache
 from engine.threads import settle_decoder_threads, settle_threads
+from engine.warm_up import warm_up
 
 MASKED_FAMILY = "masked"
 
@@ -43,11 +44,12 @@ def load_canvas_model(
     on_progress: Callable[[int, int], None] | None = None,
     fp8_keys: bool = False,
     exact: bool = False,
+    self_conditioning: SelfConditioning = "all",
 ) -> CanvasModel:
     """Loads the model of `folder`, and sets the number of threads that is best for it. Raises ModelError.
 
     fp8_keys: stores keys and values in half the memory. exact: a model that could keep keys and values of what has
-    changed since computes them again.
+    changed since computes them again. self_conditioning: see `Denoiser`.
     """
     if is_masked(folder):
         sampling = read_masked_sampling(folder)
@@ -56,4 +58,6 @@ def load_canvas_model(
         return CanvasModel(MaskedDenoiser(backbone, PrefixCache(backbone), cached=not exact), MASKED_FAMILY, sampling)
     weights = pack(load_model(folder, device, dtype, on_progress, fp8_keys=fp8_keys))
     settle_threads(weights)
-    return CanvasModel(Denoiser(weights, PrefixCache(weights)), read_config(folder).family, read_sampling(folder))
+    denoiser = Denoiser(weights, PrefixCache(weights), self_conditioning=self_conditioning)
+    warm_up(denoiser)
+    return CanvasModel(denoiser, read_config(folder).family, read_sampling(folder))

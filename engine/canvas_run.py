@@ -76,6 +76,7 @@ class BeliefRun(CanvasRun):
 
     lease: Lease
     known_belief: Tensor  # [width, hidden]: embeddings of pinned tokens, zeros in holes
+    believes_pins: bool  # whether the first step gets `known_belief`; later steps do
     tokens: Tensor  # [holes], the current tokens
     belief: Tensor  # [holes, hidden]
     bias: LogitBias | None  # of the holes

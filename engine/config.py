@@ -15,6 +15,7 @@ from engine.errors import ModelError
 LayerKind = Literal["sliding_attention", "full_attention"]
 NoiseKind = Literal["uniform", "mask", "hybrid"]
 TokenChoice = Literal["sample", "argmax"]
+SelfConditioning = Literal["all", "likeliest"]  # tokens whose embeddings a step passes to the next one
 
 ARCHITECTURE = "diffusion_gemma"
 KNOWN_ARCHITECTURES = f"{ARCHITECTURE}, qwen2 and Dream (Dream-Coder, DreamOn)"
@@ -85,7 +86,11 @@ class NoiseConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The text tower of DiffusionGemma."""
+    """The text tower of DiffusionGemma.
+
+    believes_pins_at_once: whether the first step, too, gets the embeddings of pinned tokens as self-conditioning, as
+    the models of `train/objective.py` do. The released model gets zeros there.
+    """
 
     vocab_size: int
     hidden_size: int
@@ -104,6 +109,7 @@ class ModelConfig:
     pad_token_id: int | None = 0
     noise: NoiseConfig = NoiseConfig()
     family: str = "chat"
+    believes_pins_at_once: bool = False
 
     @staticmethod
     def from_json(config: Mapping[str, Any]) -> ModelConfig:
@@ -189,6 +195,7 @@ def _read_text_config(config: Mapping[str, Any], text: Mapping[str, Any]) -> Mod
         pad_token_id=_token(text.get("pad_token_id", 0), "pad_token_id", vocab_size),
         noise=noise,
         family=str(gesso.get("family", "chat")),
+        believes_pins_at_once="noise" in gesso,  # which only this project's training writes
     )
 
 

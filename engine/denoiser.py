@@ -13,14 +13,15 @@ from torch import Tensor
 
 from engine.canvas_loop import CanvasLoop, UnitOfWork
 from engine.canvas_run import BeliefRun, CanvasRun, DenoiseRequest, DenoiseResult, StepCallback, Timings
-from engine.config import ModelConfig, SamplingConfig
+from engine.config import ModelConfig, SamplingConfig, SelfConditioning
 from engine.decoder import CausalDecoder
 from engine.device import available_memory
 from engine.errors import InputError, NotFiniteError
 from engine.graphs.recorded_steps import CudaGraphs, RecordedSteps, bucket_for
+from engine.graphs.step_stats import TOP, all_stats, top_stats
 from engine.key_values import BatchedCanvasMemory, CanvasMemory
 from engine.logit_bias import LogitBias, bias_rows, bias_values
-from engine.memory_use import CONTEXT, StepSizes, key_bytes, reserved_bytes, step_bytes
+from engine.memory_use import CONTEXT, StepSizes, batch_limit, key_bytes, reserved_bytes, step_bytes
 from engine.models.text_model import TextModel
 from engine.prefix_cache import Lease, PrefixCache
 from engine.sampler import Draws, RowDraws, decide, is_confident
@@ -30,22 +31,31 @@ from engine.scorer import HoleScorer, Scorer
 class Denoiser(CanvasLoop[BeliefRun]):
     """One model, its prompt cache and its randomness. Not thread-safe: one caller at a time.
 
-    draws: randomness for tests; by default each canvas has a generator of its own.
+    draws: randomness for tests; by default each canvas has a generator of its own. self_conditioning: `all` as in the
+    release, or the `likeliest` TOP tokens, which is faster on a GPU.
     """
 
-    def __init__(self, model: TextModel, cache: PrefixCache | None = None, draws: Draws | None = None) -> None:
+    def __init__(
+        self,
+        model: TextModel,
+        cache: PrefixCache | None = None,
+        draws: Draws | None = None,
+        self_conditioning: SelfConditioning = "all",
+    ) -> None:
         super().__init__(model, cache)
         self.model: TextModel = model
         self.own_draws = RowDraws(model.config.noise, model.config.vocab_size, self.device)
         self.draws: Draws = draws if draws is not None else self.own_draws
+        self.self_conditioning = self_conditioning
         self.recorded: RecordedSteps | None = None
         if model.has_kernels and self.device.type == "cuda" and draws is None:
-            self.recorded = RecordedSteps(model, self.own_draws, CudaGraphs())
+            stats = all_stats if self_conditioning == "all" else top_stats
+            self.recorded = RecordedSteps(model, self.own_draws, CudaGraphs(), stats)
         config, element = model.config, model.embed_tokens.weight.itemsize
         keys = key_bytes(config, min(CONTEXT, config.max_positions), self.cache.dtype.itemsize)
         least = reserved_bytes(config, element, self.cache.dtype.itemsize, self.recorded is not None) - keys
         # bytes that a step of several canvases may take
-        self.step_limit = max(least, available_memory(self.device) - max(keys, self.cache.limit_bytes))
+        self.step_limit = batch_limit(available_memory(self.device), max(keys, self.cache.limit_bytes), least)
         self._bias_values: tuple[tuple[Tensor | None, ...], Tensor] | None = None  # and what it was made of
         self._memory: tuple[tuple[tuple[int, int], ...], CanvasMemory | BatchedCanvasMemory] | None = None
 
@@ -80,6 +90,8 @@ class Denoiser(CanvasLoop[BeliefRun]):
             row=row,
             columns=columns,
             known_belief=embedded * pinned[:, None],
+            believes_pins=self.config.believes_pins_at_once
+            or bool((request.canvas.tokens[~request.canvas.pinned] >= 0).any()),
             canvas=canvas,
             tokens=tokens,
             argmax=tokens,
@@ -122,7 +134,8 @@ class Denoiser(CanvasLoop[BeliefRun]):
         present = torch.zeros(batch, holes, dtype=torch.bool, device=self.device)
         for index, run in enumerate(runs):
             tokens[index, : len(run.canvas)] = run.canvas.index_copy(0, run.columns, run.tokens)
-            belief[index, : len(run.canvas)] = run.known_belief.index_copy(0, run.columns, run.belief)
+            known = run.known_belief if run.believes_pins or run.steps else torch.zeros_like(run.known_belief)
+            belief[index, : len(run.canvas)] = known.index_copy(0, run.columns, run.belief)
             columns[index, : len(run.columns)] = run.columns
             present[index, : len(run.columns)] = True
         hidden = self.model.denoise(tokens, belief, memory.positions(), memory.masks(), memory)
@@ -141,7 +154,10 @@ class Denoiser(CanvasLoop[BeliefRun]):
         confident, finite = torch.stack((is_sure, finite)).tolist()
         if not all(finite):
             raise NotFiniteError
-        beliefs = self.model.embed_mean(decision.probabilities)
+        probabilities = decision.probabilities
+        if self.self_conditioning == "likeliest":
+            probabilities = _likeliest(probabilities)
+        beliefs = self.model.embed_mean(probabilities)
         for index, run in enumerate(runs):
             size = len(run.columns)
             argmax = decision.argmax[index, :size]
@@ -228,6 +244,12 @@ class Denoiser(CanvasLoop[BeliefRun]):
 
 def _identity(logits: Tensor) -> Tensor:
     return logits
+
+
+def _likeliest(probabilities: Tensor) -> Tensor:
+    """The same [..., vocab] with zeros for all but the TOP likeliest tokens."""
+    values, tokens = probabilities.topk(min(TOP, probabilities.shape[-1]), dim=-1)
+    return torch.zeros_like(probabilities).scatter(-1, tokens, values)
 
 
 __all__ = ["CanvasRun", "DenoiseRequest", "DenoiseResult", "Denoiser", "StepCallback", "Timings"]

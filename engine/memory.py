@@ -5,7 +5,7 @@ Must not know models, or how keys and values are stored.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -21,6 +21,15 @@ class Memory(Protocol):
 
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Takes key and value [batch, kv_heads, new, head_dim]; returns all that this layer attends to."""
+        ...
+
+
+@runtime_checkable
+class SlottedMemory(Memory, Protocol):
+    """A memory in which a pass may write its keys and values itself. `extend` then copies nothing."""
+
+    def slots(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Views [batch, kv_heads, new, head_dim] for the new keys and values of a layer, always the same tensors."""
         ...
 
 
@@ -59,3 +68,9 @@ class CausalModel(CausalPass, Protocol):
 
     @property
     def weight_bytes(self) -> int: ...
+
+    def encode(
+        self, tokens: Tensor, positions: Tensor, masks: Masks, memory: Memory, keys_only: bool = False
+    ) -> Tensor:
+        """keys_only: for a caller that only wants keys and values; the result is meaningless."""
+        ...

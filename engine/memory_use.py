@@ -15,9 +15,9 @@ CONTEXT = 8192 + 256  # tokens of a prompt and its canvas that every loaded mode
 RECORDED_PROMPT = 10_240  # the prompt of the recorded step that holds it: see `engine.graphs.recorded_steps`
 HOLES = 128  # of one canvas: the longest line
 CHUNK, NODES = 1024, 256  # tokens of a prompt, and nodes of a token tree, of one pass
-FUSED_HEAD_ROWS = 64  # up to this many rows of logits are never written: see `engine.models.fused`
 STEPS_AHEAD, VOCAB_BLOCK, BYTES_PER_BLOCK = 64, 128, 56  # of `engine.graphs.fixed_step`, `engine.kernels.vocabulary`
 LEAST_RESERVE = 2**28  # for everything small
+USABLE = 0.75  # of the memory beside the weights; the rest is for other programs and for what allocators lose
 DRIVER_BYTES = 2**29  # of CUDA's driver and the compiled kernels, once a process uses a GPU
 PLAIN_COPIES = 6  # of the logits in float32: two steps', scaled, log-probabilities, probabilities, one with the bias
 
@@ -57,7 +57,7 @@ def pass_bytes(config: ModelConfig, tokens: int, element: int) -> int:
 
 def step_bytes(config: ModelConfig, sizes: StepSizes, element: int, kv_element: int, recorded: bool) -> int:
     """Of one step. element, kv_element: bytes of a weight, and of a key. recorded: whether it is a `FixedStep` with
-    kernels, which keeps copies of the keys and does not write all logits."""
+    kernels, which keeps copies of the keys, and the logits and probabilities once."""
     rows, vocab, hidden = sizes.batch * sizes.holes, config.vocab_size, config.hidden_size
     keys = sizes.batch * visible_key_bytes(config, sizes.prompt, sizes.width, kv_element)
     activations = pass_bytes(config, sizes.batch * sizes.width, element)
@@ -67,10 +67,13 @@ def step_bytes(config: ModelConfig, sizes: StepSizes, element: int, kv_element: 
         return copied + PLAIN_COPIES * rows * vocab * 4 + rows * vocab * element + beliefs + activations
     state = (sizes.batch * (sizes.width + 1) + 2 * rows) * hidden * element + rows * (STEPS_AHEAD * 12 + 64)
     bias = sizes.batch * sizes.bias * vocab * element
-    logits = rows * -(-vocab // VOCAB_BLOCK) * BYTES_PER_BLOCK
-    if rows > FUSED_HEAD_ROWS:
-        logits += rows * vocab * element
+    logits = rows * -(-vocab // VOCAB_BLOCK) * BYTES_PER_BLOCK + 2 * rows * vocab * element
     return keys + state + bias + logits + activations
+
+
+def batch_limit(free: int, kept: int, least: int) -> int:
+    """Bytes that a step of several canvases may take of the `free` ones. kept: for prompts. least: of one canvas."""
+    return max(least, int(USABLE * free) - kept)
 
 
 def reserved_bytes(config: ModelConfig, element: int, kv_element: int, recorded: bool) -> int:

@@ -184,7 +184,7 @@ class PrefixCache:
         """Encodes the rest of `prompt` in one pass."""
         chunk = torch.from_numpy(prompt[entry.kv.length :])[None].to(self.device)
         memory = PromptMemory(entry.kv, chunk.shape[1])
-        self.model.encode(chunk, memory.positions(), memory.masks(), memory)
+        self.model.encode(chunk, memory.positions(), memory.masks(), memory, True)  # keys only
         memory.commit()
         entry.tokens = prompt
         self.encoded_tokens += chunk.shape[1]

@@ -20,7 +20,7 @@ from engine.key_values import CanvasMemory, KeyValues, PromptMemory
 from engine.logit_bias import LogitBias
 from engine.models.text_model import TextModel
 from engine.ops import vocabulary as plain_vocabulary
-from engine.ops.experts import experts, route
+from engine.ops.experts import experts, gated_gelu, route
 from engine.quantized import FORMATS, QuantizedWeight, plain, quantize_weight
 
 if TYPE_CHECKING:
@@ -106,9 +106,12 @@ def _head_pairs(fused: TextModel, plain: TextModel, hidden: Tensor) -> Iterator[
     model, top = cast("FusedModel", fused), min(4, fused.config.vocab_size)
     temperature = torch.full((len(hidden),), 0.6, device=hidden.device)
     found = model.logit_stats(hidden, temperature, top)
+    stats, belief = model.stats_and_mean(hidden, temperature, torch.zeros_like(temperature, dtype=torch.int32))
     expected = plain_vocabulary.logit_stats(plain.logits(hidden), temperature, top)
     yield found.entropy, expected.entropy
     yield found.top_probabilities, expected.top_probabilities
+    yield stats.entropy, expected.entropy
+    yield belief, plain.embed_mean((plain.logits(hidden) / 0.6).softmax(-1))
     mean = plain_vocabulary.mean_of_rows(plain.embed_tokens.weight, expected.top_tokens, expected.top_probabilities)
     yield model.embed_few(expected.top_tokens.int(), expected.top_probabilities), mean * plain.embed_scale
 
@@ -128,7 +131,8 @@ def _compared(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[str, T
         for pair in pairs:
             yield name, *pair
     for kind in FORMATS:
-        yield f"{kind} products", *_product(random, kind)
+        for splits in (1, 2):
+            yield f"{kind} products", *_product(random, kind, splits)
 
 
 class _Random:
@@ -142,12 +146,13 @@ class _Random:
         return torch.randn(shape, generator=self._generator).to(self.device, dtype or self.dtype)
 
 
-def _product(random: _Random, kind: str) -> Pair:
+def _product(random: _Random, kind: str, splits: int) -> Pair:
     from engine.kernels.linear import quantized_linear  # imports Triton, as the kernels below
 
     weight, x = random(192, 256, dtype=torch.float32), random(20, 256)
     quantized = quantize_weight(weight.to(random.dtype) if kind == "plain" else weight, kind)  # type: ignore[arg-type]
-    return quantized_linear(x, quantized), x.float() @ quantized.dequantize().T
+    found = quantized_linear(x, quantized, splits=splits)
+    return found if splits == 1 else found.sum(dim=0), x.float() @ quantized.dequantize().T
 
 
 def _attention(random: _Random) -> Iterator[Pair]:
@@ -168,9 +173,9 @@ def _unit(x: Tensor) -> Tensor:
 
 
 def _norms(random: _Random) -> Iterator[Pair]:
-    from engine.kernels.norms import add_normed, join_branches
+    from engine.kernels.norms import add_normed, gated, join_branches
 
-    residual, product, dense, slots = random(3, 96), random(3, 96), random(3, 96), random(3, 2, 96)
+    residual, product, dense, slots = random(3, 96), random(3, 96), random(2, 3, 96), random(3, 2, 96)
     a, b, c, d = (random(96) for _ in range(4))
     summed, scaled = add_normed(residual, product, a, EPS, [b, c, d])
     expected = residual.float() + _unit(product) * a
@@ -179,10 +184,11 @@ def _norms(random: _Random) -> Iterator[Pair]:
         yield found, _unit(expected) * gain
     scalar = torch.full((1,), 0.7, device=random.device)
     joined, normed = join_branches(residual, dense, slots, (a, b, c), scalar, EPS, d)
-    both = _unit(_unit(dense) * a + _unit(slots.float().sum(dim=1)) * b) * c
+    both = _unit(_unit(dense.float().sum(dim=0)) * a + _unit(slots.float().sum(dim=1)) * b) * c
     expected = (residual + both) * 0.7
     yield joined, expected
     yield normed, _unit(expected) * d
+    yield gated(product), gated_gelu(product.float())
 
 
 def _heads(random: _Random) -> Iterator[Pair]:
@@ -231,7 +237,7 @@ def _mixture(random: _Random) -> Iterator[Pair]:
 
 def _vocabulary(random: _Random) -> Iterator[Pair]:
     """With tokens that some rows must not take, from logits and from hidden states; without noise."""
-    from engine.kernels.vocabulary import mean_of_rows, stats_from_hidden, stats_from_logits
+    from engine.kernels.vocabulary import mean_of_rows, probabilities, stats_from_hidden, stats_from_logits
 
     hidden, head = random(20, 64), random(300, 64)
     values = torch.zeros(2, 300, device=random.device)
@@ -240,7 +246,9 @@ def _vocabulary(random: _Random) -> Iterator[Pair]:
     temperature = torch.full((20,), 0.6, device=random.device)
     logits = (hidden.float() / 8) @ head.float().T
     expected = plain_vocabulary.logit_stats(bias.added(logits), temperature, 4)
-    yield from _stats_pairs(stats_from_logits(logits, 0.0, temperature, 4, None, bias), expected)
+    found = stats_from_logits(logits, 0.0, temperature, 4, None, bias)
+    yield from _stats_pairs(found, expected)
+    yield probabilities(logits, 0.0, temperature, expected, bias), (bias.added(logits) / 0.6).softmax(-1)
     yield from _stats_pairs(
         stats_from_hidden(hidden / 8, plain(head), 0.0, temperature, 4, None, bias),
         plain_vocabulary.logit_stats(bias.added((hidden / 8).float() @ head.float().T), temperature, 4),

@@ -8,18 +8,20 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-import platformdirs
-
 from engine.errors import InputError
 
 
 def config_folder() -> Path:
     """Raises InputError if it is not known."""
+    import platformdirs  # absent on a machine that only measures
+
     return _absolute(platformdirs.user_config_dir)
 
 
 def data_folder() -> Path:
     """Raises InputError if it is not known."""
+    import platformdirs
+
     return _absolute(platformdirs.user_data_dir)
 
 

@@ -20,9 +20,9 @@ import torch
 import typer
 
 from bench.gpu.common import NEVER, choose_formats
-from bench.gpu.infill import KNOWN
-from bench.gpu.step_shapes import BUILDS, TRUE_26B, random_model
-from bench.report import RESULTS, Report, Spread, conditions, free_memory, interleaved, ratios
+from bench.gpu.infill import KNOWN, make_model
+from bench.gpu.step_shapes import BUILDS, TINY, TRUE_26B
+from bench.report import DRY_RUN, RESULTS, Report, Spread, conditions, free_memory, interleaved, ratios
 from engine.canvas import Canvas, Known, Slots
 from engine.config import ModelConfig, SamplingConfig
 from engine.denoiser import Denoiser, DenoiseRequest
@@ -119,35 +119,40 @@ def main(
     hole: Annotated[int, typer.Option(min=2, help="Slots of the hole.")] = 64,
     steps: Annotated[int, typer.Option(min=1, help="Steps per canvas.")] = 8,
     repeats: Annotated[int, typer.Option(min=2, help="Measured rounds.")] = 10,
+    tiny: Annotated[bool, typer.Option(help="Dry run of the 26B at small shapes.")] = False,
     name: Annotated[str | None, typer.Option(help="Name of the result files.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
 ) -> None:
     """Measure batches of canvases in the engine."""
     shape, found = Shape(context, hole, steps), dict[str, Any]()
     try:
-        for label, make in _models(formats, model):
+        for label, make in _models(formats, model, tiny):
             found[label] = measure(make(), shape, sorted({1, *(batches or BATCHES)}), repeats)
             free_memory()
     except KeyboardInterrupt:
         print("Interrupted. Results so far:")
     table = [row for label, figures in found.items() for row in rows(label, figures)]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    report = Report("Canvases stepped together", conditions(device), HEADER, table, notes(shape, repeats, found), found)
+    said = [*notes(shape, repeats, found), *([DRY_RUN] if tiny else [])]
+    report = Report("Canvases stepped together", conditions(device), HEADER, table, said, found)
     report.show()
     if name:
         report.write(name, out)
 
 
-def _models(formats: Sequence[str] | None, model: str | None) -> list[tuple[str, Callable[[], Denoiser]]]:
+def _models(
+    formats: Sequence[str] | None, model: str | None, tiny: bool = False
+) -> list[tuple[str, Callable[[], Denoiser]]]:
     kinds = choose_formats(formats)
-    if model is not None or not torch.cuda.is_available():
+    if model is not None or not (tiny or torch.cuda.is_available()):
         if formats:
             raise InputError("--format is for the 26B shapes on a GPU; leave it out.")
         return [(model or "pocket", partial(_shipped, model or "pocket"))]
-    config, device = ModelConfig.from_json(TRUE_26B), torch.device("cuda")
+    config = ModelConfig.from_json(TINY if tiny else TRUE_26B)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def random(kind: str) -> Denoiser:
-        return Denoiser(random_model(config, BUILDS[kind], device, torch.bfloat16))
+        return Denoiser(make_model(kind, config, device))
 
     return [(kind, partial(random, kind)) for kind in kinds]
 

@@ -25,7 +25,7 @@ from engine.config import ModelConfig, SamplingConfig
 from engine.errors import describe_error
 from engine.graphs.fixed_step import MOST_STEPS, Bucket, CanvasState, FixedStep, KeyValueBuffers
 from engine.graphs.recorded_steps import CudaGraphs
-from engine.graphs.step_stats import TOP, top_stats
+from engine.graphs.step_stats import TOP, all_stats, top_stats
 from engine.key_values import KeyValues
 from engine.models.fused import FusedModel
 from engine.models.text_model import TextModel
@@ -45,16 +45,22 @@ HEADER = (
 )
 
 
-def engine_step(model: TextModel, kv: KeyValues, canvas: int) -> FixedStep:
-    """The engine's step for one canvas that is all hole after the prompt of `kv`; may be called many times."""
+def engine_step(model: TextModel, kv: KeyValues, canvas: int, likeliest: bool = False) -> FixedStep:
+    """The engine's step for one canvas that is all hole after the prompt of `kv`; may be called many times.
+
+    likeliest: whether self-conditioning takes the TOP likeliest tokens instead of all.
+    """
     config, device = model.config, kv.device
     bucket = Bucket(1, canvas, canvas, kv.length, 0)
-    step = FixedStep(model, bucket, KeyValueBuffers(config, bucket, device, kv.dtype), top_stats)
+    step = FixedStep(
+        model, bucket, KeyValueBuffers(config, bucket, device, kv.dtype), top_stats if likeliest else all_stats
+    )
     tokens = torch.randint(0, config.vocab_size, (canvas,), device=device)
     nothing = torch.zeros_like(model.embed(tokens))
     row = CanvasState(
         kv=kv, sampling=SamplingConfig(max_steps=MOST_STEPS, confidence_threshold=NEVER), canvas=tokens,
-        columns=torch.arange(canvas, device=device), known_belief=nothing, tokens=tokens, argmax=tokens, belief=nothing,
+        columns=torch.arange(canvas, device=device), known_belief=nothing, believes_pins=True, tokens=tokens,
+        argmax=tokens, belief=nothing,
         noise=torch.randint(0, config.vocab_size, (MOST_STEPS, canvas), device=device),
         uniform=torch.rand(MOST_STEPS, canvas, device=device), bias=None, steps=0, unchanged=0,
     )  # fmt: skip
@@ -82,11 +88,11 @@ def by_kernel(work: Callable[[], object], most: int = 20) -> list[dict[str, Any]
 
 
 def measure(
-    model: FusedModel, kv: KeyValues, canvas: int, bandwidth: float, repeats: int, profile: bool
+    model: FusedModel, kv: KeyValues, canvas: int, bandwidth: float, repeats: int, profile: bool, likeliest: bool
 ) -> dict[str, Any]:
     device = kv.device
-    step = engine_step(model, kv, canvas)
-    read = step_bytes(model, kv, canvas)
+    step = engine_step(model, kv, canvas, likeliest)
+    read = step_bytes(model, kv, canvas, likeliest)
     eager = timed(step, device, repeats)
     assert bool(step.belief.isfinite().all()), "a step produced NaN or infinity"
     figures: dict[str, Any] = {
@@ -133,6 +139,7 @@ def main(
     contexts: Annotated[list[int] | None, typer.Option("--context", help="Prompt tokens.")] = None,
     repeats: Annotated[int, typer.Option(min=2, help="Measured steps per row.")] = 30,
     profile: Annotated[bool, typer.Option(help="Also list the time by kernel.")] = False,
+    likeliest: Annotated[bool, typer.Option(help=f"Self-conditioning takes the {TOP} likeliest tokens.")] = False,
     tiny: Annotated[bool, typer.Option(help="Dry run at small shapes.")] = False,
     name: Annotated[str, typer.Option(help="Name of the result files.")] = "step",
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
@@ -144,7 +151,9 @@ def main(
     canvases = canvases or ([8] if tiny else [256, 128, 64])
     contexts = contexts or ([20] if tiny else [512, 2048, 8192])
     bandwidth = copy_bandwidth(device, 2**20 if tiny else COPIED_BYTES)
-    report = Report("A denoise step of the 26B", conditions(device), HEADER, [], notes(bandwidth, repeats, tiny), {})
+    report = Report(
+        "A denoise step of the 26B", conditions(device), HEADER, [], notes(bandwidth, repeats, likeliest, tiny), {}
+    )
     rows: list[list[str]] = []
     figures: dict[str, Any] = {"bandwidth": bandwidth, "rows": {}}
     for kind in choose_formats(formats):
@@ -154,7 +163,7 @@ def main(
                 if device.type == "cuda":
                     torch.cuda.reset_peak_memory_stats()
                 kv = random_keys(config, context, canvas, device, dtype)
-                found = measure(model, kv, canvas, bandwidth, repeats, profile)
+                found = measure(model, kv, canvas, bandwidth, repeats, profile, likeliest)
                 figures["rows"][f"{kind}, {canvas}, {context}"] = found
                 rows.append(row(kind, canvas, context, found))
                 files = replace(report, rows=rows, figures=figures).write(name, out)
@@ -163,7 +172,7 @@ def main(
         free_memory()
 
 
-def notes(bandwidth: float, repeats: int, tiny: bool) -> list[str]:
+def notes(bandwidth: float, repeats: int, likeliest: bool, tiny: bool) -> list[str]:
     return [
         f"Random weights made on the device. A batch of one, the whole canvas is a hole; medians of {repeats} steps "
         "after warm-up, measured by device events.",
@@ -171,7 +180,7 @@ def notes(bandwidth: float, repeats: int, tiny: bool) -> list[str]:
         f"({bandwidth / 1e12:.2f} TB/s). Experts count if any token chooses them, with all experts equally likely.",
         "fp8: experts and projections; nvfp4: experts only; int4: experts in groups of 32, projections in fp8. "
         "Embedding, head, router and self-conditioning are always bfloat16.",
-        f"Self-conditioning takes the {TOP} likeliest tokens.",
+        f"Self-conditioning takes {f'the {TOP} likeliest' if likeliest else 'all'} tokens.",
         *([DRY_RUN] if tiny else []),
     ]
 

@@ -136,8 +136,7 @@ def main(
         f"Medians and quartiles of {repeats} pairs. The same random weights of the true shapes on both sides, in "
         f"{str(theirs.dtype).removeprefix('torch.')}; the whole canvas is a hole; transformers {mode}.",
         f"This engine runs {'with kernels' if ours.has_kernels else 'in plain PyTorch'}, "
-        f"{'with' if figures['recorded'] else 'without'} CUDA graphs. With kernels its self-conditioning takes the 32 "
-        "likeliest tokens; transformers takes all.",
+        f"{'with' if figures['recorded'] else 'without'} CUDA graphs.",
         "Same likeliest token: share of columns in a first step. Random weights make near ties likely.",
         *([DRY_RUN] if tiny else []),
     ]

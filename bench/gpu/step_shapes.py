@@ -131,11 +131,12 @@ class Bytes:
         return self.experts + self.dense + self.head + self.keys
 
 
-def step_bytes(model: FusedModel, kv: KeyValues, canvas: int) -> Bytes:
+def step_bytes(model: FusedModel, kv: KeyValues, canvas: int, likeliest: bool = False) -> Bytes:
     """The bytes for a step over `canvas` tokens.
 
     Experts count if any token chooses them, with all experts equally likely; keys and values if a layer may see them.
-    The few rows of the embedding for self-conditioning are left out.
+    The embedding counts twice, as the head and for self-conditioning; once if that takes the `likeliest` tokens alone,
+    whose few rows are left out.
     """
     config = model.config
     touched = 1 - (1 - config.experts_per_token / config.num_experts) ** canvas
@@ -147,7 +148,7 @@ def step_bytes(model: FusedModel, kv: KeyValues, canvas: int) -> Bytes:
     for index, buffer in enumerate(kv.keys):
         seen = kv.length - kv.visible_from(index) + canvas
         keys += 2 * seen * buffer[0, :, 0].numel() * buffer.element_size()
-    return Bytes(int(experts * touched), dense, model.head.bytes, keys)
+    return Bytes(int(experts * touched), dense, model.head.bytes * (1 if likeliest else 2), keys)
 
 
 def _make_small_parts(model: DiffusionGemma, device: torch.device) -> None:

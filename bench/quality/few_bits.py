@@ -9,7 +9,7 @@ CPU, so that only the bits differ.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +25,8 @@ from engine.config import SamplingConfig
 from engine.denoiser import Denoiser, DenoiseRequest
 from engine.errors import InputError
 from engine.graphs.recorded_steps import RecordedSteps
-from engine.graphs.step_stats import ComputeStats, exact_stats, top_stats
+from engine.graphs.step_stats import TOP, ComputeStats, StepStats, exact_stats, top_stats
+from engine.logit_bias import LogitBias
 from engine.models.text_model import TextModel
 from engine.prefix_cache import PrefixCache
 from engine.scorer import causal_log_probabilities
@@ -75,6 +76,22 @@ def windows(texts: Sequence[list[int]], count: int) -> list[list[int]]:
             start = (len(text) - size) * turn // max(1, rounds - 1)
             found.append(text[start : start + size])
     return found[:count]
+
+
+def renormalized_stats(
+    model: TextModel, hidden: Tensor, temperature: Tensor, uniform: Tensor, bias: LogitBias | None
+) -> StepStats:
+    """`top_stats`, with a mean over the likeliest tokens alone."""
+    found = top_stats(model, hidden, temperature, uniform, bias)
+    logits = model.logits(hidden) if bias is None else bias.added(model.logits(hidden))
+    share = torch.softmax(logits / temperature[:, None], dim=-1).topk(TOP, dim=-1).values.sum(dim=-1)
+    return replace(found, belief=found.belief / share[:, None])
+
+
+def pins_later(model: TextModel) -> TextModel:
+    """With the self-conditioning of pinned tokens from the second step on, as in the release."""
+    model.config = replace(model.config, believes_pins_at_once=False)
+    return model
 
 
 @torch.inference_mode()
@@ -140,6 +157,8 @@ def main(
         "in full": (lambda: loaded(folder), folder, exact_stats),
         "keys in fp8": (lambda: loaded(folder, True), folder, exact_stats),
         "32 likeliest tokens": (lambda: loaded(folder), folder, top_stats),
+        "32 likeliest, renormalized": (lambda: loaded(folder), folder, renormalized_stats),
+        "pins from the second step on": (lambda: pins_later(loaded(folder)), folder, exact_stats),
     }
     for path in other or []:
         builds[path.name] = (lambda path=path: loaded(path)), path, exact_stats  # type: ignore[misc]

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from bench.report import Report, conditions, interleaved, percentile, ratios
+from bench.report import RESULTS, Report, conditions, interleaved, percentile, ratios
 from engine.canvas import Canvas, Known, Slots
 from engine.canvas_run import DenoiseRequest, DenoiseResult
 from engine.checkpoints.qwen2 import weight_bytes
@@ -26,9 +26,9 @@ from engine.masked.config import MaskedConfig, MaskedSampling
 from engine.masked.denoiser import MaskedDenoiser
 from engine.memory_use import key_bytes
 from engine.models.qwen2 import Qwen2
-from infill.cli.support import errors_to_exit_codes
 from infill.complete.loaded_model import LoadedModel
 from infill.settings import Settings
+from train.program import reports_errors
 
 SHAPES = {
     "tiny": MaskedConfig(512, 64, 128, 2, 4, 2, 16, tied=False, mask=1, max_positions=4096),
@@ -155,7 +155,6 @@ def memory(config: MaskedConfig) -> dict[str, float]:
     return {name: (size + keys) / 2**30 for name, size in sizes.items()}
 
 
-@errors_to_exit_codes
 def main(
     model: Annotated[str | None, typer.Option(help="A published checkpoint; without it, random weights.")] = None,
     shape: Annotated[str, typer.Option(help=f"Of random weights: {', '.join(SHAPES)}.")] = "small",
@@ -165,6 +164,7 @@ def main(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     threads: Annotated[int, typer.Option(min=1)] = 8,
     write: Annotated[str | None, typer.Option(help="Name of the result files.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
 ) -> None:
     """Measure passes with kept keys against passes over everything."""
     if shape not in SHAPES:
@@ -209,8 +209,8 @@ def main(
     report = Report("Masked models: kept keys", {**conditions(on), **what}, header, rows, notes, figures)
     report.show()
     if write is not None:
-        report.write(write)
+        report.write(write, out)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    typer.run(reports_errors(main))

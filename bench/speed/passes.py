@@ -85,9 +85,9 @@ def count_passes() -> dict[str, Passes]:
     model, noted = small_model(), Passes([], [], [])
     encode, denoise = model.encode, model.denoise
 
-    def noting_encode(tokens: Tensor, positions: Tensor, masks: Any, memory: Memory) -> Tensor:
+    def noting_encode(tokens: Tensor, positions: Tensor, masks: Any, memory: Memory, keys_only: bool = False) -> Tensor:
         (noted.prompt if isinstance(memory, PromptMemory) else noted.score).append(tokens.numel())
-        return encode(tokens, positions, masks, memory)
+        return encode(tokens, positions, masks, memory, keys_only)
 
     def noting_denoise(tokens: Tensor, *rest: Any) -> Tensor:
         noted.denoise.append(tokens.numel())

@@ -41,13 +41,15 @@ class Bucket:
 @dataclass(frozen=True)
 class CanvasState:
     """The state of one canvas before a step. columns, tokens, argmax [holes]; canvas [width]; known_belief [width,
-    hidden]; belief [holes, hidden]; noise, uniform [steps, holes]: for the steps from `steps` on."""
+    hidden]; belief [holes, hidden]; noise, uniform [steps, holes]: for the steps from `steps` on. believes_pins: see
+    `BeliefRun`."""
 
     kv: KeyValues
     sampling: SamplingConfig
     canvas: Tensor
     columns: Tensor
     known_belief: Tensor
+    believes_pins: bool
     tokens: Tensor
     argmax: Tensor
     belief: Tensor
@@ -93,6 +95,7 @@ class FixedMemory:
     def __init__(self, config: ModelConfig, bucket: Bucket, keys: KeyValueBuffers) -> None:
         self.width = bucket.width
         self.layers = [keys.view(index, bucket) for index in range(len(config.layers))]
+        self._slots = [(part[0, :, :, -bucket.width :], part[1, :, :, -bucket.width :]) for part in self.layers]
         device = self.layers[0].device
         self.starts = torch.zeros(bucket.batch, 1, dtype=torch.long, device=device)
         self.columns = torch.arange(bucket.width, device=device)
@@ -123,9 +126,14 @@ class FixedMemory:
 
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         keys, values = self.layers[layer]
-        put(keys[:, :, -self.width :], key)
-        put(values[:, :, -self.width :], value)
+        for slot, new in zip(self._slots[layer], (key, value), strict=True):
+            if slot is not new:
+                put(slot, new)
         return keys, values
+
+    def slots(self, layer: int) -> tuple[Tensor, Tensor]:
+        """See `engine.memory.SlottedMemory`."""
+        return self._slots[layer]
 
     def positions(self) -> Tensor:
         """A new tensor each time, because models cache what they compute from it."""
@@ -151,6 +159,7 @@ class FixedStep:
         # one extra column, to which unused holes are written
         self.known = zeros(batch, width + 1, dtype=torch.long)
         self.known_belief = zeros(batch, width + 1, config.hidden_size, dtype=belief_type)
+        self.believes_pins = zeros(batch, dtype=torch.bool)
         self.columns = zeros(batch, holes, dtype=torch.long)
         self.present, self.live = zeros(batch, holes, dtype=torch.bool), zeros(batch, dtype=torch.bool)
         self.temperature = zeros(batch, MOST_STEPS)
@@ -184,6 +193,7 @@ class FixedStep:
         width, holes, ahead = len(row.canvas), len(row.columns), len(row.noise)
         self.memory.load(index, row.kv, width)
         self.known[index, :width], self.known_belief[index, :width] = row.canvas.clamp(min=0), row.known_belief
+        self.believes_pins[index] = row.believes_pins
         self.columns[index] = self.bucket.width
         self.columns[index, :holes] = row.columns
         self.present[index] = False
@@ -215,7 +225,9 @@ class FixedStep:
         live = self.live & (self.status == RUNNING)
         index_hidden = self.columns[..., None].expand_as(self.belief)
         tokens = self.known.scatter(1, self.columns, self.tokens)[:, :width]
-        belief = self.known_belief.scatter(1, index_hidden, self.belief)[:, :width]
+        believes_pins = self.believes_pins | (self.steps > 0)
+        belief = torch.where(believes_pins[:, None, None], self.known_belief, 0)
+        belief = belief.scatter(1, index_hidden, self.belief)[:, :width]
         memory = self.memory
         hidden = self.model.denoise(tokens, belief, memory.positions(), memory.masks(), memory)
         hidden = hidden.gather(1, index_hidden.clamp(max=width - 1))

@@ -30,7 +30,7 @@ from engine.graphs.fixed_step import (
     FixedStep,
     KeyValueBuffers,
 )
-from engine.graphs.step_stats import ComputeStats, top_stats
+from engine.graphs.step_stats import ComputeStats, all_stats
 from engine.logit_bias import LogitBias
 from engine.models.text_model import TextModel
 from engine.sampler import RowDraws
@@ -61,7 +61,7 @@ class RecordedSteps:
     """
 
     def __init__(
-        self, model: TextModel, draws: RowDraws, record: Record | None, compute_stats: ComputeStats = top_stats
+        self, model: TextModel, draws: RowDraws, record: Record | None, compute_stats: ComputeStats = all_stats
     ) -> None:
         self.model, self.draws, self.compute_stats, self._record = model, draws, compute_stats, record
         self._slots: OrderedDict[Bucket, _Slot] = OrderedDict()
@@ -151,8 +151,9 @@ class RecordedSteps:
         first, uniform, noise = run.draws_ahead
         return CanvasState(
             kv=run.lease.kv, sampling=sampling, canvas=run.canvas, columns=run.columns, known_belief=run.known_belief,
-            tokens=run.tokens, argmax=run.argmax, belief=run.belief, noise=noise[run.steps - first :],
-            uniform=uniform[run.steps - first :], bias=run.bias, steps=run.steps, unchanged=run.unchanged,
+            believes_pins=run.believes_pins, tokens=run.tokens, argmax=run.argmax, belief=run.belief,
+            noise=noise[run.steps - first :], uniform=uniform[run.steps - first :], bias=run.bias, steps=run.steps,
+            unchanged=run.unchanged,
         )  # fmt: skip
 
     def _advance(self, slot: _Slot) -> None:

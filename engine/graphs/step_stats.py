@@ -1,7 +1,8 @@
 """Statistics of a step from the hidden states of its holes, in tensors alone: nothing is copied to the host.
 
-`exact_stats` multiplies all probabilities with the embedding and is the reference; `top_stats` uses the likeliest TOP
-tokens, in one pass over the vocabulary if the model has kernels for it. Must not know canvases.
+`all_stats` multiplies all probabilities with the embedding, as the release does; `top_stats` uses the likeliest TOP
+tokens, in one pass over the vocabulary if the model has kernels for it. `exact_stats` is the reference, without
+kernels. Must not know canvases.
 """
 
 from __future__ import annotations
@@ -56,13 +57,23 @@ def exact_stats(
     )
 
 
+def all_stats(
+    model: TextModel, hidden: Tensor, temperature: Tensor, uniform: Tensor, bias: LogitBias | None
+) -> StepStats:
+    """Uses all tokens; kernels sample with Gumbel noise, seeded by the uniform numbers."""
+    if not model.has_kernels:
+        return exact_stats(model, hidden, temperature, uniform, bias)
+    stats, belief = cast("FusedModel", model).stats_and_mean(hidden, temperature, _seeds(uniform), bias)
+    return StepStats(stats.argmax, stats.sample, stats.entropy, stats.log_probability, belief)
+
+
 def top_stats(
     model: TextModel, hidden: Tensor, temperature: Tensor, uniform: Tensor, bias: LogitBias | None
 ) -> StepStats:
     """Uses the likeliest TOP tokens; kernels sample with Gumbel noise, seeded by the uniform numbers."""
     if model.has_kernels:
         fused = cast("FusedModel", model)
-        stats = fused.logit_stats(hidden, temperature, min(TOP, model.config.vocab_size), (uniform * SEEDS).int(), bias)
+        stats = fused.logit_stats(hidden, temperature, min(TOP, model.config.vocab_size), _seeds(uniform), bias)
         belief = fused.embed_few(stats.top_tokens, stats.top_probabilities)
         return StepStats(stats.argmax, stats.sample, stats.entropy, stats.log_probability, belief)
     logits = model.logits(hidden) if bias is None else bias.added(model.logits(hidden))
@@ -70,3 +81,7 @@ def top_stats(
     sample = choose(torch.softmax(logits / temperature[:, None], dim=-1), uniform)
     belief = mean_of_rows(model.embed_tokens.weight, stats.top_tokens, stats.top_probabilities) * model.embed_scale
     return StepStats(stats.argmax, sample, stats.entropy, stats.log_probability, belief)
+
+
+def _seeds(uniform: Tensor) -> Tensor:
+    return (uniform * SEEDS).int()

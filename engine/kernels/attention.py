@@ -19,9 +19,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from engine.kernels import tiles
 from engine.kernels.tiles import has_large_shared_memory
 
-LEAST_KEYS = 256  # per program
+LEAST_KEYS, MOST_SPLITS = 256, 16  # keys per program, parts of the keys
 MASK_AT_ONCE = 1024
 LOG2_E = tl.constexpr(1.4426950408889634)
 LOWEST = tl.constexpr(-1.0e30)
@@ -65,15 +66,15 @@ def _seen_span(mask, keys, CHUNK: tl.constexpr):
     return first, end
 
 
-@triton.jit(do_not_specialize=["rows", "keys", "kv_heads"])
+@triton.jit(do_not_specialize=["mask_batch", "rows", "keys", "kv_heads", "splits"])
 def _attend(
     query, key, value, mask, parts, sums, out,
     q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, mask_batch,
-    rows, keys, kv_heads,
-    GROUPS: tl.constexpr, D: tl.constexpr, HAS_MASK: tl.constexpr, SPLITS: tl.constexpr,
+    rows, keys, kv_heads, splits,
+    GROUPS: tl.constexpr, D: tl.constexpr, HAS_MASK: tl.constexpr, IS_SPLIT: tl.constexpr,
     QUERIES: tl.constexpr, KEYS: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
-    """rows: queries times GROUPS. parts [batch, kv_heads, rows, SPLITS, D] and sums [..., SPLITS, 2] in float32, or out
+    """rows: queries times GROUPS. parts [batch, kv_heads, rows, splits, D] and sums [..., splits, 2] in float32, or out
     [batch, queries, heads, D] where there is one split."""
     row = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
     batch = (tl.program_id(1) // kv_heads).to(tl.int64)
@@ -93,7 +94,7 @@ def _attend(
     if HAS_MASK:
         first, last = _seen_span(mask + batch * mask_batch, keys, CHUNK)
         first = first // KEYS * KEYS
-    share_of_keys = tl.cdiv(tl.cdiv(last - first, SPLITS), KEYS) * KEYS
+    share_of_keys = tl.cdiv(tl.cdiv(last - first, splits), KEYS) * KEYS
     first += split * share_of_keys
     end = tl.minimum(first + share_of_keys, last)
     for start in range(first, end, KEYS):
@@ -111,30 +112,32 @@ def _attend(
         v = tl.load(value + place[:, None] * v_row + dim[None, :], mask=(place < end)[:, None], other=0.0)
         mean = tl.dot(share.to(q.dtype), _as(v, q.dtype), mean * shrink[:, None], input_precision="ieee")
         largest = raised
-    if SPLITS == 1:
+    if not IS_SPLIT:
         heads = kv_heads * GROUPS
         place = (batch * (rows // GROUPS) + row // GROUPS)[:, None] * heads + head[:, None]
         result = mean / tl.where(total > 0, total, 1.0)[:, None]
         tl.store(out + place * D + dim[None, :], result.to(out.dtype.element_ty), mask=row_mask[:, None])
     else:
-        place = ((batch * kv_heads + kv_head) * rows + row) * SPLITS + split
+        place = ((batch * kv_heads + kv_head) * rows + row) * splits + split
         tl.store(parts + place[:, None] * D + dim[None, :], mean, mask=row_mask[:, None])
         tl.store(sums + place * 2, largest, mask=row_mask)
         tl.store(sums + place * 2 + 1, total, mask=row_mask)
 
 
-@triton.jit(do_not_specialize=["rows", "kv_heads"])
-def _merge(parts, sums, out, rows, kv_heads, GROUPS: tl.constexpr, D: tl.constexpr, SPLITS: tl.constexpr):
+@triton.jit(do_not_specialize=["rows", "kv_heads", "splits"])
+def _merge(parts, sums, out, rows, kv_heads, splits, GROUPS: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr):
     row = tl.program_id(0)
     batch = (tl.program_id(1) // kv_heads).to(tl.int64)
     kv_head = tl.program_id(1) % kv_heads
     dim = tl.arange(0, D)
-    split = tl.arange(0, SPLITS)
-    place = ((batch * kv_heads + kv_head) * rows + row) * SPLITS + split
-    largest = tl.load(sums + place * 2)
-    share = tl.exp2(largest - tl.max(largest, axis=0))
-    total = tl.sum(share * tl.load(sums + place * 2 + 1), axis=0)
-    mean = tl.sum(tl.load(parts + place[:, None] * D + dim[None, :]) * share[:, None], axis=0)
+    split = tl.arange(0, WIDTH)
+    present = split < splits
+    place = ((batch * kv_heads + kv_head) * rows + row) * splits + split
+    largest = tl.load(sums + place * 2, mask=present, other=LOWEST)
+    share = tl.where(present, tl.exp2(largest - tl.max(largest, axis=0)), 0.0)
+    total = tl.sum(share * tl.load(sums + place * 2 + 1, mask=present, other=0.0), axis=0)
+    means = tl.load(parts + place[:, None] * D + dim[None, :], mask=present[:, None], other=0.0)
+    mean = tl.sum(means * share[:, None], axis=0)
     head = kv_head * GROUPS + row % GROUPS
     to = (batch * (rows // GROUPS) + row // GROUPS) * (kv_heads * GROUPS) + head
     tl.store(out + to * D + dim, (mean / tl.where(total > 0, total, 1.0)).to(out.dtype.element_ty))
@@ -147,7 +150,7 @@ def attend(
     last dimension only, keys and values in the type of the queries or in E4M3; mask bool [batch, 1, 1, keys], or None.
     Returns [batch, length, heads * head_dim].
 
-    head_dim must be a power of two. splits: a power of two, 0 for as many as fill the GPU. A query that sees no key
+    head_dim must be a power of two. splits: up to MOST_SPLITS, 0 for as many as fill the GPU. A query that sees no key
     gives zeros.
     """
     batch, heads, length, dim = query.shape
@@ -161,17 +164,17 @@ def attend(
     if splits > 1:
         parts = torch.empty(batch, kv_heads, rows, splits, dim, dtype=torch.float32, device=query.device)
         sums = torch.empty(batch, kv_heads, rows, splits, 2, dtype=torch.float32, device=query.device)
-    shared = {"GROUPS": heads // kv_heads, "D": dim, "SPLITS": splits}
+    shared = {"GROUPS": heads // kv_heads, "D": dim}
     _attend[(row_blocks, batch * kv_heads, splits)](
         query, key, value, query if mask is None else mask.view(torch.uint8), parts, sums, out,
         *query.stride()[:3], *key.stride()[:3], *value.stride()[:3],
         0 if mask is None or len(mask) == 1 else mask.stride(0),
-        rows, keys, kv_heads,
-        **shared, HAS_MASK=mask is not None, QUERIES=cut.queries, KEYS=cut.keys,
+        rows, keys, kv_heads, splits,
+        **shared, HAS_MASK=mask is not None, IS_SPLIT=splits > 1, QUERIES=cut.queries, KEYS=cut.keys,
         CHUNK=MASK_AT_ONCE, num_warps=cut.warps, num_stages=cut.stages,
     )  # fmt: skip
     if splits > 1:
-        _merge[(rows, batch * kv_heads)](parts, sums, out, rows, kv_heads, **shared)
+        _merge[(rows, batch * kv_heads)](parts, sums, out, rows, kv_heads, splits, **shared, WIDTH=MOST_SPLITS)
     return out.flatten(2)
 
 
@@ -189,9 +192,7 @@ def best_cut(device: torch.device, dim: int) -> Cut:
 
 def best_splits(device: torch.device, programs: int, keys: int) -> int:
     """How many splits of the keys, a power of two, give all multiprocessors work."""
-    if device.type != "cuda":
-        return 1
-    needed = torch.cuda.get_device_properties(device).multi_processor_count // max(1, programs)
+    needed = min(MOST_SPLITS, tiles.multiprocessors(device) // max(1, programs))
     splits = 1
     while splits * 2 <= needed and keys // (splits * 2) >= LEAST_KEYS:
         splits *= 2

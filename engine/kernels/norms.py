@@ -17,6 +17,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from engine.kernels.tiles import gelu_tanh
+
 
 @triton.jit
 def _unit(x, SIZE: tl.constexpr, EPS: tl.constexpr):
@@ -40,15 +42,25 @@ def _store_scaled(unit, column, mask, row, gain_0, gain_1, gain_2, out_0, out_1,
 
 
 @triton.jit
+def _sum_of_parts(x, parts, place, mask, WIDTH: tl.constexpr, SIZE: tl.constexpr):
+    """A row of x [parts, rows, SIZE], added up in float32; a program per row."""
+    total = tl.zeros((WIDTH,), dtype=tl.float32)
+    rows = tl.num_programs(0).to(tl.int64)
+    for part in range(parts):
+        total += tl.load(x + part * rows * SIZE + place, mask=mask, other=0.0).to(tl.float32)
+    return total
+
+
+@triton.jit(do_not_specialize=["parts"])
 def _add_normed(
-    residual, product, product_gain, out, gain_0, gain_1, gain_2, out_0, out_1, out_2,
+    residual, product, parts, product_gain, out, gain_0, gain_1, gain_2, out_0, out_1, out_2,
     SIZE: tl.constexpr, EPS: tl.constexpr, WIDTH: tl.constexpr, GAINS: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, WIDTH)
     mask = column < SIZE
     place = row * SIZE + column
-    x = tl.load(product + place, mask=mask, other=0.0).to(tl.float32)
+    x = _sum_of_parts(product, parts, place, mask, WIDTH, SIZE)
     x = _unit(x, SIZE, EPS) * tl.load(product_gain + column, mask=mask, other=0.0).to(tl.float32)
     x = (x + tl.load(residual + place, mask=mask, other=0.0).to(tl.float32)).to(out.dtype.element_ty)
     tl.store(out + place, x, mask=mask)
@@ -56,9 +68,9 @@ def _add_normed(
     _store_scaled(unit, column, mask, row, gain_0, gain_1, gain_2, out_0, out_1, out_2, SIZE, GAINS)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["parts"])
 def _join_branches(
-    residual, dense, slots, dense_gain, sparse_gain, both_gain, scalar, out, gain_0, out_0,
+    residual, dense, parts, slots, dense_gain, sparse_gain, both_gain, scalar, out, gain_0, out_0,
     SIZE: tl.constexpr, EPS: tl.constexpr, WIDTH: tl.constexpr, TOP_K: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
@@ -68,7 +80,7 @@ def _join_branches(
     sparse = tl.zeros((WIDTH,), dtype=tl.float32)
     for choice in range(TOP_K):
         sparse += tl.load(slots + (row * TOP_K + choice) * SIZE + column, mask=mask, other=0.0).to(tl.float32)
-    x = tl.load(dense + place, mask=mask, other=0.0).to(tl.float32)
+    x = _sum_of_parts(dense, parts, place, mask, WIDTH, SIZE)
     both = _unit(x, SIZE, EPS) * tl.load(dense_gain + column, mask=mask, other=0.0).to(tl.float32)
     both += _unit(sparse, SIZE, EPS) * tl.load(sparse_gain + column, mask=mask, other=0.0).to(tl.float32)
     both = _unit(both, SIZE, EPS) * tl.load(both_gain + column, mask=mask, other=0.0).to(tl.float32)
@@ -77,6 +89,16 @@ def _join_branches(
     tl.store(out + place, x, mask=mask)
     unit = _unit(x.to(tl.float32), SIZE, EPS)
     _store_scaled(unit, column, mask, row, gain_0, gain_0, gain_0, out_0, out_0, out_0, SIZE, 1)
+
+
+@triton.jit
+def _gated(gate_up, out, SIZE: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    mask = column < SIZE
+    gate = tl.load(gate_up + row * 2 * SIZE + column, mask=mask, other=0.0).to(tl.float32)
+    up = tl.load(gate_up + (row * 2 + 1) * SIZE + column, mask=mask, other=0.0).to(tl.float32)
+    tl.store(out + row * SIZE + column, (gelu_tanh(gate) * up).to(out.dtype.element_ty), mask=mask)
 
 
 @triton.jit(do_not_specialize=["length"])
@@ -126,14 +148,15 @@ def add_normed(
 ) -> tuple[Tensor, list[Tensor]]:
     """x = residual + norm(product) * product_gain, and norm(x) times each of up to three `gains`.
 
-    residual and product [..., size], gains [size]; the results have the type of `residual`.
+    residual [..., size], product the same or parts that are added, [parts, ..., size]; gains [size]. The results have
+    the type of `residual`.
     """
     size = residual.shape[-1]
     out, scaled = torch.empty_like(residual), [torch.empty_like(residual) for _ in gains]
     three = [gains[min(index, len(gains) - 1)] if gains else product_gain for index in range(3)]
     outs = [scaled[min(index, len(gains) - 1)] if gains else out for index in range(3)]
     _add_normed[(residual.numel() // size,)](
-        residual, product, product_gain, out, *three, *outs,
+        residual, product, product.numel() // residual.numel(), product_gain, out, *three, *outs,
         SIZE=size, EPS=eps, WIDTH=triton.next_power_of_2(size), GAINS=len(gains), num_warps=8,
     )  # fmt: skip
     return out, scaled
@@ -146,15 +169,25 @@ def join_branches(
     """The end of a layer: x = (residual + norm(norm(dense) * a + norm(sum of slots) * b) * c) * scalar, with gains a,
     b, c; and norm(x) * next_gain.
 
-    residual and dense [tokens, size], slots [tokens, top_k, size], gains [size], scalar [1].
+    residual [tokens, size], dense the same or parts that are added, [parts, tokens, size]; slots [tokens, top_k, size],
+    gains [size], scalar [1].
     """
     size = residual.shape[-1]
     out, normed = torch.empty_like(residual), torch.empty_like(residual)
     _join_branches[(residual.numel() // size,)](
-        residual, dense, slots, *gains, scalar, out, next_gain, normed,
+        residual, dense, dense.numel() // residual.numel(), slots, *gains, scalar, out, next_gain, normed,
         SIZE=size, EPS=eps, WIDTH=triton.next_power_of_2(size), TOP_K=slots.shape[-2], num_warps=8,
     )  # fmt: skip
     return out, normed
+
+
+def gated(gate_up: Tensor) -> Tensor:
+    """gelu(gate) * up in float32, for `gate_up` [..., 2 * size] with the gate first: see `engine.ops.experts`."""
+    size = gate_up.shape[-1] // 2
+    out = torch.empty(*gate_up.shape[:-1], size, dtype=gate_up.dtype, device=gate_up.device)
+    block = min(1024, triton.next_power_of_2(size))
+    _gated[(out.numel() // size, triton.cdiv(size, block))](gate_up, out, SIZE=size, BLOCK=block)
+    return out
 
 
 def split_heads(

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-SLOTS_AT_ONCE = 1024
+SLOTS_AT_ONCE, BLOCKS_AT_ONCE = 1024, 64  # the same for any number of tokens, so that it is compiled once
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def _choose(scores, scale, weights, indices, E: tl.constexpr, K: tl.constexpr, W
 @triton.jit(do_not_specialize=["slots", "most_blocks"])
 def _schedule(
     indices, order, blocks, slots, most_blocks,
-    E: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr, BLOCKS_WIDTH: tl.constexpr,
+    E: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr, BLOCKS: tl.constexpr,
 ):  # fmt: skip
     """One program per expert. Each counts all slots itself, which is cheaper than exchanging counts."""
     me = tl.program_id(0)
@@ -76,15 +76,17 @@ def _schedule(
         tl.store(order + place + before, slot, mask=mine)
         place += tl.sum(mine.to(tl.int32), axis=0)
 
-    number = tl.arange(0, BLOCKS_WIDTH)
-    mine_blocks = (number >= first_block) & (number < first_block + my_blocks)
-    begin = first + (number - first_block) * BLOCK
-    tl.store(blocks + number * 3, me, mask=mine_blocks)
-    tl.store(blocks + number * 3 + 1, begin, mask=mine_blocks)
-    tl.store(blocks + number * 3 + 2, tl.minimum(begin + BLOCK, end), mask=mine_blocks)
+    for start in range(0, my_blocks, BLOCKS):
+        number = start + tl.arange(0, BLOCKS)
+        to = blocks + (first_block + number) * 3
+        begin = first + number * BLOCK
+        tl.store(to, me, mask=number < my_blocks)
+        tl.store(to + 1, begin, mask=number < my_blocks)
+        tl.store(to + 2, tl.minimum(begin + BLOCK, end), mask=number < my_blocks)
     if me == E - 1:
-        unused = (number >= first_block + my_blocks) & (number < most_blocks)
-        tl.store(blocks + number * 3, -1, mask=unused)
+        for start in range(first_block + my_blocks, most_blocks, BLOCKS):
+            number = start + tl.arange(0, BLOCKS)
+            tl.store(blocks + number * 3, -1, mask=number < most_blocks)
 
 
 def choose(scores: Tensor, per_expert_scale: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
@@ -111,7 +113,6 @@ def schedule(indices: Tensor, experts: int, block: int) -> Schedule:
     _schedule[(experts,)](
         indices.contiguous(), order, blocks, slots, most,
         E=experts, WIDTH=triton.next_power_of_2(experts + 1), BLOCK=block,
-        CHUNK=min(SLOTS_AT_ONCE, max(16, triton.next_power_of_2(slots))),
-        BLOCKS_WIDTH=triton.next_power_of_2(most),
+        CHUNK=SLOTS_AT_ONCE, BLOCKS=BLOCKS_AT_ONCE,
     )  # fmt: skip
     return Schedule(order, blocks, block)

@@ -38,6 +38,10 @@ E2M1_BITS = tl.constexpr(-0x7E3F7E40)
 NVFP4_SCALE, NVFP4_UNIT = tl.constexpr(2.0**116), tl.constexpr(2.0**10)
 
 
+def multiprocessors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+
+
 def has_large_shared_memory(device: torch.device) -> bool:
     """Whether a multiprocessor has about 228 KiB of shared memory (Hopper, data center Blackwell) rather than about
     100."""
@@ -231,12 +235,14 @@ def finished(total, row_scales, rows, row_mask, FORMAT: tl.constexpr, HAS_ROW_SC
 def product(
     x, tokens, present, numbers, scales, row_scales, rows, row_mask,
     K: tl.constexpr, FORMAT: tl.constexpr, GROUP: tl.constexpr, HAS_ROW_SCALES: tl.constexpr,
-    TOKENS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    TOKENS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, split=0, splits=1,
 ):  # fmt: skip
-    """[rows, tokens] in float32: these rows of a weight [.., K] times these tokens of the input [.., K]."""
+    """[rows, tokens] in float32: these rows of a weight [.., K] times these tokens of the input [.., K], or of one of
+    `splits` parts of K what it adds to that."""
     STORED: tl.constexpr = K // PER_WORD if FORMAT >= INT4 else K
     total = tl.zeros((ROWS, TOKENS), dtype=tl.float32)
-    for k in range(0, STORED, BLOCK):
+    share = tl.cdiv(tl.cdiv(STORED, BLOCK), splits) * BLOCK
+    for k in range(split * share, tl.minimum(split * share + share, STORED), BLOCK):
         x_0, x_1, x_2, x_3 = load_input(x, tokens, present, k, K, FORMAT, BLOCK)
         total = add_product(total, numbers, scales, rows, row_mask, k, x_0, x_1, x_2, x_3, K, FORMAT, GROUP, BLOCK)
     return finished(total, row_scales, rows, row_mask, FORMAT, HAS_ROW_SCALES)

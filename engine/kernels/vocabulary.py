@@ -159,6 +159,28 @@ def _merge(
 
 
 @triton.jit
+def _probabilities(
+    logits, bias, bias_rows, temperature, argmax, largest, out,
+    V: tl.constexpr, CAP: tl.constexpr, HAS_BIAS: tl.constexpr, TOKENS: tl.constexpr,
+):  # fmt: skip
+    """One row and block of tokens: probabilities relative to `largest`, that of the token `argmax`."""
+    row = tl.program_id(1).to(tl.int64)
+    tokens = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
+    present = tokens < V
+    best = tl.load(argmax + row)
+    tile = tl.load(logits + row * V + tokens, mask=present, other=0.0).to(tl.float32)
+    most = tl.load(logits + row * V + best).to(tl.float32)
+    if CAP > 0:
+        tile, most = softcapped(tile, CAP), softcapped(most, CAP)
+    if HAS_BIAS:
+        values = bias + tl.load(bias_rows + row).to(tl.int64) * V
+        tile += tl.load(values + tokens, mask=present, other=0.0).to(tl.float32)
+        most += tl.load(values + best).to(tl.float32)
+    share = tl.exp((tile - most) / tl.load(temperature + row)) * tl.load(largest + row)
+    tl.store(out + row * V + tokens, share.to(out.dtype.element_ty), mask=present)
+
+
+@triton.jit
 def _mean(
     table, tokens, weights, out, scale, HIDDEN: tl.constexpr, TOP: tl.constexpr, COLUMNS: tl.constexpr
 ):  # fmt: skip
@@ -220,6 +242,19 @@ def stats_from_logits(
         TOKENS=VOCAB, ROWS=16,
     )  # fmt: skip
     return block_stats.merged(top, temperature, seeds is not None)
+
+
+def probabilities(
+    logits: Tensor, cap: float, temperature: Tensor, stats: LogitStats, bias: LogitBias | None = None
+) -> Tensor:
+    """[rows, vocab] in the type of `logits`, which `stats_from_logits` gave `stats` for with the same arguments."""
+    (count, vocab), out = logits.shape, torch.empty_like(logits)
+    values, rows, temperature, _ = _extras(bias, temperature.contiguous(), None)
+    _probabilities[(triton.cdiv(vocab, 1024), count)](
+        logits, values, rows, temperature, stats.argmax, stats.top_probabilities[:, 0].contiguous(), out,
+        V=vocab, CAP=cap, HAS_BIAS=bias is not None, TOKENS=1024,
+    )  # fmt: skip
+    return out
 
 
 def mean_of_rows(table: Tensor, tokens: Tensor, weights: Tensor, scale: float = 1.0) -> Tensor:

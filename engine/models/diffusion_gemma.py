@@ -175,10 +175,15 @@ class DiffusionGemma(TextModel):
         x = self.self_conditioning(self.embed(tokens), belief)
         return self._run(x, positions, masks, memory, encoder=False)
 
-    def _run(self, x: Tensor, positions: Tensor, masks: Masks, memory: Memory, encoder: bool) -> Tensor:
+    def _run(
+        self, x: Tensor, positions: Tensor, masks: Masks, memory: Memory, encoder: bool, keys_only: bool = False
+    ) -> Tensor:
         ropes = {kind: rotation(positions, self._frequency(kind, x.device), x.dtype) for kind in self._ropes}
         for index, module in enumerate(self.layers):
             layer = cast(Layer, module)
+            if keys_only and index + 1 == len(self.layers):
+                memory.extend(index, *layer.before_attention(x, ropes[layer.kind])[1:])
+                return x
             x = layer(x, ropes[layer.kind], masks[layer.kind], memory, index)
             x = x * (layer.encoder_scalar if encoder else layer.decoder_scalar).to(x.dtype)
         return self.norm(x)

@@ -13,19 +13,18 @@ from torch.nn import functional as F
 
 from engine.config import LayerKind
 from engine.kernels import attention
-from engine.kernels.linear import linear
+from engine.kernels.linear import linear, partial_linear
 from engine.kernels.mixture import by_slot, tokens_a_block
-from engine.kernels.norms import add_normed, join_branches, split_heads
+from engine.kernels.norms import add_normed, gated, join_branches, split_heads
 from engine.kernels.routing import choose, schedule
-from engine.kernels.vocabulary import mean_of_rows, stats_from_hidden, stats_from_logits
+from engine.kernels.vocabulary import mean_of_rows, probabilities, stats_from_hidden, stats_from_logits
 from engine.logit_bias import LogitBias
 from engine.logit_stats import LogitStats
-from engine.memory import Masks, Memory
+from engine.memory import Masks, Memory, SlottedMemory
 from engine.models.diffusion_gemma import DiffusionGemma, Layer
 from engine.models.quantized import Convert, layer_weights
 from engine.models.text_model import TextModel
 from engine.ops import attention as plain_attention
-from engine.ops.experts import gated_gelu
 from engine.ops.norm import RMSNorm
 from engine.quantized import Format, QuantizedWeight, plain, quantize_weight
 
@@ -84,9 +83,9 @@ class FusedLayer:
         hidden]."""
         attended = self._attended(normed, angles, mask, memory, index)
         x, (for_dense, for_experts, for_router) = add_normed(
-            x, linear(attended, self.out), self.attention_gain, self.eps, self.inner_gains
+            x, partial_linear(attended, self.out), self.attention_gain, self.eps, self.inner_gains
         )
-        dense = linear(gated_gelu(linear(for_dense, self.gate_up)), self.down)
+        dense = partial_linear(gated(linear(for_dense, self.gate_up)), self.down)
         weights, indices = choose(F.linear(for_router, self.router).flatten(0, 1), self.expert_scale, self.top_k)
         count = len(self.experts_gate_up.numbers)
         plan = schedule(indices, count, tokens_a_block(indices.numel(), count))
@@ -95,14 +94,28 @@ class FusedLayer:
         return join_branches(x, dense, slots, self.outer_gains, scalar, self.eps, next_gain)
 
     def _attended(self, normed: Tensor, angles: Angles, mask: Tensor | None, memory: Memory, index: int) -> Tensor:
-        batch, length = normed.shape[:2]
-        projected = linear(normed, self.qkv).view(batch, length, -1, self.head_dim)
-        new = normed.new_empty(2, batch, self.kv_heads, length, self.head_dim)
-        query = split_heads(projected, angles, self.q_gain, self.k_gain, self.eps, new[0], new[1], self.heads)
-        keys, values = memory.extend(index, new[0], new[1])
+        query, keys, values = self.store_keys(normed, angles, memory, index)
         if attention.takes(query, mask):
             return attention.attend(query, keys, values, mask)
         return plain_attention.attend(query, keys, values, mask)
+
+    def store_keys(self, normed: Tensor, angles: Angles, memory: Memory, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Gives new keys and values to `memory`; returns the queries and all that they attend to."""
+        batch, length = normed.shape[:2]
+        projected = linear(normed, self.qkv).view(batch, length, -1, self.head_dim)
+        key, value = self._places(projected, memory, index)
+        query = split_heads(projected, angles, self.q_gain, self.k_gain, self.eps, key, value, self.heads)
+        return query, *memory.extend(index, key, value)
+
+    def _places(self, projected: Tensor, memory: Memory, index: int) -> tuple[Tensor, Tensor]:
+        """Where to write keys and values: in the memory itself, if it has places of their type."""
+        if isinstance(memory, SlottedMemory):
+            key, value = memory.slots(index)
+            if key.dtype == projected.dtype:
+                return key, value
+        batch, length = projected.shape[:2]
+        new = projected.new_empty(2, batch, self.kv_heads, length, self.head_dim)
+        return new[0], new[1]
 
 
 class FusedModel(TextModel):
@@ -141,15 +154,28 @@ class FusedModel(TextModel):
             return stats_from_hidden(hidden, self.head, cap, temperature, top, seeds, bias)
         return stats_from_logits(F.linear(hidden, self.head.numbers), cap, temperature, top, seeds, bias)
 
+    def stats_and_mean(
+        self, hidden: Tensor, temperature: Tensor, seeds: Tensor, bias: LogitBias | None = None
+    ) -> tuple[LogitStats, Tensor]:
+        """`logit_stats` with the likeliest token alone, and `embed_mean` of all probabilities [rows, hidden]."""
+        logits, cap = F.linear(hidden, self.head.numbers), self.config.logit_softcap
+        stats = stats_from_logits(logits, cap, temperature, 1, seeds, bias)
+        return stats, self.embed_mean(probabilities(logits, cap, temperature, stats, bias))
+
     def embed_few(self, tokens: Tensor, weights: Tensor) -> Tensor:
         """`embed_mean` of few tokens: tokens and weights [rows, top] give [rows, hidden]."""
         return mean_of_rows(self.head.numbers, tokens, weights, float(self._scale()))
 
-    def _run(self, x: Tensor, positions: Tensor, masks: Masks, memory: Memory, encoder: bool) -> Tensor:
+    def _run(
+        self, x: Tensor, positions: Tensor, masks: Masks, memory: Memory, encoder: bool, keys_only: bool = False
+    ) -> Tensor:
         angles = self._angles_at(positions)
         first = self.fused_layers[0]
         normed = F.rms_norm(x, (x.shape[-1],), first.input_gain.to(x.dtype), first.eps)
         for index, (layer, gain) in enumerate(zip(self.fused_layers, self.next_gains, strict=True)):
+            if keys_only and index + 1 == len(self.fused_layers):
+                layer.store_keys(normed, angles[layer.kind], memory, index)
+                return normed
             x, normed = layer(x, normed, angles[layer.kind], masks[layer.kind], memory, index, gain, encoder)
         return normed
 

@@ -57,12 +57,17 @@ class PackedAttention:
         self, x: Tensor, batch: int, length: int, rope: Rotation, mask: Tensor | None, memory: Memory, index: int
     ) -> Tensor:
         """x: [rows, hidden], whose first batch * length rows are the sequences; returns the same shape."""
+        query, keys, values = self.store_keys(x, batch, length, rope, memory, index)
+        return self.out(pad_rows(attend(query, keys, values, mask), self.out.packed))
+
+    def store_keys(
+        self, x: Tensor, batch: int, length: int, rope: Rotation, memory: Memory, index: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Gives new keys and values to `memory`; returns the queries and all that they attend to."""
         unit = self.unit(self.qkv(x)[: batch * length].view(batch, length, -1, self.head_dim))
         rotated = rotate(unit[:, :, : self.rotated] * self.gain, *rope).to(self.qkv.dtype).transpose(1, 2)
         value = unit[:, :, self.values].to(self.qkv.dtype).transpose(1, 2)
-        keys, values = memory.extend(index, rotated[:, self.heads :], value)
-        attended = attend(rotated[:, : self.heads], keys, values, mask)
-        return self.out(pad_rows(attended, self.out.packed))
+        return rotated[:, : self.heads], *memory.extend(index, rotated[:, self.heads :], value)
 
 
 class PackedFeedForwards:
@@ -171,11 +176,16 @@ class PackedModel(TextModel):
         rows = product(pad_rows(x, product.packed))
         return rows[: x.numel() // x.shape[-1]].float().view(*x.shape[:-1], -1)
 
-    def _run(self, x: Tensor, positions: Tensor, masks: Masks, memory: Memory, encoder: bool) -> Tensor:
+    def _run(
+        self, x: Tensor, positions: Tensor, masks: Masks, memory: Memory, encoder: bool, keys_only: bool = False
+    ) -> Tensor:
         ropes = self._rotations_at(positions)
         batch, length = x.shape[:2]
         rows = pad_rows(x, self.signal_down.packed)
         for index, layer in enumerate(self.packed_layers):
+            if keys_only and index + 1 == len(self.packed_layers):
+                layer.attention.store_keys(self.unit(rows), batch, length, ropes[layer.kind], memory, index)
+                return x
             rows = layer(rows, batch, length, ropes[layer.kind], masks[layer.kind], memory, index)
             rows *= layer.encoder_scalar if encoder else layer.decoder_scalar
         return self.unit(rows[: batch * length]).mul_(self.gain).view_as(x)

@@ -76,16 +76,22 @@ class PackedLayer:
         self, x: Tensor, batch: int, rope: Rotation, mask: Tensor | None, memory: Memory, index: int, kv: torch.dtype
     ) -> Tensor:
         """x [batch * length, hidden]; returns the same shape."""
-        projected = self.qkv(self.unit(x)).view(batch, -1, self.heads + 2 * self.kv_heads, self.head_dim)
-        rotated = rotate(projected[:, :, : self.heads + self.kv_heads], *rope).transpose(1, 2)
-        value = projected[:, :, self.heads + self.kv_heads :].transpose(1, 2)
-        keys, values = memory.extend(index, rotated[:, self.heads :].to(kv), value.to(kv))
-        query = rotated[:, : self.heads].mul_(self.head_dim**-0.5).to(kv)
+        query, keys, values = self.store_keys(x, batch, rope, memory, index, kv)
+        query = query.mul_(self.head_dim**-0.5).to(kv)
         x = x + self.out(attend(query, keys, values, mask).flatten(0, 1).float())
         for rows in x.split(CACHED_ROWS):
             gate, up = self.gate_up(self.unit(rows)).chunk(2, dim=-1)
             rows.add_(self.down(F.silu(gate, inplace=True).mul_(up)))
         return x
+
+    def store_keys(
+        self, x: Tensor, batch: int, rope: Rotation, memory: Memory, index: int, kv: torch.dtype
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Gives new keys and values to `memory`; returns the queries in fp32 and all that they attend to."""
+        projected = self.qkv(self.unit(x)).view(batch, -1, self.heads + 2 * self.kv_heads, self.head_dim)
+        rotated = rotate(projected[:, :, : self.heads + self.kv_heads], *rope).transpose(1, 2)
+        value = projected[:, :, self.heads + self.kv_heads :].transpose(1, 2)
+        return rotated[:, : self.heads], *memory.extend(index, rotated[:, self.heads :].to(kv), value.to(kv))
 
 
 class PackedQwen2:
@@ -110,12 +116,17 @@ class PackedQwen2:
         """The memory that the weights take; the embedding is read from the file."""
         return self.head.bytes + sum(layer.bytes for layer in self.layers)
 
-    def encode(self, tokens: Tensor, positions: Tensor, masks: Masks, memory: Memory) -> Tensor:
+    def encode(
+        self, tokens: Tensor, positions: Tensor, masks: Masks, memory: Memory, keys_only: bool = False
+    ) -> Tensor:
         """See `engine.models.qwen2.Qwen2.encode`."""
         batch, length = tokens.shape
         x = self.embed(tokens).view(batch * length, -1)
         rope = rotation(positions, self._frequencies, torch.float32)
         for index, layer in enumerate(self.layers):
+            if keys_only and index + 1 == len(self.layers):
+                layer.store_keys(x, batch, rope, memory, index, self.kv_dtype)
+                return x.view(batch, length, -1)
             x = layer(x, batch, rope, masks["full_attention"], memory, index, self.kv_dtype)
         return self.unit(x).mul_(self.norm).view(batch, length, -1)
 

@@ -63,11 +63,15 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, rope: Rotation, mask: Tensor | None, memory: Memory, index: int) -> Tensor:
         """x [batch, length, hidden]; returns the same shape."""
+        query, keys, values = self.store_keys(x, rope, memory, index)
+        return self.o_proj(attend(query * self.head_dim**-0.5, keys, values, mask))
+
+    def store_keys(self, x: Tensor, rope: Rotation, memory: Memory, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Gives new keys and values to `memory`; returns the queries and all that they attend to."""
         projected = self.qkv_proj(x).unflatten(-1, (-1, self.head_dim))
         rotated = rotate(projected[:, :, : self.heads + self.kv_heads], *rope).transpose(1, 2)
         value = projected[:, :, self.heads + self.kv_heads :].transpose(1, 2)
-        keys, values = memory.extend(index, rotated[:, self.heads :], value)
-        return self.o_proj(attend(rotated[:, : self.heads] * self.head_dim**-0.5, keys, values, mask))
+        return rotated[:, : self.heads], *memory.extend(index, rotated[:, self.heads :], value)
 
 
 class FeedForward(nn.Module):
@@ -129,15 +133,22 @@ class Qwen2(nn.Module):
         """The linear layers with quantized weights."""
         return [module for module in self.modules() if isinstance(module, QuantizedLinear)]
 
-    def encode(self, tokens: Tensor, positions: Tensor, masks: Masks, memory: Memory) -> Tensor:
+    def encode(
+        self, tokens: Tensor, positions: Tensor, masks: Masks, memory: Memory, keys_only: bool = False
+    ) -> Tensor:
         """Normed hidden states [batch, length, hidden] of `tokens` [batch, length]; `memory` receives keys and values.
 
-        positions [batch, length]; masks as `engine.ops.attention.attend` takes them.
+        positions [batch, length]; masks as `engine.ops.attention.attend` takes them. keys_only: of the last layer only
+        keys and values are computed, and the result is meaningless.
         """
         x = self.embed_tokens(tokens)
         rope = rotation(positions, self._frequency(x.device), x.dtype)
-        for index, layer in enumerate(self.layers):
-            x = cast(Layer, layer)(x, rope, masks["full_attention"], memory, index)
+        for index, module in enumerate(self.layers):
+            layer = cast(Layer, module)
+            if keys_only and index + 1 == len(self.layers):
+                layer.attention.store_keys(layer.input_norm(x), rope, memory, index)
+                return x
+            x = layer(x, rope, masks["full_attention"], memory, index)
         return self.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:

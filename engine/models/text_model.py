@@ -54,13 +54,16 @@ class TextModel(nn.Module, ABC):
         weight = self.embed_tokens.weight
         return torch.matmul(probabilities.to(weight.dtype), weight) * self._scale()
 
-    def encode(self, tokens: Tensor, positions: Tensor, masks: Masks, memory: Memory) -> Tensor:
+    def encode(
+        self, tokens: Tensor, positions: Tensor, masks: Masks, memory: Memory, keys_only: bool = False
+    ) -> Tensor:
         """The causal pass over `tokens` [batch, length], for the keys and values that `memory` receives.
 
         positions [batch, length]; one mask per kind of layer, as `engine.ops.attention.attend` takes it.
-        Returns the normed hidden states [batch, length, hidden].
+        Returns the normed hidden states [batch, length, hidden]. keys_only: of the last layer only keys and values are
+        computed, and the result is meaningless.
         """
-        return self._run(self.embed(tokens), positions, masks, memory, encoder=True)
+        return self._run(self.embed(tokens), positions, masks, memory, encoder=True, keys_only=keys_only)
 
     @abstractmethod
     def denoise(self, tokens: Tensor, belief: Tensor, positions: Tensor, masks: Masks, memory: Memory) -> Tensor:
@@ -79,8 +82,10 @@ class TextModel(nn.Module, ABC):
         return logits.div_(cap).tanh_().mul_(cap)
 
     @abstractmethod
-    def _run(self, x: Tensor, positions: Tensor, masks: Masks, memory: Memory, encoder: bool) -> Tensor:
-        """All layers and the last norm, for `x` [batch, length, hidden]."""
+    def _run(
+        self, x: Tensor, positions: Tensor, masks: Masks, memory: Memory, encoder: bool, keys_only: bool = False
+    ) -> Tensor:
+        """All layers and the last norm, for `x` [batch, length, hidden]. keys_only: see `encode`."""
 
     def _scale(self) -> Tensor:
         """sqrt(hidden) rounded to the weights' type, as in training. It is on the CPU: a GPU multiplies with a CPU

@@ -11,9 +11,10 @@ import os.path
 import re
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import tree_sitter
+if TYPE_CHECKING:
+    import tree_sitter  # a machine without it has no grammars
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Language:
 @cache
 def _load_grammar(module: str, function: str) -> tree_sitter.Language | None:
     try:
+        import tree_sitter
+
         return tree_sitter.Language(getattr(importlib.import_module(module), function)())
     except ImportError:
         return None

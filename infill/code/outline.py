@@ -6,12 +6,13 @@ Must not know tokens or prompts; the limit is in characters.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
-
-import tree_sitter
+from typing import TYPE_CHECKING, NamedTuple
 
 from engine.errors import Stop, pacer
 from infill.code.syntax import Span, SyntaxTree, imports, parse
+
+if TYPE_CHECKING:
+    import tree_sitter
 
 MAX_HEADER_CHARS = 400
 _HEADER_PARENTS = frozenset(

@@ -9,13 +9,14 @@ import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from functools import cached_property
-from typing import NamedTuple
-
-import tree_sitter
+from typing import TYPE_CHECKING, NamedTuple
 
 from engine.errors import Stop, pacer
 from infill.code.brackets import scan
 from infill.code.languages import Language, get
+
+if TYPE_CHECKING:
+    import tree_sitter
 
 MAX_PARSE_CHARS = 2_000_000
 MAX_WORK, MAX_WORK_PER_BYTE = 1_000, 0.04  # progress reports of tree-sitter; usual code takes up to 0.02 per byte
@@ -137,6 +138,8 @@ def _parsed(
     grammar = language.grammar()
     if grammar is None:
         raise LookupError(f"No grammar is installed for {language.id}; check `language.grammar()` first.")
+    import tree_sitter  # absent if there is no grammar
+
     parser, views = tree_sitter.Parser(grammar), list[memoryview]()
     if len(data) <= _SHORT:
         return parser.parse(data) if old is None else parser.parse(data, old)

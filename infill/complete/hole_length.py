@@ -236,8 +236,7 @@ class Probing:
         best: list[int] = []
 
         def choose(entropies: Sequence[float]) -> list[int]:
-            scores = length_scores(lengths, entropies)
-            best[:] = sorted(range(len(lengths)), key=lambda index: -scores[index])[:FINALISTS]
+            best[:] = self.finalists(length_scores(lengths, entropies))
             return best
 
         results = self.runner.probe(requests, self.steps, choose, on_step)
@@ -245,6 +244,10 @@ class Probing:
         chosen = best[likelihoods.index(max(likelihoods))]
         steps, encoded = (sum(one) for one in zip(*((r.steps, r.encoded_tokens) for r in results), strict=True))
         return FilledCanvas(layouts[chosen], requests[chosen], results[chosen], steps, encoded)
+
+    def finalists(self, scores: Sequence[float]) -> list[int]:
+        """The indices of the lengths that are denoised to the end. scores: of all lengths, the shortest first."""
+        return sorted(range(len(scores)), key=lambda index: -scores[index])[:FINALISTS]
 
 
 def hole_lengths(family: Family, runner: Runner) -> HoleLengths:

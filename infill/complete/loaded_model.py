@@ -57,7 +57,9 @@ class LoadedModel:
         device = choose_device(settings.device)
         set_threads(settings.threads)
         dtype = choose_dtype(device, settings.dtype)
-        model = load_canvas_model(folder, device, dtype, on_progress, settings.keys == "fp8", settings.exact)
+        model = load_canvas_model(
+            folder, device, dtype, on_progress, settings.keys == "fp8", settings.exact, settings.self_conditioning
+        )
         family = load_family(model.family, folder)
         family.tokens.check_fits(model.denoiser.config.vocab_size)
         return LoadedModel(name, model.denoiser, family, model.sampling, *stored_calibration(folder))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from engine.canvas import Canvas, Known, Slots
 from engine.canvas_run import CanvasRun, DenoiseRequest
 from engine.config import SamplingConfig
 from engine.denoiser import Denoiser
+from engine.graphs.recorded_steps import RecordedSteps
 from engine.models.diffusion_gemma import DiffusionGemma
 from tests.engine.scripted import Recorder, script, two_way
 from tests.engine.tiny import ours, reference
@@ -49,19 +52,36 @@ def test_the_canvas_shows_the_known_token_at_every_step(
 
 
 @pytest.mark.parametrize("batched", [False, True])
-def test_its_self_conditioning_is_its_own_embedding_at_every_step(
-    model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch, batched: bool
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("at_once", [False, True])
+def test_its_self_conditioning_is_its_own_embedding(
+    model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch, batched: bool, recorded: bool, at_once: bool
 ) -> None:
-    recorder = Recorder(model, monkeypatch)
-    Denoiser(model).run([DenoiseRequest(PROMPT, CANVAS, RESTLESS), *[neighbour()] * batched])
+    """From the second step on, as in the release, whose first step has no self-conditioning; models that were trained
+    with it from the first step on get it there."""
+    monkeypatch.setattr(model, "config", replace(model.config, believes_pins_at_once=at_once))
+    recorder, denoiser = Recorder(model, monkeypatch), Denoiser(model)
+    if recorded:
+        denoiser.recorded = RecordedSteps(model, denoiser.own_draws, None)
+    denoiser.run([DenoiseRequest(PROMPT, CANVAS, RESTLESS), *[neighbour()] * batched])
     own = model.embed_tokens.weight[KNOWN] * 48**0.5
     first, *later = recorder.beliefs
     assert not first[0, HOLES].any(), "nothing is believed of the holes yet"
-    assert len(later) == 5
-    for belief in recorder.beliefs:
+    assert first.any() == at_once and len(later) == 5
+    for belief in [first, *later] if at_once else later:
         torch.testing.assert_close(belief[0, PINS], own, atol=0, rtol=1e-6)
     for belief in later:
         assert belief[0, HOLES].abs().sum(-1).all(), "the holes are believed to be what the last step said"
+
+
+def test_a_canvas_with_a_draft_starts_with_the_embeddings_of_all_it_knows(
+    model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Recorder(model, monkeypatch)
+    canvas = Canvas.of(Known([5]), Slots(2, [12]), Known([8]))
+    Denoiser(model).run([DenoiseRequest(PROMPT, canvas, RESTLESS)])
+    own = model.embed_tokens.weight[[5, 12, 8]] * 48**0.5
+    torch.testing.assert_close(recorder.beliefs[0][0, [0, 1, 3]], own, atol=0, rtol=1e-6)
 
 
 def entropies(at_pins: float, at_holes: float, width: int, pins: list[int]) -> Tensor:

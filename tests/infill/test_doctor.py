@@ -6,10 +6,14 @@ from typing import Any
 import pytest
 import torch
 
+from bench.gpu.step_shapes import shapes_of
 from engine.checkpoints.config_files import read_config
 from engine.checkpoints.loading import empty_model
-from engine.memory_use import reserved_bytes
-from infill.doctor import GIB, Fit, examine
+from engine.config import ModelConfig
+from engine.denoiser import Denoiser
+from engine.memory_use import CONTEXT, DRIVER_BYTES, key_bytes, reserved_bytes
+from engine.released import TRUE_26B
+from infill.doctor import GIB, LARGE_BYTES, Fit, examine
 from infill.model_store import POCKET_FOLDER
 
 LAPTOP = {
@@ -67,7 +71,7 @@ def test_a_large_gpu_runs_the_large_model(free: float, fits: bool) -> None:
 @pytest.mark.parametrize(
     ("free", "best", "way"),
     [
-        (27.2, "fp8", "quantize 26b DEST --format fp8"),
+        (27.4, "fp8", "quantize 26b DEST --format fp8"),
         (23.5, "nvfp4", "NVIDIA's NVFP4 build"),
         (18.0, "int4", "quantize 26b DEST --format int4"),
     ],
@@ -172,3 +176,23 @@ def test_this_machine_can_be_examined() -> None:
     report = json.loads(examine().to_json())
     assert report["machine"]["usable_cores"] >= 1 and report["languages"]["python"] is True
     assert report["models"][0]["model"] == "pocket" and report["models"][0]["bytes"] > 0
+
+
+@pytest.mark.parametrize("build", ["nvfp4", "int4"])
+def test_doctor_loader_and_engine_have_one_account_and_leave_a_part_of_a_24_gb_card_free(
+    build: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, model = int(LARGE_BYTES[build]), shapes_of(ModelConfig.from_json(TRUE_26B), torch.bfloat16)
+    card = gpu(23.5, total=24)
+    machine = {**LAPTOP, "gpus": [card], "device": "cuda:0", "dtype": "bfloat16"}
+    fit = by_build(examine(machine).models)["26b", build]
+    reserved = reserved_bytes(model.config, 2, 2, recorded=True)
+    assert fit.fits and fit.bytes == weights + reserved + DRIVER_BYTES
+    free = card["memory_available"] - DRIVER_BYTES - weights
+    for module in ("engine.denoiser", "engine.prefix_cache"):
+        monkeypatch.setattr(f"{module}.available_memory", lambda device: free)
+    monkeypatch.setattr(type(model), "weight_bytes", weights)
+    denoiser = Denoiser(model)
+    kept, batch = denoiser.cache.limit_bytes, denoiser.step_limit
+    assert kept >= key_bytes(model.config, CONTEXT, 2) and batch >= reserved - key_bytes(model.config, CONTEXT, 2)
+    assert DRIVER_BYTES + weights + kept + batch < 22 * GIB

@@ -7,6 +7,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+import platformdirs
 import pytest
 
 from engine.errors import InputError
@@ -21,8 +22,8 @@ def no_home(*arguments: object, **options: object) -> str:
 def test_without_a_home_a_sentence_says_what_to_set(
     folder_of: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(user_folders.platformdirs, "user_config_dir", folder_of)
-    monkeypatch.setattr(user_folders.platformdirs, "user_data_dir", folder_of)
+    monkeypatch.setattr(platformdirs, "user_config_dir", folder_of)
+    monkeypatch.setattr(platformdirs, "user_data_dir", folder_of)
     for folder in (user_folders.config_folder, user_folders.data_folder):
         with pytest.raises(InputError, match="set HOME"):
             folder()

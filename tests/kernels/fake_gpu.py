@@ -124,7 +124,7 @@ def fake_gpu(capability: int) -> Iterator[list[Launch]]:
 
     def run(kernel: JITFunction[Any], *arguments: Any, grid: Any, warmup: bool, **named: Any) -> None:
         assert not any(n < 1 or n > most for n, most in zip(grid, MOST_PROGRAMS, strict=False)), (kernel, grid)
-        launch = _launch(kernel, arguments, named)
+        launch = launch_of(kernel, arguments, named, on_gpu=True)
         if launch not in launches:
             launches[launch] = None
             seen.append(launch)
@@ -138,8 +138,10 @@ def fake_gpu(capability: int) -> Iterator[list[Launch]]:
         yield seen
 
 
-def _launch(kernel: JITFunction[Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> Launch:
-    """The launch as Triton would compile it."""
+def launch_of(
+    kernel: JITFunction[Any], arguments: tuple[Any, ...], named: dict[str, Any], on_gpu: bool = False
+) -> Launch:
+    """The launch as Triton would compile it. on_gpu: whether all tensors must be."""
     warps, stages = named.pop("num_warps", 4), named.pop("num_stages", 3)
     values = dict(zip(kernel.arg_names, arguments, strict=False)) | named
     assert set(values) == set(kernel.arg_names), (kernel.arg_names, set(values))
@@ -148,7 +150,7 @@ def _launch(kernel: JITFunction[Any], arguments: tuple[Any, ...], named: dict[st
         value = values[parameter.name]
         kind = "constexpr"
         if isinstance(value, Tensor):
-            assert value.is_cuda, f"{kernel.fn.__name__} is given {parameter.name} on the host"
+            assert value.is_cuda or not on_gpu, f"{kernel.fn.__name__} is given {parameter.name} on the host"
             kind = TYPES[value.dtype]
             if value.storage_offset() * value.element_size() % 16 == 0:
                 sixteenths.append(index)

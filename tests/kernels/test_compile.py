@@ -21,7 +21,7 @@ triton = pytest.importorskip("triton")
 from bench.gpu.step_shapes import BUILDS, TRUE_26B, fused, shapes_of  # noqa: E402
 from engine.config import ModelConfig  # noqa: E402
 from engine.graphs.fixed_step import Bucket, FixedStep, KeyValueBuffers  # noqa: E402
-from engine.graphs.step_stats import top_stats  # noqa: E402
+from engine.graphs.step_stats import ComputeStats, all_stats, top_stats  # noqa: E402
 from engine.kernels.linear import linear  # noqa: E402
 from engine.key_values import KeyValues, PromptMemory  # noqa: E402
 from engine.models.fused import FusedModel  # noqa: E402
@@ -40,8 +40,8 @@ CODE_MODEL_WEIGHTS = (2 * 18_944, 3584), (3584, 18_944)  # gate and up, and down
 SHAPING = ("FORMAT", "TOKENS", "ROWS", "BLOCK", "D", "HAS_MASK", "TOP_K", "TOP")  # these determine registers and memory
 
 
-def one_step(model: FusedModel, bucket: Bucket, keys: torch.dtype) -> FixedStep:
-    step = FixedStep(model, bucket, KeyValueBuffers(model.config, bucket, CUDA, keys), top_stats)
+def one_step(model: FusedModel, bucket: Bucket, keys: torch.dtype, stats: ComputeStats = all_stats) -> FixedStep:
+    step = FixedStep(model, bucket, KeyValueBuffers(model.config, bucket, CUDA, keys), stats)
     step()
     return step
 
@@ -56,6 +56,7 @@ def launches(capability: int) -> tuple[Launch, ...]:
             model = fused(shapes, build, CUDA)
             for bucket in CANVASES:
                 one_step(model, bucket, torch.bfloat16)
+                one_step(model, bucket, torch.bfloat16, top_stats)
             one_step(model, CANVASES[0], torch.float8_e4m3fn)
             memory = PromptMemory(KeyValues(model.config, CUDA, torch.bfloat16), PROMPT)
             tokens = torch.zeros(1, PROMPT, dtype=torch.long, device=CUDA)
@@ -80,7 +81,9 @@ def stack_bytes(machine_code: bytes, folder: Path) -> int:
 @pytest.mark.parametrize("capability", SHARED)
 def test_every_kernel_fits_its_gpu(capability: int, tmp_path: Path) -> None:
     chosen = launches(capability)
-    assert {"_gate_up", "_down", "_linear", "_attend", "_from_hidden", "_from_logits"} < {one.name for one in chosen}
+    assert {"_gate_up", "_down", "_linear", "_attend", "_from_hidden", "_from_logits", "_probabilities"} < {
+        one.name for one in chosen
+    }
     if capability in (100, 120):  # they use the tiles of 90 and 89
         chosen = tuple(one for one in chosen if one.name in ("_gate_up", "_down", "_attend"))
     for launch in chosen:
@@ -112,9 +115,10 @@ def test_nothing_in_a_step_waits_for_the_host(build: str) -> None:
     with fake_gpu(90), torch.inference_mode():
         model = fused(shapes, BUILDS[build], CUDA)
         for bucket in CANVASES:
-            step = one_step(model, bucket, torch.float8_e4m3fn)
-            with Recording():
-                step()
+            for stats in (all_stats, top_stats):
+                step = one_step(model, bucket, torch.float8_e4m3fn, stats)
+                with Recording():
+                    step()
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from engine import device_setup, self_check
 from engine.config import ModelConfig
-from engine.kernels.linear import quantized_linear
+from engine.kernels.linear import best_splits, best_tiling, quantized_linear
 from engine.kernels.mixture import Tiling, tokens_a_block
 from engine.kernels.tiles import in_quarters
 from engine.key_values import BatchedCanvasMemory, CanvasMemory, KeyValues, PromptMemory
+from engine.models import fused
 from engine.models.diffusion_gemma import DiffusionGemma
 from engine.models.fused import FusedModel, fuse
 from engine.models.quantized import QuantizedModel
@@ -83,6 +84,20 @@ def test_both_passes_are_those_of_the_plain_model(prompts: list[list[int]], widt
     found = both_passes(fuse(random_model()), prompts, widths)
     for row, width in enumerate(widths):
         torch.testing.assert_close(found[row, :width], wanted[row, :width], atol=2e-4, rtol=2e-4)
+
+
+@torch.inference_mode()
+def test_keys_alone_are_those_of_a_whole_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, mixtures = fuse(random_model()), list[int]()
+    by_slot = fused.by_slot
+    monkeypatch.setattr(fused, "by_slot", lambda *arguments: mixtures.append(1) or by_slot(*arguments))
+    found = []
+    for keys_only in (False, True):
+        kv = KeyValues(model.config, torch.device("cpu"), torch.float32)
+        memory = PromptMemory(kv, 9)
+        model.encode(torch.arange(3, 12)[None], memory.positions(), memory.masks(), memory, keys_only)
+        found.append(torch.cat([part[:, :, :9].flatten() for part in (*kv.keys, *kv.values)]))
+    assert torch.equal(*found) and len(mixtures) == 2 + 1
 
 
 @torch.inference_mode()
@@ -160,6 +175,37 @@ def test_a_product_with_a_quantized_weight(kind: Format, tiling: Tiling | None) 
     quantized = quantize_weight(weight.half() if kind == "plain" else weight, kind)
     found = quantized_linear(x, quantized, tiling)
     torch.testing.assert_close(found, x @ multiplied(quantized, x.dtype).T, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("splits", [2, 3])
+@pytest.mark.parametrize("kind", FORMATS)
+def test_the_parts_of_a_product_add_up_to_it(kind: Format, splits: int) -> None:
+    torch.manual_seed(3)
+    weight, x = torch.randn(70, 160), torch.randn(2, 9, 160)
+    quantized = quantize_weight(weight.half() if kind == "plain" else weight, kind)
+    found = quantized_linear(x, quantized, Tiling(tokens=16, rows=32, columns=8), splits)
+    assert found.shape == (splits, 2, 9, 70) and all(part.abs().max() > 0.1 for part in found)
+    torch.testing.assert_close(found.sum(dim=0), x @ multiplied(quantized, x.dtype).T, atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_a_model_whose_products_are_split_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = {**CONFIG, "text_config": {**CONFIG["text_config"], **WIDER}}
+    wanted = both_passes(fuse(random_model(config), dense="fp8"), [[3, 4, 5]], [5])
+    monkeypatch.setattr("engine.kernels.linear.best_splits", lambda *_: 2)
+    monkeypatch.setattr("engine.kernels.linear.FEW", Tiling(tokens=16, columns=16))
+    found = both_passes(fuse(random_model(config), dense="fp8"), [[3, 4, 5]], [5])
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_products_are_split_until_there_are_programs_for_the_whole_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.kernels.tiles.multiprocessors", lambda device: 132)
+    down = quantize_weight(torch.randn(2816, 2112), "fp8")
+
+    def splits(tokens: int) -> int:
+        return best_splits(torch.device("cpu"), down, tokens, best_tiling(down, tokens))
+
+    assert [splits(tokens) for tokens in (1, 32, 128, 256, 1024)] == [4, 2, 2, 1, 1]
 
 
 @pytest.mark.parametrize(("group", "dtype"), [(32, torch.float16), (64, torch.bfloat16), (128, torch.float16)])

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from engine.kernels.norms import add_normed, join_branches, split_heads
+from engine.kernels.norms import add_normed, gated, join_branches, split_heads
+from engine.ops.experts import gated_gelu
 from engine.ops.rope import rotate, rotation
 
 EPS = 1e-6
@@ -25,6 +26,8 @@ def test_a_residual_sum_and_its_norms(rows: int, size: int, gains: int) -> None:
     out, scaled = add_normed(residual, product, gain, EPS, others)
     wanted = residual + norm(product, gain)
     torch.testing.assert_close(out, wanted)
+    in_parts = torch.stack((product - 2, torch.full_like(product, 2.0)))
+    torch.testing.assert_close(add_normed(residual, in_parts, gain, EPS, others)[0], wanted)
     assert len(scaled) == gains
     for found, other in zip(scaled, others, strict=True):
         torch.testing.assert_close(found, norm(wanted, other))
@@ -40,6 +43,15 @@ def test_the_end_of_a_layer(tokens: int, top_k: int) -> None:
     wanted = (residual + norm(norm(dense, a) + norm(slots.sum(1), b), c)) * scalar
     torch.testing.assert_close(out, wanted)
     torch.testing.assert_close(normed, norm(wanted, following))
+    in_parts = torch.stack((dense * 0.25, dense * 0.75))
+    torch.testing.assert_close(join_branches(residual, in_parts, slots, (a, b, c), scalar, EPS, following)[0], wanted)
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 24), (3, 2 * 1500)])
+def test_a_gated_product(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(3)
+    gate_up = 3 * torch.randn(shape)
+    torch.testing.assert_close(gated(gate_up), gated_gelu(gate_up), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("has_value", [True, False])

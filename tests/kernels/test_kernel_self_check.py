@@ -30,12 +30,14 @@ OUTPUTS = {
     "mixture._down": ("out",),
     "norms._add_normed": ("out", "out_0", "out_1", "out_2"),
     "norms._join_branches": ("out", "out_0"),
+    "norms._gated": ("out",),
     "norms._heads": ("query", "key", "value"),
     "routing._choose": ("weights", "indices"),
     "routing._schedule": ("order", "blocks"),
     "vocabulary._from_hidden": ("numbers", "candidates", "ids"),
     "vocabulary._from_logits": ("numbers", "candidates", "ids"),
     "vocabulary._merge": STATS,
+    "vocabulary._probabilities": ("out",),
     "vocabulary._mean": ("out",),
 }
 NOT_IN_REQUESTS = {"vocabulary._noise"}
@@ -129,7 +131,12 @@ def test_the_head_of_the_fused_model_is_compared_too(
     monkeypatch.setattr(self_check, "COMPARED", 4)
     monkeypatch.setattr(self_check, "WIDEST", 6)
     plain = random_model()
-    for name, output in (("_merge", "entropy"), ("_mean", "out"), ("_from_hidden", "numbers")):
+    for name, output in (
+        ("_merge", "entropy"),
+        ("_mean", "out"),
+        ("_from_hidden", "numbers"),
+        ("_probabilities", "out"),
+    ):
         with monkeypatch.context() as patch:
             patch.setattr(vocabulary, name, Wrong(getattr(vocabulary, name), output))
             assert fused_or_plain(plain) is plain and "over the vocabulary are wrong" in caplog.text

@@ -12,7 +12,7 @@ from engine.canvas_run import DenoiseRequest
 from engine.config import SamplingConfig
 from engine.denoiser import Denoiser
 from engine.errors import NotFiniteError
-from engine.graphs import recorded_steps
+from engine.graphs import fixed_step, recorded_steps
 from engine.graphs.recorded_steps import RecordedSteps
 from engine.models.diffusion_gemma import DiffusionGemma
 from engine.models.fused import fuse
@@ -53,6 +53,17 @@ def test_a_batch_is_filled_as_by_the_plain_model(bias: str) -> None:
         assert torch.equal(mine.tokens, theirs.tokens) and mine.steps == theirs.steps == 2
         torch.testing.assert_close(mine.log_probabilities, theirs.log_probabilities, atol=2e-3, rtol=2e-3)
         torch.testing.assert_close(mine.entropy, theirs.entropy, atol=2e-3, rtol=2e-3)
+
+
+def test_keys_and_values_are_written_where_they_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    copied: list[int] = []
+    monkeypatch.setattr(fixed_step, "put", lambda buffer, new: copied.append(new.numel()) or buffer.copy_(new))
+    model = fuse(without_feedback())
+    denoiser = Denoiser(model)
+    denoiser.recorded = RecordedSteps(model, denoiser.own_draws, None)
+    request = DenoiseRequest(range(3, 20), Canvas.of(Known([5, 6]), Slots(4)), SAMPLING)
+    wanted = Denoiser(without_feedback()).run([request])[0]
+    assert torch.equal(denoiser.run([request])[0].tokens, wanted.tokens) and copied == []
 
 
 def test_samples_depend_on_the_seed_alone() -> None:

@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.kernels.vocabulary import gumbel_noise, mean_of_rows, stats_from_hidden, stats_from_logits
+from engine.kernels.vocabulary import (
+    gumbel_noise,
+    mean_of_rows,
+    probabilities,
+    stats_from_hidden,
+    stats_from_logits,
+)
 from engine.logit_bias import LogitBias
 from engine.logit_stats import LogitStats
 from engine.ops import vocabulary as reference
@@ -39,6 +45,8 @@ def test_one_pass_over_logits_equals_the_reference(rows: int, vocab: int, biased
     capped = torch.tanh(raw / CAP) * CAP
     wanted = capped if bias is None else capped + values[order]
     same(found, reference.logit_stats(wanted, temperature, 4, gumbel_noise(seeds, vocab)))
+    shares = torch.softmax(wanted / temperature[:, None], dim=-1)
+    torch.testing.assert_close(probabilities(raw, CAP, temperature, found, bias), shares, atol=1e-5, rtol=1e-3)
 
 
 @pytest.mark.parametrize("kind", FORMATS)

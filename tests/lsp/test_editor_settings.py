@@ -246,7 +246,7 @@ def test_without_a_home_the_editor_says_so(monkeypatch: pytest.MonkeyPatch, no_u
     def no_home(*arguments: object, **options: object) -> str:
         raise RuntimeError("no home")
 
-    monkeypatch.setattr("infill.user_folders.platformdirs.user_data_dir", no_home)
+    monkeypatch.setattr("platformdirs.user_data_dir", no_home)
     shown: list[str] = []
     session = Session(cast(Client, SimpleNamespace(warn=shown.append)))
     session.engine.start = lambda settings: None  # type: ignore[method-assign]

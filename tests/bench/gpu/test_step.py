@@ -42,7 +42,7 @@ def test_a_step_reads_every_weight_once(name: str) -> None:
     touched = 1 - 0.5**8
     scales = {"bf16": 0, "fp8": 4, "nvfp4": 4, "int4": 0}[name] * 2 * 4 * (2 * 32 + 64)
     assert read.experts == pytest.approx((elements * bits / 8 + scales) * touched, abs=1)
-    assert read.head == 300 * 64 * 2
+    assert read.head == 2 * step_bytes(model, kv, 8, likeliest=True).head == 2 * 300 * 64 * 2
     sliding, full = 2 * 2 * 16 * (15 + 8) * 2, 2 * 1 * 32 * (40 + 8) * 2
     assert read.keys == sliding + full and read.total == read.experts + read.dense + read.head + read.keys
 

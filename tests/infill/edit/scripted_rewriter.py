@@ -34,7 +34,9 @@ class ScriptedModel:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
-    def encode(self, tokens: Tensor, positions: Tensor, masks: Masks, memory: Memory) -> Tensor:
+    def encode(
+        self, tokens: Tensor, positions: Tensor, masks: Masks, memory: Memory, keys_only: bool = False
+    ) -> Tensor:
         self.inner.encode(tokens, positions, masks, memory)
         self.passes += 1
         return positions[..., None]

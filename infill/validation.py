@@ -12,13 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from types import NoneType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
-
-from cattrs import BaseValidationError, Converter
-from cattrs.cols import list_structure_factory
-from cattrs.errors import AttributeValidationNote, IterableValidationNote
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from engine.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from cattrs import Converter
 
 Hook = Callable[[Any, Any], Any]  # of cattrs: a value and its type to the checked value
 MAX_SHOWN = 60  # characters of a wrong value
@@ -54,7 +53,7 @@ def structure(
     Raises `error` with a sentence about the first wrong part. name: of the value; none: how users write None.
     """
     try:
-        return _converter.structure(value, kind)
+        return _converter().structure(value, kind)
     except Exception as wrong:  # those of cattrs and of the hooks have no other class in common
         reason, value, kind, name = _innermost(wrong, value, kind, name)
     if isinstance(reason, _Unusable):
@@ -158,6 +157,9 @@ def _defaulted(kind: Any) -> frozenset[str]:
 
 def _innermost(error: Exception, value: Any, kind: Any, name: str) -> tuple[Exception, Any, Any, str]:
     """The first exception that caused `error`, and the value, type and name of the part that it is about."""
+    from cattrs import BaseValidationError
+    from cattrs.errors import AttributeValidationNote, IterableValidationNote
+
     for note in getattr(error, "__notes__", ()):
         if isinstance(note, AttributeValidationNote):
             value, kind, name = value.get(note.name, MISSING), note.type, f"{name}.{note.name}"
@@ -217,7 +219,7 @@ def _choice(value: Any, kind: Any) -> str:
 def _object_hook(kind: Any) -> Hook:
     for one in fields(kind):
         one.type = field_types(kind)[one.name]  # cattrs would resolve annotations without their limits
-    fields_hook, defaulted = _converter.gen_structure_attrs_fromdict(kind), _defaulted(kind)
+    fields_hook, defaulted = _converter().gen_structure_attrs_fromdict(kind), _defaulted(kind)
 
     def hook(value: Any, _: Any) -> Any:
         _require(isinstance(value, Mapping))
@@ -227,8 +229,10 @@ def _object_hook(kind: Any) -> Hook:
 
 
 def _list_hook(kind: Any) -> Hook:
+    from cattrs.cols import list_structure_factory
+
     items: Any = list[get_args(kind)[0]]  # type: ignore[misc]
-    items_hook = list_structure_factory(items, _converter)
+    items_hook = list_structure_factory(items, _converter())
 
     def hook(value: Any, _: Any) -> tuple[Any, ...]:
         _require(isinstance(value, (list, tuple)))
@@ -239,11 +243,11 @@ def _list_hook(kind: Any) -> Hook:
 
 def _limited_hook(kind: Any) -> Hook:
     base, limits, _ = unpack(kind)
-    base_hook = _converter.get_structure_hook(base)
+    base_hook = _converter().get_structure_hook(base)
 
     def hook(value: Any, _: Any) -> Any:
         if limits.single and not isinstance(value, list):
-            return (_converter.structure(value, get_args(base)[0]),)
+            return (_converter().structure(value, get_args(base)[0]),)
         if isinstance(value, (str, list, tuple)):
             _require(limits.allow(len(value)))  # before a look at the items
             return base_hook(value, base)
@@ -260,7 +264,7 @@ def _tuple_hook(kind: Any) -> Hook:
 
     def hook(value: Any, _: Any) -> tuple[Any, ...]:
         _require(isinstance(value, (list, tuple)) and len(value) == len(kinds))
-        return tuple(_converter.structure(one, item) for one, item in zip(value, kinds, strict=True))
+        return tuple(_converter().structure(one, item) for one, item in zip(value, kinds, strict=True))
 
     return hook
 
@@ -269,11 +273,17 @@ def _is_list(kind: Any) -> bool:
     return get_origin(kind) is tuple and get_args(kind)[1:] == (...,)
 
 
-_converter = Converter()
-for _type, _hook in ((str, _string), (bool, _boolean), (int, _whole_number), (float, _number)):
-    _converter.register_structure_hook(_type, _hook)
-_converter.register_structure_hook_func(lambda kind: get_origin(kind) is Literal, _choice)
-_converter.register_structure_hook_factory(is_dataclass, _object_hook)
-_converter.register_structure_hook_factory(lambda kind: get_origin(kind) is tuple, _tuple_hook)
-_converter.register_structure_hook_factory(_is_list, _list_hook)
-_converter.register_structure_hook_factory(lambda kind: get_origin(kind) is Annotated, _limited_hook)
+@cache
+def _converter() -> Converter:
+    """Made on first use, so that settings can be made without cattrs on a machine that only measures."""
+    from cattrs import Converter
+
+    converter = Converter()
+    for kind, hook in ((str, _string), (bool, _boolean), (int, _whole_number), (float, _number)):
+        converter.register_structure_hook(kind, hook)
+    converter.register_structure_hook_func(lambda kind: get_origin(kind) is Literal, _choice)
+    converter.register_structure_hook_factory(is_dataclass, _object_hook)
+    converter.register_structure_hook_factory(lambda kind: get_origin(kind) is tuple, _tuple_hook)
+    converter.register_structure_hook_factory(_is_list, _list_hook)
+    converter.register_structure_hook_factory(lambda kind: get_origin(kind) is Annotated, _limited_hook)
+    return converter

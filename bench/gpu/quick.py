@@ -16,7 +16,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -93,7 +93,7 @@ def kernels_at_size(only: str) -> Work:
     def work(tiny: bool, out: Path) -> None:
         from bench.gpu import step_kernels
 
-        step_kernels.main(repeats=2 if tiny else 20, only=only, tiny=tiny, name=f"step_kernels_{only}", out=out)
+        step_kernels.main(repeats=1 if tiny else 20, only=only, tiny=tiny, name=f"step_kernels_{only}", out=out)
 
     return work
 
@@ -103,7 +103,7 @@ def step(kind: str) -> Work:
         from bench.gpu import step
 
         sizes: dict[str, Any] = {} if tiny else {"canvases": [128], "contexts": [2048]}
-        step.main([kind], **sizes, repeats=2 if tiny else 30, profile=not tiny, tiny=tiny, name=f"step_{kind}", out=out)
+        step.main([kind], **sizes, repeats=1 if tiny else 30, profile=not tiny, tiny=tiny, name=f"step_{kind}", out=out)
 
     return work
 
@@ -112,7 +112,7 @@ def more_steps(tiny: bool, out: Path) -> None:
     from bench.gpu import step
 
     sizes: dict[str, Any] = {} if tiny else {"canvases": [256, 64], "contexts": [512, 8192]}
-    step.main(["int4", "bf16"], **sizes, repeats=2 if tiny else 20, tiny=tiny, name="steps", out=out)
+    step.main(["int4", "bf16"], **sizes, repeats=1 if tiny else 20, tiny=tiny, name="steps", out=out)
 
 
 def requests(kind: str) -> Work:
@@ -129,7 +129,7 @@ def infill(kind: str) -> Work:
     def work(tiny: bool, out: Path) -> None:
         from bench.gpu import infill
 
-        infill.main([kind], repeats=2 if tiny else 40, tiny=tiny, name=f"infill_{kind}", out=out)
+        infill.main([kind], repeats=1 if tiny else 40, tiny=tiny, name=f"infill_{kind}", out=out)
 
     return work
 
@@ -159,7 +159,7 @@ def beside(compiled: bool) -> Work:
         from bench.gpu import step_beside
 
         name = "step_beside_compiled" if compiled else "step_beside"
-        step_beside.main(compiled and not tiny, repeats=2 if tiny else 10, tiny=tiny, name=name, out=out)
+        step_beside.main(compiled and not tiny, repeats=1 if tiny else 10, tiny=tiny, name=name, out=out)
 
     return work
 
@@ -300,6 +300,7 @@ def main(
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # otherwise to ask for a GPU keeps children from using it
     if dry_run:  # before anything imports Triton
         os.environ |= {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which also ends the entry that runs
     folder = out or (Path(tempfile.mkdtemp(prefix="gesso-quick-")) if dry_run else RESULTS)
     folder.mkdir(parents=True, exist_ok=True)
     import bench.gpu.completer  # noqa: F401 - imported once for all children
@@ -308,7 +309,8 @@ def main(
         record = Record(folder)
         record.forget_failures()
         record.file.write_text(json.dumps(record.entries), "utf-8")
-    record = run_all(ENTRIES, folder, seconds, dry_run)
+    entries = [replace(entry, seconds=seconds) for entry in ENTRIES] if dry_run else ENTRIES  # a busy CPU is slow
+    record = run_all(entries, folder, seconds, dry_run)
     left = [entry.name for entry in ENTRIES if entry.name not in record.entries]
     for name, error in record.failures.items():
         print(f"FAILED: {name}: {error}")

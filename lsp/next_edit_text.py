@@ -16,7 +16,7 @@ from lsp.session import Session
 from lsp.suggestions import SkipReason
 
 MOST_BLANKS = 4  # of a proposal; the model writes one after the other
-LEAST_CONFIDENCE = 0.5  # in each
+LEAST_CONFIDENCE = 0.7  # in each
 DEADLINE_MS = 10_000.0
 
 NO_MODEL = SkipReason("no model", "The proposal needs a text by the model, which is not ready.")

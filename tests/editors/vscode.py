@@ -268,13 +268,15 @@ def vscode(tools: Tools, root: Path, settings: Mapping[str, Any]) -> Iterator[VS
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
     browser = Browser(tools)
     try:
-        eventually(lambda: _listens(port), "code-server listens")
+        eventually(lambda: _listens(port), "code-server listens", 2 * PATIENCE_S)
         browser("open", f"http://127.0.0.1:{port}/?folder={folder}")
         eventually(lambda: browser("count", ".monaco-workbench .statusbar"), "the workbench")
         yield VSCode(browser, psutil.Process(process.pid), folder, user, settings)
     finally:
-        browser.close()
-        _end(psutil.Process(process.pid))
+        try:
+            browser.close()
+        finally:
+            _end(psutil.Process(process.pid))
 
 
 def _write_settings(folder: Path, settings: Mapping[str, Any]) -> None:

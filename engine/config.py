@@ -21,6 +21,9 @@ ARCHITECTURE = "diffusion_gemma"
 KNOWN_ARCHITECTURES = f"{ARCHITECTURE}, qwen2 and Dream (Dream-Coder, DreamOn)"
 MOST = {"num_hidden_layers": 1024, "canvas_length": 1 << 14}  # checked before anything is built; others: MOST_OTHER
 MOST_OTHER = 1 << 24
+MOST_EXPERTS = 1 << 17  # of all layers together; the 26B has 3,840
+MOST_NUMBER = 1e12  # of what is not a size
+MOST_STEPS = 1 << 16
 VARIED_T = (0.6, 0.9)  # least t_min and t_max of varied sampling
 WARM_STEPS = 4  # of a canvas that starts from the last one
 DEFAULT_ROPE: dict[str, dict[str, Any]] = {
@@ -72,6 +75,11 @@ class NoiseConfig:
     def __post_init__(self) -> None:
         if self.kind not in get_args(NoiseKind):
             raise ModelError(f"Unknown kind of noise {self.kind!r}; use uniform, mask or hybrid.")
+        if not isinstance(self.uniform_share, float | int) or not 0 <= self.uniform_share <= 1:
+            raise ModelError(
+                f"config.json has uniform_share {self.uniform_share!r:.60}, which is not from 0 to 1; choose another "
+                "model."
+            )
         if self.kind != "uniform" and self.mask_token_id is None:
             raise ModelError(f"Noise of kind {self.kind} needs a mask_token_id; add it to config.json.")
 
@@ -131,7 +139,7 @@ class ModelConfig:
         except KeyError as error:
             raise ModelError(f"config.json lacks the field {error}; fetch the model again.") from error
         except (TypeError, ValueError, OverflowError) as error:
-            raise ModelError(f"config.json has a field of the wrong type ({error}); fetch the model again.") from error
+            raise ModelError(f"config.json has a wrong field ({error}); fetch the model again.") from error
 
 
 def _read_text_config(config: Mapping[str, Any], text: Mapping[str, Any]) -> ModelConfig:
@@ -160,20 +168,29 @@ def _read_text_config(config: Mapping[str, Any], text: Mapping[str, Any]) -> Mod
     noise = NoiseConfig(**(gesso.get("noise") or {}))
     vocab_size = _size(text["vocab_size"], "vocab_size")
     _token(noise.mask_token_id, "mask_token_id", vocab_size)
+    num_heads, num_experts = (
+        _size(text["num_attention_heads"], "num_attention_heads"),
+        _size(text["num_experts"], "num_experts"),
+    )
+    experts_per_token = _size(text["top_k_experts"], "top_k_experts")
+    if num_experts * num_layers > MOST_EXPERTS:
+        raise ModelError(f"config.json has more than {MOST_EXPERTS:,} experts; choose another model.")
+    if any(num_heads % layer.num_kv_heads or layer.head_dim % 2 for layer in layers) or experts_per_token > num_experts:
+        raise ModelError("config.json has numbers of heads or experts that do not fit together; choose another model.")
     return ModelConfig(
         vocab_size=vocab_size,
         hidden_size=_size(text["hidden_size"], "hidden_size"),
         intermediate_size=_size(text["intermediate_size"], "intermediate_size"),
-        num_heads=_size(text["num_attention_heads"], "num_attention_heads"),
+        num_heads=num_heads,
         layers=tuple(layers),
         sliding_window=_size(text["sliding_window"], "sliding_window"),
-        num_experts=_size(text["num_experts"], "num_experts"),
-        experts_per_token=_size(text["top_k_experts"], "top_k_experts"),
+        num_experts=num_experts,
+        experts_per_token=experts_per_token,
         expert_intermediate_size=_size(text["moe_intermediate_size"], "moe_intermediate_size"),
         canvas_length=_size(config.get("canvas_length") or 256, "canvas_length"),
         max_positions=_size(text.get("max_position_embeddings") or 262_144, "max_position_embeddings"),
-        norm_eps=float(text.get("rms_norm_eps", 1e-6)),
-        logit_softcap=float(text.get("final_logit_softcapping") or 30.0),
+        norm_eps=positive(text.get("rms_norm_eps", 1e-6), "rms_norm_eps"),
+        logit_softcap=positive(text.get("final_logit_softcapping") or 30.0, "final_logit_softcapping"),
         bos_token_id=_token(text.get("bos_token_id", 2), "bos_token_id", vocab_size),
         pad_token_id=_token(text.get("pad_token_id", 0), "pad_token_id", vocab_size),
         noise=noise,
@@ -188,6 +205,14 @@ def _size(value: Any, name: str) -> int:
     if not 0 < size <= most:
         raise ModelError(f"config.json has {name} {size}, which is not between 1 and {most}; choose another model.")
     return size
+
+
+def positive(value: Any, name: str, most: float = MOST_NUMBER) -> float:
+    """A number that is neither 0 nor infinite; raises ValueError for others."""
+    number = float(value)
+    if not 0 < number <= most:
+        raise ValueError(f"{name} {number} is not above 0 and at most {most:g}")
+    return number
 
 
 def _token(value: Any, name: str, vocab_size: int) -> int | None:
@@ -219,11 +244,16 @@ def _read_rope(parameters: Mapping[str, Any]) -> RopeConfig:
             f"config.json asks for rotary embedding of type {kind!r}, but this build supports only default and "
             "proportional; choose another model."
         )
+    partial_factor = positive(parameters.get("partial_rotary_factor", 1.0), "partial_rotary_factor", 1.0)
+    if kind == "default" and partial_factor != 1.0:
+        raise ModelError(
+            "config.json asks for a default rotary embedding of a part of each head; choose another model."
+        )
     return RopeConfig(
         kind=kind,
-        theta=float(parameters["rope_theta"]),
-        partial_factor=float(parameters.get("partial_rotary_factor", 1.0)),
-        factor=float(parameters.get("factor", 1.0)),
+        theta=positive(parameters["rope_theta"], "rope_theta"),
+        partial_factor=partial_factor,
+        factor=positive(parameters.get("factor", 1.0), "factor"),
     )
 
 
@@ -283,6 +313,8 @@ class SamplingConfig:
         bound = (config.get("sampler_config") or {}).get("entropy_bound")
         if bound is not None:
             values["entropy_bound"] = bound
+        for name in values.keys() - {"token_choice"}:
+            values[name] = _sampling_number(values[name], name, name in ("max_steps", "stability_threshold"))
         return SamplingConfig(**values)
 
     def with_steps(self, max_steps: int | None) -> SamplingConfig:
@@ -294,3 +326,11 @@ class SamplingConfig:
     def varied(self) -> SamplingConfig:
         t_min, t_max = max(self.t_min, VARIED_T[0]), max(self.t_max, VARIED_T[1])
         return replace(self, token_choice="sample", t_min=t_min, t_max=t_max)
+
+
+def _sampling_number(value: Any, name: str, is_whole: bool) -> float:
+    most = MOST_STEPS if is_whole else MOST_NUMBER
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most
+    if not is_number or (is_whole and value != int(value)):
+        raise ValueError(f"{name} {value!r:.60} is not a number from 0 to {most:g}")
+    return int(value) if is_whole else float(value)

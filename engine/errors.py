@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from itertools import count
 
 Stop = Callable[[], bool]
+MOST_MESSAGE, MESSAGE_END = 2000, 500  # characters of a message, and of its end
 _OUT_OF_MEMORY = (
     "can't allocate memory",  # PyTorch's allocator for a CPU
     "could not create a primitive",  # oneDNN
@@ -19,7 +20,12 @@ _OUT_OF_MEMORY = (
 
 
 class GessoError(Exception):
-    """Base of every error whose message is meant for the user."""
+    """Base of every error whose message is meant for the user. The middle of a very long one is left out, since it may
+    quote what a stranger's file holds."""
+
+    def __init__(self, message: str = "") -> None:
+        is_long = len(message) > MOST_MESSAGE
+        super().__init__(f"{message[: MOST_MESSAGE - MESSAGE_END]} … {message[-MESSAGE_END:]}" if is_long else message)
 
 
 class ModelError(GessoError):

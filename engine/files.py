@@ -1,4 +1,4 @@
-"""Reads small files that others may have made: never a pipe, a device or more than a limit.
+"""Reads small files that others may have made: never a pipe, a device or more than a limit. Names a full disk.
 
 Must not know what the files are for.
 """
@@ -10,25 +10,43 @@ import json
 import os
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-JSON_BYTES = 32 << 20  # the index of the largest published models has 10 MB
+JSON_BYTES, LARGE_JSON_BYTES = 1 << 20, 32 << 20  # a configuration; a tokenizer, or the index of many weight files
 
 
-def read_small_file(file: Path, limit: int, follow_link: bool = True) -> bytes:
-    """The content of a regular file of at most `limit` bytes. Raises OSError.
+def open_regular(file: Path, follow_link: bool = True) -> BinaryIO:
+    """A regular file, opened to be read. Raises OSError. Reading returns None where the file would wait, as those of
+    the system in /proc.
 
     The type is checked before the file is opened, because opening a pipe waits and opening a device may do something.
     follow_link: whether the path may name a symbolic link.
     """
     _check_regular(file, os.stat(file, follow_symlinks=follow_link))
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow_link else os.O_NOFOLLOW)
-    with os.fdopen(os.open(file, flags), "rb") as stream:
+    stream = os.fdopen(os.open(file, flags), "rb")
+    try:
         _check_regular(file, os.fstat(stream.fileno()))
-        content = stream.read(limit + 1)
+    except OSError:
+        stream.close()
+        raise
+    return stream
+
+
+def read_small_file(file: Path, limit: int, follow_link: bool = True) -> bytes:
+    """The content of a regular file of at most `limit` bytes. Raises OSError. follow_link: as in `open_regular`."""
+    with open_regular(file, follow_link) as stream:
+        content: bytes | None = stream.read(limit + 1)
+    if content is None:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN), str(file))
     if len(content) > limit:
         raise OSError(errno.EFBIG, f"it is larger than {limit:,} bytes", str(file))
     return content
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether a file could not be written for lack of space."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def read_json_object(file: Path, limit: int = JSON_BYTES) -> dict[str, Any]:

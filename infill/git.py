@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from engine.errors import InputError, UsageError
+from infill.git_config import GitFolder, read_ignore_config
 
-TIMEOUT_S = 60.0  # of one command; a configuration can include a pipe, at which git waits
+QUICK_S, TIMEOUT_S = 5.0, 20.0  # to find a commit, and to read objects; git waits at a pipe in its folder
+MOST_MEMORY = 2 << 30  # bytes; git reads a device in its folder without end
+MOST_BYTES = 256 << 20  # of all contents at a revision
 SAFE = (
     "git",
     "--no-pager",
@@ -43,9 +48,10 @@ class Revision:
 
     def __init__(self, root: Path, name: str) -> None:
         """root: the folder with `.git`. Raises UsageError if there is no such commit, InputError if git fails."""
+        read_ignore_config(GitFolder.of(root))  # raises GitUnreadable, where git would wait at a pipe
         if name.startswith("-"):
             raise UsageError(f"{name!r} is not a revision; name a commit, a branch or a tag.")
-        found = _run(("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"), root)
+        found = _run(("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"), root, timeout_s=QUICK_S)
         if found.returncode:
             raise UsageError(f"There is no revision {name!r} in this repository; name a commit, a branch or a tag.")
         self.root, self._commit = root, found.stdout.decode().strip()
@@ -53,20 +59,24 @@ class Revision:
     def contents(self, files: Mapping[str, bytes], limit: int) -> dict[str, bytes]:
         """The content in the commit of those files whose content now, `files`, is not the same.
 
-        b"" for files that are new, that had more than `limit` bytes, or whose object is not in the repository.
+        b"" for files that are new, that had more than `limit` bytes, or whose object is not in the repository, and for
+        those after the first MOST_BYTES.
         """
         found = dict.fromkeys(files, b"")
         askable = [path for path in files if "\n" not in path]
         lines = self._batch("--batch-check", [f"{self._commit}:{path}" for path in askable]).split(b"\n")
         changed: dict[str, str] = {}  # object ids by path
+        left = MOST_BYTES
         for path, line in zip(askable, lines, strict=False):
-            if line.endswith(b" missing"):
+            fields = line.decode("ascii", "replace").split()
+            if len(fields) != 3:  # it is missing, or a submodule
                 continue
-            blob, kind, size = line.decode("ascii").split()
+            blob, kind, size = fields
             if blob == _object_id(files[path], len(blob)):
                 del found[path]
-            elif kind == "blob" and int(size) <= limit:
+            elif kind == "blob" and int(size) <= min(limit, left):
                 changed[path] = blob
+                left -= int(size)
         output = self._batch("--batch", [*changed.values()])
         for path in changed:
             header, _, output = output.partition(b"\n")
@@ -115,7 +125,11 @@ def _checked(arguments: Sequence[str], folder: Path, input: bytes = b"") -> byte
 
 
 def _run(
-    arguments: Sequence[str], folder: Path, input: bytes = b"", more: Mapping[str, str] | None = None
+    arguments: Sequence[str],
+    folder: Path,
+    input: bytes = b"",
+    more: Mapping[str, str] | None = None,
+    timeout_s: float = TIMEOUT_S,
 ) -> subprocess.CompletedProcess[bytes]:
     environment = {name: value for name, value in os.environ.items() if name not in REPOSITORY_VARIABLES}
     environment |= {**ENVIRONMENT, **(more or {})}
@@ -126,13 +140,20 @@ def _run(
             env=environment,
             input=input,
             capture_output=True,
-            timeout=TIMEOUT_S,
+            timeout=timeout_s,
+            preexec_fn=_limit_memory,
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise InputError(f"git took longer than {TIMEOUT_S:.0f} s in {folder}; try `git status` there.") from error
+        raise InputError(f"git took longer than {timeout_s:.0f} s in {folder}; try `git status` there.") from error
     except OSError as error:
         raise InputError(f"{folder} is in a git repository, but git cannot be run; install git.") from error
+
+
+def _limit_memory() -> None:
+    """In the process of git. Packs that it maps do not count."""
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
 
 
 def _failed(folder: Path, done: subprocess.CompletedProcess[bytes]) -> InputError:

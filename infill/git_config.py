@@ -24,6 +24,8 @@ T = TypeVar("T")
 CONFIG_BYTES = 1 << 20
 POINTER_BYTES = 8 << 10  # of a `.git` file, and of `commondir`
 MOST_INCLUDES = 10  # nested, as in git
+MOST_INCLUDED, MOST_CONFIG_BYTES = 200, 4 << 20  # of all included files together
+MOST_NAME = 4096  # bytes of a path
 SYSTEM_FILES = ("/etc/gitconfig", "/usr/local/etc/gitconfig", "/opt/homebrew/etc/gitconfig")
 _SECTION = re.compile(r'\[\s*([\w.-]+)(?:[ \t]+"((?:[^"\\\n]|\\.)*)")?\s*\]')
 _NAME = re.compile(r"[A-Za-z][\w-]*")
@@ -104,14 +106,21 @@ class _Reader:
     def __init__(self, git: GitFolder) -> None:
         self.git, self.found = git, IgnoreConfig()
         self.has_worktree_config = False
+        self._included = self._bytes = 0
 
     def read(self, file: Path, depth: int = 0, is_certain: bool = True) -> None:
         """is_certain: whether the conditions for this file hold, rather than being unknown."""
         if depth > MOST_INCLUDES:
             raise GitUnreadable(file, "too many files include each other")
+        self._bytes += _size(file)
+        if self._bytes > MOST_CONFIG_BYTES:
+            raise GitUnreadable(file, f"with the other configuration it has more than {MOST_CONFIG_BYTES:,} bytes")
         for key, value in _entries(file):
             section, _, name = key.rpartition(".")
             if name == "path" and (section == "include" or section.startswith("includeif.")):
+                self._included += 1
+                if self._included > MOST_INCLUDED:
+                    raise GitUnreadable(file, f"the configuration includes more than {MOST_INCLUDED} files")
                 condition = section.partition(".")[2]
                 holds = True if section == "include" else self._holds(condition, file)
                 if holds is not False:
@@ -132,6 +141,8 @@ class _Reader:
             self.found.excludes_file, self.found.possible = _path(value, file), []
         elif key == "core.excludesfile":
             self.found.possible.append(_path(value, file))
+            if len(self.found.possible) > MOST_INCLUDED:
+                raise GitUnreadable(file, f"it may name more than {MOST_INCLUDED} ignore files")
         elif key == "core.ignorecase":
             self.found.ignore_case = _is_true(value) or (self.found.ignore_case and not is_certain)
         elif key == "extensions.worktreeconfig":
@@ -142,6 +153,8 @@ class _Reader:
         kind, _, pattern = condition.partition(":")
         if kind not in ("gitdir", "gitdir/i"):
             return None
+        if len(pattern) > MOST_NAME:
+            return False
         if pattern.startswith("./"):
             pattern = f"{file.parent}/{pattern[2:]}"
         pattern = expand_user(pattern)
@@ -149,9 +162,10 @@ class _Reader:
         pattern += "**" if pattern.endswith("/") else ""
         folders = {os.path.abspath(self.git.own), os.path.realpath(self.git.own)}
         patterns = {pattern, os.path.realpath(pattern.rstrip("*/")) + "/**"} if pattern.endswith("/**") else {pattern}
-        if kind == "gitdir/i":
-            folders, patterns = {one.lower() for one in folders}, {one.lower() for one in patterns}
-        globs = [glob for one in patterns if (glob := Pattern.parse(one)) is not None]
+        ignore_case = kind == "gitdir/i"
+        if ignore_case:
+            folders = {os.fsdecode(os.fsencode(one).lower()) for one in folders}
+        globs = [glob for one in patterns if (glob := Pattern.parse(one, ignore_case)) is not None]
         return any(glob.matches(folder.split("/")[1:], is_folder=True) for glob in globs for folder in folders)
 
 
@@ -159,6 +173,14 @@ def _path(value: str | None, file: Path) -> str:
     if value is None:
         raise GitUnreadable(file, "a path has no value")
     return value
+
+
+def _size(file: Path) -> int:
+    """In bytes; 0 if there is no file."""
+    try:
+        return os.stat(file).st_size
+    except (OSError, ValueError):
+        return 0
 
 
 def _is_true(value: str | None) -> bool:

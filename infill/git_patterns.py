@@ -67,42 +67,45 @@ class _Name:
 
 @dataclass(frozen=True)
 class Pattern:
-    """One line of an ignore file. steps: patterns of names; a pattern of one name matches at every level."""
+    """One line of an ignore file. ways: lists of patterns of names; a path matches if it matches one of them.
 
-    steps: tuple[_Name | _Class | _Star, ...]
+    A pattern that is not anchored is one name, and matches at every level.
+    """
+
+    ways: tuple[tuple[_Name | _Class | _Star, ...], ...]
     is_anchored: bool
     only_folders: bool
     is_negated: bool
 
     @staticmethod
-    def parse(line: str) -> Pattern | None:
-        """None for an empty line, a comment, or a line that cannot match anything."""
+    def parse(line: str, ignore_case: bool = False) -> Pattern | None:
+        """None for an empty line, a comment, or a line that cannot match anything.
+
+        ignore_case: as git's wildmatch.c: for names in lower case. A letter counts in both cases, except that a capital
+        after a backslash, or alone in a class, matches nothing.
+        """
         line = _without_trailing_spaces(line.removesuffix("\r"))
         if not line or line.startswith("#"):
             return None
         negated = line.startswith("!")
         only_folders = line.endswith("/")  # also after a backslash, which then escapes nothing
-        tokens = _tokens(line[negated:].removesuffix("/"))
+        text = line[negated:].removesuffix("/")
+        tokens = _tokens(text, ignore_case)
         if tokens is None:
             return None
-        anchored = "/" in tokens
-        tokens = tokens[tokens[:1] == ["/"] :]
+        anchored = "/" in text
+        tokens = tokens[text.startswith("/") :]  # an escaped one stays, and matches nothing
         if not tokens:
             return None
-        parts = _split(tokens) if anchored else [tokens]
-        steps: list[_Name | _Class | _Star] = [
-            STAR if anchored and len(part) > 1 and all(token is STAR for token in part) else _Name(part)
-            for part in parts
-        ]
-        if steps[-1] is STAR:  # the content of a folder, but not the folder
-            steps.append(ANY)
-        return Pattern(tuple(steps), anchored, only_folders, negated)
+        ways = _ways(tokens, _plain_length(text.removeprefix("/"))) if anchored else [tokens]
+        return Pattern(tuple(_steps(way, anchored) for way in ways), anchored, only_folders, negated)
 
     def matches(self, path: Sequence[str], is_folder: bool) -> bool:
         """Whether it matches this file or folder itself. path: names, from the folder of the ignore file."""
         if self.only_folders and not is_folder:
             return False
-        return _matches(self.steps, path if self.is_anchored else path[-1:])
+        names = path if self.is_anchored else path[-1:]
+        return any(_matches(steps, names) for steps in self.ways)
 
 
 @dataclass(frozen=True)
@@ -113,10 +116,10 @@ class IgnoreRules:
     size: int = 0
 
     @staticmethod
-    def parse(lines: Iterable[str]) -> IgnoreRules:
-        """Skips lines that are not patterns."""
+    def parse(lines: Iterable[str], ignore_case: bool = False) -> IgnoreRules:
+        """Skips lines that are not patterns. ignore_case: as in `Pattern.parse`."""
         lines = tuple(lines)
-        patterns = tuple(pattern for line in lines if (pattern := Pattern.parse(line)) is not None)
+        patterns = tuple(pattern for line in lines if (pattern := Pattern.parse(line, ignore_case)) is not None)
         return IgnoreRules(patterns, sum(map(len, lines)))
 
     def verdict(self, path: Sequence[str], is_folder: bool) -> bool | None:
@@ -163,7 +166,12 @@ def _matches(pattern: Sequence[Container[str] | _Star], items: Sequence[str]) ->
     return all(token is STAR for token in pattern[at:])
 
 
-def _tokens(text: str) -> list[Token] | None:
+def _plain_length(text: str) -> int:
+    """The number of characters before the first special one."""
+    return next((at for at, character in enumerate(text) if character in "*?[\\"), len(text))
+
+
+def _tokens(text: str, ignore_case: bool) -> list[Token] | None:
     """The tokens of a pattern, with "/" between names; None if it ends within an escape or a character class."""
     tokens: list[Token] = []
     at = 0
@@ -174,7 +182,7 @@ def _tokens(text: str) -> list[Token] | None:
         elif character == "?":
             tokens.append(ANY)
         elif character == "[":
-            found = _character_class(text, at)
+            found = _character_class(text, at, ignore_case)
             if found is None:
                 return None
             token, at = found
@@ -185,11 +193,11 @@ def _tokens(text: str) -> list[Token] | None:
             tokens.append(text[at])
             at += 1
         else:
-            tokens.append(character)
+            tokens.append(character.lower() if ignore_case and character.isascii() else character)
     return tokens
 
 
-def _character_class(text: str, at: int) -> tuple[_Class, int] | None:
+def _character_class(text: str, at: int, ignore_case: bool) -> tuple[_Class, int] | None:
     """The class whose "[" is before `at`, and the end of it. None if it is not closed, or names an unknown class."""
     ranges: list[tuple[str, str]] = []
     negated = text[at : at + 1] in ("!", "^")
@@ -203,7 +211,8 @@ def _character_class(text: str, at: int) -> tuple[_Class, int] | None:
             bounds = POSIX_CLASSES.get(text[at + 1 : end - 1])
             if bounds is None:
                 return None
-            ranges += zip(bounds[::2], bounds[1::2], strict=True)
+            for first, last in zip(bounds[::2], bounds[1::2], strict=True):
+                ranges += _range(first, last, ignore_case)
             at, low = end + 1, ""
             continue
         is_range = character == "-" and low and text[at : at + 1] not in ("", "]")
@@ -213,9 +222,39 @@ def _character_class(text: str, at: int) -> tuple[_Class, int] | None:
             if at == len(text):
                 return None
             character, at = text[at], at + 1
-        ranges.append((low if is_range else character, character))
+        ranges += _range(low, character, ignore_case) if is_range else [(character, character)]
         low = "" if is_range else character
     return None
+
+
+def _range(first: str, last: str, ignore_case: bool) -> list[tuple[str, str]]:
+    """The range, with the small letters for the capitals in it."""
+    if not ignore_case:
+        return [(first, last)]
+    low, high = max(first, "A"), min(last, "Z")
+    return [(first, last), *([(low.lower(), high.lower())] if low <= high else [])]
+
+
+def _ways(tokens: list[Token], plain: int) -> list[list[Token]]:
+    """The patterns that an anchored one means. plain: the number of characters before the first special one.
+
+    Git compares these by themselves. So `**/` after them means any folders, as at the start of a name, also in the
+    middle of one: `a**/b` is `ab` or `a*/**/b`.
+    """
+    end = next((at for at in range(plain, len(tokens)) if tokens[at] is not STAR), len(tokens))
+    if not plain or tokens[plain - 1] == "/" or end < plain + 2 or tokens[end:][:1] != ["/"]:
+        return [tokens]
+    return [tokens[:plain] + tokens[end + 1 :], [*tokens[:plain], STAR, "/", STAR, STAR, *tokens[end:]]]
+
+
+def _steps(tokens: Sequence[Token], anchored: bool) -> tuple[_Name | _Class | _Star, ...]:
+    parts = _split(tokens) if anchored else [tokens]
+    steps: list[_Name | _Class | _Star] = [
+        STAR if anchored and len(part) > 1 and all(token is STAR for token in part) else _Name(part) for part in parts
+    ]
+    if steps[-1] is STAR:  # the content of a folder, but not the folder
+        steps.append(ANY)
+    return tuple(steps)
 
 
 def _split(tokens: Sequence[Token]) -> list[list[Token]]:

@@ -135,9 +135,9 @@ def _bytewise(path: Sequence[str], ignore_case: bool) -> tuple[str, ...]:
     return tuple((name.lower() if ignore_case else name).decode("latin-1") for name in encoded)
 
 
-def _parse(content: bytes) -> IgnoreRules:
-    return IgnoreRules.parse(content.removeprefix(BOM).decode("latin-1").split("\n"))
+def _parse(content: bytes, ignore_case: bool = False) -> IgnoreRules:
+    return IgnoreRules.parse(content.removeprefix(BOM).decode("latin-1").split("\n"), ignore_case)
 
 
 def _parse_without_case(content: bytes) -> IgnoreRules:
-    return _parse(content.lower().replace(b"[:upper:]", b"[:alpha:]").replace(b"[:lower:]", b"[:alpha:]"))
+    return _parse(content, ignore_case=True)

@@ -80,26 +80,31 @@ def concrete(name: str) -> str:
     return best_model() if name == AUTO else name
 
 
-def absolute(name: str, folder: Path) -> str:
+def absolute(name: str, folder: Path, bare: bool = True) -> str:
     """The name with which every process finds the model, in whatever folder it runs: the path of a model in `folder`
-    becomes absolute."""
+    becomes absolute.
+
+    bare: whether a name without "./" may be such a path. If the user did not choose it for this folder, a stranger's
+    project could have a folder of that name.
+    """
     if name in (AUTO, POCKET, *KNOWN, *ALIASES):
         return name
     path = folder / os.path.expanduser(name)
     is_path = name in (".", "..") or name.startswith(("./", "../", "~"))
-    return os.path.abspath(path) if is_path or _is_model(path) else name
+    return os.path.abspath(path) if is_path or ((bare or os.path.isabs(name)) and _is_model(path)) else name
 
 
 def measured_token_s(name: str) -> float | None:
     """Seconds per token of a code model, as measured when it was last loaded here; None if it never was."""
     value = _speeds().get(name)
-    return float(value) if isinstance(value, int | float) else None
+    return value if isinstance(value, float) else None
 
 
 def remember_token_s(name: str, seconds: float) -> None:
     """Stores a measurement for `measured_token_s`; does nothing if the disk cannot be written."""
     temporary = _speeds_file().with_suffix(f".{os.getpid()}")
     with suppress(OSError):
+        temporary.touch(0o600)
         temporary.write_text(json.dumps({**_speeds(), name: round(seconds, 5)}), "utf-8")
         os.replace(temporary, _speeds_file())
 
@@ -107,10 +112,9 @@ def remember_token_s(name: str, seconds: float) -> None:
 def _speeds() -> dict[str, Any]:
     """The stored measurements by name; none if the file is missing or damaged."""
     try:
-        stored = json.loads(_speeds_file().read_text("utf-8"))
+        return read_json_object(_speeds_file())
     except (OSError, ValueError):
         return {}
-    return stored if isinstance(stored, dict) else {}
 
 
 def _speeds_file() -> Path:
@@ -203,7 +207,8 @@ def _local(name: str) -> Path | None:
     if name in KNOWN:
         return fetched(KNOWN[name])
     path = Path(os.path.expanduser(name))
-    return path if _is_model(path) else None
+    is_bare = not path.is_absolute() and HUB_ID.fullmatch(name) and not name.startswith(("./", "../"))
+    return path if not is_bare and _is_model(path) else None
 
 
 def _is_model(path: Path) -> bool:

@@ -6,6 +6,7 @@ Must not know where the text comes from or where it is printed.
 from __future__ import annotations
 
 import json
+import logging
 import re
 from typing import Any
 
@@ -34,6 +35,18 @@ def one_line(text: str) -> str:
 def printable(text: str) -> str:
     """`visible`, with a backslash in what a CI runner would read as a command, such as `::error` at a line start."""
     return _COMMAND.sub(r"\1\\", visible(text))
+
+
+def plain(text: str) -> str:
+    """A line that neither controls the terminal nor is a command: `printable` and `one_line`."""
+    return printable(one_line(text))
+
+
+class PrintableFormatter(logging.Formatter):
+    """For logs, whose records may quote names and messages."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def json_text(value: Any, indent: int | None = None) -> str:

@@ -152,8 +152,8 @@ class Piece:
 class StepView:
     """The canvas after `step` of at most `max_steps` steps.
 
-    sure: how many characters of the hole the model is sure of, once it is not sure of what follows them; only if the
-    request allows the beginning of a line, and 0 until then.
+    sure: how many characters of the hole the model is sure of so far; 0 unless the request allows the beginning of a
+    line.
     hole, holes: the number of the hole, from 0, and of all holes, if each has a canvas of its own.
     """
 

@@ -8,7 +8,9 @@ network address: `infill.backends.routes` reads the servers that a user names.
 from __future__ import annotations
 
 import os
+import re
 import shlex
+import stat
 import tomllib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -30,6 +32,9 @@ ENVIRONMENT_PREFIX = "GESSO_"
 MODELS = ("model", "fallback_model", "retry_model")  # settings that name a model
 TRUSTED = (*MODELS, "device", "dtype", "keys", "threads", "offline")  # what is loaded or downloaded, and how
 FILE_BYTES = 256 << 10  # of a settings file
+LONG_KEY = re.compile(  # tomllib takes quadratic time for the parts of a key
+    r"""(?<![\w-])(?:(?:[\w-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){100}"""
+)
 RENAMED = {"meanwhile": "fallback_model"}  # old name: new name
 BOOLEANS = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
 
@@ -102,11 +107,16 @@ def trust_list() -> TrustList:
 
 
 def resolve(
-    flags: Mapping[str, Any], start: Path, environment: Mapping[str, str], is_trusted: bool = False
+    flags: Mapping[str, Any],
+    start: Path,
+    environment: Mapping[str, str],
+    is_trusted: bool = False,
+    bare_paths: bool = True,
 ) -> Resolved:
     """The settings for work in the folder `start`; a flag that is None was not given.
 
-    is_trusted: the user trusts the project, even if its folder is not in the trust list.
+    is_trusted: the user trusts the project, even if its folder is not in the trust list. bare_paths: of flags, as
+    `bare` of `absolute`.
     Raises InputError for a file and UsageError for a variable or flag, naming it and what it must be.
     """
     values: dict[str, Any] = {}
@@ -130,11 +140,11 @@ def resolve(
     for name, written in variables.items():
         if name in HELP and (written or _is_optional(name)):
             variable = _variable(name)
-            values[name] = _checked_here(name, _parsed(name, written), variable)
+            values[name] = _checked_here(name, _parsed(name, written), variable, True)
             origins[name] = f"variable {variable}"
     given, renamed = current_names({name: flags[name] for name in flags if flags[name] is not None}, RENAMED, _flag)
     for name, value in given.items():
-        values[name] = _checked_here(name, value, _flag(name))
+        values[name] = _checked_here(name, value, _flag(name), bare_paths)
         origins[name] = f"flag {_flag(name)}"
     settings = Settings(**values)
     auto_model = settings.model == AUTO
@@ -170,6 +180,8 @@ def _project_table(start: Path, notices: list[str]) -> tuple[Path, Mapping[str, 
     sentence.
     """
     for folder in (start, *start.parents):
+        if _may_be_strangers(folder):
+            continue
         file = folder / PROJECT_FILE
         if os.path.isfile(file):
             return file, read_toml(file)
@@ -189,6 +201,16 @@ def _project_table(start: Path, notices: list[str]) -> tuple[Path, Mapping[str, 
     return None
 
 
+def _may_be_strangers(folder: Path) -> bool:
+    """Whether every user of this machine can put files there, as in the folder for temporary files."""
+    try:
+        status = os.stat(folder)
+    except OSError:
+        return False
+    is_shared = status.st_uid != os.getuid() or bool(status.st_mode & stat.S_ISVTX)
+    return bool(status.st_mode & stat.S_IWOTH) and is_shared
+
+
 def _is_file(file: Path) -> bool:
     """Raises InputError if that cannot be found out."""
     try:
@@ -203,7 +225,10 @@ def _is_file(file: Path) -> bool:
 def read_toml(file: Path) -> Mapping[str, Any]:
     """Raises InputError if the file cannot be read or is not TOML."""
     try:
-        return tomllib.loads(read_small_file(file, FILE_BYTES).decode("utf-8-sig"))
+        text = read_small_file(file, FILE_BYTES).decode("utf-8-sig")
+        if LONG_KEY.search(text):
+            raise ValueError("a key has too many parts")
+        return tomllib.loads(text)
     except OSError as reason:
         raise InputError(f"{file} cannot be read ({reason.strerror}); correct that or remove it.") from reason
     except (ValueError, RecursionError) as wrong:
@@ -279,10 +304,10 @@ def _parsed(name: str, written: str) -> Any:
     return written or None
 
 
-def _checked_here(name: str, value: Any, place: str) -> Any:
+def _checked_here(name: str, value: Any, place: str, bare: bool) -> Any:
     """The value of a variable or a flag; the path of a model is relative to the working directory."""
     value = _checked(name, value, place, UsageError)
-    return absolute(value, Path()) if name in MODELS and value is not None else value
+    return absolute(value, Path(), bare) if name in MODELS and value is not None else value
 
 
 def _checked(name: str, value: Any, place: str, error: type[InputError] | type[UsageError]) -> Any:

@@ -22,7 +22,7 @@ from typing import Literal, TypeVar, get_args
 
 from engine.errors import GessoError, InputError
 from infill.model_store import ALIASES, POCKET, hub_id
-from infill.user_folders import data_folder
+from infill.user_folders import data_folder, make_own
 
 logger = logging.getLogger(__name__)
 KEPT_DAYS = 90
@@ -314,7 +314,7 @@ def _most_shown(groups: dict[str, Counts]) -> dict[str, Counts]:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_own(path.parent)
     database = sqlite3.connect(path, timeout=BUSY_S)
     try:
         _make_private(path)

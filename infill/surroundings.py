@@ -7,6 +7,7 @@ library alone. Must not know any command.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -17,35 +18,48 @@ from typing import NoReturn
 
 INTERRUPTED = 130  # exit code
 AGAIN_S = 0.5  # until the exception is raised again; longer than the cleanup of a command
-_interrupted, _has_working_folder = False, True
+_interrupted, _is_reported, _has_working_folder = False, False, True
 
 
 @contextmanager
 def prepared(has_working_folder: bool = True) -> Iterator[None]:
-    """Runs a command in the main thread. After Ctrl-C the process ends with exit code INTERRUPTED.
+    """Runs a command in the main thread. After Ctrl-C the process ends with exit code INTERRUPTED, also while it waits
+    for its threads at the end. Once only the interpreter has to end, Ctrl-C has no effect.
 
-    It does not wait for other threads, which may be in the middle of a request. An ignored SIGINT, as after `nohup`,
-    stays ignored.
+    After Ctrl-C it does not wait for other threads, which may be in the middle of a request. An ignored SIGINT, as
+    after `nohup`, stays ignored.
     """
     global _has_working_folder
     _has_working_folder = has_working_folder
-    if signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, None):
-        signal.signal(signal.SIGALRM, _interrupt)
-        signal.signal(signal.SIGINT, _interrupt)
+    can_be_interrupted = signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, None)
     try:
+        if can_be_interrupted:
+            atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGALRM, _interrupt)
+            signal.signal(signal.SIGINT, _interrupt)
         _open_standard_streams()
-        yield
-    except BaseException as error:
+        try:
+            yield
+        finally:
+            if can_be_interrupted:
+                signal.signal(signal.SIGINT, _end_interrupted)
+    except BaseException:
         if not _interrupted:
             raise
-        _end_interrupted(is_reported=isinstance(error, SystemExit) and error.code == INTERRUPTED)
+        _end_interrupted()
     if _interrupted:
-        _end_interrupted(is_reported=False)
+        _end_interrupted()
 
 
 def was_interrupted() -> bool:
     """Whether Ctrl-C was pressed, even if a library swallowed the exception."""
     return _interrupted
+
+
+def interrupt_is_reported() -> None:
+    """For a command that has printed that it was stopped."""
+    global _is_reported
+    _is_reported = True
 
 
 def has_working_folder() -> bool:
@@ -67,11 +81,10 @@ def end(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _end_interrupted(is_reported: bool) -> NoReturn:
-    """is_reported: whether the command has printed that it stopped."""
+def _end_interrupted(*_: object) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_IGN)
-    if not is_reported:
+    if not _is_reported:
         with suppress(OSError):
             os.write(2, b"gesso: Stopped.\n")
     end(INTERRUPTED)

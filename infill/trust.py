@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from engine.errors import InputError
-from engine.files import read_small_file
+from engine.files import is_disk_full, read_small_file
+from infill.user_folders import make_own
 
 FILE_NAME = "trusted.json"
 FILE_BYTES = 1 << 20
@@ -63,10 +64,15 @@ class TrustList:
     def _write(self, folders: Iterable[Path]) -> None:
         text = json.dumps(sorted(map(str, folders)), indent=1) + "\n"
         try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
+            make_own(self.file.parent)
             handle, temporary = tempfile.mkstemp(prefix=f".{self.file.name}.", dir=self.file.parent)
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                stream.write(text)
-            os.replace(temporary, self.file)
+            try:
+                with os.fdopen(handle, "w", encoding="utf-8") as stream:
+                    stream.write(text)
+                os.replace(temporary, self.file)
+            except BaseException:
+                os.unlink(temporary)
+                raise
         except OSError as reason:
-            raise InputError(f"{self.file} cannot be written ({reason.strerror}); check its permissions.") from reason
+            remedy = "free disk space" if is_disk_full(reason) else "check its permissions"
+            raise InputError(f"{self.file} cannot be written ({reason.strerror}); {remedy}.") from reason

@@ -1,8 +1,11 @@
-"""The user's folders for settings and data. Must not know what is in them."""
+"""The user's folders for settings and data, which only the user can write. Must not know what is in them."""
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from engine.errors import InputError
@@ -20,6 +23,16 @@ def data_folder() -> Path:
     import platformdirs
 
     return _absolute(platformdirs.user_data_dir)
+
+
+def make_own(folder: Path) -> None:
+    """Creates a folder, and those above it, for the user alone under any umask. Raises OSError."""
+    for missing in [one for one in (folder, *folder.parents) if not one.is_dir()][::-1]:
+        with suppress(FileExistsError):  # another process was faster
+            os.mkdir(missing, 0o700)
+            os.chmod(missing, 0o700)
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
 
 
 def _absolute(folder_of: Callable[..., str]) -> Path:

@@ -7,6 +7,7 @@ import logging
 import sys
 
 from engine.errors import UsageError
+from infill.printable import PrintableFormatter
 from infill.version import installed_version
 
 SWITCH_S = 0.001  # longest time that the parser thread blocks the event loop; Python's default is 0.005
@@ -22,7 +23,9 @@ def main() -> None:
     parser.add_argument("--version", action="version", version=f"gesso-lsp {installed_version()}")
     arguments = parser.parse_args()
     form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    logging.basicConfig(stream=sys.stderr, level=arguments.log.upper(), format=form)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PrintableFormatter(form))
+    logging.basicConfig(handlers=[handler], level=arguments.log.upper())
     sys.setswitchinterval(SWITCH_S)
     from lsp.server import create_server
 

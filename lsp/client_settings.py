@@ -16,7 +16,10 @@ logger = logging.getLogger(__name__)
 SECTION = "gesso"
 PATHS = "disabledPaths"
 TRUST = "workspaceTrusted"  # beside SECTION in the initialization options; no file of a project can set it
+# What clients of copilot-language-server send where our settings may be.
+OF_OTHERS = frozenset(("editorInfo", "editorPluginInfo", "nextEditSuggestions"))
 SETTINGS_S = 2.0  # longest wait for the client's settings
+EXTENDS = "extendsSuggestions"  # beside them: the client requests a suggestion again when it is told to
 
 
 def as_dict(value: Any) -> Any:
@@ -29,11 +32,18 @@ def is_trusted(initialization_options: Any) -> bool:
     return as_dict(initialization_options).get(TRUST) is True
 
 
+def extends_suggestions(initialization_options: Any) -> bool:
+    """Whether the client shows the rest of a suggestion after `gesso/suggestionExtended`."""
+    return as_dict(initialization_options).get(EXTENDS) is True
+
+
 def section(value: Any) -> Mapping[str, Any]:
     """Our settings from what a client sent: all its settings, or only ours."""
     value = value if isinstance(value, Mapping) else getattr(value, "__dict__", {})
     inner = value.get(SECTION, value)
-    return inner if isinstance(inner, Mapping) else {}
+    if not isinstance(inner, Mapping):
+        return {}
+    return {name: value for name, value in inner.items() if name not in OF_OTHERS}
 
 
 async def pulled_settings(server: LanguageServer, folders: Sequence[Path]) -> Mapping[str, Any]:

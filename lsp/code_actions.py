@@ -15,6 +15,7 @@ from infill.code.syntax import ParsingStopped, SyntaxTree, in_comment
 from infill.findings import IGNORE, Range
 from infill.lint.style_names import CODE as NAMING
 from infill.lint.style_names import rename_places
+from infill.printable import one_line
 from lsp.diagnostics import SOURCE, TREE_S
 from lsp.documents import Snapshot
 from lsp.host import Host
@@ -177,5 +178,5 @@ def _fixed_ranges(tree: SyntaxTree | None, findings: Iterable[TrackedFinding]) -
 
 
 def _short(replacement: str) -> str:
-    line = " ".join(replacement.split())
+    line = one_line(" ".join(replacement.split()))
     return line if len(line) <= LONGEST_TITLE else f"{line[: LONGEST_TITLE - 1]}…"

@@ -9,6 +9,7 @@ from lsprotocol import types
 
 from engine.errors import GessoError
 from infill.service.exchange import ServiceBusy
+from lsp.client_settings import as_dict
 from lsp.host import Host
 from lsp.rewriting import rewrite
 
@@ -69,9 +70,9 @@ def register_commands(server: Host) -> None:
         return sentence
 
     @server.command("gesso.edit")
-    async def edit(uri: str, range_: types.Range, instruction: str) -> dict[str, Any]:
-        """Rewrites a range as the instruction says; see `lsp.rewriting.Outcome`."""
-        return asdict(await rewrite(server, uri, range_, instruction))
+    async def edit(uri: str, range_: types.Range, instruction: str, *options: Any) -> dict[str, Any]:
+        """Rewrites a range as the instruction says; options: at most one object; see `lsp.rewriting`."""
+        return asdict(await rewrite(server, uri, range_, instruction, as_dict(options[0]) if options else {}))
 
     @server.command("gesso.whyNothing")
     def why_nothing() -> list[dict[str, Any]]:

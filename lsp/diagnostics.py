@@ -22,6 +22,7 @@ from infill.engine_protocol import EngineState
 from infill.findings import Finding, LintRequest, ignores
 from infill.instructions import follows_instructions
 from infill.lint.kinds import ALL_KINDS, ON_BY_DEFAULT, link
+from infill.printable import one_line
 from infill.service.exchange import ServiceBusy
 from lsp.chunks import Chunk, chunks_in
 from lsp.dismissals import Dismissals
@@ -186,7 +187,7 @@ class Diagnostics:
     def diagnostic(self, snapshot: Snapshot, finding: TrackedFinding) -> types.Diagnostic:
         return types.Diagnostic(
             range=snapshot.range(finding.start, finding.end),
-            message=finding.message,
+            message=one_line(finding.message),
             severity=SEVERITIES[self.session.settings.lint_severity],
             code=finding.code,
             code_description=types.CodeDescription(link(finding.code)) if finding.code in ALL_KINDS else None,

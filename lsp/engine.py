@@ -123,9 +123,16 @@ class AsyncServiceClient:
         watch = None if on_draft is None else on_step
         return await self._send(lambda client, connection: client.complete(request, watch, connection=connection))
 
-    async def edit(self, request: EditRequest) -> EditResult:
-        """Otherwise as `complete`."""
-        return await self._send(lambda client, connection: client.edit(request, connection=connection))
+    async def edit(self, request: EditRequest, on_text: Callable[[str], None] | None = None) -> EditResult:
+        """on_text: called with the new lines so far. Otherwise as `complete`."""
+        loop = asyncio.get_running_loop()
+
+        def on_step(view: StepView) -> None:
+            if on_text is not None:
+                _call_soon(loop, on_text, _settled_beginning(view))
+
+        watch = None if on_text is None else on_step
+        return await self._send(lambda client, connection: client.edit(request, watch, connection))
 
     async def lint(self, request: LintRequest) -> tuple[Finding, ...]:
         """Otherwise as `complete`; the service answers completions first."""

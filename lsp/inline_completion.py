@@ -30,7 +30,8 @@ from lsp.triggers import Kind, Situation, lines_to_request, reason_to_skip
 
 GRACE_S = 0.25  # a run without waiters continues this long, since the next request often agrees with it
 TREE_S = 0.01  # longest wait for the syntax tree of the newest version
-EARLY_S = 0.2  # after the start of a run, the beginning that the model is sure of is shown without the rest
+EARLY_S = {True: 0.0, False: 0.6}  # after the start of a run, the beginning that the model is sure of is shown without
+# the rest; by whether the client shows the rest once there is more
 UNWRITTEN_CAUTION = 1.2  # on an empty line, where confidence does not know that the lines below are still to come
 LEAST_EARLY = 4  # characters that are worth showing before the rest
 DEADLINE_MS = {False: 5_000.0, True: 10_000.0}  # automatic, which the next key cancels, and invoked by hand
@@ -43,8 +44,8 @@ REJECTED = SkipReason("rejected before", "You rejected this suggestion here, or 
 class _Run:
     """A model run in a document. ahead: for a position that the cursor has not reached yet.
 
-    draft: the beginning of the text that the model writes; early: the part of it that the model is sure of, once it is
-    not sure of the rest. typed: what the user typed since the run started. contradicted: whether the run was stopped
+    draft: the beginning of the text that the model writes; early: the part of it that the model is sure of; grown: done
+    when that grows. typed: what the user typed since the run started. contradicted: whether the run was stopped
     because draft and typed text disagree. started_at, left_at: when it started and its last waiter left, by the loop's
     clock.
     """
@@ -52,8 +53,9 @@ class _Run:
     anchor: Anchor
     task: asyncio.Task[Suggestions]
     ahead: bool
-    early: asyncio.Future[Suggestion]
+    grown: asyncio.Future[None]
     started_at: float
+    early: Suggestion | None = None
     draft: str = ""
     typed: str = ""
     contradicted: bool = False
@@ -70,10 +72,10 @@ class _Run:
 
     def early_for(self, context: CursorContext) -> Suggestion | None:
         """`early` if enough of it is still to come here; None for a request by hand, which wants the whole."""
-        if context.invoked or not self.early.done():
+        if context.invoked or self.early is None:
             return None
-        left = self.anchor.fitting((self.early.result(),), context.before, context.after)
-        return self.early.result() if left and len(left[0].text.strip()) >= LEAST_EARLY else None
+        left = self.anchor.fitting((self.early,), context.before, context.after)
+        return self.early if left and len(left[0].text.strip()) >= LEAST_EARLY else None
 
 
 class InlineCompletion:
@@ -252,9 +254,11 @@ class InlineCompletion:
         if run.disagrees:
             run.contradicted = True
             self._stop(uri)
-        elif sure and not run.early.done():
+        elif sure > (len(run.early.text) if run.early is not None else 0):
             model = self.session.engine.state.model
-            run.early.set_result(Suggestion(f"{next(self.numbers)}", draft[:sure], "", 1.0, model, beginning=True))
+            run.early = Suggestion(f"{next(self.numbers)}", draft[:sure], "", 1.0, model, beginning=True)
+            if not run.grown.done():
+                run.grown.set_result(None)
 
     def _ended(self, uri: str, task: asyncio.Task[Suggestions]) -> None:
         if (run := self.runs.get(uri)) is not None and run.task is task:
@@ -305,13 +309,16 @@ class InlineCompletion:
         loop = asyncio.get_running_loop()
         run.waiters += 1
         try:
-            futures: set[asyncio.Future[Any]] = {run.task, run.early}
-            await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait({run.task}, timeout=max(0.0, run.started_at + EARLY_S - loop.time()))
-            if not run.task.done() and (early := run.early_for(context)) is not None:
-                run.left_at = loop.time()  # it goes on, for the rest of the line
-                return Suggestions((early,), "model")
-            await asyncio.wait({run.task})
+            early_at = run.started_at + EARLY_S[self.session.extends_suggestions]
+            await asyncio.wait({run.task}, timeout=max(0.0, early_at - loop.time()))
+            while not run.task.done():
+                if (early := run.early_for(context)) is not None:
+                    run.left_at = loop.time()  # it goes on, for the rest of the line
+                    run.task.add_done_callback(lambda _: self._extend(run, context, early))
+                    return Suggestions((early,), "model")
+                run.grown = loop.create_future()
+                futures: set[asyncio.Future[Any]] = {run.task, run.grown}
+                await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             run.left_at = loop.time()
             loop.call_later(GRACE_S, self._stop_if_left, run, run.left_at)
@@ -321,6 +328,18 @@ class InlineCompletion:
         if run.contradicted and self.session.documents.get(context.uri) is context.snapshot:
             return None
         return run.task.result()
+
+    def _extend(self, run: _Run, context: CursorContext, early: Suggestion) -> None:
+        """Replaces `early`, if it is still on the screen, by all that its run has written."""
+        if run.task.cancelled() or run.task.exception() is not None:
+            return
+        position = context.before, context.after
+        begun = run.anchor.fitting((early,), *position)
+        for whole in run.anchor.fitting(run.task.result().items, *position):
+            if begun and whole.text.startswith(begun[0].text):
+                if self.session.cache.extended(context.uri, early.id, whole) and self.session.extends_suggestions:
+                    self.session.client.suggestion_extended(context.uri)
+                return
 
     def _stop_if_left(self, run: _Run, left_at: float) -> None:
         if not run.waiters and run.left_at == left_at:

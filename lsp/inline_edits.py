@@ -16,6 +16,7 @@ from lsp.next_edits import Offer
 
 METHOD = "textDocument/copilotInlineEdit"
 ACCEPTED = "gesso.nextEditAccepted"
+LARGEST = 2**31 - 1  # line or column of a position
 INVOKED = types.InlineCompletionTriggerKind.Invoked.value
 
 
@@ -73,7 +74,8 @@ def _read(params: Any) -> tuple[str, int | None, types.Position, bool] | None:
         return None
     version, context = document.get("version"), as_dict(values.get("context") or {})
     known = version if isinstance(version, int) else None
-    return uri, known, types.Position(max(0, line), max(0, character)), context.get("triggerKind") == INVOKED
+    line, character = (min(max(0, one), LARGEST) for one in (line, character))
+    return uri, known, types.Position(line, character), context.get("triggerKind") == INVOKED
 
 
 def _identifier(params: Any) -> str | None:

@@ -1,7 +1,7 @@
 """Next edits: what follows the user's last edits elsewhere in the document, one proposal at a time.
 
-Waits for a pause, works in a thread, and stops at the next key. Must not know the protocol's messages, nor how an edit
-is found or shown.
+Waits for a pause, works in a thread or with the model, and stops at the next key. Must not know the protocol's
+messages, nor how an edit is found, written or shown.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from infill.next_edit.history import EditHistory
 from infill.statistics import NEXT_EDIT, Event, EventRow
 from lsp.activity import Outcome, Record
 from lsp.documents import Edit, Snapshot
+from lsp.next_edit_text import written
 from lsp.session import Session
 from lsp.suggestions import SkipReason
 
-PAUSE_S = 0.3  # after the last key
-TREE_S, LIMIT_S = 0.5, 1.0  # longest wait for the tree, and for the proposals
+PAUSE_S, MODEL_PAUSE_S = 0.3, 0.8  # after the last key; before the model writes
+TREE_S, LIMIT_S = 5.0, 1.0  # longest wait for the tree; most CPU time to find proposals
 ASLEEP_S, ASLEEP_MOST_S = 60.0, 3_600.0  # for the kind of a dismissed proposal; twice as long each time
 MOST_EDITS = 20  # in one change; formatters make more
 MOST_IGNORED = 3  # times that a proposal is on the screen while the user changes something else
@@ -37,6 +38,7 @@ TYPING = SkipReason("typing", "The last edit does not seem to be finished.")
 NO_EDIT = SkipReason("no edit", "There was no edit that something could follow.")
 NOTHING_DUE = SkipReason("nothing due", "Nothing follows the last edits, as far as the syntax shows.")
 NO_TREE = SkipReason("no syntax tree", "There is no syntax tree of this document, or not yet.")
+TOO_LONG = SkipReason("time limit", f"The search for what is due took more than {LIMIT_S:g} s.")
 
 Key = tuple[str, Kind, frozenset[tuple[str, str]]]
 
@@ -54,13 +56,21 @@ class Offer:
 
 @dataclass
 class _Document:
-    """shown: the offer on the screen, and the places of it that are left, as old and new text by offset."""
+    """shown: the offer on the screen. left: its places that are not accepted yet, as old and new text by offset.
+    accepted: the proposal that was accepted last. writing: the work of the model, which the next change cancels."""
 
     history: EditHistory = field(default_factory=EditHistory)
     changed_at: float = 0.0
     changes: int = 0
     shown: Offer | None = None
     left: list[tuple[int, str, str]] = field(default_factory=list)
+    accepted: Key | None = None
+    writing: asyncio.Task[Proposal | SkipReason] | None = None
+
+    def changed(self, now: float) -> None:
+        self.changed_at, self.changes = now, self.changes + 1
+        if self.writing is not None:
+            self.writing.cancel()
 
 
 class NextEdits:
@@ -78,16 +88,20 @@ class NextEdits:
     def changed(self, before: Snapshot, after: Snapshot) -> None:
         """The edits of `after` turned `before` into it."""
         document = self._documents.setdefault(after.uri, _Document())
-        document.changed_at, document.changes = self._clock(), document.changes + 1
+        document.changed(self._clock())
         if len(after.edits) > MOST_EDITS or not self.session.settings.next_edits:
             document.history.forget()
             self._withdraw(document)
             return
-        text = before.text
+        text, at_one_place = before.text, _is_one_place(after.edits)
         for edit in after.edits:
             accepted = _take(document, edit)
-            by_hand = len(after.edits) == 1 and not accepted
-            document.history.changed(text, edit.start, edit.removed, edit.inserted, by_hand)
+            if accepted and document.shown is not None:
+                document.accepted = document.shown.key
+            by_hand = at_one_place and not accepted
+            undid = document.history.changed(text, edit.start, edit.removed, edit.inserted, by_hand)
+            if undid and document.accepted is not None:
+                self._ignore(document.accepted, MOST_IGNORED)
             text = text[: edit.start] + edit.inserted + text[edit.start + len(edit.removed) :]
             if not accepted and document.shown is not None:
                 self._ignore(document.shown.key, 1)
@@ -96,7 +110,7 @@ class NextEdits:
     def closed(self, uri: str) -> None:
         document = self._documents.pop(uri, None)
         if document is not None:
-            document.changes += 1
+            document.changed(self._clock())
 
     async def propose(
         self, snapshot: Snapshot, offset: int, version: int | None, invoked: bool = False
@@ -167,9 +181,34 @@ class NextEdits:
             return STALE if document.changes != changes else NO_TREE
         neighbours = [one.text for one in await session.neighbours(snapshot)]
         proposals = await self._find(tree, edits, offset, neighbours, lambda: document.changes != changes)
+        if proposals is None:
+            return STALE if document.changes != changes else TOO_LONG
+        found = self._choose(snapshot, proposals, invoked)
+        if isinstance(found, SkipReason):
+            return found
+        proposal, key = found
+        if proposal.blanks:
+            await asyncio.sleep(max(0.0, document.changed_at + MODEL_PAUSE_S - self._clock()))
+            if document.changes != changes:
+                return STALE
+            text = await self._written(snapshot, document, proposal)
+            if isinstance(text, SkipReason):
+                return text
+            proposal = text
         if document.changes != changes or session.documents.get(snapshot.uri) is not snapshot:
             return STALE
-        return self._choose(snapshot, document, proposals, offset, invoked)
+        return self._offer(snapshot, document, proposal, key, offset)
+
+    async def _written(self, snapshot: Snapshot, document: _Document, proposal: Proposal) -> Proposal | SkipReason:
+        """With the text of the model."""
+        task = document.writing = asyncio.create_task(written(self.session, snapshot, proposal))
+        try:
+            await asyncio.wait([task])
+        finally:
+            task.cancel()
+            if document.writing is task:
+                document.writing = None
+        return STALE if task.cancelled() else task.result()
 
     async def _find(
         self,
@@ -178,17 +217,22 @@ class NextEdits:
         offset: int,
         neighbours: Sequence[str],
         is_outdated: Callable[[], bool],
-    ) -> list[Proposal]:
-        end, abandoned = time.monotonic() + LIMIT_S, False
+    ) -> list[Proposal] | None:
+        """None if the document changes meanwhile, or it takes too long."""
+        abandoned = False
 
-        def stop() -> bool:
-            return abandoned or is_outdated() or time.monotonic() >= end
-
-        def work() -> list[Proposal]:
+        def work() -> list[Proposal] | None:
+            end = time.thread_time() + LIMIT_S
             try:
-                return next_edits(tree, edits, offset, neighbours, stop=stop)
+                return next_edits(
+                    tree,
+                    edits,
+                    offset,
+                    neighbours,
+                    stop=lambda: abandoned or is_outdated() or time.thread_time() >= end,
+                )
             except (Cancelled, ParsingStopped):
-                return []
+                return None
 
         try:
             return await asyncio.to_thread(work)
@@ -196,8 +240,8 @@ class NextEdits:
             abandoned = True
 
     def _choose(
-        self, snapshot: Snapshot, document: _Document, proposals: Sequence[Proposal], offset: int, invoked: bool
-    ) -> Offer | SkipReason:
+        self, snapshot: Snapshot, proposals: Sequence[Proposal], invoked: bool
+    ) -> tuple[Proposal, Key] | SkipReason:
         """The first proposal that is neither asleep nor ignored."""
         now, reason = self._clock(), NOTHING_DUE
         for proposal in proposals:
@@ -208,7 +252,7 @@ class NextEdits:
             elif not invoked and self._ignored.get(key, 0) >= MOST_IGNORED:
                 reason = SkipReason("ignored", "You went on without the proposal that would come here.")
             else:
-                return self._offer(snapshot, document, proposal, key, offset)
+                return proposal, key
         return reason
 
     def _offer(self, snapshot: Snapshot, document: _Document, proposal: Proposal, key: Key, offset: int) -> Offer:
@@ -276,6 +320,17 @@ def _take(document: _Document, edit: Edit) -> bool:
             left.append((start + shift if start >= edit.start + len(edit.removed) else start, old, new))
     document.left = left
     return taken
+
+
+def _is_one_place(edits: Sequence[Edit]) -> bool:
+    """Whether each edit touches the text of those before it, as keys do that a client sends together."""
+    start = end = edits[0].start if edits else 0
+    for edit in edits:
+        if edit.start > end or edit.start + len(edit.removed) < start:
+            return False
+        start, end = min(start, edit.start), max(end, edit.start + len(edit.removed))
+        end += len(edit.inserted) - len(edit.removed)
+    return True
 
 
 def _is_within(edit: Edit, start: int, old: str, new: str) -> bool:

@@ -15,6 +15,8 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Literal
 
+from infill.user_folders import make_own
+
 AGAIN_S = 24 * 3600.0  # least time between two questions
 Answer = Literal["later", "download", "never"]
 
@@ -49,7 +51,7 @@ class OfferRecord:
 
     @contextmanager
     def _locked(self) -> Iterator[TextIOWrapper]:
-        self._file.parent.mkdir(parents=True, exist_ok=True)
+        make_own(self._file.parent)
         file = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         with os.fdopen(file, "r+", encoding="utf-8") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)

@@ -8,6 +8,7 @@ from typing import Any
 from lsprotocol import types
 
 from infill.engine_protocol import EngineState
+from infill.printable import one_line
 
 
 class ProgressDisplay:
@@ -22,7 +23,7 @@ class ProgressDisplay:
         self._is_supported = bool(window and window.work_done_progress)
         if self._is_supported:
             server.window_work_done_progress_create(types.WorkDoneProgressCreateParams(self._token))
-            begin = types.WorkDoneProgressBegin(title, cancellable=cancellable, percentage=percent)
+            begin = types.WorkDoneProgressBegin(one_line(title), cancellable=cancellable, percentage=percent)
             self._displays.begin(self._token, begin)
 
     @property
@@ -38,7 +39,9 @@ class ProgressDisplay:
     def end(self, message: str | None = None) -> None:
         """Called once, after all reports."""
         if self._is_supported:
-            self._displays.end(self._token, types.WorkDoneProgressEnd(message=message))
+            self._displays.end(
+                self._token, types.WorkDoneProgressEnd(message=one_line(message) if message else message)
+            )
             del self._displays.tokens[self._token]
 
 

@@ -75,6 +75,9 @@ class MessageProtocol(LanguageServerProtocol):
             logger.warning("Ignoring a message whose id is neither a number nor a string.")
             self._refuse(None, JsonRpcInvalidRequest())
             return False
+        if method is None and "id" not in message:
+            logger.warning("Ignoring a message without a method and without an id.")
+            return False
         if method is not None and not isinstance(method, str):
             logger.warning("Ignoring a message whose method is not a string.")
             self._refuse(identifier, JsonRpcInvalidRequest())
@@ -89,6 +92,9 @@ class MessageProtocol(LanguageServerProtocol):
             message = {key: value for key, value in message.items() if key != "params"}
         elif method is not None and self.get_message_type(method) is None:
             message = {"params": None, **message}
+        params = message.get("params")
+        if method == types.WORKSPACE_EXECUTE_COMMAND and isinstance(params, dict) and params.get("arguments") is None:
+            message = {**message, "params": {**params, "arguments": []}}  # without, pygls does not count them
         if method in TEXT_CHANGES and not _has_texts(message.get("params")):
             logger.warning("The parameters of %s cannot be read: a text is not a string.", one_line(method))
             return False

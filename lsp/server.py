@@ -18,7 +18,7 @@ from lsprotocol.converters import get_converter
 from infill.engine_protocol import EngineState
 from infill.printable import one_line
 from infill.version import installed_version
-from lsp.client_settings import as_dict, is_trusted, pulled_settings, section
+from lsp.client_settings import as_dict, extends_suggestions, is_trusted, pulled_settings, section
 from lsp.code_actions import KINDS, code_actions
 from lsp.commands import register_commands
 from lsp.completion import ordinary_completion
@@ -76,17 +76,22 @@ class GessoServer(Receiver):
         self.protocol.on_unreadable = self._lose_step  # type: ignore[attr-defined]
 
     def receive(self, body: bytes) -> None:
-        """Handles one message. One that is not JSON is refused, and may have changed any document."""
+        """Handles one message."""
         try:
             message = decode(body)
         except (ValueError, RecursionError) as error:
-            logger.warning("Ignoring a message that is not JSON: %s", error)
-            self.protocol.refuse_text()  # type: ignore[attr-defined]
-            message = None
+            self.receive_unreadable(f"it is not JSON: {error}")
+            return
         try:
             self.protocol.handle_message(message) if message is not None else self._lose_step(None)
         except Exception:
             logger.exception("A message could not be handled.")
+
+    def receive_unreadable(self, reason: str) -> None:
+        """Refuses a message, which may have changed any document."""
+        logger.warning("Ignoring a message, because %s", reason)
+        self.protocol.refuse_text()  # type: ignore[attr-defined]
+        self._lose_step(None)
 
     def _lose_step(self, message: Any) -> None:
         """This message was not understood: if it may have changed documents, they are out of step with the editor."""
@@ -94,7 +99,8 @@ class GessoServer(Receiver):
             params = message.get("params")
             document = params.get("textDocument") if isinstance(params, dict) else None
             has_text = isinstance(params, dict) and ("contentChanges" in params or "text" in as_dict(document))
-            if not has_text and message.get("method") not in TEXT_CHANGES:
+            is_request_or_response = message.get("method") is not None or "id" in message
+            if not has_text and is_request_or_response and message.get("method") not in TEXT_CHANGES:
                 return
             uri = document.get("uri") if isinstance(document, dict) else None
         else:
@@ -129,13 +135,16 @@ class GessoServer(Receiver):
         self.read_ahead.engine_changed(state)
         self.send_status()
 
+    def report_progress(self, token: str | int, value: dict[str, Any]) -> None:
+        self.protocol.notify("$/progress", types.ProgressParams(token, value))
+
     def send_status(self) -> None:
         status, state = self.status(), self.session.engine.state
         message = status["message"] or ("The model is loading." if state.kind == "loading" else "")
         if not message and state.kind == "ready" and state.fallback_model:
             message = f"{state.model} is loading. Until then, {state.fallback_model} answers."
         busy = state.kind == "loading" or bool(state.fallback_model)
-        self.protocol.notify("didChangeStatus", {**status, "busy": busy, "message": message})
+        self.protocol.notify("didChangeStatus", {**status, "busy": busy, "message": one_line(message)})
 
     def status(self) -> dict[str, Any]:
         session, state = self.session, self.session.engine.state
@@ -143,22 +152,27 @@ class GessoServer(Receiver):
         return {
             "kind": kind,
             "state": state.kind,
-            "message": state.message or session.slow_message,
+            "message": one_line(state.message or session.slow_message),
             "model": state.model,
             "enabled": session.settings.enabled,
             "latencyMs": None if session.latency_ms is None else round(session.latency_ms),
         }
 
     def warn(self, sentence: str) -> None:
-        self.window_show_message(types.ShowMessageParams(types.MessageType.Warning, sentence))
+        self.window_show_message(types.ShowMessageParams(types.MessageType.Warning, one_line(sentence)))
+
+    def suggestion_extended(self, uri: str) -> None:
+        """The model has written more of the suggestion that this document shows."""
+        self.protocol.notify("gesso/suggestionExtended", {"uri": uri})
 
     def inform(self, sentence: str) -> None:
-        self.window_show_message(types.ShowMessageParams(types.MessageType.Info, sentence))
+        self.window_show_message(types.ShowMessageParams(types.MessageType.Info, one_line(sentence)))
 
 
 def _is_worth_logging(record: logging.LogRecord) -> bool:
-    """False for cancellations of finished requests, which clients send all the time while the user types."""
-    return not record.getMessage().startswith("Cancel notification for unknown message id")
+    """False for cancellations of finished requests, which clients send all the time while the user types, and for the
+    traceback of a message that is refused with a sentence."""
+    return not record.getMessage().startswith(("Cancel notification for unknown message id", "Unable to deserialize"))
 
 
 def create_server() -> GessoServer:
@@ -184,6 +198,7 @@ def _register_lifecycle(server: GessoServer) -> None:
         session.folders = _folders(roots)
         server.initial_settings = section(params.initialization_options)
         session.is_trusted = is_trusted(params.initialization_options)
+        session.extends_suggestions = extends_suggestions(params.initialization_options)
         if not _has_inline_completion(params.capabilities):
             server.feature(types.TEXT_DOCUMENT_COMPLETION, types.CompletionOptions())(completion)
         server.reports.negotiate(params.capabilities)

@@ -48,6 +48,8 @@ class Client(Protocol):
 
     def warn(self, sentence: str) -> None: ...
 
+    def suggestion_extended(self, uri: str) -> None: ...
+
 
 class Session:
     """One client's session. Used on the event loop only."""
@@ -57,6 +59,7 @@ class Session:
         self.settings = LspSettings()
         self.folders: tuple[Path, ...] = ()
         self.is_trusted = False  # whether the user told the editor to trust the workspace
+        self.extends_suggestions = False  # whether the client asks again after `Client.suggestion_extended`
         self.documents = Documents()
         self.trees = Trees()
         self.engine = AsyncServiceClient(self._engine_changed)

@@ -80,15 +80,15 @@ class LspSettings:
         """The engine's settings: the editor's override files and variables; raises GessoError for a wrong one of these.
 
         is_trusted: the editor's user trusts the workspace.
-        The path of a model is relative to `start`.
+        The path of a model is relative to `start` and begins with "./" or "../".
         """
         flags = {
-            "model": absolute(self.model, start) if self.model else self.model,
+            "model": absolute(self.model, start, bare=False) if self.model else self.model,
             "device": self.device,
             "threads": self.threads,
             "min_confidence": self.min_confidence,
         }
-        return resolve(flags, start, os.environ, is_trusted)
+        return resolve(flags, start, os.environ, is_trusted, bare_paths=False)
 
 
 def _editor_name(name: str) -> str:

@@ -145,6 +145,24 @@ class SuggestionCache:
             line = _key(uri, before, _line_start(before))
             self._shown[uri] = _OnScreen(line, Anchor(before, after), suggestion)
 
+    def extended(self, uri: str, identifier: str, longer: Suggestion) -> bool:
+        """The suggestion `identifier` is the beginning of `longer`, which takes its place if it is on the screen.
+
+        Returns whether it does.
+        """
+        shown = self._shown.get(uri)
+        if shown is None or shown.suggestion.id != identifier or shown.suggestion.text == longer.text:
+            return False
+        if not longer.text.startswith(shown.suggestion.text):
+            return False
+        self._shown[uri] = replace(shown, suggestion=replace(longer, id=identifier))
+        return True
+
+    def rejected(self, identifier: str) -> None:
+        """The user dismissed the suggestion."""
+        for uri in self._touch(identifier):
+            del self._shown[uri]
+
     def accepted(self, identifier: str) -> None:
         """The user accepted all that was shown; further lines of the same suggestion stay cached and come next."""
         for uri in self._touch(identifier):

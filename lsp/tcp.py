@@ -11,6 +11,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from ipaddress import ip_address
 
 from lsprotocol import types
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 LINE_BYTES, HEADER_LINES = 256, 8  # of the header of one message
 FIRST_BYTES, MESSAGE_BYTES = 1 << 20, 64 << 20  # of the body of the first message, and of the others
 FIRST_S = 10.0  # for the first message to arrive
-MAX_WAITING = 16  # connections without a first message
+MAX_WAITING = 256  # connections without a first message; asyncio accepts 100 before it reads from the first of them
 
 
 class Refused(Exception):
@@ -140,14 +141,15 @@ class TcpServer:
 
         self._waiting.append(writer)
         if len(self._waiting) > MAX_WAITING:
-            self._waiting[0].close()
+            self._waiting.pop(0).close()
         try:
             async with asyncio.timeout(FIRST_S) as limit:
                 await read_all(self._server, MessageReader(stream, accept))
         except TimeoutError as late:
             raise Refused(f"sent no message within {FIRST_S:g} s") from late
         finally:
-            self._waiting.remove(writer)
+            with suppress(ValueError):  # it was closed for a newer one
+                self._waiting.remove(writer)
 
 
 def _is_initialize(body: bytes) -> bool:

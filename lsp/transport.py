@@ -21,7 +21,9 @@ from pygls.lsp.server import LanguageServer
 
 logger = logging.getLogger(__name__)
 KEEP_BYTES = "gesso-keep-bytes"
-_LENGTH = re.compile(rb"content-length:\s*(\d+)", re.IGNORECASE)
+MOST_BYTES = 256 << 20  # of a message
+_LENGTH = re.compile(rb"content-length:[ \t]*(\d{1,12})\s*$", re.IGNORECASE)
+_FIELD = re.compile(rb"(?!content-length)[\w-]+:", re.IGNORECASE)
 _SURROGATE = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]")
 
 
@@ -38,6 +40,10 @@ class Receiver(LanguageServer):
 
     def receive(self, body: bytes) -> None:
         """Handles one message."""
+        raise NotImplementedError
+
+    def receive_unreadable(self, reason: str) -> None:
+        """Handles bytes that are not a message, which may have been any message."""
         raise NotImplementedError
 
     def serve_stdio(self) -> None:
@@ -79,15 +85,26 @@ codecs.register_error(KEEP_BYTES, _keep_bytes)
 
 
 async def read_all(server: Receiver, reader: Reader) -> None:
-    """Passes each message to `server` until the stream ends."""
-    length = 0
+    """Passes each message to `server` until the stream ends.
+
+    A message with another length than announced, or without a length, takes the beginning of the next one with it. So
+    what is neither a header nor a message is reported once, and reading goes on at the next length.
+    """
+    length: int | None = None
+    is_lost = False
     while line := await reader.readline():
-        if match := _LENGTH.match(line):
-            length = int(match[1])
-        elif not line.strip() and length:
-            try:
-                body = await reader.readexactly(length)
-            except asyncio.IncompleteReadError:
-                return
-            length = 0
-            server.receive(body)
+        match = _LENGTH.search(line)
+        length = int(match[1]) if match else length
+        is_header = match.start() == 0 if match else _FIELD.match(line) or not line.strip()
+        if not is_lost and (not is_header or (length is not None and not 0 < length <= MOST_BYTES)):
+            is_lost = True
+            server.receive_unreadable("its header is not valid")
+        if not line.strip() and length is not None:
+            if 0 < length <= MOST_BYTES:
+                try:
+                    body = await reader.readexactly(length)
+                except asyncio.IncompleteReadError:
+                    return
+                is_lost = False
+                server.receive(body)
+            length = None

@@ -26,7 +26,7 @@ from infill.cli.support import errors_to_exit_codes, load_completer
 from infill.complete.code_model import CALIBRATIONS, is_code_model
 from infill.complete.confidence import Calibration, evidence_values
 from infill.complete.pipeline import AnyCompleter
-from infill.model_store import resolve
+from infill.model_store import absolute, resolve
 from infill.request import Evidence, Hole, InfillRequest, Lines
 from infill.settings import Settings
 from train.held_out import KINDS, HeldOutHole, Neighbourhood, cut_holes, is_for_calibration, read_held_out
@@ -120,7 +120,7 @@ def store(name: str, calibration: Calibration, threshold: float) -> None:
     """Writes both into the model's config.json, and updates the checksums; for a code model, into CALIBRATIONS."""
     weights = {name: rounded for name, weight in calibration.weights.items() if (rounded := round(weight, 4))}
     confidence = {"weights": weights, "intercept": round(calibration.intercept, 4)}
-    folder = resolve(name)
+    folder = resolve(absolute(name, Path()))
     if is_code_model(folder):
         stored = json.loads(CALIBRATIONS.read_text("utf-8"))
         stored[name] = {**confidence, "min_confidence": round(threshold, 3)}

@@ -1,13 +1,16 @@
 """The share of small rewrites by instruction after which the tests of the code pass, by model.
 
 `python -m bench.edits.instructions` runs the rewrites of `instructions.md`, which this project wrote. Code that a model
-writes is run in a process of its own, with limits on time and memory, in an empty folder.
+writes is run in a process of its own, with limits on time and memory, in an empty folder. Needs node, gcc and bash for
+the languages of those.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,16 +22,26 @@ import typer
 
 from bench.report import Report, Spread, conditions
 from infill.cli.support import errors_to_exit_codes
+from infill.code.languages import get
 from infill.complete.pipeline import load_model
 from infill.edit.rewriter import Rewriter
 from infill.edit_request import EditRequest, EditResult
 from infill.settings import Settings
 
 FILE = Path(__file__).with_suffix(".md")
-BLOCK = r"```python\n(?P<{}>(?s:.+?))```"
+BLOCK = r"```{}\n(?P<{}>(?s:.+?))```"
 SECTION = re.compile(
-    rf"^## (?P<name>.+)\n\n(?P<instruction>.+)\n\n{BLOCK.format('code')}\n\n{BLOCK.format('tests')}", re.MULTILINE
+    rf"^## (?P<name>.+)\n\n(?P<instruction>.+)\n\n{BLOCK.format('(?P<language>[a-z]+)', 'code')}\n\n"
+    rf"{BLOCK.format('(?P=language)', 'tests')}",
+    re.MULTILINE,
 )
+# The ending of a file's name, the programs that a language needs, and the commands to run a file.
+LANGUAGES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
+    "python": ("py", (), (f"{sys.executable} -I {{}}",)),
+    "javascript": ("js", ("node",), ("node {}",)),
+    "c": ("c", ("gcc",), ("gcc -std=c11 -o program {}", "./program")),
+    "bash": ("sh", ("bash",), ("bash {}",)),
+}
 SECONDS, MEMORY = 10, 1 << 30  # of a run of the tests
 HEADER = ["model", "pass", "shown", "pass of shown", "s"]
 
@@ -39,6 +52,7 @@ class Rewrite:
 
     name: str
     instruction: str
+    language: str
     code: str
     tests: str
 
@@ -46,7 +60,9 @@ class Rewrite:
     def request(self) -> EditRequest:
         start, end = self.code.index("«"), self.code.index("»") - 1
         text = self.code.replace("«", "").replace("»", "")
-        return EditRequest(text, start, end, self.instruction, language="python", path=f"{self.name}.py")
+        language = self.language if get(self.language) is not None else None
+        path = f"{self.name}.{LANGUAGES[self.language][0]}"
+        return EditRequest(text, start, end, self.instruction, language=language, path=path)
 
 
 @dataclass(frozen=True)
@@ -62,30 +78,45 @@ def read_rewrites(file: Path = FILE) -> list[Rewrite]:
     return [Rewrite(**match.groupdict()) for match in SECTION.finditer(file.read_text("utf-8"))]
 
 
-def passes(code: str, tests: str) -> bool:
+def is_runnable(language: str) -> bool:
+    return all(shutil.which(program) for program in LANGUAGES[language][1])
+
+
+def passes(code: str, tests: str, language: str = "python") -> bool:
     """Whether the tests run without an error after the code."""
+    ending, _, commands = LANGUAGES[language]
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "rewritten.py"
+        file = Path(folder) / f"rewritten.{ending}"
         file.write_text(f"{code}\n{tests}", "utf-8")
-        try:
-            run = subprocess.run(
-                [sys.executable, "-I", file],
-                cwd=folder,
-                env={},
-                timeout=SECONDS,
-                preexec_fn=_limit,
-                capture_output=True,
-            )
-        except subprocess.TimeoutExpired:
-            return False
-        return run.returncode == 0
+        return all(_runs(command.format(file.name).split(), folder, language) for command in commands)
+
+
+def _runs(command: list[str], folder: str, language: str) -> bool:
+    def limit() -> None:
+        if language != "javascript":  # node reserves far more memory than it uses
+            resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+
+    try:
+        run = subprocess.run(
+            command,
+            cwd=folder,
+            env={"PATH": os.environ["PATH"]},
+            timeout=SECONDS,
+            preexec_fn=limit,
+            capture_output=True,
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return run.returncode == 0
 
 
 def attempt(rewriter: Rewriter, rewrite: Rewrite) -> Outcome:
     request = rewrite.request
     result = rewriter.rewrite(request)
     changed = request.text[: result.start] + result.text + request.text[result.end :]
-    return Outcome(rewrite.name, result, passes(changed, rewrite.tests))
+    return Outcome(rewrite.name, result, passes(changed, rewrite.tests, rewrite.language))
 
 
 def row(model: str, outcomes: list[Outcome]) -> tuple[list[str], dict[str, Any]]:
@@ -105,12 +136,6 @@ def row(model: str, outcomes: list[Outcome]) -> tuple[list[str], dict[str, Any]]
     return [model, *share, of_shown, str(seconds)], figures
 
 
-def _limit() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
-
-
 @errors_to_exit_codes
 def main(
     model: Annotated[list[str] | None, typer.Option(help="A model; repeatable.")] = None,
@@ -119,7 +144,7 @@ def main(
     write: Annotated[str | None, typer.Option(metavar="NAME", help="Write the result to bench/results.")] = None,
 ) -> None:
     """Measure rewrites by instruction."""
-    rewrites = [one for one in read_rewrites() if only in one.name]
+    rewrites = [one for one in read_rewrites() if only in one.name and is_runnable(one.language)]
     rows, figures = [], {}
     for name in model or ["coder"]:
         rewriter = Rewriter(load_model(Settings(model=name)))

@@ -28,6 +28,7 @@ from infill.lint.suppressions import is_skipped
 from train.held_out import HeldOutFile
 from train.lint.samples import MAX_FILE, Sample, clean_sample, read_samples
 
+OFFSET = 1.5  # log-odds below the thresholds within which candidates are kept
 HEADER = ("folder", "lines", "false positives", "per 1,000 lines")
 
 
@@ -75,7 +76,7 @@ def samples_of(linter: Linter, sources: Sequence[SourceFile], cache: Path) -> li
         for one in track(sources, "files", console=Console(stderr=True), transient=True):
             if (one.folder, one.path) not in made:
                 held = HeldOutFile(one.folder, one.path, one.language, one.text)
-                made[one.folder, one.path] = sample = clean_sample(linter, held, (0, len(one.text)))
+                made[one.folder, one.path] = sample = clean_sample(linter, held, (0, len(one.text)), offset=OFFSET)
                 file.write(json.dumps(sample.to_json()) + "\n")
                 file.flush()
     return [made[one.folder, one.path] for one in sources]

@@ -30,7 +30,7 @@ from engine.logit_bias import LogitBias
 from engine.models.text_model import TextModel
 from engine.prefix_cache import PrefixCache
 from engine.scorer import causal_log_probabilities
-from infill.model_store import resolve
+from infill.model_store import absolute, resolve
 from infill.prompts.text_tokens import TextTokens
 from train.held_out import for_judging, read_held_out
 from train.program import reports_errors
@@ -144,7 +144,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
 ) -> None:
     """Measure what quantization changes."""
-    folder, device = resolve(model), torch.device("cpu")
+    folder, device = resolve(absolute(model, Path())), torch.device("cpu")
     tokens = TextTokens.read(folder / "tokenizer.json")
     files = for_judging(read_held_out(corpus, ["python"]))[: 4 * count]
     chosen = windows([tokens.encode(file.text) for file in files], count)

@@ -57,9 +57,8 @@ async def measure(scenarios: list[Scenario], settings: dict[str, Any], seed: int
     await client.start_io(sys.executable, "-m", "lsp")
     document = types.TextDocumentClientCapabilities(inline_completion=types.InlineCompletionClientCapabilities())
     capabilities = types.ClientCapabilities(text_document=document)
-    await client.initialize_async(
-        types.InitializeParams(capabilities, process_id=None, initialization_options=settings)
-    )
+    options = {"gesso": settings, "extendsSuggestions": True}
+    await client.initialize_async(types.InitializeParams(capabilities, process_id=None, initialization_options=options))
     client.initialized(types.InitializedParams())
     await asyncio.wait_for(settled.wait(), 120)
     if state["kind"] == "failed":
@@ -67,6 +66,11 @@ async def measure(scenarios: list[Scenario], settings: dict[str, Any], seed: int
     processes = [_server_process(), psutil.Process(lock_holder(location_at()))]
     cpu, begun = _cpu_seconds(processes), time.perf_counter()
     typist = Typist(client, tally, seed, pace)
+
+    @client.feature("gesso/suggestionExtended")
+    def extended(params: Any) -> None:
+        typist.extended(params.uri)
+
     for index, scenario in enumerate(scenarios):
         await typist.play(scenario, index)
     seconds = time.perf_counter() - begun

@@ -19,6 +19,7 @@ from pygls.exceptions import JsonRpcRequestCancelled
 from pygls.lsp.client import LanguageClient
 
 from bench.service.scenarios import Scenario
+from infill.code.syntax import SyntaxTree, in_comment, parse
 
 GAP_S, WORD_GAP_S, LINE_GAP_S = 0.13, 0.22, 0.7  # median pauses: within a word, at its edge, at a new line
 SPREAD = 0.35  # standard deviation of the logarithm of a pause
@@ -32,8 +33,9 @@ URI = "file:///scenario/"
 class Tally:
     """Counts and times over all keystrokes.
 
-    due: keys after which MIN_ACCEPTED characters or more of the line are still to be typed, and nothing typed is wrong;
-    due_shown: those with a suggestion before the next key. right: suggestions that the text goes on with.
+    due: keys after which MIN_ACCEPTED characters or more of the line are still to be typed, nothing typed is wrong, and
+    the cursor is not in a comment; due_shown: those with a suggestion before the next key. right: suggestions that the
+    text goes on with.
     distinct: each suggestion when it appears, with the line before it, and whether it is right.
     answered_ms: to the response, with or without a suggestion; a key that follows first cancels the request.
     """
@@ -66,7 +68,10 @@ class Typist:
         self.uri, self.text, self.cursor, self.version = "", "", 0, 0
         self.pending: asyncio.Task[Any] | None = None
         self.shown: tuple[str, str] | None = None  # the suggestion and its id
+        self.rest = ""  # what was still to be typed when it came
         self.noted_at = 0.0
+        self.tree: SyntaxTree | None = None  # of the whole file, in which the typed text ends at `end`
+        self.end = 0
 
     async def read_notes(self) -> None:
         """Reads the server's notes since the last call: origin and time of suggestions, rules that suppressed one."""
@@ -87,6 +92,7 @@ class Typist:
             self.text, self.cursor = scenario.text[:start] + scenario.text[end:], start
             item = types.TextDocumentItem(self.uri, scenario.language, 1, self.text)
             self.client.text_document_did_open(types.DidOpenTextDocumentParams(item))
+            self.tree, self.end = parse(scenario.text, scenario.language), end
             await self._type(scenario.text[start:end])
             await self._leave()
         for number, offset in enumerate(scenario.quiet):
@@ -139,7 +145,7 @@ class Typist:
         return float(median * self.pace * self.random.lognormvariate(0, SPREAD))
 
     async def _request(self, started: float, version: int, rest: str) -> None:
-        expected, due = self.shown, len(rest.partition("\n")[0].strip()) >= MIN_ACCEPTED
+        expected, due = self.shown, self._is_due(rest)
         self.tally.due += due
         try:
             result = await self.client.text_document_inline_completion_async(self._params())
@@ -158,14 +164,36 @@ class Typist:
         self.tally.to_suggestion_ms.append(taken_ms)
         self.tally.due_shown += due
         self.tally.right += rest.startswith(text)
-        if expected is None or expected[0] != text:
-            line = self.text[: self.cursor].rpartition("\n")[2]
-            self.tally.distinct.append((line, text, rest.startswith(text)))
         if expected is not None:
             self.tally.kept_on += 1
-            self.tally.flickered += expected[0] != text
-        arguments = items[0].command.arguments if items[0].command else None
-        self.shown = text, str(arguments[0]) if arguments else ""
+            self.tally.flickered += not text.startswith(expected[0])
+        self._show(items[0], rest)
+
+    def extended(self, uri: str) -> None:
+        """The server has more of the suggestion on the screen."""
+        if uri == self.uri and self.shown is not None and (self.pending is None or self.pending.done()):
+            self.pending = asyncio.ensure_future(self._extend(self.version, self.rest))
+
+    async def _extend(self, version: int, rest: str) -> None:
+        try:
+            result = await self.client.text_document_inline_completion_async(self._params())
+        except JsonRpcRequestCancelled:
+            return
+        items = result.items if isinstance(result, types.InlineCompletionList) else result or []
+        if version == self.version and items:
+            self._show(items[0], rest)
+
+    def _show(self, item: types.InlineCompletionItem, rest: str) -> None:
+        text = str(item.insert_text)
+        if self.shown is None or self.shown[0] != text:
+            line = self.text[: self.cursor].rpartition("\n")[2]
+            self.tally.distinct.append((line, text, rest.startswith(text)))
+        arguments = item.command.arguments if item.command else None
+        self.shown, self.rest = (text, str(arguments[0]) if arguments else ""), rest
+
+    def _is_due(self, rest: str) -> bool:
+        enough = len(rest.partition("\n")[0].strip()) >= MIN_ACCEPTED
+        return enough and not (self.tree is not None and in_comment(self.tree, self.end - len(rest)))
 
     async def _echo(self) -> None:
         """Times a trivial request, which shows whether suggestions block the server."""

@@ -26,7 +26,7 @@ from bench.typed_lines import LINES, ROOT, TypedLine, sources, typed_lines
 from engine.device import usable_cores
 from engine.errors import InputError
 from infill.complete.code_model import is_code_model
-from infill.model_store import GGUF, resolve
+from infill.model_store import GGUF, absolute, resolve
 from train.program import reports_errors
 
 PROMPT_TOKENS, DECODED_TOKENS = 1000, 32
@@ -208,7 +208,7 @@ def main(
     write: Annotated[str | None, typer.Option(help="Write bench/results/NAME.json and .md.")] = None,
 ) -> None:
     """Measure a code model in this engine and, if xllamacpp is installed, in llama.cpp."""
-    place = resolve(model).resolve()
+    place = resolve(absolute(model, Path())).resolve()
     if not is_code_model(place):
         raise InputError(f"{model} is not a code model; choose one, such as coder.")
     files = sources([])

@@ -21,7 +21,15 @@ from torch import Tensor
 
 from engine.checkpoints.config_files import CONFIG_FILE, PUBLISHED_METHODS, quantization_method, read_config
 from engine.checkpoints.int8 import dequantize_rows, stored_shapes
-from engine.checkpoints.loading import Progress, empty_model, is_skipped, loading_errors, refuse, refuse_too_large
+from engine.checkpoints.loading import (
+    Progress,
+    check_layers,
+    empty_model,
+    is_skipped,
+    loading_errors,
+    refuse,
+    refuse_too_large,
+)
 from engine.checkpoints.quantized_loading import load_published
 from engine.checkpoints.tensor_views import checkpoint_views
 from engine.checkpoints.weight_files import (
@@ -60,6 +68,7 @@ def load_model(
     if quantization_method(folder) in PUBLISHED_METHODS:
         return prepare_for_device(load_published(folder, device, dtype, on_progress, fp8_keys), fp8_keys)
     stored = stored_tensors(folder)
+    check_layers(folder, config, stored)
     model = empty_model(folder, config, dtype)
     refuse(mismatches(folder, model, stored))
     weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))

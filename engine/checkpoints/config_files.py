@@ -29,7 +29,7 @@ def read_config(folder: Path) -> ModelConfig:
     try:
         config = ModelConfig.from_json(content)
     except (AttributeError, TypeError, ValueError, LookupError, OverflowError) as error:
-        raise broken(f"{folder / CONFIG_FILE} has a field of the wrong type ({error})") from error
+        raise broken(f"{folder / CONFIG_FILE} has a wrong field ({error})") from error
     if content.get("tie_word_embeddings") is False:
         raise ModelError(
             f"{folder / CONFIG_FILE} unties encoder, decoder and head, which this build cannot run; "
@@ -49,7 +49,7 @@ def read_sampling(folder: Path) -> SamplingConfig:
         gesso = (read_json(folder / CONFIG_FILE).get("gesso") or {}).get("sampling") or {}
         return SamplingConfig.from_json({**(read_json(file) if file.exists() else {}), **gesso})
     except (AttributeError, TypeError, ValueError) as error:
-        raise broken(f"{file} has a field of the wrong type ({error})") from error
+        raise broken(f"{file} has a wrong field ({error})") from error
 
 
 def quantization_method(folder: Path) -> str | None:

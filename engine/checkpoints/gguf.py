@@ -19,9 +19,11 @@ import torch
 from torch import Tensor
 
 from engine.errors import ModelError
+from engine.files import open_regular
 
 MAGIC, VERSIONS = b"GGUF", (2, 3)
-MAX_ENTRIES, MAX_DIMENSIONS, MAX_ARRAY = 1 << 16, 4, 1 << 24
+MAX_ENTRIES, MAX_DIMENSIONS = 1 << 16, 4
+MAX_ITEMS, MAX_HEADER = 1 << 22, 1 << 26  # of all arrays together, and bytes; a vocabulary of 262,144 has 12 MB
 SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 STRING, ARRAY = 8, 9
 ALIGNMENT = "general.alignment"
@@ -66,7 +68,7 @@ class GgufFile:
         """Raises ModelError for what is not a complete GGUF file that this version reads."""
         self.file = file
         try:
-            with file.open("rb") as stream:
+            with open_regular(file) as stream:
                 self._bytes = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
         except (OSError, ValueError) as reason:
             raise ModelError(f"{file} cannot be read ({reason}); check the path, or fetch the model again.") from reason
@@ -89,7 +91,13 @@ class GgufFile:
             name: GgufTensor(name, shape, _block_type(file, name, kind, shape), first + offset)
             for name, shape, kind, offset in directory
         }
-        end = max((tensor.start + tensor.bytes for tensor in self.tensors.values()), default=0)
+        if len(self.tensors) != len(directory):
+            raise reader.broken()
+        end = first
+        for tensor in sorted(self.tensors.values(), key=lambda tensor: tensor.start):
+            if tensor.start < end:
+                raise ModelError(f"The tensor {tensor.name} in {file} overlaps another one; fetch the model again.")
+            end = tensor.start + tensor.bytes
         if end > len(self._bytes):
             raise ModelError(f"{file} is cut off after {len(self._bytes)} of {end} bytes; fetch the model again.")
 
@@ -113,19 +121,20 @@ class _Reader:
 
     def __init__(self, data: mmap.mmap, file: Path) -> None:
         self.data, self.file, self.at = data, file, 0
+        self.size, self.items = min(len(data), MAX_HEADER), 0
 
     def broken(self) -> ModelError:
         return ModelError(f"The header of {self.file} is damaged; fetch the model again.")
 
     def take(self, size: int) -> bytes:
-        if size > len(self.data) - self.at:
+        if size > self.size - self.at:
             raise self.broken()
         self.at += size
         return self.data[self.at - size : self.at]
 
     def scalar(self, form: str) -> Any:
         size = struct.calcsize(form)
-        if size > len(self.data) - self.at:
+        if size > self.size - self.at:
             raise self.broken()
         (value,) = struct.unpack_from(form, self.data, self.at)
         self.at += size
@@ -142,7 +151,7 @@ class _Reader:
 
     def strings(self, count: int) -> list[str]:
         """`count` strings; the same as `string` in a loop, in a third of the time."""
-        length_at, data, size, at, found = struct.Struct("<Q").unpack_from, self.data, len(self.data), self.at, []
+        length_at, data, size, at, found = struct.Struct("<Q").unpack_from, self.data, self.size, self.at, []
         for _ in range(count):
             if at + 8 > size:
                 raise self.broken()
@@ -162,7 +171,8 @@ class _Reader:
         if kind == STRING:
             return self.string()
         if kind == ARRAY:
-            kind, length = self.scalar("<I"), self.count(MAX_ARRAY)
+            kind, length = self.scalar("<I"), self.count(MAX_ITEMS - self.items)
+            self.items += length
             if kind in SCALARS:
                 item = np.dtype(SCALARS[kind] if kind != 7 else "?")
                 return np.frombuffer(self.take(length * item.itemsize), item).tolist()

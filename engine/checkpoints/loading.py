@@ -34,6 +34,13 @@ def empty_model(folder: Path, config: ModelConfig, dtype: torch.dtype) -> Diffus
         raise broken(f"{folder / CONFIG_FILE} asks for impossible sizes ({error})") from error
 
 
+def check_layers(folder: Path, config: ModelConfig, names: Iterable[str]) -> None:
+    """Raises ModelError if there is no tensor of the last layer, before a model of that many layers is built."""
+    last = len(config.layers) - 1
+    if not any(name.startswith(f"model.decoder.layers.{last}.") for name in names):
+        raise broken(f"The weights of {folder} have no layer {last}, which {CONFIG_FILE} asks for")
+
+
 def is_skipped(name: str) -> bool:
     """Whether a stored tensor is not loaded: the vision tower, and copies of tied weights."""
     return name.startswith(VISION) or (name.startswith(TIED) and not name.endswith(".layer_scalar"))

@@ -17,13 +17,14 @@ from engine.checkpoints.config_files import CONFIG_FILE, GENERATION_FILE
 from engine.checkpoints.qwen2 import ARCHITECTURE, SafetensorsWeights, check_shapes, json_config
 from engine.checkpoints.weight_files import broken, read_json
 from engine.errors import ModelError
-from engine.files import read_json_object
+from engine.files import LARGE_JSON_BYTES, read_json_object
 from engine.masked.config import MaskedConfig, MaskedSampling
 from engine.models.qwen2 import Qwen2Config
 
 DREAM = re.compile(r"Dream(On|Coder)?(Model)?", re.IGNORECASE)
 ADDED_FILE, TOKENIZER_FILE, TOKENIZER_CONFIG_FILE = "added_tokens.json", "tokenizer.json", "tokenizer_config.json"
 EXPAND = "<|expand|>"
+TOKENIZER_CONFIG_BYTES = 4 << 20  # that of Gemma has 1.2 MB
 
 
 def is_masked(folder: Path) -> bool:
@@ -41,7 +42,8 @@ def is_masked(folder: Path) -> bool:
 def open_masked(folder: Path) -> SafetensorsWeights:
     """The checked weights of the folder, with a `MaskedConfig`; raises ModelError for what cannot be loaded."""
     content = read_json(folder / CONFIG_FILE)
-    named = content.get("architectures") or []
+    named = content.get("architectures")
+    named = named if isinstance(named, list) else []
     if content.get("model_type") != ARCHITECTURE and not all(DREAM.fullmatch(str(name)) for name in named):
         raise ModelError(
             f"{folder} is a model of the architecture {', '.join(map(str, named))}, but of Dream's only DreamModel and "
@@ -73,13 +75,13 @@ def read_masked_sampling(folder: Path) -> MaskedSampling:
         stored = read_json(file) if file.exists() else {}
         return MaskedSampling.from_json({**({} if stored.get("_from_model_config") else stored), **own})
     except (AttributeError, TypeError, ValueError, OverflowError) as error:
-        raise broken(f"{file} has a field of the wrong type ({error})") from error
+        raise broken(f"{file} has a wrong field ({error})") from error
 
 
 def special_token(folder: Path, name: str) -> str | None:
     """The text of the special token that `tokenizer_config.json` calls `name`; None if there is none."""
     try:
-        value = read_json_object(folder / TOKENIZER_CONFIG_FILE).get(name)
+        value = read_json_object(folder / TOKENIZER_CONFIG_FILE, TOKENIZER_CONFIG_BYTES).get(name)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as reason:
@@ -106,7 +108,7 @@ def added_tokens(folder: Path) -> dict[str, int]:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return read_json_object(file)
+        return read_json_object(file, LARGE_JSON_BYTES)
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as reason:
@@ -132,4 +134,4 @@ def _config(folder: Path, content: Mapping[str, Any], backbone: Qwen2Config) -> 
         sizes = vars(backbone)
         return MaskedConfig(**sizes, mask=mask, expand=expand, delete=delete, shifted=bool(gesso.get("shifted", True)))
     except (AttributeError, TypeError, KeyError, ValueError) as error:
-        raise broken(f"The files of the tokenizer in {folder} have a field of the wrong type ({error})") from error
+        raise broken(f"The files of the tokenizer in {folder} have a wrong field ({error})") from error

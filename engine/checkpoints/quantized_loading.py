@@ -17,7 +17,15 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from engine.checkpoints.config_files import PUBLISHED_METHODS, quantization_method, read_config
-from engine.checkpoints.loading import Progress, empty_model, is_skipped, loading_errors, refuse, refuse_too_large
+from engine.checkpoints.loading import (
+    Progress,
+    check_layers,
+    empty_model,
+    is_skipped,
+    loading_errors,
+    refuse,
+    refuse_too_large,
+)
 from engine.checkpoints.published import ACTIVATION_SCALES, Matrix, one_format, stack
 from engine.checkpoints.tensor_names import matrices_of, plain_views
 from engine.checkpoints.tensor_views import checkpoint_views
@@ -59,6 +67,7 @@ def load_published(
             f"{' and '.join(PUBLISHED_METHODS)} can be loaded; choose another build of the model."
         )
     stored = stored_tensors(folder)
+    check_layers(folder, config, stored)
     model = empty_model(folder, config, dtype)
     refuse(mismatches(folder, model, stored))
     matrices, plain = matrices_of(config), plain_views(model)

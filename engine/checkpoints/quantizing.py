@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,9 +25,10 @@ from engine.checkpoints.checkpoint import mismatches
 from engine.checkpoints.config_files import CONFIG_FILE, MODELOPT_FILE, quantization_method, read_config
 from engine.checkpoints.export import write_checksums
 from engine.checkpoints.loading import Progress, empty_model, refuse
-from engine.checkpoints.masked import is_masked
+from engine.checkpoints.masked import is_masked, open_masked
 from engine.checkpoints.published import Matrix
 from engine.checkpoints.qwen2 import ARCHITECTURE as QWEN2
+from engine.checkpoints.qwen2 import expected_shapes, layer_matrices, open_weights
 from engine.checkpoints.tensor_names import matrices_of, plain_views
 from engine.checkpoints.weight_files import (
     INDEX_FILE,
@@ -38,7 +39,6 @@ from engine.checkpoints.weight_files import (
     read_json,
     stored_tensors,
 )
-from engine.config import ModelConfig
 from engine.errors import InputError, ModelError, UsageError
 from engine.files import read_json_object
 from engine.quantized import Format, QuantizedWeight, quantize_weight
@@ -46,7 +46,7 @@ from engine.quantized import Format, QuantizedWeight, quantize_weight
 Kind = Literal["int4", "fp8", "nvfp4"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 PLAN_FILE = "plan.json"
-COPIED = ("*.json", "*.jinja", "LICENSE*", "*.md", "tokenizer.model")
+COPIED = ("*.json", "*.jinja", "LICENSE*", "*.md", "tokenizer.model", "merges.txt")
 LAYOUTS = {"fp8": "float-quantized", "int4": "pack-quantized", "nvfp4": "nvfp4-pack-quantized"}
 SPARE_BYTES = 2**26  # free disk space beyond the weights
 
@@ -56,28 +56,45 @@ Part = tuple[str, Callable[[], "dict[str, Tensor]"], int]
 
 @dataclass(frozen=True)
 class Source:
-    """The source folder: its architecture and the headers of its files."""
+    """The source folder, the headers of its files, and what is quantized: the matrices of each layer.
+
+    plain: the tensors that stay as they are. has_experts: whether the model is a mixture.
+    """
 
     folder: Path
-    config: ModelConfig
     stored: Mapping[str, StoredTensor]
+    layers: Sequence[Sequence[Matrix]]
+    plain: Sequence[str]
+    has_experts: bool = False
 
     @staticmethod
     def open(folder: Path) -> Source:
         """Raises ModelError if the folder is incomplete, of another architecture, or already quantized."""
-        if is_masked(folder) or read_json(folder / CONFIG_FILE).get("model_type") == QWEN2:
-            raise ModelError(
-                f"The model in {folder} is a Qwen2, whose layers are quantized to int4 at load if a GPU needs it; "
-                "use the folder as it is."
-            )
-        config = read_config(folder)
+        masked = is_masked(folder)
+        is_qwen2 = masked or read_json(folder / CONFIG_FILE).get("model_type") == QWEN2
+        config = None if is_qwen2 else read_config(folder)
         if method := quantization_method(folder):
             raise ModelError(
                 f"The model in {folder} is quantized already ({method}); choose its bfloat16 or float32 checkpoint."
             )
         stored = stored_tensors(folder)
-        refuse(mismatches(folder, empty_model(folder, config, torch.float32), stored))
-        return Source(folder, config, stored)
+        if config is None:
+            sizes = (open_masked(folder) if masked else open_weights(folder)).config
+            layers = [layer_matrices(sizes, index) for index in range(sizes.num_layers)]
+            quantized = {f"{matrix.base}.weight" for matrices in layers for matrix in matrices}
+            return Source(folder, stored, layers, [name for name in expected_shapes(sizes) if name not in quantized])
+        empty = empty_model(folder, config, torch.float32)
+        refuse(mismatches(folder, empty, stored))
+        matrices = matrices_of(config)
+        by_layer = [
+            [part for name, parts in matrices.items() if name.startswith(f"layers.{index}.") for part in parts]
+            for index in range(len(config.layers))
+        ]
+        return Source(folder, stored, by_layer, [*plain_views(empty)], config.num_experts > 1)
+
+    def format_of(self, matrix: Matrix, kind: Kind) -> Kind:
+        """The format in which a matrix is written."""
+        return kind if ".experts." in matrix.base or not self.has_experts else "fp8"
 
 
 def quantize_folder(source: Path, target: Path, kind: Kind, on_progress: Progress | None = None) -> None:
@@ -85,8 +102,8 @@ def quantize_folder(source: Path, target: Path, kind: Kind, on_progress: Progres
 
     fp8: all projections, with a scale per row. int4 (groups of 32) and nvfp4 (groups of 16): the experts; other
     projections are fp8, except in a model without a mixture, whose projections all get the same format. Router, norms,
-    embedding and self-conditioning stay unchanged. on_progress receives bytes read and bytes in total. Raises
-    InputError if `target` exists already, ModelError if the source cannot be used or writing fails.
+    biases, embedding, head and self-conditioning stay unchanged. on_progress receives bytes read and bytes in total.
+    Raises InputError if `target` exists already, ModelError if the source cannot be used or writing fails.
     """
     if kind not in KINDS:
         raise UsageError(f"Unknown format {kind!r}; choose {', '.join(KINDS)}.")
@@ -161,25 +178,11 @@ def _write_weights(work: Path, source: Source, kind: Kind, on_progress: Progress
 
 
 def _shards(source: Source, kind: Kind, reader: _Reader) -> list[list[Part]]:
-    config = source.config
-    matrices = matrices_of(config)
-    plain = plain_views(empty_model(source.folder, config, torch.float32))
     rest: list[Part] = [
         (name, lambda name=name: {name: reader.whole(name)}, source.stored[name].bytes)  # type: ignore[misc]
-        for name in plain
+        for name in source.plain
     ]
-    shards = [rest]
-    for layer in range(len(config.layers)):
-        layer_matrices = [
-            part for name, parts in matrices.items() if name.startswith(f"layers.{layer}.") for part in parts
-        ]
-        shards.append([_part(matrix, format_of(matrix.base, kind, config), reader) for matrix in layer_matrices])
-    return shards
-
-
-def format_of(base: str, kind: Kind, config: ModelConfig) -> Kind:
-    """The format in which the matrix `base` is written."""
-    return kind if ".experts." in base or config.num_experts == 1 else "fp8"
+    return [rest, *([_part(matrix, source.format_of(matrix, kind), reader) for matrix in one] for one in source.layers)]
 
 
 def _part(matrix: Matrix, kind: Kind, reader: _Reader) -> Part:
@@ -269,7 +272,7 @@ def _write_config(work: Path, source: Source, kind: Kind) -> None:
         if file.name not in left_out:
             shutil.copyfile(file, work / file.name)
     content = read_json(source.folder / CONFIG_FILE)
-    content["quantization_config"] = _quantization(kind, source.config)
+    content["quantization_config"] = _quantization(kind, source.has_experts)
     (work / CONFIG_FILE).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
@@ -278,14 +281,14 @@ def _described(folder: Path) -> Iterator[Path]:
         yield from (file for file in sorted(folder.glob(pattern)) if file.is_file())
 
 
-def _quantization(kind: Kind, config: ModelConfig) -> dict[str, Any]:
+def _quantization(kind: Kind, has_experts: bool) -> dict[str, Any]:
     """The `quantization_config` of compressed-tensors."""
     weights: dict[Format, dict[str, Any]] = {
         "fp8": {"num_bits": 8, "type": "float", "strategy": "channel"},
         "int4": {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 32},
         "nvfp4": {"num_bits": 4, "type": "float", "strategy": "tensor_group", "group_size": 16},
     }
-    mixed = kind != "fp8" and config.num_experts > 1
+    mixed = kind != "fp8" and has_experts
     targets = {kind: [r"re:.*\.experts\..*"], "fp8": [r"re:.*\.(self_attn|mlp)\..*"]} if mixed else {kind: ["Linear"]}
     groups = {
         f"group_{number}": {

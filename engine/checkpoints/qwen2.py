@@ -2,8 +2,9 @@
 
 Sizes and names are checked from the headers before a weight is read. On a CPU the layers are packed as they are read.
 On a GPU they are copied in 16 bits, or quantized to int4 as they are read if the model does not fit an NVIDIA GPU
-otherwise. Names of the tensors: transformers' `Qwen2ForCausalLM`, and llama.cpp's `gguf-py/gguf/tensor_mapping.py`. No
-network, no pickle. Must not know prompts or text.
+otherwise; layers that are stored quantized stay so on an NVIDIA GPU, and are unpacked elsewhere. Names of the tensors:
+transformers' `Qwen2ForCausalLM`, and llama.cpp's `gguf-py/gguf/tensor_mapping.py`. No network, no
+pickle. Must not know prompts or text.
 """
 
 from __future__ import annotations
@@ -14,15 +15,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import prod
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from engine.checkpoints.config_files import PUBLISHED_METHODS, quantization_method
 from engine.checkpoints.gguf import GgufFile
-from engine.checkpoints.weight_files import FETCH_AGAIN, read_json, stored_tensors
-from engine.config import KNOWN_ARCHITECTURES
+from engine.checkpoints.published import Matrix, one_format
+from engine.checkpoints.weight_files import FETCH_AGAIN, StoredTensor, read_json, stored_tensors
+from engine.config import KNOWN_ARCHITECTURES, positive
 from engine.device import available_memory, cpu_has_bfloat16
 from engine.device_setup import enable_kernels, use_kernels
 from engine.errors import ModelError
@@ -72,6 +75,8 @@ class Weights(Protocol):
     place: Path
     config: Qwen2Config
     shapes: Mapping[str, tuple[int, ...]]
+    stored_bytes: int | None
+    """Bytes of the weights in memory if the layers stay as they are stored; None unless they are stored quantized."""
 
     def read(self, name: str, first: int = 0, end: int | None = None) -> Tensor:
         """The rows [first, end) of the tensor in fp32, which may be changed; all of a vector."""
@@ -81,9 +86,15 @@ class Weights(Protocol):
         """The rows `tokens` [...] of a matrix, in fp32: [..., columns]."""
         ...
 
+    def quantized(self, name: str, dtype: torch.dtype) -> QuantizedWeight:
+        """A matrix of a layer as it is stored; one that is not quantized comes in `dtype`."""
+        ...
+
 
 class GgufWeights:
-    """The tensors of a GGUF file."""
+    """The tensors of a GGUF file, whose blocks are always unpacked."""
+
+    stored_bytes: int | None = None
 
     def __init__(self, file: GgufFile) -> None:
         self.place, self.file = file.file, file
@@ -101,6 +112,9 @@ class GgufWeights:
         blocks = self.file.stored(tensor.name)[tokens.reshape(-1)]
         return tensor.type.decode(blocks.reshape(-1, tensor.type.bytes)).view(*tokens.shape, -1)
 
+    def quantized(self, name: str, dtype: torch.dtype) -> QuantizedWeight:
+        return QuantizedWeight("plain", self.read(name).to(dtype))
+
     def _names(self) -> Iterator[tuple[str, str]]:
         yield from GGUF_NAMES.items()
         for index in range(self.config.num_layers):
@@ -110,23 +124,67 @@ class GgufWeights:
 
 
 class SafetensorsWeights:
-    """The tensors of a folder as transformers saves it."""
+    """The tensors of a folder as transformers saves it, or with quantized layers, as `gesso model quantize` does."""
 
     def __init__(self, folder: Path, known: Sequence[str] = (ARCHITECTURE,)) -> None:
         """known: the names of the architecture that the folder may use."""
         self.place = folder
         self.config = json_config(folder, read_json(folder / "config.json"), known)
         self._stored = stored_tensors(folder)
+        self._matrices = _quantized_matrices(folder, self.config, self._stored)
+        self.stored_bytes = sum(one.bytes for one in self._stored.values()) if self._matrices else None
         self.shapes: Mapping[str, tuple[int, ...]] = {
-            name: tuple(tensor.shape) for name, tensor in self._stored.items()
+            **{name: tuple(tensor.shape) for name, tensor in self._stored.items()},
+            **{name: (matrix.rows, matrix.columns) for name, matrix in self._matrices.items()},
         }
         self._open = {file: safe_open(file, framework="pt") for file in {one.file for one in self._stored.values()}}
 
     def read(self, name: str, first: int = 0, end: int | None = None) -> Tensor:
+        if name in self._matrices:
+            return self.quantized(name, torch.float32).part(first, end).dequantize()
         return self._open[self._stored[name].file].get_slice(name)[first:end].to(torch.float32, copy=True)
 
     def rows(self, name: str, tokens: Tensor) -> Tensor:
-        return self._open[self._stored[name].file].get_tensor(name)[tokens].float()
+        return self._tensor(name)[tokens].float()
+
+    def quantized(self, name: str, dtype: torch.dtype) -> QuantizedWeight:
+        matrix = self._matrices.get(name)
+        if matrix is None:
+            return QuantizedWeight("plain", self._tensor(name).to(dtype))
+        return matrix.weight(self._stored, self._tensor, dtype)
+
+    def _tensor(self, name: str) -> Tensor:
+        found: Tensor = self._open[self._stored[name].file].get_tensor(name)
+        return found
+
+
+def layer_matrices(config: Qwen2Config, index: int) -> list[Matrix]:
+    """The matrices of a layer, by transformers' names."""
+    return [
+        Matrix(name.removesuffix(".weight"), *shape)
+        for name, shape in _expected_of_layer(config, index).items()
+        if len(shape) == 2
+    ]
+
+
+def _quantized_matrices(folder: Path, config: Qwen2Config, stored: Mapping[str, StoredTensor]) -> dict[str, Matrix]:
+    """By the name of the weight those that are stored quantized; raises ModelError if they cannot be read."""
+    method = quantization_method(folder)
+    if method is None:
+        return {}
+    if method not in PUBLISHED_METHODS:
+        raise ModelError(
+            f"The model in {folder} is quantized by {method}, but only {' and '.join(PUBLISHED_METHODS)} can be "
+            "loaded; choose another build of the model."
+        )
+    found = {}
+    for matrix in (one for index in range(config.num_layers) for one in layer_matrices(config, index)):
+        name = f"{matrix.base}.weight"
+        if matrix.names(stored) != [name]:
+            if problem := matrix.problem(stored):
+                raise ModelError(f"{problem} The model in {folder} cannot be read; {FETCH_AGAIN}.")
+            found[name] = matrix
+    return found
 
 
 def open_weights(place: Path) -> GgufWeights | SafetensorsWeights:
@@ -140,11 +198,15 @@ def load_qwen2(
     weights: Weights, device: torch.device, dtype: torch.dtype, on_progress: Progress | None = None
 ) -> Qwen2 | PackedQwen2:
     """The model on `device`: on a CPU packed, elsewhere in `dtype`, or in int4 on an NVIDIA GPU that it does not fit
-    otherwise. on_progress: layers done and layers in all."""
+    otherwise, or as it is stored there. on_progress: layers done and layers in all."""
     if device.type == "cpu":
         return pack_qwen2(weights, fastest_product(), on_progress)
+    if device.type == "cuda" and weights.stored_bytes is not None:
+        return _quantized_qwen2(weights, device, dtype, on_progress, weights.stored_bytes, "stored")
     if device.type == "cuda" and not _fits(device, weight_bytes(weights.config, dtype)) and _groups(weights.config):
-        return _int4_qwen2(weights, device, dtype, on_progress)
+        log.info("The model in %s does not fit %s in %s, so its layers are in int4.", weights.place, device, dtype)
+        needed = weight_bytes(weights.config, dtype, int4=True)
+        return _quantized_qwen2(weights, device, dtype, on_progress, needed, "int4")
     _check_memory(weights, device, weight_bytes(weights.config, dtype))
     return plain_qwen2(weights, device, dtype, on_progress)
 
@@ -154,10 +216,10 @@ def plain_qwen2(
     device: torch.device,
     dtype: torch.dtype,
     on_progress: Progress | None = None,
-    int4: bool = False,
+    layers: Literal["plain", "int4", "stored"] = "plain",
 ) -> Qwen2:
-    """The model on any device with all weights in `dtype`; int4: except the matrices of the layers, which are
-    quantized as they are read."""
+    """The model on any device with all weights in `dtype`. layers: int4 if their matrices are quantized as they are
+    read, stored if they stay as they are."""
     config = weights.config
     with torch.device("meta"):
         model = Qwen2(config).to(dtype).eval().requires_grad_(False)
@@ -166,11 +228,12 @@ def plain_qwen2(
             cast(Tensor, module.to_empty(device=device).weight).copy_(weights.read(name))
     for index, layer in enumerate(model.layers):
         prefix = f"model.layers.{index}."
-        for name, parts in PARTS.items() if int4 else ():
+        for name, parts in PARTS.items() if layers != "plain" else ():
             linear = layer.get_submodule(name)
             if isinstance(linear, nn.Linear):
                 matrix = _Joined(weights, [f"{prefix}{part}.weight" for part in parts])
-                layer.set_submodule(name, QuantizedLinear(_quantized(matrix, device), linear.bias))
+                weight = _int4(matrix, device) if layers == "int4" else matrix.quantized(dtype).to(device)
+                layer.set_submodule(name, QuantizedLinear(weight, linear.bias))
         for name, parameter in layer.to_empty(device=device).named_parameters():
             ours, _, kind = name.rpartition(".")
             parameter.copy_(torch.cat([weights.read(f"{prefix}{part}.{kind}") for part in PARTS[ours]]))
@@ -179,22 +242,27 @@ def plain_qwen2(
     return model
 
 
-def _int4_qwen2(
-    weights: Weights, device: torch.device, dtype: torch.dtype, on_progress: Progress | None = None
+def _quantized_qwen2(
+    weights: Weights,
+    device: torch.device,
+    dtype: torch.dtype,
+    on_progress: Progress | None,
+    needed: int,
+    layers: Literal["int4", "stored"],
 ) -> Qwen2:
-    """The model in int4 on an NVIDIA GPU; without working kernels its products dequantize, which is slow."""
+    """The model with quantized layers, which take `needed` bytes with all other weights, on an NVIDIA GPU; without
+    working kernels its products dequantize, which is slow."""
     config = weights.config
     on_kernels = dtype in FAST_TYPES and enable_kernels(device.index or 0)
     dequantizing = 0 if on_kernels else DEQUANTIZING_BYTES * 2 * config.intermediate_size * config.hidden_size
-    _check_memory(weights, device, weight_bytes(config, dtype, int4=True) + dequantizing, " even in 4 bits")
-    log.info("The model in %s does not fit %s in %s, so its layers are in int4.", weights.place, device, dtype)
-    model = plain_qwen2(weights, device, dtype, on_progress, int4=True)
+    _check_memory(weights, device, needed + dequantizing, " even in 4 bits" if layers == "int4" else "")
+    model = plain_qwen2(weights, device, dtype, on_progress, layers)
     if on_kernels:
         use_kernels(model)
     return model
 
 
-def _quantized(matrix: _Joined, device: torch.device) -> QuantizedWeight:
+def _int4(matrix: _Joined, device: torch.device) -> QuantizedWeight:
     """The matrix in int4 on `device`, quantized some rows at a time."""
     rows, columns = matrix.shape
     step = max(1, QUANTIZED_AT_ONCE // columns)
@@ -252,6 +320,11 @@ class _Joined:
         rows = torch.cat(parts) if len(parts) > 1 else parts[0]
         return rows if self.gain is None else rows.mul_(self.gain)
 
+    def quantized(self, dtype: torch.dtype) -> QuantizedWeight:
+        """The matrix as it is stored, without the gain."""
+        parts = one_format([self.weights.quantized(name, dtype) for name in self.names], self.names[0], dtype)
+        return concatenate(parts)
+
 
 def _layer(weights: Weights, index: int) -> LayerWeights:
     prefix = f"model.layers.{index}."
@@ -269,27 +342,34 @@ def _layer(weights: Weights, index: int) -> LayerWeights:
     )
 
 
-def _expected(config: Qwen2Config) -> dict[str, tuple[int, ...]]:
-    hidden, inner = config.hidden_size, config.intermediate_size
-    queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-    shapes: dict[str, tuple[int, ...]] = {EMBEDDING: (config.vocab_size, hidden), NORM: (hidden,)}
+def expected_shapes(config: Qwen2Config) -> dict[str, tuple[int, ...]]:
+    """The shapes of all tensors, by transformers' names."""
+    shapes: dict[str, tuple[int, ...]] = {EMBEDDING: (config.vocab_size, config.hidden_size)}
+    shapes[NORM] = (config.hidden_size,)
     if not config.tied:
-        shapes[HEAD] = (config.vocab_size, hidden)
+        shapes[HEAD] = (config.vocab_size, config.hidden_size)
     for index in range(config.num_layers):
-        prefix = f"model.layers.{index}."
-        for name, size in (("q", queries), ("k", keys), ("v", keys)):
-            shapes[f"{prefix}self_attn.{name}_proj.weight"] = (size, hidden)
-            shapes[f"{prefix}self_attn.{name}_proj.bias"] = (size,)
-        shapes[prefix + "self_attn.o_proj.weight"] = (hidden, queries)
-        shapes |= {f"{prefix}mlp.{name}_proj.weight": (inner, hidden) for name in ("gate", "up")}
-        shapes[prefix + "mlp.down_proj.weight"] = (hidden, inner)
-        shapes |= {f"{prefix}{name}.weight": (hidden,) for name in ("input_layernorm", "post_attention_layernorm")}
+        shapes |= _expected_of_layer(config, index)
+    return shapes
+
+
+def _expected_of_layer(config: Qwen2Config, index: int) -> dict[str, tuple[int, ...]]:
+    prefix, hidden, inner = f"model.layers.{index}.", config.hidden_size, config.intermediate_size
+    queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, size in (("q", queries), ("k", keys), ("v", keys)):
+        shapes[f"{prefix}self_attn.{name}_proj.weight"] = (size, hidden)
+        shapes[f"{prefix}self_attn.{name}_proj.bias"] = (size,)
+    shapes[prefix + "self_attn.o_proj.weight"] = (hidden, queries)
+    shapes |= {f"{prefix}mlp.{name}_proj.weight": (inner, hidden) for name in ("gate", "up")}
+    shapes[prefix + "mlp.down_proj.weight"] = (hidden, inner)
+    shapes |= {f"{prefix}{name}.weight": (hidden,) for name in ("input_layernorm", "post_attention_layernorm")}
     return shapes
 
 
 def check_shapes(weights: Weights) -> None:
     """Raises ModelError if a tensor is missing or of another shape than the sizes ask for."""
-    for name, shape in _expected(weights.config).items():
+    for name, shape in expected_shapes(weights.config).items():
         found = weights.shapes.get(name)
         if found is None:
             raise ModelError(f"The tensor {name} is missing from {weights.place}; {FETCH_AGAIN}.")
@@ -303,7 +383,7 @@ def check_shapes(weights: Weights) -> None:
 def weight_bytes(config: Qwen2Config, dtype: torch.dtype, int4: bool = False) -> int:
     """Bytes of the weights in `dtype`; int4: with the matrices of the layers in int4."""
     total = 0.0
-    for name, shape in _expected(config).items():
+    for name, shape in expected_shapes(config).items():
         in_int4 = int4 and name.startswith("model.layers.") and len(shape) == 2
         total += prod(shape) * (INT4_BYTES if in_int4 else dtype.itemsize)
     return int(total)
@@ -356,13 +436,15 @@ def _gguf_config(file: GgufFile) -> Qwen2Config:
                 num_kv_heads=int(data.get("qwen2.attention.head_count_kv", heads)),
                 head_dim=int(data.get("qwen2.attention.key_length", hidden // max(1, heads))),
                 max_positions=int(data.get("qwen2.context_length", 32_768)),
-                norm_eps=float(data["qwen2.attention.layer_norm_rms_epsilon"]),
-                rope_theta=float(data.get("qwen2.rope.freq_base", 1e6)),
+                norm_eps=positive(data["qwen2.attention.layer_norm_rms_epsilon"], "layer_norm_rms_epsilon"),
+                rope_theta=positive(data.get("qwen2.rope.freq_base", 1e6), "freq_base"),
                 tied=GGUF_NAMES[HEAD] not in file.tensors,
             ),
         )
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as wrong:
-        raise ModelError(f"{file.file} lacks a size of the model ({wrong}); {FETCH_AGAIN}.") from wrong
+        raise ModelError(
+            f"{file.file} lacks a size of the model, or has a wrong one ({wrong}); {FETCH_AGAIN}."
+        ) from wrong
 
 
 def json_config(folder: Path, data: Mapping[str, Any], known: Sequence[str]) -> Qwen2Config:
@@ -386,13 +468,15 @@ def json_config(folder: Path, data: Mapping[str, Any], known: Sequence[str]) -> 
                 num_kv_heads=int(data.get("num_key_value_heads") or heads),
                 head_dim=int(data.get("head_dim") or hidden // max(1, heads)),
                 max_positions=int(data.get("max_position_embeddings") or 32_768),
-                norm_eps=float(data.get("rms_norm_eps", 1e-6)),
-                rope_theta=float(rope.get("rope_theta") or data.get("rope_theta") or 1e4),
+                norm_eps=positive(data.get("rms_norm_eps", 1e-6), "rms_norm_eps"),
+                rope_theta=positive(rope.get("rope_theta") or data.get("rope_theta") or 1e4, "rope_theta"),
                 tied=bool(data.get("tie_word_embeddings", False)),
             ),
         )
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as wrong:
-        raise ModelError(f"The config.json in {folder} lacks a size of the model ({wrong}); {FETCH_AGAIN}.") from wrong
+        raise ModelError(
+            f"The config.json in {folder} lacks a size of the model, or has a wrong one ({wrong}); {FETCH_AGAIN}."
+        ) from wrong
 
 
 def _checked(place: Path, config: Qwen2Config) -> Qwen2Config:

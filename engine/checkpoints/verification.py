@@ -23,7 +23,7 @@ from engine.checkpoints.config_files import (
     read_config,
     read_sampling,
 )
-from engine.checkpoints.loading import Progress, empty_model
+from engine.checkpoints.loading import Progress, check_layers, empty_model
 from engine.checkpoints.masked import is_masked, open_masked, read_masked_sampling
 from engine.checkpoints.quantized_loading import mismatches as published_mismatches
 from engine.checkpoints.qwen2 import ARCHITECTURE, open_weights
@@ -39,11 +39,11 @@ from engine.checkpoints.weight_files import (
     unreadable,
 )
 from engine.errors import ModelError
-from engine.files import read_json_object, read_small_file
+from engine.files import open_regular, read_json_object, read_small_file
 
 READ_BYTES = 2**24
 SUMS_BYTES = 2**20
-TOKENIZER_FILE, TOKENIZER_BYTES = "tokenizer.json", 2**28
+TOKENIZER_FILE, TOKENIZER_BYTES = "tokenizer.json", 40 << 20
 NOT_PUBLISHED = (SUMS_FILE, ".gitattributes")
 SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
@@ -126,6 +126,7 @@ def _find_problems(folder: Path) -> dict[str, list[str]]:
             stored = stored_tensors(folder)
     if config is not None and stored is not None:
         with _collecting(problems, CONFIG_FILE):
+            check_layers(folder, config, stored)
             model = empty_model(folder, config, torch.float32)
             find = published_mismatches if quantization_method(folder) in PUBLISHED_METHODS else mismatches
             for name, sentence in find(folder, model, stored):
@@ -165,7 +166,7 @@ def _hub_cache_sum(file: Path) -> str | None:
 
 def _sha256(file: Path, done: int, total: int, on_progress: Progress | None) -> str:
     digest = hashlib.sha256()
-    with file.open("rb") as stream:
+    with open_regular(file) as stream:
         while block := stream.read(READ_BYTES):
             digest.update(block)
             done += len(block)

@@ -14,16 +14,16 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
-from engine.errors import ModelError
-from engine.files import read_json_object, unique_names
+from engine.errors import ModelError, panics_as
+from engine.files import JSON_BYTES, LARGE_JSON_BYTES, open_regular, read_json_object, unique_names
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 SUMS_FILE = "SHA256SUMS"
 FETCH_AGAIN = "fetch the model again with `gesso model pull`"
-MAX_HEADER_BYTES = 100_000_000
+MAX_HEADER_BYTES = 32 << 20  # 200,000 tensors
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 FLOATS = ("F64", "F32", "F16", "BF16")
 DTYPE_BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2}
@@ -51,10 +51,10 @@ def unreadable(file: Path, reason: OSError) -> ModelError:
     return ModelError(f"{file} cannot be read ({reason.strerror}); check its permissions.")
 
 
-def read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path, limit: int = JSON_BYTES) -> dict[str, Any]:
     """Reads the JSON object in `file`; raises ModelError if it is absent, unreadable or not a JSON object."""
     try:
-        return read_json_object(file)
+        return read_json_object(file, limit)
     except FileNotFoundError as absent:
         raise broken(f"The model folder {file.parent} has no {file.name}") from absent
     except OSError as reason:
@@ -72,7 +72,7 @@ def find_shards(folder: Path) -> tuple[list[Path], dict[str, str] | None]:
         return [folder / SINGLE_FILE], None
     if not (folder / INDEX_FILE).is_file():
         raise ModelError(_why_no_weights(folder))
-    index = read_json(folder / INDEX_FILE).get("weight_map")
+    index = read_json(folder / INDEX_FILE, LARGE_JSON_BYTES).get("weight_map")
     if not isinstance(index, dict) or not index:
         raise broken(f"{folder / INDEX_FILE} has no 'weight_map'")
     for name in index.values():
@@ -103,10 +103,10 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
     """The tensors of one safetensors file; raises ModelError if header and file do not agree."""
     try:
         size = file.stat().st_size
-        with file.open("rb") as stream:
-            start = stream.read(8)
+        with open_regular(file) as stream:
+            start = stream.read(8) or b""
             length = int.from_bytes(start, "little")
-            header = stream.read(length) if length <= min(size - 8, MAX_HEADER_BYTES) else b""
+            header = (stream.read(length) or b"") if length <= min(size - 8, MAX_HEADER_BYTES) else b""
     except OSError as reason:
         raise unreadable(file, reason) from reason
     if start == b"version ":
@@ -121,11 +121,11 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
     if size != expected:
         problem = "is truncated" if size < expected else "has bytes that belong to no tensor"
         raise broken(f"{file} {problem}: its header asks for {expected} bytes, it has {size}")
-    try:
-        with safe_open(file, framework="pt"):
-            pass
-    except (SafetensorError, OSError) as refusal:
-        raise broken(f"{file} is refused by safetensors ({refusal})") from refusal
+    with (
+        panics_as(lambda refusal: broken(f"{file} is refused by safetensors ({refusal})")),
+        safe_open(file, framework="pt"),
+    ):
+        pass
     return tensors
 
 

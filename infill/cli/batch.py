@@ -19,6 +19,7 @@ from typing import IO, Any, Protocol, get_args
 
 from engine.errors import GessoError, InputError, ModelError, describe_error
 from infill.cli import text_edits
+from infill.cli.encodings import Decoded
 from infill.privacy import check_sent
 from infill.request import Hole, InfillRequest, InfillResult, Lines
 from infill.service.exchange import ServiceGone
@@ -99,8 +100,10 @@ class Batch:
         results: list[dict[str, Any]] = []
         while batch := list(islice(chosen, size)):
             results += _results(completer, batch)
-        target = text_edits.read_source(self.target)
-        lines = target.original.splitlines(keepends=True)
+        with _opened(self.target, "rb") as stream:
+            content = stream.read()
+        target = text_edits.SourceFile(self.target, Decoded(content.decode()), content)
+        lines = content.splitlines(keepends=True)
         for number, result in zip(numbers, results, strict=True):
             lines[number] = _encoded(result)
         text_edits.write_in_place(target, b"".join(lines).decode(), text_edits.named_tree(self.target))
@@ -116,10 +119,11 @@ class Batch:
         size = 0
         rows = _rows(self.source, self.settings)
         with _opened(self.target, "rb") as stream:
-            for line in stream:
-                if not line.endswith(b"\n"):
+            while line := stream.readline(MOST_LINE_BYTES + 1):
+                row, is_complete = next(rows, None), line.endswith(b"\n")
+                result = _output_row(line) if is_complete else None
+                if row is not None and not is_complete and _begins(line, row):
                     break
-                row, result = next(rows, None), _output_row(line)
                 if row is None or result is None or row.id != result["id"]:
                     raise InputError(
                         f"Row {self.done + 1} of {self.target} does not match {self.source}; name another output file, "
@@ -249,6 +253,12 @@ def _encoded(result: dict[str, Any]) -> bytes:
     return json.dumps(result).encode() + b"\n"
 
 
+def _begins(line: bytes, row: InputRow) -> bool:
+    """Whether an incomplete line may be the beginning of the output row for `row`."""
+    start = json.dumps({"id": row.id})[:-1].encode()
+    return line[: len(start)] == start[: len(line)]
+
+
 def _output_row(line: bytes) -> dict[str, Any] | None:
     """None if the line is not a valid output row."""
     try:
@@ -286,5 +296,5 @@ def _check_files(source: Path, target: Path) -> None:
         raise InputError(f"{source} is not a regular file; write the rows to one first.")
     if target.exists() and source.exists() and target.samefile(source):
         raise InputError(f"{source} is both input and output; name another output file.")
-    if target.exists() and not target.is_file():
-        raise InputError(f"{target} is not a regular file; name another output file.")
+    if target.exists():
+        text_edits.check_own(target, target.stat(), "name another output file")

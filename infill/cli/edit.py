@@ -15,7 +15,7 @@ from infill.cli import text_edits
 from infill.cli.encodings import encoding_named
 from infill.cli.holes import hole_in_range, position_of
 from infill.cli.live_view import LiveView
-from infill.cli.options import note_plain_text, output_format, real_path, short_name
+from infill.cli.options import note_plain_text, output_format, real_path, short_name, write_changed
 from infill.cli.service import SERVICE_HELP, service_for
 from infill.cli.support import FILLED, NOTHING_TO_SHOW, STDIN, errors_to_exit_codes, say
 from infill.edit_request import EditRequest, EditResult
@@ -127,10 +127,8 @@ def _write_result(source: text_edits.SourceFile, result: EditResult, form: str, 
     changed = text_edits.apply(source.text, [(Hole(result.start, result.end), result.text)])
     if form == "json":
         cli_support.write_out(json_text(as_json_object(result, source.text)))
-    elif result.shown and form == "whole":
-        cli_support.write_out(changed)
-    elif result.shown and form == "diff":
-        cli_support.write_out(text_edits.unified_diff(source.text, changed, short_name(source.path)))
+    elif result.shown and form != "text":
+        write_changed(source, changed, form)
     elif result.shown and not in_place:
         cli_support.write_out(result.text)
     if result.shown and in_place:

@@ -21,6 +21,7 @@ MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 WITH_MARK = {"utf-16": "utf-16-le", "utf-32": "utf-32-le", "utf-8-sig": UTF_8}  # names: the encoding without a mark
+NOT_FOR_FILES = ("idna", "punycode")  # names of hosts; they take quadratic time
 SAMPLE = 4096  # bytes in which zeros are counted
 DECLARATION = re.compile(rb"^[^\n]*?coding[:=][ \t]*([-\w.]+)", re.ASCII)  # PEP 263
 
@@ -34,16 +35,23 @@ class Decoded:
     has_mark: bool = False
     is_guess: bool = False
 
+    def marked(self, text: str) -> str:
+        """A text of this file, with the byte order mark as its first character if the file has one."""
+        return BOM + text if self.has_mark else text
+
     def encode(self, text: str) -> bytes:
-        """Raises UnicodeEncodeError for a text that the encoding does not have."""
-        return ((BOM if self.has_mark else "") + text).encode(self.encoding)
+        """The bytes of the file with this text. Raises UnicodeEncodeError for one that the encoding does not have."""
+        return self.marked(text).encode(self.encoding)
 
 
 def encoding_named(name: str) -> str:
     """Python's name of an encoding of text; raises UsageError if there is none of this name."""
     try:
         "".encode(name)
-        return codecs.lookup(name).name
+        found = codecs.lookup(name).name
+        if found in NOT_FOR_FILES:
+            raise LookupError(name)
+        return found
     except (LookupError, ValueError) as error:
         raise UsageError(
             f"There is no encoding {name!r}; use utf-8, latin-1, utf-16 or another of Python's."
@@ -70,8 +78,8 @@ def decode(content: bytes, name: str, encoding: str | None = None) -> Decoded:
     is_guess = encoding is None and marked is None and chosen not in (UTF_8, _declared(content))
     try:
         text = content.decode(chosen)
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
+    except UnicodeError as error:
+        line = content.count(b"\n", 0, getattr(error, "start", 0)) + 1
         raise InputError(
             f"{name} is not {label(chosen)} text (line {line}); name its encoding with --encoding, or convert it to "
             "UTF-8."
@@ -85,7 +93,7 @@ def decode(content: bytes, name: str, encoding: str | None = None) -> Decoded:
 def _is_exact(decoded: Decoded, content: bytes) -> bool:
     try:
         return decoded.encode(decoded.text) == content
-    except UnicodeEncodeError:
+    except UnicodeError:
         return False
 
 

@@ -10,12 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from engine.errors import InputError, UsageError
+from engine.files import is_disk_full
 from infill.cli import support as cli_support
 from infill.cli import text_edits
 from infill.cli.encodings import encoding_named
 from infill.cli.holes import hole_at, hole_in_range, holes_at_markers, position_of
 from infill.cli.live_view import SECONDS_PER_STEP, LiveView, export_svg, hole_progress
-from infill.cli.options import note_plain_text, output_format, real_path, short_name
+from infill.cli.options import note_plain_text, output_format, real_path, short_name, write_changed
 from infill.cli.service import SERVICE_HELP, service_for
 from infill.cli.support import FILLED, NOTHING_TO_SHOW, STDIN, errors_to_exit_codes, say
 from infill.printable import json_text
@@ -179,9 +180,10 @@ def _complete(complete: Complete, request: InfillRequest, view: LiveView | None,
         view.finish(pieces, caption)
     if picture is not None:
         try:
-            export_svg(view.views, picture, (pieces, caption))
+            export_svg(view.views, text_edits.real_path(picture, text_edits.named_tree(picture)), (pieces, caption))
         except OSError as error:
-            raise InputError(f"{picture} cannot be written ({error.strerror}); name another file.") from error
+            remedy = "free disk space" if is_disk_full(error) else "name another file"
+            raise InputError(f"{picture} cannot be written ({error.strerror}); {remedy}.") from error
     return result
 
 
@@ -207,9 +209,10 @@ def _write_result(source: text_edits.SourceFile, result: InfillResult, output: O
     written = result.completions if output.write_any else shown
     if output.format == "json":
         cli_support.write_out(json_text(as_json_object(result, source.text)))
-    elif printed:
-        text = _printed(source, printed, output, several=len(result.completions) > 1)
-        cli_support.write_out(text, source.encode if output.format in ("whole", "diff") else str.encode)
+    elif printed and output.format != "text":
+        write_changed(source, _filled(source.text, printed), output.format)
+    elif printed and not output.in_place:
+        cli_support.write_out(_printed(printed, several=len(result.completions) > 1))
     if output.in_place and written:
         text_edits.write_in_place(source, _filled(source.text, written), text_edits.named_tree(source.path))
         say(f"{source.path}: filled {len(written)} of {len(result.completions)} holes.")
@@ -223,15 +226,7 @@ def _filled(text: str, completions: Sequence[HoleCompletion]) -> str:
     return text_edits.apply(text, [(completion.hole, completion.text) for completion in completions])
 
 
-def _printed(
-    source: text_edits.SourceFile, completions: Sequence[HoleCompletion], output: Output, several: bool
-) -> str:
-    if output.format == "whole":
-        return _filled(source.text, completions)
-    if output.format == "diff":
-        return text_edits.unified_diff(source.text, _filled(source.text, completions), short_name(source.path))
-    if output.in_place:
-        return ""
+def _printed(completions: Sequence[HoleCompletion], several: bool) -> str:
     if several:
         texts = [completion.text for completion in completions]
         return "".join(text if text.endswith("\n") else text + "\n" for text in texts)

@@ -32,7 +32,7 @@ from infill.lint.kinds import ALL_KINDS, STRUCTURAL, STRUCTURAL_LANGUAGES
 from infill.lint.report import LocatedFinding
 from infill.lint.thresholds import Thresholds
 from infill.model_store import POCKET, concrete, resolve
-from infill.printable import one_line, printable
+from infill.printable import printable
 from infill.request import Hole
 from infill.service.client import ServiceClient
 from infill.settings import Settings
@@ -279,7 +279,7 @@ def _fix(
         source, findings = sources[path], [one.finding for one in found if one.path == path]
         changes = [(Hole(*range_), one.replacement) for one in findings for range_ in one.ranges]
         texts[path] = text_edits.apply(source.text, changes)
-        sys.stderr.write(printable(text_edits.unified_diff(source.text, texts[path], one_line(path.as_posix()))))
+        sys.stderr.write(printable(text_edits.unified_diff(source.text, texts[path], path.as_posix())))
     sys.stderr.flush()
     fixes = f"{_count(len(found), 'fix', 'fixes')} in {_count(len(texts), 'file')}"
     if not yes and not typer.confirm(f"gesso: write {fixes}?", default=False, err=True):

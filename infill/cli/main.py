@@ -23,8 +23,8 @@ from infill.cli import support as cli_support
 from infill.cli.batch import Batch
 from infill.cli.service import BATCH_ROWS, SERVICE_HELP, service_for
 from infill.cli.support import FILLED, Commands, VisibleConsole, add_row, errors_to_exit_codes, say
-from infill.printable import json_text
-from infill.surroundings import INTERRUPTED
+from infill.printable import json_text, plain
+from infill.surroundings import INTERRUPTED, interrupt_is_reported
 from infill.version import installed_version
 
 SOME_FAILED = 1
@@ -67,7 +67,7 @@ app.add_typer(cli_serve.app, name="serve")
 def main() -> None:
     """The entry point of `gesso`."""
     try:
-        with cli_support.writing_output():  # the help is printed before any command
+        with cli_support.writing_output(writes_files=True):  # before any command: the help, and completion of shells
             app(prog_name="gesso")
     except (OSError, GessoError) as error:
         sys.exit(cli_support.report(error))
@@ -120,6 +120,7 @@ def batch(
             _run_with_bar(work, resolved, service)
         except KeyboardInterrupt as error:
             say(f"Stopped with {work.done} of {work.total} rows done; run the same command again to resume.")
+            interrupt_is_reported()
             raise typer.Exit(INTERRUPTED) from error
     raise typer.Exit(_batch_summary(work))
 
@@ -221,7 +222,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON ob
         add_row(models, fit.model, fit.dtype, need, _yes_or_no(fit.fits), _yes_or_no(fit.runs), fit.note)
     console.print("", models, "", sep="\n")
     for sentence in report.advice:
-        console.print(f"- {sentence}", markup=False)
+        console.print(plain(f"- {sentence}"), markup=False)
 
 
 def _gib(count: int) -> str:

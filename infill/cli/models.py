@@ -12,6 +12,7 @@ from infill import model_store
 from infill.cli import support as cli_support
 from infill.cli.support import VisibleConsole, add_row, errors_to_exit_codes
 from infill.downloads import KNOWN, sha256
+from infill.printable import plain
 
 app = cli_support.Commands(no_args_is_help=True, help="List, download, verify, quantize and locate models.")
 
@@ -76,7 +77,7 @@ def verify(name: str | None = typer.Argument(None, help=NAME_HELP)) -> None:
     console = VisibleConsole(soft_wrap=True)
     for check in checks:
         verdict = "; ".join(check.problems) or "good"
-        console.print(f"{check.file}  {_size(check.bytes)}  {verdict}", markup=False, highlight=False)
+        console.print(plain(f"{check.file}  {_size(check.bytes)}  {verdict}"), markup=False, highlight=False)
     if any(check.problems for check in checks):
         cli_support.say(f"The model in {folder} is damaged; the lines above say what to do.")
         raise typer.Exit(cli_support.TROUBLE)
@@ -91,7 +92,7 @@ def _verify_file(name: str, file: Path) -> None:
     from engine.checkpoints.gguf import GgufFile
 
     GgufFile(file)
-    cli_support.write_out(f"{file.name}  {_size(file.stat().st_size)}  good\n")
+    cli_support.write_out(plain(f"{file.name}  {_size(file.stat().st_size)}  good") + "\n")
 
 
 class QuantizedFormat(StrEnum):
@@ -116,7 +117,7 @@ def quantize(
     An interrupted run resumes. Use the result with `--model DEST`. In a mixture-of-experts model, int4 and nvfp4 apply
     to the experts; the other projections are stored in fp8.
     """
-    folder = model_store.resolve(source)
+    folder = model_store.resolve(model_store.absolute(source, Path()))
     from engine.checkpoints.quantizing import quantize_folder
 
     with cli_support.byte_progress() as progress:
@@ -137,7 +138,7 @@ def path(name: str | None = typer.Argument(None, help=NAME_HELP)) -> None:
 
 
 def _name_or_default(name: str | None) -> str:
-    return name or cli_support.read_settings(Path.cwd()).settings.model
+    return model_store.absolute(name, Path()) if name else cli_support.read_settings(Path.cwd()).settings.model
 
 
 def _size(count: int) -> str:

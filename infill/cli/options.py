@@ -7,7 +7,7 @@ from pathlib import Path
 
 from engine.errors import UsageError
 from infill.cli import text_edits
-from infill.cli.support import STDIN, say
+from infill.cli.support import STDIN, say, write_out
 from infill.code import languages
 
 
@@ -30,6 +30,14 @@ def short_name(path: Path) -> str:
         return real_path(path).relative_to(Path.cwd()).as_posix()
     except ValueError:
         return path.name
+
+
+def write_changed(source: text_edits.SourceFile, text: str, form: str) -> None:
+    """Prints the file with its new text, in its own encoding. form: whole or diff."""
+    if form == "whole":
+        write_out(text, source.encode)
+    else:
+        write_out(source.diff(text, short_name(source.path)), source.encode_part)
 
 
 def note_plain_text(source: text_edits.SourceFile, file: str, language: str | None) -> None:

@@ -19,7 +19,7 @@ from engine.errors import UsageError
 from infill import statistics
 from infill.cli import support as cli_support
 from infill.cli.support import VisibleConsole, errors_to_exit_codes, say
-from infill.printable import json_text
+from infill.printable import json_text, plain
 from infill.statistics import KEPT_DAYS, Counts, EventRow, Summary
 
 ORIGINS = {
@@ -181,7 +181,7 @@ def _table(*headings: str) -> Table:
 
 
 def _row(table: Table, *cells: str | Bar) -> None:
-    table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells))
+    table.add_row(*(Text(plain(cell)) if isinstance(cell, str) else cell for cell in cells))
 
 
 def _period(days: int) -> str:

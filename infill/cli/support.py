@@ -26,9 +26,9 @@ from typer.core import TyperCommand, TyperGroup
 
 from engine.errors import GessoError, InputError, UsageError, is_memory_error
 from infill.code import languages
-from infill.printable import one_line, printable, visible
+from infill.printable import plain, printable, visible
 from infill.settings import Resolved, Settings, resolve
-from infill.surroundings import INTERRUPTED, has_working_folder, was_interrupted
+from infill.surroundings import INTERRUPTED, has_working_folder, interrupt_is_reported, was_interrupted
 
 if TYPE_CHECKING:
     from infill.complete.pipeline import AnyCompleter
@@ -64,6 +64,7 @@ def report(error: BaseException) -> int:
     """Prints one sentence about the error, and returns its exit code. A bug has a traceback too."""
     if was_interrupted() or isinstance(error, KeyboardInterrupt):
         say("Stopped.")
+        interrupt_is_reported()
         return INTERRUPTED
     if isinstance(error, GessoError):
         say(str(error))
@@ -100,19 +101,32 @@ def _discard(stream: TextIO) -> None:
 
 
 @contextmanager
-def writing_output() -> Iterator[None]:
-    """Raises OutputError if standard output cannot be written, or BrokenPipeError if its reader has exited."""
+def writing_output(writes_files: bool = False) -> Iterator[None]:
+    """Raises OutputError if standard output cannot be written, or BrokenPipeError if its reader has exited.
+
+    writes_files: whether an OSError may be about another file.
+    """
     try:
         yield
     except BrokenPipeError:
         raise
     except OSError as error:
+        if writes_files and _can_be_flushed(sys.stdout):
+            raise
         _discard(sys.stdout)
         if error.errno == errno.EBADF:
             raise OutputError("Standard output is closed; redirect it to a file.") from error
         raise OutputError(
             f"Standard output cannot be written ({error.strerror}); free disk space, or redirect it to another file."
         ) from error
+
+
+def _can_be_flushed(stream: TextIO) -> bool:
+    try:
+        stream.flush()
+    except OSError:
+        return False
+    return True
 
 
 def check_paths(values: Iterable[object]) -> None:
@@ -200,7 +214,7 @@ def errors_console() -> Console:
 
 def say(sentence: str) -> None:
     """Prints one line to standard error, unless that is closed or its disk is full."""
-    line = printable(f"gesso: {one_line(sentence)}")
+    line = plain(f"gesso: {sentence}")
     try:
         errors_console().print(line, markup=False, highlight=False, soft_wrap=True)
     except OSError:
@@ -221,7 +235,7 @@ def write_out(text: str, encode: Callable[[str], bytes] = str.encode) -> None:
 
 def add_row(table: Table, *cells: str) -> None:
     """Adds a row of plain text: brackets in the cells are not markup, and no part is left out on a narrow terminal."""
-    table.add_row(*(Text(one_line(cell), overflow="fold") for cell in cells))
+    table.add_row(*(Text(plain(cell), overflow="fold") for cell in cells))
 
 
 def read_settings(start: Path, flags: Mapping[str, Any] | None = None) -> Resolved:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import errno
 import os
+import re
 import secrets
 import stat
 import sys
@@ -18,12 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import InputError
-from engine.files import read_small_file
+from engine.files import is_disk_full, read_small_file
 from infill.cli.encodings import Decoded, decode, label
 from infill.privacy import check_named
 from infill.request import Hole
 
 MOST_BYTES = 8 << 20  # of a text; its size in characters is limited by `infill.request`
+UNUSUAL = re.compile(r'[\x00-\x1f\x7f"\\\udc80-\udcff]')  # in a name
 NO_FINAL_NEWLINE = "\\ No newline at end of file\n"
 
 
@@ -49,14 +51,22 @@ class SourceFile:
         )
 
     def encode(self, text: str) -> bytes:
-        """The bytes of a text for this file. Raises InputError if its encoding does not have a character."""
+        """The bytes of the file with this text. Raises InputError if its encoding does not have a character."""
+        return self.encode_part(self.decoded.marked(text))
+
+    def encode_part(self, text: str) -> bytes:
+        """Otherwise as `encode`, without a byte order mark."""
         try:
-            return self.decoded.encode(text)
+            return text.encode(self.decoded.encoding)
         except UnicodeEncodeError as error:
             missing, encoding = error.object[error.start : error.end], label(self.decoded.encoding)
             raise InputError(
                 f"{self.path} is {encoding} text, which has no {missing!r}; convert it to UTF-8 first."
             ) from error
+
+    def diff(self, text: str, name: str) -> str:
+        """A diff from the file to the file with this text, for `encode_part`."""
+        return unified_diff(self.decoded.marked(self.text), self.decoded.marked(text), name)
 
 
 def read_source(path: Path, encoding: str | None = None) -> SourceFile:
@@ -100,8 +110,15 @@ def apply(text: str, fillings: Iterable[tuple[Hole, str]]) -> str:
 
 def unified_diff(before: str, after: str, name: str) -> str:
     """A diff that `git apply` and `patch` accept; empty if the texts are equal."""
-    lines = difflib.unified_diff(_lines(before), _lines(after), f"a/{name}", f"b/{name}")
+    lines = difflib.unified_diff(_lines(before), _lines(after), _quoted(f"a/{name}"), _quoted(f"b/{name}"))
     return "".join(line if line.endswith("\n") else f"{line}\n{NO_FINAL_NEWLINE}" for line in lines)
+
+
+def _quoted(name: str) -> str:
+    """As git writes a name: in quotes if it has characters that could end it, with these escaped."""
+    if not UNUSUAL.search(name):
+        return name
+    return '"' + UNUSUAL.sub(lambda match: "".join(f"\\{byte:03o}" for byte in os.fsencode(match[0])), name) + '"'
 
 
 def named_tree(path: Path) -> Path:
@@ -129,9 +146,9 @@ def write_in_place(source: SourceFile, text: str, tree: Path) -> None:
             finally:
                 os.close(file)
     except OSError as error:
+        remedy = "free disk space" if is_disk_full(error) else "make it and its folder writable"
         raise InputError(
-            f"{source.path} cannot be written ({error.strerror}); make it and its folder writable, or print the change "
-            "with --diff."
+            f"{source.path} cannot be written ({error.strerror}); {remedy}, or print the change with --diff."
         ) from error
 
 
@@ -162,14 +179,18 @@ def _folder_in(tree: Path, path: Path) -> Iterator[tuple[int, str]]:
         os.close(folder)
 
 
-def _check_target(file: int, source: SourceFile) -> None:
-    status = os.fstat(file)
+def check_own(path: Path, status: os.stat_result, remedy: str) -> None:
+    """Raises InputError unless it is a regular file of this user without the setuid and setgid bits."""
     if not stat.S_ISREG(status.st_mode):
-        raise InputError(f"{source.path} is not a regular file and was not written; copy it to one first.")
+        raise InputError(f"{path} is not a regular file and was not written; {remedy}.")
     if status.st_uid != os.geteuid():
-        raise InputError(f"{source.path} belongs to another user and was not written; print the change with --diff.")
+        raise InputError(f"{path} belongs to another user and was not written; {remedy}.")
     if status.st_mode & (stat.S_ISUID | stat.S_ISGID):
-        raise InputError(f"{source.path} is setuid or setgid and was not written; print the change with --diff.")
+        raise InputError(f"{path} is setuid or setgid and was not written; {remedy}.")
+
+
+def _check_target(file: int, source: SourceFile) -> None:
+    check_own(source.path, os.fstat(file), "print the change with --diff")
     if os.pread(file, len(source.original) + 1, 0) != source.original:
         raise InputError(f"{source.path} has changed since it was read and was not written; run the command again.")
 

@@ -25,11 +25,11 @@ class Bracket(NamedTuple):
 class Scan(NamedTuple):
     """The state at the end of a scan from left to right; offsets in characters.
 
-    open: brackets still open, outermost first. inside: the opener of the string or comment around the end, or "".
-    resume: an offset where a later scan may start, with `resume_open` as the brackets open there. stray: closers
-    without an opener. skipped: openers that a closer of another kind leaves unclosed. unterminated: starts of one-line
-    strings that the end of the line cuts off. multiline: spans of bracket pairs and strings that contain a line end.
-    line_comments: starts of the comments that end with their line.
+    open: brackets still open, outermost first. inside: the opener of the string, regular expression or comment around
+    the end, or "". resume: an offset where a later scan may start, with `resume_open` as the brackets open there.
+    stray: closers without an opener. skipped: openers that a closer of another kind leaves unclosed. unterminated:
+    starts of one-line strings that the end of the line cuts off. multiline: spans of bracket pairs and strings that
+    contain a line end. line_comments: starts of the comments that end with their line.
     """
 
     open: tuple[Bracket, ...]
@@ -69,6 +69,8 @@ _TEMPLATE_BODY = re.compile(r"(?:[^`\\$]++|\\.|\$(?!\{))*+", re.DOTALL)
 _RUST_CHAR = re.compile(r"'(?:\\(?:u\{[^}\n]*\}|x\w\w|.)|[^\\'\n])'")
 _REGEX = re.compile(r"/(?:\\.|\[(?:\\.|[^\]\\\n])*+\]|[^/\\\[\n])++/[a-z]*")
 _REGEX_AFTER_WORD = re.compile(r"(?:return|typeof|case|in|of|delete|void|throw|new|do|else|await|yield)$")
+_REGEX_AFTER_GROUP = re.compile(r"\b(?:if|while|for|with)\s*$")
+_CHARS_BEFORE_REGEX = 200
 _CPP_RAW = re.compile(r'"([^()\\\s]{0,16})\(')
 
 
@@ -80,6 +82,7 @@ class _Scanner:
         for bracket in open_brackets:
             self._push(bracket)
         self.closed: list[Bracket] = []  # what the last closer removed from `open`
+        self.comments: list[tuple[int, int]] = []  # their spans
         self.newline, self.searched = -1, 0  # the last line end before `searched`
         self.stray: list[Bracket] = []
         self.skipped: list[Bracket] = []
@@ -98,7 +101,8 @@ class _Scanner:
             line_start = _PYTHON_LINE_START.match(self.text, max(0, self.text.rfind("\n", 0, self.end)))
             if line_start and self.end <= line_start.end():
                 self._read("\n", self.end)
-        return self._result("", self.end, tuple(self.open))
+        resume = self._code_end(self.end) or self.end if self.lexis == "javascript" else self.end
+        return self._result("", max(start, resume), tuple(self.open))
 
     def _result(self, inside: str, resume: int, resume_open: tuple[Bracket, ...]) -> Scan:
         return Scan(
@@ -135,8 +139,10 @@ class _Scanner:
         elif mark in ("//", "#"):
             self.line_comments.append(at)
             newline = self.text.find("\n", at, self.end)
+            self.comments.append((at, newline))
             return (mark, self.end) if newline < 0 else ("", newline)
         elif mark == "/*":
+            self.comments.append((at, self.text.find("*/", at + 2, self.end) + 2))
             return self._until("*/", mark, at, at + 2)
         elif mark == "/":
             return self._regex(at)
@@ -193,12 +199,38 @@ class _Scanner:
         return "`", self.end
 
     def _regex(self, at: int) -> tuple[str, int]:
-        before = self.text[max(0, at - 200) : at].rstrip()
-        starts_regex = not before or before[-1] in "([{,;:=!&|?+-*%~^" or before.endswith("=>")
+        if not self._may_begin_regex(at):
+            return "", at + 1
         match = _REGEX.match(self.text, at, min(self.end, at + MAX_REGEX))
-        if match and (starts_regex or _REGEX_AFTER_WORD.search(before)):
+        if match:
             return "", match.end()
-        return "", at + 1
+        is_cut_off = self.end - at <= MAX_REGEX and "\n" not in self.text[at : self.end]
+        return ("/", self.end) if is_cut_off else ("", at + 1)
+
+    def _may_begin_regex(self, at: int) -> bool:
+        """Whether a "/" here is not the sign of a division, by the code before it."""
+        end = self._code_end(at)
+        before = self.text[max(0, end - _CHARS_BEFORE_REGEX) : end]
+        if not before:
+            return True
+        if before[-1] == ")":
+            return _REGEX_AFTER_GROUP.search(_before_group(before)) is not None
+        if before[-1] == "}":
+            return "\n" in self.text[end:at] and self.text[at + 1 : at + 2] != ">"
+        if before[-1] in "([{,;:=!&|?+-*%~^" and not before.endswith(("++", "--")):
+            return True
+        return before.endswith("=>") or _REGEX_AFTER_WORD.search(before) is not None
+
+    def _code_end(self, at: int) -> int:
+        """The end of the code before `at`, without comments; 0 if there is none near."""
+        comments = reversed(self.comments)
+        while True:
+            first = max(0, at - _CHARS_BEFORE_REGEX)
+            end = first + len(self.text[first:at].rstrip())
+            start, stop = next(comments, (0, -1))
+            if stop < end or end == first:
+                return end if end > first else 0
+            at = start
 
     def _string(self, quote: str, at: int) -> tuple[str, int]:
         text = self.text
@@ -236,6 +268,16 @@ class _Scanner:
         while max(0, at - 40) < start and (self.text[start - 1].isalnum() or self.text[start - 1] == "'"):
             start -= 1
         return self.text[start].isdigit() and self.text[at + 1 : at + 2].isalnum()
+
+
+def _before_group(text: str) -> str:
+    """What comes before the parentheses that end `text`; "" if it does not hold all of them."""
+    depth = 0
+    for at in reversed(range(len(text))):
+        depth += (text[at] == ")") - (text[at] == "(")
+        if not depth:
+            return text[:at]
+    return ""
 
 
 def scan(

@@ -30,6 +30,14 @@ _WORD = re.compile(r"\w")
 _CLOSING_TAG = re.compile(r"\s*</([\w:.-]+)\s*>")
 _LABEL = re.compile(r"\s*(?:case\b.*|\w+(?:\s+\w+)?\s*):\s*(?://.*)?$")
 _ESCAPES_AND_TRIPLES = re.compile(r"\\.|\"{3}|'{3}")
+_PREFIXED = r"(?:(?<=\b[bBfFlLrRuU])|(?<=\b[bBfFrR]{2}))"  # as f"", rb"", L''
+_APOSTROPHE = r"(?<=\w)(?<!\b[bBfFlLrRuU])(?<!\b[bBfFrR]{2})'(?=\w)"  # as in don't
+_STRINGS = rf"(?:(?<!\w)|{_PREFIXED})'[^']*'|\"[^\"]*\"|`[^`]*`"
+_REGEX = r"(?:(?<=[(\[{,;:=!&|?>])|^)[ \t]*/(?:\[[^\]]{0,200}\]|[^/\[]){1,500}/"
+_NO_QUOTES = re.compile(rf"{_APOSTROPHE}|{_STRINGS}")
+_NO_QUOTES_WITH_REGEX = re.compile(rf"{_REGEX}|{_APOSTROPHE}|{_STRINGS}")
+_COMMENT_AT_END = re.compile(r"\s*(?://|/\*).*$")
+_CONTINUED_LINES = 20
 _NO_TAG = re.compile(r"<!--|-->|[=-]>|<-|[<>]=")
 
 
@@ -190,6 +198,8 @@ class _Surroundings:
 
     def __init__(self, before: str, after: str, language: str | None) -> None:
         self.before, self.after, self.language = before, after[:BALANCED_CHARS], language
+        known = get(language)
+        self.lexis = known.lexis if known else ""
         self.above = scan(before, language)
         self.head = _head(after)
         outer, inner = self.above.resume_open[:-MAX_DEPTH], self.above.resume_open[-MAX_DEPTH:]
@@ -214,12 +224,13 @@ class _Surroundings:
         return brackets + len(reading.unterminated) + bool(reading.inside)
 
     def _other_indentation(self, whole: str, reading: Scan, hole_end: int) -> int:
-        """How many braces that begin a line below are indented unlike the line of their opener."""
+        """How many braces that begin a line below are indented unlike the statement of their opener."""
         found = 0
         for start, end in reading.multiline:
             line = whole.rfind("\n", 0, end) + 1
             if end > hole_end and whole[end - 1] == "}" and not whole[line : end - 1].strip():
-                found += indentation(whole, start) != indentation(whole, line)
+                spans = (*self.above.multiline, *reading.multiline)
+                found += indentation(whole, line) not in _statement_indentations(whole, start, spans)
         return found
 
     def _odd_quotes(self, text: str) -> int:
@@ -227,9 +238,31 @@ class _Surroundings:
         line = line if "\n" not in text else text.rpartition("\n")[2] + self.after.partition("\n")[0]
         plain = _ESCAPES_AND_TRIPLES.sub("", line)
         head = self.head.partition("\n")[0]
-        odd = sum(plain.count(quote) % 2 for quote in _QUOTES if quote in head)
+        is_regex_language = self.lexis in ("javascript", "")
+        outside = (_NO_QUOTES_WITH_REGEX if is_regex_language else _NO_QUOTES).sub("", plain)
+        odd = sum(outside.count(quote) % 2 for quote in _QUOTES if quote in head)
         tags = _NO_TAG.sub("", plain)
         return odd + (">" in head and tags.count("<") != tags.count(">"))
+
+
+def _statement_indentations(text: str, opener: int, closed: tuple[tuple[int, int], ...]) -> Iterator[str]:
+    """The indentation of the line of an open brace, and of the lines above that belong to the same statement, such as
+    the head of a function whose `noexcept {`, `throws … {` or `&& b) {` is on a line of its own.
+
+    closed: the spans of brackets that are closed, in any order.
+    """
+    start = opener
+    for _ in range(_CONTINUED_LINES):
+        start = text.rfind("\n", 0, start) + 1
+        yield indentation(text, start)
+        while outer := [first for first, end in closed if first < start < end <= opener]:
+            start = text.rfind("\n", 0, min(outer)) + 1
+            yield indentation(text, start)
+        above = text[text.rfind("\n", 0, max(0, start - 1)) + 1 : max(0, start - 1)]
+        line = _COMMENT_AT_END.sub("", above).strip()
+        if not line or line[-1] in ";:{}([" or line[0] in "#*@":
+            return
+        start -= 1
 
 
 _surroundings = lru_cache(maxsize=4)(_Surroundings)  # of the holes judged last

@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 
-PROBABILITY = 0.6  # least of a beginning; measured in bench/NOTES.md
+PROBABILITY = 0.5  # least of a beginning; measured in bench/NOTES.md
 LEAST_PROBABILITY, MOST_PROBABILITY = 0.3, 0.95  # whatever caution a request asks for
 LEAST_CHARACTERS = 4  # without the space around it
 _ENDS = re.compile(r"[\w)\]}\"'`]\Z")

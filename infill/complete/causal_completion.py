@@ -232,10 +232,8 @@ class CausalCompleter:
             text = self._text(fim, one.tokens)
             text = text.partition("\n")[0] if prepared.kinds[0].one_line else text
             view = self._view(prepared, text, len(one.tokens), limits.tokens)
-            if one.score < math.log(self._least_probability(prepared)):
-                sure = self._likely_beginning(prepared, fim, one.tokens, one.log_probabilities)
-                view = replace(view, sure=len(sure.text) if sure is not None else 0)
-            return on_step(view) is not False
+            sure = self._likely_beginning(prepared, fim, one.tokens, one.log_probabilities)
+            return on_step(replace(view, sure=len(sure.text)) if sure is not None else view) is not False
 
         return on_token
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine.checkpoints.gguf import GgufFile
-from engine.checkpoints.masked import is_masked
+from engine.checkpoints.masked import TOKENIZER_CONFIG_BYTES, TOKENIZER_CONFIG_FILE, is_masked
 from engine.checkpoints.qwen2 import GgufWeights, SafetensorsWeights, load_qwen2, open_weights
 from engine.decoder import Decoder
 from engine.device import choose_device, choose_dtype, set_threads
@@ -71,6 +71,7 @@ class CodeModel:
             tokens = reading.result()
         speed = settle_decoder_threads(model)
         remember_token_s(settings.model, speed.token_s)
+        tokens.check_fits(model.config.vocab_size)
         family = FimPrompt(tokens, _budget(speed.prompt), model.config.vocab_size)
         return CodeModel(
             settings.model, Decoder(model), family, *_calibration(settings.model), has_chat=_has_chat(weights)
@@ -108,7 +109,8 @@ def _has_chat(weights: GgufWeights | SafetensorsWeights) -> bool:
     with suppress(OSError):
         templates.append(read_small_file(weights.place / "chat_template.jinja", MOST_TEMPLATE))
     with suppress(OSError, ValueError):
-        templates.append(read_json_object(weights.place / "tokenizer_config.json").get("chat_template"))
+        config = read_json_object(weights.place / TOKENIZER_CONFIG_FILE, TOKENIZER_CONFIG_BYTES)
+        templates.append(config.get("chat_template"))
     return any(MARK in str(template) for template in templates)
 
 

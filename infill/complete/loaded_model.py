@@ -6,7 +6,7 @@ Must not know requests, nor how a hole is filled.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,10 @@ from infill.complete.confidence import Calibration
 from infill.model_store import concrete, resolve
 from infill.prompts.families import load_family
 from infill.prompts.prompt import Family
+from infill.request import Evidence
 from infill.settings import Settings
+
+MOST_WEIGHT = 1e6  # of a calibration
 
 
 @dataclass(frozen=True)
@@ -58,17 +61,21 @@ class LoadedModel:
             folder, device, dtype, on_progress, settings.keys == "fp8", settings.exact, settings.self_conditioning
         )
         family = load_family(model.family, folder)
-        return LoadedModel(name, model.denoiser, family, model.sampling, *_stored_calibration(folder))
+        family.tokens.check_fits(model.denoiser.config.vocab_size)
+        return LoadedModel(name, model.denoiser, family, model.sampling, *stored_calibration(folder))
 
 
-def _stored_calibration(folder: Path) -> tuple[Calibration, float]:
+def stored_calibration(folder: Path) -> tuple[Calibration, float]:
     """The calibration and the threshold in the model's config.json; no weights and 0 if it has none."""
     file = folder / "config.json"
     try:
         gesso = read_json_object(file).get("gesso") or {}
         confidence = gesso.get("confidence") or {}
-        weights = {str(name): float(weight) for name, weight in (confidence.get("weights") or {}).items()}
-        calibration = Calibration(weights, float(confidence.get("intercept", 0.0)))
-        return calibration, float(gesso.get("min_confidence", 0.0))
+        stored = confidence.get("weights") or {}
+        weights = {entry.name: float(stored[entry.name]) for entry in fields(Evidence) if entry.name in stored}
+        intercept, least = float(confidence.get("intercept", 0.0)), float(gesso.get("min_confidence", 0.0))
+        if not all(abs(number) <= MOST_WEIGHT for number in (*weights.values(), intercept, least)):
+            raise ValueError("a number is too large")
+        return Calibration(weights, intercept), least
     except (OSError, ValueError, TypeError, AttributeError, OverflowError) as reason:
         raise ModelError(f"{file} has no usable gesso.confidence ({reason}); fetch the model again.") from reason

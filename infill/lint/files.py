@@ -17,6 +17,7 @@ from engine.errors import InputError, UsageError
 from engine.files import read_small_file
 from infill.code import languages
 from infill.git import Revision, diff
+from infill.git_patterns import MOST_LEVELS
 from infill.ignore_files import Verdicts, ignored_by, repository_of
 from infill.privacy import check_named, decided_reason
 
@@ -87,6 +88,10 @@ def _files_in(top: Path, unreadable: dict[Path, str]) -> Iterator[Path]:
 
     for parent, folders, names in os.walk(top, onerror=report):
         folder = Path(parent)
+        if len(folder.relative_to(top).parts) >= MOST_LEVELS:
+            unreadable[folder] = f"{folder} was not read, because it is nested in {MOST_LEVELS} folders; name it."
+            folders.clear()
+            continue
         kept = [name for name in folders if _may_be_searched(resolved / folder.relative_to(top) / name, in_repository)]
         folders[:] = [name for name in kept if not in_repository or is_read(folder / name)]
         for file in (folder / name for name in names if languages.detect(name)):

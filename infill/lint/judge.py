@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -33,11 +33,23 @@ class Gain:
         return self.edit_gain + self.suffix_gain
 
 
+IsPossible = Callable[[Edit, Gain], bool]  # whether the edit can be shown if its gain is at most this
+
+
 class Judge(Protocol):
     """Queries one model."""
 
-    def gains(self, request: LintRequest, ranges: Sequence[Range], edits: Iterable[Edit]) -> dict[Edit, Gain]:
-        """Gains of the promising `edits`, all within `ranges`; the text must have "\\n" line ends."""
+    def gains(
+        self,
+        request: LintRequest,
+        ranges: Sequence[Range],
+        edits: Iterable[Edit],
+        is_possible: IsPossible | None = None,
+    ) -> dict[Edit, Gain]:
+        """Gains of the promising `edits`, all within `ranges`; the text must have "\\n" line ends.
+
+        is_possible: edits for which it returns False may be left out.
+        """
         ...
 
 

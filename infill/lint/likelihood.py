@@ -1,26 +1,28 @@
 """The judge for models with a causal encoder, which reads the code before and after an edit.
 
 Code is read in sections, each once, after a bounded part of what is above it: the start of the file, the headers of the
-blocks around, and the lines directly above. An edit whose first token is less likely than the original's is dropped
-there. For the others the model reads the replacement and the tokens after it, all in one pass, as branches of a tree.
+blocks around, and the lines directly above. An edit is dropped there if its first token is less likely than the
+original's, or if nothing that it replaces, and nothing after it, is unlikely enough for a gain that matters. For the
+others the model reads the replacement and the tokens after it, all in one pass, as branches of a tree.
 By Bayes, an edit is likelier as a whole if the text after it gains more than the edit itself loses. Must not know kinds
 of findings, nor thresholds.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from engine.decoder import CausalDecoder
 from engine.errors import Stop, leave_if
 from engine.text_tree import CHUNK, TextTree
 from infill.findings import LintRequest, Range
-from infill.lint.judge import Gain, ranked
+from infill.lint.judge import Gain, IsPossible, ranked
 from infill.lint.kinds import Edit
 from infill.lint.ranges import disjoint
 from infill.prompts.text_tokens import TextTokens
@@ -141,16 +143,24 @@ class CausalJudge:
         self.decoder, self.tokens, self.separator, self.stop = decoder, tokens, separator, stop
         self.read_tokens = 0
 
-    def gains(self, request: LintRequest, ranges: Sequence[Range], edits: Iterable[Edit]) -> dict[Edit, Gain]:
+    def gains(
+        self,
+        request: LintRequest,
+        ranges: Sequence[Range],
+        edits: Iterable[Edit],
+        is_possible: IsPossible | None = None,
+    ) -> dict[Edit, Gain]:
         """See `Judge`."""
         found: dict[Edit, Gain] = {}
         in_order = EditsByPosition(edits)
         for section in sections(request.text, ranges):
             if inside := in_order.within(section):
-                found |= self._section(request, section, inside)
+                found |= self._section(request, section, inside, is_possible)
         return ranked(found)
 
-    def _section(self, request: LintRequest, section: Range, edits: Sequence[Edit]) -> dict[Edit, Gain]:
+    def _section(
+        self, request: LintRequest, section: Range, edits: Sequence[Edit], is_possible: IsPossible | None
+    ) -> dict[Edit, Gain]:
         leave_if(self.stop)
         known = self._known(request, section[0])
         read = _Section(self.tokens, request.text, section)
@@ -159,15 +169,13 @@ class CausalJudge:
             TextTree(self.decoder.model, lease.kv, known[-1:], self.stop) as tree,
         ):
             tree.read([read.tokens])
-            chosen = self._choose(tree, read, edits)
-            branches = [one.tokens for one, _ in chosen]
+            scored = self._score(tree, read, edits)
+            chosen = _choose(scored, read.lines, is_possible)
+            branches = [one.branch.tokens for one in chosen]
             tree.read([tokens[:-1] for tokens in branches])
             self.read_tokens += lease.encoded + len(tree)
-            after = tree.branch_scores([(one.tokens, one.first) for one, _ in chosen])
-            before = self._original(tree, read, [one for one, _ in chosen])
-        return {
-            one.edit: _gain(one, first_gain, new, before) for (one, first_gain), new in zip(chosen, after, strict=True)
-        }
+            after = tree.branch_scores([(one.branch.tokens, one.branch.first) for one in chosen])
+        return {one.branch.edit: one.gain(new) for one, new in zip(chosen, after, strict=True)}
 
     def _known(self, request: LintRequest, start: int) -> list[int]:
         """The tokens above a section: at least two."""
@@ -175,39 +183,79 @@ class CausalJudge:
         above = _Section(self.tokens, context_above(request.text, start), None).tokens
         return [*([] if self.separator is None else [self.separator]), *path, *above]
 
-    def _choose(self, tree: TextTree, read: _Section, edits: Sequence[Edit]) -> list[tuple[_Branch, float]]:
-        """The promising edits with the gain of their first token, best first."""
+    def _score(self, tree: TextTree, read: _Section, edits: Sequence[Edit]) -> list[_Scored]:
+        """The edits whose first token is likely enough, with what the section as it is shows about them."""
         branches = []
         for edit in edits:
             leave_if(self.stop)
             if (branch := read.branch(edit)) is not None:
                 branches.append(branch)
-        by_first: dict[int, dict[int, float]] = {}
+        firsts: dict[int, set[int]] = {}  # tokens by index
         for one in branches:
-            by_first.setdefault(one.first, {read.tokens[one.first]: 0.0})[one.tokens[one.first]] = 0.0
-        scores = tree.scores([(read.tokens, first, [*tokens]) for first, tokens in by_first.items()])
-        for (first, tokens), found in zip(by_first.items(), scores, strict=True):
-            by_first[first] = dict(zip(tokens, found, strict=True))
-        gains = [
-            (one, by_first[one.first][one.tokens[one.first]] - by_first[one.first][read.tokens[one.first]])
+            firsts.setdefault(one.first, {read.tokens[one.first]}).add(one.tokens[one.first])
+        scores = tree.scores([(read.tokens, at, [*tokens]) for at, tokens in firsts.items()])
+        known = {at: dict(zip(firsts[at], found, strict=True)) for at, found in zip(firsts, scores, strict=True)}
+        before = {at: found[read.tokens[at]] for at, found in known.items()}
+        promising = [
+            (one, first)
             for one in branches
+            if (first := known[one.first][one.tokens[one.first]]) - before[one.first] >= MIN_FIRST_GAIN
         ]
-        promising = [pair for pair in gains if pair[1] >= MIN_FIRST_GAIN]
-        promising.sort(key=lambda pair: -pair[1])
-        limit, alternatives = max(4, int(EDITS_PER_LINE * read.lines)), Counter[tuple[int, int, str]]()
-        chosen: list[tuple[_Branch, float]] = []
-        for one, gain in promising:
-            position = one.edit.start, one.edit.end, one.edit.code
-            if alternatives[position] < MAX_ALTERNATIVES and len(chosen) < limit:
-                alternatives[position] += 1
-                chosen.append((one, gain))
-        return chosen
+        indices = {at for one, _ in promising for at in range(one.first, one.old_end + one.tail)} - before.keys()
+        rest = [(read.tokens, at, read.tokens[at : at + 1]) for at in sorted(indices)]
+        before |= {at: score for (_, at, _), (score,) in zip(rest, tree.scores(rest), strict=True)}
+        return [_scored(one, first, before) for one, first in promising]
 
-    def _original(self, tree: TextTree, read: _Section, chosen: Sequence[_Branch]) -> dict[int, float]:
-        """log p of the tokens of the section that the branches replace, and of those after them, by index."""
-        indices = sorted({at for one in chosen for at in range(one.first, one.old_end + one.tail)})
-        scores = tree.scores([(read.tokens, at, read.tokens[at : at + 1]) for at in indices])
-        return {at: score[0] for at, score in zip(indices, scores, strict=True)}
+
+@dataclass(frozen=True)
+class _Scored:
+    """first: log p of the first token of the branch that differs; first_gain: compared with the original; old_edit,
+    old_suffix: log p of the tokens of the original that the edit replaces, and of those after them."""
+
+    branch: _Branch
+    first: float
+    first_gain: float
+    old_edit: float
+    old_suffix: float
+
+    def gain(self, new: Sequence[float]) -> Gain:
+        """new: log p of the tokens of the branch from its first one that differs; those that are missing count as
+        certain."""
+        changed = self.branch.new_end - self.branch.first
+        return Gain(
+            edit_gain=sum(new[:changed]) - self.old_edit,
+            suffix_gain=sum(new[changed:]) - self.old_suffix,
+            surprisal=-self.old_edit,
+            extra_tokens=changed - (self.branch.old_end - self.branch.first),
+            first_gain=self.first_gain,
+        )
+
+    @property
+    def most(self) -> Gain:
+        """The largest gain that is possible, and the largest margin and rank with it."""
+        gain = self.gain([self.first])
+        return replace(gain, margin=gain.total, rank=math.log1p(MAX_ALTERNATIVES))
+
+
+def _scored(one: _Branch, first: float, before: dict[int, float]) -> _Scored:
+    """before: log p of the tokens of the section, by index."""
+    old_edit = sum(before[at] for at in range(one.first, one.old_end))
+    old_suffix = sum(before[at] for at in range(one.old_end, one.old_end + one.tail))
+    return _Scored(one, first, first - before[one.first], old_edit, old_suffix)
+
+
+def _choose(scored: Sequence[_Scored], lines: int, is_possible: IsPossible | None) -> list[_Scored]:
+    """The promising edits of a section of so many lines, those with the likeliest first tokens first."""
+    limit, alternatives = max(4, int(EDITS_PER_LINE * lines)), Counter[tuple[int, int, str]]()
+    chosen: list[_Scored] = []
+    for one in sorted(scored, key=lambda one: -one.first_gain):
+        edit = one.branch.edit
+        position = edit.start, edit.end, edit.code
+        is_left = alternatives[position] < MAX_ALTERNATIVES and len(chosen) < limit
+        if is_left and (is_possible is None or is_possible(edit, one.most)):
+            alternatives[position] += 1
+            chosen.append(one)
+    return chosen
 
 
 class _Section:
@@ -249,17 +297,3 @@ def _common_end(one: Sequence[int], other: Sequence[int]) -> int:
     """How many tokens at the end of two sequences are the same."""
     pairs = zip(reversed(one), reversed(other), strict=False)
     return next((index for index, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
-
-
-def _gain(one: _Branch, first_gain: float, new: Sequence[float], before: dict[int, float]) -> Gain:
-    """new: log p of the tokens of the branch from its first one that differs; before: those of the original."""
-    changed = one.new_end - one.first
-    old_edit = sum(before[at] for at in range(one.first, one.old_end))
-    old_suffix = sum(before[at] for at in range(one.old_end, one.old_end + one.tail))
-    return Gain(
-        edit_gain=sum(new[:changed]) - old_edit,
-        suffix_gain=sum(new[changed:]) - old_suffix,
-        surprisal=-old_edit,
-        extra_tokens=changed - (one.old_end - one.first),
-        first_gain=first_gain,
-    )

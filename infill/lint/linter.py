@@ -116,7 +116,7 @@ class Linter:
         tree = _tree(unix, stop)
         if tree is None:
             return []
-        selected = self._select(tree, self._candidates(unix, tree, codes, stop), 0.0, stop)
+        selected = self._select(tree, self._candidates(unix, tree, codes, stop, 0.0), 0.0, stop)
         found = [line_ends.finding(one.edit, one.evidence.total_gain, unix.text) for one in selected]
         taken = [(one.edit.start, one.edit.end) for one in selected]
         for one in self.style_edits(unix, style, stop) if style else ():
@@ -139,14 +139,19 @@ class Linter:
         return sorted((one for one in edits if suppressions.allow(one.edit)), key=lambda one: one.other - one.same)
 
     def candidates(
-        self, request: LintRequest, codes: Iterable[str] = KINDS, stop: Stop | None = None
+        self,
+        request: LintRequest,
+        codes: Iterable[str] = KINDS,
+        stop: Stop | None = None,
+        offset: float | None = None,
     ) -> list[EditCandidate]:
         """Every edit of the kinds `codes` that the model read, shown or not; for training and measurements.
 
-        The text must have "\\n" line ends.
+        The text must have "\\n" line ends. offset: leaves out what cannot be shown even if all thresholds are lowered
+        by so much (log-odds).
         """
         tree = _tree(request, stop)
-        return [] if tree is None else self._candidates(request, tree, frozenset(codes), stop)
+        return [] if tree is None else self._candidates(request, tree, frozenset(codes), stop, offset)
 
     def select(
         self, request: LintRequest, candidates: Sequence[EditCandidate], offset: float = 0.0
@@ -183,7 +188,12 @@ class Linter:
         return sorted(chosen, key=lambda one: one.edit.start)
 
     def _candidates(
-        self, request: LintRequest, tree: SyntaxTree, codes: frozenset[str], stop: Stop | None
+        self,
+        request: LintRequest,
+        tree: SyntaxTree,
+        codes: frozenset[str],
+        stop: Stop | None,
+        offset: float | None,
     ) -> list[EditCandidate]:
         if not codes:
             return []
@@ -198,12 +208,8 @@ class Linter:
             is_known = edit.code == "misspelled" and request.text[edit.start : edit.end] in neighbour_names
             if edit.code in codes and not is_known and suppressions.allow(edit):
                 edits.append(edit)
-        judge = self.judge(stop)
-        gains = {edit: Gain(0.0) for edit in edits if judge is None or is_structural(edit.code, request.language)}
-        if judge is not None:
-            gains |= judge.gains(request, ranges, edits)
-        found: list[EditCandidate] = []
-        for edit, gain in gains.items():
+
+        def candidate(edit: Edit, gain: Gain) -> EditCandidate:
             leave_if(stop)
             evidence = EditEvidence(
                 **asdict(gain),
@@ -211,8 +217,16 @@ class Linter:
                 **asdict(usages.evidence(edit)),
                 familiarity=self._familiarity(request.text[edit.start : edit.end], edit.replacement),
             )
-            found.append(EditCandidate(edit, evidence))
-        return found
+            return EditCandidate(edit, evidence)
+
+        def is_possible(edit: Edit, most: Gain) -> bool:
+            return self.margin(candidate(edit, most), tree.language.id) >= -(offset or 0.0)
+
+        judge = self.judge(stop)
+        gains = {edit: Gain(0.0) for edit in edits if judge is None or is_structural(edit.code, request.language)}
+        if judge is not None:
+            gains |= judge.gains(request, ranges, edits, is_possible if offset is not None else None)
+        return [candidate(edit, gain) for edit, gain in gains.items()]
 
     def _familiarity(self, old: str, new: str) -> float:
         if self.known is None or not (old.isidentifier() and new.isidentifier()):

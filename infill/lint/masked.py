@@ -17,7 +17,7 @@ from engine.config import Sampling
 from engine.errors import Stop, leave_if
 from infill.code.context import ContextBudget, show_context
 from infill.findings import LintRequest, Range
-from infill.lint.judge import Gain, ranked
+from infill.lint.judge import Gain, IsPossible, ranked
 from infill.lint.kinds import Edit
 from infill.prompts.prompt import Family, HoleKind, Layout
 
@@ -35,7 +35,13 @@ class DenoiserJudge:
         budget = family.budget
         self.budget = ContextBudget(budget.prefix // 4, budget.suffix // 2, 0)
 
-    def gains(self, request: LintRequest, ranges: Sequence[Range], edits: Iterable[Edit]) -> dict[Edit, Gain]:
+    def gains(
+        self,
+        request: LintRequest,
+        ranges: Sequence[Range],
+        edits: Iterable[Edit],
+        is_possible: IsPossible | None = None,
+    ) -> dict[Edit, Gain]:
         """See `Judge`. Positions are hidden one at a time, for all their edits. Edits that are too long are left out,
         and so are those that change the number of tokens if the model has no null token."""
         positions: defaultdict[Range, list[Edit]] = defaultdict(list)

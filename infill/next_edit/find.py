@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence, Set
+from dataclasses import replace
 from functools import cache
 
 from engine.errors import Stop, leave_if
 from infill.code.syntax import SyntaxTree, in_comment
+from infill.next_edit.cases import new_case
 from infill.next_edit.change import Change, is_broken, was_broken
-from infill.next_edit.edits import Kind, Proposal, UserEdit, split
+from infill.next_edit.edits import Kind, Proposal, UserEdit, split, trimmed
 from infill.next_edit.fields import parameter_for_field, shown_field, stored_parameter
 from infill.next_edit.grammar import GRAMMARS
 from infill.next_edit.imports import missing_import, unused_import
 from infill.next_edit.parameters import added_parameter, removed_parameter
 from infill.next_edit.rename import rename
 from infill.next_edit.repeat import repeat
+from infill.next_edit.returns import more_values
 
 MAX_CHARS = 400_000  # of a file
 MAX_EDITS, MAX_PARTS = 4, 12  # the last edits that count, and the parts of one
@@ -29,6 +32,7 @@ _RULES: tuple[Callable[[Change], Iterator[Proposal]], ...] = (
     shown_field,
     missing_import,
     unused_import,
+    new_case,
 )
 
 
@@ -58,6 +62,9 @@ def next_edits(
         parts = split(edit)
         if len(parts) > MAX_PARTS:
             continue
+        whole = change_of(trimmed(edit), edit)
+        if not is_broken(whole) and not was_broken(whole):
+            found += [_aged(one, age) for one in more_values(whole)]
         for part in parts:
             leave_if(stop)
             change = change_of(part, edit)
@@ -84,7 +91,7 @@ def _is_prose(change: Change) -> bool:
 
 def _aged(proposal: Proposal, age: int) -> Proposal:
     """Older edits count less."""
-    return Proposal(proposal.kind, proposal.places, proposal.reason, proposal.rank - 0.02 * age, proposal.anchor)
+    return replace(proposal, rank=proposal.rank - 0.02 * age)
 
 
 def _fits(tree: SyntaxTree, proposal: Proposal, edits: Sequence[UserEdit]) -> bool:

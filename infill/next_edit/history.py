@@ -24,8 +24,11 @@ class EditHistory:
         """Oldest first, with offsets in the current text."""
         return tuple(self._edits)
 
-    def changed(self, before: str, start: int, removed: str, inserted: str, by_hand: bool = True) -> None:
-        """`inserted` replaced `removed` at character `start` of the text `before`."""
+    def changed(self, before: str, start: int, removed: str, inserted: str, by_hand: bool = True) -> bool:
+        """`inserted` replaced `removed` at character `start` of the text `before`.
+
+        Returns whether this undid an edit that was not made by hand.
+        """
         end, shift = start + len(removed), len(inserted) - len(removed)
         kept, joined = [], []
         for edit in self._edits:
@@ -42,6 +45,7 @@ class EditHistory:
         if old != new and max(len(old), len(new)) <= MAX_CHARS:
             kept.append(UserEdit(first, old, new, by_hand or any(edit.by_hand for edit in joined)))
         self._edits = kept[-MAX_EDITS:]
+        return old == new and any(not edit.by_hand for edit in joined)
 
     def forget(self) -> None:
         """After a change that is not the user's, or that was not followed."""

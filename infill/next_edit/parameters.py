@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import tree_sitter
 
-from infill.code.syntax import SyntaxTree
+from infill.code.syntax import SyntaxTree, parse
 from infill.next_edit.change import Change
 from infill.next_edit.edits import Place, Proposal
 from infill.next_edit.grammar import Grammar
 from infill.next_edit.names import NameTable, Occurrence, Step, key_of, steps_to
 
-REMOVED_RANK, ADDED_RANK = 0.9, 0.8
+REMOVED_RANK, ADDED_RANK, BLANK_RANK = 0.9, 0.8, 0.7
 _SEPARATORS = frozenset(("keyword_separator", "positional_separator", "comment"))
 _SPLATS = frozenset(
     ("list_splat_pattern", "dictionary_splat_pattern", "rest_pattern", "variadic_parameter_declaration")
@@ -111,7 +111,7 @@ def removed_parameter(change: Change) -> Iterator[Proposal]:
 
 
 def added_parameter(change: Change) -> Iterator[Proposal]:
-    """Only for a parameter that calls must have, and where a variable of that name is visible."""
+    """Only for a parameter that calls must have: the variable of that name where one is visible, else a blank."""
     pair = _functions(change)
     if pair is None:
         return
@@ -123,18 +123,41 @@ def added_parameter(change: Change) -> Iterator[Proposal]:
     if index == 0 and name in change.grammar.receivers:
         return
     table = NameTable(change.after, name, change.stop)
-    places = []
+    known, unknown = set[Place](), set[Place]()
     for call, bound in calls(change, change.after, new):
-        place = _insertion(change.after, call, index - _skipped(new, bound, change.grammar), len(old.names), name, new)
+        at = index - _skipped(new, bound, change.grammar)
+        place = _insertion(change.after, call, at, len(old.names), name, new)
         if place is None:
             continue
-        around = steps_to(change.after, place.start, place.start)
-        if table.visible_scope(around) is not None:
-            places.append(place)
-    if places:
-        what = f"{len(places)} calls" if len(places) > 1 else "1 call"
-        reason = f"Pass `{name}` in {what} of `{change.after.part(new.name)}`."
-        yield Proposal("argument", tuple(sorted(set(places))), reason, ADDED_RANK, change.edit.start)
+        if table.visible_scope(steps_to(change.after, place.start, place.start)) is not None:
+            known.add(place)
+        else:
+            unknown.add(place)
+    for places, rank in ((known, ADDED_RANK), (unknown, BLANK_RANK)):
+        if places:
+            what = f"{len(places)} calls" if len(places) > 1 else "1 call"
+            reason = f"Pass `{name}` in {what} of `{change.after.part(new.name)}`."
+            proposal = Proposal("argument", tuple(sorted(places)), reason, rank, change.edit.start)
+            yield proposal if places is known else _with_blanks(proposal, name)
+
+
+def _with_blanks(proposal: Proposal, name: str) -> Proposal:
+    """The proposal without the name that its places insert."""
+    blanks = tuple(place.text.index(name) for place in proposal.places)
+    places = tuple(Place(one.start, one.end, one.text.replace(name, "", 1)) for one in proposal.places)
+    return replace(proposal, places=places, blanks=blanks)
+
+
+def is_argument(text: str, language: str) -> bool:
+    """Whether the text is one argument of a call, in one line."""
+    call = f"f({text})"
+    tree = parse(f"{call}\n", language) if text.strip() and "\n" not in text else None
+    if tree is None or tree.root.has_error or tree.root.named_child_count != 1:
+        return False
+    node = tree.root.named_children[0]
+    if node.type == "expression_statement" and node.named_child_count == 1:
+        node = node.named_children[0]
+    return tree.part(node) == call and node.type in ("call", "call_expression") and len(arguments(node)) == 1
 
 
 def _functions(change: Change) -> tuple[Function, Function] | None:

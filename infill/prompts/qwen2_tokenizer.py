@@ -15,11 +15,9 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from engine.checkpoints.masked import added_tokens
 from engine.errors import ModelError, panics_as
 from engine.files import read_small_file
-from infill.prompts.text_tokens import MOST_BYTES, MOST_TOKENS, TextTokens
+from infill.prompts.text_tokens import MOST_TOKENS, TextTokens
+from infill.prompts.tokenizer_file import CODE_PATTERN, MOST_BYTES
 
-PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 VOCABULARY_FILE, MERGES_FILE = "vocab.json", "merges.txt"
 
 
@@ -28,7 +26,7 @@ def qwen2_tokenizer(
 ) -> Tokenizer:
     """vocabulary: the ids of all tokens, the special ones too."""
     tokenizer = Tokenizer(models.BPE(vocab=dict(vocabulary), merges=list(merges)))
-    split = pre_tokenizers.Split(Regex(PATTERN), "isolated")
+    split = pre_tokenizers.Split(Regex(CODE_PATTERN), "isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )

@@ -16,9 +16,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from engine.errors import ModelError, panics_as
-from engine.files import read_small_file
+from infill.prompts.tokenizer_file import read_tokenizer
 
-MOST_BYTES = 256 << 20  # of a tokenizer.json; that of the 26B has 32 MB
 MOST_TOKENS = 1 << 21
 RECENT_TEXTS = 32
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>\Z")
@@ -36,10 +35,10 @@ def _byte_level_alphabet() -> dict[int, int]:
 
 
 class TextTokens:
-    """A tokenizer that never turns text into special tokens."""
+    """A tokenizer that never turns text into special tokens. highest: id of a token."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        """Raises ModelError if a token has an id that no vocabulary has."""
+        """Raises ModelError if there is no token, or one with an id that no vocabulary has."""
         self.tokenizer = tokenizer
         self.tokenizer.encode_special_tokens = True
         self.tokenizer.no_padding()  # the file may ask for any length
@@ -47,8 +46,11 @@ class TextTokens:
         # the text after the cursor stays the same from key to key
         self._recently_encoded = lru_cache(RECENT_TEXTS)(self._encode)
         self.size = self.tokenizer.get_vocab_size()
-        if max(self.tokenizer.get_vocab(with_added_tokens=True).values(), default=0) >= MOST_TOKENS:
-            raise ModelError("The tokenizer has too large token ids; fetch the model again with `gesso model pull`.")
+        self.highest = max(self.tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+        if not 0 <= self.highest < MOST_TOKENS:
+            raise ModelError(
+                "The tokenizer has no tokens, or too large ids; fetch the model again with `gesso model pull`."
+            )
 
     @staticmethod
     def read(file: Path) -> TextTokens:
@@ -60,7 +62,7 @@ class TextTokens:
             return ModelError(f"{file} cannot be read ({reason}); fetch the model again with `gesso model pull`.")
 
         with panics_as(unreadable):
-            return TextTokens(Tokenizer.from_buffer(read_small_file(file, MOST_BYTES)))
+            return TextTokens(read_tokenizer(file))
 
     def encode(self, text: str) -> list[int]:
         return [*self._recently_encoded(text)]
@@ -73,6 +75,14 @@ class TextTokens:
     def decode(self, tokens: Sequence[int]) -> str:
         """Special tokens have no text; bytes that are not UTF-8 become U+FFFD."""
         return b"".join(self.bytes_of[token] for token in tokens).decode("utf-8", "replace")
+
+    def check_fits(self, rows: int) -> None:
+        """Raises ModelError if a model with an embedding of so many tokens lacks one of these."""
+        if self.highest >= rows:
+            raise ModelError(
+                f"The tokenizer has a token {self.highest}, but the model only {rows} tokens; fetch the model again "
+                "with `gesso model pull`."
+            )
 
     def special(self, name: str) -> int:
         token = self.tokenizer.token_to_id(name)
@@ -110,7 +120,7 @@ class TextTokens:
     def bytes_of(self) -> list[bytes]:
         """The bytes of every token; empty for special tokens."""
         vocab = self.tokenizer.get_vocab(with_added_tokens=True)
-        specials, table = set(self.specials), [b""] * (max(vocab.values()) + 1)
+        specials, table = set(self.specials), [b""] * (self.highest + 1)
         alphabet = None if "<0x0A>" in vocab else _byte_level_alphabet()
         for piece, token in vocab.items():
             if token not in specials:

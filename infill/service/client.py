@@ -91,7 +91,7 @@ class ServiceClient:
         self.name = name if name is not None else f"process-{os.getpid()}"
         self._priority, self._any_model = priority, any_model
         if settings is not None:
-            settings = replace(settings, model=absolute(concrete(settings.model), Path()))
+            settings = replace(settings, model=absolute(concrete(settings.model), Path(), bare=False))
         self._settings, self._command, self._on_state = settings, command, on_state
         self._arguments = (*_arguments(settings), *arguments)
         self._overrides = {name: getattr(settings, name) for name in REQUEST_SETTINGS} if settings is not None else {}

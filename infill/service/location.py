@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import GessoError, InputError
+from engine.files import is_disk_full
 
 NAME = "gesso.sock"
 FALLBACK = "/tmp"
@@ -152,7 +153,7 @@ def take_lock(lock: Path) -> int | None:
     try:
         file = open_private(lock, os.O_RDWR | os.O_CREAT)
     except OSError as reason:
-        first = "free disk space" if reason.errno in (errno.ENOSPC, errno.EDQUOT) else "remove it"
+        first = "free disk space" if is_disk_full(reason) else "remove it"
         raise NotPrivate(f"The lock {lock} cannot be opened ({reason.strerror}); {first}, or {REMEDY}.") from reason
     for _ in range(LOCK_ATTEMPTS):
         try:

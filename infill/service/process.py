@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ from engine.errors import UsageError
 from infill.backends.routes import NONE, Routes
 from infill.connection import LOOPBACK, LOOPBACK_HOSTS
 from infill.engine_protocol import Engine
+from infill.printable import PrintableFormatter
 from infill.service.location import (
     ServiceLocation,
     listening,
@@ -247,18 +249,23 @@ async def _end_when_idle(engine: Engine, activity: RequestActivity, idle_s: floa
 def _logging(file: Path) -> Iterator[None]:
     """Writes warnings and the service's own messages to `file` and one predecessor of limited size; never code."""
     handler = PrivateLog(file, maxBytes=LOG_BYTES, backupCount=1)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     root.addHandler(handler)
     try:
         yield
     finally:
         root.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):  # the disk is full
+            handler.close()
 
 
 class PrivateLog(RotatingFileHandler):
-    """Only its user can read the file, also after a rotation."""
+    """Only its user can read the file, also after a rotation. Messages are lost if the file cannot be written."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
 
     def _open(self) -> TextIOWrapper:
         file = open_private(Path(self.baseFilename), os.O_WRONLY | os.O_APPEND | os.O_CREAT)

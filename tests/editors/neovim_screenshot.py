@@ -1,7 +1,7 @@
-"""Makes docs/images/neovim.svg: a real Neovim in a terminal (tmux) with a suggestion of the coder, which has to be
-downloaded before.
+"""Makes docs/images/neovim*.svg: a real Neovim in a terminal (tmux) with a suggestion, a next edit or a rewrite of the
+coder, which has to be downloaded before.
 
-GESSO_NVIM=... python -m tests.editors.neovim_screenshot [FILE.svg]
+GESSO_NVIM=... python -m tests.editors.neovim_screenshot [NAME…], names of `PICTURES`
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ vim.o.laststatus, vim.o.expandtab, vim.o.shiftwidth = 2, true, 4
 vim.o.statusline = " %%t%%m%%=%%{v:lua.require'gesso'.status()}  %%l:%%c "
 require("gesso").setup(vim.json.decode(%s))
 """
+PROPOSED = "return require('gesso.next_edit').is_visible()"
 STATE = """
 local found, server = pcall(require, "gesso.server") -- not before init.lua has been read
 return found and server.state.state
@@ -65,21 +66,51 @@ def lua_text(value: str) -> str:
 
 
 def main() -> None:
-    """Writes the picture to the file named on the command line, or to docs/images/neovim.svg."""
-    target = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "images" / "neovim.svg"
+    """Makes the pictures named on the command line, or all."""
     if NVIM is None:
         sys.exit("No Neovim was found; set GESSO_NVIM, or fetch one with scripts/fetch-neovim.")
-    with tempfile.TemporaryDirectory() as folder:
-        screen = capture(Path(folder))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    console = Console(width=COLUMNS, record=True, file=open("/dev/null", "w"))
-    console.print(Text.from_ansi(screen), end="")
-    console.save_svg(str(target), title="nvim account.py", theme=THEME)
-    print(target)
+    for name in sys.argv[1:] or PICTURES:
+        with tempfile.TemporaryDirectory() as folder:
+            screen = capture(Path(folder), PICTURES[name])
+        console = Console(width=COLUMNS, record=True, file=open("/dev/null", "w"))
+        console.print(Text.from_ansi(screen), end="")
+        target = ROOT / "docs" / "images" / f"{name}.svg"
+        console.save_svg(str(target), title="nvim account.py", theme=THEME)
+        print(target)
 
 
-def capture(home: Path) -> str:
-    """Types until the model suggests something. Returns the screen with its colours as escape sequences."""
+def suggestion(nvim: pynvim.Nvim) -> None:
+    """Types until the model suggests something."""
+    type_keys(nvim, "Go", *"raise ")
+    wait(lambda: nvim.exec_lua(GHOST), "suggestion")
+
+
+def next_edit(nvim: pynvim.Nvim) -> None:
+    """Renames a parameter."""
+    type_keys(nvim, "Gdk", "gg", "4Gf,;", "w", "ciw", *"money", "<Esc>")
+    wait(lambda: nvim.exec_lua(PROPOSED), "next edit")
+
+
+def rewrite(nvim: pynvim.Nvim) -> None:
+    """Types the command of a rewrite, with the lines selected."""
+    type_keys(nvim, "Gdk", "8GV3j", ":", *"Gesso edit accept only whole amounts")
+
+
+PICTURES: dict[str, Callable[[pynvim.Nvim], None]] = {
+    "neovim": suggestion,
+    "neovim-next-edit": next_edit,
+    "neovim-rewrite": rewrite,
+}
+
+
+def type_keys(nvim: pynvim.Nvim, *keys: str) -> None:
+    for one in keys:
+        nvim.input(one)
+        time.sleep(0.3)
+
+
+def capture(home: Path, act: Callable[[pynvim.Nvim], None]) -> str:
+    """Returns the screen with its colours as escape sequences."""
     file, init, socket = home / "account.py", home / "init.lua", home / "nvim.sock"
     file.write_text(CODE)
     models = home / "data" / "gesso" / "models"
@@ -94,11 +125,7 @@ def capture(home: Path) -> str:
         wait(socket.exists, "Neovim")
         nvim = pynvim.attach("socket", path=str(socket))
         wait(lambda: nvim.exec_lua(STATE) == "ready", "model")
-        nvim.input("Go")
-        for character in "raise ":
-            nvim.input(character)
-            time.sleep(0.3)
-        wait(lambda: nvim.exec_lua(GHOST), "suggestion")
+        act(nvim)
         time.sleep(0.5)  # for the terminal to draw
         return terminal.screen()
     finally:

@@ -390,3 +390,17 @@ def test_restart_by_command(nvim: Neovim) -> None:
     nvim.wait(lambda: nvim.server_pids() not in ([], [pid]), "new server")
     nvim.wait_ready()
     assert start_line(nvim)
+
+
+def test_a_suggestion_grows_once_the_server_has_more_of_it(nvim: Neovim) -> None:
+    nvim.script("aise Value")
+    nvim.keys("o", "r")
+    nvim.wait_ghost(lambda shown: shown == "aise Value")
+    nvim.script("aise ValueError(amount)")
+    nvim.lua(
+        "vim.lsp.get_clients({ name = 'gesso' })[1].handlers['gesso/suggestionExtended']"
+        "(nil, { uri = vim.uri_from_bufnr(0) })"
+    )
+    nvim.wait_ghost(lambda shown: shown == "aise ValueError(amount)")
+    nvim.type("a")
+    assert nvim.ghost() == "ise ValueError(amount)"

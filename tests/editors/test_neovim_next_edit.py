@@ -108,6 +108,22 @@ def test_tab_goes_there_first_if_it_is_off_screen(nvim: Neovim, tmp_path: Path) 
     assert nvim.lines()[301:] == ["print('é', surface(1))", "print(surface(2))"]
 
 
+def test_it_comes_once_the_cursor_leaves_a_half_deleted_name(nvim: Neovim) -> None:
+    nvim.keys("gg0wlllx")
+    nvim.wait(lambda: any("does not seem to be finished" in one for one in nvim.why()), "reason")
+    assert not marks(nvim, "old")
+    nvim.keys("4G")
+    nvim.wait(lambda: marks(nvim, "old"), "proposal")
+
+
+def test_what_was_undone_does_not_come_again(nvim: Neovim) -> None:
+    rename(nvim)
+    nvim.keys("<Tab>")
+    nvim.keys("u")
+    nvim.wait(lambda: any("You went on without" in one for one in nvim.why()), "reason")
+    assert not marks(nvim, "old")
+
+
 def test_escape_drops_it_and_the_kind_sleeps_until_asked_by_hand(nvim: Neovim) -> None:
     rename(nvim)
     nvim.keys("<Esc>")

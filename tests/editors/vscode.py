@@ -198,6 +198,11 @@ class VSCode:
         below = self.browser("texts", ".suggest-preview-text .view-line")
         return "\n".join(_plain(text) for text in ["".join(inline), *below])
 
+    def after(self) -> str:
+        """The text that decorations add."""
+        contents = self.browser("after", ".view-lines .view-line span")
+        return " ".join(_plain(one.strip('"')) for one in contents if one not in ("none", "normal"))
+
     def messages(self) -> str:
         """The visible notifications."""
         return " ".join(_plain(text) for text in self.browser("texts", ".notification-list-item"))

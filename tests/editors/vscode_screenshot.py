@@ -1,6 +1,7 @@
-"""Makes docs/images/vscode.png: a real VS Code with a suggestion of the coder, which has to be downloaded before.
+"""Makes docs/images/vscode*.png: a real VS Code with a suggestion, a next edit or a rewrite of the coder, which has to
+be downloaded before.
 
-GESSO_CODE_SERVER=... python -m tests.editors.vscode_screenshot [FILE.png]
+GESSO_CODE_SERVER=... python -m tests.editors.vscode_screenshot [NAME…], names of `PICTURES`
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from infill.downloads import models_folder
@@ -34,13 +36,17 @@ def write_settings(folder: Path, settings: dict) -> None:
     with file.open("w") as handle:
         json.dump(settings, handle, indent=2)
 '''
+WHOLE = CODE.replace("as handle:\n\n\n", "as handle:\n        return json.load(handle)\n\n\n")
 TYPED, LINE = "\nreturn ", 12
 CLIP = {"x": 0, "y": 0, "width": 1200, "height": 700}
 
 
+SMALL_CLIP = {"x": 0, "y": 0, "width": 1200, "height": 480}
+INSTRUCTION = "return an empty dictionary if the file is broken"
+
+
 def main() -> None:
-    """Writes the picture to the file named on the command line, or to docs/images/vscode.png."""
-    target = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "images" / "vscode.png"
+    """Makes the pictures named on the command line, or all."""
     tools = find_tools()
     if isinstance(tools, str):
         sys.exit(tools)
@@ -51,18 +57,57 @@ def main() -> None:
         models.parent.mkdir(parents=True)
         models.symlink_to(models_folder())
         with vscode(tools, Path(folder), settings) as window:
-            capture(window, target)
-    print(target)
+            window.open("settings.py", CODE, LINE)
+            eventually(lambda: "Ready" in window.state(), "the model is ready", WAIT_S)
+            window.close_editors()
+            for name in sys.argv[1:] or PICTURES:
+                clip = PICTURES[name](window)
+                time.sleep(2.0)  # for the status bar
+                target = ROOT / "docs" / "images" / f"{name}.png"
+                window.browser("screenshot", str(target), clip)
+                print(target)
+                window.press("Escape")
+                window.close_editors()
 
 
-def capture(window: VSCode, target: Path) -> None:
-    """Types until the model suggests something, and takes the picture."""
+def suggestion(window: VSCode) -> dict[str, int]:
+    """Types until the model suggests something."""
     window.open("settings.py", CODE, LINE)
-    eventually(lambda: "Ready" in window.state(), "the model is ready", WAIT_S)
     window.type(TYPED, 250)
     eventually(window.ghost, "a suggestion", WAIT_S)
-    time.sleep(2.0)  # for the status bar
-    window.browser("screenshot", str(target), CLIP)
+    return CLIP
+
+
+def next_edit(window: VSCode) -> dict[str, int]:
+    """Renames a parameter."""
+    window.open(
+        "settings.py", WHOLE, WHOLE.split("\n").index("def write_settings(folder: Path, settings: dict) -> None:") + 1
+    )
+    window.press("Home", *["ArrowRight"] * len("def write_settings(folder: Path, settings"))
+    window.press(*["Backspace"] * len("settings"))
+    window.type("values")
+    eventually(lambda: "Rename" in window.after(), "a next edit", WAIT_S)
+    return SMALL_CLIP
+
+
+def rewrite(window: VSCode) -> dict[str, int]:
+    """Asks for a rewrite of the last lines of a function."""
+    lines = WHOLE.split("\n")
+    window.open("settings.py", WHOLE, lines.index("    with file.open() as handle:") + 1)
+    window.press("Home", "Shift+ArrowDown", "Shift+End")
+    window.command("Gesso: Rewrite the Selection…")
+    eventually(lambda: window.browser("count", ".quick-input-widget input:focus"), "the prompt for an instruction")
+    window.type(INSTRUCTION, 5)
+    window.press("Enter")
+    eventually(lambda: "Accept (Tab)" in window.messages(), "a rewrite", WAIT_S)
+    return CLIP
+
+
+PICTURES: dict[str, Callable[[VSCode], dict[str, int]]] = {
+    "vscode": suggestion,
+    "vscode-next-edit": next_edit,
+    "vscode-rewrite": rewrite,
+}
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.files import read_json_object, read_small_file
+from engine.files import open_regular, read_json_object, read_small_file
 
 
 def test_a_small_file_is_read(tmp_path: Path) -> None:
@@ -27,6 +27,16 @@ def test_pipes_devices_and_folders_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "pipe", tmp_path / "zero", tmp_path):
         with pytest.raises(OSError, match="not a regular file"):
             read_small_file(path, 10)
+
+
+@pytest.mark.skipif(not os.access("/proc/kmsg", os.R_OK), reason="needs root on Linux")
+def test_a_file_of_the_system_that_waits_is_an_error() -> None:
+    """Its type is that of a regular file."""
+    with open_regular(Path("/proc/kmsg")) as stream:
+        while stream.read(1 << 16):
+            pass
+    with pytest.raises(OSError):
+        read_small_file(Path("/proc/kmsg"), 10)
 
 
 def test_the_read_ends_at_the_limit(tmp_path: Path) -> None:

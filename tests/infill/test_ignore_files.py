@@ -45,6 +45,49 @@ def test_a_reversed_range_matches_nothing(repository: Path) -> None:
     assert ignored_by(repository / "a.py") is None and ignored_by(repository / "c.py") == ".gitignore"
 
 
+@pytest.mark.parametrize(
+    ("pattern", "ignores"),
+    [
+        ("F.py", True),
+        ("f.PY", True),
+        ("\\F.py", False),
+        ("\\f.py", True),
+        ("[F].py", False),
+        ("[f].py", True),
+        ("[A-Z].py", True),
+        ("[!A-Z].py", False),
+        ("[!F].py", True),
+        ("[[:upper:]].py", True),
+        ("[\\F].py", False),
+        ("*[P][y]", False),
+        ("*.PY", True),
+    ],
+)
+@pytest.mark.parametrize("name", ["F.py", "f.py"])
+def test_without_case_escapes_and_classes_match_as_in_git(
+    repository: Path, pattern: str, ignores: bool, name: str
+) -> None:
+    put(repository, {".git/HEAD": "ref: refs/heads/main\n", ".git/config": "[core]\nignoreCase = true\n"})
+    put(repository, {".gitignore": f"{pattern}\n"})
+    assert (ignored_by(repository / name) is not None) == ignores
+
+
+@pytest.mark.parametrize(
+    ("pattern", "ignored"),
+    [
+        ("a**/b.py", ["ab.py", "a/b.py", "ax/b.py", "a/c/b.py"]),
+        ("/c/a***/b.py", ["c/ab.py", "c/a/d/b.py"]),
+        ("?**/b.py", ["a/b.py", "ax/b.py"]),
+        ("\\/ab.py", []),
+        ("a[/]*.py", []),
+    ],
+)
+def test_folders_in_the_middle_of_a_name_match_as_in_git(repository: Path, pattern: str, ignored: list[str]) -> None:
+    names = ["ab.py", "a/b.py", "ax/b.py", "a/c/b.py", "c/ab.py", "c/a/d/b.py", "b.py", "x/ab.py"]
+    put(repository, {".gitignore": f"{pattern}\n"})
+    assert [name for name in names if ignored_by(repository / name)] == ignored
+
+
 def is_unknown(file: Path) -> bool:
     """Whether nobody can say if the file is ignored."""
     try:

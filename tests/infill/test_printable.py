@@ -1,12 +1,13 @@
 """Text that would control a terminal or a CI runner, made visible."""
 
 import json
+import logging
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infill.printable import json_text, one_line, printable, visible
+from infill.printable import PrintableFormatter, json_text, one_line, plain, printable, visible
 
 ATTACK = "\x1b[2J\x1b]0;title\x07 \x9b31m \u202eevil\u2066 a\rb \x7f \udc80"
 
@@ -38,3 +39,12 @@ def test_json_is_exact_and_has_no_controls(text: str) -> None:
 
 def test_json_keeps_letters() -> None:
     assert json_text("é\x9b\u202e") == '"é\\u009b\\u202e"\n'
+
+
+def test_a_line_is_neither_a_command_nor_several_lines() -> None:
+    assert plain("::error::a\n::error::b\x1b[2J") == "\\::error::a␊::error::b␛[2J"
+
+
+def test_a_record_of_a_log_cannot_control_a_terminal() -> None:
+    record = logging.LogRecord("a", logging.WARNING, "a.py", 1, "%s was not read", (ATTACK,), None)
+    assert PrintableFormatter("%(name)s: %(message)s").format(record) == f"a: {visible(ATTACK)} was not read"

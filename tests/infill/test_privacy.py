@@ -19,11 +19,12 @@ from tests.folders import put
 
 pytestmark = pytest.mark.usefixtures("empty_home")
 
-NAMES = st.sampled_from(["a", "b", "ab", "a.py", "b.txt", "src", "é.py", "A.py", "x y.py", "[b]", "#c", "!d", "*"])
+NAMES = st.sampled_from(
+    ["a", "b", "ab", "a.py", "b.txt", "src", "é.py", "A.py", "B", "x y.py", "[b]", "#c", "!d", "*", "É"]
+)
 GLOBS = st.sampled_from(
-    "* ** *.py ? [ab] a* *a*b* [!b]* [^a-b]? [[:alpha:]]b [b-a] a**b \\a *.* ??.py [é].py x\\ y.py \\#c \\!d \\*".split(
-        " "
-    )
+    "* ** *.py ? [ab] a* *a*b* [!b]* [^a-b]? [[:alpha:]]b [b-a] a**b \\a *.* ??.py [é].py x\\ y.py \\#c \\!d \\* "
+    "\\A.py \\B [A].py [A-Z] [!A-Z]* [!A]* [[:upper:]]* [[:lower:]] [^[:upper:]]* [\\A-B] [Z-a] É \\É".split(" ")
 )
 PIECES = st.one_of(NAMES, GLOBS)
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map("/".join)
@@ -42,6 +43,7 @@ TREES = st.builds(
     ignore_files=st.dictionaries(st.one_of(st.just(""), PATHS), LISTS, max_size=4),
     exclude=LISTS,
     users=LISTS,
+    ignore_case=st.sampled_from(["", "true", "false"]),
 )
 
 
@@ -83,6 +85,8 @@ def test_git_agrees(tree: dict) -> None:
         root = home / "root"
         subprocess.run(["git", "init", "-q", str(root)], check=True)
         put(home, {".gitconfig": "[core]\nexcludesFile = ~/mine\n", "mine": tree["users"]})
+        if tree["ignore_case"]:
+            subprocess.run(["git", "-C", str(root), "config", "core.ignoreCase", tree["ignore_case"]], check=True)
         put(root, {".git/info/exclude": tree["exclude"]})
         made = make(root, tree["files"], tree["links"])
         for folder, text in tree["ignore_files"].items():

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import InputError, UsageError
-from infill import settings
-from infill.settings import Settings, resolve
+from engine.errors import InputError, ModelError, UsageError
+from infill import model_store, settings
+from infill.settings import Settings, read_toml, resolve
 
 
 def test_without_any_source_all_values_are_defaults(tmp_path: Path) -> None:
@@ -46,6 +46,17 @@ def test_the_nearest_project_file_is_used(tmp_path: Path) -> None:
     (inner / "gesso.toml").write_text('lines = "block"\n')
     resolved = resolve({}, inner, {})
     assert (resolved.settings.lines, resolved.settings.seed) == ("block", 0)
+
+
+def test_a_file_in_a_folder_of_all_users_does_not_count(tmp_path: Path) -> None:
+    (tmp_path / "gesso.toml").write_text("not TOML")
+    (tmp_path / "work").mkdir()
+    tmp_path.chmod(0o1777)  # as /tmp
+    assert resolve({}, tmp_path / "work", {}).settings == replace(Settings(), model="pocket")
+    assert resolve({}, tmp_path, {}).settings == replace(Settings(), model="pocket")
+    tmp_path.chmod(0o777)
+    with pytest.raises(InputError, match="not valid TOML"):
+        resolve({}, tmp_path / "work", {})
 
 
 def test_a_broken_pyproject_without_our_settings_is_no_error(tmp_path: Path) -> None:
@@ -179,11 +190,31 @@ def test_hostile_project_files_neither_block_nor_fill_the_memory(tmp_path: Path,
             resolve({}, tmp_path, {})
 
 
-@pytest.mark.parametrize("text", ["a = " + "[" * 50_000, "a = " + "9" * 5_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a = " + "[" * 50_000,
+        "a = " + "9" * 5_000,
+        "a." * 100_000 + "a = 1",
+        "a . " * 50_000 + "a = 1",
+        "[" + '\'a\'."b\\"".' * 20_000 + "a]",
+        "x = {" + "a." * 100_000 + "a = 1}",
+        "a" * 200_000,
+        '"' * 200_000,
+        "a.a.a.a.a-" * 20_000,
+    ],
+    ids=range(9),
+)
 def test_toml_that_no_parser_can_read_is_an_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "gesso.toml").write_text(text)
     with pytest.raises(InputError, match="is not valid TOML"):
         resolve({}, tmp_path, {})
+
+
+def test_usual_keys_and_texts_with_many_dots_are_read(tmp_path: Path) -> None:
+    versions = ", ".join(["1.2"] * 500)
+    (tmp_path / "gesso.toml").write_text(f"{'.'.join('a' * 50)} = [{versions}] # {'a.' * 30}\n")
+    assert read_toml(tmp_path / "gesso.toml").keys() == {"a"}
 
 
 def test_a_models_path_is_relative_to_the_project_file(tmp_path: Path) -> None:
@@ -256,6 +287,18 @@ def test_the_name_of_a_model_is_not_a_path(name: str, tmp_path: Path, monkeypatc
     for folder in ("pocket", "coder", "26b"):
         (tmp_path / folder).mkdir()
     assert resolve({"model": name}, tmp_path, {}).settings.model == name
+
+
+def test_a_projects_folder_is_not_the_model_of_the_users_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "owner" / "name").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "config.toml").write_text('model = "owner/name"\n')
+    monkeypatch.setattr("infill.settings.user_file", lambda: tmp_path / "config" / "config.toml")
+    assert resolve({}, tmp_path, {}).settings.model == "owner/name"
+    with pytest.raises(ModelError, match="not on this machine"):
+        model_store.resolve("owner/name")
+    assert model_store.resolve(model_store.absolute("owner/name", Path())) == tmp_path / "owner" / "name"
 
 
 def test_a_missing_model_keeps_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 LAUNCHER = ROOT / "gesso_launcher.py"
 SWALLOWS = """
 import sys, time
-from infill.surroundings import prepared, was_interrupted
+from infill.surroundings import interrupt_is_reported, prepared, was_interrupted
 with prepared():
     {body}
     print("end")
@@ -58,7 +58,21 @@ REPORTED = """
         time.sleep(30)
     except KeyboardInterrupt:
         print("Stopped by itself.", file=sys.stderr)
+        interrupt_is_reported()
         sys.exit(130)
+"""
+EXITS_IN_SILENCE = """
+    try:
+        print("begun", flush=True)
+        time.sleep(30)
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+WAITS_FOR_A_THREAD = """
+    import threading
+    threading.Thread(target=time.sleep, args=(30,)).start()
+    threading.Timer(0.5, print, ("begun",), {"flush": True}).start()
+    sys.exit(0)
 """
 
 
@@ -80,6 +94,8 @@ def run(*arguments: str, shell: str, given: bytes = b"", **options: object) -> s
         (FAILS_AFTERWARDS, True),
         (WITH_A_BUSY_THREAD, True),
         (REPORTED, False),
+        (EXITS_IN_SILENCE, True),
+        (WAITS_FOR_A_THREAD, True),
     ],
 )
 def test_an_interrupted_command_exits_with_130(body: str, is_said: bool) -> None:
@@ -90,6 +106,27 @@ def test_an_interrupted_command_exits_with_130(body: str, is_said: bool) -> None
     out, errors = process.communicate(timeout=10)
     assert (process.returncode, out) == (130, b"")
     assert errors == (b"gesso: Stopped.\n" if is_said else b"Stopped by itself.\n")
+
+
+ENDS = """
+import os, signal, sys
+from infill.surroundings import prepared
+
+class Late:
+    def __del__(self):
+        os.kill(os.getpid(), 2)
+
+with prepared():
+    sys.late = Late()
+    print("done")
+    sys.exit(0)
+"""
+
+
+def test_a_command_that_has_done_its_work_is_not_interrupted() -> None:
+    """While the interpreter ends, it has no handlers of its own."""
+    done = subprocess.run([sys.executable, "-c", ENDS], cwd=ROOT, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"done\n", b"")
 
 
 INTERRUPTED_EARLY = """
@@ -136,6 +173,13 @@ def test_output_and_input_that_cannot_be_used_are_one_sentence(
 ) -> None:
     done = run(*arguments, shell=shell, cwd=tmp_path)
     assert done.returncode == 3 and sentence in done.stderr and done.stderr.count(b"\n") == 1
+
+
+def test_a_full_disk_is_not_taken_for_standard_output(tmp_path: Path) -> None:
+    shell = f'export HOME={tmp_path} BASH_VERSION=5; ulimit -f 0; "$@" | cat; exit ${{PIPESTATUS[0]}}'
+    done = run("--install-completion", "bash", shell=shell)
+    assert done.returncode == 3 and b"A file cannot be written (File too large); free disk space" in done.stderr
+    assert b"Standard output" not in done.stderr and done.stderr.count(b"\n") == 1
 
 
 @pytest.mark.parametrize("shell", ['"$@" 2>&-', '"$@" 2>/dev/full', '"$@" <&- 2>&-'])

@@ -1,5 +1,6 @@
 """The list of trusted folders, and `gesso trust`."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -38,6 +39,19 @@ def test_a_damaged_list_trusts_nothing(tmp_path: Path, content: str) -> None:
     file.write_text(content)
     with pytest.raises(InputError, match="trust your folders again"):
         TrustList(file).includes(tmp_path)
+
+
+def test_a_full_disk_leaves_the_list_and_no_other_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trusted = TrustList(tmp_path / "trusted.json")
+    trusted.add(tmp_path / "a")
+
+    def full(source: str, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(InputError, match="free disk space"):
+        trusted.add(tmp_path / "b")
+    assert trusted.folders() == {tmp_path / "a"} and os.listdir(tmp_path) == ["trusted.json"]
 
 
 def test_a_pipe_is_not_a_list(tmp_path: Path) -> None:

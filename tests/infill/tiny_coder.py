@@ -20,8 +20,8 @@ from infill.complete.causal_completion import CausalCompleter
 from infill.complete.code_model import CodeModel
 from infill.prompts.fim import FimPrompt
 from infill.prompts.gguf_tokenizer import CONTROL, USER_DEFINED, gguf_tokenizer
-from infill.prompts.qwen2_tokenizer import PATTERN
 from infill.prompts.text_tokens import TextTokens
+from infill.prompts.tokenizer_file import CODE_PATTERN
 from infill.settings import Settings
 from tests.engine.tiny_qwen2 import MemoryWeights, packed, reference
 
@@ -41,7 +41,7 @@ def metadata() -> dict[str, Any]:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(PATTERN), "isolated"),
+            pre_tokenizers.Split(Regex(CODE_PATTERN), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )

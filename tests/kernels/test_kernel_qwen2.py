@@ -18,7 +18,7 @@ from tests.engine.tiny_qwen2 import in_memory, reference
 
 
 def tiny() -> Qwen2:
-    return plain_qwen2(in_memory(reference(num_hidden_layers=1)), torch.device("cpu"), torch.float32, int4=True)
+    return plain_qwen2(in_memory(reference(num_hidden_layers=1)), torch.device("cpu"), torch.float32, layers="int4")
 
 
 @pytest.fixture(autouse=True)

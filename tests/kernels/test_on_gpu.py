@@ -165,7 +165,7 @@ def test_a_code_model_agrees_with_the_cpu(int4: bool, monkeypatch: pytest.Monkey
     free = in_bfloat16 + code_models.CUDA_RESERVE_BYTES - (1 if int4 else 0)
     monkeypatch.setattr(code_models, "available_memory", lambda device: free)
     model = code_models.load_qwen2(weights, CUDA, torch.bfloat16)
-    computed = code_models.plain_qwen2(weights, torch.device("cpu"), torch.float32, int4=int4)
+    computed = code_models.plain_qwen2(weights, torch.device("cpu"), torch.float32, layers="int4" if int4 else "plain")
     assert isinstance(model, Qwen2) and bool(model.quantized_layers()) == int4
     assert all(layer.product is linear for layer in model.quantized_layers())
     tokens = torch.randint(3000, (300,))

@@ -22,8 +22,8 @@ from lsp.__main__ import main  # noqa: E402
 from lsp.engine import AsyncServiceClient  # noqa: E402
 from tests.infill.service.scripted_service import COMMAND  # noqa: E402
 
-if __name__ == "__main__":
-    session.AsyncServiceClient = partial(AsyncServiceClient, command=COMMAND)  # type: ignore[misc, assignment]
+
+def run() -> None:
     diagnostics.PAUSE_S = 0.1
     with tempfile.TemporaryDirectory(prefix="gesso-test-") as folder:
         os.environ["XDG_RUNTIME_DIR"] = folder
@@ -32,3 +32,8 @@ if __name__ == "__main__":
         finally:
             for location in all_locations():
                 stop_service(location)
+
+
+if __name__ == "__main__":
+    session.AsyncServiceClient = partial(AsyncServiceClient, command=COMMAND)  # type: ignore[misc, assignment]
+    run()

@@ -12,7 +12,7 @@ import pytest
 
 from engine.errors import InputError
 from infill.engine_protocol import EngineState
-from lsp.client_settings import is_trusted
+from lsp.client_settings import extends_suggestions, is_trusted, section
 from lsp.server import create_server
 from lsp.session import Client, Session
 from lsp.settings import ALL_PATHS, NAMES, LspSettings, parse, schema
@@ -146,11 +146,16 @@ def test_the_editor_overrides_variables_and_these_override_files(
     assert isinstance(resolved.min_confidence, float)
 
 
-def test_a_models_path_is_relative_to_the_workspace(tmp_path: Path, no_user_settings: None) -> None:
+def test_a_models_path_is_relative_to_the_workspace(
+    tmp_path: Path, no_user_settings: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings, _ = parse({"model": "./mine"})
     assert settings.engine_settings(tmp_path).settings.model == str(tmp_path / "mine")
     settings, _ = parse({"model": "owner/name"})
     assert settings.engine_settings(tmp_path).settings.model == "owner/name"
+    (tmp_path / "owner" / "name").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert settings.engine_settings(tmp_path).settings.model == "owner/name", "a project cannot replace a model"
 
 
 def test_a_broken_settings_file_is_an_error_with_its_name(tmp_path: Path, no_user_settings: None) -> None:
@@ -214,6 +219,15 @@ def test_what_one_model_suggested_is_forgotten_when_another_answers() -> None:
     assert session.cache.look_up("file:///a.py", "x = ", "") is None
 
 
+def test_messages_have_no_control_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    server, shown = create_server(), []
+    monkeypatch.setattr(server, "window_show_message", lambda params: shown.append(params.message))
+    server.warn("a\x1b[2J\nb")
+    server.inform("\u202ec")
+    server.session.engine.state = EngineState("failed", "", message="d\re")
+    assert [*shown, server.status()["message"]] == ["a␛[2J␊b", "<U+202E>c", "d␍e"]
+
+
 def test_the_status_names_the_model_that_answers_while_another_loads(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[dict[str, Any]] = []
     server = create_server()
@@ -243,6 +257,7 @@ def test_without_a_home_the_editor_says_so(monkeypatch: pytest.MonkeyPatch, no_u
 
 def test_only_the_client_itself_says_that_a_workspace_is_trusted() -> None:
     assert is_trusted({"gesso": {}, "workspaceTrusted": True})
+    assert extends_suggestions({"extendsSuggestions": True}) and not extends_suggestions({"extendsSuggestions": 1})
     assert is_trusted(SimpleNamespace(gesso={}, workspaceTrusted=True))
     for options in (None, {}, {"workspaceTrusted": "yes"}, {"gesso": {"workspaceTrusted": True}}):
         assert not is_trusted(options)
@@ -262,3 +277,8 @@ def test_an_untrusted_workspace_does_not_choose_the_model(tmp_path: Path, no_use
     session.is_trusted = True
     asyncio.run(session.configure({"statistics": False}))
     assert session.engine_settings.model == "evil/model" and len(shown) == 1
+
+
+def test_options_of_other_clients_are_no_settings() -> None:
+    sent = {"editorInfo": {}, "editorPluginInfo": {}, "nextEditSuggestions": {"enabled": True}, "delayMs": 3}
+    assert section(sent) == section({"gesso": sent}) == {"delayMs": 3}

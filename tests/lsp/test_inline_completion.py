@@ -52,7 +52,8 @@ class Typing:
 
     def __init__(self, answer: str, delay_ms: int) -> None:
         self.engine = Engine(answer)
-        self.session = Session(cast(Client, None))
+        self.extended: list[str] = []
+        self.session = Session(cast(Client, SimpleNamespace(suggestion_extended=self.extended.append)))
         self.session.settings = LspSettings(delay_ms=delay_ms)
         self.session.engine.complete = self.engine.complete  # type: ignore[method-assign]
         self.inline = InlineCompletion(self.session)
@@ -261,7 +262,7 @@ def test_only_automatic_requests_allow_beginnings() -> None:
 
 def test_the_beginning_the_model_is_sure_of_is_shown_before_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not sooner than EARLY_S, in which a fast model has the whole; the run goes on and gives the rest."""
-    monkeypatch.setattr(lsp.inline_completion, "EARLY_S", 0.05)
+    monkeypatch.setattr(lsp.inline_completion, "EARLY_S", {False: 0.05})
     monkeypatch.setattr(lsp.inline_completion, "GRACE_S", 0.0)
 
     async def play() -> None:
@@ -286,12 +287,62 @@ def test_the_beginning_the_model_is_sure_of_is_shown_before_the_rest(monkeypatch
     asyncio.run(asyncio.wait_for(play(), 20))
 
 
+def test_a_beginning_grows_until_the_client_is_told_of_the_rest() -> None:
+    """A client that asks again sees the beginning at once, and the whole at the same position without another key."""
+
+    async def play(reject: bool) -> None:
+        typing = Typing("first + second", delay_ms=0)
+        typing.session.extends_suggestions = True
+        request = typing.request()
+        while not typing.engine.texts:
+            await asyncio.sleep(0.005)
+        typing.engine.drafts[0]("fir", 3)
+        await asyncio.sleep(0.02)
+        assert not request.done(), "too short"
+        typing.engine.drafts[0]("first +", 5)
+        (begun,) = (await request).items
+        assert begun.text == "first" and begun.beginning
+        typing.engine.drafts[0]("first + sec", 7)
+        (again,) = (await typing.request()).items
+        assert again == begun, "what is on the screen stays"
+        if reject:
+            typing.session.cache.rejected(begun.id)
+        typing.engine.go.set()
+        while typing.inline.runs:
+            await asyncio.sleep(0.005)
+        assert typing.extended == ([] if reject else [URI])
+        whole = await typing.request()
+        if not reject:
+            assert [(one.text, one.id, one.beginning) for one in whole.items] == [("first + second", begun.id, False)]
+            assert whole.origin == "typed"
+
+    asyncio.run(asyncio.wait_for(play(False), 20))
+    asyncio.run(asyncio.wait_for(play(True), 20))
+
+
+def test_what_follows_another_beginning_does_not_replace_what_is_on_the_screen() -> None:
+    async def play() -> None:
+        typing = Typing("other", delay_ms=0)
+        typing.session.extends_suggestions = True
+        request = typing.request()
+        while not typing.engine.texts:
+            await asyncio.sleep(0.005)
+        typing.engine.drafts[0]("first +", 5)
+        assert [one.text for one in (await request).items] == ["first"]
+        typing.engine.go.set()
+        while typing.inline.runs:
+            await asyncio.sleep(0.005)
+        assert [one.text for one in (await typing.request()).items] == ["first"] and not typing.extended
+
+    asyncio.run(asyncio.wait_for(play(), 20))
+
+
 def test_too_short_an_early_beginning_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer than four characters that are still to be typed; by hand, the whole is awaited."""
-    monkeypatch.setattr(lsp.inline_completion, "EARLY_S", 0.0)
 
     async def play(typed: str, invoked: bool) -> None:
         typing = Typing("first + second", delay_ms=0)
+        typing.session.extends_suggestions = True
         request = typing.request(invoked)
         while not typing.engine.texts:
             await asyncio.sleep(0.005)

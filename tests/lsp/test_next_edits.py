@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,20 @@ def test_the_uses_of_a_renamed_function(client: Client, address: str) -> None:
     assert (record["outcome"], record["origin"]) == ("shown", "next edit")
 
 
+def test_messages_of_sidekick_and_copilot_lsp(client: Client, address: str) -> None:
+    rename(client, address)
+    client.notify("textDocument/didFocus", {"textDocument": {"uri": address}})
+    position = {"line": 0, "character": 4}
+    params = {"textDocument": {"uri": address, "version": 2}, "position": position}  # as copilot-lsp, without a context
+    edits = client.request("textDocument/copilotInlineEdit", params)["edits"]
+    client.notify("textDocument/didShowInlineEdit", {"item": {"command": edits[0]["command"]}})
+    sent = client.start_request("textDocument/copilotInlineEdit", {**params, "context": {"triggerKind": 2}})
+    client.notify("$/cancelRequest", {"id": sent})
+    assert len(edits) == 2
+    for edit in edits:  # sidekick.nvim executes the command of each place
+        assert client.command(edit["command"]["command"], *edit["command"]["arguments"]) is None
+
+
 def test_the_place_at_or_after_the_cursor_comes_first(client: Client, address: str) -> None:
     rename(client, address)
     assert [one["range"]["start"]["line"] for one in ask(client, address, 6, 0)] == [6, 5]
@@ -100,6 +115,15 @@ def test_keys_typed_one_by_one(client: Client, address: str) -> None:
         replace(client, address, 0, 4, 5, "")
     for offset, key in enumerate("side"):
         client.type(address, 0, 4 + offset, key)
+    assert [one["text"] for one in ask(client, address, 0, 8)] == ["side", "side"]
+
+
+def test_keys_that_are_sent_together(client: Client, address: str) -> None:
+    def at(start: int, end: int, text: str) -> dict[str, Any]:
+        span = {"start": {"line": 0, "character": start}, "end": {"line": 0, "character": end}}
+        return {"range": span, "text": text}
+
+    client.change(address, at(4, 8, ""), at(4, 4, "sid"), at(7, 7, "x"), at(7, 8, "e"))
     assert [one["text"] for one in ask(client, address, 0, 8)] == ["side", "side"]
 
 
@@ -141,6 +165,55 @@ def test_a_proposal_that_the_user_ignores_does_not_come_for_ever(client: Client,
         client.type(address, 3, 0, "#")
     assert ask(client, address) == []
     assert why(client)["rule"] == "ignored"
+
+
+def test_an_accepted_proposal_that_is_undone_does_not_come_again(client: Client, address: str) -> None:
+    rename(client, address)
+    edits = ask(client, address)
+    places = [(5, 17, 21, 24), (6, 11, 15, 18)]
+    for line, left, right, _ in places:
+        replace(client, address, line, left, right, "surface")
+    client.command(edits[0]["command"]["command"], *edits[0]["command"]["arguments"])
+    for line, left, _, right in places:
+        replace(client, address, line, left, right, "area")
+    assert ask(client, address) == []
+    assert why(client)["rule"] == "ignored"
+    assert len(client.result(start(client, address, trigger=1))["edits"]) == 2
+
+
+CALLS = "def area(size):\n    return size\n\n\nprint('é', area(1))\nprint(area(2))\n# {}\n"
+
+
+def add_parameter(client: Client, tmp_path: Path, comment: str) -> str:
+    client.wait_until_ready()
+    uri = (tmp_path / "a.py").as_uri()
+    client.open(uri, CALLS.format(comment))
+    client.type(uri, 0, 13, ", unit")
+    return uri
+
+
+def test_the_model_writes_arguments(client: Client, tmp_path: Path) -> None:
+    uri = add_parameter(client, tmp_path, "writes 'cm'")
+    first, second = ask(client, uri)
+    assert first["text"] == second["text"] == ", 'cm'"
+    assert first["range"]["start"] == first["range"]["end"] == {"line": 4, "character": 17}
+    assert first["command"]["title"] == "Pass `unit` in 2 calls of `area`."
+
+
+@pytest.mark.parametrize("text", ["'cm', 1", "1)", "", "if"])
+def test_an_argument_that_is_none_is_not_shown(client: Client, tmp_path: Path, text: str) -> None:
+    uri = add_parameter(client, tmp_path, f"writes {text}" if text else "")
+    assert ask(client, uri) == []
+    assert why(client)["rule"] == "not sure"
+
+
+def test_the_next_key_ends_the_work_of_the_model(client: Client, tmp_path: Path) -> None:
+    uri = add_parameter(client, tmp_path, "slowly writes 1")
+    pending = start(client, uri)
+    time.sleep(1.2)
+    client.type(uri, 3, 0, "x")
+    assert client.result(pending) == {"edits": []}
+    assert why(client)["rule"] == "outdated"
 
 
 def test_nothing_without_an_edit_or_after_a_formatter(client: Client, address: str) -> None:

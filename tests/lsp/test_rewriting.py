@@ -59,6 +59,17 @@ def test_a_client_that_can_asks_for_confirmation(client: Client, address: str) -
     assert edit["documentChanges"][0]["edits"][0]["annotationId"] == annotation[0]
 
 
+def test_a_client_gets_the_lines_as_they_are_written_and_applies_the_text(client: Client, address: str) -> None:
+    selected = {"start": {"line": 0, "character": 14}, "end": {"line": 2, "character": 0}}
+    options = {"progress": "t1", "apply": False}
+    outcome = client.command("gesso.edit", address, selected, "b = 4\nc = 5", options)
+    assert outcome == {"applied": False, "text": "b = 4\nc = 5", "reason": None} and not applied(client)
+    (progress,) = [
+        one["params"] for one in client.received if one["method"] == "$/progress" and one["params"]["token"] == "t1"
+    ]
+    assert progress == {"token": "t1", "value": {"start": 0, "end": 2, "text": "b = 4"}}
+
+
 @pytest.mark.parametrize("client", [{}], indirect=True)
 def test_a_client_without_versions_gets_plain_changes(client: Client, address: str) -> None:
     client.command("gesso.edit", address, B, "b = 4")

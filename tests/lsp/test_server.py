@@ -281,6 +281,8 @@ def test_invalid_messages_do_not_stop_the_server(shared: Client, body: bytes) ->
         ("textDocument/inlineCompletion", {"position": {"line": "a", "character": 0}}),
         ("textDocument/inlineCompletion", None),
         ("workspace/executeCommand", {"command": "gesso.none"}),
+        ("workspace/executeCommand", {"command": "gesso.accepted"}),
+        ("workspace/executeCommand", {"command": "gesso.nextEditAccepted", "arguments": None}),
         ("workspace/executeCommand", {"command": "gesso.partlyAccepted", "arguments": ["1"]}),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import socket
 import subprocess
@@ -154,6 +155,20 @@ def test_silent_connections_do_not_keep_the_client_out(server: Server) -> None:
         connection.close()
     assert server.process.wait(PATIENCE_S) == 0, "it ends with its client"
     assert "Traceback" not in "\n".join(server.log)
+
+
+def test_a_flood_of_silent_connections_leaves_descriptors_for_the_client(server: Server) -> None:
+    silent = [socket.socket() for _ in range(MAX_WAITING + 600)]
+    for connection in silent:
+        connection.setblocking(False)
+        connection.connect_ex(("127.0.0.1", server.port))
+    with server.connect() as client:
+        client.sendall(framed(INITIALIZE))
+        assert read_message(client)["id"] == 1
+        descriptors = f"/proc/{server.process.pid}/fd"
+        assert not os.path.isdir(descriptors) or len(os.listdir(descriptors)) < MAX_WAITING + 200
+    for connection in silent:
+        connection.close()
 
 
 def test_a_connection_without_a_message_is_closed(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lsp.server import GessoServer, create_server
-from lsp.transport import KEEP_BYTES, decode
+from lsp.transport import KEEP_BYTES, decode, read_all
 
 URI = "file:///work/thing.py"
 RAW = st.binary(max_size=12) | st.sampled_from([b"\xed\xa0\xbd", b"\xf0\x9f\x98", b"\xe9", b"\x00\x01", b'"', b"\\"])
@@ -227,6 +228,93 @@ def test_a_message_that_is_not_json_may_have_changed_any_document(body: bytes) -
         assert [one["error"]["code"] for one in editor.sent if "error" in one] == [-32700]
 
     run(play)
+
+
+class Bytes:
+    """The stream of a client."""
+
+    def __init__(self, content: bytes) -> None:
+        self.stream = io.BytesIO(content)
+
+    async def readline(self) -> bytes:
+        return self.stream.readline()
+
+    async def readexactly(self, n: int) -> bytes:
+        return self.stream.read(n)
+
+
+def sent(params: Any, header: bytes | None = None) -> bytes:
+    """A change as bytes. header: in place of the right one."""
+    body = json.dumps({"jsonrpc": "2.0", "method": "textDocument/didChange", "params": params}).encode()
+    return (b"Content-Length: %d\r\n\r\n" % len(body) if header is None else header) + body
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"",
+        b"Content-Length: 20\r\n\r\n",
+        b"Content-Length: 260\r\n\r\n",
+        b"Content-Length: x\r\n\r\n",
+        b"Content-Length: 0\r\n\r\n",
+        b"Content-Length: -5\r\n\r\n",
+        b"Content-Length: 99999999999\r\n\r\n",
+        b"Content-Length: %d\r\n\r\n" % 10**30,
+        b"Content-Length : 200\r\n\r\n",
+        b"\xff\xfe\x00\r\n\r\n",
+    ],
+)
+def test_a_wrong_header_is_reported_and_later_messages_are_read(header: bytes) -> None:
+    """As of a client that counts characters instead of bytes: it may have been any message."""
+
+    async def body() -> None:
+        editor = Editor()
+        editor.open("a")
+        lost = sent(change("b" * 60, 0, 0, 0, 1), header) + sent(change("c", 0, 0, 0, 0, version=3))
+        await read_all(editor.server, Bytes(lost))
+        assert editor.is_off() and "thing.py" in editor.warnings()[0]
+        assert {one["error"]["code"] for one in editor.sent if "error" in one} == {-32700}
+        await read_all(editor.server, Bytes(lost + sent(change("whole\n", version=4))))
+        assert not editor.is_off() and editor.text() == "whole\n"
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize(
+    "field", [b"content-length:%d\r\n", b"Content-Type: x; charset=utf-8\r\nContent-Length: %d\r\n"]
+)
+def test_other_spellings_of_a_header_are_read(field: bytes) -> None:
+    async def body() -> None:
+        editor = Editor()
+        editor.open("a")
+        message = sent(change("b", 0, 0, 0, 1), b"")
+        await read_all(editor.server, Bytes(b"\r\n" + field % len(message) + b"\r\n" + message))
+        assert editor.text() == "b" and not editor.is_off()
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize("key", ["methd", "id"])
+def test_a_message_without_a_method_may_have_been_a_change(key: str, caplog: pytest.LogCaptureFixture) -> None:
+    def play(editor: Editor) -> None:
+        editor.open("a")
+        params = {"textDocument": {"uri": URI}} if key == "methd" else change("x", 0, 0, 0, 0)
+        message = {"jsonrpc": "2.0", key: None if key == "id" else "textDocument/didChange", "params": params}
+        editor.server.receive(json.dumps(message).encode())
+        assert editor.is_off() and "thing.py" in editor.warnings()[0]
+
+    run(play)
+    assert "Traceback" not in caplog.text
+
+
+def test_a_refused_message_is_logged_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    def play(editor: Editor) -> None:
+        editor.open("a")
+        editor.send("textDocument/didChange", {**change("x", 0, 0, 0, 0), "textDocument": 7})
+        assert editor.is_off()
+
+    run(play)
+    assert "cannot be read" in caplog.text and "Traceback" not in caplog.text
 
 
 def test_a_message_about_something_else_switches_nothing_off() -> None:

@@ -124,11 +124,17 @@ def round_robin(files: Sequence[HeldOutFile], seed: int) -> list[HeldOutFile]:
     return [file for turn in zip_longest(*shuffled) for file in turn if file is not None]
 
 
-def clean_sample(linter: Linter, file: HeldOutFile, section: Range, codes: Sequence[str] = tuple(KINDS)) -> Sample:
-    """The candidates of an unchanged section."""
+def clean_sample(
+    linter: Linter,
+    file: HeldOutFile,
+    section: Range,
+    codes: Sequence[str] = tuple(KINDS),
+    offset: float | None = None,
+) -> Sample:
+    """The candidates of an unchanged section. offset: see `Linter.candidates`."""
     started = time.perf_counter()
     request = LintRequest(file.text, file.language, file.path, (section,))
-    found = [_found(one, file.text) for one in linter.candidates(request, codes)]
+    found = [_found(one, file.text) for one in linter.candidates(request, codes, offset=offset)]
     return _sample(file, section, time.perf_counter() - started, found, None)
 
 

@@ -3,7 +3,6 @@
 import * as vscode from 'vscode';
 import type { Gesso } from './gesso';
 import { type RequestRecord, showReasons } from './reasons';
-import { rewriteSelection } from './rewrite';
 import { isLanguageEnabled } from './status';
 
 const MENU = [
@@ -29,17 +28,19 @@ export function registerCommands(context: vscode.ExtensionContext, gesso: Gesso)
             void vscode.window.showInformationMessage(message);
         }
     };
-    const commands: Record<string, () => unknown> = {
+    const commands: Record<string, (argument?: unknown) => unknown> = {
         'gesso.menu': () => showMenu(context, gesso.status.description),
         'gesso.toggle': toggle,
         'gesso.toggleLanguage': toggleLanguage,
         'gesso.trigger': () => vscode.commands.executeCommand('editor.action.inlineSuggest.trigger'),
-        'gesso.rewrite': () => rewriteSelection(gesso),
+        'gesso.rewrite': () => gesso.rewrites.rewriteSelection(),
+        'gesso.acceptRewrite': () => gesso.rewrites.accept(),
+        'gesso.discardRewrite': () => gesso.rewrites.discard(),
         'gesso.acceptWord': () => gesso.suggestions.acceptPart('acceptNextWord'),
         'gesso.acceptLine': () => gesso.suggestions.acceptPart('acceptNextLine'),
         'gesso.dismissSuggestion': () => gesso.suggestions.dismiss(),
         'gesso.nextEdit': () => gesso.nextEdits.ask(),
-        'gesso.takeNextEdit': () => gesso.nextEdits.take(),
+        'gesso.takeNextEdit': (key) => gesso.nextEdits.take(key === 'tab'),
         'gesso.dropNextEdit': () => gesso.nextEdits.drop(),
         'gesso.showWhyNothing': async () => {
             const records = await gesso.execute<RequestRecord[]>('gesso.whyNothing');

@@ -6,6 +6,7 @@ import { LanguageClient, State as ClientState } from 'vscode-languageclient/node
 import { CursorReports } from './cursor';
 import { installServer } from './install';
 import { NextEdits } from './nextEdit';
+import { Rewrites } from './rewrite';
 import { findServer } from './server';
 import { type ServerStatus, StatusBar } from './status';
 import { Suggestions } from './suggestions';
@@ -17,6 +18,7 @@ export class Gesso implements vscode.Disposable {
     readonly status = new StatusBar();
     readonly suggestions = new Suggestions();
     readonly nextEdits = new NextEdits();
+    readonly rewrites = new Rewrites(this);
     private readonly cursor = new CursorReports();
     private client: LanguageClient | undefined;
     private lastTask: Promise<void> = Promise.resolve();
@@ -89,12 +91,14 @@ export class Gesso implements vscode.Disposable {
         void this.stop();
         this.cursor.dispose();
         this.nextEdits.dispose();
+        this.rewrites.dispose();
         this.status.dispose();
         this.log.dispose();
     }
 
     private setClient(client: LanguageClient | undefined): void {
-        this.client = this.suggestions.client = this.cursor.client = this.nextEdits.client = client;
+        this.client = this.suggestions.client = this.cursor.client = client;
+        this.nextEdits.client = this.rewrites.client = client;
     }
 
     private async connect(command: string, args: string[]): Promise<void> {
@@ -109,12 +113,14 @@ export class Gesso implements vscode.Disposable {
                 initializationOptions: () => ({
                     gesso: vscode.workspace.getConfiguration('gesso'),
                     workspaceTrusted: vscode.workspace.isTrusted,
+                    extendsSuggestions: true,
                 }),
                 synchronize: { configurationSection: 'gesso' },
                 middleware: this.suggestions.middleware,
             },
         );
         client.onNotification('didChangeStatus', (status: ServerStatus) => this.status.showServer(status));
+        client.onNotification('gesso/suggestionExtended', ({ uri }: { uri: string }) => this.suggestions.extended(uri));
         client.onDidChangeState(({ newState }) => {
             if (newState === ClientState.Starting) {
                 this.status.show('starting');

@@ -2,7 +2,8 @@
 // or drops it.
 //
 // Two context keys drive the keys: `gesso.nextEditShown` while a proposal is shown, and `gesso.nextEditTakesTab` unless
-// the cursor is in the indentation of a line, where Tab indents.
+// the cursor is in the indentation of a line, where Tab indents. VS Code may run a key before it has the newest value of
+// these, so that `take` checks them again.
 
 import * as vscode from 'vscode';
 import type { LanguageClient } from 'vscode-languageclient/node';
@@ -36,6 +37,8 @@ export class NextEdits implements vscode.Disposable {
     private running: LanguageClient | undefined;
     private shown: Shown | undefined;
     private arrivedAt: vscode.Position | undefined;
+    private unanswered: { document: vscode.TextDocument; version: number; line: number } | undefined;
+    private readonly edited = new WeakSet<vscode.TextDocument>();
     private timer: NodeJS.Timeout | undefined;
     private request: vscode.CancellationTokenSource | undefined;
     private readonly oldText = vscode.window.createTextEditorDecorationType({
@@ -56,8 +59,8 @@ export class NextEdits implements vscode.Disposable {
         this.newText,
         this.reason,
         vscode.workspace.onDidChangeTextDocument((change) => this.changed(change)),
-        vscode.window.onDidChangeActiveTextEditor(() => this.clear()),
-        vscode.window.onDidChangeTextEditorSelection(() => this.update()),
+        vscode.window.onDidChangeActiveTextEditor((editor) => this.activated(editor)),
+        vscode.window.onDidChangeTextEditorSelection(({ textEditor }) => this.moved(textEditor)),
         vscode.window.onDidChangeTextEditorVisibleRanges(() => this.draw()),
     ];
 
@@ -66,15 +69,24 @@ export class NextEdits implements vscode.Disposable {
         this.clear();
     }
 
-    /** Goes to the proposal if it is off screen, otherwise applies all of it, in one undo step. */
-    async take(): Promise<void> {
+    /**
+     * Goes to the proposal if it is off screen, otherwise applies all of it, in one undo step.
+     *
+     * byTab: the user pressed Tab, which indents where it does not take a proposal.
+     */
+    async take(byTab: boolean): Promise<void> {
         const shown = this.current();
+        if (byTab && !(shown !== undefined && this.takesTab(shown.editor))) {
+            await vscode.commands.executeCommand('tab');
+            return;
+        }
         if (shown === undefined) {
             return;
         }
         const { editor, places, command } = shown;
         const first = places[0].range;
-        if (!editor.visibleRanges.some((visible) => visible.contains(first.start))) {
+        const isVisible = editor.visibleRanges.some((visible) => visible.contains(first.start));
+        if (!isVisible && !this.isAtPlace(editor)) {
             this.arrivedAt = first.start;
             editor.selection = new vscode.Selection(first.start, first.start);
             editor.revealRange(first, vscode.TextEditorRevealType.InCenter);
@@ -116,6 +128,30 @@ export class NextEdits implements vscode.Disposable {
             return;
         }
         this.clear();
+        this.edited.add(document);
+        this.askSoon(document);
+    }
+
+    private activated(editor: vscode.TextEditor | undefined): void {
+        this.clear();
+        if (editor !== undefined && this.edited.has(editor.document)) {
+            this.askSoon(editor.document);
+        }
+    }
+
+    /** Asks again once the cursor leaves the line of an edit that did not seem to be finished. */
+    private moved(editor: vscode.TextEditor): void {
+        const asked = this.unanswered;
+        const { document, selection } = editor;
+        if (asked?.document === document && asked.version === document.version && asked.line !== selection.active.line) {
+            this.unanswered = undefined;
+            this.askSoon(document);
+        }
+        this.update();
+    }
+
+    private askSoon(document: vscode.TextDocument): void {
+        clearTimeout(this.timer);
         if (SCHEMES.includes(document.uri.scheme)) {
             this.timer = setTimeout(() => void this.propose(false).catch(() => undefined), WAIT_MS);
         }
@@ -127,9 +163,11 @@ export class NextEdits implements vscode.Disposable {
         if (editor === undefined || !client?.isRunning()) {
             return false;
         }
+        this.request?.cancel();
         const request = (this.request = new vscode.CancellationTokenSource());
         const { document } = editor;
         const version = document.version;
+        const line = editor.selection.active.line;
         const at = client.code2ProtocolConverter.asTextDocumentPositionParams(document, editor.selection.active);
         const params = {
             ...at,
@@ -138,15 +176,20 @@ export class NextEdits implements vscode.Disposable {
         };
         const result = await client.sendRequest<{ edits: ServerEdit[] }>(METHOD, params, request.token);
         const isCurrent = document.version === version && vscode.window.activeTextEditor === editor;
-        if (request.token.isCancellationRequested || !isCurrent || result.edits.length === 0) {
+        if (request.token.isCancellationRequested || !isCurrent) {
+            return false;
+        }
+        if (result.edits.length === 0) {
+            this.unanswered = { document, version, line };
+            this.moved(editor);
             return false;
         }
         const asRange = (range: ServerEdit['range']) => client.protocol2CodeConverter.asRange(range)!;
         const places = result.edits.map(({ range, text }) => ({ range: asRange(range), text }));
         const command = result.edits[0].command;
         this.shown = { editor, version, places, command };
-        this.draw();
         this.update();
+        this.draw();
         void client.sendNotification('textDocument/didShowInlineEdit', { item: { command } });
         return true;
     }
@@ -158,12 +201,12 @@ export class NextEdits implements vscode.Disposable {
     private clear(): void {
         clearTimeout(this.timer);
         this.request?.cancel();
-        this.request = this.arrivedAt = undefined;
+        this.request = this.arrivedAt = this.unanswered = undefined;
         const shown = this.shown;
         this.shown = undefined;
         if (shown !== undefined) {
-            [this.oldText, this.newText, this.reason].forEach((one) => shown.editor.setDecorations(one, []));
             this.update();
+            [this.oldText, this.newText, this.reason].forEach((one) => shown.editor.setDecorations(one, []));
         }
     }
 
@@ -202,10 +245,15 @@ export class NextEdits implements vscode.Disposable {
         void vscode.commands.executeCommand('setContext', 'gesso.nextEditTakesTab', takesTab);
     }
 
-    private takesTab({ document, selection }: vscode.TextEditor): boolean {
+    private takesTab(editor: vscode.TextEditor): boolean {
+        const { document, selection } = editor;
         const left = document.lineAt(selection.active.line).text.slice(0, selection.active.character);
-        const isAtPlace = this.arrivedAt !== undefined && selection.active.isEqual(this.arrivedAt);
-        return selection.isEmpty && (isAtPlace || left.trim() !== '');
+        return selection.isEmpty && (this.isAtPlace(editor) || left.trim() !== '');
+    }
+
+    /** Whether Tab moved the cursor to the proposal. */
+    private isAtPlace({ selection }: vscode.TextEditor): boolean {
+        return this.arrivedAt !== undefined && selection.active.isEqual(this.arrivedAt);
     }
 
     private async execute(command: string, args: string[]): Promise<void> {

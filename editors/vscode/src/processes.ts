@@ -2,6 +2,7 @@
 
 import { spawn } from 'node:child_process';
 import * as fs from 'node:fs';
+import * as os from 'node:os';
 import * as path from 'node:path';
 
 export interface ProcessResult {
@@ -34,7 +35,9 @@ export function run(
     options: { signal?: AbortSignal; onLine?: (line: string) => void } = {},
 ): Promise<ProcessResult> {
     return new Promise((resolve) => {
-        const child = spawn(command, args, { detached: true, stdio: ['ignore', 'pipe', 'pipe'] });
+        // Python imports modules of the working folder, which may be a stranger's project.
+        const cwd = os.homedir();
+        const child = spawn(command, args, { cwd, detached: true, stdio: ['ignore', 'pipe', 'pipe'] });
         const stop = () => terminateGroup(child.pid);
         let output = '';
         let partialLine = '';

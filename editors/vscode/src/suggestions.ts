@@ -8,19 +8,25 @@ import type { LanguageClient, Middleware } from 'vscode-languageclient/node';
 
 interface Shown {
     readonly uri: string;
+    readonly version: number;
+    readonly position: vscode.Position;
     readonly items: readonly vscode.InlineCompletionItem[];
 }
 
 export class Suggestions {
     private shown: Shown | undefined;
+    private extending = false; // the next request is for the rest of what is shown
     client: LanguageClient | undefined;
 
     readonly middleware: Middleware = {
         provideInlineCompletionItems: async (document, position, context, token, next) => {
-            const result = await next(document, position, context, token);
+            const triggerKind = this.extending ? vscode.InlineCompletionTriggerKind.Automatic : context.triggerKind;
+            this.extending = false;
+            const { version } = document;
+            const result = await next(document, position, { ...context, triggerKind }, token);
             const items = Array.isArray(result) ? result : (result?.items ?? []);
             if (!token.isCancellationRequested) {
-                this.shown = { uri: document.uri.toString(), items };
+                this.shown = { uri: document.uri.toString(), version, position, items };
                 if (items.length > 0) {
                     this.notify('textDocument/didShowCompletion', { item: asParams(items[0]) });
                 }
@@ -28,6 +34,22 @@ export class Suggestions {
             return result;
         },
     };
+
+    /** The server has more of the suggestion that a document shows. */
+    async extended(uri: string): Promise<void> {
+        const [shown, editor] = [this.shown, vscode.window.activeTextEditor];
+        const isShown =
+            shown?.uri === uri &&
+            shown.items.length > 0 &&
+            editor?.document.uri.toString() === uri &&
+            editor.document.version === shown.version &&
+            editor.selection.active.isEqual(shown.position);
+        if (isShown) {
+            await vscode.commands.executeCommand('editor.action.inlineSuggest.hide'); // VS Code would keep what it shows
+            this.extending = true;
+            await vscode.commands.executeCommand('editor.action.inlineSuggest.trigger');
+        }
+    }
 
     /** Accepts the next word or line with VS Code's command and reports the accepted length to the server. */
     async acceptPart(command: 'acceptNextWord' | 'acceptNextLine'): Promise<void> {
@@ -47,6 +69,7 @@ export class Suggestions {
     /** Hides the suggestion and reports to the server that it was rejected. */
     async dismiss(): Promise<void> {
         const items = this.itemsOf(vscode.window.activeTextEditor);
+        this.shown = undefined;
         await vscode.commands.executeCommand('editor.action.inlineSuggest.hide');
         for (const item of items) {
             const params = { command: 'gesso.rejected', arguments: item.command?.arguments };

@@ -37,7 +37,11 @@ class FakeLinter(Linter):
         self.requests = 0
 
     def candidates(
-        self, request: LintRequest, codes: Iterable[str] = KINDS, stop: Stop | None = None
+        self,
+        request: LintRequest,
+        codes: Iterable[str] = KINDS,
+        stop: Stop | None = None,
+        offset: float | None = None,
     ) -> list[EditCandidate]:
         self.requests += 1
         at = request.text.find("wrong")

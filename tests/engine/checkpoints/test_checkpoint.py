@@ -219,7 +219,21 @@ def test_sampling_settings(folder: Path) -> None:
     assert read_sampling(folder) == SamplingConfig()
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"t_min": "warm"}', '{"sampler_config": 3}', "\xff"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"t_min": "warm"}',
+        '{"t_max": NaN}',
+        '{"confidence_threshold": "x"}',
+        '{"stability_threshold": 0.5}',
+        '{"max_denoising_steps": 1e9}',
+        '{"sampler_config": {"entropy_bound": Infinity}}',
+        '{"sampler_config": 3}',
+        "\xff",
+    ],
+)
 def test_bad_sampling_settings(folder: Path, text: str) -> None:
     (folder / "generation_config.json").write_text(text, "latin-1")
     with pytest.raises(ModelError, match="generation_config.json"):
@@ -305,9 +319,47 @@ BAD_CONFIGS = {
         lambda config: config["text_config"].update(num_hidden_layers=10**6, layer_types=None),
         ["num_hidden_layers 1000000", "between 1 and 1024"],
     ),
+    "a thousand layers": (
+        lambda config: config["text_config"].update(num_hidden_layers=1024, layer_types=None),
+        ["no layer 1023", "config.json"],
+    ),
+    "positions in a part of each head": (
+        lambda config: config["text_config"].update(
+            rope_parameters={
+                "full_attention": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}
+            }
+        ),
+        ["rotary embedding of a part"],
+    ),
     "an endless canvas": (lambda config: config.update(canvas_length=10**12), ["canvas_length"]),
     "an infinite size": (lambda config: config["text_config"].update(hidden_size=float("inf")), ["config.json"]),
     "a token outside the vocabulary": (lambda config: config["text_config"].update(pad_token_id=10**9), ["pad_token"]),
+    "experts without end": (
+        lambda config: config["text_config"].update(
+            num_experts=1 << 22, quantization_config={"quant_method": "modelopt", "quant_algo": "NVFP4"}
+        ),
+        ["more than 131,072 experts"],
+    ),
+    "more experts for a token than there are": (
+        lambda config: config["text_config"].update(top_k_experts=1 << 20),
+        ["do not fit together"],
+    ),
+    "an odd head": (lambda config: config["text_config"].update(head_dim=7), ["do not fit together"]),
+    "no number as the base of positions": (
+        lambda config: config["text_config"].update(
+            rope_parameters={"full_attention": {"rope_type": "default", "rope_theta": float("nan")}}
+        ),
+        ["rope_theta nan"],
+    ),
+    "a negative norm": (lambda config: config["text_config"].update(rms_norm_eps=-1), ["rms_norm_eps -1"]),
+    "an infinite cap": (
+        lambda config: config["text_config"].update(final_logit_softcapping=float("inf")),
+        ["final_logit_softcapping inf"],
+    ),
+    "noise of a wrong kind": (
+        lambda config: config.update(gesso={"noise": {"uniform_share": 7}}),
+        ["uniform_share"],
+    ),
     "below zero": (lambda config: config["text_config"].update(hidden_size=-32), ["config.json"]),
     "other sizes": (
         lambda config: config["text_config"].update(hidden_size=64),

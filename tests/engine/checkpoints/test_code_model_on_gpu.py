@@ -25,33 +25,43 @@ def load(
     kernels: bool = True,
     device: torch.device = CUDA,
     dtype: torch.dtype = torch.bfloat16,
-) -> tuple[bool, bool]:
-    """Whether the model is in int4, and whether it uses the kernel."""
-    loaded: list[bool] = []
+    weights: MemoryWeights | None = None,
+) -> tuple[str, bool]:
+    """What the layers are in, and whether they use the kernel."""
+    loaded: list[str] = []
     on_kernel: list[Any] = []
 
-    def plain_qwen2(*arguments: Any, int4: bool = False) -> str:
-        loaded.append(int4)
+    def plain_qwen2(*arguments: Any) -> str:
+        loaded.append(arguments[4] if len(arguments) > 4 else "plain")
         return "model"
 
     monkeypatch.setattr(loading, "available_memory", lambda device: int(free * GIB))
     monkeypatch.setattr(loading, "enable_kernels", lambda index: kernels)
     monkeypatch.setattr(loading, "plain_qwen2", plain_qwen2)
     monkeypatch.setattr(loading, "use_kernels", on_kernel.append)
-    load_qwen2(MemoryWeights(config, {}), device, dtype)
-    return loaded == [True], bool(on_kernel)
+    load_qwen2(weights or MemoryWeights(config, {}), device, dtype)
+    (layers,) = loaded
+    return layers, bool(on_kernel)
 
 
 def test_seven_billion_weights_fit_eight_gigabytes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert weight_bytes(SEVEN_B, torch.bfloat16) > 14 * GIB
-    assert load(6.5, monkeypatch) == (True, True)
+    assert load(6.5, monkeypatch) == ("int4", True)
 
 
-@pytest.mark.parametrize(("free", "int4"), [(15.3, False), (15.1, True)])
+@pytest.mark.parametrize(("free", "layers"), [(15.3, "plain"), (15.1, "int4")])
 def test_layers_are_in_int4_if_the_model_does_not_fit_otherwise(
-    free: float, int4: bool, monkeypatch: pytest.MonkeyPatch
+    free: float, layers: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert load(free, monkeypatch) == (int4, int4)
+    assert load(free, monkeypatch) == (layers, layers == "int4")
+
+
+def test_layers_that_are_stored_quantized_stay_so_however_much_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = MemoryWeights(SEVEN_B, {})
+    weights.stored_bytes = 5 * GIB
+    assert load(80.0, monkeypatch, weights=weights) == ("stored", True)
+    with pytest.raises(ModelError, match=r"needs 6.0 GiB on cuda:0, but only 5.0"):
+        load(5.0, monkeypatch, weights=weights)
 
 
 def test_a_model_that_is_too_large_in_int4_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,11 +72,11 @@ def test_a_model_that_is_too_large_in_int4_is_refused(monkeypatch: pytest.Monkey
 def test_dequantizing_without_kernels_needs_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match=r"needs 8.0 GiB on cuda:0 even in 4 bits"):
         load(6.5, monkeypatch, kernels=False)
-    assert load(8.1, monkeypatch, kernels=False) == (True, False)
+    assert load(8.1, monkeypatch, kernels=False) == ("int4", False)
 
 
 def test_float32_has_no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert load(12.0, monkeypatch, dtype=torch.float32) == (True, False)
+    assert load(12.0, monkeypatch, dtype=torch.float32) == ("int4", False)
 
 
 def test_only_an_nvidia_gpu_has_int4(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.checkpoints.gguf import BLOCK_TYPES, GgufFile
+from engine.checkpoints.gguf import BLOCK_TYPES, MAX_HEADER, MAX_ITEMS, GgufFile
 from engine.errors import ModelError
 
 
@@ -89,3 +89,47 @@ def test_damage_is_an_error_or_harmless(at: int, value: int, tmp_path_factory: p
             file.read(name)
     except ModelError as error:
         assert str(error).endswith(".")
+
+
+def header(tensors: int, entries: int, content: bytes) -> bytes:
+    return b"GGUF" + struct.pack("<IQQ", 3, tensors, entries) + content
+
+
+def array(name: str, kind: int, length: int, items: bytes) -> bytes:
+    return struct.pack("<Q", len(name)) + name.encode() + struct.pack("<IIQ", 9, kind, length) + items
+
+
+def directory(name: str, size: int, offset: int) -> bytes:
+    return struct.pack("<Q", len(name)) + name.encode() + struct.pack("<IQIQ", 1, size, 0, offset)
+
+
+CRAFTED = {
+    "tensors without end": header(1 << 60, 0, b""),
+    "entries without end": header(0, 1 << 60, b""),
+    "a string without end": header(0, 1, struct.pack("<Q", (1 << 64) - 1)),
+    "arrays with too many items together": header(
+        0, 3, b"".join(array(f"a{number}", 1, MAX_ITEMS // 2, b"\x9c" * (MAX_ITEMS // 2)) for number in range(3))
+    ),
+    "an array in an array": header(0, 1, array("a", 9, 1, struct.pack("<IQ", 9, 1) * 100)),
+    "a tensor without numbers": header(1, 0, directory("a", 0, 0) + bytes(64)),
+    "a tensor behind the end": header(1, 0, directory("a", 4, 1 << 59) + bytes(64)),
+    "two tensors in the same bytes": header(2, 0, directory("a", 4, 0) + directory("b", 4, 0) + bytes(128)),
+    "two tensors that overlap": header(2, 0, directory("a", 16, 0) + directory("b", 4, 32) + bytes(128)),
+    "a name that occurs twice": header(2, 0, directory("a", 4, 0) + directory("a", 4, 32) + bytes(128)),
+}
+
+
+@pytest.mark.parametrize("content", CRAFTED.values(), ids=CRAFTED.keys())
+def test_a_crafted_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.gguf").write_bytes(content)
+    with pytest.raises(ModelError, match="fetch the model again"):
+        GgufFile(tmp_path / "a.gguf")
+
+
+def test_a_header_is_bounded_however_large_the_file_is(tmp_path: Path) -> None:
+    name = struct.pack("<Q", 1) + b"a"
+    with (tmp_path / "a.gguf").open("wb") as stream:
+        stream.write(header(0, 1, name + struct.pack("<IQ", 8, MAX_HEADER)))
+        stream.truncate(MAX_HEADER + (1 << 20))  # sparse
+    with pytest.raises(ModelError, match="header .* is damaged"):
+        GgufFile(tmp_path / "a.gguf")

@@ -12,9 +12,11 @@ import torch
 
 from engine.canvas_model import load_canvas_model
 from engine.checkpoints.masked import is_masked, open_masked, read_masked_sampling
-from engine.checkpoints.quantizing import quantize_folder
+from engine.checkpoints.quantizing import KINDS, Kind, quantize_folder, quantized
+from engine.checkpoints.qwen2 import EMBEDDING, open_weights, plain_qwen2
 from engine.checkpoints.verification import verify
 from engine.errors import ModelError
+from engine.key_values import KeyValues, PromptMemory
 from engine.masked.config import MaskedConfig, MaskedSampling
 from engine.masked.denoiser import MaskedDenoiser
 from infill.complete.code_model import is_code_model
@@ -118,10 +120,39 @@ def test_verify_checks_a_causal_folder(tmp_path: Path) -> None:
     assert any("shape" in problem for check in verify(folder) for problem in check.problems)
 
 
-def test_quantizing_such_a_folder_is_refused_with_the_reason(tmp_path: Path) -> None:
-    for number, folder in enumerate((save_dream(tmp_path / "dream"), save_folder(reference(), tmp_path / "causal"))):
-        with pytest.raises(ModelError, match="quantized to int4 at load"):
-            quantize_folder(folder, tmp_path / f"out{number}", "int4")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_quantized_folder_computes_what_its_stored_weights_do(masked: bool, kind: Kind, tmp_path: Path) -> None:
+    """In the same formats on a GPU; on a CPU they are unpacked row by row, and packed in 8 bits."""
+    plain = save_dream(tmp_path / "plain", grows=True) if masked else save_folder(reference(), tmp_path / "plain")
+    quantize_folder(plain, tmp_path / "few", kind)
+    opened = open_masked if masked else open_weights
+    weights, original = opened(tmp_path / "few"), opened(plain)
+    assert weights.config == original.config and original.stored_bytes is None
+    assert weights.stored_bytes is not None and weights.stored_bytes < sum(
+        file.stat().st_size for file in plain.glob("*.safetensors")
+    )
+    name = "model.layers.0.mlp.down_proj.weight"
+    expected = quantized(original.read(name), kind)
+    assert torch.equal(weights.quantized(name, torch.float32).numbers, expected.numbers)
+    assert torch.equal(weights.read(name, 3, 9), expected.dequantize()[3:9])
+    assert torch.equal(weights.read(EMBEDDING), original.read(EMBEDDING))
+    stored = plain_qwen2(weights, torch.device("cpu"), torch.float32, layers="stored")
+    assert {layer.quantized.format for layer in stored.quantized_layers()} == {kind}
+    computed = plain_qwen2(weights, torch.device("cpu"), torch.float32)
+    tokens = torch.arange(8)[None]
+    kept = [KeyValues(weights.config, torch.device("cpu"), torch.float32) for _ in range(2)]
+    one, other = (
+        model.encode(tokens, memory.positions(), memory.masks(), memory)
+        for model, memory in ((stored, PromptMemory(kept[0], 8)), (computed, PromptMemory(kept[1], 8)))
+    )
+    assert torch.allclose(one, other, atol=1e-4)
+    assert not any(check.problems for check in verify(tmp_path / "few"))
+    with pytest.raises(ModelError, match="quantized already"):
+        quantize_folder(tmp_path / "few", tmp_path / "fewer", kind)
+    change(tmp_path / "few", "config.json", quantization_config={"quant_method": "awq"})
+    with pytest.raises(ModelError, match="quantized by awq"):
+        opened(tmp_path / "few")
 
 
 def test_sampling_is_read_from_the_checkpoint(tmp_path: Path) -> None:

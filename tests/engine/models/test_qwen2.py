@@ -68,7 +68,7 @@ def test_int4_layers_equal_dequantized_ones(name: str, tmp_path: Path, monkeypat
     monkeypatch.setattr(loading, "QUANTIZED_AT_ONCE", 64 * 5)  # no matrix has a multiple of five rows
     theirs = reference(**CONFIGURATIONS[name])
     weights = open_weights(save_folder(theirs, tmp_path))
-    mine = plain_qwen2(weights, torch.device("cpu"), torch.float32, int4=True)
+    mine = plain_qwen2(weights, torch.device("cpu"), torch.float32, layers="int4")
     exact = plain_qwen2(weights, torch.device("cpu"), torch.float32)
     for parameter_name, parameter in theirs.named_parameters():
         if ".layers." in parameter_name and parameter.dim() == 2:

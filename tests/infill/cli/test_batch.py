@@ -164,6 +164,32 @@ def test_an_output_file_of_another_input_is_refused(files: Files, line: str) -> 
     assert files.target.read_text() == line + "\n"
 
 
+@pytest.mark.parametrize("text", ["x = 1", '{"name": "project"', '{"id": 7, "te', "\0" * 100])
+def test_a_file_that_is_not_an_output_is_not_cut_off(files: Files, text: str) -> None:
+    files.write([row(1)])
+    files.target.write_text(text)
+    with pytest.raises(InputError, match="does not match"):
+        files.batch()
+    assert files.target.read_text() == text
+
+
+def test_a_setuid_output_is_refused(files: Files) -> None:
+    files.write([row(1)])
+    files.target.touch()
+    files.target.chmod(0o4755)
+    with pytest.raises(InputError, match="is setuid or setgid"):
+        files.batch()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_an_output_of_another_user_is_refused(files: Files) -> None:
+    files.write([row(1)])
+    files.target.touch()
+    os.chown(files.target, 12345, 12345)
+    with pytest.raises(InputError, match="belongs to another user"):
+        files.batch()
+
+
 def test_more_results_than_rows_are_refused(files: Files, completer: FakeCompleter) -> None:
     files.write([row(1), row(2)])
     files.batch().run(completer)
@@ -212,6 +238,19 @@ def test_rows_that_gesso_failed_on_are_filled_by_the_next_run(files: Files, comp
     assert texts == ["first", "X1 = ", "first", "", "X4 = ", "first"]
     assert [result["id"] for result in files.results()] == [0, 1, 2, None, 4, 5]
     assert files.batch().failed == set()
+
+
+def test_failed_rows_of_a_large_output_are_filled_again(
+    files: Files, completer: FakeCompleter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(request: InfillRequest, hole: int) -> tuple[str, str | None]:
+        raise RuntimeError("strange")
+
+    files.write([row(1), row(2)])
+    files.batch().run(FakeCompleter(answer))
+    monkeypatch.setattr("infill.cli.text_edits.MOST_BYTES", 100)
+    files.batch().run(completer)
+    assert [result["text"] for result in files.results()] == ["X1 = ", "X2 = "]
 
 
 def test_rows_that_fail_again_are_tried_again(files: Files) -> None:

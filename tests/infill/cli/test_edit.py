@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,21 @@ def test_the_whole_file_a_diff_and_the_file_itself(good: ScriptedRewriter, file:
     assert "--- a/app.py" in diff and "+    return 2 * a" in diff and "-    return a" in diff
     result = gesso(*arguments, "--in-place")
     assert (result.exit_code, result.stdout) == (0, "") and "rewritten at 2:5" in result.stderr
+    assert file.read_bytes() == changed
+
+
+@pytest.mark.parametrize(("mark", "encoding"), [("", "latin-1"), ("\ufeff", "utf-8")])
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_the_whole_file_and_a_diff_have_the_encoding_of_the_file(
+    good: ScriptedRewriter, file: Path, mark: str, encoding: str
+) -> None:
+    before = f"{mark}# é\n{SOURCE}".encode(encoding)
+    changed = before.replace(b"return a", b"return 2 * a")
+    file.write_bytes(before)
+    arguments = (file, "--range", "3:5-3:13", "double it")
+    assert gesso(*arguments, "--whole").stdout_bytes == changed
+    diff = gesso(*arguments, "--diff").stdout_bytes
+    subprocess.run(["git", "apply", "-"], cwd=file.parent, input=diff, check=True)
     assert file.read_bytes() == changed
 
 

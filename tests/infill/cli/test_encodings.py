@@ -29,6 +29,8 @@ LATIN = "é".encode("latin-1")
         (b"# -*- coding: cp1252 -*-\nx = '\x80'\n", "cp1252", False),
         (b"#!/usr/bin/python\n# vim: set fileencoding=koi8-r :\nx = '\xc1'\n", "koi8-r", False),
         (b"# coding: no-such-encoding\n" + LATIN, "iso8859-1", True),
+        (b"# coding: punycode\n" + LATIN, "iso8859-1", True),
+        (b"# coding: idna\n" + LATIN, "iso8859-1", True),
         (b"", "utf-8", False),
         (b"a\0b", "utf-8", False),
     ],
@@ -63,7 +65,7 @@ def test_a_named_encoding_is_used_and_written_back(text: str, name: str) -> None
     assert not decoded.is_guess
 
 
-@pytest.mark.parametrize("name", ["no-such-encoding", "hex", "rot13", "a\0b", ""])
+@pytest.mark.parametrize("name", ["no-such-encoding", "hex", "rot13", "a\0b", "", "idna", "punycode", "undefined"])
 def test_an_unknown_encoding_is_wrong_usage(name: str) -> None:
     with pytest.raises(UsageError, match="no encoding"):
         encoding_named(name)

@@ -33,6 +33,18 @@ def test_git_applies_the_diff(tmp_path: Path, before: str, after: str) -> None:
     assert file.read_bytes() == after.encode()
 
 
+@pytest.mark.parametrize("name", ["a\n--- a/b\n+++ b/b", 'a"\\b', "a\tb", "é", "\udcff.py", "a\x1b[2J"])
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_a_name_cannot_lead_a_diff_to_another_file(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("a\n")
+    diff = text_edits.unified_diff("a\n", "b\n", name)
+    assert "\x1b" not in diff and len(diff.splitlines()) == 5
+    subprocess.run(["git", "apply", "-"], cwd=tmp_path, input=os.fsencode(diff), check=True)
+    assert file.read_text() == "b\n"
+
+
 def test_equal_texts_give_an_empty_diff() -> None:
     assert text_edits.unified_diff("a\n", "a\n", "x") == ""
 
@@ -76,7 +88,7 @@ def test_a_failed_write_leaves_only_the_old_file(tmp_path: Path, monkeypatch: py
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(InputError, match="No space left"):
+    with pytest.raises(InputError, match="No space left.*; free disk space, or print"):
         text_edits.write_in_place(text_edits.read_source(file), "new", tmp_path)
     assert file.read_text() == "old" and os.listdir(tmp_path) == ["a.py"]
 
@@ -181,7 +193,7 @@ def test_a_failed_overwrite_leaves_the_old_content(tmp_path: Path, monkeypatch: 
         return write(handle, content[:3], offset)
 
     monkeypatch.setattr(os, "pwrite", full)
-    with pytest.raises(InputError, match="No space left"):
+    with pytest.raises(InputError, match="No space left.*; free disk space, or print"):
         text_edits.write_in_place(text_edits.read_source(file), "much longer", tmp_path)
     assert file.read_text() == "old"
 

@@ -25,6 +25,12 @@ def still_open(text, language):
         ("javascript", "`a${b(", "${("),
         ("javascript", 'x = /["(]/.test(y) / 2; {', "{"),
         ("javascript", "a = b / c; d = (e / f", "("),
+        ("javascript", "x = [\n  // quotes (\n  /[\"'(]/, /* ) */ /'/, {", "[{"),
+        ("javascript", "if (a(b)) /'(/.test(c); {", "{"),
+        ("javascript", "x = (a + b) / c; y = '/'; {", "{"),
+        ("javascript", "f() {}\n/'(/.test(c); {", "{"),
+        ("javascript", "i++ / a['/']; {", "{"),
+        ("javascript", "<A b={c}\n/>; {", "{"),
         ("typescript", "<p>Don't</p>\n{", "{"),
         ("go", "`(\n` + '(' {", "{"),
         ("rust", "fn f<'a>(x: &'a str) { let c = '('; r#\"a\"(\"#;", "{"),
@@ -46,6 +52,8 @@ def test_scan_names_the_string_or_comment_around_the_end():
     assert scan("`a${b}c", "javascript").inside == "`"
     assert scan("a /* b", "c").inside == "/*"
     assert scan("x = 'abc'", "python").inside == ""
+    assert scan("x = /[(", "javascript").inside == scan("x = /['", "typescript").inside == "/"
+    assert scan("x = a /(b", "javascript").inside == ""
 
 
 def test_scan_reports_stray_and_skipped_brackets_and_unterminated_strings():
@@ -80,6 +88,9 @@ def test_a_scan_can_resume_at_any_line(text, language, data):
         ("javascript", ("`${", "}")),
         ("python", ("(", ")")),
         ("javascript", ("/[",)),
+        ("javascript", ("// x\n", "=/")),
+        ("javascript", ("/**/", "/", "(/**/")),
+        ("javascript", (")", "/")),
         (None, ('"', '\\"')),
         ("python", ("# x\n",)),
     ],

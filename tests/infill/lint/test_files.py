@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import InputError, UsageError
+from infill.git_patterns import MOST_LEVELS
 from infill.lint.files import changed_lines, character_ranges, find_files, shared_names
 
 
@@ -77,6 +78,18 @@ def test_what_cannot_be_read_is_named(repository: Path) -> None:
         f"{repository}/pkg/.gitignore cannot be read (it is larger than 131,072 bytes), so it is unknown what git "
         "ignores; correct that file."
     }
+
+
+def test_folders_that_are_nested_without_end_are_named(tmp_path: Path) -> None:
+    folder = tmp_path
+    for _ in range(MOST_LEVELS + 20):
+        folder /= "a"
+    folder.mkdir(parents=True)
+    (tmp_path / "b.py").touch()
+    unreadable: dict[Path, str] = {}
+    assert find_files([tmp_path], unreadable) == [tmp_path / "b.py"]
+    ((path, sentence),) = unreadable.items()
+    assert len(path.relative_to(tmp_path).parts) == MOST_LEVELS and "nested" in sentence
 
 
 def test_a_named_folder_that_is_ignored_is_named(repository: Path) -> None:
@@ -208,6 +221,28 @@ def test_a_repository_runs_no_program(hostile_repository: Path) -> None:
     files = find_files([hostile_repository])
     assert changed_lines("HEAD", files) == {(hostile_repository / "a.py").resolve(): [range(2, 3)]}
     assert not ran(hostile_repository)
+
+
+def test_a_pipe_in_the_configuration_is_an_error_before_git_runs(
+    hostile_repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(hostile_repository / ".git" / "pipe")
+    with (hostile_repository / ".git" / "config").open("a") as config:
+        config.write("[include]\n    path = pipe\n")
+    monkeypatch.setattr("infill.git.subprocess.run", lambda *_, **__: pytest.fail("git would wait at the pipe"))
+    with pytest.raises(InputError, match="not a regular file"):
+        changed_lines("HEAD", [hostile_repository / "a.py"])
+
+
+def test_old_contents_are_bounded_in_all(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (repository / "b.py").write_text("one\ntwo\n")
+    git(repository, "add", ".")
+    git(repository, "commit", "-qm", "b")
+    files = [repository / "a.py", repository / "b.py"]
+    for file in files:
+        file.write_text("one\nTWO\n")
+    monkeypatch.setattr("infill.git.MOST_BYTES", len("one\ntwo\nthree\n"))
+    assert changed_lines("HEAD", files) == {files[0].resolve(): [range(2, 3)], files[1].resolve(): [range(1, 3)]}
 
 
 def test_a_missing_object_is_not_fetched(hostile_repository: Path) -> None:

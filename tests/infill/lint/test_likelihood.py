@@ -65,6 +65,30 @@ def test_edits_with_unlikely_first_tokens_are_dropped(monkeypatch: pytest.Monkey
     assert judge().gains(REQUEST, [(0, len(TEXT))], [edit("a + b", "b + a")]) == {}
 
 
+def test_edits_that_cannot_gain_enough_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infill.lint.likelihood.EDITS_PER_LINE", 9)
+    changes = ("a + b", "b + a"), ("c * a", "d"), ("return d", "return a"), ("c = a", "c = a2"), (" * a\n", "\n")
+    edits, most = [edit(old, new) for old, new in changes], dict[Edit, Gain]()
+
+    def is_possible(one: Edit, gain: Gain) -> bool:
+        most[one] = gain
+        return one in edits[:2]
+
+    full = judge().gains(REQUEST, [(0, len(TEXT))], edits)
+    for one, gain in full.items():
+        bound = (
+            judge().gains(REQUEST, [(0, len(TEXT))], [one], lambda one, gain: not most.update({one: gain}))
+            and most[one]
+        )
+        assert isinstance(bound, Gain)
+        assert bound.edit_gain >= gain.edit_gain - 1e-3 and bound.suffix_gain >= gain.suffix_gain - 1e-3
+        assert bound.margin >= gain.margin - 1e-3 and bound.rank >= gain.rank
+        assert bound.first_gain == pytest.approx(gain.first_gain, abs=1e-3) and bound.surprisal == gain.surprisal
+    one = judge()
+    found = one.gains(REQUEST, [(0, len(TEXT))], edits, is_possible)
+    assert {*found} == {*edits[:2]} and {*most} == {*edits} == {*full}
+
+
 def test_the_memory_of_the_prompt_is_left_as_it_was() -> None:
     one = judge()
     one.gains(REQUEST, [(0, len(TEXT))], [edit("a + b", "b + a")])

@@ -13,7 +13,7 @@ from engine.errors import Cancelled, ModelError
 from infill.cli.text_edits import apply
 from infill.code.syntax import parse
 from infill.findings import Finding, LintRequest, Range
-from infill.lint.judge import Gain
+from infill.lint.judge import Gain, IsPossible
 from infill.lint.kinds import KINDS, ON_BY_DEFAULT, STYLE, Edit
 from infill.lint.likelihood import CausalJudge
 from infill.lint.linter import Linter
@@ -61,9 +61,11 @@ def test_many_overlapping_ranges_cost_and_find_what_one_does(monkeypatch: pytest
     read = []
     gains = CausalJudge._section
 
-    def counted(self: CausalJudge, request: LintRequest, section: Range, edits: Sequence[Edit]) -> dict[Edit, Gain]:
+    def counted(
+        self: CausalJudge, request: LintRequest, section: Range, edits: Sequence[Edit], is_possible: IsPossible | None
+    ) -> dict[Edit, Gain]:
         read.append((section, [*edits]))
-        return gains(self, request, section, edits)
+        return gains(self, request, section, edits, is_possible)
 
     monkeypatch.setattr(CausalJudge, "_section", counted)
     whole = linter().lint(LintRequest(CODE, "python", on=ALL))

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, models
 
 from engine.errors import ModelError
 from infill.prompts.text_tokens import TextTokens
+from infill.prompts.tokenizer_file import CODE_PATTERN, is_bounded
 from tests.infill.fakes import chat_tokenizer, pocket_tokens
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=80)
@@ -140,7 +141,88 @@ def test_padding_and_truncation_of_the_file_do_not_apply(tmp_path: Path) -> None
 
 
 def test_a_tokenizer_that_fails_on_a_text_is_a_model_error_without_the_text(tmp_path: Path) -> None:
-    model = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "none"}
+    model = {"type": "BPE", "vocab": {"a": 0}, "merges": [], "unk_token": "none"}
     with pytest.raises(ModelError, match="The model's tokenizer failed") as caught:
         TextTokens.read(_crafted(tmp_path, model=model)).encode("secret")
     assert "secret" not in str(caught.value)
+
+
+def split(expression: str) -> dict[str, object]:
+    return {"type": "Split", "pattern": {"Regex": expression}, "behavior": "Isolated", "invert": False}
+
+
+def replace(text: str, content: str) -> dict[str, object]:
+    return {"type": "Replace", "pattern": {"String": text}, "content": content}
+
+
+def steps(kind: str, name: str, *inner: object) -> dict[str, object]:
+    return {kind: {"type": "Sequence", name: [*inner]}}
+
+
+BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+ENDLESS = {
+    "nested repetition": {"pre_tokenizer": split("(a+)+b")},
+    "competing repetition": {"pre_tokenizer": split(r"[\s\S]*[\s\S]*x")},
+    "many optional parts": {"pre_tokenizer": split("a?" * 23 + "a" * 23)},
+    "repetition of a repetition": {"pre_tokenizer": split("(?:a{1,999}){1,999}")},
+    "repetition by a number": {"pre_tokenizer": split("a{1,99}+b")},
+    "a reference": {"pre_tokenizer": split(r"(?<x>a|b\g<x>c)")},
+    "a long expression": {"pre_tokenizer": split("a" * 5000)},
+    "an expression in the normalizer": {
+        "normalizer": {"type": "Replace", "pattern": {"Regex": "(x+x+)+y"}, "content": ""}
+    },
+    "text that doubles": steps("normalizer", "normalizers", *[replace("a", "aa")] * 10),
+    "text that grows": {"normalizer": replace("a", "a" * 1000)},
+    "a long beginning": {"normalizer": {"type": "Prepend", "prepend": "a" * 1000}},
+    "bytes as bytes": steps("pre_tokenizer", "pretokenizers", *[BYTES] * 10),
+    "many steps": steps("normalizer", "normalizers", *[{"type": "NFC"}] * 1000),
+    "an unknown step": {"normalizer": {"type": "Endless"}},
+    "an empty pattern": {"normalizer": replace("", "a")},
+    "no tokens": {"model": {"type": "BPE", "vocab": {}, "merges": []}},
+    "a name twice": None,
+    "deep nesting": None,
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_a_tokenizer_that_could_take_endless_time_is_refused(tmp_path: Path, name: str) -> None:
+    parts = ENDLESS[name]
+    file = _crafted(tmp_path, **(parts or {}))
+    if name == "a name twice":
+        file.write_text('{"normalizer": null, "normalizer": {"type": "NFC"}, "model": {"type": "BPE"}}')
+    if name == "deep nesting":
+        file.write_text("[" * 1_000_000)
+    with pytest.raises(ModelError, match="gesso model pull"):
+        TextTokens.read(file)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        CODE_PATTERN,
+        "'(?:[sdmt]|ll|ve|re)| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
+        "[一-龥ࠀ-一가-퟿]+",
+        "[\r\n]",
+        "\\s?\\p{P}+",
+        "\\p{N}{1,3}",
+    ],
+)
+def test_the_expressions_of_published_tokenizers_are_read(expression: str) -> None:
+    assert is_bounded(expression)
+
+
+def test_the_steps_of_published_tokenizers_are_read(tmp_path: Path) -> None:
+    gemma = {
+        "normalizer": replace(" ", "▁"),
+        "pre_tokenizer": {"type": "Split", **split("a"), "pattern": {"String": " "}},
+    }
+    assert TextTokens.read(_crafted(tmp_path, **gemma)).encode("ab") == [2]
+    qwen = {"normalizer": {"type": "NFC"}, **steps("pre_tokenizer", "pretokenizers", split(CODE_PATTERN), BYTES)}
+    assert TextTokens.read(_crafted(tmp_path, **qwen)).encode("ab") == [2]
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path: Path) -> None:
+    tokens = TextTokens.read(_crafted(tmp_path))
+    tokens.check_fits(3)
+    with pytest.raises(ModelError, match="a token 2, but the model only 2 tokens"):
+        tokens.check_fits(2)

@@ -21,7 +21,9 @@ from train.lint.samples import NEAR, Sample, check_kinds, make_samples, read_sam
 class EveryEdit:
     """A linter whose candidates are all edits."""
 
-    def candidates(self, request: LintRequest, codes: Sequence[str]) -> list[EditCandidate]:
+    def candidates(
+        self, request: LintRequest, codes: Sequence[str], offset: float | None = None
+    ) -> list[EditCandidate]:
         tree = parse(request.text, request.language)
         assert tree is not None
         edits = find_edits(tree, SymbolTable(tree), request.ranges)

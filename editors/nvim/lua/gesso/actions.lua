@@ -68,6 +68,15 @@ function M.current()
   return ghost.current(bufnr) or native.current(bufnr)
 end
 
+--- The server has more of the suggestion that the buffer shows.
+function M.extended(bufnr)
+  if ghost.is_enabled(bufnr) then
+    ghost.extend(bufnr)
+  else
+    native.extend(bufnr)
+  end
+end
+
 ---@return boolean
 function M.is_visible()
   return M.current() ~= nil

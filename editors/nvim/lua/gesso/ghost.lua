@@ -130,6 +130,16 @@ local function request(bufnr, trigger_kind, done)
   id, state.request = sent_id, sent_id
 end
 
+--- Requests the rest of the visible suggestion.
+function M.extend(bufnr)
+  local state = states[bufnr]
+  if M.current(bufnr) and not (state.by_hand or state.request or state.timer) then
+    request(bufnr, AUTOMATIC, function(suggestions)
+      M.show(bufnr, suggestions, 1, false)
+    end)
+  end
+end
+
 local function text_and_cursor(bufnr)
   local cursor = suggestion.cursor()
   return table.concat({ vim.b[bufnr].changedtick, cursor.row, cursor.column }, " ")

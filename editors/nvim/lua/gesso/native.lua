@@ -6,12 +6,14 @@ local suggestion = require("gesso.suggestion")
 
 local M = {}
 
+local AUTOMATIC = 2 -- LSP: InlineCompletionTriggerKind
 local CANCELLED = { -32800, -32801, -32802 } -- LSP: RequestCancelled, ContentModified, ServerCancelled
 
 ---@class gesso.Native
 ---@field client_id integer
 ---@field suggestion gesso.Suggestion|nil  the one that Neovim shows
 ---@field last_request integer  number of the last request
+---@field handler function|nil  Neovim's, of the last request
 ---@field events integer  augroup
 local states = {} ---@type table<integer, gesso.Native>
 
@@ -77,6 +79,7 @@ local function intercept(client)
   client.request = function(self, method, params, handler, bufnr)
     local state = method == server.METHOD and handler and states[bufnr]
     if state then
+      state.handler = handler
       handler = filtered(handler, state, client, bufnr)
     end
     return request(self, method, params, handler, bufnr)
@@ -121,6 +124,17 @@ function M.disable(bufnr)
     if vim.api.nvim_buf_is_valid(bufnr) then
       vim.lsp.inline_completion.enable(false, { bufnr = bufnr })
     end
+  end
+end
+
+--- Requests the rest of the visible suggestion, as Neovim does.
+function M.extend(bufnr)
+  local state = states[bufnr]
+  local client = state and vim.lsp.get_client_by_id(state.client_id)
+  if client and M.current(bufnr) then
+    local params = vim.lsp.util.make_position_params(0, client.offset_encoding)
+    params.context = { triggerKind = AUTOMATIC }
+    server.call(client, "request", server.METHOD, params, state.handler, bufnr)
   end
 end
 

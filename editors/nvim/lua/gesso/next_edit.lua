@@ -13,6 +13,8 @@ local namespace = vim.api.nvim_create_namespace("gesso.next_edit")
 ---@field edits table[]  as the server sent them; empty: nothing is shown
 ---@field tick integer  the buffer's changedtick that they are for
 ---@field request integer|nil
+---@field unanswered {tick: integer, row: integer}|nil  where the server proposed nothing, perhaps not yet
+---@field edited boolean|nil
 ---@field timer uv.uv_timer_t
 local states = {} ---@type table<integer, gesso.NextEdit>
 
@@ -31,7 +33,7 @@ function M.clear(bufnr)
   if state.request and client then
     server.call(client, "cancel_request", state.request)
   end
-  state.request, state.edits = nil, {}
+  state.request, state.edits, state.unanswered = nil, {}, nil
   if vim.api.nvim_buf_is_valid(bufnr) then
     vim.api.nvim_buf_clear_namespace(bufnr, namespace, 0, -1)
   end
@@ -105,6 +107,8 @@ local function draw(bufnr, state, encoding)
   end
 end
 
+local ask_if_moved
+
 local function request(bufnr, kind, done)
   local state = states[bufnr]
   local client = client_of(state)
@@ -115,6 +119,7 @@ local function request(bufnr, kind, done)
   params.textDocument.version = vim.lsp.util.buf_versions[bufnr]
   params.context = { triggerKind = kind }
   local tick = vim.api.nvim_buf_get_changedtick(bufnr)
+  local row = params.position.line
   local id
   local _, sent_id = server.call(client, "request", METHOD, params, function(err, result)
     if states[bufnr] ~= state or state.request ~= id then
@@ -126,6 +131,10 @@ local function request(bufnr, kind, done)
       return
     end
     M.show(bufnr, edits, tick)
+    if #edits == 0 then
+      state.unanswered = { tick = tick, row = row }
+      ask_if_moved(bufnr)
+    end
     if done then
       done(#edits > 0)
     end
@@ -218,6 +227,29 @@ function M.ask(done)
   return true
 end
 
+local function ask_soon(bufnr)
+  local state = states[bufnr]
+  local ask = vim.schedule_wrap(function()
+    if states[bufnr] == state then
+      request(bufnr, AUTOMATIC)
+    end
+  end)
+  state.timer:start(WAIT_MS, 0, ask)
+end
+
+--- Asks again once the cursor leaves the line of an edit that did not seem to be finished.
+function ask_if_moved(bufnr)
+  local state = states[bufnr]
+  local last = state and state.unanswered
+  if not last or vim.api.nvim_get_current_buf() ~= bufnr or last.row == vim.api.nvim_win_get_cursor(0)[1] - 1 then
+    return
+  end
+  if last.tick == vim.api.nvim_buf_get_changedtick(bufnr) then
+    state.unanswered = nil
+    ask_soon(bufnr)
+  end
+end
+
 --- Asks after each change in this buffer from now on.
 function M.enable(bufnr, client_id)
   M.disable(bufnr)
@@ -232,12 +264,25 @@ function M.enable(bufnr, client_id)
         return
       end
       M.clear(bufnr)
-      local ask = vim.schedule_wrap(function()
-        if states[bufnr] == state then
-          request(bufnr, AUTOMATIC)
-        end
-      end)
-      state.timer:start(WAIT_MS, 0, ask)
+      state.edited = true
+      ask_soon(bufnr)
+    end,
+  })
+  vim.api.nvim_create_autocmd({ "CursorMoved", "CursorMovedI" }, {
+    group = events,
+    buffer = bufnr,
+    callback = function()
+      ask_if_moved(bufnr)
+    end,
+  })
+  vim.api.nvim_create_autocmd("BufEnter", {
+    group = events,
+    buffer = bufnr,
+    callback = function()
+      local state = states[bufnr]
+      if state and state.edited and not M.is_visible() then
+        ask_soon(bufnr)
+      end
     end,
   })
   vim.api.nvim_create_autocmd("BufLeave", {

@@ -147,13 +147,16 @@ local function config()
     cmd_env = options.cmd_env,
     capabilities = capabilities,
     settings = { gesso = vim.deepcopy(options.settings) },
-    init_options = { gesso = vim.deepcopy(options.settings), workspaceTrusted = options.trust_projects },
+    init_options = { gesso = vim.deepcopy(options.settings), workspaceTrusted = options.trust_projects, extendsSuggestions = true },
     flags = { debounce_text_changes = 0 }, -- the server uses the time and content of each single edit
     reuse_client = function(client, other) -- one server for all projects
       return client.name == other.name and not M.call(client, "is_stopped")
     end,
     handlers = {
       ["window/showMessageRequest"] = require("gesso.question").ask,
+      ["gesso/suggestionExtended"] = function(_, params)
+        require("gesso.actions").extended(vim.uri_to_bufnr(params.uri))
+      end,
       didChangeStatus = function(_, status)
         M.state = vim.tbl_extend("force", M.state, status)
         vim.cmd.redrawstatus({ bang = true })

@@ -138,7 +138,7 @@ def batch(kind: str) -> Work:
     def work(tiny: bool, out: Path) -> None:
         from bench.gpu import batch
 
-        sizes = {"context": 20, "hole": 6, "steps": 2, "repeats": 2} if tiny else {}
+        sizes: dict[str, Any] = {"context": 20, "hole": 6, "steps": 2, "repeats": 2} if tiny else {}
         batches = [2] if tiny else [2, 8]
         batch.main([kind], batches=batches, **sizes, tiny=tiny, name=f"batch_{kind}", out=out)
 

@@ -89,7 +89,7 @@ class Sums:
 def completer_for(base: Completer, way: str) -> Completer:
     breaks, shorter = way in WAYS[1::2], way in WAYS[2:]
     family = WithoutNull(base.family, breaks)
-    made = Completer(replace(base.model, family=family), base.settings)  # type: ignore[arg-type]
+    made = Completer(replace(base.model, family=family), base.settings)
     made.runner = EndingRunner(made.denoiser, family.max_canvas)
     made.runner.line_breaks = frozenset(base.family.tokens.line_breaks) if breaks else frozenset()
     made.lengths = (ShorterProbing if shorter else Probing)(made.runner)

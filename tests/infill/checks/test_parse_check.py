@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.errors import Stop
 from infill.checks.brackets import unbalanced_brackets
 from infill.checks.context import CheckContext
 from infill.checks.parse import cut_back, error_spans_within, parse_worse
+from infill.code.syntax import SyntaxTree
 from tests.infill.marked import case
 
 
@@ -120,3 +122,16 @@ def test_once_parsing_is_stopped_every_text_passes_and_nothing_of_that_is_kept()
     assert parse_worse(CheckContext(before, broken, "", "python", stop=lambda: True)) is None
     assert error_spans_within(before, broken, "", "python", lambda: True) == ()
     assert parse_worse(CheckContext(before, broken, "", "python")) is not None
+
+
+def test_a_text_is_parsed_once_for_its_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is checked where it is made, and again where it is judged."""
+    parsed, replaced = [], SyntaxTree.replaced
+
+    def count(tree: SyntaxTree, start: int, end: int, text: str, stop: Stop | None = None) -> SyntaxTree:
+        parsed.append(text)
+        return replaced(tree, start, end, text, stop)
+
+    monkeypatch.setattr(SyntaxTree, "replaced", count)
+    verdicts = [parse_worse(CheckContext("once = f(\n    ", "a)", "\nb = (\n", "python")) for _ in range(2)]
+    assert verdicts[0] == verdicts[1] and parsed.count("a)") == 1

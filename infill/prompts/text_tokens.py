@@ -73,7 +73,7 @@ class TextTokens:
             return tuple(self.tokenizer.encode(clean, add_special_tokens=False).ids)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Special tokens have no text, nor do tokens that only the model has; bytes that are not UTF-8 become U+FFFD."""
+        """Special tokens and those that only the model has have no text; bytes that are not UTF-8 become U+FFFD."""
         pieces, size = self.bytes_of, len(self.bytes_of)
         return b"".join(pieces[token] for token in tokens if token < size).decode("utf-8", "replace")
 

@@ -73,8 +73,9 @@ class TextTokens:
             return tuple(self.tokenizer.encode(clean, add_special_tokens=False).ids)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Special tokens have no text; bytes that are not UTF-8 become U+FFFD."""
-        return b"".join(self.bytes_of[token] for token in tokens).decode("utf-8", "replace")
+        """Special tokens and those that only the model has have no text; bytes that are not UTF-8 become U+FFFD."""
+        pieces, size = self.bytes_of, len(self.bytes_of)
+        return b"".join(pieces[token] for token in tokens if token < size).decode("utf-8", "replace")
 
     def check_fits(self, rows: int) -> None:
         """Raises ModelError if a model with an embedding of so many tokens lacks one of these."""

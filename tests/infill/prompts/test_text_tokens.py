@@ -224,5 +224,6 @@ def test_the_steps_of_published_tokenizers_are_read(tmp_path: Path) -> None:
 def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path: Path) -> None:
     tokens = TextTokens.read(_crafted(tmp_path))
     tokens.check_fits(3)
+    assert tokens.decode([2, 7, 0]) == "aba", "a token that only the model has"
     with pytest.raises(ModelError, match="a token 2, but the model only 2 tokens"):
         tokens.check_fits(2)

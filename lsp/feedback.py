@@ -113,7 +113,6 @@ class Feedback:
         """The user dismissed the suggestion."""
         sent = self._remove(identifier)
         if sent is not None:
-            self.session.cache.rejected(identifier)
             self.session.rejections.rejected(*sent.position, sent.suggestion.text)
             self._count_rejected(sent)
 

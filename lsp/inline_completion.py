@@ -335,6 +335,8 @@ class InlineCompletion:
             return
         position = context.before, context.after
         begun = run.anchor.fitting((early,), *position)
+        if begun and self.session.rejections.is_rejected(context.uri, *position, begun[0].text):
+            return
         for whole in run.anchor.fitting(run.task.result().items, *position):
             if begun and whole.text.startswith(begun[0].text):
                 if self.session.cache.extended(context.uri, early.id, whole) and self.session.extends_suggestions:

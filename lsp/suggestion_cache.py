@@ -158,11 +158,6 @@ class SuggestionCache:
         self._shown[uri] = replace(shown, suggestion=replace(longer, id=identifier))
         return True
 
-    def rejected(self, identifier: str) -> None:
-        """The user dismissed the suggestion."""
-        for uri in self._touch(identifier):
-            del self._shown[uri]
-
     def accepted(self, identifier: str) -> None:
         """The user accepted all that was shown; further lines of the same suggestion stay cached and come next."""
         for uri in self._touch(identifier):

@@ -306,7 +306,7 @@ def test_a_beginning_grows_until_the_client_is_told_of_the_rest() -> None:
         (again,) = (await typing.request()).items
         assert again == begun, "what is on the screen stays"
         if reject:
-            typing.session.cache.rejected(begun.id)
+            typing.session.rejections.rejected(URI, "total = ", "", begun.text)
         typing.engine.go.set()
         while typing.inline.runs:
             await asyncio.sleep(0.005)

@@ -339,9 +339,10 @@ def test_a_callback_that_returns_false_ends_decoding_and_is_not_called_again() -
         views.append(view)
         return len(views) < 3
 
-    result = coder().complete(request("x = §\n"), stop_at_third)
+    script = "x = first + second * third - fourth\n"
+    result = coder(script).complete(request("x =§\n"), stop_at_third)
     assert len(views) == 3 and result.steps == 3 and len(result.completions) == 1
-    assert coder().complete(request("x = §\n")).steps > 4
+    assert coder(script).complete(request("x =§\n")).steps > 4
 
 
 def test_a_cancelled_request_ends_within_a_step() -> None:

@@ -89,7 +89,7 @@ def stops_at(rule: Rule, trace: Trace) -> int:
 
 
 def trace_of(completer: Completer, hole: HeldOutHole) -> Trace:
-    """The steps of one canvas for the hole, none of which stops it."""
+    """All steps of one canvas for the hole; no rule ends them."""
     family, text = completer.family, hole.before + hole.after
     at = len(hole.before)
     prepared = prepare(InfillRequest(text, (Hole(at, at),), hole.language, hole.path, "one"), family.budget)

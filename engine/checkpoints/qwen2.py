@@ -3,8 +3,8 @@
 Sizes and names are checked from the headers before a weight is read. On a CPU the layers are packed as they are read.
 On a GPU they are copied in 16 bits, or quantized to int4 as they are read if the model does not fit an NVIDIA GPU
 otherwise; layers that are stored quantized stay so on an NVIDIA GPU, and are unpacked elsewhere. Names of the tensors:
-transformers' `Qwen2ForCausalLM`, and llama.cpp's `gguf-py/gguf/tensor_mapping.py`. No network, no
-pickle. Must not know prompts or text.
+transformers' `Qwen2ForCausalLM`, and llama.cpp's `gguf-py/gguf/tensor_mapping.py`. No network, no pickle. Must
+not know prompts or text.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from engine.errors import Cancelled, Stop, leave_if, pacer
 from infill.code.context import FAR_CHARACTERS
@@ -209,15 +209,16 @@ class Linter:
             if edit.code in codes and not is_known and suppressions.allow(edit):
                 edits.append(edit)
 
+        @cache
+        def counted(edit: Edit) -> dict[str, float]:
+            """The evidence that needs no model."""
+            leave_if(stop)
+            familiarity = self._familiarity(request.text[edit.start : edit.end], edit.replacement)
+            return asdict(frequencies.evidence(edit)) | asdict(usages.evidence(edit)) | {"familiarity": familiarity}
+
         def candidate(edit: Edit, gain: Gain) -> EditCandidate:
             leave_if(stop)
-            evidence = EditEvidence(
-                **asdict(gain),
-                **asdict(frequencies.evidence(edit)),
-                **asdict(usages.evidence(edit)),
-                familiarity=self._familiarity(request.text[edit.start : edit.end], edit.replacement),
-            )
-            return EditCandidate(edit, evidence)
+            return EditCandidate(edit, EditEvidence(**asdict(gain), **counted(edit)))
 
         def is_possible(edit: Edit, most: Gain) -> bool:
             return self.margin(candidate(edit, most), tree.language.id) >= -(offset or 0.0)

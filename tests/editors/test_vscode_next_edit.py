@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 
 import pytest
 
-from tests.editors.vscode import ROOT, VSCode, build_extension, eventually, find_tools, vscode
+from tests.editors.vscode import VSCode, eventually, find_tools, with_server
 
 tools = find_tools()
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(isinstance(tools, str), reason=tools if isinstance(tools, str) else ""),
 ]
-SERVER = [sys.executable, str(ROOT / "tests" / "lsp" / "scripted_server.py")]
 CODE = "def area(size):\n    return size * size\n\n\nprint('é', area(1))\nprint(area(2))\n"
 DONE = CODE.replace("area", "surface")
 RENAMED = CODE.replace("area", "surface", 1)
-READY_S = 120.0
 TO_TAB_STOP = 4 - len("def surface(size):") % 4  # spaces that Tab inserts at the end of the line
 
 
 @pytest.fixture(scope="module")
 def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VSCode]:
-    assert not isinstance(tools, str)
-    build_extension(tools)
-    settings = {"gesso.server.command": SERVER, "gesso.languages": {"*": True}, "editor.inlineSuggest.enabled": False}
-    with vscode(tools, tmp_path_factory.mktemp("vscode"), settings) as opened:
-        eventually(lambda: "Ready" in opened.state(), "the server is ready", READY_S)
+    root = tmp_path_factory.mktemp("vscode")
+    with with_server(root, "scripted_server.py", **{"editor.inlineSuggest.enabled": False}) as opened:
         yield opened
 
 

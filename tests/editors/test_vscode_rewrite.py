@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 
 import pytest
 
-from tests.editors.vscode import ROOT, VSCode, build_extension, eventually, find_tools, vscode
+from tests.editors.vscode import VSCode, eventually, find_tools, with_server
 
 tools = find_tools()
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(isinstance(tools, str), reason=tools if isinstance(tools, str) else ""),
 ]
-SERVER = [sys.executable, str(ROOT / "tests" / "lsp" / "scripted_server.py")]
 CODE = "a = 1\nb = 2\nc = 3\n"
-READY_S = 120.0
 
 
 @pytest.fixture(scope="module")
 def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VSCode]:
-    assert not isinstance(tools, str)
-    build_extension(tools)
-    settings = {"gesso.server.command": SERVER, "gesso.languages": {"*": True}, "editor.inlineSuggest.enabled": False}
-    with vscode(tools, tmp_path_factory.mktemp("vscode"), settings) as opened:
-        eventually(lambda: "Ready" in opened.state(), "the server is ready", READY_S)
+    root = tmp_path_factory.mktemp("vscode")
+    with with_server(root, "scripted_server.py", **{"editor.inlineSuggest.enabled": False}) as opened:
         yield opened
 
 

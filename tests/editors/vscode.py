@@ -11,6 +11,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -27,6 +28,7 @@ EXTENSION = ROOT / "editors" / "vscode"
 CODE_SERVER = os.environ.get("GESSO_CODE_SERVER")  # read at import, because tests run without GESSO_ variables
 FETCH = "run `scripts/fetch-code-server FOLDER`, then set GESSO_CODE_SERVER=FOLDER/bin/code-server"
 PATIENCE_S = 60.0
+READY_S = 120.0  # until the language server is ready
 SETTINGS: dict[str, Any] = {
     "chat.disableAIFeatures": True,
     "editor.fontSize": 16,
@@ -308,3 +310,15 @@ def _free_port() -> int:
 def _listens(port: int) -> bool:
     with socket.socket() as one:
         return one.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextmanager
+def with_server(root: Path, program: str, **settings: Any) -> Iterator[VSCode]:
+    """VS Code with the language server `tests/lsp/PROGRAM` for all languages, once that is ready."""
+    tools = find_tools()
+    assert not isinstance(tools, str)
+    build_extension(tools)
+    server = {"gesso.server.command": [sys.executable, str(ROOT / "tests" / "lsp" / program)]}
+    with vscode(tools, root, {**server, "gesso.languages": {"*": True}, **settings}) as opened:
+        eventually(lambda: "Ready" in opened.state(), "the server is ready", READY_S)
+        yield opened

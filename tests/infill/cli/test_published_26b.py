@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,6 @@ from engine.checkpoints.weight_files import stored_tensors
 from infill.cli.main import app
 from infill.service.client import ServiceClient
 from infill.service.location import all_locations, lock_holder
-from infill.service.start import stop_service
 from tests.infill.published_26b import BUILDS, VOCAB, Build, save_published
 
 CPU = torch.device("cpu")
@@ -33,16 +30,6 @@ pytestmark = pytest.mark.slow
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("published")
     return {build: save_published(root / build, build) for build in BUILDS}
-
-
-@pytest.fixture(scope="module")
-def home() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="gesso-test-") as name, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", name)
-        yield Path(name)
-        patch.setenv("XDG_RUNTIME_DIR", name)
-        for location in all_locations():
-            stop_service(location)
 
 
 @pytest.fixture(autouse=True)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,23 +19,9 @@ from infill.model_store import POCKET_FOLDER
 from infill.request import InfillResult
 from infill.service.client import ServiceClient
 from infill.service.location import all_locations, location_at, lock_holder
-from infill.service.start import stop_service
 from infill.settings import Settings
 
 SLIP = "class A:\n    def one(self):\n        return 1\n\n    def two(self):\n        return one() + self.one()\n"
-
-
-@pytest.fixture(scope="module")
-def home() -> Iterator[Path]:
-    """Of one user with one service; short enough for a socket's path."""
-    with tempfile.TemporaryDirectory(prefix="gesso-test-") as name, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", name)
-        patch.setenv("GESSO_DTYPE", "float32")
-        patch.setenv("GESSO_THREADS", "1")
-        yield Path(name)
-        patch.setenv("XDG_RUNTIME_DIR", name)
-        for location in all_locations():
-            stop_service(location)
 
 
 @pytest.fixture(autouse=True)

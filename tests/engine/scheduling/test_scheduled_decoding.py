@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import pytest
@@ -39,7 +40,9 @@ def model() -> PackedQwen2:
 
 @pytest.fixture
 def scheduler(model: PackedQwen2) -> Iterator[Scheduler]:
-    scheduler = Scheduler(Decoder(model))
+    """Every reading of its clock is a second later, so turns depend on their number and not on the machine's load."""
+    ticks = count()
+    scheduler = Scheduler(Decoder(model), clock=lambda: next(ticks))
     yield scheduler
     scheduler.close()
 

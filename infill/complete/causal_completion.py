@@ -29,6 +29,7 @@ from infill.complete.beginning import (
 )
 from infill.complete.causal_draft import block_end
 from infill.complete.code_model import CodeModel
+from infill.complete.comments import without_comment
 from infill.complete.judging import judge, no_time, one_after_another, until_stopped
 from infill.complete.last_draft import LastDraft
 from infill.complete.prepared import PreparedRequest, prepare
@@ -206,15 +207,16 @@ class CausalCompleter:
         return scored, max(len(one.tokens) for one in found)
 
     def _limits(self, prepared: PreparedRequest, fim: FimInput, kind: HoleKind) -> Limits:
-        before = prepared.before(0)
-        line = before[before.rfind("\n") + 1 :]
+        near, _ = prepared.near(0)
+        line = near[near.rfind("\n") + 1 :]
 
         def done(tokens: Sequence[int]) -> bool:
             if tokens[-1] in self.family.ends:
                 return True
             text = self._text(fim, tokens)
             if kind.one_line:
-                return "\n" in (text.lstrip("\n") if kind.whole_lines else text)
+                ended = "\n" in (text.lstrip("\n") if kind.whole_lines else text)
+                return ended or without_comment(near, text, prepared.language) != text
             return _block_end(line, text) is not None or text.count("\n") > BLOCK_LINES
 
         return Limits(
@@ -228,9 +230,12 @@ class CausalCompleter:
     def _on_token(
         self, prepared: PreparedRequest, fim: FimInput, limits: Limits, on_step: OnStep
     ) -> Callable[[Continuation], bool]:
+        before, _ = prepared.near(0)
+
         def on_token(one: Continuation) -> bool:
             text = self._text(fim, one.tokens)
-            text = text.partition("\n")[0] if prepared.kinds[0].one_line else text
+            if prepared.kinds[0].one_line:
+                text = without_comment(before, text.partition("\n")[0], prepared.language)
             view = self._view(prepared, text, len(one.tokens), limits.tokens)
             sure = self._likely_beginning(prepared, fim, one.tokens, one.log_probabilities)
             return on_step(replace(view, sure=len(sure.text)) if sure is not None else view) is not False
@@ -251,7 +256,7 @@ class CausalCompleter:
         text = self._text(fim, one.tokens).partition("\ufffd")[0]
         line = before[before.rfind("\n") + 1 :]
         if kind.one_line:
-            text = text.partition("\n")[0]
+            text = without_comment(before, text.partition("\n")[0], prepared.language)
         elif (end := _block_end(line, text)) is not None:
             text = text[:end]
         elif text.count("\n") > BLOCK_LINES or not one.done:

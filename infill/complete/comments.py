@@ -1,0 +1,27 @@
+"""Comments that a code model appends to a line of code, such as `print(greet("World"))  # Output: Hello, World!`.
+
+They are rarely what the programmer would write, and take as long to decode as the code. Must not know the model.
+"""
+
+from __future__ import annotations
+
+from infill.code.brackets import scan
+from infill.code.languages import get
+
+
+def without_comment(before: str, text: str, language_id: str | None) -> str:
+    """A text for the rest of a line without a comment after its code.
+
+    It stays if the line has nothing else, or if the line above ends with a comment after code, as in a table.
+    """
+    language = get(language_id)
+    if language is None or language.line_comment not in text:
+        return text
+    found = scan(before + text, language_id)
+    start = next((at - len(before) for at in found.line_comments if at >= len(before)), None)
+    line = before.rfind("\n") + 1
+    if start is None or "\n" in text[:start] or not (before[line:] + text[:start]).strip():
+        return text
+    above = before.rfind("\n", 0, max(0, line - 1)) + 1
+    is_table = any(above < at < line and before[above:at].strip() for at in found.line_comments)
+    return text if is_table else text[:start].rstrip()

@@ -271,8 +271,8 @@ class Sampling(Protocol):
         """The same, but with tokens drawn so that another seed gives another text."""
         ...
 
-    def warm(self) -> Sampling | None:
-        """For a canvas that starts from the text of the last one; None if a token that is there never changes."""
+    def warm(self) -> Sampling:
+        """For a canvas that starts from the text of the last one."""
         ...
 
 

@@ -59,7 +59,8 @@ class MaskedSampling:
     a pass; None for the linear schedule of the reference, from time 1 to `eps`. threshold: a token this likely is
     filled at once, beside the others. temperature 0 takes the likeliest token. top_p, top_k: of the tokens drawn from.
     order_temperature: randomness of the order. delete_rest: whether a deletion also deletes the masks after it in its
-    hole. The defaults are those of the published evaluation of DreamOn.
+    hole. review: whether tokens that a hole starts with become masks again if they are not the likeliest, given all
+    other tokens. The defaults are those of the published evaluation of DreamOn.
     """
 
     order: Order = "entropy"
@@ -72,6 +73,7 @@ class MaskedSampling:
     order_temperature: float = 0.0
     eps: float = 1e-3
     delete_rest: bool = True
+    review: bool = False
 
     def __post_init__(self) -> None:
         if self.order not in get_args(Order):
@@ -111,8 +113,8 @@ class MaskedSampling:
     def with_steps(self, max_steps: int | None) -> MaskedSampling:
         return self if max_steps is None else replace(self, max_steps=max_steps)
 
-    def warm(self) -> None:
-        return None
+    def warm(self) -> MaskedSampling:
+        return replace(self, review=True)
 
     def varied(self) -> MaskedSampling:
         return replace(self, temperature=max(self.temperature, VARIED_TEMPERATURE))

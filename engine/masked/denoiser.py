@@ -122,11 +122,14 @@ class MaskedDenoiser(CanvasLoop[MaskedRun]):
         return run
 
     def _step(self, runs: Sequence[MaskedRun]) -> None:
+        for run in runs:
+            if run.sampling.review and not run.steps:
+                self._review(run)
         planned = [(run, self._plan(run)) for run in runs]
         reads = [(run, positions, self._reading(run, positions)) for run, positions in planned if positions]
         hidden = self._read([reading for _, _, reading in reads])
         for (run, positions, _), rows in zip(reads, hidden, strict=True):
-            run.since_whole, run.new, run.read = run.since_whole + 1, set(), list(run.slots.tokens)
+            run.note_pass()
             uniform: Uniform = partial(self._uniform, run.row)
             logits = self._biased(run, positions, self.model.logits(rows))
             self._decide(run, positions, logits, uniform)
@@ -139,6 +142,31 @@ class MaskedDenoiser(CanvasLoop[MaskedRun]):
             elif run.step >= run.sampling.max_steps:
                 run.finished = "steps"
             run.show()
+
+    def _review(self, run: MaskedRun) -> None:
+        """Makes masks of the tokens that the holes start with and that are not the likeliest, in FOLDS passes."""
+        slots = run.slots
+        drafts = [(at, one.token) for at in slots.slots if (one := slots.filled[at]) is not None]
+        doubted: list[int] = []
+        for fold in range(min(FOLDS, len(drafts))):
+            members = drafts[fold::FOLDS]
+            positions = [at for at, _ in members]
+            for at in positions:
+                slots.tokens[at] = self.config.mask
+            (hidden,) = self._read([self._reading(run, positions)])
+            run.note_pass()
+            log_probabilities = self._biased(run, positions, self.model.logits(hidden)).log_softmax(dim=-1)
+            if not bool(log_probabilities.isfinite().all()):
+                raise NotFiniteError
+            entropies = -(log_probabilities.exp() * log_probabilities).sum(dim=-1)
+            best = log_probabilities.max(dim=-1)
+            columns = best.indices.tolist(), best.values.tolist(), entropies.tolist()
+            for (at, token), likeliest in zip(members, map(Filled, *columns), strict=True):
+                slots.fill(at, likeliest if likeliest.token == token else Filled(token))
+                doubted += [at] * (likeliest.token != token)
+        for at in doubted:
+            slots.mask(at)
+        run.variable = len(slots.masks)
 
     def _plan(self, run: MaskedRun) -> list[int]:
         """The positions to predict in the next pass of `run`. Steps of the schedule that fill nothing are skipped, for
@@ -217,7 +245,7 @@ class MaskedDenoiser(CanvasLoop[MaskedRun]):
         """What the next pass of `run` reads. A whole pass is made at once and kept for other runs."""
         if run.since_whole >= self.refresh_steps:
             run.keys = None
-        elif run.keys is None and not run.steps:
+        elif run.keys is None and not run.read:
             run.keys, run.new, run.changed = self._kept_for(run.slots)  # of a run that began together with this one
         reading = Reading(run.slots, run.keys, run.new, [self._source(at) for at in positions], run.request.stop)
         if run.keys is None:
@@ -225,7 +253,7 @@ class MaskedDenoiser(CanvasLoop[MaskedRun]):
             run.keys, run.changed, run.since_whole = reading.keys, 0, 0
             if run.keys is not None:
                 self._keep(KeptSequence(list(run.slots.tokens), run.keys, 0, time.monotonic()))
-        if not run.steps:
+        if not run.read:
             whole = reading.hidden is not None
             run.encoded = run.start if whole else sum(row < run.start for row in self._rows_of(reading))
         return reading

@@ -180,6 +180,10 @@ class MaskedRun(CanvasRun):
     encoded: int = 0
     guesses: dict[int, Filled] = field(default_factory=dict)
 
+    def note_pass(self) -> None:
+        """All tokens have been read."""
+        self.since_whole, self.new, self.read = self.since_whole + 1, set(), list(self.slots.tokens)
+
     def show(self) -> None:
         """Updates what callers see."""
         positions = self.slots.slots

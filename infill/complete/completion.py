@@ -125,7 +125,7 @@ class Completer:
     def _warm_layout(self, prepared: PreparedRequest, plan: LayoutPlan) -> Layout | None:
         """The layout that starts from the last canvas of this client, if the hole of a line is within it."""
         last = self.last_draft.canvas
-        if last is None or self.model.sampling.warm() is None or prepared.request.steps is not None:
+        if last is None or prepared.request.steps is not None:
             return None
         if len(prepared.holes) != 1 or not prepared.kinds[0].one_line:
             return None
@@ -144,8 +144,8 @@ class Completer:
     ) -> Callable[[Layout], DenoiseRequest]:
         """From a layout to how it is denoised."""
         sampling = self.model.sampling.with_steps(prepared.request.steps)
-        if is_warm and (warm := sampling.warm()) is not None:
-            sampling = warm
+        if is_warm:
+            sampling = sampling.warm()
         if variant:
             sampling = sampling.varied()
 

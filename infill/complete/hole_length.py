@@ -149,12 +149,13 @@ class Growing:
         self.runner = runner
 
     def fill(self, tasks: Sequence[FillTask], on_step: StepCallback | None = None) -> list[FilledCanvas]:
-        requests = [task.request(task.lay_out(task.slots)) for task in tasks]
-        results = self.runner.run(requests, on_step)
+        starts = [task.lay_out(task.slots) if task.warm is None else task.warm for task in tasks]
+        results = self.runner.run([task.request(start) for task, start in zip(tasks, starts, strict=True)], on_step)
         filled = []
-        for task, result in zip(tasks, results, strict=True):
-            layout = task.lay_out(result.sizes or task.slots)
-            filled.append(FilledCanvas(layout, task.request(layout), result, result.steps, result.encoded_tokens))
+        for task, start, result in zip(tasks, starts, results, strict=True):
+            layout = start if result.sizes is None else task.lay_out(result.sizes)
+            request, is_warm = task.request(layout), task.warm is not None
+            filled.append(FilledCanvas(layout, request, result, result.steps, result.encoded_tokens, is_warm))
         return filled
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from transformers import Qwen2ForCausalLM
 
 from engine.canvas import Canvas, Known, Slots
 from engine.canvas_run import CanvasRun, DenoiseRequest, DenoiseResult
@@ -88,6 +89,48 @@ def test_drafts_are_kept_and_only_masks_are_filled() -> None:
     (result,) = tiny_masked(tiny_reference()).run([DenoiseRequest([1], canvas, GREEDY)])
     filled = result.tokens[result.columns].tolist()
     assert filled[0] == 50 and filled[2] == 51 and result.steps == 2
+    assert bool((result.log_probabilities < 0).all())
+
+
+def drafted(tokens: Sequence[int]) -> DenoiseRequest:
+    canvas = Canvas.of(Known(BEFORE[3:]), Slots(len(tokens), tokens), Known(AFTER))
+    return DenoiseRequest(BEFORE[:3], canvas, GREEDY.warm())
+
+
+def reviewed(model: Qwen2ForCausalLM, draft: Sequence[int]) -> list[int]:
+    """The draft by the reference: the likeliest token for each, with every other token of the draft masked."""
+    found = list(draft)
+    for fold in (0, 1):
+        shown = [MASK if index % 2 == fold else token for index, token in enumerate(draft)]
+        rows = predictions(model, [*BEFORE, *shown, *AFTER])[len(BEFORE) :]
+        rows[:, list(SPECIAL)] = -torch.inf
+        found[fold::2] = rows[fold : len(draft) : 2].argmax(dim=-1).tolist()
+    return found
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_review_masks_the_tokens_of_a_draft_that_are_not_the_likeliest(cached: bool) -> None:
+    model, draft = tiny_reference(), [50, 20, 51, 33, 60]
+    draft[2] = reviewed(model, draft)[2]
+    denoiser = tiny_masked(model, cached=cached)
+    run = denoiser.start(drafted(draft))
+    denoiser._review(run)
+    kept = [mine == best for mine, best in zip(draft, reviewed(model, draft), strict=True)]
+    assert kept[2] and not all(kept)
+    assert [run.slots.filled[at] is not None for at in run.slots.slots] == kept
+    assert [run.slots.tokens[at] for at in run.slots.slots] == [
+        token if keep else MASK for token, keep in zip(draft, kept, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_draft_that_the_model_agrees_with_takes_one_pass(cached: bool) -> None:
+    model = tiny_reference()
+    draft = reviewed(model, [50])
+    denoiser = tiny_masked(model, cached=cached)
+    (result,) = denoiser.run([drafted(draft)])
+    assert result.tokens[result.columns].tolist() == draft and denoiser.passes == 1
+    assert result.finish == "stable" and result.encoded_tokens == 3
     assert bool((result.log_probabilities < 0).all())
 
 

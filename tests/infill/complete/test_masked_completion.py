@@ -49,6 +49,18 @@ def test_a_hole_is_filled_with_one_line(dreamon: Path, exact: bool) -> None:
     assert result.steps > 0 and result.hole > 0 and not any("<|" in one.text for one in completion.candidates)
 
 
+def test_the_next_key_reviews_the_last_text(dreamon: Path) -> None:
+    pipeline = completer(dreamon)
+    first = pipeline.complete(request())
+    assert pipeline.last_draft.canvas is not None
+    draft = pipeline.last_draft.canvas.text
+    assert draft
+    text = TEXT[:AT] + draft[0] + TEXT[AT:]
+    second = pipeline.complete(request(text=text, holes=(Hole(AT + 1, AT + 1),)))
+    assert second.completions[0].candidates
+    assert second.steps <= first.steps
+
+
 def test_several_holes_share_one_sequence(dreamon: Path) -> None:
     name = TEXT.index("add")
     views: list[StepView] = []

@@ -28,7 +28,7 @@ from infill.lint.suppressions import is_skipped
 from train.held_out import HeldOutFile
 from train.lint.samples import MAX_FILE, Sample, clean_sample, read_samples
 
-OFFSET = 1.5  # log-odds below the thresholds within which candidates are kept
+OFFSET = 0.5  # log-odds below the thresholds within which candidates are kept
 HEADER = ("folder", "lines", "false positives", "per 1,000 lines")
 
 

@@ -1,8 +1,9 @@
 """Fits the evidence weights and thresholds of lint on held-out projects, and stores them for a model.
 
-`python -m train.lint.thresholds --samples FILE.jsonl`, with the samples that train.lint.samples wrote, and those without
-seeded bugs that `bench.lint.folders --cache` wrote for folders that nothing is measured on. For each kind, a logistic
-model separates edits that fix a seeded bug from edits of clean code, by their evidence (infill/lint/thresholds.py). The thresholds depend on clean code only: all kinds together are expected to show at most
+`python -m train.lint.thresholds --samples FILE.jsonl`, with the samples that train.lint.samples wrote, and those
+without seeded bugs that `bench.lint.folders --cache` wrote for folders that nothing is measured on. For each kind, a
+logistic model separates edits that fix a seeded bug from edits of clean code, by their evidence
+(infill/lint/thresholds.py). The thresholds depend on clean code only: all kinds together are expected to show at most
 `--false-positives` findings per 1,000 lines. bench.lint.run measures on other projects.
 """
 

@@ -28,7 +28,7 @@ from infill.lint.suppressions import is_skipped
 from train.held_out import HeldOutFile
 from train.lint.samples import MAX_FILE, Sample, clean_sample, read_samples
 
-OFFSET = 1.5  # log-odds below the thresholds within which candidates are kept
+OFFSET = 0.5  # log-odds below the thresholds within which candidates are kept
 HEADER = ("folder", "lines", "false positives", "per 1,000 lines")
 
 
@@ -110,21 +110,29 @@ def folders_report(
 ) -> Report:
     """found: the findings in each source."""
     rows: dict[str, list[int]] = {}
+    languages: dict[str, list[int]] = {}
     for source, findings in zip(sources, found, strict=True):
-        row = rows.setdefault(source.folder, [0, 0])
-        row[0] += source.lines
-        row[1] += len(findings)
-    rows["all"] = [sum(row[at] for row in rows.values()) for at in (0, 1)]
+        for row in (rows.setdefault(source.folder, [0, 0]), languages.setdefault(f"all, {source.language}", [0, 0])):
+            row[0] += source.lines
+            row[1] += len(findings)
+    rows |= languages
+    rows["all"] = [sum(row[at] for row in languages.values()) for at in (0, 1)]
     table = [
         [name, f"{lines:,}", str(count), f"{1000 * count / max(1, lines):.2f}"] for name, (lines, count) in rows.items()
     ]
     shown = [one for findings in found for one in findings]
-    notes = [f"{one['path']}:{one['line']}: {one['code']}: `{one['old']}` -> `{one['new']}`" for one in shown]
+    notes = [
+        f"{one['path']}:{one['line']}: {one['code']}: `{_line(one['old'])}` -> `{_line(one['new'])}`" for one in shown
+    ]
     content = {
         "folders": {name: {"lines": row[0], "false_positives": row[1]} for name, row in rows.items()},
         "shown": shown,
     }
     return Report("Lint of released code", {**known, **conditions()}, HEADER, table, notes, content)
+
+
+def _line(code: str) -> str:
+    return " ".join(code.split())
 
 
 @errors_to_exit_codes

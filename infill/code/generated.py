@@ -14,7 +14,7 @@ VENDORED_FOLDERS = frozenset(
     "vendor vendored _vendor _vendored third_party thirdparty third-party node_modules extern externals dist "
     "site-packages .venv venv .tox .nox .git __pycache__ bower_components".split()
 )
-HEAD = 2_000  # characters at the top that are searched for a notice
+HEAD = 2_000  # characters at the top that are searched for a notice, and at the end for the URL of a source map
 MINIFIED_TEXT, MINIFIED_LINE = 5_000, 500  # characters: the least of a minified file, the mean of its lines
 STRICT_LINE, STRICT_LONGEST_LINE = 100, 1_000  # characters: the mean line and the longest line, if strict
 _NAME = re.compile(
@@ -28,9 +28,10 @@ _NOTICE = re.compile(
 )
 _STRICT_NOTICE = re.compile(
     _COMMENT + r"(?:\bDO NOT MODIFY\b|\b[Aa]uto-?(?:matically )?generated\b"
-    r"|\b[Gg]enerated (?:by|from|using|with|automatically)\b)|\b__esModule\b|\bsourceMappingURL\b",
+    r"|\b[Gg]enerated (?:by|from|using|with|automatically)\b)|\b__esModule\b",
     re.MULTILINE,
 )
+_SOURCE_MAP = re.compile(r"^[ \t]*(?://|/\*)[#@] ?sourceMappingURL=", re.MULTILINE)  # the last line of compiled code
 
 
 def is_vendored(path: str) -> bool:
@@ -45,14 +46,15 @@ def has_generated_name(path: str, strict: bool = False) -> bool:
 
 
 def generated_sign(path: str | None, text: str, strict: bool = False) -> Sign | None:
-    """What says that the file is generated or minified: its name, a notice at its top, or the length of its lines.
+    """What says that the file is generated or minified: its name, a notice at its top, a source map,
+    or the length of its lines.
 
     strict: on weaker signs too, for callers to whom a generated file costs more than a file left out.
     """
     if path is not None and has_generated_name(path, strict):
         return "name"
     head = text[:HEAD]
-    if _NOTICE.search(head) or (strict and _STRICT_NOTICE.search(head)):
+    if _NOTICE.search(head) or (strict and (_STRICT_NOTICE.search(head) or _SOURCE_MAP.search(text[-HEAD:]))):
         return "generated"
     lines = text.count("\n") + text.count("\r") + 1
     minified = len(text) > MINIFIED_TEXT and len(text) > MINIFIED_LINE * lines

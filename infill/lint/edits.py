@@ -30,7 +30,20 @@ _SIMPLE = frozenset(
 MAX_ARGUMENTS = 60  # characters of two arguments together
 MAX_ARGUMENT_BYTES = 1_000  # of the same, with what is between them
 _SYMMETRIC = frozenset("min max print zip union intersection gcd hypot allclose isclose array_equal".split())
-_BUILTINS = frozenset(dir(builtins))
+_GLOBALS = {"python": frozenset(dir(builtins))} | dict.fromkeys(
+    ("javascript", "typescript", "tsx"),
+    frozenset(
+        "Array ArrayBuffer Atomics BigInt Boolean DataView Date Error EvalError Function Infinity Intl JSON Map "
+        "Math NaN Number Object Promise Proxy RangeError ReferenceError Reflect RegExp Set String Symbol "
+        "SyntaxError TypeError URIError WeakMap WeakRef WeakSet arguments decodeURI decodeURIComponent encodeURI "
+        "encodeURIComponent escape eval globalThis isFinite isNaN parseFloat parseInt undefined unescape "
+        "AbortController AbortSignal Blob Buffer Event EventTarget File FormData Headers Image Request Response "
+        "TextDecoder TextEncoder URL URLSearchParams WebSocket Worker XMLHttpRequest alert atob btoa "
+        "clearImmediate clearInterval clearTimeout console crypto document exports fetch global history "
+        "localStorage location module navigator performance process queueMicrotask requestAnimationFrame require "
+        "self sessionStorage setImmediate setInterval setTimeout structuredClone window".split()
+    ),
+)
 MAX_ALTERNATIVES = 12
 MIN_MISSPELLED = 4  # characters
 _ASSIGNED = re.compile(r"[ \t]*(?::[^=\n]*)?=(?!=)")
@@ -148,7 +161,7 @@ class _Finder:
 
     def _is_global(self, text: str) -> bool:
         """Whether the name is, or may be, visible in the whole file."""
-        is_builtin = self.tree.language.id == "python" and text in _BUILTINS
+        is_builtin = text in _GLOBALS.get(self.tree.language.id, ())
         return text in self.symbols.shared or is_builtin or self.symbols.is_open
 
     def _in_body(self, name: Name) -> bool:
@@ -225,10 +238,13 @@ class _Finder:
                 yield edit
 
     def swapped_arguments(self) -> Iterator[Edit]:
-        """Two neighbouring arguments, unless the order means nothing."""
+        """Two neighbouring arguments of a call, unless the order means nothing."""
         for node in self._nodes(_ARGUMENT_LISTS, self.ranges):
-            arguments = node.named_children
-            if self._is_unordered(node, arguments):
+            arguments, is_bases = (
+                node.named_children,
+                node.parent is not None and node.parent.type == "class_definition",
+            )
+            if is_bases or self._is_unordered(node, arguments):
                 continue
             for one, other in zip(arguments, arguments[1:], strict=False):
                 leave_if(self.stop)
@@ -242,7 +258,10 @@ class _Finder:
                     yield Edit(start, end, second + self.text[middle:last] + first, "swapped-arguments")
 
     def _is_unordered(self, node: tree_sitter.Node, arguments: Sequence[tree_sitter.Node]) -> bool:
-        """Whether the callee ignores the order of its arguments (`min`) or takes it from a format string."""
+        """Whether the callee ignores the order of its arguments (`min`) or takes it from a format string, or whether
+        they are the bases of a class."""
+        if node.parent is not None and node.parent.type == "class_definition":
+            return True
         callee = node.parent.child_by_field_name("function") if node.parent is not None else None
         called = self.tree.part(callee).rsplit(".", 1)[-1] if callee is not None else ""
         is_format = bool(arguments) and "%" in self.tree.part(arguments[0]) and arguments[0].type == "string"

@@ -35,6 +35,7 @@ from infill.lint.kinds import (
 from infill.lint.likelihood import CausalJudge
 from infill.lint.masked import DenoiserJudge
 from infill.lint.names import KnownNames
+from infill.lint.operands import operand_change
 from infill.lint.style import find_style
 from infill.lint.suppressions import Suppressions, is_skipped
 from infill.lint.symbols import SymbolTable
@@ -171,7 +172,7 @@ class Linter:
     def _select(
         self, tree: SyntaxTree, candidates: Sequence[EditCandidate], offset: float, stop: Stop | None
     ) -> list[EditCandidate]:
-        """In text order, without overlaps: the better of two overlapping candidates is kept."""
+        """In text order. The better of two candidates is kept if they overlap, or make the same change in one line."""
         rated = []
         for one in candidates:
             margin = self.margin(one, tree.language.id) + offset
@@ -180,11 +181,15 @@ class Linter:
         rated.sort(key=lambda pair: -pair[0])
         chosen: list[EditCandidate] = []
         taken: list[Range] = []
+        changes: set[tuple[int, str, str]] = set()
         for _, one in rated:
-            where = one.edit.start, one.edit.end
-            if _is_apart([where], taken) and _parses(tree, [where], one.edit, stop):
+            edit = one.edit
+            where = edit.start, edit.end
+            change = tree.text.count("\n", 0, edit.start), tree.text[edit.start : edit.end], edit.replacement
+            if change not in changes and _is_apart([where], taken) and _parses(tree, [where], edit, stop):
                 chosen.append(one)
                 taken.append(where)
+                changes.add(change)
         return sorted(chosen, key=lambda one: one.edit.start)
 
     def _candidates(
@@ -213,8 +218,12 @@ class Linter:
         def counted(edit: Edit) -> dict[str, float]:
             """The evidence that needs no model."""
             leave_if(stop)
-            familiarity = self._familiarity(request.text[edit.start : edit.end], edit.replacement)
-            return asdict(frequencies.evidence(edit)) | asdict(usages.evidence(edit)) | {"familiarity": familiarity}
+            return {
+                **asdict(frequencies.evidence(edit)),
+                **asdict(usages.evidence(edit)),
+                "familiarity": self._familiarity(request.text[edit.start : edit.end], edit.replacement),
+                "operand_change": operand_change(tree, edit, stop),
+            }
 
         def candidate(edit: Edit, gain: Gain) -> EditCandidate:
             leave_if(stop)

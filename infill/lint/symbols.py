@@ -172,6 +172,9 @@ class SymbolTable:
                 start, end = tree.span(node)
                 self.functions.append(Function(start, end, function))
                 function = len(self.functions) - 1
+            elif kind == "type_identifier" and name == "name" and function < 0:  # a class of TypeScript
+                self.bound.add(tree.part(node))
+                self.shared.add(tree.part(node))
             elif kind == "wildcard_import":
                 self.is_open = True
             if cursor.goto_first_child():

@@ -58,6 +58,8 @@ class EditEvidence:
     call_ratio: float = 0.0  # calls with the arguments swapped to calls with the arguments as they are
     literal_mix: float = 0.0  # 1: the arguments are of different kinds; 2: and both are literals
     unknown_callee: float = 0.0  # neither this file nor many projects define what is called
+    # by the operands around the edit (infill/lint/operands.py)
+    operand_change: float = 0.0  # 1: two equal operands become different; -1: two different ones become equal
 
     def values(self) -> dict[str, float]:
         """Every field by name, clamped to CLAMP either way: one rare name must not outweigh everything else."""

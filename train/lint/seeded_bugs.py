@@ -98,7 +98,15 @@ def _wrong_name(tree: SyntaxTree, symbols: SymbolTable, rng: random.Random) -> I
         visible = symbols.visible(name.function, name.start)
         others = sorted({*visible} - {name.text, "self", "cls", "_"})
         if name.text in visible and name.text not in ("self", "cls") and others:
-            yield name.start, name.end, rng.choice(others)
+            yield name.start, name.end, _near_or_any(tree, name, others, rng)
+
+
+def _near_or_any(tree: SyntaxTree, name: Name, others: Sequence[str], rng: random.Random) -> str:
+    """One of the others; every second time one of the same line if there is any, as in `min(a, a)` for `min(a, b)`."""
+    first, last = tree.text.rfind("\n", 0, name.start) + 1, tree.text.find("\n", name.end)
+    words = set(_WORD.findall(tree.text[first : last if last >= 0 else len(tree.text)]))
+    near = [one for one in others if one in words]
+    return rng.choice(near if near and rng.random() < 0.5 else others)
 
 
 def _swapped(tree: SyntaxTree, symbols: SymbolTable, rng: random.Random) -> Iterator[Replacement]:
@@ -182,7 +190,7 @@ def _wrong_member(tree: SyntaxTree, symbols: SymbolTable, rng: random.Random) ->
     for name in symbols.names:
         others = sorted(members.get((name.owner, name.role), set()) - {name.text})
         if others and name.role in ("attribute", "method"):
-            yield name.start, name.end, rng.choice(others)
+            yield name.start, name.end, _near_or_any(tree, name, others, rng)
 
 
 def _wrong_operator(tree: SyntaxTree, symbols: SymbolTable, rng: random.Random) -> Iterator[Replacement]:

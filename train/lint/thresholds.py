@@ -1,6 +1,7 @@
 """Fits the evidence weights and thresholds of lint on held-out projects, and stores them for a model.
 
-`python -m train.lint.thresholds --samples FILE.jsonl`, with the samples that train.lint.samples wrote. For each kind, a
+`python -m train.lint.thresholds --samples FILE.jsonl`, with the samples that train.lint.samples wrote, and those
+without seeded bugs that `bench.lint.folders --cache` wrote for folders that nothing is measured on. For each kind, a
 logistic model separates edits that fix a seeded bug from edits of clean code, by their evidence
 (infill/lint/thresholds.py). The thresholds depend on clean code only: all kinds together are expected to show at most
 `--false-positives` findings per 1,000 lines. bench.lint.run measures on other projects.
@@ -28,8 +29,9 @@ from train.lint.samples import Found, Sample, read_samples
 from train.logistic import fit_logistic
 
 MIN_RIGHT = 2  # fixes of seeded bugs that a kind needs to be fitted
-MIN_RECALL = 0.05  # share of the seeded bugs that a kind must find to be shown
+MIN_RECALL = 0.02  # share of the seeded bugs that a kind must find to be shown
 NEVER = 99.0  # log-odds that no edit reaches
+RELATED = {"typescript": "javascript"}  # languages whose minimums are at least those of another
 FOLDS = 10
 PENALTY, KIND_PENALTY = 4.0, 12.0  # of the model of all kinds, and of what a kind adds to it
 
@@ -116,16 +118,20 @@ def common_minimum(ranked: Iterable[Scores], budget: int) -> float:
 def learn(samples: Sequence[Sample], per_thousand: float) -> dict[str, Threshold]:
     """A threshold for every kind with enough samples; kinds that find at least MIN_RECALL of their bugs get minimums.
 
-    The minimums are the same, but for languages in which they show too much."""
+    The minimums are the same, but for languages in which they show too much, or a related one does."""
     fitted, ranked = fit_all(samples), unseen_scores(samples)
     lines = clean_lines(samples)
     minimum = common_minimum(ranked.values(), round(per_thousand * lines.total() / 1000))
     common = {code: minimum for code, one in ranked.items() if one.recall(minimum) >= MIN_RECALL}
     minimums: dict[str, dict[str, float]] = {code: {} for code in fitted}
-    for language, its_lines in lines.items():
-        own = _within(common, ranked, language, math.ceil(per_thousand * its_lines / 1000))
+    by_language = {
+        language: _within(common, ranked, language, math.ceil(per_thousand * its_lines / 1000))
+        for language, its_lines in lines.items()
+    }
+    for language, own in by_language.items():
+        related = by_language.get(RELATED.get(language, ""), own)
         for code, raised in own.items():
-            minimums[code][language] = raised
+            minimums[code][language] = max(raised, related[code])
     return {code: Threshold(one.weights, one.intercept, minimums[code]) for code, one in fitted.items()}
 
 
@@ -215,7 +221,7 @@ def _of_kind(found: Sequence[Found], code: str) -> list[Found]:
 
 @errors_to_exit_codes
 def main(
-    samples: Annotated[Path, typer.Option(help="File that train.lint.samples wrote.")],
+    samples: Annotated[list[Path], typer.Option(help="File of samples; repeatable.")],
     model: Annotated[str, typer.Option(help="Name of the model that judged them.")] = "coder",
     false_positives: Annotated[
         float, typer.Option(help="Maximum number of findings of all kinds in 1,000 lines of clean code.")
@@ -226,7 +232,7 @@ def main(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the figures, store nothing.")] = False,
 ) -> None:
     """Fit the lint thresholds of a model and store them."""
-    read = read_samples(samples)
+    read = [one for file in samples for one in read_samples(file)]
     thresholds = Thresholds(learn(read, false_positives), on_by_default)
     measured = {
         "projects": len({one.project for one in read}),

@@ -17,6 +17,8 @@ CODE = "def area(width, height):\n    return width * height\n"
         (None, "# Generated with a tool\n" + CODE, None, "generated"),
         (None, "# This is how names are generated\n" + CODE, None, None),
         (None, CODE * 60 + "# DO NOT EDIT below\n", None, None),
+        (None, CODE * 60 + "//# sourceMappingURL=area.js.map\n", None, "generated"),
+        (None, CODE + "url = line.split('sourceMappingURL=')\n", None, None),
         (None, "var a=1;" * 1000, "minified", "minified"),
         (None, CODE * 20 + "x = '" + "y" * 1500 + "'\n", None, "minified"),
     ],

@@ -56,6 +56,24 @@ def test_a_name_that_only_the_class_has_lacks_self() -> None:
     assert edits(text, code="missing-self") == {("count", "self.count")}
 
 
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("javascript", "class A { f() { this.require = 1; return require('fs'); } }"),
+        ("javascript", "class A { f() { this.fetch = 1; return fetch(x); } }"),
+        ("python", "class A:\n    def f(self):\n        self.print = 1\n        return print(2)\n"),
+        ("typescript", "export default class Pool { static get Pool() { return Pool; } f() { return this.Pool; } }"),
+        ("tsx", "abstract class Pool { f() { this.Pool = 1; return new Pool(); } }"),
+    ],
+)
+def test_globals_and_classes_are_not_members(language: str, text: str) -> None:
+    assert not edits(text, language, "missing-self")
+
+
+def test_base_classes_are_not_arguments() -> None:
+    assert not edits("class A(Mixin, Base):\n    pass\n", code="swapped-arguments")
+
+
 def test_local_imports_are_not_members() -> None:
     text = (
         "class A:\n    size: int\n\n    def f(self):\n        from m import Table\n        self.g(Table())\n\n"

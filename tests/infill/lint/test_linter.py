@@ -16,7 +16,7 @@ from infill.findings import Finding, LintRequest, Range
 from infill.lint.judge import Gain, IsPossible
 from infill.lint.kinds import KINDS, ON_BY_DEFAULT, STYLE, Edit
 from infill.lint.likelihood import CausalJudge
-from infill.lint.linter import Linter
+from infill.lint.linter import EditCandidate, Linter
 from infill.lint.thresholds import EditEvidence, Threshold, Thresholds
 from infill.request import Hole, Neighbour
 from tests.infill.fakes import tiny_completer
@@ -208,6 +208,23 @@ def test_lower_thresholds_show_more() -> None:
     request = LintRequest(CODE, "python", on=ALL)
     candidates = strict.candidates(request)
     assert candidates and strict.select(request, candidates) == [] and strict.select(request, candidates, offset=1.0)
+
+
+def test_the_same_change_is_proposed_once_a_line() -> None:
+    text = "def f(first, second):\n    return min(first[1], first[1])\n"
+    by_gain = {"wrong-name": Threshold({"edit_gain": 1.0, "operand_change": 1.0}, 0.0, {"python": 1.0})}
+    strict = Linter(coder(), Thresholds(by_gain))
+    edits = [
+        EditCandidate(Edit(at, at + 5, "second", "wrong-name"), EditEvidence(edit_gain=gain, operand_change=1.0))
+        for at, gain in ((text.index("first["), 0.5), (text.rindex("first["), 0.75))
+    ]
+    assert strict.select(LintRequest(text, "python"), edits) == [edits[1]]
+
+
+def test_operands_are_evidence() -> None:
+    text = "def f(first, second):\n    return min(first[1], first[1])\n"
+    found = linter().candidates(LintRequest(text, "python"), ("wrong-name",))
+    assert any(one.evidence.operand_change == 1.0 for one in found if one.edit.replacement == "second")
 
 
 def test_evidence_is_clamped() -> None:

@@ -360,8 +360,7 @@ class Scheduler:
             task.ended = task.failed = True
             drop_locals(error)
             end_turn()
-            task.future.set_exception(error)
-            del task, perform, end_turn  # the error refers to this frame
+            task.take_future().set_exception(error)
         else:
             task.ended = True
             end_turn()

@@ -31,7 +31,7 @@ class Speed:
 
 
 def measured_token_s(name: str) -> float | None:
-    """Seconds per token of a code model, as measured when it was last measured here; None if it never was."""
+    """Seconds per token of a code model, as last measured here; None if it never was."""
     speed = _speed(_entries().get(name))
     return None if speed is None else speed.token_s
 

@@ -44,7 +44,7 @@ class NodeLogits:
     def row(self, node: int) -> tuple[Tensor, Tensor]:
         """The logits [vocab] after a node that was added, and the logarithm of their normalizer []."""
         block = bisect_right(self._firsts, node) - 1
-        logits, normalizers = self._kept.pop(block, None) or self._compute(self._hidden[block])
+        logits, normalizers = self._kept.pop(block) if block in self._kept else self._compute(self._hidden[block])
         self._keep(block, (logits, normalizers))
         index = node - self._firsts[block]
         return logits[index], normalizers[index]

@@ -40,10 +40,10 @@ def remembered_speed(name: str, setup: str) -> Speed | None:
     """The speed of a code model, if it was measured within MOST_AGE_S, and with the same `setup`: all that it depends
     on, in any form."""
     entry = _entries().get(name)
-    speed = _speed(entry)
-    if speed is None or entry.get("setup") != setup or not 0 <= time.time() - entry.get("measured_at", 0) <= MOST_AGE_S:
+    if (speed := _speed(entry)) is None or entry is None:
         return None
-    return speed
+    is_fresh = 0 <= time.time() - entry["measured_at"] <= MOST_AGE_S
+    return speed if is_fresh and entry.get("setup") == setup else None
 
 
 def remember_speed(name: str, setup: str, speed: Speed) -> None:

@@ -101,7 +101,6 @@ def test_log_probabilities_are_those_of_transformers() -> None:
     torch.testing.assert_close(torch.tensor(found.log_probabilities), expected, atol=1e-4, rtol=0)
 
 
-@settings(max_examples=25, deadline=None)
 def test_the_second_likeliest_tokens_are_named_if_asked_for() -> None:
     (one,), (with_seconds,) = decoded(), decoded(seconds=True)
     assert one.seconds == [] and with_seconds.tokens == one.tokens
@@ -113,6 +112,7 @@ def test_the_second_likeliest_tokens_are_named_if_asked_for() -> None:
             assert margin == pytest.approx(float(values[0] - values[1]), abs=1e-4)
 
 
+@settings(max_examples=25, deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(0, LENGTH), st.lists(TOKENS, max_size=6)).map(

@@ -29,8 +29,8 @@ class NodeLogits:
 
     @property
     def bytes(self) -> int:
-        """Of the logits that are kept."""
-        return sum(logits.nbytes for logits, _ in self._kept.values())
+        """Of the memory that the kept logits hold."""
+        return sum(logits.untyped_storage().nbytes() for logits, _ in self._kept.values())
 
     def add(self, first: int, hidden: Tensor) -> None:
         """hidden: [at most HEAD_ROWS nodes, hidden] of the nodes from `first` on, which follow all others.
@@ -61,7 +61,8 @@ class NodeLogits:
         normalizers = torch.logsumexp(logits, dim=-1)
         if not bool(normalizers.isfinite().all()):
             raise NotFiniteError
-        return logits, normalizers
+        is_part = logits.untyped_storage().nbytes() > logits.nbytes  # of a product that was padded to more rows
+        return logits.clone() if is_part else logits, normalizers
 
     def _keep(self, block: int, computed: tuple[Tensor, Tensor]) -> None:
         """Drops those that were used least recently if there are too many."""

@@ -25,11 +25,13 @@ Done = Callable[[Sequence[int]], bool]
 
 @dataclass
 class Continuation:
-    """tokens and the log-probability of each, in nats. done: whether it ended by itself."""
+    """tokens and the log-probability of each, in nats. done: whether it ended by itself. seconds: for each token, if
+    asked for, the second likeliest one of all, and by how many nats the likeliest is likelier."""
 
     tokens: list[int] = field(default_factory=list)
     log_probabilities: list[float] = field(default_factory=list)
     done: bool = False
+    seconds: list[tuple[int, float]] = field(default_factory=list)
 
     @property
     def score(self) -> float:
@@ -58,12 +60,13 @@ def decode(
     margin: float = 0.0,
     guesses: Guesses = NO_GUESSES,
     on_token: Callable[[Continuation], bool] | None = None,
+    seconds: bool = False,
 ) -> list[Continuation]:
     """The likeliest continuation of what `tree` has read, then up to `branches` - 1 that begin otherwise.
 
     Those begin with the next likeliest first tokens, at most `margin` nats less likely than the first, and are dropped
     once they are twice as much less likely than one that is done. on_token: called with the first one before each
-    further pass; decoding ends once it returns False.
+    further pass; decoding ends once it returns False. seconds: whether to return `Continuation.seconds`.
     """
     tree.read(guesses.after([], ROWS // 2))
     first = _choices(tree, [], limits)
@@ -72,7 +75,7 @@ def decode(
     starts = order.indices[likely].tolist()
     found = [Continuation() for _ in starts]
     for one, token in zip(found, starts, strict=True):
-        _append(tree, one, token, limits)
+        _append(tree, one, token, limits, seconds)
     while active := [one for one in found if not one.done and len(one.tokens) < limits.tokens]:
         if on_token is not None and not on_token(found[0]) or limits.stop():
             break
@@ -80,7 +83,7 @@ def decode(
         if wanted:
             tree.read([*wanted, *_ahead([one.tokens for one in active], guesses, ROWS - len(wanted))])
         for one in active:
-            _append(tree, one, int(_choices(tree, one.tokens, limits).argmax()), limits)
+            _append(tree, one, int(_choices(tree, one.tokens, limits).argmax()), limits, seconds)
         least = max((one.score for one in found if one.done), default=-math.inf) - 2 * margin
         found = [found[0], *(one for one in found[1:] if one.done or one.score >= least)]
     return found
@@ -95,7 +98,10 @@ def _choices(tree: TokenTree, tokens: Sequence[int], limits: Limits) -> Tensor:
     return torch.full_like(logits, -torch.inf).index_copy(0, indices, logits[indices])
 
 
-def _append(tree: TokenTree, one: Continuation, token: int, limits: Limits) -> None:
+def _append(tree: TokenTree, one: Continuation, token: int, limits: Limits, seconds: bool) -> None:
+    if seconds:
+        values, order = tree.logits(one.tokens).topk(2)
+        one.seconds.append((int(order[1]), float(values[0] - values[1])))
     one.log_probabilities.append(tree.log_probability(one.tokens, token))
     one.tokens.append(token)
     one.done = limits.done(one.tokens)

@@ -110,7 +110,7 @@ def describe() -> dict[str, Any]:
     """What a user needs to know about this machine; memory in bytes, `trouble` says why a GPU cannot be used."""
     device = choose_device("auto")
     return {
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "architecture": platform.machine(),
         "system": platform.system(),
         "logical_cores": _affinity(),
@@ -195,7 +195,7 @@ def _cpu_capabilities() -> dict[str, Any]:
         return {key: key in flags for key in ("avx512_bf16", "amx_bf16", "bf16")}
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
     match = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", _text("proc/cpuinfo"), re.MULTILINE)
     name = match[1] if match else _sysctl("machdep.cpu.brand_string")
     return (name or platform.processor() or platform.machine()).strip()

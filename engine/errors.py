@@ -5,6 +5,7 @@ Must not know who shows them: the command line maps classes to exit codes, the e
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -82,6 +83,22 @@ def panics_as(error: Callable[[BaseException], GessoError]) -> Iterator[None]:
 def describe_error(error: BaseException) -> str:
     """The class of an error and the first line of its message."""
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
+
+
+def drop_locals(error: BaseException) -> None:
+    """Drops the local variables of the finished frames that an error and its causes came through.
+
+    An error that is stored refers to them, and often they refer to it, so that all the memory of a request would stay
+    until the next full garbage collection. File and line stay.
+    """
+    found: list[BaseException] = []
+    errors = [error]
+    while errors:
+        one = errors.pop()
+        if one not in found:
+            found.append(one)
+            traceback.clear_frames(one.__traceback__)
+            errors += [more for more in (one.__cause__, one.__context__) if more is not None]
 
 
 def leave_if(stop: Stop | None) -> None:

@@ -125,6 +125,7 @@ class PrefixCache:
         def release() -> None:
             entry.users -= 1
             entry.exclusive = False
+            self._evict()  # the caller may have made it larger
 
         return Lease(entry, entry.kv.length - before, release)
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from engine.errors import NotFiniteError, Stop, leave_if
 from engine.key_values import KeyValues
 from engine.memory import CausalPass
+from engine.node_logits import HEAD_ROWS
 from engine.token_tree import TokenTree
 
-HEAD_ROWS = 128  # nodes whose logits are computed at once
 CHUNK = 128  # tokens of a pass on a CPU that may be cancelled, for which something more urgent may wait
 
 
@@ -42,7 +42,6 @@ class TextTree(TokenTree):
 
     def _keep(self, hidden: Tensor, first: int, end: int) -> None:
         self._hidden += hidden.unbind()
-        self._logits += [None] * (end - first)
 
     @torch.inference_mode()
     def scores(self, asked: Sequence[tuple[Sequence[int], int, Sequence[int]]]) -> list[list[float]]:

@@ -91,10 +91,11 @@ def _seconds(denoiser: Denoiser, threads: int, enough: float = math.inf) -> floa
 
 @dataclass(frozen=True)
 class DecoderSpeed:
-    """prompt: tokens of a prompt read per second. token_s: seconds to decode a token."""
+    """prompt: tokens of a prompt read per second. token_s: seconds to decode a token. threads: that were best."""
 
     prompt: float
     token_s: float
+    threads: int
 
 
 def settle_decoder_threads(model: CausalModel) -> DecoderSpeed:
@@ -104,15 +105,15 @@ def settle_decoder_threads(model: CausalModel) -> DecoderSpeed:
     """
     most = torch.get_num_threads()
     counts = [most] if model.device.type != "cpu" or threads_are_given() else sorted({1, *_doubled(most)})
-    best, best_s, speed = most, math.inf, DecoderSpeed(0.0, math.inf)
+    best_s, speed = math.inf, DecoderSpeed(0.0, math.inf, most)
     for count in counts:
         torch.set_num_threads(count)
         prompt_s = _decoder_seconds(model, DECODER_PROMPT)
         token_s = _decoder_seconds(model, 1)
         taken_s = prompt_s + DECODED * token_s
         if GAIN * taken_s < best_s:
-            best, best_s, speed = count, taken_s, DecoderSpeed(DECODER_PROMPT / prompt_s, token_s)
-    torch.set_num_threads(best)
+            best_s, speed = taken_s, DecoderSpeed(DECODER_PROMPT / prompt_s, token_s, count)
+    torch.set_num_threads(speed.threads)
     return speed
 
 

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.errors import InputError, NotFiniteError, Stop, is_memory_error, leave_if
+from engine.errors import InputError, Stop, is_memory_error, leave_if
 from engine.key_values import KeyValues
 from engine.memory import CausalPass, Masks
+from engine.node_logits import HEAD_ROWS, NodeLogits
 from engine.prefix_cache import stoppable_chunk
 
 ROOT = -1
@@ -27,8 +28,8 @@ MOST_NODES = 1 << 14  # memory and time grow with the square of their number
 class TokenTree:
     """After the prompt in `kv` come the given tokens of `trunk`, then the branches that are read.
 
-    A context: at its end `kv` is as before. stop: called before every pass; if it returns True, Cancelled is raised.
-    Raises InputError before it has more than MOST_NODES nodes.
+    A context: at its end `kv` is as before, and what the tree kept is dropped. stop: called before every pass; if it
+    returns True, Cancelled is raised. Raises InputError before it has more than MOST_NODES nodes.
     """
 
     def __init__(self, model: CausalPass, kv: KeyValues, trunk: Sequence[int], stop: Stop | None = None) -> None:
@@ -36,10 +37,12 @@ class TokenTree:
         self.past = kv.length
         self._nodes: dict[tuple[int, int], int] = {}  # by parent and token
         self._tokens: list[int] = []
+        self._parents: list[int] = []
         self._depths: list[int] = []
         self._sees = np.zeros((64, 64), dtype=bool)  # [node, itself and its ancestors]
-        self._logits: list[Tensor | None] = []  # [vocab] per node that was read; None in the trunk
-        self._normalizers: list[Tensor | None] = []
+        self._read_count = 0  # nodes that were read, the first ones
+        self._rows = NodeLogits(model.logits)  # of the last node of the trunk, and of those behind it that were read
+        self._scores: dict[int, float] = {}  # log p of a node given its parent, if that was read
         self._top = ROOT
         for token in trunk:
             self._top = self._add(self._top, token)
@@ -51,6 +54,8 @@ class TokenTree:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.kv.truncate(self.past)
+        self._rows.truncate(0)
+        self._sees = self._sees[:0, :0].copy()
 
     @torch.inference_mode()
     def read(self, branches: Sequence[Sequence[int]]) -> None:
@@ -62,7 +67,7 @@ class TokenTree:
                 known = self._nodes.get((node, token))
                 node = self._add(node, token) if known is None else known
         end, size = len(self._tokens), len(self._tokens) if self.stop is None else self._chunk()
-        for first in range(len(self._logits), end, max(1, size)):
+        for first in range(self._read_count, end, max(1, size)):
             leave_if(self.stop)
             self._read(first, min(end, first + size))
 
@@ -80,6 +85,7 @@ class TokenTree:
             if middle == first or not is_memory_error(error):
                 raise
         self.kv.truncate(before)
+        self._rows.truncate(first)
         self._read(first, middle)
         self._read(middle, end)
 
@@ -90,16 +96,23 @@ class TokenTree:
         hidden = self.model.encode(entry, memory.positions(), memory.masks(), memory)[0]
         self.kv.length += end - first
         self._keep(hidden, first, end)
+        self._read_count = end
 
     def _keep(self, hidden: Tensor, first: int, end: int) -> None:
         """Keeps what later calls need of the nodes from `first` up to `end`. hidden: [their number, hidden]."""
-        given = min(max(0, self._top - first), end - first)  # trunk nodes but the last: their logits are not needed
-        logits = self.model.logits(hidden[given:])
-        normalizers = torch.logsumexp(logits, dim=-1)
-        if not bool(normalizers.isfinite().all()):
-            raise NotFiniteError
-        self._logits += [*[None] * given, *logits.unbind()]
-        self._normalizers += [*[None] * given, *normalizers.unbind()]
+        for start in range(max(first, min(self._top, end)), end, HEAD_ROWS):
+            stop = min(end, start + HEAD_ROWS)
+            self._rows.add(start, hidden[start - first : stop - first])
+            self._score(range(first, len(self._tokens)), stop)
+
+    def _score(self, nodes: Sequence[int], end: int) -> None:
+        """Remembers log p of those of `nodes` whose parents were read, up to `end`, while their logits are kept."""
+        known = range(max(0, self._top), end)
+        children = [node for node in nodes if self._parents[node] in known and node not in self._scores]
+        rows = (self._rows.row(self._parents[node]) for node in children)
+        scores = [logits[self._tokens[node]] - norm for node, (logits, norm) in zip(children, rows, strict=True)]
+        if scores:
+            self._scores |= zip(children, torch.stack(scores).tolist(), strict=True)
 
     def has_read(self, branch: Sequence[int]) -> bool:
         """Whether the logits after `branch` need no further pass."""
@@ -109,24 +122,18 @@ class TokenTree:
             if known is None:
                 return False
             node = known
-        return node < len(self._logits)
+        return node < self._read_count
 
     def logits(self, branch: Sequence[int]) -> Tensor:
         """[vocab] in fp32, for the token that follows `branch`; encodes it if necessary. Must not be changed."""
         self.read([branch])
-        logits = self._logits[self._path(branch)[-1]]
-        assert logits is not None, "no token precedes the first one"
-        return logits
+        return self._rows.row(self._last(branch))[0]
 
     def log_probability(self, branch: Sequence[int], token: int) -> float:
         """log p of `token` after `branch`, in nats."""
         self.read([branch])
-        node = self._path(branch)[-1]
-        logits, normalizer = self._logits[node], self._normalizers[node]
-        assert logits is not None and normalizer is not None, "no token precedes the first one"
-        return float(logits[token] - normalizer)
+        return self._log_probability(self._last(branch), token)
 
-    @torch.inference_mode()
     def log_probabilities(self, branch: Sequence[int]) -> Tensor:
         """log p of every token of `branch` given those before it: [its length] on the CPU, in nats.
 
@@ -136,12 +143,21 @@ class TokenTree:
         if not branch:
             return torch.zeros(0)
         self.read([branch[:-1]])
-        found = torch.zeros(len(branch), device=self.kv.device)
-        for index, (node, token) in enumerate(zip(self._path(branch[:-1]), branch, strict=True)):
-            logits, normalizer = (None, None) if node == ROOT else (self._logits[node], self._normalizers[node])
-            if logits is not None and normalizer is not None:
-                found[index] = logits[token] - normalizer
-        return found.cpu()
+        pairs = zip(self._path(branch[:-1]), branch, strict=True)
+        return torch.tensor([0.0 if node == ROOT else self._log_probability(node, token) for node, token in pairs])
+
+    def _log_probability(self, node: int, token: int) -> float:
+        """log p of `token` after a node that was read."""
+        score = self._scores.get(self._nodes.get((node, token), ROOT))
+        if score is not None:
+            return score
+        logits, normalizer = self._rows.row(node)
+        return float(logits[token] - normalizer)
+
+    def _last(self, branch: Sequence[int]) -> int:
+        node = self._path(branch)[-1]
+        assert node != ROOT, "no token precedes the first one"
+        return node
 
     def _path(self, branch: Sequence[int]) -> list[int]:
         """The nodes of the trunk's last token and of all tokens of `branch`."""
@@ -161,6 +177,7 @@ class TokenTree:
         self._sees[node, node] = True
         self._nodes[parent, token] = node
         self._tokens.append(token)
+        self._parents.append(parent)
         self._depths.append(0 if parent == ROOT else self._depths[parent] + 1)
         return node
 

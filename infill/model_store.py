@@ -5,18 +5,17 @@ Only `pull` downloads. Must not know the contents of the weights.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from engine.errors import ModelError, UsageError
 from engine.files import read_json_object
-from infill.downloads import KNOWN, Progress, fetch, fetched, models_folder
+from infill.downloads import KNOWN, Progress, fetch, fetched
+from infill.speeds import measured_token_s
 
 AUTO, POCKET = "auto", "pocket"
 POCKET_FOLDER = Path(__file__).parent / "models" / POCKET
@@ -92,33 +91,6 @@ def absolute(name: str, folder: Path, bare: bool = True) -> str:
     path = folder / os.path.expanduser(name)
     is_path = name in (".", "..") or name.startswith(("./", "../", "~"))
     return os.path.abspath(path) if is_path or ((bare or os.path.isabs(name)) and _is_model(path)) else name
-
-
-def measured_token_s(name: str) -> float | None:
-    """Seconds per token of a code model, as measured when it was last loaded here; None if it never was."""
-    value = _speeds().get(name)
-    return value if isinstance(value, float) else None
-
-
-def remember_token_s(name: str, seconds: float) -> None:
-    """Stores a measurement for `measured_token_s`; does nothing if the disk cannot be written."""
-    temporary = _speeds_file().with_suffix(f".{os.getpid()}")
-    with suppress(OSError):
-        temporary.touch(0o600)
-        temporary.write_text(json.dumps({**_speeds(), name: round(seconds, 5)}), "utf-8")
-        os.replace(temporary, _speeds_file())
-
-
-def _speeds() -> dict[str, Any]:
-    """The stored measurements by name; none if the file is missing or damaged."""
-    try:
-        return read_json_object(_speeds_file())
-    except (OSError, ValueError):
-        return {}
-
-
-def _speeds_file() -> Path:
-    return models_folder() / "speeds.json"
 
 
 def _hub_has(repository: str) -> bool:

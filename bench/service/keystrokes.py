@@ -75,11 +75,11 @@ async def measure(scenarios: list[Scenario], settings: dict[str, Any], seed: int
         await typist.play(scenario, index)
     seconds = time.perf_counter() - begun
     used = _cpu_seconds(processes) - cpu
-    memory = sum(process.memory_info().rss for process in processes) / 2**20
+    memory_mib = [process.memory_info().rss / 2**20 for process in processes]
     await client.shutdown_async(None)
     client.exit(None)
     await client.stop()
-    return {"model": state["model"], **figures(tally, seconds, used, memory)}
+    return {"model": state["model"], **figures(tally, seconds, used, memory_mib)}
 
 
 def _server_process() -> psutil.Process:
@@ -90,8 +90,9 @@ def _cpu_seconds(processes: list[psutil.Process]) -> float:
     return sum(sum(process.cpu_times()[:2]) for process in processes)
 
 
-def figures(tally: Tally, seconds: float, cpu_s: float, memory_mib: float) -> dict[str, Any]:
-    """The figures: milliseconds, shares from 0 to 1, MiB. known: shown without a run of the model."""
+def figures(tally: Tally, seconds: float, cpu_s: float, memory_mib: list[float]) -> dict[str, Any]:
+    """The figures: milliseconds, shares from 0 to 1, MiB. known: shown without a run of the model. memory_mib: of the
+    language server, and of the service."""
     served = sum(len(times) for times in tally.by_origin_ms.values())
     known = sum(len(times) for origin, times in tally.by_origin_ms.items() if origin in KNOWN)
     saved = tally.accepted_characters - tally.accepted
@@ -117,7 +118,8 @@ def figures(tally: Tally, seconds: float, cpu_s: float, memory_mib: float) -> di
         "echo_ms": _percentiles(tally.echo_ms),
         "rules": dict(tally.rules.most_common()),
         "cpu_share": cpu_s / seconds,
-        "memory_mib": memory_mib,
+        "memory_mib": sum(memory_mib),
+        "service_memory_mib": memory_mib[1],
         "suggestions_seen": tally.with_suggestion,
         "suggestions": tally.distinct,
     }
@@ -156,7 +158,8 @@ def table_of(found: dict[str, Any], baseline: dict[str, Any] | None) -> Table:
     row("no suggestion where none should be shown", share("quiet_rate"), "100 %")
     row("response to a trivial request, ms (p50 / p95 / p99)", times("echo_ms"))
     row("CPU, cores", lambda one: f"{one['cpu_share']:.2f}")
-    row("memory of server and engine, MiB", lambda one: f"{one['memory_mib']:.0f}")
+    row("memory of language server and service, MiB", lambda one: f"{one['memory_mib']:.0f}")
+    row("  of the service alone", lambda one: f"{one['service_memory_mib']:.0f}")
     return table
 
 

@@ -108,6 +108,12 @@ class GgufFile:
         rows = tensor.shape[0] if len(tensor.shape) > 1 else 1
         return torch.from_numpy(data).view(rows, -1)
 
+    def drop_pages(self) -> None:
+        """Takes the pages that were read out of this process's memory. Those read later are mapped one by one."""
+        for name in ("MADV_DONTNEED", "MADV_RANDOM"):
+            if hasattr(mmap, name):
+                self._bytes.madvise(getattr(mmap, name))
+
     def read(self, name: str, first: int = 0, end: int | None = None) -> Tensor:
         """The rows [first, end) of a tensor in fp32, which may be changed; all of a vector."""
         tensor = self.tensors[name]

@@ -90,6 +90,10 @@ class Weights(Protocol):
         """A matrix of a layer as it is stored; one that is not quantized comes in `dtype`."""
         ...
 
+    def drop_pages(self) -> None:
+        """Takes the pages of the file that were read out of this process's memory."""
+        ...
+
 
 class GgufWeights:
     """The tensors of a GGUF file, whose blocks are always unpacked."""
@@ -115,6 +119,9 @@ class GgufWeights:
     def quantized(self, name: str, dtype: torch.dtype) -> QuantizedWeight:
         return QuantizedWeight("plain", self.read(name).to(dtype))
 
+    def drop_pages(self) -> None:
+        self.file.drop_pages()
+
     def _names(self) -> Iterator[tuple[str, str]]:
         yield from GGUF_NAMES.items()
         for index in range(self.config.num_layers):
@@ -137,7 +144,7 @@ class SafetensorsWeights:
             **{name: tuple(tensor.shape) for name, tensor in self._stored.items()},
             **{name: (matrix.rows, matrix.columns) for name, matrix in self._matrices.items()},
         }
-        self._open = {file: safe_open(file, framework="pt") for file in {one.file for one in self._stored.values()}}
+        self.drop_pages()
 
     def read(self, name: str, first: int = 0, end: int | None = None) -> Tensor:
         if name in self._matrices:
@@ -152,6 +159,9 @@ class SafetensorsWeights:
         if matrix is None:
             return QuantizedWeight("plain", self._tensor(name).to(dtype))
         return matrix.weight(self._stored, self._tensor, dtype)
+
+    def drop_pages(self) -> None:
+        self._open = {file: safe_open(file, framework="pt") for file in {one.file for one in self._stored.values()}}
 
     def _tensor(self, name: str) -> Tensor:
         found: Tensor = self._open[self._stored[name].file].get_tensor(name)
@@ -299,7 +309,9 @@ def pack_qwen2(
         def embed(tokens: Tensor) -> Tensor:
             return weights.rows(EMBEDDING, tokens)
 
-        return PackedQwen2(config, embed, layers, weights.read(NORM), head.result(), kept)
+        model = PackedQwen2(config, embed, layers, weights.read(NORM), head.result(), kept)
+    weights.drop_pages()  # of which the embedding is read again, a few rows at a time
+    return model
 
 
 class _Joined:

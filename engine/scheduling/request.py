@@ -94,6 +94,13 @@ class Task(Generic[T]):
     def is_late(self) -> bool:
         return self.order.deadline is not None and time.monotonic() >= self.order.deadline
 
+    def take_future(self) -> Future[T]:
+        """The future, which the task no longer refers to: an error refers to frames that refer to the task, and if they
+        led back to the error, all would stay in memory."""
+        future = self.future
+        del self.future
+        return future
+
     def take_result(self) -> Any:
         """The result of its last operation; raises the error that the operation failed with."""
         error, result = self.error, self.result

@@ -34,7 +34,7 @@ import torch
 from engine.canvas_loop import CanvasLoop
 from engine.canvas_run import CanvasRun
 from engine.decoder import Decoder
-from engine.errors import Cancelled, GessoError, Stop, is_memory_error
+from engine.errors import Cancelled, GessoError, Stop, drop_locals, is_memory_error
 from engine.joined_pass import MOST_ROWS, Pass, run_together
 from engine.scheduling.admission import MOST_RUNNING, Admission, Durations
 from engine.scheduling.denoiser import Call, CanvasBatch, Operation, Perform, pass_alone, scheduled, with_stop
@@ -358,8 +358,9 @@ class Scheduler:
             result = task.body(scheduled(self.decoder, perform, lambda: self._stop(task, perform)))
         except BaseException as error:
             task.ended = task.failed = True
+            drop_locals(error)
             end_turn()
-            task.future.set_exception(error)
+            task.take_future().set_exception(error)
         else:
             task.ended = True
             end_turn()

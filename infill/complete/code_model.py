@@ -5,6 +5,7 @@ The counterpart of `infill.complete.loaded_model` for models without a denoiser.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,22 +13,27 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from engine.checkpoints.gguf import GgufFile
 from engine.checkpoints.masked import TOKENIZER_CONFIG_BYTES, TOKENIZER_CONFIG_FILE, is_masked
 from engine.checkpoints.qwen2 import GgufWeights, SafetensorsWeights, load_qwen2, open_weights
 from engine.decoder import Decoder
-from engine.device import choose_device, choose_dtype, set_threads
+from engine.device import choose_device, choose_dtype, cpu_name, set_threads, threads_are_given
 from engine.errors import ModelError
 from engine.files import read_json_object, read_small_file
+from engine.memory import CausalModel
 from engine.threads import settle_decoder_threads
 from infill.code.context import ContextBudget
 from infill.complete.confidence import Calibration
-from infill.model_store import remember_token_s, resolve
+from infill.model_store import resolve
 from infill.prompts.chatml import MARK
 from infill.prompts.fim import FimPrompt
 from infill.prompts.gguf_tokenizer import gguf_tokenizer
 from infill.prompts.text_tokens import TextTokens
 from infill.settings import Settings
+from infill.speeds import Speed, remember_speed, remembered_speed
+from infill.version import installed_version
 
 CALIBRATIONS = Path(__file__).parents[1] / "models" / "calibrations.json"
 CHARACTERS_PER_TOKEN = 3.2
@@ -69,8 +75,7 @@ class CodeModel:
             reading = threads.submit(_tokens, weights)
             model = load_qwen2(weights, device, choose_dtype(device, settings.dtype), advance)
             tokens = reading.result()
-        speed = settle_decoder_threads(model)
-        remember_token_s(settings.model, speed.token_s)
+        speed = _speed(settings.model, weights.place, model)
         tokens.check_fits(model.config.vocab_size)
         family = FimPrompt(tokens, _budget(speed.prompt), model.config.vocab_size)
         return CodeModel(
@@ -86,6 +91,28 @@ def is_code_model(place: Path) -> bool:
         return read_json_object(place / "config.json").get("model_type") == "qwen2" and not is_masked(place)
     except (OSError, ValueError):
         return False
+
+
+def _speed(name: str, place: Path, model: CausalModel) -> Speed:
+    """Sets the number of threads to the fastest for `model`; measures it, unless it was measured on this machine."""
+    if model.device.type != "cpu":  # where measuring also compiles what requests use
+        return _measured(name, "", model)
+    files = [place] if place.is_file() else sorted(file for file in place.iterdir() if file.is_file())
+    states = [(str(file), state.st_size, state.st_mtime_ns) for file in files for state in (file.stat(),)]
+    versions = cpu_name(), torch.__version__, installed_version()
+    setup = hashlib.sha256(repr((versions, states, torch.get_num_threads(), threads_are_given())).encode()).hexdigest()
+    speed = remembered_speed(name, setup)
+    if speed is None:
+        return _measured(name, setup, model)
+    torch.set_num_threads(speed.threads)
+    return speed
+
+
+def _measured(name: str, setup: str, model: CausalModel) -> Speed:
+    found = settle_decoder_threads(model)
+    speed = Speed(found.prompt, found.token_s, found.threads)
+    remember_speed(name, setup, speed)
+    return speed
 
 
 def _tokens(weights: GgufWeights | SafetensorsWeights) -> TextTokens:

@@ -30,7 +30,7 @@ from infill.instructions import cannot_rewrite
 from infill.prompts.chatml import ChatMlPrompt, EditInput
 from infill.request import Hole, InfillRequest, OnStep, Piece, StepView
 
-SEGMENT = 64  # tokens of one tree, which keeps the logits of all its tokens
+SEGMENT = 64  # tokens of one tree, which keeps the keys of wrong guesses too
 MOST_SELECTED = 1024  # tokens of the selected code
 LEAST_ANSWER, MOST_LONGER = 128, 2  # an answer has at most LEAST_ANSWER + MOST_LONGER * selected code, in tokens
 ATTEMPTS = 3  # further answers until one may be shown
@@ -176,8 +176,8 @@ class Rewriter:
                 self.decoder.cache.encoded(known[:-1], task.prepared.stop) as lease,
                 TokenTree(self.decoder.model, lease.kv, known[-1:], task.prepared.stop) as tree,
             ):
-                (one,) = decode(tree, limits, guesses=Guesses(known, rest), on_token=on_token)
-                answer.doubts += self._doubts(tree, one, len(written), len(forced))
+                (one,) = decode(tree, limits, guesses=Guesses(known, rest), on_token=on_token, seconds=True)
+            answer.doubts += self._doubts(one, len(written), len(forced))
             answer.tokens += one.tokens
             answer.done = one.done
             if not one.done and len(one.tokens) < limits.tokens:  # stopped
@@ -201,12 +201,10 @@ class Rewriter:
             stop=lambda: task.is_late,
         )
 
-    def _doubts(self, tree: TokenTree, one: Continuation, offset: int, forced: int) -> list[tuple[float, int, int]]:
+    def _doubts(self, one: Continuation, offset: int, forced: int) -> list[tuple[float, int, int]]:
         found = []
         for index in range(max(0, forced - offset), len(one.tokens)):
-            values, tokens = tree.logits(one.tokens[:index]).topk(2)
-            second = int(tokens[1])
-            margin = float(values[0] - values[1])
+            second, margin = one.seconds[index]
             if margin <= MARGIN and second not in self._ends and second not in self.model.family.banned:
                 found.append((margin, offset + index, second))
         return found

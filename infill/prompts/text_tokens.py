@@ -19,7 +19,7 @@ from engine.errors import ModelError, panics_as
 from infill.prompts.tokenizer_file import read_tokenizer
 
 MOST_TOKENS = 1 << 21
-RECENT_TEXTS = 32
+RECENT_TEXTS, LONGEST_RECENT = 32, 1 << 16  # texts whose tokens are kept; characters of one
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>\Z")
 
 
@@ -65,7 +65,7 @@ class TextTokens:
             return TextTokens(read_tokenizer(file))
 
     def encode(self, text: str) -> list[int]:
-        return [*self._recently_encoded(text)]
+        return [*(self._recently_encoded(text) if len(text) <= LONGEST_RECENT else self._encode(text))]
 
     def _encode(self, text: str) -> tuple[int, ...]:
         clean = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from engine.errors import GessoError
+from engine.errors import GessoError, drop_locals
 from infill.api import openai as api_openai
 from infill.api import schema as api_schema
 from infill.api.http import ClientGone, error_response, error_value
@@ -50,6 +50,7 @@ def _post(handler: Handler, engine: Engine) -> Endpoint:
         try:
             return await handler(request, engine)
         except (GessoError, ClientGone) as error:
+            drop_locals(error)
             return error_response(error)
 
     return endpoint

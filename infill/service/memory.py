@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import os
 import sys
 import time
@@ -28,7 +29,9 @@ def limit_memory() -> None:
 
 
 def trim() -> None:
-    """Returns freed memory to the system; glibc itself returns only the end of its heap. Takes some milliseconds."""
+    """Frees what only cycles of references hold, and returns freed memory to the system; glibc itself returns only the
+    end of its heap. Takes some milliseconds."""
+    gc.collect()
     if (libc := _glibc()) is not None:
         libc.malloc_trim(0)
 
@@ -52,11 +55,11 @@ class Housekeeping:
 
     def request_ended(self, pending: int) -> None:
         """pending: requests that are left."""
+        if self._clock() - self._last_trim > BUSY_TRIM_S:
+            self._trim()
         if not pending:
             self.request_started()
             self._timer = asyncio.get_running_loop().call_later(TRIM_S, self._idle)
-        elif self._clock() - self._last_trim > BUSY_TRIM_S:
-            self._trim()
 
     def _idle(self) -> None:
         self._trim()

@@ -97,14 +97,14 @@ def test_more_threads_are_used_if_they_are_worth_it(
     times(monkeypatch, measured)
     speed = settle_decoder_threads(model)
     assert torch.get_num_threads() == chosen
-    assert speed == DecoderSpeed(threads.DECODER_PROMPT / measured[chosen][0], measured[chosen][1])
+    assert speed == DecoderSpeed(threads.DECODER_PROMPT / measured[chosen][0], measured[chosen][1], chosen)
 
 
 def test_a_number_of_threads_that_the_user_set_is_kept(model: PackedQwen2, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(3)
     times(monkeypatch, {3: (0.5, 0.05)})
     monkeypatch.setattr(threads, "threads_are_given", lambda: True)
-    assert settle_decoder_threads(model) == DecoderSpeed(threads.DECODER_PROMPT / 0.5, 0.05)
+    assert settle_decoder_threads(model) == DecoderSpeed(threads.DECODER_PROMPT / 0.5, 0.05, 3)
     assert torch.get_num_threads() == 3
 
 

@@ -101,6 +101,17 @@ def test_log_probabilities_are_those_of_transformers() -> None:
     torch.testing.assert_close(torch.tensor(found.log_probabilities), expected, atol=1e-4, rtol=0)
 
 
+def test_the_second_likeliest_tokens_are_named_if_asked_for() -> None:
+    (one,), (with_seconds,) = decoded(), decoded(seconds=True)
+    assert one.seconds == [] and with_seconds.tokens == one.tokens
+    assert len(with_seconds.seconds) == LENGTH
+    with tree() as opened:
+        for index, (second, margin) in enumerate(with_seconds.seconds):
+            values, tokens = opened.logits(one.tokens[:index]).sort(descending=True)
+            assert second == int(tokens[1])
+            assert margin == pytest.approx(float(values[0] - values[1]), abs=1e-4)
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(

@@ -171,6 +171,17 @@ def test_the_least_recently_used_goes_when_the_bytes_run_out(
     assert read(cache, second) == 40
 
 
+def test_what_a_caller_wrote_behind_a_prompt_counts_once_it_is_released(cache: PrefixCache) -> None:
+    prompts = prompts_apart(3)
+    cache.limit_bytes = 4 * entry_bytes(cache)
+    for prompt in prompts:
+        read(cache, prompt)
+    with cache.encoded(prompts[0]) as lease:
+        lease.kv.reserve(3 * len(prompts[0]))
+    assert sum(entry.kv.bytes for entry in cache.entries) <= cache.limit_bytes
+    assert read(cache, prompts[0]) == 0, "the one used last stays"
+
+
 def test_what_is_in_use_never_goes(cache: PrefixCache) -> None:
     cache.limit_bytes = entry_bytes(cache) // 2
     first, second, third = (cache.acquire(tokens) for tokens in prompts_apart(3))

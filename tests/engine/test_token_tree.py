@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
+from engine import node_logits, token_tree
 from engine.errors import Cancelled
 from engine.key_values import KeyValues, PromptMemory
 from engine.models.diffusion_gemma import DiffusionGemma
@@ -101,3 +102,50 @@ def test_it_may_be_stopped_before_every_pass(model: DiffusionGemma, kv: KeyValue
         tree.read([[7, 9]])
         tree.read([[8]])
     assert kv.length == len(PROMPT) and next(answers, None) is None
+
+
+@pytest.fixture
+def little(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Reads at most 4 rows of logits at once and keeps twice as many; returns their bytes."""
+    kept = 8 * model.embed_tokens.weight.shape[0] * 4
+    monkeypatch.setattr(node_logits, "KEPT_BYTES", kept)
+    monkeypatch.setattr(token_tree, "HEAD_ROWS", 4)
+    return kept
+
+
+def test_a_long_tree_keeps_a_bounded_number_of_bytes(model: DiffusionGemma, kv: KeyValues, little: int) -> None:
+    with TokenTree(model, kv, TRUNK) as tree:
+        for length in range(1, 60):
+            branch = [(7 * n) % 100 for n in range(length)]
+            tree.read([branch, [*branch[:-1], 101], [*branch[:-1], 102, 5, 9]])
+            assert 0 < tree._rows.bytes <= little
+        expected = whole(model, [*PROMPT, *TRUNK, *branch])[len(PROMPT) + len(TRUNK) - 1 :]
+        for index in range(len(branch)):
+            torch.testing.assert_close(tree.logits(branch[:index]).log_softmax(-1), expected[index], atol=1e-4, rtol=0)
+            assert tree.log_probability(branch[:index], 77) == pytest.approx(float(expected[index, 77]), abs=1e-4)
+        assert tree._rows.bytes <= little
+
+
+def test_branches_are_scored_while_their_logits_are_kept(
+    model: DiffusionGemma, kv: KeyValues, little: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    branches = [[(7 * n + start) % 100 for n in range(30)] for start in (1, 2, 3)]
+    with TokenTree(model, kv, TRUNK) as tree:
+        tree.read(branches)
+        monkeypatch.setattr(model, "logits", None)  # not needed any more
+        monkeypatch.setattr(tree._rows, "row", None)
+        found = [tree.log_probabilities(branch) for branch in branches]
+        monkeypatch.undo()
+    for branch, one in zip(branches, found, strict=True):
+        expected = whole(model, [*PROMPT, *TRUNK, *branch])[len(PROMPT) + len(TRUNK) - 1 :]
+        picked = expected[: len(branch)].gather(1, torch.tensor(branch)[:, None])[:, 0]
+        torch.testing.assert_close(one, picked, atol=1e-4, rtol=0)
+
+
+def test_in_the_end_nothing_is_kept_even_if_an_error_refers_to_the_tree(model: DiffusionGemma, kv: KeyValues) -> None:
+    with pytest.raises(ZeroDivisionError) as raised, TokenTree(model, kv, TRUNK) as tree:
+        tree.read(BRANCHES)
+        assert tree._rows.bytes > 0
+        raise ZeroDivisionError
+    assert raised.value.__traceback__ is not None
+    assert tree._rows.bytes == 0 and tree._sees.nbytes == 0 and not tree._rows._hidden

@@ -109,6 +109,15 @@ def gguf_name(name: str) -> str:
     return f"blk.{index}.{PARTS[part]}.{kind}"
 
 
+def resident_bytes(file: Path) -> int:
+    """Of the mappings of a file in this process; only Linux says it."""
+    size, inside = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        inside = line.endswith(f" {file}") if "-" in line.partition(" ")[0] else inside
+        size += 1024 * int(line.split()[1]) if inside and line.startswith("Rss:") else 0
+    return size
+
+
 class MemoryWeights:
     """Weights that a dictionary holds, for models without a file. place: only named in error messages."""
 
@@ -126,6 +135,9 @@ class MemoryWeights:
 
     def quantized(self, name: str, dtype: torch.dtype) -> QuantizedWeight:
         return QuantizedWeight("plain", self.state[name].to(dtype))
+
+    def drop_pages(self) -> None:
+        return
 
 
 def packed(model: Qwen2ForCausalLM) -> PackedQwen2:

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from engine.errors import ModelError, UsageError
-from infill import downloads, model_store
+from infill import downloads, model_store, speeds
 from infill.downloads import KNOWN
+from infill.speeds import Speed, remember_speed
 
 LARGE = model_store.ALIASES["26b"]
 
@@ -48,7 +49,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of fetched models, on a machine without a GPU and without the 26B."""
     folder = tmp_path / "models"
     folder.mkdir()
-    for module in (downloads, model_store):
+    for module in (downloads, model_store, speeds):
         monkeypatch.setattr(module, "models_folder", lambda: folder)
     monkeypatch.setattr(model_store, "_gpu_bytes", lambda: 0)
     monkeypatch.setattr(model_store, "_hub_has", lambda repository: False)
@@ -185,7 +186,7 @@ def test_it_is_the_largest_code_model_that_is_fast_enough(
 ) -> None:
     put(models, *names)
     for name, token_s in seconds.items():
-        model_store.remember_token_s(name, token_s)
+        remember_speed(name, "", Speed(100.0, token_s, 1))
     assert model_store.best_model() == chosen
     assert model_store.resolve("auto") == models / KNOWN[chosen].file
 
@@ -247,34 +248,6 @@ def test_without_the_tool_of_the_driver_there_is_no_gpu(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(subprocess, "run", fail)
     assert model_store._gpu_bytes() == 0
-
-
-# measured speeds
-
-
-def test_a_speed_is_remembered_by_name(models: Path) -> None:
-    assert model_store.measured_token_s("coder") is None
-    model_store.remember_token_s("coder", 0.0312345)
-    model_store.remember_token_s("coder-1.5b", 0.09)
-    model_store.remember_token_s("coder", 0.02)
-    assert model_store.measured_token_s("coder") == 0.02
-    assert model_store.measured_token_s("coder-1.5b") == 0.09
-    assert model_store.measured_token_s("other") is None
-    assert [file.name for file in models.iterdir()] == ["speeds.json"]
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", "3", '{"coder": "fast"}', '{"coder": null}', "\xff"])
-def test_a_damaged_file_of_speeds_counts_as_no_measurement(models: Path, content: str) -> None:
-    (models / "speeds.json").write_text(content, "latin-1")
-    assert model_store.measured_token_s("coder") is None
-    model_store.remember_token_s("coder", 0.05)
-    assert model_store.measured_token_s("coder") == 0.05
-
-
-def test_speeds_that_cannot_be_written_are_not_remembered(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_store, "models_folder", lambda: models / "absent")
-    model_store.remember_token_s("coder", 0.05)
-    assert model_store.measured_token_s("coder") is None
 
 
 # code models by name

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
-import engine
 from engine.checkpoints.qwen2 import pack_qwen2
 from engine.decoder import Decoder
 from engine.models.packed_qwen2 import FloatProduct, PackedQwen2
@@ -25,8 +24,8 @@ from infill.prompts.tokenizer_file import CODE_PATTERN
 from infill.settings import Settings
 from tests.engine.tiny_qwen2 import MemoryWeights, packed, reference
 
-ENGINE = Path(engine.__file__).parent
-CORPUS = [(ENGINE / name).read_text("utf-8") for name in ("token_tree.py", "prefix_cache.py")]
+FOLDER = Path(__file__).parent / "tiny_coder_corpus"  # old code of the engine; what is tested depends on its words
+CORPUS = [(FOLDER / name).read_text("utf-8") for name in ("tree.txt", "cache.txt")]
 CONTROLS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 MARKS = ["<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>"]
 BUDGET = ContextBudget(prefix=2000, suffix=800, header=400)  # characters

@@ -76,7 +76,7 @@ def test_a_right_suggestion_is_accepted_and_saves_its_characters() -> None:
     tally, server = played(lambda line: "compute(first)" if line == "value = " else "")
     assert tally.written == 22 and tally.keystrokes == 8 + 1 and "gesso.accepted" in server.commands
     assert (tally.accepted, tally.accepted_characters, tally.right) == (1, 14, 1)
-    found = figures(tally, 1.0, 0.5, 100.0)
+    found = figures(tally, 1.0, 0.5, [40.0, 60.0])
     assert found["saved"] == pytest.approx(13 / 22) and found["with_suggestion"] == pytest.approx(1 / 9)
     assert found["right"] == 1.0 and found["answered"] == 1.0
 
@@ -99,12 +99,12 @@ def test_quiet_offsets_and_notes_are_counted() -> None:
     )
     assert (tally.quiet_offsets, tally.quiet) == (2, 1)
     assert tally.rules == {"in a string": 1}
-    assert figures(tally, 1.0, 0.0, 1.0)["known"] == pytest.approx(2 / 3)
+    assert figures(tally, 1.0, 0.0, [1.0, 2.0])["known"] == pytest.approx(2 / 3)
 
 
 def test_a_baseline_without_a_figure_is_shown_with_a_dash() -> None:
     tally, _ = played(lambda line: "")
-    found = {"model": "coder", **figures(tally, 1.0, 0.0, 1.0)}
+    found = {"model": "coder", **figures(tally, 1.0, 0.0, [1.0, 2.0])}
     older = {name: value for name, value in found.items() if name != "shown_where_due"}
     console = Console(width=160)
     with console.capture() as output:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from engine.checkpoints.gguf import BLOCK_TYPES, MAX_HEADER, MAX_ITEMS, GgufFile
 from engine.errors import ModelError
+from tests.engine.tiny_qwen2 import resident_bytes
 
 
 def write(file: Path, **tensors: np.ndarray) -> Path:
@@ -55,6 +56,18 @@ def test_metadata_and_tensors_are_those_that_were_written(tmp_path: Path) -> Non
     assert np.array_equal(file.read("matrix").numpy(), matrix)
     assert np.array_equal(file.read("matrix", 1, 3).numpy(), matrix[1:3])
     assert np.array_equal(file.read("vector").numpy(), vector.astype(np.float32))
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux says what is resident")
+def test_pages_that_were_read_leave_the_memory(tmp_path: Path) -> None:
+    matrix = np.random.rand(512, 512).astype(np.float32)
+    file = GgufFile(write(tmp_path / "a.gguf", matrix=matrix))
+    file.read("matrix")
+    assert resident_bytes(file.file) >= matrix.nbytes
+    file.drop_pages()
+    assert resident_bytes(file.file) == 0
+    assert np.array_equal(file.read("matrix", 7, 8).numpy(), matrix[7:8])
+    assert 0 < resident_bytes(file.file) < matrix.nbytes / 4, "those around are not read too"
 
 
 @pytest.mark.parametrize("kept", [0, 3, 4, 20, 100, 0.5, 0.99])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from engine.models.packed_qwen2 import FloatProduct, PackedQwen2
 from engine.models.qwen2 import Qwen2
 from engine.ops.int8_linear import Int8Product, PlainMatrix, int8_works
 from engine.quantized import quantize_weight
-from tests.engine.tiny_qwen2 import reference, save_folder, save_gguf
+from tests.engine.tiny_qwen2 import reference, resident_bytes, save_folder, save_gguf
 
+MLP = "model.layers.0.mlp.up_proj.weight"
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "grouped": {},
     "one key head": {"num_key_value_heads": 1},
@@ -92,6 +93,19 @@ def test_a_gguf_is_the_same_model(tied: bool, tmp_path: Path) -> None:
     mine = pack_qwen2(weights, FloatProduct, kv_dtype=torch.float32)
     tokens = torch.randint(160, (40,))
     assert torch.allclose(encode(mine, tokens, (40,)), theirs(tokens[None]).logits[0], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux says what is resident")
+@pytest.mark.parametrize("save", [save_gguf, save_folder])
+def test_a_packed_model_does_not_keep_its_file_in_memory(save: Callable[..., Path], tmp_path: Path) -> None:
+    place = save(reference(hidden_size=128), tmp_path / "model.gguf")
+    weights = open_weights(place)
+    file = place if place.is_file() else place / "model.safetensors"
+    weights.read(MLP)
+    assert resident_bytes(file) > 0
+    mine = pack_qwen2(weights, FloatProduct)
+    assert resident_bytes(file) < 20_000, "the page of the norm, at most"
+    assert mine.embed(torch.tensor([3])).shape == (1, 128)
 
 
 @pytest.mark.skipif(not int8_works(), reason="this machine has no products in 8 bits")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import traceback
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -397,3 +400,41 @@ def _noting(order: list[str], name: str, body: Body) -> Body:
         return result
 
     return noted
+
+
+class Large:
+    """What a request keeps in a local variable."""
+
+
+def test_what_a_failed_request_kept_is_freed_without_a_garbage_collection(scheduler: Scheduler) -> None:
+    freed = list[weakref.ref[Large]]()
+
+    def fails(denoiser: Denoiser) -> None:
+        try:
+            inner()
+        except KeyError as error:
+            raise Cancelled from error
+
+    def inner() -> None:
+        kept = Large()
+        freed.append(weakref.ref(kept))
+        raise KeyError
+
+    gc.collect()
+    gc.disable()
+    try:
+        with held(scheduler):
+            futures = [scheduler.submit(fails, Order(client=str(index))) for index in range(3)]
+        errors = [future.exception(10) for future in futures]
+        assert [type(error) for error in errors] == [Cancelled] * 3
+        assert [one() for one in freed] == [None] * 3, "although the errors are still referred to"
+        names = [frame.name for error in errors for frame in traceback.extract_tb(error.__traceback__)]  # type: ignore
+        assert names.count("fails") == 3, "where they were raised is still known"
+        tasks = [weakref.ref(future) for future in futures]
+        del futures, errors
+        end = time.monotonic() + 10
+        while any(one() for one in tasks) and time.monotonic() < end:
+            time.sleep(0.01)
+        assert [one() for one in tasks] == [None] * 3, "the error refers to no frame that refers to it"
+    finally:
+        gc.enable()

@@ -11,7 +11,9 @@ import torch
 
 from engine.checkpoints.qwen2 import GgufWeights, open_weights
 from engine.errors import ModelError
-from infill import downloads, model_store
+from engine.threads import DecoderSpeed
+from infill import downloads, model_store, speeds
+from infill.complete import code_model
 from infill.complete.causal_completion import CausalCompleter
 from infill.complete.code_model import LEAST_PROMPT, CodeModel, _has_chat, is_code_model
 from infill.complete.confidence import Calibration
@@ -25,7 +27,7 @@ from tests.infill.tiny_coder import coder_tokens, metadata
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A code model as a folder, and an empty folder of fetched models."""
-    for module in (downloads, model_store):
+    for module in (downloads, model_store, speeds):
         monkeypatch.setattr(module, "models_folder", lambda: tmp_path)
     model = reference(vocab_size=len(metadata()["tokenizer.ggml.tokens"]), max_position_embeddings=4096)
     place = save_folder(model, tmp_path / "model")
@@ -43,7 +45,37 @@ def test_a_folder_of_a_code_model_becomes_its_pipeline(folder: Path) -> None:
     completer = make_completer(model, settings)
     assert isinstance(completer, CausalCompleter)
     assert completer.complete(request("x = §\n")).model == str(folder)
-    assert 0 < (model_store.measured_token_s(str(folder)) or 0) < 1
+    assert 0 < (speeds.measured_token_s(str(folder)) or 0) < 1
+
+
+def test_the_speed_of_a_model_is_measured_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = list[int]()
+
+    def settle(model: object) -> DecoderSpeed:
+        measured.append(torch.get_num_threads())
+        torch.set_num_threads(2)
+        return DecoderSpeed(1000.0, 0.05, 2)
+
+    monkeypatch.setattr(code_model, "settle_decoder_threads", settle)
+    settings, other = Settings(model=str(folder), threads=4), Settings(model=str(folder), threads=3)
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setattr(code_model, "set_threads", torch.set_num_threads)
+    try:
+        first = CodeModel.load(settings)
+        torch.set_num_threads(1)
+        again = CodeModel.load(settings)
+        assert measured == [4] and torch.get_num_threads() == 2
+        assert again.family.budget == first.family.budget
+        CodeModel.load(other)
+        assert measured == [4, 3], "it depends on how many threads are allowed"
+        (folder / "model.safetensors").touch()
+        CodeModel.load(other)
+        assert measured == [4, 3, 3], "and on the weights"
+        monkeypatch.setattr(code_model, "cpu_name", lambda: "another")
+        CodeModel.load(other)
+        assert measured == [4, 3, 3, 3]
+    finally:
+        torch.set_num_threads(1)
 
 
 @pytest.mark.parametrize(

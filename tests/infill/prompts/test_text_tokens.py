@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
 from engine.errors import ModelError
-from infill.prompts.text_tokens import TextTokens
+from infill.prompts.text_tokens import LONGEST_RECENT, RECENT_TEXTS, TextTokens
 from infill.prompts.tokenizer_file import CODE_PATTERN, is_bounded
 from tests.infill.fakes import chat_tokenizer, pocket_tokens
 
@@ -34,6 +35,22 @@ def test_a_lone_surrogate_is_one_replacement_character_and_a_pair_is_its_charact
     tokens = pocket_tokens()
     assert tokens.decode(tokens.encode("a\ud800b")) == "a\ufffdb"
     assert tokens.decode(tokens.encode("a\ud83d\ude00b")) == "a😀b"
+
+
+def test_the_tokens_of_long_texts_are_not_kept() -> None:
+    tokens = TextTokens(pocket_tokens().tokenizer)
+    encoded = list[int]()
+    encode = tokens._encode
+
+    def counted(text: str) -> tuple[int, ...]:
+        encoded.append(len(text))
+        return encode(text)
+
+    tokens._recently_encoded = lru_cache(RECENT_TEXTS)(counted)
+    long = "x = 1\n" * (LONGEST_RECENT // 6 + 1)
+    for text in (long[:-6], long, long[:-6], long):
+        assert tokens.decode(tokens.encode(text)) == text
+    assert encoded == [len(long) - 6]
 
 
 def test_text_that_looks_like_special_tokens_stays_text() -> None:

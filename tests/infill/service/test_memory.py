@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import weakref
 
 import pytest
 
@@ -57,6 +59,37 @@ def test_without_idle_time_it_trims_from_time_to_time(done: list[str]) -> None:
 
     asyncio.run(busy())
     assert done == ["trim"] * 3
+
+
+def test_requests_one_after_the_other_without_a_pause_do_not_keep_it_from_trimming(done: list[str]) -> None:
+    now = [0.0]
+
+    async def busy() -> None:
+        keeping = Housekeeping(lambda: done.append("forget"), lambda: now[0])
+        for _ in range(10):
+            now[0] += 0.4 * service_memory.BUSY_TRIM_S
+            keeping.request_started()
+            keeping.request_ended(0)
+        keeping.request_started()
+        await asyncio.sleep(0.1)
+
+    asyncio.run(busy())
+    assert done == ["trim"] * 3
+
+
+class Node:
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_trimming_frees_cycles() -> None:
+    freed = weakref.ref(Node())
+    gc.disable()
+    try:
+        trim()
+    finally:
+        gc.enable()
+    assert freed() is None
 
 
 def test_library_caches_are_limited_unless_the_user_set_them(monkeypatch: pytest.MonkeyPatch) -> None:

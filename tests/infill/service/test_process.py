@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import psutil
 import pytest
@@ -43,7 +45,7 @@ from infill.service.location import (
     take_lock,
 )
 from infill.service.memory import TRIM_S
-from infill.service.process import Network
+from infill.service.process import Network, _load
 from infill.service.start import COMMAND, stop_service
 from infill.settings import Settings
 from tests.infill.fakes import POCKET, load_completer, request, tiny_config, tiny_model
@@ -418,3 +420,22 @@ def test_a_service_that_is_stopped_while_it_loads_ends_in_order(location: Servic
         process.send_signal(number)
         _, errors = process.communicate(timeout=30)
         assert process.returncode == code and "terminate called" not in errors
+
+
+class Loaded:
+    state = EngineState("ready", "tiny")
+
+    def load(self) -> None:
+        return
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="that Python collects everything step by step")
+def test_garbage_is_collected_before_there_is_as_much_as_all_libraries_have() -> None:
+    """Python collects everything only once the new objects are a quarter of those of the last full collection."""
+    libraries = [[] for _ in range(1_000_000)]  # type: ignore[var-annotated]
+    _load(cast(Any, Loaded()), lambda sentence: None)
+    before = gc.get_stats()[2]["collections"]
+    new = [[] for _ in range(120_000)]  # type: ignore[var-annotated]
+    collections = gc.get_stats()[2]["collections"] - before
+    gc.unfreeze()
+    assert collections > 0 and len(libraries) > len(new)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 
 from engine.errors import GessoError
+from infill.next_edit.calls import is_argument
 from infill.next_edit.edits import Proposal, apply
-from infill.next_edit.parameters import is_argument
 from infill.request import Hole, InfillRequest
 from lsp.documents import Snapshot
 from lsp.session import Session

@@ -26,12 +26,14 @@ from infill.code.languages import detect
 from infill.code.syntax import SyntaxTree, parse
 from infill.complete.pipeline import load_model, make_completer
 from infill.lint.suppressions import is_skipped
+from infill.next_edit.calls import is_argument
 from infill.next_edit.change import Change
 from infill.next_edit.edits import Proposal, UserEdit, apply
 from infill.next_edit.find import MAX_CHARS, next_edits
+from infill.next_edit.functions import function_of
 from infill.next_edit.grammar import GRAMMARS
 from infill.next_edit.history import EditHistory
-from infill.next_edit.parameters import function_of, is_argument, removed_parameter
+from infill.next_edit.parameters import removed_parameter
 from infill.request import Hole, InfillRequest
 from infill.settings import Settings
 from lsp.next_edit_text import MOST_BLANKS

@@ -12,6 +12,7 @@ from infill.code.syntax import SyntaxTree, imports
 from infill.next_edit.change import Change
 from infill.next_edit.edits import Place, Proposal
 from infill.next_edit.names import NameTable, Occurrence, steps_to, word_spans
+from infill.next_edit.rename import are_alike
 
 UNUSED_RANK, MISSING_RANK = 0.7, 0.88
 MAX_NAMES = 12  # of an edit
@@ -27,8 +28,10 @@ _GO_PACKAGES = {
 
 
 def unused_import(change: Change) -> Iterator[Proposal]:
-    """The edit removed the last use of an imported name."""
+    """The edit removed the last use of an imported name, or put a name like it there that nothing defines."""
     tree = change.after
+    if any(step.node.type in tree.language.imports for step in (*change.steps, *change.old_steps)):
+        return
     gone = dict.fromkeys(_NAME.findall(change.edit.old))
     for name in list(gone)[:MAX_NAMES]:
         spans = list(word_spans(tree.text, name))
@@ -36,6 +39,12 @@ def unused_import(change: Change) -> Iterator[Proposal]:
             continue
         start, _ = spans[0]
         found = NameTable(tree, name, change.stop).at(start)
+        new = _successor(change, name)
+        if new is not None:
+            if found is not None and _is_imported_name(found):
+                reason = f"Import `{new}` instead of `{name}`."
+                yield Proposal("import", (Place(found.start, found.end, new),), reason, MISSING_RANK, change.edit.start)
+            continue
         if tree.language.id == "go":
             place = _go_removal(tree, start)
         else:
@@ -43,6 +52,25 @@ def unused_import(change: Change) -> Iterator[Proposal]:
         if place is not None and not _is_kept(tree, place):
             reason = f"Remove the import of `{name}`, which nothing uses."
             yield Proposal("import", (place,), reason, UNUSED_RANK, change.edit.start)
+
+
+def _successor(change: Change, name: str) -> str | None:
+    """The name that the edit puts in the place of another one, if they are alike and nothing defines the new one."""
+    new = change.edit.new
+    if change.edit.old != name or not _NAME.fullmatch(new) or not are_alike(name, new):
+        return None
+    if new in change.grammar.keywords or new in change.grammar.known:
+        return None
+    table = NameTable(change.after, new, change.stop)
+    used = table.at(change.edit.start)
+    return new if used is not None and used.role == "use" and table.is_complete and not table.scopes else None
+
+
+def _is_imported_name(found: Occurrence) -> bool:
+    """Whether the name is one of those that an import takes out of a module."""
+    return found.role == "binding" and any(
+        step.node.type in ("import_from_statement", "import_specifier") for step in found.steps
+    )
 
 
 def _go_removal(tree: SyntaxTree, start: int) -> Place | None:
@@ -167,6 +195,8 @@ def _python_place(tree: SyntaxTree, line: str) -> Place | None:
         for node in nodes
         if tree.part(node).split()[0] == line.split()[0] and node.type != "future_import_statement"
     ]
+    if module in sys.stdlib_module_names:
+        same = [node for node in same if _module(tree, node).split(".")[0] in sys.stdlib_module_names]
     later = next((node for node in same if _module(tree, node) > module), None)
     if later is not None:
         start = tree.span(later).start

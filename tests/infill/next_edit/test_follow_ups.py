@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from infill.next_edit.calls import is_argument
 from infill.next_edit.edits import apply
-from infill.next_edit.parameters import is_argument
 from tests.infill.next_edit.asking import changed_lines, proposals
 
 LOADER = """\
@@ -133,3 +133,91 @@ def test_an_import_that_is_missing() -> None:
     assert not changed_lines(code, ("os.name", "os.name + unknown(1)"), kind="import", neighbours=[neighbour])
     go = 'package m\n\nimport (\n\t"fmt"\n)\n\nfunc f() { fmt.Print(1) }\n'
     assert changed_lines(go, ("(1)", "(strings.ToUpper(x))"), language="go") == ['\t"strings"']
+
+
+def test_an_import_follows_a_name_that_replaces_its_only_use() -> None:
+    code = "from m import make_item, other\n\nx = make_item(1)\nother()\n"
+    assert changed_lines(code, ("= make_item", "= make_items")) == ["from m import make_items, other"]
+    assert changed_lines(code, ("= make_item", "= build")) == ["from m import other"], "not alike"
+    assert not proposals(code + "make_item(2)\n", ("= make_item", "= make_items"))[1], "still used"
+    assert not proposals("import osmium\n\nx = osmium.y\n", ("osmium.y", "osmiun.y"))[1], "a module, or a slip"
+    script = "import type { AnyAction } from 'redux'\nlet x: AnyAction\n"
+    assert changed_lines(script, (": AnyAction", ": UnknownAction"), language="typescript") == [
+        "import type { UnknownAction } from 'redux'"
+    ]
+
+
+def test_a_name_that_leaves_an_import_was_not_used_there() -> None:
+    code = "from a import one, two\nfrom b import one\n"
+    assert not changed_lines(code, ("one, two", "two"), kind="import")
+
+
+def test_a_module_of_the_standard_library_is_imported_beside_others() -> None:
+    code = "import os\nfrom functools import wraps\n\nimport attr\n\nx = os.name, attr.s, wraps\n"
+    text, (found,) = proposals(code, ("os.name", "os.name, types.A"))
+    assert apply(text, found.places).startswith("import os\nimport types\nfrom functools")
+
+
+def test_a_stored_parameter_keeps_the_order_and_the_form_of_the_fields() -> None:
+    code = "class A:\n    def __init__(self, a, c):\n        self._a = a\n        self._c = c\n        self.d = {}\n"
+    text, (found,) = proposals(code, ("a, c", "a, b, c"))
+    assert "self._a = a\n        self._b = b\n        self._c = c\n" in apply(text, found.places)
+    text, (found,) = proposals(code, ("a, c", "b, a, c"))
+    assert "):\n        self._b = b\n        self._a = a\n" in apply(text, found.places)
+    script = "class A {\n  constructor(a, c) {\n    this.a = a;\n    this.c = c;\n  }\n}\n"
+    text, (found,) = proposals(script, ("(a, c", "(b, a, c"), language="javascript")
+    assert "{\n    this.b = b;\n    this.a = a;\n" in apply(text, found.places)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "call", "expected"),
+    [
+        ("a, *, c", "a, *, b, c", "f(1, c=2)", "f(1, c=2, b=b)"),
+        ("a", "a, *, b", "f(1)", "f(1, b=b)"),
+        ("*a", "*a, b", "f(1, 2)", "f(1, 2, b=b)"),
+        ("a", "a, b", "f(a=1)", "f(a=1, b=b)"),
+        ("a", "b, a", "f(a=1)", "f(b=b, a=1)"),
+        ("a, c", "a, b, c", "f(1, c=2)", "f(1, b, c=2)"),
+        ("a", "a, b", "f(\n        1,\n    )", "f(\n        1,\n        b,\n    )"),
+        ("a, c", "a, b, c", "f(\n        1,\n        c=2,\n    )", "f(\n        1,\n        b,\n        c=2,\n    )"),
+        ("a", "a, b", "f(*rest)", None),
+        ("a", "a, b", "f(1, 2)", None),
+        ("a", "a, b", "f(1, b=3)", None),
+        ("a", "a, b=None", "f(1)", None),
+    ],
+)
+def test_how_a_new_argument_is_passed(before: str, after: str, call: str, expected: str | None) -> None:
+    code = f"def f({before}): pass\n\ndef g(b, rest):\n    {call}\n"
+    text, found = proposals(code, (f"f({before})", f"f({after})"))
+    assert [apply(text, one.places) for one in found] == ([text.replace(call, expected)] if expected else [])
+
+
+@pytest.mark.parametrize(
+    "caller",
+    [
+        "def g():\n    f(1)\n    b = 2\n",  # has no value yet
+        "import b\ndef g():\n    f(1)\n",
+        "def b(): pass\ndef g():\n    f(1)\n",
+        "class b: pass\nf(1)\n",
+    ],
+)
+def test_what_is_not_a_variable_with_a_value_is_not_passed(caller: str) -> None:
+    _, found = proposals(f"def f(a): pass\n{caller}", ("f(a)", "f(a, b)"))
+    assert all(one.blanks for one in found)
+
+
+def test_arguments_of_inherited_methods_and_of_functions_in_variables() -> None:
+    code = "class A:\n    def __init__(self, a): pass\n    def m(self, a): pass\n\nclass B(A):\n"
+    code += "    def __init__(self, a, b):\n        super().__init__(a)\n        self.m(a)\n        super().m(a)\n"
+    assert changed_lines(code, ("self, a)", "self, a, b)"), kind="argument") == ["        super().__init__(a, b)"]
+    assert changed_lines(code, ("m(self, a)", "m(self, a, b)")) == ["        self.m(a, b)", "        super().m(a, b)"]
+    assert changed_lines(code, ("m(self, a)", "m(self)")) == ["        self.m()", "        super().m()"]
+    script = "class A { constructor(a) {} }\nclass B extends A { constructor(a, b) { super(a); } }\n"
+    script += "class C { constructor(b) { super(a); } }\n"
+    assert changed_lines(script, ("(a)", "(a, b)"), kind="argument", language="javascript") == [
+        "class B extends A { constructor(a, b) { super(a, b); } }"
+    ]
+    arrow = "const f = (a: number) => a;\nconst g = (b: number) => f(1) + b;\nx.f(1);\n"
+    assert changed_lines(arrow, ("(a: number", "(a: number, b: number"), language="typescript") == [
+        "const g = (b: number) => f(1, b) + b;"
+    ]

@@ -181,3 +181,20 @@ def test_a_variable_with_a_new_value_or_type_is_another_one() -> None:
         "    size = len(name)",
         "    return size, name",
     ]
+
+
+def test_code_that_makes_way_for_other_code_is_not_renamed() -> None:
+    code = "class A:\n    def load(self, a):\n        return a\n\n    def use(self):\n        return self.load(1)\n"
+    old = "    def load(self, a):\n        return a\n"
+    assert not changed_lines(code, (old, "    def close(self):\n        self.x = 1\n"), kind="rename")
+    assert changed_lines(code, (old, "    def loaded(self, a):\n        return [a]\n"), kind="rename") == [
+        "        return self.loaded(1)"
+    ]
+    assert not changed_lines(code, ("load", "__enter__"), kind="rename")
+    assert not changed_lines(code, ("load(self", "load(that"), kind="rename")
+
+
+def test_a_name_that_another_class_takes_over_is_not_renamed() -> None:
+    code = "class Error(ValueError):\n    pass\n\nraise Error\n"
+    new = "class BaseError(Exception):\n    pass\n\nclass Error(BaseError):\n    pass\n"
+    assert not changed_lines(code, ("class Error(ValueError):\n    pass\n", new), kind="rename")

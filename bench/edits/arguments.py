@@ -1,8 +1,9 @@
-"""Arguments that a code model writes after a parameter was added, in code whose arguments are known.
+"""Arguments of calls after a parameter was added, in code whose arguments are known.
 
 `python -m bench.edits.arguments RELEASE…`, each a folder or an archive. A parameter and its arguments are removed from
-a file, then the parameter is put back as the user's edit. Where no variable of its name is visible, the model writes
-the argument, as the language server has it written. Right: all arguments of the proposal are those that were removed.
+a file, then the parameter is put back as the user's edit. Where a variable of its name is visible, that is passed, by
+syntax; each call counts. Elsewhere the model writes the argument, as the language server has it written; there a
+proposal is right if all its arguments are those that were removed.
 """
 
 from __future__ import annotations
@@ -41,6 +42,18 @@ from lsp.next_edit_text import MOST_BLANKS
 THRESHOLDS = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
+_WITHIN = re.compile(r"[^()\n]*|[\s,]*")  # the text between two arguments of a call
+
+
+@dataclass(frozen=True)
+class Removal:
+    """text: after the edit. removed: the arguments, with their offsets in it."""
+
+    text: str
+    proposals: Sequence[Proposal]
+    removed: Sequence[tuple[int, str]]
+
+
 @dataclass(frozen=True)
 class Case:
     """text: after the edit. proposal: has blanks. original: the file with all arguments."""
@@ -63,6 +76,31 @@ class Outcome:
 
 
 def cases(path: str, text: str) -> Iterator[Case]:
+    """One for each required parameter that calls in the file pass, if the model has to write its arguments."""
+    for one in removals(text):
+        for proposal in one.proposals:
+            if 0 < len(proposal.blanks) <= MOST_BLANKS and len(proposal.places) == len(one.removed):
+                yield Case(path, one.text, proposal, text)
+
+
+def by_syntax(text: str) -> Iterator[bool | None]:
+    """For each argument that was removed, whether the syntax gives it; None if nothing is proposed for its call."""
+    for one in removals(text):
+        places = [place for proposal in one.proposals if not proposal.blanks for place in proposal.places]
+        for offset, argument in one.removed:
+            near = min(places, key=lambda place: abs(place.start - offset), default=None)
+            if near is not None and not _WITHIN.fullmatch(one.text[slice(*sorted((near.start, offset)))]):
+                near = None
+            values = [_value(near.text), _value(argument)] if near is not None else []
+            yield values[0] == values[1] if values else None
+
+
+def _value(argument: str) -> str:
+    """An argument without commas, white space and its name."""
+    return re.sub(r"^\w+=(?!=)", "", "".join(argument.split()).strip(","))
+
+
+def removals(text: str) -> Iterator[Removal]:
     """One for each required parameter that calls in the file pass."""
     tree = parse(text, "python")
     if tree is None:
@@ -76,15 +114,21 @@ def cases(path: str, text: str) -> Iterator[Case]:
         if not found:
             continue
         without = apply(shorter, found[0].places)
-        shift = sum(len(one.text) - (one.end - one.start) for one in found[0].places if one.start < start)
+        places = found[0].places
+        shift = sum(one.start - one.end for one in places if one.start < start)
         history = EditHistory()
         history.changed(without, start + shift, "", removed)
         now = without[: start + shift] + removed + without[start + shift :]
         tree_now = parse(now, "python")
         assert tree_now is not None
-        for proposal in next_edits(tree_now, history.edits, start + shift):
-            if 0 < len(proposal.blanks) <= MOST_BLANKS and len(proposal.places) == len(found[0].places):
-                yield Case(path, now, proposal, text)
+        gone = 0
+        arguments = []
+        for place in places:
+            at = place.start - gone + (len(removed) if place.start >= start else 0)
+            arguments.append((at, shorter[place.start : place.end]))
+            gone += place.end - place.start
+        proposals = [one for one in next_edits(tree_now, history.edits, start + shift) if one.kind == "argument"]
+        yield Removal(now, proposals, arguments)
 
 
 def _parameters(tree: SyntaxTree) -> Iterator[tuple[int, int]]:
@@ -110,11 +154,12 @@ def main(
     """Measure arguments that the model writes."""
     if not releases:
         raise UsageError("Name a release.")
-    chance, found = random.Random(0), list[Case]()
+    chance, found, known = random.Random(0), list[Case](), list[bool | None]()
     for release in releases:
         files = sorted(read_package(release).items())
         for path, text in files:
             if detect(path) == "python" and len(text) < MAX_CHARS // 4 and not is_skipped(path, text):
+                known += by_syntax(text)
                 inside = list(cases(path, text))
                 found += chance.sample(inside, min(3, len(inside)))
     chance.shuffle(found)
@@ -138,7 +183,7 @@ def main(
         confidence = min(one.confidence for one in result) if usable else -1.0
         outcomes.append(Outcome(case.path, case.proposal.reason, texts, confidence, right))
         console.print(f"{right} {confidence:.2f} {case.proposal.reason} {texts}", markup=False)
-    result_ = report(model, outcomes)
+    result_ = report(model, outcomes, known)
     result_.show()
     if write:
         result_.write("edit_arguments", RESULTS)
@@ -149,20 +194,25 @@ def _plain(text: str, name: str) -> str:
     return re.sub(rf"(?<!\w){re.escape(name)}=(?!=)", "", "".join(text.split()))
 
 
-def report(model: str, outcomes: Sequence[Outcome]) -> Report:
-    rows = []
+def report(model: str, outcomes: Sequence[Outcome], known: Sequence[bool | None] = ()) -> Report:
+    right = sum(one is True for one in known)
+    offered = sum(one is not None for one in known)
+    share = f"{100 * right / offered:.0f} %" if offered else "none"
+    rows = [["by syntax, each call", f"{offered} of {len(known)}", f"{right} ({share})"]]
     for threshold in THRESHOLDS:
         shown = [one for one in outcomes if one.confidence >= threshold]
         right = sum(one.right for one in shown)
         share = f"{100 * right / len(shown):.0f} %" if shown else "none"
-        rows.append([f"{threshold:g}", f"{len(shown)} of {len(outcomes)}", f"{right} ({share})"])
+        rows.append(
+            [f"by the model, confidence {threshold:g}", f"{len(shown)} of {len(outcomes)}", f"{right} ({share})"]
+        )
     notes = [
         "Parameters and their arguments were removed from files; the parameter was put back. Right: the model writes "
         "all arguments of the proposal as they were, apart from white space and the name of a keyword argument."
     ]
     figures = {"outcomes": [asdict(one) for one in outcomes]}
-    header = ("least confidence", "shown", "right")
-    return Report("Arguments by the model", {"model": model, **conditions()}, header, rows, notes, figures)
+    header = ("arguments", "shown", "right")
+    return Report("Arguments of a new parameter", {"model": model, **conditions()}, header, rows, notes, figures)
 
 
 if __name__ == "__main__":

@@ -140,8 +140,8 @@ def _is_variable(table: NameTable, at: int) -> bool:
     if any(one.parent.type in definitions or any("import" in step.node.type for step in one.steps) for one in bindings):
         return False
     functions = [step.node for step in steps if step.node.type in table.grammar.functions]
-    is_local = bool(functions) and scope[0] >= functions[-1].start_byte and scope[2] not in table.grammar.comprehensions
-    return not is_local or bindings[0].start < at
+    is_outer = bool(functions) and scope[0] < functions[-1].start_byte or scope[2] in table.grammar.comprehensions
+    return is_outer or bindings[0].start < at
 
 
 def _argument(tree: SyntaxTree, call: tree_sitter.Node, name: str, index: int) -> tuple[int, int] | None:

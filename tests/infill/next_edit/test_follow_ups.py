@@ -199,6 +199,7 @@ def test_how_a_new_argument_is_passed(before: str, after: str, call: str, expect
         "import b\ndef g():\n    f(1)\n",
         "def b(): pass\ndef g():\n    f(1)\n",
         "class b: pass\nf(1)\n",
+        "f(1)\nb = 2\n",
     ],
 )
 def test_what_is_not_a_variable_with_a_value_is_not_passed(caller: str) -> None:

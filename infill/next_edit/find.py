@@ -11,7 +11,7 @@ from engine.errors import Stop, leave_if
 from infill.code.syntax import SyntaxTree, in_comment
 from infill.next_edit.cases import new_case
 from infill.next_edit.change import Change, is_broken, was_broken
-from infill.next_edit.edits import Kind, Proposal, UserEdit, split, trimmed
+from infill.next_edit.edits import Kind, Place, Proposal, UserEdit, split, trimmed
 from infill.next_edit.fields import parameter_for_field, shown_field, stored_parameter
 from infill.next_edit.grammar import GRAMMARS
 from infill.next_edit.imports import missing_import, unused_import
@@ -23,6 +23,7 @@ from infill.next_edit.returns import more_values
 MAX_CHARS = 400_000  # of a file
 MAX_EDITS, MAX_PARTS = 4, 12  # the last edits that count, and the parts of one
 MAX_PLACES = 100  # of a proposal
+_LINE_END = re.compile(r"\r?\n")
 _RULES: tuple[Callable[[Change], Iterator[Proposal]], ...] = (
     rename,
     removed_parameter,
@@ -75,7 +76,8 @@ def next_edits(
                 found += follow_ups
     found += repeat(change_of, newest)
     wanted = [one for one in found if one.kind not in asleep and _fits(tree, one, edits)]
-    return sorted(_distinct(wanted), key=lambda one: (-one.rank, _distance(one, cursor)))
+    kept = (_with_line_ends(one, tree.text) for one in _distinct(wanted))
+    return sorted(kept, key=lambda one: (-one.rank, _distance(one, cursor)))
 
 
 def is_blank(edit: UserEdit) -> bool:
@@ -115,6 +117,17 @@ def _distinct(proposals: Sequence[Proposal]) -> Iterator[Proposal]:
         ):
             kept.append(one)
             yield one
+
+
+def _with_line_ends(proposal: Proposal, text: str) -> Proposal:
+    """With the line ends of the text, in which those of the proposal may be shorter."""
+    if "\r\n" not in text:
+        return proposal
+    places = tuple(Place(start, end, _LINE_END.sub("\r\n", new)) for start, end, new in proposal.places)
+    blanks = tuple(
+        len(_LINE_END.sub("\r\n", place.text[:at])) for place, at in zip(proposal.places, proposal.blanks, strict=False)
+    )
+    return replace(proposal, places=places, blanks=blanks)
 
 
 def _distance(proposal: Proposal, cursor: int) -> int:

@@ -12,7 +12,7 @@ from infill.code.syntax import SyntaxTree
 from infill.next_edit.calls import arguments, calls
 from infill.next_edit.change import Change
 from infill.next_edit.edits import Place, Proposal
-from infill.next_edit.functions import Function, Parameter, function_at
+from infill.next_edit.functions import Function, Parameter, function_at, record_at
 from infill.next_edit.grammar import Grammar
 from infill.next_edit.names import NameTable, steps_to
 
@@ -32,7 +32,7 @@ def removed_parameter(change: Change) -> Iterator[Proposal]:
         return
     index, name = removed[0], old.names[removed[0]]
     listed = new.node.child_by_field_name("parameters")
-    if listed is None or re.search(rf"(?<!\w){re.escape(name)}(?!\w)", change.after.part(listed)):
+    if listed is not None and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", change.after.part(listed)):
         return
     if index == 0 and name in change.grammar.receivers:
         return
@@ -89,7 +89,11 @@ def _with_blanks(proposal: Proposal, name: str) -> Proposal:
 def _functions(change: Change) -> tuple[Function, Function] | None:
     """The function before and after, if the edit is in its list of parameters."""
     new = function_at(change.steps, change.after, change.grammar)
-    old = function_at(change.old_steps, change.before, change.grammar) if new is not None else None
+    old = function_at(change.old_steps, change.before, change.grammar)
+    if new is not None and old is None:  # the last field of a class is new
+        old = record_at(change.before, change.after.span(new.name).start)
+    elif old is not None and new is None:
+        new = record_at(change.after, change.before.span(old.name).start)
     if new is None or old is None or change.after.part(new.name) != change.before.part(old.name):
         return None
     return old, new

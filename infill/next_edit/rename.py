@@ -151,15 +151,16 @@ def _replacement(one: Occurrence, old: str, new: str) -> str:
 
 
 def _keywords(change: Change, table: NameTable, declared: Occurrence, new: str) -> Iterator[Place | None]:
-    """Keyword arguments of calls, for a parameter."""
-    function = parameter_owner(declared.steps, change)
+    """Keyword arguments of calls, for a parameter, and for a field with a type, as data classes have them."""
+    function, owner = parameter_owner(declared.steps, change), class_around(declared.steps, change.grammar)
+    if function is None and declared.parent.child_by_field_name("type") is not None:
+        function = owner if owner is not None and key_of(owner) == declared.scope else None
     if function is None or change.after.language.id != "python":
         return
     named = function.child_by_field_name("name")
     if named is None:
         return
     callee = change.before.part(named)
-    owner = class_around(declared.steps, change.grammar)
     if callee in change.grammar.constructors and owner is not None:
         class_name = owner.child_by_field_name("name")
         callee = change.before.part(class_name) if class_name is not None else callee

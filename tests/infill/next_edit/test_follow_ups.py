@@ -222,3 +222,47 @@ def test_arguments_of_inherited_methods_and_of_functions_in_variables() -> None:
     assert changed_lines(arrow, ("(a: number", "(a: number, b: number"), language="typescript") == [
         "const g = (b: number) => f(1, b) + b;"
     ]
+
+
+RECORD = """\
+@dataclass(frozen=True)
+class Point:
+    x: int
+    kind: ClassVar[int] = 3
+    y: int = 0
+
+    def area(self):
+        return self.x * self.y
+
+def f(z):
+    return Point(1), Point(x=1), Point(1, y=2)
+"""
+
+
+def test_the_fields_of_a_data_class_are_arguments() -> None:
+    added = ("    x: int\n", "    x: int\n    z: int\n")
+    assert changed_lines(RECORD, added) == ["    return Point(1, z), Point(x=1, z=z), Point(1, z, y=2)"]
+    assert not changed_lines(RECORD, ("    x: int\n", "    x: int\n    z: int = 1\n"))
+    assert changed_lines(RECORD, ("    y: int = 0\n", ""), kind="argument") == [
+        "    return Point(1), Point(x=1), Point(1)"
+    ]
+    assert changed_lines(RECORD, ("    y: int", "    size: int"))[-1].endswith("Point(1, size=2)")
+    for head in ("class Point(Base):", "class Point:", "@dataclass\nclass Point(Base):", "@other\nclass Point:"):
+        code = RECORD.replace("@dataclass(frozen=True)\nclass Point:", head)
+        assert not changed_lines(code, added, kind="argument"), head
+    last = "class Point(NamedTuple):\n    x: int\n\ndef f(z):\n    return Point(1)\n"
+    assert changed_lines(last, added) == ["    return Point(1, z)"]
+    assert (
+        changed_lines(f"{last}Point(1)\n".replace("(1)", "(1, 2)"), ("    x: int\n", "    x: int\n    z: int\n")) == []
+    )
+
+
+def test_new_lines_end_like_those_of_the_file() -> None:
+    for code, edit in (
+        ("class A:\n    def __init__(self, a):\n        self.a = a\n", ("self, a", "self, a, b")),
+        ("import os\nimport re\n\nx = os.name, re\n", ("x = os", "x = json.x, os")),
+        ("def f(a): pass\n\ndef g(b):\n    f(\n        1,\n    )\n", ("f(a", "f(a, b")),
+    ):
+        text, (found,) = proposals(code, edit)
+        windows, (same,) = proposals(code.replace("\n", "\r\n"), edit)
+        assert apply(windows, same.places) == apply(text, found.places).replace("\n", "\r\n")

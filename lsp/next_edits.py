@@ -29,7 +29,7 @@ PAUSE_S, MODEL_PAUSE_S = 0.3, 0.8  # after the last key; before the model writes
 TREE_S, LIMIT_S = 5.0, 1.0  # longest wait for the tree; most CPU time to find proposals
 ASLEEP_S, ASLEEP_MOST_S = 60.0, 3_600.0  # for the kind of a dismissed proposal; twice as long each time
 MOST_EDITS = 20  # in one change; formatters make more
-MOST_IGNORED = 3  # times that a proposal is on the screen while the user changes something else
+MOST_IGNORED = 3  # times that a proposal is on the screen while the user changes another line
 REMEMBERED = 200
 
 OFF = SkipReason("next edits off", "Next edits are switched off (setting gesso.nextEdits).")
@@ -102,10 +102,11 @@ class NextEdits:
             undid = document.history.changed(text, edit.start, edit.removed, edit.inserted, by_hand)
             if undid and document.accepted is not None:
                 self._ignore(document.accepted, MOST_IGNORED)
-            text = text[: edit.start] + edit.inserted + text[edit.start + len(edit.removed) :]
             if not accepted and document.shown is not None:
-                self._ignore(document.shown.key, 1)
+                if not _is_same_line(text, document.shown.proposal.anchor, edit.start):
+                    self._ignore(document.shown.key, 1)
                 self._withdraw(document)
+            text = text[: edit.start] + edit.inserted + text[edit.start + len(edit.removed) :]
 
     def closed(self, uri: str) -> None:
         document = self._documents.pop(uri, None)
@@ -320,6 +321,11 @@ def _take(document: _Document, edit: Edit) -> bool:
             left.append((start + shift if start >= edit.start + len(edit.removed) else start, old, new))
     document.left = left
     return taken
+
+
+def _is_same_line(text: str, one: int, other: int) -> bool:
+    """Whether two offsets are on one line: who goes on there does not ignore what followed from it."""
+    return "\n" not in text[min(one, other) : max(one, other)]
 
 
 def _is_one_place(edits: Sequence[Edit]) -> bool:

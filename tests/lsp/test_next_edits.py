@@ -167,6 +167,17 @@ def test_a_proposal_that_the_user_ignores_does_not_come_for_ever(client: Client,
     assert why(client)["rule"] == "ignored"
 
 
+def test_a_proposal_is_not_ignored_while_its_edit_goes_on(client: Client, address: str) -> None:
+    client.type(address, 3, 0, "unit = 1")
+    client.type(address, 0, 13, ", unit")
+    column = 19
+    for key in (": b", "y", "t", "e", "s"):
+        assert [one["text"] for one in ask(client, address, 0, column)] == [", unit=unit", ", unit"], key
+        client.type(address, 0, column, key)
+        column += len(key)
+    assert ask(client, address, 0, column)
+
+
 def test_an_accepted_proposal_that_is_undone_does_not_come_again(client: Client, address: str) -> None:
     rename(client, address)
     edits = ask(client, address)

@@ -97,7 +97,7 @@ class Walk:
         assert tree is not None
         edits = self.history.edits
         begun = process_time()
-        found = [one for one in next_edits(tree, edits, edits[-1].end if edits else 0) if not one.blanks]
+        found = next_edits(tree, edits, edits[-1].end if edits else 0)
         ms = 1000 * (process_time() - begun)
         found = [one for one in found if _key(self.text, one) not in seen]
         if not found:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import tree_sitter
 
 from engine.errors import leave_if
-from infill.code.syntax import SyntaxTree, parse
+from infill.code.syntax import SyntaxTree
 from infill.next_edit.change import Change
 from infill.next_edit.functions import SEPARATORS, Function
 from infill.next_edit.grammar import Grammar
@@ -120,15 +120,3 @@ def arguments(call: tree_sitter.Node) -> list[tree_sitter.Node]:
     if listed is None or listed.type == "generator_expression":
         return []
     return [one for one in listed.named_children if one.type not in SEPARATORS]
-
-
-def is_argument(text: str, language: str) -> bool:
-    """Whether the text is one argument of a call, in one line."""
-    call = f"f({text})"
-    tree = parse(f"{call}\n", language) if text.strip() and "\n" not in text else None
-    if tree is None or tree.root.has_error or tree.root.named_child_count != 1:
-        return False
-    node = tree.root.named_children[0]
-    if node.type == "expression_statement" and node.named_child_count == 1:
-        node = node.named_children[0]
-    return tree.part(node) == call and node.type in ("call", "call_expression") and len(arguments(node)) == 1

@@ -124,10 +124,7 @@ def _with_line_ends(proposal: Proposal, text: str) -> Proposal:
     if "\r\n" not in text:
         return proposal
     places = tuple(Place(start, end, _LINE_END.sub("\r\n", new)) for start, end, new in proposal.places)
-    blanks = tuple(
-        len(_LINE_END.sub("\r\n", place.text[:at])) for place, at in zip(proposal.places, proposal.blanks, strict=False)
-    )
-    return replace(proposal, places=places, blanks=blanks)
+    return replace(proposal, places=places)
 
 
 def _distance(proposal: Proposal, cursor: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import tree_sitter
 
@@ -16,7 +16,7 @@ from infill.next_edit.functions import Function, Parameter, function_at, record_
 from infill.next_edit.grammar import Grammar
 from infill.next_edit.names import NameTable, steps_to
 
-REMOVED_RANK, ADDED_RANK, BLANK_RANK = 0.9, 0.8, 0.7
+REMOVED_RANK, ADDED_RANK = 0.9, 0.8
 _SPREADS = frozenset(("list_splat", "dictionary_splat", "spread_element", "variadic_argument"))
 
 
@@ -49,7 +49,10 @@ def removed_parameter(change: Change) -> Iterator[Proposal]:
 
 
 def added_parameter(change: Change) -> Iterator[Proposal]:
-    """Only for a parameter that calls must have: the variable of that name where one is visible, else a blank."""
+    """Only for a parameter that calls must have, and where a variable of that name is visible.
+
+    What else to pass cannot be told from the names, nor by a code model (`bench.edits.arguments`).
+    """
     pair = _functions(change)
     if pair is None:
         return
@@ -61,29 +64,16 @@ def added_parameter(change: Change) -> Iterator[Proposal]:
     if index == 0 and name in change.grammar.receivers:
         return
     table = NameTable(change.after, name, change.stop)
-    known, unknown = set[Place](), set[Place]()
+    places = set[Place]()
     for call, bound in calls(change, change.after, new):
         skipped = _skipped(new, bound, change.grammar)
         found = _insertion(change.after, call, new, new.parameters[index], skipped)
-        if found is not None:
-            is_known = _is_variable(table, found.offset(change.after))
-            (known if is_known else unknown).add(found.place(change.after, name))
-    for places, rank in ((known, ADDED_RANK), (unknown, BLANK_RANK)):
-        if places:
-            what = f"{len(places)} calls" if len(places) > 1 else "1 call"
-            reason = f"Pass `{name}` in {what} of `{change.after.part(new.name)}`."
-            proposal = Proposal("argument", tuple(sorted(places)), reason, rank, change.edit.start)
-            yield proposal if places is known else _with_blanks(proposal, name)
-
-
-def _with_blanks(proposal: Proposal, name: str) -> Proposal:
-    """The proposal without the values that its places insert."""
-    blanks = tuple(place.text.rindex(name) for place in proposal.places)
-    places = tuple(
-        Place(one.start, one.end, one.text[:at] + one.text[at + len(name) :])
-        for one, at in zip(proposal.places, blanks, strict=True)
-    )
-    return replace(proposal, places=places, blanks=blanks)
+        if found is not None and _is_variable(table, found.offset(change.after)):
+            places.add(found.place(change.after, name))
+    if places:
+        what = f"{len(places)} calls" if len(places) > 1 else "1 call"
+        reason = f"Pass `{name}` in {what} of `{change.after.part(new.name)}`."
+        yield Proposal("argument", tuple(sorted(places)), reason, ADDED_RANK, change.edit.start)
 
 
 def _functions(change: Change) -> tuple[Function, Function] | None:

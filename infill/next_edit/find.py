@@ -86,9 +86,17 @@ def is_blank(edit: UserEdit) -> bool:
 
 
 def _is_prose(change: Change) -> bool:
-    """Whether the edit is within a comment."""
-    middle = change.edit.start + max(1, len(change.edit.new)) // 2
-    return in_comment(change.after, min(middle, len(change.after.text)))
+    """Whether the edit is within a comment, or removes one."""
+    sides = ((change.before, change.edit.old), (change.after, change.edit.new))
+    written = [(tree, text) for tree, text in sides if text.strip()]
+    return all(in_comment(tree, _middle(tree, change.edit.start, text)) for tree, text in written)
+
+
+def _middle(tree: SyntaxTree, start: int, text: str) -> int:
+    """An offset within the middle line with code of a text at `start`, behind the first character of the line."""
+    lines = [match for match in re.finditer(r"[^\n]*\S[^\n]*", text)]
+    middle = lines[len(lines) // 2]
+    return min(start + (middle.start() + middle.end() + 1) // 2, len(tree.text))
 
 
 def _aged(proposal: Proposal, age: int) -> Proposal:

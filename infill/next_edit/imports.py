@@ -46,7 +46,7 @@ def unused_import(change: Change) -> Iterator[Proposal]:
                 yield Proposal("import", (Place(found.start, found.end, new),), reason, MISSING_RANK, change.edit.start)
             continue
         if tree.language.id == "go":
-            place = _go_removal(tree, start)
+            place = _go_removal(tree, start, name)
         else:
             place = _removal(tree, found) if found is not None else None
         if place is not None and not _is_kept(tree, place):
@@ -73,11 +73,12 @@ def _is_imported_name(found: Occurrence) -> bool:
     )
 
 
-def _go_removal(tree: SyntaxTree, start: int) -> Place | None:
-    """The line of an import without an alias whose path ends with the name at `start`."""
+def _go_removal(tree: SyntaxTree, start: int, name: str) -> Place | None:
+    """The line of an import without an alias whose path ends with the name at `start`, apart from a version."""
     line, end = tree.text.rfind("\n", 0, start) + 1, tree.text.find("\n", start)
     is_spec = any(step.node.type == "import_spec" for step in steps_to(tree, start, start + 1))
-    if not is_spec or end < 0 or not re.fullmatch(r'\s*"[^"]*"', tree.text[line:end]):
+    path = rf'\s*"([^"]*/)?{re.escape(name)}(/v\d+)?"\s*'
+    if not is_spec or end < 0 or not re.fullmatch(path, tree.text[line:end]):
         return None
     return Place(line, end + 1, "")
 

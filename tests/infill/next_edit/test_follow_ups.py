@@ -242,3 +242,18 @@ def test_new_lines_end_like_those_of_the_file() -> None:
         text, (found,) = proposals(code, edit)
         windows, (same,) = proposals(code.replace("\n", "\r\n"), edit)
         assert apply(windows, same.places) == apply(text, found.places).replace("\n", "\r\n")
+
+
+def test_only_the_package_of_a_go_import_is_its_name() -> None:
+    go = 'package m\n\nimport (\n\t"example.com/one/two"\n\t"example.com/three/v2"\n)\n\n'
+    go += "var x = one.A + two.B + three.C\n"
+    assert not changed_lines(go, ("one.A + ", ""), kind="import", language="go")
+    assert changed_lines(go, ("two.B + ", ""), language="go") == ['-\t"example.com/one/two"']
+    assert changed_lines(go, (" + three.C", ""), language="go") == ['-\t"example.com/three/v2"']
+
+
+@pytest.mark.parametrize("new", ["", "# json is used.\n", "# os\n# json\n"])
+def test_nothing_follows_a_comment(new: str) -> None:
+    code = "import os\n\n# os is used.\nx = 1\n"
+    assert not proposals(code, ("# os is used.\n", new))[1]
+    assert not proposals(f"{code}y = x  # os\n", ("  # os", ""))[1]

@@ -141,7 +141,7 @@ def _distance(proposal: Proposal, cursor: int) -> int:
 
 def is_settled(edit: UserEdit, text: str, cursor: int, idle_s: float, pause_s: float = 0.3) -> bool:
     """Whether the user seems to be done with an edit: the cursor is on another line, or a pause followed a complete
-    token. A name that is a part of its old self counts only once the cursor has left it."""
+    token. A name that is a part of its old self, or gone, counts only once the cursor has left it."""
     if not edit.start <= cursor <= edit.end:
         away = text[min(cursor, edit.start) : max(cursor, edit.end)]
         if "\n" in away:
@@ -152,7 +152,8 @@ def is_settled(edit: UserEdit, text: str, cursor: int, idle_s: float, pause_s: f
     assert head is not None
     for part in split(edit):
         is_at = part.start <= cursor <= part.end
-        if is_at and part.old and not part.new and head[0] and re.match(r"\w", part.old):
+        is_half = re.match(r"\w", part.old) if head[0] else re.fullmatch(r"\w+", part.old)
+        if is_at and not part.new and is_half:
             return False
         if is_at and re.fullmatch(r"\w+", part.new) and (part.new.endswith("_") or part.old.startswith(part.new)):
             return False

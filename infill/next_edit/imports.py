@@ -12,7 +12,7 @@ from infill.code.syntax import SyntaxTree, imports
 from infill.next_edit.change import Change
 from infill.next_edit.edits import Place, Proposal
 from infill.next_edit.names import NameTable, Occurrence, steps_to, word_spans
-from infill.next_edit.rename import are_alike
+from infill.next_edit.rename import are_alike, whole_name
 
 UNUSED_RANK, MISSING_RANK = 0.7, 0.88
 MAX_NAMES = 12  # of an edit
@@ -32,21 +32,20 @@ def unused_import(change: Change) -> Iterator[Proposal]:
     tree = change.after
     if any(step.node.type in tree.language.imports for step in (*change.steps, *change.old_steps)):
         return
-    gone = dict.fromkeys(_NAME.findall(change.edit.old))
+    start, old, new = whole_name(change) or (change.edit.start, change.edit.old, change.edit.new)
+    gone = dict.fromkeys(_NAME.findall(old))
     for name in list(gone)[:MAX_NAMES]:
         spans = list(word_spans(tree.text, name))
         if len(spans) != 1:
             continue
-        start, _ = spans[0]
-        found = NameTable(tree, name, change.stop).at(start)
-        new = _successor(change, name)
-        if new is not None:
+        found = NameTable(tree, name, change.stop).at(spans[0][0])
+        if name == old and _is_successor(change, name, start, new):
             if found is not None and _is_imported_name(found):
                 reason = f"Import `{new}` instead of `{name}`."
                 yield Proposal("import", (Place(found.start, found.end, new),), reason, MISSING_RANK, change.edit.start)
             continue
         if tree.language.id == "go":
-            place = _go_removal(tree, start, name)
+            place = _go_removal(tree, spans[0][0], name)
         else:
             place = _removal(tree, found) if found is not None else None
         if place is not None and not _is_kept(tree, place):
@@ -54,16 +53,15 @@ def unused_import(change: Change) -> Iterator[Proposal]:
             yield Proposal("import", (place,), reason, UNUSED_RANK, change.edit.start)
 
 
-def _successor(change: Change, name: str) -> str | None:
-    """The name that the edit puts in the place of another one, if they are alike and nothing defines the new one."""
-    new = change.edit.new
-    if change.edit.old != name or not _NAME.fullmatch(new) or not are_alike(name, new):
-        return None
+def _is_successor(change: Change, name: str, start: int, new: str) -> bool:
+    """Whether `new`, which the edit puts in the place of a name at `start`, is like it, and nothing defines it."""
+    if not _NAME.fullmatch(new) or not are_alike(name, new):
+        return False
     if new in change.grammar.keywords or new in change.grammar.known:
-        return None
+        return False
     table = NameTable(change.after, new, change.stop)
-    used = table.at(change.edit.start)
-    return new if used is not None and used.role == "use" and table.is_complete and not table.scopes else None
+    used = table.at(start)
+    return used is not None and used.role == "use" and table.is_complete and not table.scopes
 
 
 def _is_imported_name(found: Occurrence) -> bool:

@@ -26,7 +26,7 @@ _TYPED = _LOOPS | frozenset(
 
 
 def rename(change: Change) -> Iterator[Proposal]:
-    whole = _whole_name(change)
+    whole = whole_name(change)
     if whole is None:
         return
     start, old, new = whole
@@ -53,7 +53,7 @@ def rename(change: Change) -> Iterator[Proposal]:
         yield Proposal("rename", tuple(places), f"Rename {what} of `{old}` to `{new}`.", RANK, change.edit.start)
 
 
-def _whole_name(change: Change) -> tuple[int, str, str] | None:
+def whole_name(change: Change) -> tuple[int, str, str] | None:
     """Start, old and new text of the one identifier that the edit changed."""
     edit, text = change.edit, change.after.text
     if not re.fullmatch(r"[\w$]*", edit.old) or not re.fullmatch(r"[\w$]*", edit.new):

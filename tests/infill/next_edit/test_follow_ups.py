@@ -114,6 +114,8 @@ def test_an_import_that_is_missing() -> None:
 def test_an_import_follows_a_name_that_replaces_its_only_use() -> None:
     code = "from m import make_item, other\n\nx = make_item(1)\nother()\n"
     assert changed_lines(code, ("= make_item", "= make_items")) == ["from m import make_items, other"]
+    assert changed_lines(code, ("item(1)", "items(1)")) == ["from m import make_items, other"], "a part of the name"
+    assert changed_lines(code, ("(1)", "s(1)")) == ["from m import make_items, other"]
     assert changed_lines(code, ("= make_item", "= build")) == ["from m import other"], "not alike"
     assert not proposals(code + "make_item(2)\n", ("= make_item", "= make_items"))[1], "still used"
     assert not proposals("import osmium\n\nx = osmium.y\n", ("osmium.y", "osmiun.y"))[1], "a module, or a slip"

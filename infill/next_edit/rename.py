@@ -18,6 +18,11 @@ _IMPORTS = frozenset(("import_statement", "import_from_statement", "import_claus
 _SPECIAL = re.compile(r"__\w+__\Z")  # the name has a meaning of its own
 LEAST_SHARED = 3  # letters that names for the same thing have in common in one piece
 SHARED_PART = 0.4  # of the shorter name
+_MEMBERS = frozenset(
+    "method_definition method_declaration field_declaration property_signature method_signature".split()
+)
+_KEYS = frozenset((("pair", "key"), ("pair_pattern", "key")))
+_SHORTHANDS = frozenset(("shorthand_property_identifier", "shorthand_property_identifier_pattern"))
 _LOOPS = frozenset(("for_statement", "for_in_clause", "for_in_statement", "range_clause"))
 _TYPED = _LOOPS | frozenset(
     "assignment variable_declarator short_var_declaration typed_parameter typed_default_parameter default_parameter "
@@ -220,13 +225,15 @@ def _member_uses(change: Change, table: NameTable, declared: Occurrence, new: st
                 yield change.place(one.start, one.end, new)
         elif in_class and one in declarations and one.role != "binding":
             yield change.place(one.start, one.end, new)
-        elif one.role == "label" and own is None and is_only:
+        elif own is None and is_only and (one.role == "label" or (one.parent.type, one.steps[-1].field) in _KEYS):
             yield change.place(one.start, one.end, new)
+        elif own is None and is_only and one.node.type in _SHORTHANDS:
+            yield change.place(one.start, one.end, f"{new}: {table.name}")
 
 
 def _declares_member(one: Occurrence, table: NameTable) -> bool:
     parent, field, grammar = one.parent, one.steps[-1].field, table.grammar
-    if parent.type in ("method_definition", "method_declaration", "field_declaration") and field == "name":
+    if parent.type in _MEMBERS and field == "name":
         return True
     if parent.type in grammar.field_types and field in ("property", "name"):
         return True

@@ -106,6 +106,22 @@ def test_types_of_typescript() -> None:
     ]
 
 
+def test_a_property_of_an_interface() -> None:
+    code = "interface P { extent: number }\nfunction f(p: P) { const { extent } = p; return p.extent; }\n"
+    code += "const q: P = { extent: 1 };\nconst r = (extent: number): P => ({ extent });\nconst s = { x: extent };\n"
+    edit = ("{ extent: n", "{ span: n")
+    assert changed_lines(code, edit, language="typescript") == [
+        "function f(p: P) { const { span: extent } = p; return p.span; }",
+        "const q: P = { span: 1 };",
+        "const r = (extent: number): P => ({ span: extent });",
+    ]
+    assert not proposals(f"{code}interface Q {{ extent: number }}\n", edit, language="typescript")[1], "one of two"
+    method = "type P = { total(): number };\nfunction f(p: P) { return p.total(); }\n"
+    assert changed_lines(method, ("{ total", "{ sum"), language="typescript") == [
+        "function f(p: P) { return p.sum(); }"
+    ]
+
+
 GO = """\
 package m
 

@@ -17,6 +17,7 @@ from infill.next_edit.grammar import Grammar
 from infill.next_edit.names import NameTable, steps_to
 
 REMOVED_RANK, ADDED_RANK = 0.9, 0.8
+_LISTS = frozenset(("argument_list", "arguments"))  # not a generator or a template
 _SPREADS = frozenset(("list_splat", "dictionary_splat", "spread_element", "variadic_argument"))
 
 
@@ -111,14 +112,16 @@ class _Insertion:
         return tree.span(self.passed[-1]).end if self.passed else tree.span(self.listed).start + 1
 
     def place(self, tree: SyntaxTree, value: str) -> Place:
-        """With a line of its own if the other arguments have one each."""
+        """With a line of its own if the other arguments have one each, and no comment follows the last one."""
         at, text = self.offset(tree), self.head + value
         if not self.passed:
             return Place(at, at, text)
         spans = [tree.span(one) for one in self.passed]
         ends = [tree.span(self.listed).start, *(one.end for one in spans)]
         gaps = [tree.text[end:start] for end, (start, _) in zip(ends, spans, strict=False)]
+        rest = tree.text[at:].partition("\n")[0].lstrip(", \t")
         one_each = all("\n" in gap and not gap.strip("(,\r\n\t ") for gap in gaps)
+        one_each = one_each and (self.index < len(spans) or not rest.startswith(("#", "/")))
         gap = gaps[min(self.index, len(gaps) - 1)].lstrip("(,") if one_each else " "
         return Place(at, at, f"{text},{gap}" if self.index < len(self.passed) else f",{gap}{text}")
 
@@ -169,7 +172,7 @@ def _insertion(
 ) -> _Insertion | None:
     """Where to insert the argument; None if the call seems to have it, or passes a different number."""
     passed, listed = arguments(call), call.child_by_field_name("arguments")
-    if listed is None or any(one.type in _SPREADS or one.has_error for one in passed):
+    if listed is None or listed.type not in _LISTS or any(one.type in _SPREADS or one.has_error for one in passed):
         return None
     keywords = {
         tree.part(found)

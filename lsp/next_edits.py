@@ -1,7 +1,7 @@
 """Next edits: what follows the user's last edits elsewhere in the document, one proposal at a time.
 
-Waits for a pause, works in a thread or with the model, and stops at the next key. Must not know the protocol's
-messages, nor how an edit is found, written or shown.
+Waits for a pause, works in a thread, and stops at the next key. Must not know the protocol's messages, nor how an edit
+is found or shown.
 """
 
 from __future__ import annotations
@@ -21,15 +21,14 @@ from infill.next_edit.history import EditHistory
 from infill.statistics import NEXT_EDIT, Event, EventRow
 from lsp.activity import Outcome, Record
 from lsp.documents import Edit, Snapshot
-from lsp.next_edit_text import written
 from lsp.session import Session
 from lsp.suggestions import SkipReason
 
-PAUSE_S, MODEL_PAUSE_S = 0.3, 0.8  # after the last key; before the model writes
+PAUSE_S = 0.3  # after the last key
 TREE_S, LIMIT_S = 5.0, 1.0  # longest wait for the tree; most CPU time to find proposals
 ASLEEP_S, ASLEEP_MOST_S = 60.0, 3_600.0  # for the kind of a dismissed proposal; twice as long each time
 MOST_EDITS = 20  # in one change; formatters make more
-MOST_IGNORED = 3  # times that a proposal is on the screen while the user changes something else
+MOST_IGNORED = 3  # times that a proposal is on the screen while the user changes another line
 REMEMBERED = 200
 
 OFF = SkipReason("next edits off", "Next edits are switched off (setting gesso.nextEdits).")
@@ -57,7 +56,7 @@ class Offer:
 @dataclass
 class _Document:
     """shown: the offer on the screen. left: its places that are not accepted yet, as old and new text by offset.
-    accepted: the proposal that was accepted last. writing: the work of the model, which the next change cancels."""
+    accepted: the proposal that was accepted last."""
 
     history: EditHistory = field(default_factory=EditHistory)
     changed_at: float = 0.0
@@ -65,12 +64,9 @@ class _Document:
     shown: Offer | None = None
     left: list[tuple[int, str, str]] = field(default_factory=list)
     accepted: Key | None = None
-    writing: asyncio.Task[Proposal | SkipReason] | None = None
 
     def changed(self, now: float) -> None:
         self.changed_at, self.changes = now, self.changes + 1
-        if self.writing is not None:
-            self.writing.cancel()
 
 
 class NextEdits:
@@ -102,10 +98,11 @@ class NextEdits:
             undid = document.history.changed(text, edit.start, edit.removed, edit.inserted, by_hand)
             if undid and document.accepted is not None:
                 self._ignore(document.accepted, MOST_IGNORED)
-            text = text[: edit.start] + edit.inserted + text[edit.start + len(edit.removed) :]
             if not accepted and document.shown is not None:
-                self._ignore(document.shown.key, 1)
+                if not _is_same_line(text, document.shown.proposal.anchor, edit.start):
+                    self._ignore(document.shown.key, 1)
                 self._withdraw(document)
+            text = text[: edit.start] + edit.inserted + text[edit.start + len(edit.removed) :]
 
     def closed(self, uri: str) -> None:
         document = self._documents.pop(uri, None)
@@ -187,28 +184,9 @@ class NextEdits:
         if isinstance(found, SkipReason):
             return found
         proposal, key = found
-        if proposal.blanks:
-            await asyncio.sleep(max(0.0, document.changed_at + MODEL_PAUSE_S - self._clock()))
-            if document.changes != changes:
-                return STALE
-            text = await self._written(snapshot, document, proposal)
-            if isinstance(text, SkipReason):
-                return text
-            proposal = text
         if document.changes != changes or session.documents.get(snapshot.uri) is not snapshot:
             return STALE
         return self._offer(snapshot, document, proposal, key, offset)
-
-    async def _written(self, snapshot: Snapshot, document: _Document, proposal: Proposal) -> Proposal | SkipReason:
-        """With the text of the model."""
-        task = document.writing = asyncio.create_task(written(self.session, snapshot, proposal))
-        try:
-            await asyncio.wait([task])
-        finally:
-            task.cancel()
-            if document.writing is task:
-                document.writing = None
-        return STALE if task.cancelled() else task.result()
 
     async def _find(
         self,
@@ -320,6 +298,11 @@ def _take(document: _Document, edit: Edit) -> bool:
             left.append((start + shift if start >= edit.start + len(edit.removed) else start, old, new))
     document.left = left
     return taken
+
+
+def _is_same_line(text: str, one: int, other: int) -> bool:
+    """Whether two offsets are on one line: who goes on there does not ignore what followed from it."""
+    return "\n" not in text[min(one, other) : max(one, other)]
 
 
 def _is_one_place(edits: Sequence[Edit]) -> bool:

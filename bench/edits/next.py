@@ -27,7 +27,7 @@ from bench.report import RESULTS, Report, conditions, percentile
 from engine.errors import UsageError
 from infill.cli.support import errors_to_exit_codes
 from infill.code.languages import detect
-from infill.code.syntax import SyntaxTree, parse
+from infill.code.syntax import SyntaxTree, imports, parse
 from infill.lint.suppressions import is_skipped
 from infill.next_edit.edits import Proposal, apply
 from infill.next_edit.find import MAX_CHARS, next_edits
@@ -38,6 +38,7 @@ MOST_LINES = 30  # of a hunk that counts as an edit by hand
 MOST_STEPS = 8  # hunks of a file that are given one after the other
 MOST_SEEDS = 400  # of each kind
 _TOKEN = re.compile(r"\w+|[^\w\s]")
+_FROM = re.compile(r"\bfrom\s+(\S+(?=\s+import\b)|['\"].*)")
 
 Opcode = tuple[str, int, int, int, int]
 
@@ -96,13 +97,13 @@ class Walk:
         assert tree is not None
         edits = self.history.edits
         begun = process_time()
-        found = [one for one in next_edits(tree, edits, edits[-1].end if edits else 0) if not one.blanks]
+        found = next_edits(tree, edits, edits[-1].end if edits else 0)
         ms = 1000 * (process_time() - begun)
         found = [one for one in found if _key(self.text, one) not in seen]
         if not found:
             return Outcome(self.path, self.language, edit, None, None, None, ms)
         seen.add(_key(self.text, found[0]))
-        right = is_right(self.text, self.new, found[0]) if due else None
+        right = is_right(self.text, self.new, found[0], self.language) if due else None
         return Outcome(self.path, self.language, edit, found[0].kind, found[0].reason, right, ms)
 
 
@@ -121,8 +122,13 @@ def _as_edit(lines: Sequence[str], first: int, last: int, inserted: Sequence[str
     return removed, added, start
 
 
-def is_right(text: str, target: str, proposal: Proposal) -> bool:
-    """Whether the proposal makes every block of changed lines more like the target by all that it changes."""
+def is_right(text: str, target: str, proposal: Proposal, language: str = "python") -> bool:
+    """Whether the proposal makes every block of changed lines more like the target by all that it changes. For an
+    import: whether the target imports the name, or does not, at any place."""
+    if proposal.kind == "import":
+        changed = apply(text, proposal.places)
+        names = [{*_imported(one, language)} for one in (text, changed, target)]
+        return all((name in names[1]) == (name in names[2]) for name in names[0] ^ names[1])
     lines, target_lines = text.split("\n"), target.split("\n")
     matcher = difflib.SequenceMatcher(None, lines, target_lines, autojunk=False)
     codes = [code for code in matcher.get_opcodes() if code[0] != "equal"]
@@ -136,6 +142,13 @@ def is_right(text: str, target: str, proposal: Proposal) -> bool:
     return all(_gains(lines, target_lines, code, places) for code, places in blocks.items())
 
 
+def _imported(text: str, language: str) -> Iterator[str]:
+    """The words in the imports of a file, without the modules that names are taken from."""
+    tree = parse(text, language)
+    for start, end in imports(tree) if tree is not None else ():
+        yield from re.findall(r"\w+", _FROM.sub("", text[start:end]))
+
+
 def _gains(lines: Sequence[str], target: Sequence[str], code: Opcode, places: Sequence[Any]) -> bool:
     _, first, last, new_first, new_last = code
     first, last, new_first, new_last = max(0, first - 1), last + 1, max(0, new_first - 1), new_last + 1
@@ -143,6 +156,9 @@ def _gains(lines: Sequence[str], target: Sequence[str], code: Opcode, places: Se
     block, wanted = "\n".join(lines[first:last]) + "\n", "\n".join(target[new_first:new_last])
     moved = tuple((start - begin, end - begin, new) for start, end, new in places)
     changed = apply(block, moved)  # type: ignore[arg-type]
+    old, new, due = (Counter(filter(None, map(str.strip, text.split("\n")))) for text in (block, changed, wanted))
+    if all(new[line] <= due[line] for line in new - old) and all(new[line] >= due[line] for line in old - new):
+        return True  # whole lines of the target
     return _distance(changed, wanted) <= _distance(block, wanted) - _distance(block, changed)
 
 

@@ -22,7 +22,8 @@ def closing_fence(answer: str, fence: str) -> int | None:
 
 
 def without_surroundings(code: str, selected: str, before: str, after: str, language: str | None = None) -> str:
-    """The answer without lines at its beginning and end that repeat those above and below the selection.
+    """The answer without lines at its beginning and end that repeat those above and below the selection, blank ones
+    between them included.
 
     Indentation is not compared. Lines that the selection itself begins or ends with are not repeated ones, nor are
     lines of brackets alone, unless the brackets of the answer do not match and those of the selection do.
@@ -34,9 +35,11 @@ def without_surroundings(code: str, selected: str, before: str, after: str, lang
         return matches and not _has_matching_brackets("\n".join(lines), language)
 
     lines = code.split("\n")
-    lines = lines[_repeated(lines, above[::-1], old, wrong_brackets(lines)) :]
+    count = _repeated(lines, above[::-1], old, wrong_brackets(lines))
+    lines = _cut(lines, count, before.split("\n")[:-1][::-1])
     upwards = lines[::-1]
-    return "\n".join(upwards[_repeated(upwards, below, old[::-1], wrong_brackets(lines)) :][::-1])
+    count = _repeated(upwards, below, old[::-1], wrong_brackets(lines))
+    return "\n".join(_cut(upwards, count, after.split("\n")[1:])[::-1])
 
 
 def is_prose(code: str, selected: str) -> bool:
@@ -49,6 +52,17 @@ def is_prose(code: str, selected: str) -> bool:
 
 def _stripped(text: str) -> list[str]:
     return [line.strip() for line in text.split("\n") if line.strip()]
+
+
+def _cut(lines: list[str], count: int, outside: Sequence[str]) -> list[str]:
+    """The lines without `count` repeated ones at the front, and the blank ones of `outside` between them."""
+    gap = min(_blank_lines(outside), _blank_lines(lines[count:])) if count else 0
+    return lines[count + gap :]
+
+
+def _blank_lines(lines: Sequence[str]) -> int:
+    """The number of blank lines at the front."""
+    return next((number for number, line in enumerate(lines) if line.strip()), len(lines))
 
 
 def _ends(text: str) -> tuple[str, str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 Kind = Literal["rename", "repeat", "argument", "field", "import", "case", "return"]
@@ -41,31 +41,13 @@ class UserEdit:
 @dataclass(frozen=True)
 class Proposal:
     """places: in text order, disjoint, in the current text. reason: a sentence for the user. rank: 0 to 1, the higher
-    the better. anchor: character offset of the edit that it follows.
-
-    blanks: for each place, the offset in its text where a model has to write an argument; empty if nothing is missing.
-    """
+    the better. anchor: character offset of the edit that it follows."""
 
     kind: Kind
     places: tuple[Place, ...]
     reason: str
     rank: float
     anchor: int
-    blanks: tuple[int, ...] = ()
-
-    def filled(self, texts: Sequence[str]) -> Proposal:
-        """With a text for each blank."""
-        pairs = zip(self.places, self.blanks, texts, strict=True)
-        places = (Place(one.start, one.end, one.text[:at] + text + one.text[at:]) for one, at, text in pairs)
-        return replace(self, places=tuple(places), blanks=())
-
-    def holes(self) -> list[int]:
-        """The offsets of the blanks in the text with all places applied."""
-        found, shift = [], 0
-        for (start, end, text), at in zip(self.places, self.blanks, strict=True):
-            found.append(start + shift + at)
-            shift += len(text) - (end - start)
-        return found
 
 
 def apply(text: str, places: tuple[Place, ...]) -> str:

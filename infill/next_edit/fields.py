@@ -10,8 +10,8 @@ import tree_sitter
 from infill.code.syntax import SyntaxTree
 from infill.next_edit.change import Change
 from infill.next_edit.edits import Place, Proposal
+from infill.next_edit.functions import Function, function_at, function_of
 from infill.next_edit.names import NameTable
-from infill.next_edit.parameters import Function, function_at, function_of
 
 RANK = 0.85
 _ASSIGNMENTS = frozenset(("assignment", "assignment_expression"))
@@ -37,15 +37,15 @@ def stored_parameter(change: Change) -> Iterator[Proposal]:
     others = [one for one in new.names if one not in change.grammar.receivers and one != name]
     if not stored or len(stored) * 2 < len(others) or re.search(rf"(?<!\w){re.escape(name)}(?!\w)", tree.part(body)):
         return
-    last, receiver = stored[others[-1]] if others[-1] in stored else list(stored.values())[-1]
-    line = tree.text.rfind("\n", 0, tree.span(last).start) + 1
-    indent = tree.text[line : tree.span(last).start]
-    end = tree.span(last).end
+    earlier = [one for one in new.names[: new.names.index(name)] if one in stored]
+    beside, prefix = stored[earlier[-1] if earlier else next(one for one in others if one in stored)]
+    start, end = tree.span(beside)
+    indent = tree.text[tree.text.rfind("\n", 0, start) + 1 : start]
     end += tree.text[end : end + 1] == ";"
     if indent.strip() or tree.text[end : end + 1] not in ("\n", "\r", ""):
         return
-    ending = ";" if tree.text[end - 1] == ";" else ""
-    place = Place(end, end, f"\n{indent}{receiver}.{name} = {name}{ending}")
+    statement = f"{prefix}{name} = {name}{';' if tree.text[end - 1] == ';' else ''}"
+    place = Place(end, end, f"\n{indent}{statement}") if earlier else Place(start, start, f"{statement}\n{indent}")
     yield Proposal("field", (place,), f"Store the new parameter `{name}`.", RANK, change.edit.start)
 
 
@@ -119,7 +119,8 @@ def _new_field(change: Change) -> tuple[Function, str, str] | None:
 
 
 def _stored(body: tree_sitter.Node, tree: SyntaxTree, function: Function) -> dict[str, tuple[tree_sitter.Node, str]]:
-    """The parameters that the body assigns to a field of the same name: the statement, and the object."""
+    """The parameters that the body assigns to a field of the same name: the statement, and what precedes the name, such
+    as `self._`."""
     found = {}
     for statement in body.named_children:
         node = statement.named_children[0] if statement.named_children else statement
@@ -129,6 +130,6 @@ def _stored(body: tree_sitter.Node, tree: SyntaxTree, function: Function) -> dic
         if left is None or right is None or left.end_byte - left.start_byte > 200:
             continue
         receiver, _, name = tree.part(left).rpartition(".")
-        if receiver in ("self", "this") and name.lstrip("_") == tree.part(right) and name in function.names:
-            found[name] = (node, receiver)
+        if receiver in ("self", "this") and name.lstrip("_") == tree.part(right) and tree.part(right) in function.names:
+            found[tree.part(right)] = (node, tree.part(left).removesuffix(tree.part(right)))
     return found

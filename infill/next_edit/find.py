@@ -11,7 +11,7 @@ from engine.errors import Stop, leave_if
 from infill.code.syntax import SyntaxTree, in_comment
 from infill.next_edit.cases import new_case
 from infill.next_edit.change import Change, is_broken, was_broken
-from infill.next_edit.edits import Kind, Proposal, UserEdit, split, trimmed
+from infill.next_edit.edits import Kind, Place, Proposal, UserEdit, split, trimmed
 from infill.next_edit.fields import parameter_for_field, shown_field, stored_parameter
 from infill.next_edit.grammar import GRAMMARS
 from infill.next_edit.imports import missing_import, unused_import
@@ -23,6 +23,7 @@ from infill.next_edit.returns import more_values
 MAX_CHARS = 400_000  # of a file
 MAX_EDITS, MAX_PARTS = 4, 12  # the last edits that count, and the parts of one
 MAX_PLACES = 100  # of a proposal
+_LINE_END = re.compile(r"\r?\n")
 _RULES: tuple[Callable[[Change], Iterator[Proposal]], ...] = (
     rename,
     removed_parameter,
@@ -75,7 +76,8 @@ def next_edits(
                 found += follow_ups
     found += repeat(change_of, newest)
     wanted = [one for one in found if one.kind not in asleep and _fits(tree, one, edits)]
-    return sorted(_distinct(wanted), key=lambda one: (-one.rank, _distance(one, cursor)))
+    kept = (_with_line_ends(one, tree.text) for one in _distinct(wanted))
+    return sorted(kept, key=lambda one: (-one.rank, _distance(one, cursor)))
 
 
 def is_blank(edit: UserEdit) -> bool:
@@ -84,9 +86,17 @@ def is_blank(edit: UserEdit) -> bool:
 
 
 def _is_prose(change: Change) -> bool:
-    """Whether the edit is within a comment."""
-    middle = change.edit.start + max(1, len(change.edit.new)) // 2
-    return in_comment(change.after, min(middle, len(change.after.text)))
+    """Whether the edit is within a comment, or removes one."""
+    sides = ((change.before, change.edit.old), (change.after, change.edit.new))
+    written = [(tree, text) for tree, text in sides if text.strip()]
+    return all(in_comment(tree, _middle(tree, change.edit.start, text)) for tree, text in written)
+
+
+def _middle(tree: SyntaxTree, start: int, text: str) -> int:
+    """An offset within the middle line with code of a text at `start`, behind the first character of the line."""
+    lines = [match for match in re.finditer(r"[^\n]*\S[^\n]*", text)]
+    middle = lines[len(lines) // 2]
+    return min(start + (middle.start() + middle.end() + 1) // 2, len(tree.text))
 
 
 def _aged(proposal: Proposal, age: int) -> Proposal:
@@ -117,13 +127,21 @@ def _distinct(proposals: Sequence[Proposal]) -> Iterator[Proposal]:
             yield one
 
 
+def _with_line_ends(proposal: Proposal, text: str) -> Proposal:
+    """With the line ends of the text, in which those of the proposal may be shorter."""
+    if "\r\n" not in text:
+        return proposal
+    places = tuple(Place(start, end, _LINE_END.sub("\r\n", new)) for start, end, new in proposal.places)
+    return replace(proposal, places=places)
+
+
 def _distance(proposal: Proposal, cursor: int) -> int:
     return min(abs(place.start - cursor) for place in proposal.places)
 
 
 def is_settled(edit: UserEdit, text: str, cursor: int, idle_s: float, pause_s: float = 0.3) -> bool:
     """Whether the user seems to be done with an edit: the cursor is on another line, or a pause followed a complete
-    token. A name that is a part of its old self counts only once the cursor has left it."""
+    token. A name that is a part of its old self, or gone, counts only once the cursor has left it."""
     if not edit.start <= cursor <= edit.end:
         away = text[min(cursor, edit.start) : max(cursor, edit.end)]
         if "\n" in away:
@@ -134,7 +152,8 @@ def is_settled(edit: UserEdit, text: str, cursor: int, idle_s: float, pause_s: f
     assert head is not None
     for part in split(edit):
         is_at = part.start <= cursor <= part.end
-        if is_at and part.old and not part.new and head[0] and re.match(r"\w", part.old):
+        is_half = re.match(r"\w", part.old) if head[0] else re.fullmatch(r"\w+", part.old)
+        if is_at and not part.new and is_half:
             return False
         if is_at and re.fullmatch(r"\w+", part.new) and (part.new.endswith("_") or part.old.startswith(part.new)):
             return False

@@ -12,6 +12,7 @@ from infill.code.syntax import SyntaxTree, imports
 from infill.next_edit.change import Change
 from infill.next_edit.edits import Place, Proposal
 from infill.next_edit.names import NameTable, Occurrence, steps_to, word_spans
+from infill.next_edit.rename import are_alike, whole_name
 
 UNUSED_RANK, MISSING_RANK = 0.7, 0.88
 MAX_NAMES = 12  # of an edit
@@ -27,17 +28,24 @@ _GO_PACKAGES = {
 
 
 def unused_import(change: Change) -> Iterator[Proposal]:
-    """The edit removed the last use of an imported name."""
+    """The edit removed the last use of an imported name, or put a name like it there that nothing defines."""
     tree = change.after
-    gone = dict.fromkeys(_NAME.findall(change.edit.old))
+    if any(step.node.type in tree.language.imports for step in (*change.steps, *change.old_steps)):
+        return
+    start, old, new = whole_name(change) or (change.edit.start, change.edit.old, change.edit.new)
+    gone = dict.fromkeys(_NAME.findall(old))
     for name in list(gone)[:MAX_NAMES]:
         spans = list(word_spans(tree.text, name))
         if len(spans) != 1:
             continue
-        start, _ = spans[0]
-        found = NameTable(tree, name, change.stop).at(start)
+        found = NameTable(tree, name, change.stop).at(spans[0][0])
+        if name == old and _is_successor(change, name, start, new):
+            if found is not None and _is_imported_name(found):
+                reason = f"Import `{new}` instead of `{name}`."
+                yield Proposal("import", (Place(found.start, found.end, new),), reason, MISSING_RANK, change.edit.start)
+            continue
         if tree.language.id == "go":
-            place = _go_removal(tree, start)
+            place = _go_removal(tree, spans[0][0], name)
         else:
             place = _removal(tree, found) if found is not None else None
         if place is not None and not _is_kept(tree, place):
@@ -45,11 +53,30 @@ def unused_import(change: Change) -> Iterator[Proposal]:
             yield Proposal("import", (place,), reason, UNUSED_RANK, change.edit.start)
 
 
-def _go_removal(tree: SyntaxTree, start: int) -> Place | None:
-    """The line of an import without an alias whose path ends with the name at `start`."""
+def _is_successor(change: Change, name: str, start: int, new: str) -> bool:
+    """Whether `new`, which the edit puts in the place of a name at `start`, is like it, and nothing defines it."""
+    if not _NAME.fullmatch(new) or not are_alike(name, new):
+        return False
+    if new in change.grammar.keywords or new in change.grammar.known:
+        return False
+    table = NameTable(change.after, new, change.stop)
+    used = table.at(start)
+    return used is not None and used.role == "use" and table.is_complete and not table.scopes
+
+
+def _is_imported_name(found: Occurrence) -> bool:
+    """Whether the name is one of those that an import takes out of a module."""
+    return found.role == "binding" and any(
+        step.node.type in ("import_from_statement", "import_specifier") for step in found.steps
+    )
+
+
+def _go_removal(tree: SyntaxTree, start: int, name: str) -> Place | None:
+    """The line of an import without an alias whose path ends with the name at `start`, apart from a version."""
     line, end = tree.text.rfind("\n", 0, start) + 1, tree.text.find("\n", start)
     is_spec = any(step.node.type == "import_spec" for step in steps_to(tree, start, start + 1))
-    if not is_spec or end < 0 or not re.fullmatch(r'\s*"[^"]*"', tree.text[line:end]):
+    path = rf'\s*"([^"]*/)?{re.escape(name)}(/v\d+)?"\s*'
+    if not is_spec or end < 0 or not re.fullmatch(path, tree.text[line:end]):
         return None
     return Place(line, end + 1, "")
 
@@ -167,6 +194,8 @@ def _python_place(tree: SyntaxTree, line: str) -> Place | None:
         for node in nodes
         if tree.part(node).split()[0] == line.split()[0] and node.type != "future_import_statement"
     ]
+    if module in sys.stdlib_module_names:
+        same = [node for node in same if _module(tree, node).split(".")[0] in sys.stdlib_module_names]
     later = next((node for node in same if _module(tree, node) > module), None)
     if later is not None:
         start = tree.span(later).start

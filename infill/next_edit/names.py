@@ -44,6 +44,22 @@ def steps_to(tree: SyntaxTree, start: int, end: int) -> list[Step]:
     return steps
 
 
+def class_around(steps: Sequence[Step], grammar: Grammar) -> tree_sitter.Node | None:
+    """The innermost class that has the last of these nodes in its body."""
+    return next((step.node for step in reversed(steps[:-2]) if step.node.type in grammar.classes), None)
+
+
+def inherits(steps: Sequence[Step], owner: tree_sitter.Node | None, tree: SyntaxTree) -> bool:
+    """Whether the last of these nodes is in a class whose header names the class `owner`."""
+    around = class_around(steps, GRAMMARS[tree.language.id])
+    name = owner.child_by_field_name("name") if owner is not None else None
+    body = around.child_by_field_name("body") if around is not None else None
+    if around is None or name is None or body is None or around == owner:
+        return False
+    header = tree.text[tree.span(around).start : tree.span(body).start]
+    return re.search(rf"\b{re.escape(tree.part(name))}\b", header) is not None
+
+
 @dataclass(frozen=True)
 class Occurrence:
     """The name at [start, end) characters. scope: for a binding, the scope that it binds in."""

@@ -10,12 +10,19 @@ import tree_sitter
 
 from infill.next_edit.change import Change
 from infill.next_edit.edits import Place, Proposal, split
-from infill.next_edit.names import NameTable, Occurrence, Step, key_of
+from infill.next_edit.names import NameTable, Occurrence, ScopeKey, Step, class_around, inherits, key_of
 
 _NAME = re.compile(r"[^\W\d][\w$]*\Z")
 RANK = 0.95
 _IMPORTS = frozenset(("import_statement", "import_from_statement", "import_clause", "named_imports"))
-LEAST_SHARED = 3  # letters that the old and the new name of an import have in common
+_SPECIAL = re.compile(r"__\w+__\Z")  # the name has a meaning of its own
+LEAST_SHARED = 3  # letters that names for the same thing have in common in one piece
+SHARED_PART = 0.4  # of the shorter name
+_MEMBERS = frozenset(
+    "method_definition method_declaration field_declaration property_signature method_signature".split()
+)
+_KEYS = frozenset((("pair", "key"), ("pair_pattern", "key")))
+_SHORTHANDS = frozenset(("shorthand_property_identifier", "shorthand_property_identifier_pattern"))
 _LOOPS = frozenset(("for_statement", "for_in_clause", "for_in_statement", "range_clause"))
 _TYPED = _LOOPS | frozenset(
     "assignment variable_declarator short_var_declaration typed_parameter typed_default_parameter default_parameter "
@@ -24,11 +31,15 @@ _TYPED = _LOOPS | frozenset(
 
 
 def rename(change: Change) -> Iterator[Proposal]:
-    whole = _whole_name(change)
+    whole = whole_name(change)
     if whole is None:
         return
     start, old, new = whole
     if old == new or not _NAME.match(old) or not _NAME.match(new) or {old, new} & change.grammar.keywords:
+        return
+    if _SPECIAL.match(old) or _SPECIAL.match(new) or {old, new} & change.grammar.receivers:
+        return
+    if _is_rewritten(change) and not are_alike(old, new):
         return
     now = NameTable(change.after, new, change.stop).at(start)
     if now is None or now.role in ("use", "label") or _has_new_value(change, now):
@@ -47,7 +58,7 @@ def rename(change: Change) -> Iterator[Proposal]:
         yield Proposal("rename", tuple(places), f"Rename {what} of `{old}` to `{new}`.", RANK, change.edit.start)
 
 
-def _whole_name(change: Change) -> tuple[int, str, str] | None:
+def whole_name(change: Change) -> tuple[int, str, str] | None:
     """Start, old and new text of the one identifier that the edit changed."""
     edit, text = change.edit, change.after.text
     if not re.fullmatch(r"[\w$]*", edit.old) or not re.fullmatch(r"[\w$]*", edit.new):
@@ -56,6 +67,24 @@ def _whole_name(change: Change) -> tuple[int, str, str] | None:
     tail = re.match(r"[\w$]*", text[edit.end : edit.end + 200])
     assert head is not None and tail is not None
     return edit.start - len(head[0]), head[0] + edit.old + tail[0], head[0] + edit.new + tail[0]
+
+
+def _is_rewritten(change: Change) -> bool:
+    """Whether the edit changes other lines too, as one that puts new code in the place of old code does."""
+    if change.line_edit is None:
+        return False
+    text, (start, end) = change.after.text, (change.edit.start, change.edit.end)
+    others = (one for one in split(change.line_edit) if (one.old + one.new).strip())
+    return any(
+        "\n" in one.old or "\n" in one.new or "\n" in text[min(end, one.end) : max(start, one.start)] for one in others
+    )
+
+
+def are_alike(old: str, new: str) -> bool:
+    """Whether two names look like names for the same thing."""
+    matcher = difflib.SequenceMatcher(None, old.lower(), new.lower(), False)
+    shared = matcher.find_longest_match().size
+    return shared >= LEAST_SHARED and shared > SHARED_PART * min(len(old), len(new))
 
 
 def _has_new_value(change: Change, now: Occurrence) -> bool:
@@ -107,7 +136,8 @@ def _is_kept(change: Change, declared: Occurrence, old: str) -> bool:
     for one in table.occurrences:
         if one.scope is not None and (one.scope[0], one.scope[2]) == (start, kind):
             is_import = any(step.node.type in _IMPORTS for step in one.steps)
-            if is_import or one.parent.type in change.grammar.definitions or lines.start <= one.start < lines.end:
+            is_defined = one.parent.type in change.grammar.definitions | change.grammar.classes
+            if is_import or is_defined or lines.start <= one.start < lines.end:
                 return True
     return False
 
@@ -115,8 +145,7 @@ def _is_kept(change: Change, declared: Occurrence, old: str) -> bool:
 def _is_renamed_import(change: Change, old: str, new: str) -> bool:
     """Whether an import has another name for the same thing: nothing else changed, and the names are alike."""
     parts = split(change.line_edit) if change.line_edit is not None else [change.edit]
-    matcher = difflib.SequenceMatcher(None, old.lower(), new.lower(), False)
-    return len(parts) == 1 and matcher.find_longest_match().size >= LEAST_SHARED
+    return len(parts) == 1 and are_alike(old, new)
 
 
 def _replacement(one: Occurrence, old: str, new: str) -> str:
@@ -127,15 +156,16 @@ def _replacement(one: Occurrence, old: str, new: str) -> str:
 
 
 def _keywords(change: Change, table: NameTable, declared: Occurrence, new: str) -> Iterator[Place | None]:
-    """Keyword arguments of calls, for a parameter."""
-    function = parameter_owner(declared.steps, change)
+    """Keyword arguments of calls, for a parameter, and for a field with a type, as data classes have them."""
+    function, owner = parameter_owner(declared.steps, change), class_around(declared.steps, change.grammar)
+    if function is None and declared.parent.child_by_field_name("type") is not None:
+        function = owner if owner is not None and key_of(owner) == declared.scope else None
     if function is None or change.after.language.id != "python":
         return
     named = function.child_by_field_name("name")
     if named is None:
         return
     callee = change.before.part(named)
-    owner = _class_around(declared.steps, change)
     if callee in change.grammar.constructors and owner is not None:
         class_name = owner.child_by_field_name("name")
         callee = change.before.part(class_name) if class_name is not None else callee
@@ -172,7 +202,7 @@ def _member_uses(change: Change, table: NameTable, declared: Occurrence, new: st
     declarations = [one for one in table.occurrences if _declares_member(one, table)]
     if declared not in declarations:
         return
-    owner = _class_around(declared.steps, change)
+    owner = class_around(declared.steps, change.grammar)
     own = key_of(owner) if owner is not None else None
     others = [one for one in declarations if _key_around(one, change) != own or own is None]
     is_only = (not others or own is None and len(declarations) == 1) and table.name not in grammar.known
@@ -188,20 +218,22 @@ def _member_uses(change: Change, table: NameTable, declared: Occurrence, new: st
         in_class = own is not None and _key_around(one, change) == own
         if one.role == "member":
             if _object_of(one, table) in grammar.receivers:
-                is_due = in_class or _inherits(one, owner, change)
+                is_due = in_class or inherits(one.steps, owner, change.before)
             else:
                 is_due = is_only
             if is_due:
                 yield change.place(one.start, one.end, new)
         elif in_class and one in declarations and one.role != "binding":
             yield change.place(one.start, one.end, new)
-        elif one.role == "label" and own is None and is_only:
+        elif own is None and is_only and (one.role == "label" or (one.parent.type, one.steps[-1].field) in _KEYS):
             yield change.place(one.start, one.end, new)
+        elif own is None and is_only and one.node.type in _SHORTHANDS:
+            yield change.place(one.start, one.end, f"{new}: {table.name}")
 
 
 def _declares_member(one: Occurrence, table: NameTable) -> bool:
     parent, field, grammar = one.parent, one.steps[-1].field, table.grammar
-    if parent.type in ("method_definition", "method_declaration", "field_declaration") and field == "name":
+    if parent.type in _MEMBERS and field == "name":
         return True
     if parent.type in grammar.field_types and field in ("property", "name"):
         return True
@@ -227,24 +259,6 @@ def _object_of(one: Occurrence, table: NameTable) -> str:
     return ""
 
 
-def _class_around(steps: Sequence[Step], change: Change) -> tree_sitter.Node | None:
-    for step in reversed(steps[:-2]):
-        if step.node.type in change.grammar.classes:
-            return step.node
-    return None
-
-
-def _inherits(one: Occurrence, owner: tree_sitter.Node | None, change: Change) -> bool:
-    """Whether this is in a class whose header names the class `owner`."""
-    around = _class_around(one.steps, change)
-    name = owner.child_by_field_name("name") if owner is not None else None
-    body = around.child_by_field_name("body") if around is not None else None
-    if around is None or name is None or body is None:
-        return False
-    header = change.before.text[change.before.span(around).start : change.before.span(body).start]
-    return re.search(rf"\b{re.escape(change.before.part(name))}\b", header) is not None
-
-
-def _key_around(one: Occurrence, change: Change) -> tuple[int, int, str] | None:
-    found = _class_around(one.steps, change)
+def _key_around(one: Occurrence, change: Change) -> ScopeKey | None:
+    found = class_around(one.steps, change.grammar)
     return key_of(found) if found is not None else None

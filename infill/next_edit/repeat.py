@@ -122,8 +122,23 @@ def _example(change: Change) -> _Example | None:
             continue
         if node.has_error or new.has_error or span.end - span.start > MAX_NODE:
             return None
+        if _is_text(change.before, old_steps[: index + 1]) or _code(change.before, node) == _code(change.after, new):
+            return None
         return _Example(change, old_steps[index], new, old_steps[: index + 1])
     return None
+
+
+def _is_text(tree: SyntaxTree, steps: Sequence[Step]) -> bool:
+    """Whether the last of these nodes is a string of several lines, or in one: a docstring, a query, a template."""
+    nodes = [step.node for step in steps]
+    last = nodes[-1]
+    nodes += last.named_children if last.named_child_count == 1 else []
+    return any(one.type in tree.language.strings and one.start_point[0] < one.end_point[0] for one in nodes)
+
+
+def _code(tree: SyntaxTree, node: tree_sitter.Node) -> list[str]:
+    """The tokens without comments."""
+    return [tree.part(one) for one in _nodes(node) if not one.child_count and one.type not in tree.language.comments]
 
 
 def _around(tree: SyntaxTree, start: int, end: int) -> list[Step]:
@@ -197,13 +212,24 @@ def _of_pattern(example: _Example, others: Sequence[_Example], edits: Sequence[U
 
 def _is_clear(example: _Example) -> bool:
     """Whether one example is enough: the code is not a plain value that becomes another one, nor wrapped, and its new
-    form has names of the old one, in any case of letters, and at most one more."""
+    form has names of the old one, in any case of letters, and at most one more. Not if arguments are added to code of
+    several lines, or removed from it: such code has values of its own."""
     old, new = example.change.before.part(example.old.node), example.change.after.part(example.new)
     is_value = example.old.node.type in _VALUES and example.new.type != example.old.node.type
     in_type = any(step.node.type in _TYPES for step in example.old_steps)
-    before, after = ({name.lower() for name in _WORD.findall(text)} for text in (old, new))
+    keywords = example.change.grammar.keywords
+    before, after = ({name.lower() for name in _WORD.findall(text) if name not in keywords} for text in (old, new))
+    tokens, new_tokens = (_TOKEN.findall(text) for text in (old, new))
+    if "\n" in old.strip() and (_is_part(tokens, new_tokens) or _is_part(new_tokens, tokens)):
+        return False
     is_form = bool(before & after) and len(after - before) <= MOST_NEW_NAMES
-    return (in_type or not is_value) and old not in new and is_form and len(_TOKEN.findall(old)) >= RICH
+    return (in_type or not is_value) and old not in new and is_form and len(tokens) >= RICH
+
+
+def _is_part(few: Sequence[str], many: Sequence[str]) -> bool:
+    """Whether `many` has all of `few` in order."""
+    rest = iter(many)
+    return all(one in rest for one in few)
 
 
 def _proposal(places: Sequence[Place], example: _Example, edits: Sequence[UserEdit], examples: int) -> Proposal | None:

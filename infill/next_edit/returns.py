@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import tree_sitter
 
 from infill.code.syntax import SyntaxTree
+from infill.next_edit.calls import calls
 from infill.next_edit.change import Change
 from infill.next_edit.edits import Place, Proposal
+from infill.next_edit.functions import Function, function_of
 from infill.next_edit.grammar import Grammar
 from infill.next_edit.names import NameTable, Step, steps_to
-from infill.next_edit.parameters import Function, calls, function_of
 
 RANK = 0.85
 _TUPLES = frozenset(("expression_list", "tuple", "array"))
@@ -69,9 +70,8 @@ def _function_around(change: Change) -> Function | None:
     for index in range(len(steps) - 2, -1, -1):
         node = steps[index].node
         if node.type in change.grammar.functions:
-            if steps[index + 1].field != "body" or node.type not in change.grammar.definitions:
-                return None
-            return function_of(node, steps[:index], change.after, change.grammar)
+            is_in_body = steps[index + 1].field == "body"
+            return function_of(node, steps[:index], change.after, change.grammar) if is_in_body else None
     return None
 
 

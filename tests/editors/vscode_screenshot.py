@@ -42,7 +42,7 @@ CLIP = {"x": 0, "y": 0, "width": 1200, "height": 700}
 
 
 SMALL_CLIP = {"x": 0, "y": 0, "width": 1200, "height": 480}
-INSTRUCTION = "return an empty dictionary if the file is broken"
+INSTRUCTION = "print a warning before returning"
 
 
 def main() -> None:
@@ -57,6 +57,7 @@ def main() -> None:
         models.parent.mkdir(parents=True)
         models.symlink_to(models_folder())
         with vscode(tools, Path(folder), settings) as window:
+            window.command("View: Toggle Primary Side Bar Visibility")  # to have room for the reason of an edit
             window.open("settings.py", CODE, LINE)
             eventually(lambda: "Ready" in window.state(), "the model is ready", WAIT_S)
             window.close_editors()
@@ -91,9 +92,9 @@ def next_edit(window: VSCode) -> dict[str, int]:
 
 
 def rewrite(window: VSCode) -> dict[str, int]:
-    """Asks for a rewrite of the last lines of a function."""
+    """Asks for a rewrite of two lines of a function."""
     lines = WHOLE.split("\n")
-    window.open("settings.py", WHOLE, lines.index("    with file.open() as handle:") + 1)
+    window.open("settings.py", WHOLE, lines.index("    if not file.exists():") + 1)
     window.press("Home", "Shift+ArrowDown", "Shift+End")
     window.command("Gesso: Rewrite the Selection…")
     eventually(lambda: window.browser("count", ".quick-input-widget input:focus"), "the prompt for an instruction")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -167,6 +166,17 @@ def test_a_proposal_that_the_user_ignores_does_not_come_for_ever(client: Client,
     assert why(client)["rule"] == "ignored"
 
 
+def test_a_proposal_is_not_ignored_while_its_edit_goes_on(client: Client, address: str) -> None:
+    client.type(address, 3, 0, "unit = 1")
+    client.type(address, 0, 13, ", unit")
+    column = 19
+    for key in (": b", "y", "t", "e", "s"):
+        assert [one["text"] for one in ask(client, address, 0, column)] == [", unit=unit", ", unit"], key
+        client.type(address, 0, column, key)
+        column += len(key)
+    assert ask(client, address, 0, column)
+
+
 def test_an_accepted_proposal_that_is_undone_does_not_come_again(client: Client, address: str) -> None:
     rename(client, address)
     edits = ask(client, address)
@@ -179,41 +189,6 @@ def test_an_accepted_proposal_that_is_undone_does_not_come_again(client: Client,
     assert ask(client, address) == []
     assert why(client)["rule"] == "ignored"
     assert len(client.result(start(client, address, trigger=1))["edits"]) == 2
-
-
-CALLS = "def area(size):\n    return size\n\n\nprint('é', area(1))\nprint(area(2))\n# {}\n"
-
-
-def add_parameter(client: Client, tmp_path: Path, comment: str) -> str:
-    client.wait_until_ready()
-    uri = (tmp_path / "a.py").as_uri()
-    client.open(uri, CALLS.format(comment))
-    client.type(uri, 0, 13, ", unit")
-    return uri
-
-
-def test_the_model_writes_arguments(client: Client, tmp_path: Path) -> None:
-    uri = add_parameter(client, tmp_path, "writes 'cm'")
-    first, second = ask(client, uri)
-    assert first["text"] == second["text"] == ", 'cm'"
-    assert first["range"]["start"] == first["range"]["end"] == {"line": 4, "character": 17}
-    assert first["command"]["title"] == "Pass `unit` in 2 calls of `area`."
-
-
-@pytest.mark.parametrize("text", ["'cm', 1", "1)", "", "if"])
-def test_an_argument_that_is_none_is_not_shown(client: Client, tmp_path: Path, text: str) -> None:
-    uri = add_parameter(client, tmp_path, f"writes {text}" if text else "")
-    assert ask(client, uri) == []
-    assert why(client)["rule"] == "not sure"
-
-
-def test_the_next_key_ends_the_work_of_the_model(client: Client, tmp_path: Path) -> None:
-    uri = add_parameter(client, tmp_path, "slowly writes 1")
-    pending = start(client, uri)
-    time.sleep(1.2)
-    client.type(uri, 3, 0, "x")
-    assert client.result(pending) == {"edits": []}
-    assert why(client)["rule"] == "outdated"
 
 
 def test_nothing_without_an_edit_or_after_a_formatter(client: Client, address: str) -> None:

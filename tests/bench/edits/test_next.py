@@ -78,3 +78,20 @@ def test_a_walk_counts_a_proposal_once() -> None:
         ("x = 2", None, None),
         ("y = 2", None, None),
     ]
+
+
+def test_an_import_is_right_wherever_the_newer_release_has_it() -> None:
+    old, new = "import a\nfrom b import c, d\n\nx = 1\n", "from b import d\nimport a\nimport os\n\nx = 1\n"
+    for place, right in (
+        (Place(0, 0, "import os\n"), True),
+        (Place(0, 0, "import re\n"), False),
+        (Place(old.index("c, "), old.index("d"), ""), True),
+        (Place(0, len("import a\n"), ""), False),
+    ):
+        assert is_right(old, new, Proposal("import", (place,), "", 1.0, 0)) == right
+
+
+def test_whole_lines_of_the_newer_release_are_right_even_if_much_else_changed_beside_them() -> None:
+    old, new = "a = 1\ndef f(self):\n    return self.x\n", "a = 1\nself.x = x\n"
+    assert is_right(old, new, Proposal("field", (Place(5, 5, "\nself.x = x"),), "", 1.0, 0))
+    assert not is_right(new, old, Proposal("field", (Place(5, 5, "\na = 1"),), "", 1.0, 0)), "once is enough"

@@ -39,6 +39,15 @@ def test_repeated_surroundings_are_cut(code: str, expected: str) -> None:
     assert without_surroundings(code, "x = 1", before, after) == expected
 
 
+def test_blank_lines_of_repeated_surroundings_are_not_doubled() -> None:
+    before, after = "import os\n\n\ndef f():\n    pass\n\n", "\n\nx = 1\n"
+    assert without_surroundings("def f():\n    pass\n\ndef g():\n    pass", "y", before, after) == "def g():\n    pass"
+    assert without_surroundings("    pass\n\n\ndef g(): pass", "y", before, after) == "\ndef g(): pass", (
+        "one more is new"
+    )
+    assert without_surroundings("def g(): pass\n\nx = 1", "y", before, after) == "def g(): pass"
+
+
 def test_lines_that_the_selection_has_too_stay() -> None:
     before, after = "a = 1\n", "\nb = 1\n"
     assert without_surroundings("a = 1\nc\nb = 1", "a = 1\nb\nb = 1", before, after) == "a = 1\nc\nb = 1"

@@ -106,6 +106,22 @@ def test_types_of_typescript() -> None:
     ]
 
 
+def test_a_property_of_an_interface() -> None:
+    code = "interface P { extent: number }\nfunction f(p: P) { const { extent } = p; return p.extent; }\n"
+    code += "const q: P = { extent: 1 };\nconst r = (extent: number): P => ({ extent });\nconst s = { x: extent };\n"
+    edit = ("{ extent: n", "{ span: n")
+    assert changed_lines(code, edit, language="typescript") == [
+        "function f(p: P) { const { span: extent } = p; return p.span; }",
+        "const q: P = { span: 1 };",
+        "const r = (extent: number): P => ({ span: extent });",
+    ]
+    assert not proposals(f"{code}interface Q {{ extent: number }}\n", edit, language="typescript")[1], "one of two"
+    method = "type P = { total(): number };\nfunction f(p: P) { return p.total(); }\n"
+    assert changed_lines(method, ("{ total", "{ sum"), language="typescript") == [
+        "function f(p: P) { return p.sum(); }"
+    ]
+
+
 GO = """\
 package m
 
@@ -181,3 +197,20 @@ def test_a_variable_with_a_new_value_or_type_is_another_one() -> None:
         "    size = len(name)",
         "    return size, name",
     ]
+
+
+def test_code_that_makes_way_for_other_code_is_not_renamed() -> None:
+    code = "class A:\n    def load(self, a):\n        return a\n\n    def use(self):\n        return self.load(1)\n"
+    old = "    def load(self, a):\n        return a\n"
+    assert not changed_lines(code, (old, "    def close(self):\n        self.x = 1\n"), kind="rename")
+    assert changed_lines(code, (old, "    def loaded(self, a):\n        return [a]\n"), kind="rename") == [
+        "        return self.loaded(1)"
+    ]
+    assert not changed_lines(code, ("load", "__enter__"), kind="rename")
+    assert not changed_lines(code, ("load(self", "load(that"), kind="rename")
+
+
+def test_a_name_that_another_class_takes_over_is_not_renamed() -> None:
+    code = "class Error(ValueError):\n    pass\n\nraise Error\n"
+    new = "class BaseError(Exception):\n    pass\n\nclass Error(BaseError):\n    pass\n"
+    assert not changed_lines(code, ("class Error(ValueError):\n    pass\n", new), kind="rename")

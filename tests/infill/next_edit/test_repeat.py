@@ -61,3 +61,18 @@ def test_one_example_is_enough_only_for_another_form_of_the_same() -> None:
     assert changed_lines(code, ("Optional[str]", "str | None")) == ["b: str | None"]
     assert not proposals(code, ("list[str]", "Sequence[re.Pattern[str]]"))[1]
     assert not proposals(code, ("self.x", "wrap(self.x)"))[1]
+
+
+def test_docstrings_and_comments_are_not_repeated() -> None:
+    code = 'def f():\n    """Load it.\n\n    More.\n    """\n\ndef g():\n    """Load it.\n\n    More.\n    """\n'
+    assert not proposals(code, ("More.", "More of it."))[1]
+    code = "reducer = {\n    one: 1,\n}\nother = {\n    one: 1,\n}\nmake(\n    one,\n)\nmake(\n    one,\n)\n"
+    assert not proposals(code, ("make(\n    one,", "make(\n    # first\n    one,"))[1]
+
+
+def test_one_example_is_not_enough_for_values() -> None:
+    code = 'def f(x):\n    if x:\n        return ""\n    return 1\n\ndef g():\n    return ""\n'
+    assert not proposals(code, ('return ""', "return []"))[1], "only the keyword is the same"
+    call = "check(\n    self.one,\n    self.two,\n)\n"
+    assert not proposals(2 * call, (call, "check(\n    self.one,\n    self.two,\n    build=None,\n)\n"))[1]
+    assert not proposals(2 * call, (call, "check(\n    self.one,\n)\n"))[1]

@@ -20,7 +20,7 @@ from engine.errors import InputError  # noqa: E402
 from infill.edit_request import EditRequest, EditResult  # noqa: E402
 from infill.engine_protocol import EngineRequest, EngineState, RequestCounts  # noqa: E402
 from infill.findings import Finding, LintRequest  # noqa: E402
-from infill.request import HoleCompletion, InfillRequest, InfillResult, OnStep, Piece, StepView  # noqa: E402
+from infill.request import InfillRequest, InfillResult, OnStep, Piece, StepView  # noqa: E402
 from infill.service.location import location_at  # noqa: E402
 from infill.service.process import ServiceOptions, serve  # noqa: E402
 from infill.settings import Settings  # noqa: E402
@@ -70,7 +70,7 @@ class ScriptedEngine:
         return "".join(map(chr, tokens))
 
     async def complete(self, request: EngineRequest[InfillRequest], on_step: OnStep | None = None) -> InfillResult:
-        """`steps` of the result is the number of requests begun so far. Texts with "writes CODE" get CODE."""
+        """`steps` of the result is the number of requests begun so far."""
         self.begun += 1
         text = request.request.text
         if text == "print":
@@ -81,12 +81,7 @@ class ScriptedEngine:
             raise InputError("The request is no good; ask otherwise.")
         elif text == "die":
             os.abort()
-        found = re.search("(slowly )?writes (.+)", text)
-        await asyncio.sleep(1.0 if found and found[1] else 0.0)
-        completions = tuple(
-            HoleCompletion(hole, found[2], True, None, 0.9, ()) for hole in request.request.holes if found
-        )
-        return InfillResult(completions, self.begun, len(text), 0, 0, 0, {"total": 0.0}, "scripted", 0)
+        return InfillResult((), self.begun, len(text), 0, 0, 0, {"total": 0.0}, "scripted", 0)
 
     async def edit(self, request: EngineRequest[EditRequest], on_step: OnStep | None = None) -> EditResult:
         """The new text is the instruction. Its first line is sent ahead."""

@@ -77,7 +77,7 @@ NEAR_MISSES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, suppress_health_check=list(HealthCheck))
 @given(messages=st.lists(st.tuples(st.sampled_from(METHODS), VALUES | NEAR_MISSES, st.booleans()), max_size=5))
 def test_random_messages_do_not_stop_the_server(fuzzed: Client, messages: list[tuple[str, Any, bool]]) -> None:
     for method, params, is_request in messages:

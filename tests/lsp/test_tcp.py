@@ -21,8 +21,8 @@ from engine.errors import UsageError
 from lsp.server import create_server
 from lsp.tcp import FIRST_BYTES, MAX_WAITING, TcpServer
 from tests.lsp.client import ROOT
+from tests.waiting import PATIENCE_S
 
-PATIENCE_S = 60.0
 PARAMS = {"processId": None, "rootUri": None, "capabilities": {}}
 INITIALIZE = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": PARAMS}
 
@@ -75,7 +75,7 @@ def server(environment: dict[str, str]) -> Iterator[Server]:
     started = Server(environment)
     yield started
     started.process.kill()
-    started.process.wait(10)
+    started.process.wait(PATIENCE_S)
 
 
 def read_message(connection: socket.socket) -> Any:

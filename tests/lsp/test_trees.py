@@ -119,7 +119,7 @@ EDITS = st.lists(
 
 
 @given(st.lists(EDITS, max_size=4), st.sampled_from(["utf-8", "utf-16", "utf-32"]), st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_edits_are_followed(messages, encoding, each):
     """Error recovery may differ after an edit, so trees are compared only for texts without errors."""
     edit = Editor(BLOCK, encoding=encoding)

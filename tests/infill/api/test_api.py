@@ -40,6 +40,7 @@ from infill.service.model_engine import MAX_CLIENTS, ModelEngine
 from infill.settings import Settings
 from infill.validation import structure
 from tests.infill.fakes import tiny_completer
+from tests.waiting import PATIENCE_S
 
 torch.set_num_threads(1)
 PREFIX, SUFFIX = "def add(one, other):\n    return ", "\n\n\nprint(add(1, 2))\n"
@@ -466,7 +467,7 @@ def test_sending_to_a_client_that_does_not_read_times_out(engine: ReadyEngine, m
     scope = {"type": "http", "method": "POST", "path": "/v1/infill", "query_string": b"", "http_version": "1.1"}
     scope |= {"headers": [(b"content-type", b"application/json")], "asgi": {"spec_version": "2.4"}}
     with pytest.raises(Exception):  # noqa: B017 - the server only learns that the response failed
-        asyncio.run(asyncio.wait_for(Guard(make_app(engine), activity)(scope, nothing_more, stuck), 20))
+        asyncio.run(asyncio.wait_for(Guard(make_app(engine), activity)(scope, nothing_more, stuck), PATIENCE_S))
     assert engine.pending == 0 and activity.busy == 0
 
 
@@ -493,11 +494,11 @@ def test_a_request_without_a_turn_before_its_deadline_is_busy(engine: ReadyEngin
 
     def hold(_: object) -> None:
         running.set()
-        release.wait(10)
+        release.wait(PATIENCE_S)
 
     assert engine.scheduler is not None
     engine.scheduler.submit(hold, Order())
-    assert running.wait(10)
+    assert running.wait(PATIENCE_S)
     threading.Timer(0.2, release.set).start()
     answer = api.post("/v1/infill", json=infill_body(deadline_ms=1))
     assert answer.status_code == 429 and "deadline" in answer.json()["error"]["message"]
@@ -520,7 +521,7 @@ def test_a_request_that_does_not_end_at_its_deadline_is_given_up(
     engine: ReadyEngine, api: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release = threading.Event()
-    monkeypatch.setattr(engine, "_completer_for", lambda *_: release.wait(20))
+    monkeypatch.setattr(engine, "_completer_for", lambda *_: release.wait(PATIENCE_S))
     begun = time.monotonic()
     answer = api.post("/v1/infill", json=infill_body(deadline_ms=100))
     assert answer.status_code == 429 and "did not answer" in answer.json()["error"]["message"]

@@ -40,6 +40,7 @@ from tests.infill.backends.servers import JsonServer, serving
 from tests.infill.backends.test_backends import FUNCTION, FakeVllm, ask, vllm
 from tests.infill.fakes import chat_tokenizer, request
 from tests.infill.hostile import HOSTILE, MISSING, Part, changed, parts
+from tests.waiting import PATIENCE_S
 
 TIMEOUT_S = 0.3
 FOUND = Finding(0, 1, "misspelled", "m", "x", 1.0, ((2, 3),))
@@ -144,7 +145,7 @@ def test_hostile_findings_of_a_gesso_service(server: JsonServer) -> None:
     backend = GessoBackend("team", Remote("team", Address(server.url.removesuffix("/v1"))))
 
     def lint() -> Any:
-        return findings_to_json(backend.lint(LintRequest("abcdef"), "lint", 20.0, CancellableConnection()))
+        return findings_to_json(backend.lint(LintRequest("abcdef"), "lint", PATIENCE_S, CancellableConnection()))
 
     attack(server, as_json(findings_to_json((FOUND,))), lint)
     for range_ in ([-1, 1], [3, 2], [0, 7]):
@@ -237,7 +238,7 @@ def ask_in_time(url: str) -> InfillResult:
         return await router.answer(("coder",), never, ask_backend, lambda _: True, time.monotonic() + 60)
 
     try:
-        return asyncio.run(asyncio.wait_for(answered(), 20))
+        return asyncio.run(asyncio.wait_for(answered(), PATIENCE_S))
     finally:
         router.close()
 

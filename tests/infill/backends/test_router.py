@@ -21,6 +21,7 @@ from infill.engine_protocol import EngineRequest
 from infill.findings import LintRequest
 from infill.request import Hole, InfillRequest
 from infill.service.routed import task_of
+from tests.waiting import PATIENCE_S
 
 
 class Scripted:
@@ -58,7 +59,7 @@ class Bench:
 
 
 def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(asyncio.wait_for(test(), 30))
+    asyncio.run(asyncio.wait_for(test(), PATIENCE_S))
 
 
 def test_the_first_good_result_is_returned() -> None:
@@ -188,14 +189,14 @@ def test_cancelling_a_request_cancels_it_at_the_backend() -> None:
 
         bench = Bench(Scripted("far", wait))
         task = asyncio.ensure_future(bench.ask("far", "here"))
-        assert await asyncio.to_thread(begun.wait, 10)
+        assert await asyncio.to_thread(begun.wait, PATIENCE_S)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert await asyncio.to_thread(left.wait, 10) and not bench.local.asked
+        assert await asyncio.to_thread(left.wait, PATIENCE_S) and not bench.local.asked
         closing = asyncio.ensure_future(bench.ask("far"))
         begun.clear()
-        assert await asyncio.to_thread(begun.wait, 10)
+        assert await asyncio.to_thread(begun.wait, PATIENCE_S)
         bench.router.close()
         with pytest.raises(GessoError):
             await closing

@@ -25,6 +25,7 @@ from infill.service.client import ServiceClient
 from infill.service.location import location_at
 from infill.service.start import stop_service
 from tests.infill.fakes import pocket_tokens, request
+from tests.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 TOKEN = "a-token-of-at-least-sixteen-characters"
@@ -93,7 +94,7 @@ def coder(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes], Path]]:
         yield f"http://127.0.0.1:{port}/v1", process, model
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(PATIENCE_S)
 
 
 def _answers(url: str) -> bool:
@@ -129,7 +130,7 @@ timeout_ms = 30000
         assert first.model == "pocket" or all(one.shown for one in first.completions)
         assert service.complete(request(FUNCTION, lines="block")).model == "pocket", "blocks have no route"
         process.kill()
-        process.wait(10)
+        process.wait(PATIENCE_S)
         assert service.complete(asked).model == "pocket"
         assert backend_count(service, "coder", "late") == 1
         assert service.complete(asked).model == "pocket"
@@ -172,7 +173,7 @@ def team(folder: Path, certificates: Path) -> Iterator[tuple[ServiceClient, str]
 
 
 def ask(address: Address, asked: InfillRequest) -> InfillResult:
-    return GessoBackend("team", Remote("team", address)).complete(asked, "inline", 60.0, CancellableConnection())
+    return GessoBackend("team", Remote("team", address)).complete(asked, "inline", PATIENCE_S, CancellableConnection())
 
 
 def test_a_service_over_tls_needs_its_token_and_a_trusted_certificate(
@@ -183,7 +184,7 @@ def test_a_service_over_tls_needs_its_token_and_a_trusted_certificate(
     address = Address(url, TOKEN, certificates / "ca.pem")
     assert ask(address, asked).completions == service.complete(asked).completions
     assert GessoBackend("team", Remote("team", address)).lint(
-        SLIP, "lint", 60.0, CancellableConnection()
+        SLIP, "lint", PATIENCE_S, CancellableConnection()
     ) == service.lint(SLIP)
     with pytest.raises(BackendRefused, match="401"):
         ask(Address(url, TOKEN + "x", certificates / "ca.pem"), asked)

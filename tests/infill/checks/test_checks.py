@@ -105,7 +105,6 @@ def test_repeats_suffix(marked, expected):
 
 
 @given(st.text("abc", max_size=60), st.text("abc", max_size=60))
-@settings(deadline=None)
 def test_nearly_equal_is_the_edit_distance(one, other):
     row = list(range(len(other) + 1))
     for i, left in enumerate(one):
@@ -171,7 +170,7 @@ ODD = st.text(st.sampled_from("ab (){}[]'\":=\n\t\r\f#é😀\ud800.,1"), max_siz
 
 
 @given(ODD, ODD, ODD, st.sampled_from(["python", "javascript", "rust", "cpp", None]))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_text_can_be_checked(before, text, after, language):
     context = CheckContext(before, text, after, language)
     for check in checks.CHECKS:

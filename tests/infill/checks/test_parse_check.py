@@ -102,7 +102,7 @@ ODD = st.text(st.sampled_from("ab (){}[]'\":=\n\t\r\f#é😀\ud800.,1"), max_siz
 
 
 @given(ODD, ODD, ODD, st.sampled_from(["python", "javascript", "rust", "cpp", None]))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_text_can_be_cut_back_and_searched(before, text, after, language):
     assert text.startswith(cut_back(before, text, after, language).rstrip("\n"))
     for span in error_spans_within(before, text, after, language):

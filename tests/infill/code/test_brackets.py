@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from infill.code.brackets import scan
@@ -69,7 +69,6 @@ SNIPPETS = st.lists(
 ).map("".join)  # fmt: skip
 
 
-@settings(deadline=None)
 @given(SNIPPETS, st.sampled_from([*LANGUAGES, None]), st.data())
 def test_a_scan_can_resume_at_any_line(text, language, data):
     cut = data.draw(st.integers(0, len(text)))

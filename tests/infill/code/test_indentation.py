@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from infill.code.indentation import expects_block, indent_unit, indentation_at
@@ -14,7 +14,6 @@ UGLY = st.text(st.sampled_from("x(\n\t =é😀\ud800\udc00\r\f'\":#{}1\x00"), ma
 
 
 @given(UGLY, st.sampled_from([*LANGUAGES, None]))
-@settings(deadline=None)
 def test_any_text_has_an_indentation_anywhere(text, language):
     for offset in (0, len(text) // 2, len(text)):
         assert expects_block(text, offset, language) in (True, False)

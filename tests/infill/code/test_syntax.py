@@ -24,7 +24,6 @@ def test_an_unknown_language_or_a_huge_text_has_no_tree():
 
 
 @given(UGLY, st.sampled_from(sorted(LANGUAGES)))
-@settings(deadline=None)
 def test_any_text_parses_and_every_node_lies_within_it(text, language):
     tree = parse(text, language)
     for span in error_nodes(tree):
@@ -37,7 +36,7 @@ def test_any_text_parses_and_every_node_lies_within_it(text, language):
 
 
 @given(st.integers(0, 3000), st.sampled_from(["é", "😀", "\ud800", "x"]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_offsets_count_characters_far_into_a_text(length, character):
     text = "#" + character * length + "\nx = = 1\n"
     (error,) = error_nodes(parse(text, "python"))
@@ -45,7 +44,6 @@ def test_offsets_count_characters_far_into_a_text(length, character):
 
 
 @given(UGLY, UGLY, st.data())
-@settings(deadline=None)
 def test_a_replaced_tree_is_the_tree_of_the_new_text(text, replacement, data):
     start = data.draw(st.integers(0, len(text)))
     end = data.draw(st.integers(start, len(text)))
@@ -56,7 +54,6 @@ def test_a_replaced_tree_is_the_tree_of_the_new_text(text, replacement, data):
 
 
 @given(UGLY, st.lists(st.tuples(st.integers(0, 60), st.integers(0, 9), UGLY), max_size=5))
-@settings(deadline=None)
 def test_edits_apply_one_after_the_other(text, edits):
     tree, expected = parse(text, "javascript"), text
     for start, length, replacement in edits:

@@ -2,7 +2,7 @@
 
 import time
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from infill.complete.copy_draft import CopyDraft, copy_drafts
@@ -98,7 +98,6 @@ def test_drafts_are_distinct_and_limited():
 TEXTS = st.text(st.sampled_from("ab(\n\t )é😀\ud800\r:"), max_size=80)
 
 
-@settings(deadline=None)
 @given(TEXTS, TEXTS, TEXTS, st.booleans(), st.sampled_from(["python", "c", None]))
 def test_every_draft_of_any_text_is_a_copy(before, after, neighbour, one_line, language):
     for draft in copy_drafts(before, after, language, [neighbour], 5, one_line):

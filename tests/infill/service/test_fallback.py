@@ -22,6 +22,7 @@ from infill.service.guard import Guard, RequestActivity
 from infill.service.model_engine import ModelEngine
 from infill.settings import Settings
 from tests.infill.fakes import request, tiny_completer
+from tests.waiting import PATIENCE_S
 
 torch.set_num_threads(1)
 REQUEST = request("x = §\n")
@@ -38,7 +39,7 @@ class Loads:
         self.loads.append(settings.model)
         if settings.model == "large":
             on_progress(3, 10)
-            assert self.let_in.wait(20)
+            assert self.let_in.wait(PATIENCE_S)
             if self.fails:
                 raise MemoryError
         return tiny_completer(model=settings.model).model
@@ -73,7 +74,7 @@ def main(engine: FallbackEngine) -> ModelEngine:
 
 
 def run(test: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(test, 30))
+    asyncio.run(asyncio.wait_for(test, PATIENCE_S))
 
 
 def until_ready(engine: FallbackEngine, loads: Loads) -> None:

@@ -22,6 +22,7 @@ from infill.service.client import ServiceClient
 from infill.service.connections import LIMITS_S, RESERVED, connection_limits
 from infill.service.location import ServiceLocation, location_at, lock_holder
 from infill.service.start import stop_service
+from tests.waiting import PATIENCE_S
 
 CODE = (Path(__file__).parents[3] / "infill" / "settings.py").read_text()[:8000]
 SLACK_S = 2.0  # for clients that share the cores with the service
@@ -45,9 +46,9 @@ def service(port: int) -> Iterator[ServiceLocation]:
 
 def connect(address: Address) -> socket.socket:
     if isinstance(address, int):
-        return socket.create_connection((LOOPBACK, address), 30)
+        return socket.create_connection((LOOPBACK, address), PATIENCE_S)
     connected = socket.socket(socket.AF_UNIX)
-    connected.settimeout(30)
+    connected.settimeout(PATIENCE_S)
     connected.connect(str(address.socket))
     return connected
 
@@ -61,7 +62,7 @@ def post(address: Address, path: str, body: dict[str, Any]) -> tuple[int, float]
     """The status and the seconds until it came."""
     content, begun = json.dumps(body).encode(), time.monotonic()
     with connect(address) as connected:
-        connected.settimeout(60)
+        connected.settimeout(PATIENCE_S)
         connected.sendall(head(path, len(content)) + content)
         status = connected.recv(64).split(b" ")[1]
     return int(status), time.monotonic() - begun

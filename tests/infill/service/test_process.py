@@ -47,6 +47,7 @@ from infill.service.process import Network
 from infill.service.start import COMMAND, stop_service
 from infill.settings import Settings
 from tests.infill.fakes import POCKET, load_completer, request, tiny_config, tiny_model
+from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[3]
 MANY = 200  # requests between two looks at the memory; bench/service/day.py makes it thousands
@@ -245,7 +246,7 @@ def test_only_one_of_twenty_services_started_at_once_stays(location: ServiceLoca
     (left,) = [process for process in processes if process.poll() is None]
     assert lock_holder(location) == left.pid == ServiceClient(location).health().pid
     assert {process.returncode for process in processes if process is not left} == {0}
-    assert stop_service(location) and left.wait(10) == 0
+    assert stop_service(location) and left.wait(PATIENCE_S) == 0
 
 
 @pytest.mark.slow
@@ -406,7 +407,7 @@ def test_a_service_says_where_it_listens_and_when_it_is_ready(location: ServiceL
     assert first == f"gesso: Listening on {location.socket} and http://127.0.0.1:{port}; loading the model pocket.\n"
     assert second.startswith("gesso: The model pocket is ready after ")
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 130 and "Stopped." in process.stderr.read()
+    assert process.wait(PATIENCE_S) == 130 and "Stopped." in process.stderr.read()
 
 
 @pytest.mark.slow
@@ -416,5 +417,5 @@ def test_a_service_that_is_stopped_while_it_loads_ends_in_order(location: Servic
         process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
         assert process.stderr is not None and "Listening" in process.stderr.readline()
         process.send_signal(number)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == code and "terminate called" not in errors

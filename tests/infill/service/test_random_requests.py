@@ -82,7 +82,6 @@ def test_no_random_request_breaks_the_service(served: tuple[ServiceLocation, str
             @seed(0)
             @settings(
                 max_examples=left,
-                deadline=None,
                 suppress_health_check=list(HealthCheck),
                 database=None,
                 phases=(Phase.explicit, Phase.generate),

@@ -28,6 +28,7 @@ from infill.service.retry import RetryEngine
 from infill.settings import Settings
 from tests.infill.fakes import request, tiny_completer
 from tests.infill.tiny_coder import coder
+from tests.waiting import PATIENCE_S
 
 REQUEST = request("x = §\n")
 SETTINGS = Settings(model="canvas", retry_model="coder", fallback_model=None, copy_drafts=False, causal_draft=False)
@@ -82,11 +83,11 @@ def built(settings: Settings = SETTINGS) -> RetryEngine:
 
 
 def run(test: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(test, 30))
+    asyncio.run(asyncio.wait_for(test, PATIENCE_S))
 
 
 def complete(engine: RetryEngine, infill_request: InfillRequest = REQUEST) -> InfillResult:
-    return asyncio.run(asyncio.wait_for(engine.complete(EngineRequest(infill_request)), 30))
+    return asyncio.run(asyncio.wait_for(engine.complete(EngineRequest(infill_request)), PATIENCE_S))
 
 
 def test_a_refused_canvas_is_answered_by_the_code_model_and_counted(engine: RetryEngine, models: Models) -> None:

@@ -51,7 +51,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._clock.working -= 1
 
 
-def run(play: Coroutine[Any, Any, Result]) -> Result:
-    """Runs `play`, which fails after PATIENCE_S of virtual time."""
+def run(play: Coroutine[Any, Any, Result], limit_s: float = PATIENCE_S) -> Result:
+    """Runs `play`, which fails after `limit_s` of virtual time."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(asyncio.wait_for(play, PATIENCE_S))
+        return runner.run(asyncio.wait_for(play, limit_s))

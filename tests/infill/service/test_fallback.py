@@ -22,7 +22,7 @@ from infill.service.guard import Guard, RequestActivity
 from infill.service.model_engine import ModelEngine
 from infill.settings import Settings
 from tests.infill.fakes import request, tiny_completer
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, until
 
 torch.set_num_threads(1)
 REQUEST = request("x = §\n")
@@ -60,8 +60,7 @@ def engine(loads: Loads) -> Iterator[FallbackEngine]:
     engine = FallbackEngine(main, ModelEngine(Settings(model="small"), counts=counts))
     loading = threading.Thread(target=engine.load)
     loading.start()
-    while engine.state.fallback_model is None or engine.state.total == 0:
-        pass
+    until(lambda: engine.state.fallback_model is not None and engine.state.total > 0)
     yield engine
     loads.let_in.set()
     loading.join()
@@ -79,8 +78,7 @@ def run(test: Coroutine[Any, Any, None]) -> None:
 
 def until_ready(engine: FallbackEngine, loads: Loads) -> None:
     loads.let_in.set()
-    while engine.state.kind == "loading":
-        pass
+    until(lambda: engine.state.kind != "loading")
 
 
 def test_the_small_model_answers_requests_for_any_model_until_the_large_one_is_ready(

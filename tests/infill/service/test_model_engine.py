@@ -125,6 +125,7 @@ def test_a_newer_reading_ahead_of_a_client_replaces_its_older_one(
         assert not engine._reading and engine.counts.encoded_tokens == 14
 
     monkeypatch.setattr(Completer, "read_ahead", read_ahead)
+    monkeypatch.setattr("engine.scheduling.scheduler.SLICE_S", PATIENCE_S)  # the other client waits for its turn
     engine.load()
     asyncio.run(asyncio.wait_for(play(), PATIENCE_S))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from infill.engine_protocol import EngineRequest
 from infill.findings import LintRequest
 from infill.request import Hole, InfillRequest
 from infill.service.routed import task_of
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, until
 
 
 class Scripted:
@@ -181,9 +180,7 @@ def test_cancelling_a_request_cancels_it_at_the_backend() -> None:
 
         def wait(connection: CancellableConnection) -> str:
             begun.set()
-            end = time.monotonic() + 20
-            while not connection.cancelled and time.monotonic() < end:
-                time.sleep(0.005)
+            until(lambda: connection.cancelled)
             left.set()
             raise Cancelled("x")
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +23,8 @@ from infill.service.client import ServiceClient
 from infill.service.location import location_at
 from infill.service.start import stop_service
 from tests.infill.fakes import pocket_tokens, request
-from tests.waiting import PATIENCE_S
+from tests.ports import free_port
+from tests.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.slow
 TOKEN = "a-token-of-at-least-sixteen-characters"
@@ -41,10 +40,12 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+PATIENT = """
+from infill.backends import router
+router.PAUSE_S = router.LONGEST_PAUSE_S = 600.0
+from infill.cli.main import main
+main()
+"""  # a backend that failed is skipped until the end of the test, however long that takes
 
 
 def started(folder: Path, monkeypatch: pytest.MonkeyPatch, config: str = "", *options: str) -> ServiceClient:
@@ -54,7 +55,11 @@ def started(folder: Path, monkeypatch: pytest.MonkeyPatch, config: str = "", *op
     (config_folder / "config.toml").write_text(config)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
     monkeypatch.setenv("GESSO_THREADS", "1")
-    service = ServiceClient(location_at(folder / "run" / "gesso.sock"), arguments=("--idle-minutes", "5", *options))
+    service = ServiceClient(
+        location_at(folder / "run" / "gesso.sock"),
+        arguments=("--idle-minutes", "5", *options),
+        command=(sys.executable, "-c", PATIENT, "serve"),
+    )
     service.connect()
     return service
 
@@ -87,10 +92,8 @@ def coder(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes], Path]]:
     with (folder / "coder.log").open("wb") as log:
         process = subprocess.Popen([*command, "--device", "cpu"], stdout=log, stderr=log)
     try:
-        end = time.monotonic() + 90
-        while not _answers(f"http://127.0.0.1:{port}/health"):
-            assert process.poll() is None and time.monotonic() < end, (folder / "coder.log").read_text()[-2000:]
-            time.sleep(0.2)
+        until(lambda: process.poll() is not None or _answers(f"http://127.0.0.1:{port}/health"))
+        assert process.poll() is None, (folder / "coder.log").read_text()[-2000:]
         yield f"http://127.0.0.1:{port}/v1", process, model
     finally:
         process.kill()
@@ -99,7 +102,7 @@ def coder(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes], Path]]:
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2) as answer:
+        with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
             return bool(answer.status == 200)
     except OSError:
         return False
@@ -118,7 +121,7 @@ kind = "openai"
 url = "{url}"
 model = "{model}"
 logprobs = false
-timeout_ms = 30000
+timeout_ms = 120000
 """
     service = started(folder / "routed", monkeypatch, config)
     try:
@@ -210,7 +213,7 @@ kind = "gesso"
 url = "{url}"
 token_file = "{folder / "token"}"
 ca_file = "{certificates / "ca.pem"}"
-timeout_ms = 60000
+timeout_ms = 120000
 """
     service = started(folder / "member", monkeypatch, config)
     try:

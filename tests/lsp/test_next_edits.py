@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from infill.next_edit.edits import Place, Proposal
 from lsp.documents import Snapshot
 from lsp.next_edits import NextEdits, Offer
 from lsp.session import Session
+from tests.gate import Gate
 from tests.lsp.client import MODERN, ROOT, Client
 
 SERVER = (str(ROOT / "tests" / "lsp" / "scripted_server.py"),)
@@ -25,8 +25,14 @@ SNAPSHOT = Snapshot("uri", "python", 1, ("a",), "utf-16")
 
 
 @pytest.fixture
-def client(environment: dict[str, str], request: pytest.FixtureRequest) -> Iterator[Client]:
-    client = Client(environment, server=SERVER)
+def gate(tmp_path: Path) -> Gate:
+    """Of texts with `slowly writes`."""
+    return Gate(tmp_path / "gate")
+
+
+@pytest.fixture
+def client(environment: dict[str, str], request: pytest.FixtureRequest, gate: Gate) -> Iterator[Client]:
+    client = Client({**environment, **gate.environment}, server=SERVER)
     client.initialize(MODERN, settings=getattr(request, "param", {}))
     yield client
     client.close()
@@ -135,9 +141,10 @@ def test_a_half_deleted_name_is_not_finished_until_the_cursor_leaves_it(client: 
 
 
 def test_the_next_key_ends_the_request(client: Client, address: str) -> None:
-    rename(client, address)
-    pending = start(client, address)
-    client.type(address, 3, 0, "x")
+    with client.together():
+        rename(client, address)
+        pending = start(client, address)
+        client.type(address, 3, 0, "x")
     assert client.result(pending) == {"edits": []}
     assert why(client)["rule"] == "outdated"
 
@@ -207,10 +214,10 @@ def test_an_argument_that_is_none_is_not_shown(client: Client, tmp_path: Path, t
     assert why(client)["rule"] == "not sure"
 
 
-def test_the_next_key_ends_the_work_of_the_model(client: Client, tmp_path: Path) -> None:
+def test_the_next_key_ends_the_work_of_the_model(client: Client, tmp_path: Path, gate: Gate) -> None:
     uri = add_parameter(client, tmp_path, "slowly writes 1")
     pending = start(client, uri)
-    time.sleep(1.2)
+    gate.wait_until_reached()
     client.type(uri, 3, 0, "x")
     assert client.result(pending) == {"edits": []}
     assert why(client)["rule"] == "outdated"

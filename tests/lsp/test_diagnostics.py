@@ -287,9 +287,7 @@ def test_only_code_near_the_user_is_linted(doc: Linted) -> None:
     far = len(doc.linted())
     assert "def f0():" in doc.linted()[0] and 20 < far < 60
     doc.actions(398, 0)
-    doc.wait_until_linted(
-        lambda chunks: {"f199()", f"f{200 - NEAR_LINES // 2}()"} <= {*re.findall(r"f\d+\(\)", "".join(chunks))}
-    )
+    doc.wait_until_linted(lambda chunks: f"f{(398 - NEAR_LINES) // 2}()" in "".join(chunks))  # the farthest is the last
     doc.client.wait(lambda: any(shown.endswith("399:11") for shown in doc.shown()))
     doc.rest()
     assert len(doc.linted()) < 120 and len(set(doc.linted())) == len(doc.linted())

@@ -4,6 +4,7 @@ import sys
 import threading
 import time
 import tracemalloc
+from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from infill.code import syntax
 from infill.code.languages import LANGUAGES
 from infill.code.syntax import Span, error_nodes, error_score, parse
+from tests.cpu_time import takes_less
 from tests.infill.marked import at
 
 UGLY = st.text(st.sampled_from("x(\n\t =é😀\ud800\udc00\r\f'\":#{}1\x00"), max_size=60)
@@ -119,11 +121,12 @@ def test_parsed_texts_do_not_leak(lines: int) -> None:
 
 def test_other_threads_run_while_a_long_text_is_parsed():
     """A parser that held the GIL would block the language server."""
-    started, turns, ended = threading.Event(), [], threading.Event()
+    started, turns, ended, enough = threading.Event(), [], threading.Event(), threading.Event()
 
     def parse_long_text():
         started.set()
-        parse("def f(a, b):\n    return [a, b, 'hello']\n" * 10_000, "python")
+        with suppress(syntax.ParsingStopped):
+            parse("def f(a, b):\n    return [a, b, 'hello']\n" * 50_000, "python", enough.is_set)
         ended.set()
 
     interval = sys.getswitchinterval()
@@ -132,8 +135,9 @@ def test_other_threads_run_while_a_long_text_is_parsed():
         thread = threading.Thread(target=parse_long_text)
         thread.start()
         started.wait()
-        while not ended.is_set():
+        while not ended.is_set() and len(turns) <= 20:
             turns.append(time.sleep(0))
+        enough.set()
         thread.join()
     finally:
         sys.setswitchinterval(interval)
@@ -193,10 +197,11 @@ def test_offsets_in_strings_and_comments(language, marked, string, comment):
 
 def test_a_large_file_is_read_quickly():
     text = "".join(f"def f{n}(a, b=({n}, 'é')):\n    return g(a)[{n}]\n\n" for n in range(2000))
-    started = time.process_time()
-    tree = parse(text, "python")
-    syntax.in_string(tree, len(text) // 2)
-    assert time.process_time() - started < 1.0
+
+    def read(attempt: int) -> None:
+        syntax.in_string(parse(f"{text}{attempt}\n", "python"), len(text) // 2)
+
+    assert takes_less(1.0, read)
 
 
 def test_a_long_parse_ends_once_it_is_stopped():

@@ -16,13 +16,14 @@ from infill.findings import IGNORE, Range
 from infill.lint.style_names import CODE as NAMING
 from infill.lint.style_names import rename_places
 from infill.printable import one_line
-from lsp.diagnostics import SOURCE, TREE_S
+from lsp.diagnostics import SOURCE
 from lsp.documents import Snapshot
 from lsp.host import Host
 from lsp.tracked_findings import TrackedFinding
 
 QUICK_FIX = types.CodeActionKind.QuickFix.value
 KINDS = (types.CodeActionKind.QuickFix,)
+TREE_S = 1.0  # longest wait for a syntax tree
 LONGEST_TITLE = 50  # characters of a replacement shown in a title
 MOST_LINES = 5  # lines of a finding that are checked for room for a comment
 

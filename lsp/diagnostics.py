@@ -38,7 +38,6 @@ REST = 4.0  # seconds without linting per second of it while the user types: 40 
 MOST_REST_S = 8.0
 NEAR_LINES = 60  # above and below the user's position: about one screen
 RECENT = 4  # recently used documents that are linted before the user visits them
-TREE_S = 1.0  # longest wait for a syntax tree
 REQUEST_CHARS = 1_500  # of the chunks in one request
 CACHED_CHUNKS = 500  # per document
 MOST_SHOWN = 100  # findings per document
@@ -302,7 +301,7 @@ class Diagnostics:
             return
         if not document.visited and snapshot not in session.documents.recent()[:RECENT]:
             return
-        tree = await session.trees.tree(snapshot, TREE_S)
+        tree = await session.trees.tree(snapshot)
         if tree is None:
             return
         near = await asyncio.to_thread(chunks_in, tree, *_window(snapshot, document.cursor))

@@ -71,8 +71,11 @@ class Trees:
         if (followed := self._followed.pop(uri, None)) is not None:
             followed.resolve(all_waiters=True)
 
-    async def tree(self, snapshot: Snapshot, timeout_s: float) -> SyntaxTree | None:
-        """The tree of exactly this snapshot; None if it has no grammar, is outdated, or takes longer to parse."""
+    async def tree(self, snapshot: Snapshot, timeout_s: float | None = None) -> SyntaxTree | None:
+        """The tree of exactly this snapshot; None if it has no grammar, is outdated, or is not there in time.
+
+        timeout_s: without, there is no limit but PARSE_LIMIT_S.
+        """
         followed = self._followed.get(snapshot.uri)
         if followed is None or followed.newest is not snapshot:
             return None

@@ -12,6 +12,12 @@ import engine  # noqa: F401  (before PyTorch)
 
 os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="gesso-tests-")  # fixtures of a module have no test of their own
 
+if find_spec("hypothesis") is not None:  # absent on a GPU machine that only has PyTorch and pytest
+    from hypothesis import HealthCheck, settings
+
+    settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("untimed")
+
 
 @pytest.fixture(autouse=True)
 def no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -19,7 +25,7 @@ def no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path_factor
         if variable.startswith("GESSO_"):
             monkeypatch.delenv(variable)
     folder = tmp_path_factory.mktemp("user")
-    if find_spec("platformdirs") is not None:  # absent on a GPU machine that only has PyTorch and pytest
+    if find_spec("platformdirs") is not None:
         monkeypatch.setattr("infill.settings.user_file", lambda: folder / "config.toml")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(folder))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))

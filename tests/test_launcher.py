@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import gesso_launcher
+from tests.waiting import PATIENCE_S
 
 LAUNCHER = gesso_launcher.__file__
 SERVER = "import gesso_launcher; gesso_launcher.language_server()"
@@ -49,5 +50,5 @@ def test_the_working_folder_may_be_gone(tmp_path: Path, arguments: tuple[str, ..
 def run(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-P", *arguments]
     return subprocess.run(
-        command, env={**os.environ, **environment}, capture_output=True, text=True, check=False, timeout=120
+        command, env={**os.environ, **environment}, capture_output=True, text=True, check=False, timeout=PATIENCE_S
     )

@@ -65,8 +65,9 @@ class Load:
 class Task(Generic[T]):
     """A request. operation: what it waits for, None if it only waits for its turn. memory_failures: how often memory
     did not suffice for it since others freed some. has_turn: whether it may continue, if it runs on the engine's own
-    thread; resume: the same for a request on a thread of its own. used: seconds of the engine. started_at,
-    resumed_at: time.monotonic() when its own code first and last continued. failed: it has ended without a result."""
+    thread; resume: the same for a request on a thread of its own. used: seconds of the engine. started_at:
+    time.monotonic() when its own code first continued; resumed_at: when its last turn began, by the scheduler's clock.
+    failed: it has ended without a result."""
 
     order: Order
     number: int
@@ -86,7 +87,7 @@ class Task(Generic[T]):
     resume: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
 
     def start(self, now: float) -> None:
-        self.started, self.started_at, self.resumed_at = True, now, now
+        self.started, self.started_at = True, now
 
     def is_cancelled(self) -> bool:
         return self.order.stop is not None and self.order.stop()

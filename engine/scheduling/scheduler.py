@@ -53,7 +53,7 @@ MOST_CLIENTS = 1024  # whose use of the engine is remembered
 class Scheduler:
     """The only user of `denoiser` from now on.
 
-    batch: most canvases of one step. clock: seconds, by which clients are charged.
+    batch: most canvases of one step. clock: seconds, by which clients are charged and turns end.
     """
 
     def __init__(self, decoder: Decoder, batch: int = BATCH, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -63,7 +63,7 @@ class Scheduler:
         self._numbers = count()
         self._tasks: list[Task[Any]] = []
         self._engine_task: Task[Any] | None = None  # the request that runs on the engine's own thread
-        self._resumed_at = 0.0  # when that request last continued, by `clock`
+        self._turn_at = 0.0  # when the last unit of work began, by `clock`
         self._durations = Durations()
         self._used: dict[tuple[Priority, str], float] = {}  # by client, in virtual time
         self._virtual_time: dict[Priority, float] = dict.fromkeys(Priority, 0.0)
@@ -152,6 +152,7 @@ class Scheduler:
             self._run_on_engine_thread(task)
             return
         started, together = self.clock(), [task]
+        self._turn_at = started
         if isinstance(task.operation, CanvasBatch) and task.operation.started:
             together = self._step_partners(task, ready)
             self._step(together)
@@ -331,7 +332,7 @@ class Scheduler:
         Never raises: it may be called from within a parser.
         """
         if task.operation is None:
-            spent = time.monotonic() - task.resumed_at
+            spent = self.clock() - task.resumed_at
             if spent >= URGENT_S and self._is_preceded(task, spent):
                 try:
                     perform(None)
@@ -344,8 +345,8 @@ class Scheduler:
         if task is self._engine_task:
             task.has_turn = True
             return
+        task.resumed_at = self._turn_at
         if task.started:
-            task.resumed_at = time.monotonic()
             task.resume.release()
         else:
             task.start(time.monotonic())
@@ -369,13 +370,13 @@ class Scheduler:
     def _run_on_engine_thread(self, task: Task[Any]) -> None:
         """The same on this thread, which serves other requests while this one waits."""
         task.start(time.monotonic())
-        self._engine_task, self._resumed_at = task, self.clock()
+        self._engine_task, task.resumed_at = task, self.clock()
         with torch.inference_mode(False):
             self._run_body(task, partial(self._perform_here, task), self._leave_engine_thread)
 
     def _leave_engine_thread(self) -> None:
-        assert self._engine_task is not None
-        self._charge(self._engine_task, self.clock() - self._resumed_at)
+        assert (task := self._engine_task) is not None
+        self._charge(task, self.clock() - task.resumed_at)
         self._engine_task = None
 
     def _perform(self, task: Task[Any], operation: Operation | None) -> Any:
@@ -389,8 +390,8 @@ class Scheduler:
     def _perform_here(self, task: Task[Any], operation: Operation | None) -> Any:
         """The same on the engine's thread: serves the next requests until the operation of `task` is done."""
         now = self.clock()
-        self._charge(task, now - self._resumed_at)
-        task.operation, task.has_turn, self._resumed_at = operation, False, now
+        self._charge(task, now - task.resumed_at)
+        task.operation, task.has_turn, task.resumed_at = operation, False, now
         if isinstance(operation, Call) and operation.at_once and self._call(task, operation):
             return task.take_result()
         while not task.has_turn:
@@ -398,7 +399,7 @@ class Scheduler:
                 self._end(task, _closed())
             else:
                 self._serve_once()
-        self._resumed_at, task.resumed_at = self.clock(), time.monotonic()
+        task.resumed_at = self.clock()
         return task.take_result()
 
     def _fail_or_wait(self, task: Task[Any], error: Exception) -> None:

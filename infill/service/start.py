@@ -27,7 +27,7 @@ from infill.service.location import (
 LAUNCHER = Path(__file__).parents[2] / "gesso_launcher.py"
 GESSO = (sys.executable, "-P", str(LAUNCHER))  # the command line
 COMMAND = (*GESSO, "serve")
-START_S = 30.0  # until a new service answers at all
+START_S = 120.0  # until a new service answers at all; more than a busy machine needs
 MOST_STARTS = 3
 END_S = 10.0
 POLL_S = 0.03

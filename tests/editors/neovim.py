@@ -21,13 +21,12 @@ import pynvim
 import pytest
 
 from tests.editors.services import runtime_folder
+from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 PLUGIN = ROOT / "editors" / "nvim"
 NVIM = os.environ.get("GESSO_NVIM") or shutil.which("nvim")
 OLD_NVIM = os.environ.get("GESSO_NVIM_OLD")  # 0.10 or 0.11
-PATIENCE_S = 60.0
-LOADING_S = 120.0
 
 GHOST = """
 local found = {}
@@ -113,7 +112,7 @@ def version(nvim: str | None) -> tuple[int, int]:
     if nvim is None:
         return 0, 0
     try:
-        output = subprocess.run([nvim, "--version"], capture_output=True, text=True, timeout=20).stdout
+        output = subprocess.run([nvim, "--version"], capture_output=True, text=True, timeout=PATIENCE_S).stdout
     except OSError:
         return 0, 0
     match = re.match(r"NVIM v(\d+)\.(\d+)", output)
@@ -244,7 +243,7 @@ class Neovim:
             return bool(self.ghost()) or bool(records) and records[0]["outcome"] in ("nothing", "failed")
 
         with suppress(AssertionError):
-            self.wait(is_answered, "answer", PATIENCE_S / 4)
+            self.wait(is_answered, "answer", PATIENCE_S / 8)
         if not self.ghost():
             self.keys("<M-\\>")
             self.wait_ghost()
@@ -256,7 +255,7 @@ class Neovim:
         return found
 
     def wait_ready(self) -> None:
-        self.wait(lambda: self.state() == "ready", "ready model", LOADING_S)
+        self.wait(lambda: self.state() == "ready", "ready model")
         self.wait(lambda: self.lua("return vim.lsp.get_clients({bufnr = 0})[1] ~= nil"), "client of the buffer")
 
     def execute(self, command: str, *arguments: Any) -> Any:
@@ -266,7 +265,7 @@ class Neovim:
             "if not client then return nil end "
             "require('gesso.server').execute(..., { select(2, ...) }, "
             "function(result) done, answer = true, result end) "
-            "vim.wait(10000, function() return done end, 5) return answer"
+            "vim.wait(60000, function() return done end, 5) return answer"
         )
         return self.lua(code, command, *arguments)
 

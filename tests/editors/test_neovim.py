@@ -235,7 +235,7 @@ def test_the_resting_cursor_is_reported_outside_insert_mode(nvim: Neovim) -> Non
     def reported() -> list[int]:
         return [one["position"]["line"] for one in nvim.messages("gesso/cursorRested")]
 
-    nvim.keys("gg", "jj")
+    nvim.keys("ggjj")
     nvim.wait(lambda: reported()[-1:] == [2], "report")
     before = reported()
     assert 0 not in before and 1 not in before, "the cursor did not rest there"

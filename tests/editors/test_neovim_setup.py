@@ -16,8 +16,11 @@ import pytest
 pytest.importorskip("pynvim", reason="pynvim is not installed; it comes with the extra `dev`")
 
 from tests.editors.neovim import NVIM, PLUGIN, ROOT, Neovim, needs_neovim, server_options  # noqa: E402
+from tests.editors.services import default_location  # noqa: E402
 from tests.infill.local_hub import local_hub  # noqa: E402
 from tests.lsp.small_coder import CONTENT  # noqa: E402
+from tests.services import no_service_starts  # noqa: E402
+from tests.waiting import PATIENCE_S  # noqa: E402
 
 pytestmark = [pytest.mark.slow, needs_neovim]
 
@@ -48,12 +51,13 @@ def bare(tmp_path: Path) -> Iterator[Neovim]:
 
 
 def test_typing_works_while_the_model_is_loading(bare: Neovim, tmp_path: Path) -> None:
-    bare.set_up(server_options(tmp_path))
-    bare.open(tmp_path / "amounts.py", CODE)
-    bare.wait(lambda: bare.state() == "loading", "loading model")
-    assert bare.lua("return require('gesso').status()") == "gesso loading"
-    bare.keys("o", "ra", "<Tab>")
-    assert bare.line().strip() == "ra"
+    with no_service_starts(default_location()):
+        bare.set_up(server_options(tmp_path))
+        bare.open(tmp_path / "amounts.py", CODE)
+        bare.wait(lambda: bare.state() == "loading", "loading model")
+        assert bare.lua("return require('gesso').status()") == "gesso loading"
+        bare.keys("o", "ra", "<Tab>")
+        assert bare.line().strip() == "ra"
     bare.wait_ready()
     bare.keys("<Esc>", "ddo", "ra")
     assert bare.suggest()
@@ -98,11 +102,11 @@ def test_a_late_setup_serves_the_file_that_neovim_was_started_with(event: str, t
     options = {**server_options(tmp_path), "cmd": scripted_server()}
     (tmp_path / "init.lua").write_text(LAZY % (lua(str(PLUGIN)), lua(event), lua(json.dumps(options))))
     (tmp_path / "amounts.py").write_text(CODE)
-    wait = "lua vim.wait(30000, function() return #vim.lsp.get_clients({ bufnr = 0, name = 'gesso' }) > 0 end)"
+    wait = "lua vim.wait(60000, function() return #vim.lsp.get_clients({ bufnr = 0, name = 'gesso' }) > 0 end)"
     report = "lua io.write(vim.bo.filetype, ' ', #vim.lsp.get_clients({ bufnr = 0 }))"
     command = [str(NVIM), "--headless", "--clean", "-u", "init.lua", "amounts.py", f"+{wait}", f"+{report}", "+qall!"]
     environment = {**os.environ, "HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path / "state")}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.stdout == "python 1", done.stderr
 
 

@@ -13,13 +13,14 @@ from functools import partial
 import psutil
 import pytest
 
-from infill.service.location import lock_holder
 from lsp.server import create_server
 from lsp.settings import schema
 from tests.editors.services import default_location
 from tests.editors.vscode import EXTENSION, ROOT, VSCode, build_extension, eventually, find_tools, vscode
 from tests.infill.local_hub import local_hub
 from tests.lsp.small_coder import CONTENT, MIB
+from tests.services import no_service_starts
+from tests.waiting import PATIENCE_S
 
 STACK = """\
 class Stack:
@@ -46,7 +47,6 @@ def main():
     args = parser.parse_args()
     print(args.input, args.output)
 """
-READY_S, GHOST_S = 120.0, 30.0
 SETTLED_S = 1.0  # nothing more appears this long after a key
 EAGER = {"gesso.minConfidence": 0, "gesso.eagerness": "eager", "gesso.delayMs": 0}
 SETTINGS = {"gesso.server.command": [sys.executable, "-m", "lsp"]} | EAGER
@@ -62,7 +62,7 @@ def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VSCode]:
     with vscode(tools, tmp_path_factory.mktemp("vscode"), SETTINGS) as opened:
         ready(opened)
         opened.open("first.py", STACK, line=9)
-        eventually(lambda: requests_by_hand(opened), "a first request, which takes a new editor some seconds", READY_S)
+        eventually(lambda: requests_by_hand(opened), "a first request, which takes a new editor some seconds")
         opened.close_editors()
         yield opened
 
@@ -92,7 +92,7 @@ def requests_by_hand(code: VSCode) -> bool:
 
 def ghost(code: VSCode) -> str:
     """Waits for ghost text; fails with Gesso's reasons if there is none."""
-    end = time.monotonic() + GHOST_S
+    end = time.monotonic() + PATIENCE_S
     while not (text := code.ghost()):
         if time.monotonic() > end:
             pytest.fail("no ghost text; " + "; ".join(reasons(code)))
@@ -113,8 +113,10 @@ def reasons(code: VSCode) -> list[str]:
 def newest_reason(code: VSCode, expected: str, typed: str) -> str:
     """Waits until the newest reason contains `expected`. typed: the last key, which is typed again before each retry,
     because VS Code drops a pending request when a list opens."""
-    for patience in range(1, 6):
-        time.sleep(patience * SETTLED_S)
+    end, pause_s = time.monotonic() + PATIENCE_S, 0.0
+    while time.monotonic() < end:
+        pause_s += SETTLED_S
+        time.sleep(pause_s)
         if expected in (newest := reasons(code)[0]):
             return newest
         code.press("Escape", "Backspace")
@@ -128,18 +130,13 @@ def another_server(code: VSCode, before: int) -> psutil.Process:
     return process
 
 
-def another_service(before: int | None) -> psutil.Process:
-    eventually(lambda: lock_holder(default_location()) not in (None, before), "another service")
-    return psutil.Process(lock_holder(default_location()))
-
-
 def ready_again(code: VSCode) -> None:
     eventually(lambda: "Ready" not in code.state(), "the interruption")
     ready(code)
 
 
 def ready(code: VSCode) -> None:
-    eventually(lambda: "Ready" in code.state(), "a ready model", READY_S)
+    eventually(lambda: "Ready" in code.state(), "a ready model")
 
 
 @pytest.mark.slow
@@ -276,20 +273,14 @@ def test_the_server_restarts_after_a_crash_and_by_command(code: VSCode) -> None:
 @needs_vscode
 def test_typing_works_while_the_model_is_loading(code: VSCode) -> None:
     code.open("loading.py", STACK, line=9)
-    service = another_service(None)
-    service.kill()
-    code.type(".i")  # its request starts the service again
-    service = another_service(service.pid)
-    service.suspend()  # a model that takes its time
-    try:
+    with no_service_starts(default_location()):
+        code.type(".i")  # its request asks for another service
         eventually(lambda: "The model is loading." in code.state(), "the status of a loading model")
         code.type("t")
         newest_reason(code, "still loading", "t")
         code.press("Escape")
         assert not code.ghost()
         code.saves("loading.py", STACK.replace("return self\n", "return self.it\n"))
-    finally:
-        service.resume()
     ready(code)
     code.press("Backspace")
     code.type("t")
@@ -348,7 +339,7 @@ def test_the_code_model_is_offered_and_downloaded(configured: VSCode) -> None:
         assert not hub.requests
         configured.browser("click", '.notification-list-item .monaco-button:has-text("Download")')
         texts = partial(configured.browser, "texts", ".statusbar-item")
-        eventually(lambda: "1 of 8 MiB" in " ".join(texts()), "the progress", READY_S)
+        eventually(lambda: "1 of 8 MiB" in " ".join(texts()), "the progress")
         configured.command("Gesso: Download the Code Model")
         eventually(lambda: "is being downloaded" in configured.messages(), "the same by command")
         hub.complete.set()

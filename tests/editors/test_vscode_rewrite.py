@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.editors.vscode import VSCode, eventually, find_tools, with_server
+from tests.gate import Gate
 
 tools = find_tools()
 pytestmark = [
@@ -17,9 +18,15 @@ CODE = "a = 1\nb = 2\nc = 3\n"
 
 
 @pytest.fixture(scope="module")
-def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VSCode]:
+def gate(tmp_path_factory: pytest.TempPathFactory) -> Gate:
+    """Of the instruction `slow`."""
+    return Gate(tmp_path_factory.mktemp("gate") / "gate")
+
+
+@pytest.fixture(scope="module")
+def window(tmp_path_factory: pytest.TempPathFactory, gate: Gate) -> Iterator[VSCode]:
     root = tmp_path_factory.mktemp("vscode")
-    with with_server(root, "scripted_server.py", **{"editor.inlineSuggest.enabled": False}) as opened:
+    with with_server(root, "scripted_server.py", gate, **{"editor.inlineSuggest.enabled": False}) as opened:
         yield opened
 
 
@@ -50,9 +57,11 @@ def test_tab_accepts_it_in_one_undo_step(code: VSCode) -> None:
     code.saves("one.py", CODE)
 
 
-def test_it_is_shown_while_it_is_written_and_escape_discards_it(code: VSCode) -> None:
+def test_it_is_shown_while_it_is_written_and_escape_discards_it(code: VSCode, gate: Gate) -> None:
     rewrite(code, "two.py", "slow")
-    eventually(lambda: "slow" in code.after() and "Accept" not in code.messages(), "the first line")
+    eventually(lambda: "slow" in code.after(), "the first line")
+    assert "Accept" not in code.messages()
+    gate.open()
     eventually(lambda: "Accept (Tab)" in code.messages(), "the question")
     code.press("Escape")
     eventually(lambda: "slow" not in code.after(), "no new line")

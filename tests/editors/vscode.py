@@ -22,13 +22,14 @@ from typing import Any, TypeVar
 import psutil
 
 from tests.editors.services import runtime_folder
+from tests.gate import Gate
+from tests.ports import free_port
+from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 EXTENSION = ROOT / "editors" / "vscode"
 CODE_SERVER = os.environ.get("GESSO_CODE_SERVER")  # read at import, because tests run without GESSO_ variables
 FETCH = "run `scripts/fetch-code-server FOLDER`, then set GESSO_CODE_SERVER=FOLDER/bin/code-server"
-PATIENCE_S = 60.0
-READY_S = 120.0  # until the language server is ready
 SETTINGS: dict[str, Any] = {
     "chat.disableAIFeatures": True,
     "editor.fontSize": 16,
@@ -87,11 +88,11 @@ def build_extension(tools: Tools) -> Path:
     return EXTENSION / "gesso.vsix"
 
 
-def eventually(condition: Callable[[], Value], what: str, seconds: float = PATIENCE_S) -> Value:
-    """Waits for a true value of `condition` and returns it; fails with `what` and the last value after `seconds`."""
-    end = time.monotonic() + seconds
+def eventually(condition: Callable[[], Value], what: str) -> Value:
+    """Waits for a true value of `condition` and returns it; fails with `what` and the last value."""
+    end = time.monotonic() + PATIENCE_S
     while not (value := condition()):
-        assert time.monotonic() < end, f"{what}: not within {seconds:g} s; the last value was {value!r}"
+        assert time.monotonic() < end, f"{what}: not within {PATIENCE_S:g} s; the last value was {value!r}"
         time.sleep(0.05)
     return value
 
@@ -115,7 +116,7 @@ class Browser:
     def close(self) -> None:
         assert self.process.stdin is not None
         self.process.stdin.close()
-        self.process.wait(20)
+        self.process.wait(PATIENCE_S)
 
 
 class VSCode:
@@ -158,7 +159,7 @@ class VSCode:
             self.press("Escape", "Control+p")
             eventually(lambda: self.browser("count", ".quick-input-widget input:focus"), "the prompt for a file")
             self.type(name, 0)
-            end = time.monotonic() + PATIENCE_S / 6
+            end = time.monotonic() + PATIENCE_S / 12
             while not (found := any(name in row for row in self.rows())) and time.monotonic() < end:
                 time.sleep(0.05)
             return found
@@ -262,7 +263,7 @@ def vscode(tools: Tools, root: Path, settings: Mapping[str, Any]) -> Iterator[VS
     install = [tools.code_server, *data, "--install-extension", str(EXTENSION / "gesso.vsix")]
     done = subprocess.run(install, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    port = _free_port()
+    port = free_port()
     options = ["--auth", "none", "--bind-addr", f"127.0.0.1:{port}", "--disable-telemetry", "--disable-update-check"]
     options += ["--disable-workspace-trust", "--disable-getting-started-override"]
     with (root / "code-server.log").open("w") as log:
@@ -270,7 +271,7 @@ def vscode(tools: Tools, root: Path, settings: Mapping[str, Any]) -> Iterator[VS
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
     browser = Browser(tools)
     try:
-        eventually(lambda: _listens(port), "code-server listens", 2 * PATIENCE_S)
+        eventually(lambda: _listens(port), "code-server listens")
         browser("open", f"http://127.0.0.1:{port}/?folder={folder}")
         eventually(lambda: browser("count", ".monaco-workbench .statusbar"), "the workbench")
         yield VSCode(browser, psutil.Process(process.pid), folder, user, settings)
@@ -301,24 +302,20 @@ def _plain(text: str) -> str:
     return text.replace("\u00a0", " ").replace("\u200b", "")
 
 
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
 def _listens(port: int) -> bool:
     with socket.socket() as one:
         return one.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextmanager
-def with_server(root: Path, program: str, **settings: Any) -> Iterator[VSCode]:
-    """VS Code with the language server `tests/lsp/PROGRAM` for all languages, once that is ready."""
+def with_server(root: Path, program: str, gate: Gate | None = None, **settings: Any) -> Iterator[VSCode]:
+    """VS Code with the language server `tests/lsp/PROGRAM` for all languages, once that is ready. gate: what is slow
+    waits there."""
     tools = find_tools()
     assert not isinstance(tools, str)
     build_extension(tools)
-    server = {"gesso.server.command": [sys.executable, str(ROOT / "tests" / "lsp" / program)]}
+    environment = [f"{name}={value}" for name, value in gate.environment.items()] if gate is not None else []
+    server = {"gesso.server.command": ["env", *environment, sys.executable, str(ROOT / "tests" / "lsp" / program)]}
     with vscode(tools, root, {**server, "gesso.languages": {"*": True}, **settings}) as opened:
-        eventually(lambda: "Ready" in opened.state(), "the server is ready", READY_S)
+        eventually(lambda: "Ready" in opened.state(), "the server is ready")
         yield opened

@@ -112,7 +112,7 @@ def test_the_second_likeliest_tokens_are_named_if_asked_for() -> None:
             assert margin == pytest.approx(float(values[0] - values[1]), abs=1e-4)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(
         st.tuples(st.integers(0, LENGTH), st.lists(TOKENS, max_size=6)).map(
@@ -238,7 +238,7 @@ def test_on_token_sees_the_first_continuation_and_may_end_decoding() -> None:
     assert [len(one.tokens) for one in found] == [4, 4]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(TOKENS, max_size=40), st.integers(1, 3))
 def test_what_the_prompt_repeats_does_not_change_the_result(more: list[int], branches: int) -> None:
     without = decoded(branches=branches, margin=math.inf)

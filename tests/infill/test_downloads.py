@@ -20,6 +20,7 @@ from engine.errors import ModelError
 from infill import downloads
 from infill.downloads import KNOWN, KnownModel, Mirror, downloaded_bytes, fetch, fetched, has_disk_space
 from tests.infill.local_hub import Hub, local_hub
+from tests.waiting import PATIENCE_S
 
 PARTS = [bytes([number]) * (1000 + number) for number in range(1, 5)]
 CONTENT = b"".join(PARTS)
@@ -238,7 +239,7 @@ def test_two_fetches_at_once_are_one_download(index: Index) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(PATIENCE_S)
     assert len(found) == 2 and found[0].read_bytes() == CONTENT
     assert sorted(index.asked) == [f"small-part{number}" for number in range(1, 5)]
 

@@ -76,7 +76,7 @@ def ignored(root: Path, paths: Iterable[Path]) -> set[Path]:
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 @given(TREES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_git_agrees(tree: dict) -> None:
     with tempfile.TemporaryDirectory(prefix="gesso-test-") as name, pytest.MonkeyPatch.context() as patch:
         home = Path(name).resolve()

@@ -30,9 +30,17 @@ from infill.statistics import (
     read,
     summarize,
 )
+from tests.waiting import PATIENCE_S, until
 
 DAY_S = 86_400
 CREATED = "create table events (at real, event text, language text, model text, rung text, characters integer, value)"
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No event is lost because the machine is busy."""
+    monkeypatch.setattr(statistics, "BUSY_S", PATIENCE_S)
+    monkeypatch.setattr(statistics, "CLOSE_S", PATIENCE_S)
 
 
 @pytest.fixture
@@ -157,11 +165,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
 
 
 def wait_until_taken(store: Statistics) -> None:
-    for _ in range(1000):
-        if store._rows.empty() and store._warned:
-            return
-        time.sleep(0.005)
-    raise AssertionError("the writer takes no rows")
+    until(lambda: store._rows.empty() and store._warned)
 
 
 def test_a_full_disk_loses_statistics_only(

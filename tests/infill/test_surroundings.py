@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import PATIENCE_S
+
 ROOT = Path(__file__).parents[2]
 LAUNCHER = ROOT / "gesso_launcher.py"
 SWALLOWS = """
@@ -21,41 +23,43 @@ with prepared():
 """
 WAITS = """
     print("begun", flush=True)
-    time.sleep(30)
+    time.sleep(600)
 """
 SWALLOWED_ONCE = """
     try:
         print("begun", flush=True)
-        time.sleep(30)
+        time.sleep(600)
     except KeyboardInterrupt:
         pass
     assert was_interrupted()
-    time.sleep(30)
+    time.sleep(600)
 """
 ENDS_AS_IF_NOTHING_HAPPENED = """
     try:
         print("begun", flush=True)
-        time.sleep(30)
+        time.sleep(600)
     except KeyboardInterrupt:
         sys.exit(0)
 """
 FAILS_AFTERWARDS = """
     try:
         print("begun", flush=True)
-        time.sleep(30)
+        time.sleep(600)
     except KeyboardInterrupt:
         raise AttributeError("half imported")
 """
 WITH_A_BUSY_THREAD = """
     import threading
-    threading.Thread(target=time.sleep, args=(30,)).start()
+    threading.Thread(target=time.sleep, args=(600,)).start()
     print("begun", flush=True)
-    time.sleep(30)
+    time.sleep(600)
 """
 REPORTED = """
+    import infill.surroundings
+    infill.surroundings.AGAIN_S = 600
     try:
         print("begun", flush=True)
-        time.sleep(30)
+        time.sleep(600)
     except KeyboardInterrupt:
         print("Stopped by itself.", file=sys.stderr)
         interrupt_is_reported()
@@ -64,13 +68,13 @@ REPORTED = """
 EXITS_IN_SILENCE = """
     try:
         print("begun", flush=True)
-        time.sleep(30)
+        time.sleep(600)
     except KeyboardInterrupt:
         sys.exit(130)
 """
 WAITS_FOR_A_THREAD = """
     import threading
-    threading.Thread(target=time.sleep, args=(30,)).start()
+    threading.Thread(target=time.sleep, args=(600,)).start()
     threading.Timer(0.5, print, ("begun",), {"flush": True}).start()
     sys.exit(0)
 """
@@ -81,7 +85,7 @@ def run(*arguments: str, shell: str, given: bytes = b"", **options: object) -> s
     command = ["bash", "-c", shell, "-", sys.executable, "-P", str(LAUNCHER), *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(
-        command, input=given, capture_output=True, env=environment, timeout=120, check=False, **options
+        command, input=given, capture_output=True, env=environment, timeout=PATIENCE_S, check=False, **options
     )  # type: ignore[call-overload,no-any-return]
 
 
@@ -103,7 +107,7 @@ def test_an_interrupted_command_exits_with_130(body: str, is_said: bool) -> None
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None and process.stdout.readline() == b"begun\n"
     process.send_signal(signal.SIGINT)
-    out, errors = process.communicate(timeout=10)
+    out, errors = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, out) == (130, b"")
     assert errors == (b"gesso: Stopped.\n" if is_said else b"Stopped by itself.\n")
 

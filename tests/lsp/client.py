@@ -8,12 +8,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.waiting import PATIENCE_S
+
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 90.0
 MODERN: dict[str, Any] = {
     "general": {"positionEncodings": ["utf-16"]},
     "textDocument": {"inlineCompletion": {"dynamicRegistration": False}},
@@ -42,6 +44,7 @@ class Client:
         self.number = 0
         self.versions: dict[str, int] = {}
         self._messages: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._together: list[bytes] | None = None
         threading.Thread(target=self._read, daemon=True).start()
         threading.Thread(target=self._read_log, daemon=True).start()
 
@@ -64,12 +67,26 @@ class Client:
             self.log.append(line.decode(errors="replace").rstrip())
 
     def send_bytes(self, body: bytes) -> None:
+        message = b"Content-Length: %d\r\n\r\n" % len(body) + body
+        if self._together is not None:
+            self._together.append(message)
+            return
         assert self.process.stdin is not None
         try:
-            self.process.stdin.write(b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            self.process.stdin.write(message)
             self.process.stdin.flush()
         except OSError as error:
             raise Gone("\n".join(self.log)) from error
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is sent within it arrives at once, so that the server has answered none of it before the last one."""
+        self._together = messages = []
+        yield
+        self._together = None
+        assert self.process.stdin is not None
+        self.process.stdin.write(b"".join(messages))
+        self.process.stdin.flush()
 
     def send(self, message: dict[str, Any]) -> None:
         self.send_bytes(json.dumps({"jsonrpc": "2.0", **message}).encode())
@@ -176,8 +193,8 @@ class Client:
         if self.process.poll() is None:
             self.request("shutdown")
             self.notify("exit")
-        return self.process.wait(20)
+        return self.process.wait(PATIENCE_S)
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(PATIENCE_S)

@@ -1,6 +1,6 @@
-"""A language server whose model writes `first + second` everywhere, and is at first sure only of `first`."""
+"""A language server whose model writes `first + second` everywhere; until the test opens its gate it is sure only of
+`first`."""
 
-import asyncio
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -10,9 +10,10 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from infill.request import Candidate, HoleCompletion, InfillRequest, InfillResult  # noqa: E402
 from lsp import session  # noqa: E402
+from tests.gate import wait_at_gate_async  # noqa: E402
 from tests.lsp import scripted_server  # noqa: E402
 
-TEXT, SURE, REST_S = "first + second", "first", 6.0
+TEXT, SURE = "first + second", "first"
 
 
 class GrowingClient(session.AsyncServiceClient):
@@ -23,7 +24,7 @@ class GrowingClient(session.AsyncServiceClient):
     ) -> InfillResult:
         assert on_draft is not None
         on_draft(TEXT[:-3], len(SURE))
-        await asyncio.sleep(REST_S)
+        await wait_at_gate_async()
         found = Candidate(TEXT, 0.9, True, None, "model", 3)
         completion = HoleCompletion(request.holes[0], TEXT, True, None, 0.9, (found,))
         return InfillResult((completion,), 3, 1, 1, 0, 3, {"total": 1500.0}, "scripted", 0)

@@ -16,11 +16,17 @@ from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from lsprotocol import types
 
+from infill.engine_protocol import EngineState
 from infill.findings import Finding, LintRequest
 from infill.service.exchange import ServiceBusy
-from lsp.diagnostics import Diagnostics
+from lsp.diagnostics import NEAR_LINES, PAUSE_S, Diagnostics
+from lsp.session import Session
+from lsp.settings import LspSettings
 from tests.lsp.client import MODERN, ROOT, Client
+from tests.virtual_time import run
+from tests.waiting import until
 
 SERVER = (str(ROOT / "tests" / "lsp" / "scripted_server.py"),)
 LITERALS = {"codeActionLiteralSupport": {"codeActionKind": {"valueSet": ["quickfix"]}}}
@@ -66,18 +72,15 @@ class Linted:
         return _codes(self.published()[-1]["diagnostics"]) if self.published() else []
 
     def wait(self, shown: list[str]) -> None:
-        self.client.wait(lambda: self.shown() == shown, 10)
+        self.client.wait(lambda: self.shown() == shown)
 
     def wait_until_linted(self, condition: Callable[[list[str]], bool]) -> None:
-        deadline = time.monotonic() + 10
-        while not condition(self.linted()):
-            assert time.monotonic() < deadline, self.linted()
-            time.sleep(0.01)
+        until(lambda: condition(self.linted()), self.linted)
 
     def rest(self) -> None:
-        """Waits longer than linting takes, and processes messages meanwhile."""
-        until = time.monotonic() + REST_S
-        while time.monotonic() < until:
+        """Waits longer than linting usually takes, for what must not happen, and processes messages meanwhile."""
+        end = time.monotonic() + REST_S
+        while time.monotonic() < end:
             self.client.command("gesso.status")
             time.sleep(0.02)
 
@@ -115,7 +118,7 @@ class Linted:
         return report
 
     def error(self, request: int) -> dict[str, Any]:
-        self.client.wait(lambda: request in self.client.answers, 10)
+        self.client.wait(lambda: request in self.client.answers)
         error: dict[str, Any] = self.client.answers.pop(request)["error"]
         return error
 
@@ -244,27 +247,51 @@ def test_a_superseded_run_is_cancelled(doc: Linted) -> None:
     doc.wait(["wrong-name 1:11"])
 
 
-def test_nothing_is_linted_while_the_user_types(doc: Linted) -> None:
-    doc.open("def first():\n    return 1\n")
-    for number in range(20):
-        doc.client.type(doc.uri, 1, 12 + number, "0")
-        time.sleep(0.03)
-    doc.wait_until_linted(bool)
-    assert doc.linted() == ["def first():\n    return 1" + "0" * 20]
+def test_nothing_is_linted_while_the_user_types() -> None:
+    asked: list[str] = []
+
+    async def lint(request: LintRequest) -> tuple[Finding, ...]:
+        asked.extend(request.text[start:end] for start, end in request.ranges)
+        return ()
+
+    async def play() -> None:
+        session = Session(cast(Any, None))
+        session.settings = LspSettings(lint=True)
+        session.engine.state = EngineState("ready", "tiny")
+        session.engine.lint = lint  # type: ignore[method-assign]
+        diagnostics = Diagnostics(session, lambda snapshot: None)
+        document = types.TextDocumentItem("untitled:one.py", "python", 1, "def first():\n    return 1\n")
+        before = session.documents.open(document)
+        session.trees.opened(before)
+        diagnostics.opened(before)
+        for number in range(20):
+            await asyncio.sleep(0.99 * PAUSE_S)
+            at = types.Position(1, 12 + number)
+            change = types.TextDocumentContentChangePartial(range=types.Range(at, at), text="0")
+            after = session.documents.change(types.VersionedTextDocumentIdentifier(2 + number, before.uri), [change])
+            session.trees.changed(before, after)
+            diagnostics.changed(after)
+            before = after
+        await asyncio.sleep(2 * PAUSE_S)
+        session.trees.close()
+
+    run(play())
+    assert asked == ["def first():\n    return 1" + "0" * 20]
 
 
 def test_only_code_near_the_user_is_linted(doc: Linted) -> None:
     functions = [f"def f{number}():\n    return wrnog{number}\n" for number in range(200)]
     doc.open("".join(functions))
-    doc.wait_until_linted(bool)
+    doc.wait_until_linted(lambda chunks: f"f{NEAR_LINES // 2}()" in "".join(chunks))
     doc.rest()
     far = len(doc.linted())
     assert "def f0():" in doc.linted()[0] and 20 < far < 60
     doc.actions(398, 0)
-    doc.wait_until_linted(lambda chunks: any("f199" in one for one in chunks))
+    doc.wait_until_linted(lambda chunks: f"f{(398 - NEAR_LINES) // 2}()" in "".join(chunks))  # the farthest is the last
+    doc.client.wait(lambda: any(shown.endswith("399:11") for shown in doc.shown()))
     doc.rest()
     assert len(doc.linted()) < 120 and len(set(doc.linted())) == len(doc.linted())
-    assert any(shown.endswith("399:11") for shown in doc.shown()) and "wrong-name 1:11" in doc.shown()
+    assert "wrong-name 1:11" in doc.shown()
 
 
 def test_of_many_opened_documents_only_the_last_are_linted_until_the_user_visits_others(
@@ -273,7 +300,8 @@ def test_of_many_opened_documents_only_the_last_are_linted_until_the_user_visits
     docs = [Linted(pushed, (tmp_path / f"{number}.py").as_uri(), log) for number in range(12)]
     for doc in docs:
         doc.open()
-    docs[-1].wait(["wrong-name 2:11"])
+    for doc in docs[-4:]:
+        doc.wait(["wrong-name 2:11"])
     docs[-1].rest()
     assert [bool(doc.linted()) for doc in docs] == [False] * 8 + [True] * 4
     docs[0].actions(0, 0)
@@ -288,9 +316,13 @@ def test_code_with_syntax_errors_is_not_linted(doc: Linted) -> None:
 
 
 def test_code_that_the_engine_cannot_lint_is_not_sent_again(doc: Linted) -> None:
+
+    def refusals() -> int:
+        return sum("could not lint a part of a document" in line for line in list(doc.client.log))
+
+    before = refusals()
     doc.open("def first():\n    return input\n")
-    doc.wait_until_linted(bool)
-    doc.rest()
+    until(lambda: refusals() > before)
     doc.client.type(doc.uri, 0, 0, "\n")
     doc.rest()
     assert len(doc.linted()) == 1 and doc.published() == []
@@ -525,8 +557,10 @@ def _refreshes(doc: Linted) -> int:
 
 def test_a_pull_returns_at_once_and_a_refresh_follows(pull_doc: Linted) -> None:
     doc, before = pull_doc, _refreshes(pull_doc)
-    doc.open()
-    first = doc.pull()
+    with doc.client.together():
+        doc.open()
+        pull = doc.start_pull()
+    first = doc.client.result(pull)
     assert first["kind"] == "full" and first["items"] == []
     doc.client.wait(lambda: _refreshes(doc) == before + 1)
     second = doc.pull(first["resultId"])

@@ -83,7 +83,7 @@ CHANGES = st.tuples(st.none() | st.tuples(POSITIONS, POSITIONS), TEXTS)
 
 
 @given(TEXTS, st.lists(st.lists(CHANGES, max_size=4), max_size=6), st.sampled_from(ENCODINGS))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_messages_give_the_same_text_as_plain_strings(text, messages, encoding):
     store = opened(text, encoding)
     for number, message in enumerate(messages):

@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -33,9 +32,9 @@ from infill.settings import Settings
 from lsp import engine as lsp_engine
 from lsp.engine import AsyncServiceClient, EngineGone, EngineLoading
 from tests.infill.service.scripted_service import COMMAND as SCRIPTED
+from tests.waiting import PATIENCE_S, until_async
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 60.0
 CODE = "def add(one, other):\n    total = one + other\n    return \n\n\nprint(add(1, 2))\n"
 
 
@@ -56,10 +55,7 @@ class Watched:
         return [kind for kind, before in zip(kinds, ["", *kinds], strict=False) if kind != before]
 
     async def until(self, condition: Callable[[], object]) -> None:
-        end = time.monotonic() + PATIENCE_S
-        while not condition():
-            assert time.monotonic() < end, self.states[-3:]
-            await asyncio.sleep(0.005)
+        await until_async(condition, lambda: self.states[-3:])
 
     async def until_state(self, kind: str) -> None:
         await self.until(lambda: self.engine.state.kind == kind)
@@ -369,14 +365,15 @@ def test_stopping_cancels_pending_requests_and_reports_it() -> None:
 
 
 def test_stopping_prevents_a_scheduled_restart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(lsp_engine, "DELAYS_S", (0.2,))
+    monkeypatch.setattr(lsp_engine, "DELAYS_S", (PATIENCE_S,))
 
     async def test() -> None:
         async with watched((str(tmp_path / "nowhere"),)) as one:
             one.engine.start(Settings())
             await one.until(lambda: one.engine._restart)
+            restart = one.engine._restart
             one.engine.stop()
-            await asyncio.sleep(0.5)
+            assert restart is not None and restart.cancelled()
             assert one.kinds() == ["loading", "stopped"]
 
     run(test())

@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import tempfile
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
@@ -23,7 +22,8 @@ from infill.service.location import ServiceLocation, all_locations, location_at,
 from infill.service.start import stop_service
 from infill.settings import Settings
 from lsp.engine import AsyncServiceClient, EngineLoading
-from tests.lsp.client import PATIENCE_S, Client
+from tests.lsp.client import Client
+from tests.waiting import PATIENCE_S, until_async
 
 CODE = "def add(one, other):\n    total = one + other\n    return \n\n\nprint(add(1, 2))\n"
 POCKET = Path(__file__).parents[2] / "infill" / "models" / "pocket"
@@ -48,10 +48,7 @@ class Watched:
         self.engine = AsyncServiceClient(self.states.append)
 
     async def until(self, condition: Callable[[], object]) -> None:
-        end = time.monotonic() + PATIENCE_S
-        while not condition():
-            assert time.monotonic() < end, self.states[-3:]
-            await asyncio.sleep(0.01)
+        await until_async(condition, lambda: self.states[-3:])
 
     async def ready(self, **settings: Any) -> None:
         self.engine.start(Settings(**settings))
@@ -303,7 +300,7 @@ def test_twenty_servers_that_start_at_once_share_one_service(
             servers.callback(one.kill)
             one.initialize(settings={"delayMs": 0, "minConfidence": 0})
         for one in clients:
-            one.wait_until_ready(180)
+            one.wait_until_ready()
         (location,) = [one for one in all_locations() if lock_holder(one)]
         for number, one in enumerate(clients[:3]):
             uri = (tmp_path / f"{number}.py").as_uri()

@@ -21,6 +21,7 @@ from lsp.inline_completion import InlineCompletion
 from lsp.session import Client, Session
 from lsp.settings import LspSettings
 from lsp.suggestions import Suggestions
+from tests.virtual_time import run
 
 URI = "untitled:one.py"
 
@@ -95,7 +96,7 @@ def test_one_run_serves_all_keys_that_agree_with_it(monkeypatch: pytest.MonkeyPa
         assert typing.engine.texts == ["total = "] and not typing.engine.cancelled
         assert all(one.cancelled() for one in typing.requests[:-1])
 
-    asyncio.run(play())
+    run(play())
 
 
 def test_a_run_without_waiters_is_cancelled_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +111,7 @@ def test_a_run_without_waiters_is_cancelled_after_a_while(monkeypatch: pytest.Mo
         while not typing.engine.cancelled or typing.inline.runs:
             await asyncio.sleep(0.005)
 
-    asyncio.run(asyncio.wait_for(play(), 20))
+    run(play())
 
 
 def test_a_key_that_disagrees_with_the_run_starts_another(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +126,7 @@ def test_a_key_that_disagrees_with_the_run_starts_another(monkeypatch: pytest.Mo
         assert typing.engine.texts == ["total = ", "total = o"]
         assert [one.text for one in found.items] == ["first"] and found.origin == "model"
 
-    asyncio.run(play())
+    run(play())
 
 
 @pytest.mark.parametrize("key_first", [True, False])
@@ -155,7 +156,7 @@ def test_a_run_whose_draft_disagrees_with_what_is_typed_is_replaced_at_once(key_
         found = await last
         assert [one.text for one in found.items] == ["first"] and found.origin == "model"
 
-    asyncio.run(asyncio.wait_for(play(), 20))
+    run(play())
 
 
 def test_a_draft_that_disagrees_with_a_later_key_leaves_an_older_request_superseded() -> None:
@@ -172,7 +173,7 @@ def test_a_draft_that_disagrees_with_a_later_key_leaves_an_older_request_superse
             await request
         assert typing.engine.texts == ["total = "]
 
-    asyncio.run(asyncio.wait_for(play(), 20))
+    run(play())
 
 
 def test_a_pause_after_a_run_that_found_nothing_gets_a_run_of_its_own() -> None:
@@ -189,7 +190,7 @@ def test_a_pause_after_a_run_that_found_nothing_gets_a_run_of_its_own() -> None:
         assert not (await last).items
         assert typing.engine.texts == ["total = ", "total = f"]
 
-    asyncio.run(asyncio.wait_for(play(), 20))
+    run(play())
 
 
 def test_a_document_that_was_closed_and_reopened_gets_suggestions() -> None:
@@ -201,7 +202,7 @@ def test_a_document_that_was_closed_and_reopened_gets_suggestions() -> None:
         typing.inline.closed(URI)
         assert (await typing.request()).items
 
-    asyncio.run(play())
+    run(play())
 
 
 def test_statistics_have_the_model_that_wrote_the_suggestion() -> None:
@@ -218,7 +219,7 @@ def test_statistics_have_the_model_that_wrote_the_suggestion() -> None:
         assert typing.session.engine.state.model != "scripted"
         assert [(row.event, row.model) for row in rows] == [("shown", "scripted"), ("rejected", "scripted")]
 
-    asyncio.run(play())
+    run(play())
 
 
 @pytest.mark.parametrize("beginning", [True, False])
@@ -238,11 +239,11 @@ def test_after_an_accepted_beginning_the_line_goes_on(beginning: bool) -> None:
             await asyncio.sleep(0.005)
         assert typing.engine.texts[1] == "total = first" + ("" if beginning else "\n")
 
-    asyncio.run(asyncio.wait_for(play(), 20))
+    run(play())
 
 
 def requested(typing: Typing, context: CursorContext) -> InfillRequest:
-    return asyncio.run(typing.inline.request(context))
+    return run(typing.inline.request(context))
 
 
 def test_a_suggestion_for_a_new_line_takes_more_confidence() -> None:
@@ -284,7 +285,7 @@ def test_the_beginning_the_model_is_sure_of_is_shown_before_the_rest(monkeypatch
         assert [one.text for one in (await last).items] == ["+ second"]
         assert typing.engine.texts == ["total = "] and not typing.engine.cancelled
 
-    asyncio.run(asyncio.wait_for(play(), 20))
+    run(play())
 
 
 def test_a_beginning_grows_until_the_client_is_told_of_the_rest() -> None:
@@ -316,8 +317,8 @@ def test_a_beginning_grows_until_the_client_is_told_of_the_rest() -> None:
             assert [(one.text, one.id, one.beginning) for one in whole.items] == [("first + second", begun.id, False)]
             assert whole.origin == "typed"
 
-    asyncio.run(asyncio.wait_for(play(False), 20))
-    asyncio.run(asyncio.wait_for(play(True), 20))
+    run(play(False))
+    run(play(True))
 
 
 def test_what_follows_another_beginning_does_not_replace_what_is_on_the_screen() -> None:
@@ -334,7 +335,7 @@ def test_what_follows_another_beginning_does_not_replace_what_is_on_the_screen()
             await asyncio.sleep(0.005)
         assert [one.text for one in (await typing.request()).items] == ["first"] and not typing.extended
 
-    asyncio.run(asyncio.wait_for(play(), 20))
+    run(play())
 
 
 def test_too_short_an_early_beginning_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -354,8 +355,8 @@ def test_too_short_an_early_beginning_is_not_shown(monkeypatch: pytest.MonkeyPat
         typing.engine.go.set()
         assert [one.text for one in (await request).items] == ["first + second"[len(typed) :]]
 
-    asyncio.run(asyncio.wait_for(play("fi", False), 20))
-    asyncio.run(asyncio.wait_for(play("", True), 20))
+    run(play("fi", False))
+    run(play("", True))
 
 
 def test_a_model_without_time_is_reported_once_and_asked_again() -> None:
@@ -382,7 +383,7 @@ def test_a_model_without_time_is_reported_once_and_asked_again() -> None:
         assert [one.text for one in (await typing.request()).items] == ["first"]
         assert states == [sentence, ""]
 
-    asyncio.run(asyncio.wait_for(play(), 20))
+    run(play())
 
 
 def test_a_busy_service_means_no_suggestion_now() -> None:
@@ -401,4 +402,4 @@ def test_a_busy_service_means_no_suggestion_now() -> None:
         typing.engine.go.set()
         assert [one.text for one in (await typing.request()).items] == ["first"]
 
-    asyncio.run(asyncio.wait_for(play(), 20))
+    run(play())

@@ -14,6 +14,7 @@ from infill.next_edit.edits import Place, Proposal
 from lsp.documents import Snapshot
 from lsp.next_edits import NextEdits, Offer
 from lsp.session import Session
+from tests.gate import Gate
 from tests.lsp.client import MODERN, ROOT, Client
 
 SERVER = (str(ROOT / "tests" / "lsp" / "scripted_server.py"),)
@@ -24,8 +25,14 @@ SNAPSHOT = Snapshot("uri", "python", 1, ("a",), "utf-16")
 
 
 @pytest.fixture
-def client(environment: dict[str, str], request: pytest.FixtureRequest) -> Iterator[Client]:
-    client = Client(environment, server=SERVER)
+def gate(tmp_path: Path) -> Gate:
+    """Of texts with `slowly writes`."""
+    return Gate(tmp_path / "gate")
+
+
+@pytest.fixture
+def client(environment: dict[str, str], request: pytest.FixtureRequest, gate: Gate) -> Iterator[Client]:
+    client = Client({**environment, **gate.environment}, server=SERVER)
     client.initialize(MODERN, settings=getattr(request, "param", {}))
     yield client
     client.close()
@@ -134,9 +141,10 @@ def test_a_half_deleted_name_is_not_finished_until_the_cursor_leaves_it(client: 
 
 
 def test_the_next_key_ends_the_request(client: Client, address: str) -> None:
-    rename(client, address)
-    pending = start(client, address)
-    client.type(address, 3, 0, "x")
+    with client.together():
+        rename(client, address)
+        pending = start(client, address)
+        client.type(address, 3, 0, "x")
     assert client.result(pending) == {"edits": []}
     assert why(client)["rule"] == "outdated"
 

@@ -11,6 +11,7 @@ import pytest
 
 from lsp import offer_record
 from lsp.offer_record import OfferRecord
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def test_one_of_many_editors_may_ask(record: OfferRecord, tmp_path: Path) -> Non
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(PATIENCE_S)
     assert sorted(found) == [False] * 7 + [True]
 
 

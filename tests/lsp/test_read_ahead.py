@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
-from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from lsprotocol import types
 
-import lsp.read_ahead
 from infill.engine_protocol import EngineState
 from infill.request import InfillRequest, InfillResult
 from lsp.cursor import CursorContext
@@ -22,6 +19,8 @@ from lsp.session import Client, Session
 from tests.lsp.client import ROOT
 from tests.lsp.client import Client as EditorClient
 from tests.lsp.test_diagnostics import PUSH, SERVER
+from tests.virtual_time import run
+from tests.waiting import until
 
 URI = "untitled:one.py"
 CODE = "def add(one, other):\n    total = one + other\n    \n    print()\n"
@@ -72,16 +71,6 @@ class Editor:
         return self.read
 
 
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lsp.read_ahead, "PAUSE_S", 0.02)
-    monkeypatch.setattr(lsp.read_ahead, "BUSY_S", 0.005)
-
-
-def run(play: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(asyncio.wait_for(play(), 20))
-
-
 @pytest.mark.parametrize(
     ("line", "character", "line_before"),
     [
@@ -99,7 +88,7 @@ def test_the_place_where_typing_would_request_a_suggestion_is_read(line: int, ch
         (before,) = await editor.settled()
         assert before == "".join(CODE.splitlines(keepends=True)[:line]) + line_before
 
-    run(play)
+    run(play())
 
 
 def test_a_reading_asks_for_what_the_next_suggestion_asks_for() -> None:
@@ -118,7 +107,7 @@ def test_a_reading_asks_for_what_the_next_suggestion_asks_for() -> None:
             await editor.inline.suggest(context)
         assert len(asked) == 2 and asked[0] == asked[1]
 
-    run(play)
+    run(play())
 
 
 def test_a_line_is_read_once_per_version_of_the_document() -> None:
@@ -133,7 +122,7 @@ def test_a_line_is_read_once_per_version_of_the_document() -> None:
         editor.type(3, 4, "x")
         assert len(await editor.settled()) == 3
 
-    run(play)
+    run(play())
 
 
 def test_only_the_last_of_several_events_is_read() -> None:
@@ -144,7 +133,7 @@ def test_only_the_last_of_several_events_is_read() -> None:
         editor.type(2, 7, "urn")
         assert await editor.settled() == [CODE[: CODE.index("    print")].rstrip("\n") + "return"]
 
-    run(play)
+    run(play())
 
 
 def test_a_newer_reading_and_closing_the_document_cancel_the_older() -> None:
@@ -162,7 +151,7 @@ def test_a_newer_reading_and_closing_the_document_cancel_the_older() -> None:
         await editor.settled()
         assert task is not None and await asyncio.wait([task]) and editor.cancelled == 2
 
-    run(play)
+    run(play())
 
 
 def test_it_waits_until_other_requests_have_ended() -> None:
@@ -171,16 +160,16 @@ def test_it_waits_until_other_requests_have_ended() -> None:
         lint: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         editor.session.engine._pending.add(lint)
         editor.rest(2, 4)
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(5.0)
         assert not editor.read
         editor.session.engine._pending.clear()
         editor.inline.requests[URI] = cast("asyncio.Task[object]", lint)
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(5.0)
         assert not editor.read
         editor.inline.requests.clear()
         assert await editor.settled()
 
-    run(play)
+    run(play())
 
 
 def test_a_model_that_has_just_been_loaded_reads_where_the_cursor_is() -> None:
@@ -195,7 +184,7 @@ def test_a_model_that_has_just_been_loaded_reads_where_the_cursor_is() -> None:
             editor.ahead.engine_changed(ready)
             assert len(await editor.settled()) == number
 
-    run(play)
+    run(play())
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "x" * 500])
@@ -205,7 +194,7 @@ def test_nothing_is_read_where_no_suggestion_is_offered(text: str) -> None:
         editor.rest(0, 0)
         assert not await editor.settled()
 
-    run(play)
+    run(play())
 
 
 def test_the_server_reads_where_the_editor_says_but_no_private_file(
@@ -214,14 +203,15 @@ def test_the_server_reads_where_the_editor_says_but_no_private_file(
     log = tmp_path / "log"
     client = EditorClient({**environment, "PYTHONPATH": str(ROOT), "SCRIPTED_READ_LOG": str(log)}, server=SERVER)
 
-    def until(before: str) -> None:
-        deadline = time.monotonic() + 20
-        while (
-            not log.exists() or not log.read_text() or json.loads(log.read_text().splitlines()[-1])["before"] != before
-        ):
-            assert time.monotonic() < deadline, log.exists() and log.read_text()
+    def read(before: str) -> None:
+        """Waits until this was read last."""
+
+        def is_last() -> bool:
             client.command("gesso.status")
-            time.sleep(0.02)
+            lines = log.read_text().splitlines() if log.exists() else []
+            return bool(lines) and json.loads(lines[-1])["before"] == before
+
+        until(is_last, lambda: log.exists() and log.read_text())
 
     try:
         client.initialize(PUSH, settings={})
@@ -230,10 +220,10 @@ def test_the_server_reads_where_the_editor_says_but_no_private_file(
         client.open(secret, "TOKEN=1\n")
         client.notify("gesso/cursorRested", {"textDocument": {"uri": secret}, "position": {"line": 0, "character": 7}})
         client.open(public, CODE)
-        until("def add(one, other):")
+        read("def add(one, other):")
         position = {"line": 2, "character": 4}
         client.notify("gesso/cursorRested", {"textDocument": {"uri": public}, "position": position})
-        until(CODE[: CODE.index("\n    print")])
+        read(CODE[: CODE.index("\n    print")])
         client.notify("gesso/cursorRested", {"textDocument": public, "position": 3})
         client.request(
             "textDocument/codeAction",
@@ -243,7 +233,7 @@ def test_the_server_reads_where_the_editor_says_but_no_private_file(
                 "context": {"diagnostics": []},
             },
         )
-        until(CODE[:-1])
+        read(CODE[:-1])
         assert "TOKEN" not in log.read_text()
     finally:
         client.kill()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.gate import Gate
 from tests.lsp.client import MODERN, ROOT, Client
 
 SERVER = (str(ROOT / "tests" / "lsp" / "scripted_server.py"),)
@@ -20,8 +21,14 @@ def capabilities(**edits: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def client(environment: dict[str, str], request: pytest.FixtureRequest) -> Iterator[Client]:
-    client = Client(environment, server=SERVER)
+def gate(tmp_path: Path) -> Gate:
+    """Of the instruction `slow`."""
+    return Gate(tmp_path / "gate")
+
+
+@pytest.fixture
+def client(environment: dict[str, str], request: pytest.FixtureRequest, gate: Gate) -> Iterator[Client]:
+    client = Client({**environment, **gate.environment}, server=SERVER)
     client.initialize(capabilities(**getattr(request, "param", {"documentChanges": True})))
     client.wait_until_ready()
     yield client
@@ -88,17 +95,21 @@ def test_what_is_not_applied_has_a_reason(client: Client, address: str, tmp_path
     assert client.command("gesso.edit", address, B, "b = 4")["reason"] == "The editor did not apply it."
 
 
-def test_a_change_meanwhile_is_not_overwritten(client: Client, address: str) -> None:
+def test_a_change_meanwhile_is_not_overwritten(client: Client, address: str, gate: Gate) -> None:
     arguments = [address, B, "slow"]
     request = client.start_request("workspace/executeCommand", {"command": "gesso.edit", "arguments": arguments})
+    gate.wait_until_reached()
     client.type(address, 1, 0, "d")
+    client.command("gesso.status")
+    gate.open()
     outcome = client.result(request)
     assert not outcome["applied"] and "has changed" in outcome["reason"] and not applied(client)
 
 
-def test_a_request_can_be_cancelled(client: Client, address: str) -> None:
+def test_a_request_can_be_cancelled(client: Client, address: str, gate: Gate) -> None:
     arguments = [address, B, "slow"]
     request = client.start_request("workspace/executeCommand", {"command": "gesso.edit", "arguments": arguments})
+    gate.wait_until_reached()
     client.notify("$/cancelRequest", {"id": request})
     with pytest.raises(LookupError) as error:
         client.result(request)

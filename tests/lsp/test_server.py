@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,8 @@ import pytest
 
 from infill.service.location import location_at, lock_holder
 from tests.lsp.client import MODERN, Client
+from tests.services import no_service_starts
+from tests.waiting import until
 
 CODE = '''\
 class Account:
@@ -89,8 +90,9 @@ def test_the_same_position_again_comes_from_the_cache(shared: Client, uri: str) 
 def test_a_superseded_request_is_answered_as_cancelled(shared: Client, uri: str) -> None:
     shared.open(uri, CODE.replace("balance", "funds"))
     text = CODE.replace("balance", "funds").splitlines()[LAST]
-    older = shared.start_inline(uri, LAST, len(text), invoked=True)
-    newer = shared.start_inline(uri, LAST, len(text), invoked=True)
+    with shared.together():
+        older = shared.start_inline(uri, LAST, len(text), invoked=True)
+        newer = shared.start_inline(uri, LAST, len(text), invoked=True)
     with pytest.raises(LookupError) as error:
         shared.result(older)
     assert error.value.args[0] == -32800
@@ -99,8 +101,9 @@ def test_a_superseded_request_is_answered_as_cancelled(shared: Client, uri: str)
 
 def test_a_cancelled_request_does_not_disturb_the_next_one(shared: Client, uri: str) -> None:
     shared.open(uri, CODE.replace("amount", "sum_of_it"))
-    request = shared.start_inline(uri, LAST, CURSOR, invoked=True)
-    shared.notify("$/cancelRequest", {"id": request})
+    with shared.together():
+        request = shared.start_inline(uri, LAST, CURSOR, invoked=True)
+        shared.notify("$/cancelRequest", {"id": request})
     with pytest.raises(LookupError) as error:
         shared.result(request)
     assert error.value.args[0] == -32800
@@ -170,11 +173,12 @@ def test_settings_are_pulled_if_the_client_supports_it(bare: Client) -> None:
 
 
 def test_requests_before_the_model_is_ready_are_answered_at_once(alone: Client, tmp_path: Path) -> None:
-    alone.initialize()
     uri = (tmp_path / "early.py").as_uri()
-    alone.open(uri, CODE)
-    assert alone.inline(uri, LAST, CURSOR, invoked=True) == []
-    assert alone.command("gesso.whyNothing")[0]["rule"] == "model is loading"
+    with no_service_starts(location_at()):
+        alone.initialize()
+        alone.open(uri, CODE)
+        assert alone.inline(uri, LAST, CURSOR, invoked=True) == []
+        assert alone.command("gesso.whyNothing")[0]["rule"] == "model is loading"
     alone.wait_until_ready()
     progress = [m["params"]["value"]["kind"] for m in alone.received if m["method"] == "$/progress"]
     assert progress[0] == "begin" and progress[-1] == "end"
@@ -206,7 +210,7 @@ def test_a_missing_self_is_found_without_a_code_model_and_fixed(bare: Client, tm
         published = [m["params"] for m in bare.received if m["method"] == "textDocument/publishDiagnostics"]
         return [one for params in published for one in params["diagnostics"]]
 
-    bare.wait(lambda: bool(found()), 120)
+    bare.wait(lambda: bool(found()))
     (slip,) = found()
     assert slip["code"] == "missing-self" and slip["severity"] == 4 and slip["range"]["start"]["line"] == 5
     params = {"textDocument": {"uri": uri}, "range": slip["range"], "context": {"diagnostics": [slip]}}
@@ -261,10 +265,7 @@ def test_cancelling_a_finished_request_is_not_logged(shared: Client) -> None:
     for identifier in ("-17", 12345):
         shared.notify("$/cancelRequest", {"id": identifier})
     shared.notify("textDocument/didOpen", {"textDocument": {}})
-    deadline = time.monotonic() + 30
-    while not any("textDocument/didOpen cannot be read" in line for line in list(shared.log)):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: any("textDocument/didOpen cannot be read" in line for line in list(shared.log)))
     assert not [line for line in shared.log if "unknown message id" in line]
 
 

@@ -144,5 +144,5 @@ class AnyOrder(RuleBasedStateMachine):
             self.check(suggestion)
 
 
-AnyOrder.TestCase.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
+AnyOrder.TestCase.settings = settings(max_examples=80, stateful_step_count=30)
 TestAnyOrder = AnyOrder.TestCase

@@ -96,7 +96,7 @@ def test_each_invalid_byte_is_one_character() -> None:
 
 
 @given(TEXTS, st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9), st.integers(0, 5), st.integers(0, 9), TEXTS)))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_edits_of_any_bytes_give_what_neovim_has(first: list[bytes], edits: list[Any]) -> None:
     """Neovim counts bytes, one for each that is not UTF-8, and sends a buffer as it is."""
 
@@ -144,7 +144,7 @@ MESSAGES: list[tuple[str, dict[str, Any]]] = [
 
 
 @given(st.sampled_from(MESSAGES), RAW)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_change_with_any_bytes_is_applied_or_reported(message: tuple[str, dict[str, Any]], hole: bytes) -> None:
     def play(editor: Editor) -> None:
         editor.open("first\n")
@@ -161,7 +161,7 @@ def test_a_change_with_any_bytes_is_applied_or_reported(message: tuple[str, dict
 
 
 @given(st.sampled_from(["uri", "languageId", "text"]), RAW)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_document_with_any_bytes_is_opened_or_reported(name: str, hole: bytes) -> None:
     def play(editor: Editor) -> None:
         document = {"uri": URI, "languageId": "python", "version": 1, "text": "text"}

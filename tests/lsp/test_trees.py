@@ -17,9 +17,9 @@ from infill.code.syntax import SyntaxTree, parse
 from lsp import trees as trees_module
 from lsp.documents import Documents, Snapshot
 from lsp.trees import MANY, Trees
+from tests.waiting import PATIENCE_S
 
 URI = "file:///work/thing.py"
-ALWAYS = 20.0
 BLOCK = "class Ünit:\n    def f(self, a):\n        return [a, 'h😀llo', {1: 2}]  # e\u0301\r\n\n"
 
 
@@ -62,14 +62,14 @@ class Editor:
         self.snapshot = self.documents.change(version, [types.TextDocumentContentChangeWholeDocument(before.text)])
         self.on_loop(self.trees.changed, now, self.snapshot)
 
-    def tree(self, snapshot: Snapshot | None = None, timeout_s: float = ALWAYS):
+    def tree(self, snapshot: Snapshot | None = None, timeout_s: float = PATIENCE_S):
         return self.loop.run_until_complete(self.trees.tree(snapshot or self.snapshot, timeout_s))
 
     def hold(self) -> threading.Event:
         """Keeps the thread busy until the event is set."""
         begun, event = threading.Event(), threading.Event()
-        self.trees._thread.submit(lambda: (begun.set(), event.wait(ALWAYS)))
-        begun.wait(ALWAYS)
+        self.trees._thread.submit(lambda: (begun.set(), event.wait(PATIENCE_S)))
+        begun.wait(PATIENCE_S)
         return event
 
     def end(self) -> None:
@@ -119,7 +119,7 @@ EDITS = st.lists(
 
 
 @given(st.lists(EDITS, max_size=4), st.sampled_from(["utf-8", "utf-16", "utf-32"]), st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_edits_are_followed(messages, encoding, each):
     """Error recovery may differ after an edit, so trees are compared only for texts without errors."""
     edit = Editor(BLOCK, encoding=encoding)
@@ -188,7 +188,7 @@ def test_a_superseded_version_has_a_tree_only_if_its_parse_had_begun(edit):
         for _ in range(3):
             before, after = edit.apply((0, 0, "#"))
             edit.trees.changed(before, after)
-            asking.append(asyncio.ensure_future(edit.trees.tree(after, ALWAYS)))
+            asking.append(asyncio.ensure_future(edit.trees.tree(after, PATIENCE_S)))
             await asyncio.sleep(0)
             texts.append(after.text)
         event.set()
@@ -205,7 +205,7 @@ def test_a_superseded_version_has_a_tree_only_if_its_parse_had_begun(edit):
 @pytest.mark.parametrize("ended", ["closed", "everything closed", "opened again"])
 def test_waiters_of_a_closed_document_get_none_at_once(edit, ended):
     async def ask():
-        asking = asyncio.ensure_future(edit.trees.tree(edit.snapshot, ALWAYS))
+        asking = asyncio.ensure_future(edit.trees.tree(edit.snapshot, 10 * PATIENCE_S))
         await asyncio.sleep(0)
         if ended == "closed":
             edit.trees.closed(URI)
@@ -213,10 +213,9 @@ def test_waiters_of_a_closed_document_get_none_at_once(edit, ended):
             edit.trees.close()
         else:
             edit.trees.opened(edit.documents.open(types.TextDocumentItem(URI, "python", 1, "a")))
-        await asyncio.sleep(0.01)
-        assert asking.done()
+        found = await asyncio.wait_for(asking, PATIENCE_S / 2)  # while the thread is busy
         event.set()
-        return await asking
+        return found
 
     edit.tree()
     event = edit.hold()
@@ -227,7 +226,7 @@ def test_waiters_of_a_closed_document_get_none_at_once(edit, ended):
 
 def test_a_cancelled_wait_does_not_stop_the_parser(edit):
     async def give_up():
-        asking = asyncio.ensure_future(edit.trees.tree(edit.snapshot, ALWAYS))
+        asking = asyncio.ensure_future(edit.trees.tree(edit.snapshot, PATIENCE_S))
         await asyncio.sleep(0)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -19,6 +19,7 @@ import torch
 from engine.errors import InputError
 from tests.train.prepared import TOKENIZER, write_prepared
 from tests.train.windows import SMALL
+from tests.waiting import PATIENCE_S
 from train.data import BatchMaker, TokenFiles, in_background, pinned
 from train.layout import LayoutConfig
 from train.objective import DiffusionBatch
@@ -119,7 +120,7 @@ def test_nothing_is_left_running_when_the_batches_are_dropped(maker: BatchMaker,
     del batches
     assert not set(multiprocessing.active_children()) - children
     for feeder in set(threading.enumerate()) - threads:  # threads of the queues to the workers end by themselves
-        feeder.join(timeout=10)
+        feeder.join(timeout=PATIENCE_S)
     assert not set(threading.enumerate()) - threads
 
 

@@ -87,7 +87,7 @@ def test_special_tokens_decode_to_their_names(tokenizer: Tokenizer) -> None:
     assert tokenizer.decode([3], skip_special_tokens=False) == "<|null|>"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(st.one_of(st.characters(codec="utf-8"), st.sampled_from(" \t\n\r(){}'\"0a_=<|>.:é😀")), max_size=60))
 def test_decoding_restores_every_text(tokenizer: Tokenizer, text: str) -> None:
     ids = tokenizer.encode(text, add_special_tokens=False).ids

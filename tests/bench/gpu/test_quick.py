@@ -14,6 +14,7 @@ import pytest
 
 from bench.gpu.quick import ENTRIES, STATE, Entry, run_all
 from tests.kernels.test_in_interpreter import why_not
+from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[3]
 
@@ -25,7 +26,7 @@ def write(name: str, text: str = "x") -> Entry:
         with (out / name).open("a") as file:
             file.write(text)
 
-    return Entry(name, 20, work)
+    return Entry(name, PATIENCE_S, work)
 
 
 def fail(tiny: bool, out: Path) -> None:
@@ -42,34 +43,35 @@ def hang(tiny: bool, out: Path) -> None:
 
 
 def test_what_fails_is_recorded_and_the_rest_runs(tmp_path: Path) -> None:
-    entries = [write("first"), Entry("wrong", 20, fail), Entry("crash", 20, crash), write("last")]
-    record = run_all(entries, tmp_path, 60, tiny=True)
+    entries = [write("first"), Entry("wrong", PATIENCE_S, fail), Entry("crash", PATIENCE_S, crash), write("last")]
+    record = run_all(entries, tmp_path, 10 * PATIENCE_S, tiny=True)
     assert record.failures["wrong"] == "ValueError: no such kernel" and "-9" in record.failures["crash"]
     assert [(tmp_path / name).read_text() for name in ("first", "partial", "last")] == ["x", "half", "x"]
     states = json.loads((tmp_path / STATE).read_text())
     assert [one["status"] for one in states.values()] == ["done", "failed", "failed", "done"]
-    run_all(entries, tmp_path, 60, tiny=True)
+    run_all(entries, tmp_path, 10 * PATIENCE_S, tiny=True)
     assert (tmp_path / "first").read_text() == "x", "nothing runs twice"
 
 
 @pytest.mark.slow
 def test_it_continues_where_the_time_was_over(tmp_path: Path) -> None:
     entries = [write("first"), Entry("slow", 60, hang), write("last")]
+    run_all(entries[:1], tmp_path, PATIENCE_S, tiny=True)
     record = run_all(entries, tmp_path, 4.0, tiny=True)
     assert list(record.entries) == ["first"]
     time.sleep(4)
     assert not (tmp_path / "late").exists(), "what an entry has started ends with it"
     entries[1] = write("slow")
-    assert list(run_all(entries, tmp_path, 60, tiny=True).entries) == ["first", "slow", "last"]
+    assert list(run_all(entries, tmp_path, 10 * PATIENCE_S, tiny=True).entries) == ["first", "slow", "last"]
 
 
 def test_an_entry_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
-    record = run_all([write("first"), Entry("slow", 0.5, hang), write("last")], tmp_path, 60, tiny=True)
+    record = run_all([write("first"), Entry("slow", 0.5, hang), write("last")], tmp_path, 10 * PATIENCE_S, tiny=True)
     assert "more than 0 s" in record.failures["slow"] and record.entries["last"]["status"] == "done"
 
 
 def test_without_the_first_entry_nothing_is_recorded(tmp_path: Path) -> None:
-    record = run_all([Entry("versions", 20, fail), write("last")], tmp_path, 60, tiny=True)
+    record = run_all([Entry("versions", PATIENCE_S, fail), write("last")], tmp_path, 10 * PATIENCE_S, tiny=True)
     assert record.entries == {} and not (tmp_path / "last").exists()
 
 

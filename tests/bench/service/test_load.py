@@ -15,6 +15,7 @@ from bench.service.load import Found, Run, life, load, measure, overhead, report
 from bench.typed_lines import Source, TypedLine
 from infill.request import InfillRequest, InfillResult
 from tests.infill.fakes import load_completer
+from tests.waiting import PATIENCE_S
 
 LINE = "value = compute(first, second, third)\n"
 LINES = [TypedLine(Source(f"{n}.py", f"# {n}\n{LINE}", "python"), 4, 4 + len(LINE) - 1, 8) for n in range(6)]
@@ -30,7 +31,7 @@ class FakeService:
 
     def __call__(self, name: str, request: InfillRequest) -> InfillResult:
         self.requests.append((name, request))
-        self.barrier.wait(10)
+        self.barrier.wait(PATIENCE_S)
         return ANSWER
 
 

@@ -89,7 +89,7 @@ def test_a_type_that_is_not_read_is_named(tmp_path: Path) -> None:
 
 
 @given(at=st.integers(0, 400), value=st.integers(0, 255))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_damage_is_an_error_or_harmless(at: int, value: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("damage")
     content = bytearray(write(folder / "a.gguf", matrix=np.random.rand(3, 8).astype(np.float32)).read_bytes())

@@ -18,6 +18,7 @@ from engine.scheduling.request import Order
 from engine.scheduling.scheduler import Scheduler
 from tests.engine.masked.reference import DELETE, EXPAND, MASK, VOCAB, predictions, tiny_masked, tiny_reference
 from tests.engine.masked.test_masked_parity import AFTER, BEFORE, eager_to_change
+from tests.waiting import PATIENCE_S
 
 GREEDY = MaskedSampling(max_steps=64, temperature=0.0, top_p=None)
 SPECIAL = {DELETE, MASK, EXPAND}
@@ -361,9 +362,9 @@ def test_requests_of_a_scheduler_get_the_same_results() -> None:
             scheduler.submit(lambda view, size=size: view.run([request(size)])[0].tokens.tolist(), Order())  # type: ignore[misc]
             for size in (3, 5, 7)
         ]
-        assert [future.result(60) for future in futures] == alone
+        assert [future.result(PATIENCE_S) for future in futures] == alone
         scores = scheduler.submit(lambda view: view.scorer().text_scores([1], [2], [[3, 4]], [5]), Order())
-        assert len(scores.result(60)[0]) == 2
-        assert scheduler.submit(lambda view: view.read_ahead(request(3)), Order()).result(60) == 0
+        assert len(scores.result(PATIENCE_S)[0]) == 2
+        assert scheduler.submit(lambda view: view.read_ahead(request(3)), Order()).result(PATIENCE_S) == 0
     finally:
         scheduler.close()

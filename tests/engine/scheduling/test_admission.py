@@ -17,6 +17,7 @@ from engine.scheduling.request import Order, Priority, Task, TooLate
 from engine.scheduling.scheduler import SLICE_S, Scheduler
 from tests.engine.scheduling.test_scheduler import request_of
 from tests.engine.tiny import ours, reference
+from tests.waiting import PATIENCE_S
 
 NOW = 1_000.0
 
@@ -111,7 +112,7 @@ def test_the_expected_answer_counts_what_goes_before_and_not_what_was_cancelled(
 
 
 def test_a_waiting_request_that_cannot_end_in_time_is_refused_before_its_deadline(scheduler: Scheduler) -> None:
-    scheduler.submit(lambda _: time.sleep(0.3), Order(deadline=time.monotonic() + 10)).result(10)
+    scheduler.submit(lambda _: time.sleep(0.3), Order(deadline=time.monotonic() + 10)).result(PATIENCE_S)
     begun, release = threading.Event(), threading.Event()
 
     def run(denoiser: Denoiser) -> None:
@@ -121,23 +122,21 @@ def test_a_waiting_request_that_cannot_end_in_time_is_refused_before_its_deadlin
 
     running = scheduler.submit(run, Order(client="a"))
     try:
-        assert begun.wait(10)
+        assert begun.wait(PATIENCE_S)
         refused = scheduler.submit(lambda _: None, Order(client="b", deadline=time.monotonic() + 0.2))
         with pytest.raises(TooLate):
-            refused.result(10)
+            refused.result(PATIENCE_S)
         assert not running.done()
     finally:
         release.set()
-    running.result(10)
+    running.result(PATIENCE_S)
 
 
 def wait_for(event: threading.Event, decoder: Any) -> None:
     """Long code of a request's own, which never uses the model."""
-    end = time.monotonic() + 20
-    while not event.is_set():
-        if decoder.stop() or time.monotonic() > end:
+    while not event.wait(0.001):
+        if decoder.stop():
             raise Cancelled
-        time.sleep(0.001)
 
 
 @pytest.mark.parametrize("is_first", [True, False])
@@ -152,29 +151,30 @@ def test_long_code_lets_a_more_urgent_request_go_first(scheduler: Scheduler, is_
 
     other = None if is_first else scheduler.submit(lambda decoder: wait_for(ended, decoder), Order(Priority.BATCH))
     slow = scheduler.submit(long, Order(Priority.LINT))
-    assert begun.wait(10)
-    assert scheduler.submit(lambda _: "urgent", Order(Priority.INLINE)).result(10) == "urgent"
+    assert begun.wait(PATIENCE_S)
+    assert scheduler.submit(lambda _: "urgent", Order(Priority.INLINE)).result(PATIENCE_S) == "urgent"
     assert not slow.done()
     ended.set()
-    assert slow.result(10) == "long" and (other is None or other.result(10) is None)
+    assert slow.result(PATIENCE_S) == "long" and (other is None or other.result(PATIENCE_S) is None)
 
 
-def test_after_a_while_it_lets_an_equal_request_go_first_and_never_a_less_urgent_one(scheduler: Scheduler) -> None:
-    ended, begun = threading.Event(), threading.Event()
+def test_after_a_while_it_lets_an_equal_request_go_first_and_never_a_less_urgent_one() -> None:
+    now, order, others = [0.0], list[str](), list[Future[None]]()
+    scheduler = Scheduler(Denoiser(ours(reference())), clock=lambda: now[0])
 
     def long(decoder: Any) -> None:
-        begun.set()
-        wait_for(ended, decoder)
+        for name, priority in (("batch", Priority.BATCH), ("equal", Priority.LINT)):
+            others.append(scheduler.submit(lambda _, name=name: order.append(name), Order(priority, name)))  # type: ignore[misc]
+        for spent in (SLICE_S / 2, SLICE_S, 3 * SLICE_S):
+            now[0] = spent
+            assert not decoder.stop()
+            order.append(f"{spent / SLICE_S:g}")
 
-    slow = scheduler.submit(long, Order(Priority.LINT, "a"))
-    assert begun.wait(10)
-    batch = scheduler.submit(lambda _: "batch", Order(Priority.BATCH, "c"))
-    started_at = time.monotonic()
-    assert scheduler.submit(lambda _: "equal", Order(Priority.LINT, "b")).result(10) == "equal"
-    assert time.monotonic() - started_at >= SLICE_S / 2 and not batch.done()
-    ended.set()
-    slow.result(10)
-    assert batch.result(10) == "batch"
+    scheduler.submit(long, Order(Priority.LINT, "long")).result(PATIENCE_S)
+    for other in others:
+        other.result(PATIENCE_S)
+    scheduler.close()
+    assert order == ["0.5", "equal", "1", "3", "batch"]
 
 
 def test_long_code_is_cancelled_while_it_waits_for_its_turn(scheduler: Scheduler) -> None:
@@ -185,10 +185,10 @@ def test_long_code_is_cancelled_while_it_waits_for_its_turn(scheduler: Scheduler
         wait_for(threading.Event(), decoder)
 
     slow = scheduler.submit(long, Order(Priority.LINT, stop=gone.is_set))
-    assert begun.wait(10)
+    assert begun.wait(PATIENCE_S)
     urgent = scheduler.submit(lambda decoder: wait_for(held, decoder), Order())
     gone.set()
     held.set()
     with pytest.raises(Cancelled):
-        slow.result(10)
-    urgent.result(10)
+        slow.result(PATIENCE_S)
+    urgent.result(PATIENCE_S)

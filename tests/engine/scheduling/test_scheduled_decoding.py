@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
 from typing import Any
 
 import pytest
@@ -19,8 +18,9 @@ from engine.models.packed_qwen2 import PackedQwen2
 from engine.scheduling.request import Order
 from engine.scheduling.scheduler import Scheduler
 from engine.token_tree import TokenTree
-from tests.engine.scheduling.test_scheduler import held
+from tests.engine.scheduling.test_scheduler import counting, held
 from tests.engine.tiny_qwen2 import packed, reference
+from tests.waiting import PATIENCE_S
 
 PROMPTS = [[(7 + number) * n % 151 for n in range(1, 26)] for number in range(4)]
 LENGTH = 10
@@ -40,9 +40,7 @@ def model() -> PackedQwen2:
 
 @pytest.fixture
 def scheduler(model: PackedQwen2) -> Iterator[Scheduler]:
-    """Every reading of its clock is a second later, so turns depend on their number and not on the machine's load."""
-    ticks = count()
-    scheduler = Scheduler(Decoder(model), clock=lambda: next(ticks))
+    scheduler = counting(Decoder(model))
     yield scheduler
     scheduler.close()
 
@@ -72,7 +70,7 @@ def test_clients_at_once_get_what_each_gets_alone(scheduler: Scheduler, model: P
         futures = [
             scheduler.submit(decoding(prompt), Order(client=str(number))) for number, prompt in enumerate(PROMPTS)
         ]
-    assert [future.result(20).tokens for future in futures] == [alone(model, prompt) for prompt in PROMPTS]
+    assert [future.result(PATIENCE_S).tokens for future in futures] == [alone(model, prompt) for prompt in PROMPTS]
 
 
 def test_passes_of_clients_are_joined(
@@ -91,7 +89,7 @@ def test_passes_of_clients_are_joined(
             scheduler.submit(decoding(prompt), Order(client=str(number))) for number, prompt in enumerate(PROMPTS)
         ]
     for future in futures:
-        future.result(20)
+        future.result(PATIENCE_S)
     passes = [size for size in sizes if size < len(PROMPTS[0]) - 1]
     assert max(passes) > 2 * 2, "two continuations of each client, of more than two clients"
     assert len(passes) < 0.75 * LENGTH * len(PROMPTS), "fewer passes than all need alone"
@@ -106,7 +104,7 @@ def test_a_joined_pass_that_fails_is_made_one_by_one(
         futures = [
             scheduler.submit(decoding(prompt), Order(client=str(number))) for number, prompt in enumerate(PROMPTS)
         ]
-    assert [future.result(20).tokens for future in futures] == expected
+    assert [future.result(PATIENCE_S).tokens for future in futures] == expected
     assert failed
 
 
@@ -121,7 +119,7 @@ def test_clients_take_turns_token_by_token(scheduler: Scheduler) -> None:
             scheduler.submit(decoding(PROMPTS[number], noting(number)), Order(client=str(number))) for number in (0, 1)
         ]
     for future in futures:
-        future.result(20)
+        future.result(PATIENCE_S)
     assert order.count(0) == order.count(1) == LENGTH - 1
     assert 1 in order[: LENGTH - 2] and 0 in order[: LENGTH - 2], "neither waits until the other has ended"
 
@@ -129,7 +127,7 @@ def test_clients_take_turns_token_by_token(scheduler: Scheduler) -> None:
 def test_requests_with_the_same_prompt_do_not_disturb_each_other(scheduler: Scheduler, model: PackedQwen2) -> None:
     with held(scheduler):
         futures = [scheduler.submit(decoding(PROMPTS[0]), Order(client=str(number))) for number in range(3)]
-    assert [future.result(20).tokens for future in futures] == [alone(model, PROMPTS[0])] * 3
+    assert [future.result(PATIENCE_S).tokens for future in futures] == [alone(model, PROMPTS[0])] * 3
 
 
 def test_a_cancelled_request_ends_and_the_others_continue(scheduler: Scheduler, model: PackedQwen2) -> None:
@@ -145,18 +143,18 @@ def test_a_cancelled_request_ends_and_the_others_continue(scheduler: Scheduler, 
         first = scheduler.submit(decoding(PROMPTS[0], cancel_after_three), Order(client="a", stop=cancelled.is_set))
         second = scheduler.submit(decoding(PROMPTS[1]), Order(client="b"))
     with pytest.raises(Cancelled):
-        first.result(20)
+        first.result(PATIENCE_S)
     assert seen == [1, 2, 3]
-    assert second.result(20).tokens == alone(model, PROMPTS[1])
+    assert second.result(PATIENCE_S).tokens == alone(model, PROMPTS[1])
     assert not any(entry.users for entry in scheduler.decoder.cache.entries)
 
 
 def test_a_longer_prompt_encodes_only_its_new_tokens(scheduler: Scheduler, model: PackedQwen2) -> None:
     prompt, longer = PROMPTS[0], [*PROMPTS[0], 3, 5, 8, 13]
-    assert scheduler.submit(decoding(prompt), Order()).result(20).encoded == len(prompt) - 1
-    answer = scheduler.submit(decoding(longer), Order()).result(20)
+    assert scheduler.submit(decoding(prompt), Order()).result(PATIENCE_S).encoded == len(prompt) - 1
+    answer = scheduler.submit(decoding(longer), Order()).result(PATIENCE_S)
     assert answer.encoded == 4 and answer.tokens == alone(model, longer)
-    assert scheduler.submit(decoding(prompt), Order()).result(20).encoded == 0
+    assert scheduler.submit(decoding(prompt), Order()).result(PATIENCE_S).encoded == 0
 
 
 def fail_passes(
@@ -183,9 +181,9 @@ def test_a_pass_that_runs_out_of_memory_once_is_repeated(
 ) -> None:
     """The prompt, the first token, and a later one."""
     expected = alone(model, PROMPTS[0])
-    scheduler.submit(decoding(PROMPTS[1]), Order()).result(20)
+    scheduler.submit(decoding(PROMPTS[1]), Order()).result(PATIENCE_S)
     failed = fail_passes(model, monkeypatch, lambda at, tokens: at == number)
-    assert scheduler.submit(decoding(PROMPTS[0]), Order()).result(20).tokens == expected
+    assert scheduler.submit(decoding(PROMPTS[0]), Order()).result(PATIENCE_S).tokens == expected
     assert len(failed) == 1
     kept = [entry.tokens.tolist() for entry in scheduler.decoder.cache.entries]
     assert kept == [PROMPTS[0][:-1]], "the unused prompt was dropped"
@@ -197,5 +195,5 @@ def test_a_request_fails_alone_if_memory_never_suffices(
     with monkeypatch.context() as limited:
         fail_passes(model, limited, lambda at, tokens: True)
         with pytest.raises(torch.OutOfMemoryError):
-            scheduler.submit(decoding(PROMPTS[0]), Order()).result(20)
-    assert scheduler.submit(decoding(PROMPTS[0]), Order()).result(20).tokens == alone(model, PROMPTS[0])
+            scheduler.submit(decoding(PROMPTS[0]), Order()).result(PATIENCE_S)
+    assert scheduler.submit(decoding(PROMPTS[0]), Order()).result(PATIENCE_S).tokens == alone(model, PROMPTS[0])

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from engine.canvas_run import CanvasRun, DenoiseRequest, DenoiseResult
+from engine.decoder import Decoder
 from engine.denoiser import Denoiser
 from engine.errors import Cancelled, InputError
 from engine.models.diffusion_gemma import DiffusionGemma
@@ -26,6 +27,7 @@ from engine.scorer import causal_log_probabilities
 from engine.token_tree import TokenTree
 from tests.engine.test_denoiser import CANVAS, PROMPT, RESTLESS, assert_identical
 from tests.engine.tiny import ours, reference
+from tests.waiting import PATIENCE_S
 
 Body = Callable[[Denoiser], list[DenoiseResult]]
 
@@ -37,11 +39,15 @@ def model() -> DiffusionGemma:
     return model
 
 
+def counting(decoder: Decoder, batch: int = 8) -> Scheduler:
+    """Every reading of its clock is a second later, so turns depend on their number and not on the machine's load."""
+    ticks = count()
+    return Scheduler(decoder, batch, clock=lambda: next(ticks))
+
+
 @pytest.fixture
 def scheduler(model: DiffusionGemma) -> Iterator[Scheduler]:
-    """Every reading of its clock is a second later, so the number of turns of a client counts."""
-    ticks = count()
-    scheduler = Scheduler(Denoiser(model), batch=8, clock=lambda: next(ticks))
+    scheduler = counting(Denoiser(model))
     yield scheduler
     scheduler.close()
 
@@ -53,13 +59,13 @@ def held(scheduler: Scheduler) -> Iterator[None]:
 
     def hold(_: Denoiser) -> None:
         running.set()
-        release.wait(10)
+        release.wait(PATIENCE_S)
 
     holding = scheduler.submit(hold, Order())
-    assert running.wait(10)
+    assert running.wait(PATIENCE_S)
     yield
     release.set()
-    holding.result(10)
+    holding.result(PATIENCE_S)
 
 
 def request_of(seed: int, prompt: Sequence[int] = PROMPT, steps: int = 8) -> DenoiseRequest:
@@ -72,13 +78,14 @@ def denoising(*requests: DenoiseRequest) -> Body:
 
 def test_a_request_gets_what_the_denoiser_alone_would_give_it(scheduler: Scheduler, model: DiffusionGemma) -> None:
     alone = Denoiser(model).run([request_of(3)])[0]
-    assert_identical(scheduler.submit(denoising(request_of(3)), Order()).result(10)[0], alone)
+    assert_identical(scheduler.submit(denoising(request_of(3)), Order()).result(PATIENCE_S)[0], alone)
 
 
 def test_the_answer_is_the_same_alone_and_in_a_batch(scheduler: Scheduler) -> None:
     prompts = [PROMPT[: 9 + n] for n in range(6)]
     alone = [
-        scheduler.submit(denoising(request_of(n, prompt)), Order()).result(10)[0] for n, prompt in enumerate(prompts)
+        scheduler.submit(denoising(request_of(n, prompt)), Order()).result(PATIENCE_S)[0]
+        for n, prompt in enumerate(prompts)
     ]
     before = replace(scheduler.load)
     with held(scheduler):
@@ -86,7 +93,7 @@ def test_the_answer_is_the_same_alone_and_in_a_batch(scheduler: Scheduler) -> No
             scheduler.submit(denoising(request_of(n, prompt)), Order(client=str(n))) for n, prompt in enumerate(prompts)
         ]
     for one, future in zip(alone, asked, strict=True):
-        together = future.result(10)[0]
+        together = future.result(PATIENCE_S)[0]
         assert torch.equal(one.tokens, together.tokens) and one.steps == together.steps
         torch.testing.assert_close(one.log_probabilities, together.log_probabilities, atol=1e-4, rtol=1e-4)
     assert scheduler.load.stepped - before.stepped == sum(one.steps for one in alone)
@@ -107,8 +114,8 @@ def test_a_request_joins_a_batch_that_is_under_way_and_one_leaves_before_the_oth
 
         return denoiser.run([request_of(0)], on_step)
 
-    result = scheduler.submit(watched, Order(client="first")).result(10)[0]
-    assert joined.is_set() and later[0].result(10)[0].steps == 2
+    result = scheduler.submit(watched, Order(client="first")).result(PATIENCE_S)[0]
+    assert joined.is_set() and later[0].result(PATIENCE_S)[0].steps == 2
     sizes = [now - before for before, now in zip(seen, seen[1:], strict=False)]
     assert sizes.count(2) == 2 and sizes[-1] == 1 and result.steps == 8
 
@@ -121,7 +128,7 @@ def test_inline_goes_before_lint_before_batch(scheduler: Scheduler) -> None:
             for priority in reversed(Priority)
         ]
     for future in futures:
-        future.result(10)
+        future.result(PATIENCE_S)
     assert order == ["INLINE", "LINT", "BATCH"]
 
 
@@ -137,8 +144,8 @@ def test_what_is_urgent_passes_what_is_under_way(scheduler: Scheduler) -> None:
 
         return denoiser.run([request_of(0)], on_step)
 
-    scheduler.submit(_noting(order, "batch", slow), Order(Priority.BATCH)).result(10)
-    urgent[0].result(10)
+    scheduler.submit(_noting(order, "batch", slow), Order(Priority.BATCH)).result(PATIENCE_S)
+    urgent[0].result(PATIENCE_S)
     assert order == ["inline", "batch"]
 
 
@@ -152,7 +159,7 @@ def test_a_client_with_many_requests_does_not_keep_another_waiting(scheduler: Sc
         ]
         futures.append(scheduler.submit(_noting(order, "one", denoising(request_of(99))), Order(client="one")))
     for future in futures:
-        future.result(10)
+        future.result(PATIENCE_S)
     assert order.index("one") < 2
 
 
@@ -166,7 +173,7 @@ def test_of_one_clients_requests_the_nearest_deadline_goes_first(scheduler: Sche
             for left in (300, 100, 200)
         ]
     for future in futures:
-        future.result(10)
+        future.result(PATIENCE_S)
     assert order == ["100", "200", "300"]
 
 
@@ -175,7 +182,7 @@ def test_a_deadline_that_passes_in_line_ends_the_request_before_it_begins(schedu
     with held(scheduler):
         late = scheduler.submit(_noting(begun, "late", denoising(request_of(0))), Order(deadline=time.monotonic()))
     with pytest.raises(TooLate):
-        late.result(10)
+        late.result(PATIENCE_S)
     assert begun == []
 
 
@@ -191,7 +198,7 @@ def test_a_request_whose_client_has_gone_takes_no_further_step(scheduler: Schedu
         return denoiser.run([request_of(0)], on_step)
 
     with pytest.raises(Cancelled):
-        scheduler.submit(leaving, Order(stop=gone.is_set)).result(10)
+        scheduler.submit(leaving, Order(stop=gone.is_set)).result(PATIENCE_S)
     assert steps == [1, 2, 3]
     assert all(entry.users == 0 for entry in scheduler.decoder.cache.entries), "its prompt is free again"
 
@@ -202,8 +209,8 @@ def test_what_is_cancelled_in_line_never_begins(scheduler: Scheduler) -> None:
         unwanted = scheduler.submit(_noting(begun, "unwanted", denoising(request_of(0))), Order(stop=lambda: True))
         other = scheduler.submit(_noting(begun, "other", denoising(request_of(1))), Order())
     with pytest.raises(Cancelled):
-        unwanted.result(10)
-    assert other.result(10)[0].steps == 8 and begun == ["other"]
+        unwanted.result(PATIENCE_S)
+    assert other.result(PATIENCE_S)[0].steps == 8 and begun == ["other"]
 
 
 def test_one_request_alone_changes_no_thread_and_others_are_served_from_there(scheduler: Scheduler) -> None:
@@ -222,8 +229,8 @@ def test_one_request_alone_changes_no_thread_and_others_are_served_from_there(sc
 
         return body
 
-    scheduler.submit(watched("first"), Order(client="first")).result(10)
-    later[0].result(10)
+    scheduler.submit(watched("first"), Order(client="first")).result(PATIENCE_S)
+    later[0].result(PATIENCE_S)
     assert threads["first"] == {"engine"}
     assert threads["second"] > {"engine"}, "a thread of its own, but its steps are made by the engine"
 
@@ -246,8 +253,8 @@ def test_a_request_on_the_engines_thread_is_charged_for_all_its_work(model: Diff
 
         return body
 
-    scheduler.submit(busy(1.0), Order(client="first")).result(10)
-    later[0].result(10)
+    scheduler.submit(busy(1.0), Order(client="first")).result(PATIENCE_S)
+    later[0].result(PATIENCE_S)
     scheduler.close()
     assert scheduler._used[Priority.INLINE, "first"] == 2.0
     assert scheduler._used[Priority.INLINE, "other"] >= 100.0
@@ -258,8 +265,8 @@ def test_an_error_of_one_request_is_its_own(scheduler: Scheduler) -> None:
         wrong = scheduler.submit(denoising(DenoiseRequest([], CANVAS)), Order(client="wrong"))
         right = scheduler.submit(denoising(request_of(3)), Order(client="right"))
     with pytest.raises(InputError):
-        wrong.result(10)
-    assert right.result(10)[0].steps == 8
+        wrong.result(PATIENCE_S)
+    assert right.result(PATIENCE_S)[0].steps == 8
 
 
 def test_what_is_too_much_together_is_stepped_alone(
@@ -277,7 +284,7 @@ def test_what_is_too_much_together_is_stepped_alone(
     with held(scheduler):
         futures = [scheduler.submit(denoising(request_of(n)), Order(client=str(n))) for n in range(3)]
     for one, future in zip(alone, futures, strict=True):
-        assert_identical(one, future.result(10)[0])
+        assert_identical(one, future.result(PATIENCE_S)[0])
 
 
 def test_where_the_memory_ran_out_batches_are_halved_and_grow_again(
@@ -297,7 +304,7 @@ def test_where_the_memory_ran_out_batches_are_halved_and_grow_again(
     with held(scheduler):
         futures = [scheduler.submit(denoising(request_of(n)), Order(client=str(n))) for n in range(8)]
     for one, future in zip(alone, futures, strict=True):
-        together = future.result(10)[0]
+        together = future.result(PATIENCE_S)[0]
         assert torch.equal(one.tokens, together.tokens) and one.steps == together.steps
     assert tried[:4] == [8, 4, 2, 2], "halves are tried at once, and nothing is lost"
     refused = [at for at, size in enumerate(tried) if size > 3]
@@ -316,7 +323,7 @@ def test_a_request_of_many_canvases_is_stepped_in_batches_too(
         step(runs)
 
     monkeypatch.setattr(scheduler.decoder, "step", noted)
-    found = scheduler.submit(denoising(*(request_of(n, steps=2) for n in range(20))), Order()).result(10)
+    found = scheduler.submit(denoising(*(request_of(n, steps=2) for n in range(20))), Order()).result(PATIENCE_S)
     assert all(torch.equal(one.tokens, other.tokens) for one, other in zip(alone, found, strict=True))
     assert sum(sizes) == 40 and max(sizes) <= scheduler.batch
 
@@ -334,8 +341,8 @@ def test_a_failed_canvas_fails_only_its_own_request(scheduler: Scheduler, monkey
         pair = scheduler.submit(denoising(request_of(1), request_of(2)), Order(client="pair"))
         other = scheduler.submit(denoising(request_of(3)), Order(client="other"))
     with pytest.raises(ValueError, match="not a number"):
-        pair.result(10)
-    assert other.result(10)[0].steps == 8
+        pair.result(PATIENCE_S)
+    assert other.result(PATIENCE_S)[0].steps == 8
 
 
 def test_trees_behind_the_same_prompt_do_not_meet(scheduler: Scheduler, model: DiffusionGemma) -> None:
@@ -357,7 +364,7 @@ def test_trees_behind_the_same_prompt_do_not_meet(scheduler: Scheduler, model: D
     with held(scheduler):
         futures = {n: scheduler.submit(body(n), Order(client=str(n))) for n in scores}
     for n, future in futures.items():
-        found, between = future.result(10)
+        found, between = future.result(PATIENCE_S)
         torch.testing.assert_close(found, scores[n], atol=1e-4, rtol=1e-4)
         assert torch.equal(between.tokens, alone.tokens)
     assert all(entry.users == 0 and entry.kv.length == len(entry.tokens) for entry in scheduler.decoder.cache.entries)
@@ -371,7 +378,7 @@ def test_more_requests_than_may_run_are_all_answered(scheduler: Scheduler) -> No
             for n in range(number)
         ]
         assert len(scheduler._tasks) == number + 1
-    assert all(future.result(20)[0].steps == 2 for future in futures)
+    assert all(future.result(PATIENCE_S)[0].steps == 2 for future in futures)
 
 
 def test_what_is_under_way_ends_when_the_scheduler_is_closed(model: DiffusionGemma) -> None:
@@ -383,10 +390,10 @@ def test_what_is_under_way_ends_when_the_scheduler_is_closed(model: DiffusionGem
             denoiser.run([request_of(0)], lambda runs: stepping.set())
 
     future = scheduler.submit(endless, Order())
-    assert stepping.wait(10)
+    assert stepping.wait(PATIENCE_S)
     scheduler.close()
     with pytest.raises(Closed):
-        future.result(10)
+        future.result(PATIENCE_S)
     with pytest.raises(Closed):
         scheduler.submit(endless, Order())
 

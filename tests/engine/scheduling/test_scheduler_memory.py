@@ -21,8 +21,9 @@ from engine.prefix_cache import PrefixCache
 from engine.scheduling.request import Order, Priority
 from engine.scheduling.scheduler import Scheduler
 from engine.scorer import causal_log_probabilities
-from tests.engine.scheduling.test_scheduler import denoising, held, request_of
+from tests.engine.scheduling.test_scheduler import counting, denoising, held, request_of
 from tests.engine.tiny import ours, reference
+from tests.waiting import PATIENCE_S
 
 LONG = 40
 
@@ -36,7 +37,7 @@ def model() -> DiffusionGemma:
 
 @pytest.fixture
 def scheduler(model: DiffusionGemma) -> Iterator[Scheduler]:
-    scheduler = Scheduler(Denoiser(model))
+    scheduler = counting(Denoiser(model))
     yield scheduler
     scheduler.close()
 
@@ -95,7 +96,7 @@ def test_prompts_that_nobody_uses_are_given_up(
     memory = memory_of(LONG + 20)
     for number, one in enumerate(expected):
         body = denoising(request_of(number, prompt(number)))
-        assert same(scheduler.submit(body, Order()).result(10)[0], one)
+        assert same(scheduler.submit(body, Order()).result(PATIENCE_S)[0], one)
     assert memory.refused and len(scheduler.decoder.cache.entries) == 1
 
 
@@ -121,7 +122,7 @@ def test_what_is_scored_is_read_in_smaller_passes(
     monkeypatch.setattr(model, "logits", smaller_logits)
     found = scheduler.submit(
         lambda denoiser: causal_log_probabilities(denoiser.model, denoiser.cache, prompt(1), [3], texts), Order()
-    ).result(10)
+    ).result(PATIENCE_S)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
     assert max(sizes) <= 20 and sum(sizes) >= LONG + 1 + 54
@@ -137,7 +138,7 @@ def test_requests_wait_until_others_have_given_their_memory_back(
     with held(scheduler):
         bodies = [denoising(request_of(number, prompt(number))) for number in range(6)]
         asked = [scheduler.submit(body, Order(client=str(number))) for number, body in enumerate(bodies)]
-    assert all(same(future.result(10)[0], one) for future, one in zip(asked, expected, strict=True))
+    assert all(same(future.result(PATIENCE_S)[0], one) for future, one in zip(asked, expected, strict=True))
     assert memory.refused
     assert all(entry.users == 0 for entry in scheduler.decoder.cache.entries)
 
@@ -151,8 +152,8 @@ def test_only_what_is_too_large_for_all_of_the_memory_fails(
         large = scheduler.submit(denoising(request_of(9, prompt(9, 200))), Order(client="large"))
         bodies = [denoising(request_of(number, prompt(number))) for number in range(3)]
         asked = [scheduler.submit(body, Order(client=str(number))) for number, body in enumerate(bodies)]
-    assert all(same(future.result(10)[0], one) for future, one in zip(asked, expected, strict=True))
-    failed = large.exception(10)
+    assert all(same(future.result(PATIENCE_S)[0], one) for future, one in zip(asked, expected, strict=True))
+    failed = large.exception(PATIENCE_S)
     assert failed is not None and is_memory_error(failed)
 
 
@@ -170,9 +171,9 @@ def test_one_that_waits_for_memory_does_not_stop_the_one_that_holds_it(
             later.append(scheduler.submit(denoising(request_of(3, prompt(3, 60))), Order(priority, "later")))
             return denoiser.run([first])[0], denoiser.run([second])[0]
 
-    found = scheduler.submit(holding, Order(Priority.LINT, "first")).result(10)
+    found = scheduler.submit(holding, Order(Priority.LINT, "first")).result(PATIENCE_S)
     assert same(found[0], expected[0]) and same(found[1], expected[1])
-    assert same(later[0].result(10)[0], expected[2]) and memory.refused
+    assert same(later[0].result(PATIENCE_S)[0], expected[2]) and memory.refused
 
 
 def test_one_that_waits_for_memory_can_be_cancelled(scheduler: Scheduler, memory_of: Callable[[int], Memory]) -> None:
@@ -186,15 +187,15 @@ def test_one_that_waits_for_memory_can_be_cancelled(scheduler: Scheduler, memory
         denoiser.run([request_of(1, prompt(8), steps=10**6)], on_step)
 
     other = scheduler.submit(holding, Order(client="holding"))
-    assert holds.wait(10)
+    assert holds.wait(PATIENCE_S)
     waiting = scheduler.submit(denoising(request_of(3, prompt(3))), Order(client="waiting", stop=gone.is_set))
     while not memory.refused:
         assert not other.done()
     gone.set()
     with pytest.raises(Cancelled):
-        waiting.result(10)
+        waiting.result(PATIENCE_S)
     release.set()
-    other.result(10)
+    other.result(PATIENCE_S)
 
 
 def test_a_pass_over_few_tokens_takes_the_memory_of_idle_prompts(
@@ -202,13 +203,13 @@ def test_a_pass_over_few_tokens_takes_the_memory_of_idle_prompts(
 ) -> None:
     text = prompt(5, 20)
     (expected,) = causal_log_probabilities(model, PrefixCache(model), prompt(1), [3], [text])
-    scheduler.submit(lambda denoiser: denoiser.run([request_of(2, prompt(2, 10))]), Order()).result(10)
+    scheduler.submit(lambda denoiser: denoiser.run([request_of(2, prompt(2, 10))]), Order()).result(PATIENCE_S)
     memory = memory_of(LONG + 22)
 
     def score(denoiser: Denoiser) -> list[Tensor]:
         return causal_log_probabilities(denoiser.model, denoiser.cache, prompt(1), [3], [text])
 
-    (found,) = scheduler.submit(score, Order()).result(10)
+    (found,) = scheduler.submit(score, Order()).result(PATIENCE_S)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
     assert memory.refused
 
@@ -241,9 +242,9 @@ def test_memory_comes_back_with_every_canvas_not_only_at_the_end_of_a_request(
 
         return body
 
-    scheduler.submit(holding, Order(client="holding")).result(10)
-    waiting[0].result(10)
-    last[0].result(10)
+    scheduler.submit(holding, Order(client="holding")).result(PATIENCE_S)
+    waiting[0].result(PATIENCE_S)
+    last[0].result(PATIENCE_S)
     assert len(seen) > 9 and all(names == ["waiting"] for names in seen) and begun == ["waiting", "last"]
 
 
@@ -256,5 +257,5 @@ def test_those_that_wait_for_memory_do_not_all_ask_for_it_again_at_once(
     with held(scheduler):
         bodies = [denoising(request_of(number, prompt(number))) for number in range(8)]
         asked = [scheduler.submit(body, Order(client=str(number))) for number, body in enumerate(bodies)]
-    assert all(same(future.result(10)[0], one) for future, one in zip(asked, expected, strict=True))
+    assert all(same(future.result(PATIENCE_S)[0], one) for future, one in zip(asked, expected, strict=True))
     assert len(memory.refused) < 150  # out of 92; 300 if all retry whenever one has ended

@@ -27,13 +27,17 @@ from infill.prompts.text_tokens import TextTokens
 from infill.request import InfillRequest, InfillResult
 from tests.infill.backends.servers import JsonServer, Refusal, serving
 from tests.infill.fakes import chat_tokenizer, request
+from tests.waiting import PATIENCE_S
 
 FUNCTION = "def add(one, other):\n    total = one + other\n    return §\n\n\nprint(add(1, 2))\n"
 TURN_END = 106
 
 
 def ask(
-    backend: Backend, asked: InfillRequest, timeout_s: float = 20.0, connection: CancellableConnection | None = None
+    backend: Backend,
+    asked: InfillRequest,
+    timeout_s: float = PATIENCE_S,
+    connection: CancellableConnection | None = None,
 ) -> InfillResult:
     return backend.complete(asked, "inline", timeout_s, connection or CancellableConnection())
 
@@ -242,7 +246,7 @@ def test_servers_that_only_complete_do_not_lint(coder: Any, chat: TextTokens) ->
     server, backend = coder("x")
     for one in (backend, vllm(server, chat)):
         with pytest.raises(BackendRefused, match="cannot lint"):
-            one.lint(LintRequest("x"), "lint", 1.0, CancellableConnection())
+            one.lint(LintRequest("x"), "lint", PATIENCE_S, CancellableConnection())
     with pytest.raises(BackendRefused, match="one hole"):
         ask(vllm(server, chat), request("a = §\nb = §\n"))
 
@@ -332,12 +336,12 @@ def test_cancelling_closes_the_connection_to_the_server() -> None:
         threading.Thread(target=serve, daemon=True).start()
         remote = Remote("coder", Address(f"http://127.0.0.1:{listener.getsockname()[1]}/v1"))
         connection = CancellableConnection()
-        threading.Thread(target=lambda: (begun.wait(10), connection.cancel()), daemon=True).start()
+        threading.Thread(target=lambda: (begun.wait(PATIENCE_S), connection.cancel()), daemon=True).start()
         with pytest.raises(Cancelled):
             ask(
                 AutoregressiveBackend("coder", remote, CompletionOptions("m")), request(FUNCTION), connection=connection
             )
-        assert gone.wait(10)
+        assert gone.wait(PATIENCE_S)
 
 
 def test_another_kind_of_server_is_not_a_gesso_service(coder: Any) -> None:
@@ -348,7 +352,7 @@ def test_another_kind_of_server_is_not_a_gesso_service(coder: Any) -> None:
         ask(backend, request(FUNCTION))
     assert server.bodies[0]["local"] is True
     with pytest.raises(BackendRefused, match="not a Gesso service"):
-        backend.lint(LintRequest("x"), "lint", 5.0, CancellableConnection())
+        backend.lint(LintRequest("x"), "lint", PATIENCE_S, CancellableConnection())
 
 
 # settings

@@ -40,6 +40,7 @@ from tests.infill.backends.servers import JsonServer, serving
 from tests.infill.backends.test_backends import FUNCTION, FakeVllm, ask, vllm
 from tests.infill.fakes import chat_tokenizer, request
 from tests.infill.hostile import HOSTILE, MISSING, Part, changed, parts
+from tests.waiting import PATIENCE_S
 
 TIMEOUT_S = 0.3
 FOUND = Finding(0, 1, "misspelled", "m", "x", 1.0, ((2, 3),))
@@ -144,7 +145,7 @@ def test_hostile_findings_of_a_gesso_service(server: JsonServer) -> None:
     backend = GessoBackend("team", Remote("team", Address(server.url.removesuffix("/v1"))))
 
     def lint() -> Any:
-        return findings_to_json(backend.lint(LintRequest("abcdef"), "lint", 20.0, CancellableConnection()))
+        return findings_to_json(backend.lint(LintRequest("abcdef"), "lint", PATIENCE_S, CancellableConnection()))
 
     attack(server, as_json(findings_to_json((FOUND,))), lint)
     for range_ in ([-1, 1], [3, 2], [0, 7]):
@@ -222,10 +223,10 @@ def raw_server(first: bytes, then: bytes = b"", pause_s: float = 0.0) -> Iterato
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
 
 
-def ask_in_time(url: str) -> InfillResult:
-    """Asks as the service does, with a short time limit."""
+def ask_by_route(url: str, timeout_s: float = PATIENCE_S) -> InfillResult:
+    """Asks as the service does."""
     backend = AutoregressiveBackend("coder", Remote("coder", Address(url)), CompletionOptions("m"))
-    router = BackendRouter({"coder": Member(backend, TIMEOUT_S)})
+    router = BackendRouter({"coder": Member(backend, timeout_s)})
 
     async def never() -> Any:
         raise AssertionError
@@ -234,10 +235,10 @@ def ask_in_time(url: str) -> InfillResult:
         return one.complete(request(FUNCTION), "inline", limit_s, connection)
 
     async def answered() -> InfillResult:
-        return await router.answer(("coder",), never, ask_backend, lambda _: True, time.monotonic() + 60)
+        return await router.answer(("coder",), never, ask_backend, lambda _: True, time.monotonic() + 2 * PATIENCE_S)
 
     try:
-        return asyncio.run(asyncio.wait_for(answered(), 20))
+        return asyncio.run(asyncio.wait_for(answered(), 2 * PATIENCE_S))
     finally:
         router.close()
 
@@ -263,7 +264,7 @@ def ask_in_time(url: str) -> InfillResult:
 )
 def test_invalid_http_is_an_error_in_one_sentence(response: bytes) -> None:
     with raw_server(response) as url, pytest.raises((BackendDown, BackendRefused)) as caught:
-        ask_in_time(url)
+        ask_by_route(url)
     assert error_response(caught.value).status_code == 502
 
 
@@ -279,16 +280,16 @@ def test_invalid_http_is_an_error_in_one_sentence(response: bytes) -> None:
 def test_a_server_that_never_ends_its_response_is_left_behind(first: bytes, then: bytes, pause_s: float) -> None:
     with raw_server(first, then, pause_s) as url:
         with pytest.raises(BackendDown, match=r"did not answer within 0\.\d+ s"):
-            ask_in_time(url)
+            ask_by_route(url, TIMEOUT_S)
 
 
 def test_the_words_of_a_server_cannot_control_the_terminal() -> None:
     body = b'{"error": {"message": "\\u001b[2J\\ud800\\n::error::x"}}'
     with raw_server(head(status=b"401 X") + body) as url, pytest.raises(BackendRefused, match="401") as caught:
-        ask_in_time(url)
+        ask_by_route(url)
     assert not set("\x1b\n\ud800") & set(str(caught.value))
     with raw_server(head(status=b"400 X") + body) as url, pytest.raises(InputError):
-        ask_in_time(url)
+        ask_by_route(url)
 
 
 def test_an_unforeseen_error_is_a_refusal() -> None:
@@ -298,11 +299,11 @@ def test_an_unforeseen_error_is_a_refusal() -> None:
         def complete(self, *_: Any) -> InfillResult:
             raise ZeroDivisionError
 
-    router = BackendRouter({"broken": Member(Broken(), 1.0)})  # type: ignore[arg-type]
+    router = BackendRouter({"broken": Member(Broken(), PATIENCE_S)})  # type: ignore[arg-type]
 
     async def answered() -> Any:
         return await router.answer(
-            ("broken",), lambda: asyncio.sleep(0), lambda one, *_: one.complete(), bool, time.monotonic() + 9
+            ("broken",), lambda: asyncio.sleep(0), lambda one, *_: one.complete(), bool, time.monotonic() + PATIENCE_S
         )
 
     with pytest.raises(BackendRefused, match="ZeroDivisionError"):
@@ -326,7 +327,7 @@ def test_an_unforeseen_error_is_a_refusal() -> None:
 def test_no_api_answers_500_whatever_a_server_answers(server: JsonServer, part: Part, value: Any) -> None:
     server.says = lambda path, body: changed(gesso_result(), part, value)
     team = GessoBackend("team", Remote("team", Address(server.url.removesuffix("/v1"))))
-    router = BackendRouter({"team": Member(team, 5.0)})
+    router = BackendRouter({"team": Member(team, PATIENCE_S)})
     local = ModelEngine(Settings(model="none"))
     local.state = EngineState("failed", "none", message="There is no model.")
     local.tokens = lambda text: [0]  # type: ignore[method-assign]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
-import time
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from infill.cli import support as cli_support
 from infill.cli.main import app
 from infill.cli.service import service_for
 from infill.model_store import POCKET_FOLDER
-from infill.request import InfillResult
+from infill.request import InfillRequest, InfillResult
 from infill.service.client import ServiceClient
 from infill.service.location import all_locations, location_at, lock_holder
 from infill.settings import Settings
@@ -100,15 +99,20 @@ def test_results_are_the_same_with_and_without_the_service(home: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_batch_survives_the_death_of_the_service(no_model_here: None) -> None:
+def test_a_batch_survives_the_death_of_the_service(no_model_here: None, monkeypatch: pytest.MonkeyPatch) -> None:
     service = ServiceClient(settings=Settings(), priority="batch")
     service.connect()
     requests = [_request(number) for number in range(24)]
-    first = lock_holder(location_at())
-    killer = threading.Thread(target=_kill_when_busy, args=(first,))
-    killer.start()
+    first, complete, sent = lock_holder(location_at()), service.complete, count(1)
+    assert first is not None
+
+    def complete_or_kill(request: InfillRequest) -> InfillResult:
+        if next(sent) == 12:
+            os.kill(first, signal.SIGKILL)
+        return complete(request)
+
+    monkeypatch.setattr(service, "complete", complete_or_kill)
     answers = service.complete_batch(requests)
-    killer.join()
     assert all(isinstance(answer, InfillResult) for answer in answers) and len(answers) == 24
     assert lock_holder(location_at()) not in (None, first)
 
@@ -117,14 +121,6 @@ def _request(number: int):  # type: ignore[no-untyped-def]
     from tests.infill.fakes import request
 
     return request(f"def add_{number}(one, other):\n    total = one\n    return §\n", candidates=2)
-
-
-def _kill_when_busy(process: int | None) -> None:
-    end = time.monotonic() + 60
-    while ServiceClient(location_at()).health().pending < 8 and time.monotonic() < end:
-        time.sleep(0.01)
-    assert process is not None
-    os.kill(process, signal.SIGKILL)
 
 
 def test_a_model_that_is_missing_is_reported_before_a_service_starts(home: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import sys
 import threading
 import time
 import tracemalloc
+from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from infill.code import syntax
 from infill.code.languages import LANGUAGES
 from infill.code.syntax import Span, error_nodes, error_score, parse
+from tests.cpu_time import takes_less
 from tests.infill.marked import at
 
 UGLY = st.text(st.sampled_from("x(\n\t =é😀\ud800\udc00\r\f'\":#{}1\x00"), max_size=60)
@@ -24,7 +26,6 @@ def test_an_unknown_language_or_a_huge_text_has_no_tree():
 
 
 @given(UGLY, st.sampled_from(sorted(LANGUAGES)))
-@settings(deadline=None)
 def test_any_text_parses_and_every_node_lies_within_it(text, language):
     tree = parse(text, language)
     for span in error_nodes(tree):
@@ -37,7 +38,7 @@ def test_any_text_parses_and_every_node_lies_within_it(text, language):
 
 
 @given(st.integers(0, 3000), st.sampled_from(["é", "😀", "\ud800", "x"]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_offsets_count_characters_far_into_a_text(length, character):
     text = "#" + character * length + "\nx = = 1\n"
     (error,) = error_nodes(parse(text, "python"))
@@ -45,7 +46,6 @@ def test_offsets_count_characters_far_into_a_text(length, character):
 
 
 @given(UGLY, UGLY, st.data())
-@settings(deadline=None)
 def test_a_replaced_tree_is_the_tree_of_the_new_text(text, replacement, data):
     start = data.draw(st.integers(0, len(text)))
     end = data.draw(st.integers(start, len(text)))
@@ -56,7 +56,6 @@ def test_a_replaced_tree_is_the_tree_of_the_new_text(text, replacement, data):
 
 
 @given(UGLY, st.lists(st.tuples(st.integers(0, 60), st.integers(0, 9), UGLY), max_size=5))
-@settings(deadline=None)
 def test_edits_apply_one_after_the_other(text, edits):
     tree, expected = parse(text, "javascript"), text
     for start, length, replacement in edits:
@@ -122,11 +121,12 @@ def test_parsed_texts_do_not_leak(lines: int) -> None:
 
 def test_other_threads_run_while_a_long_text_is_parsed():
     """A parser that held the GIL would block the language server."""
-    started, turns, ended = threading.Event(), [], threading.Event()
+    started, turns, ended, enough = threading.Event(), [], threading.Event(), threading.Event()
 
     def parse_long_text():
         started.set()
-        parse("def f(a, b):\n    return [a, b, 'hello']\n" * 10_000, "python")
+        with suppress(syntax.ParsingStopped):
+            parse("def f(a, b):\n    return [a, b, 'hello']\n" * 50_000, "python", enough.is_set)
         ended.set()
 
     interval = sys.getswitchinterval()
@@ -135,8 +135,9 @@ def test_other_threads_run_while_a_long_text_is_parsed():
         thread = threading.Thread(target=parse_long_text)
         thread.start()
         started.wait()
-        while not ended.is_set():
+        while not ended.is_set() and len(turns) <= 20:
             turns.append(time.sleep(0))
+        enough.set()
         thread.join()
     finally:
         sys.setswitchinterval(interval)
@@ -196,10 +197,11 @@ def test_offsets_in_strings_and_comments(language, marked, string, comment):
 
 def test_a_large_file_is_read_quickly():
     text = "".join(f"def f{n}(a, b=({n}, 'é')):\n    return g(a)[{n}]\n\n" for n in range(2000))
-    started = time.process_time()
-    tree = parse(text, "python")
-    syntax.in_string(tree, len(text) // 2)
-    assert time.process_time() - started < 1.0
+
+    def read(attempt: int) -> None:
+        syntax.in_string(parse(f"{text}{attempt}\n", "python"), len(text) // 2)
+
+    assert takes_less(1.0, read)
 
 
 def test_a_long_parse_ends_once_it_is_stopped():

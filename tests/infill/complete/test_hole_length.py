@@ -18,6 +18,7 @@ from infill.complete import hole_length
 from infill.complete.hole_length import CanvasRunner, FillTask, NullSlots, Probing, length_scores
 from infill.prompts.prompt import HoleColumns, Layout
 from tests.infill.fakes import NULL, ScriptedDenoiser, pocket_tokens, tiny_model
+from tests.waiting import PATIENCE_S
 
 ONE_STEP = SamplingConfig(max_steps=1)
 LONG = " ".join(f"word{number}" for number in range(40))
@@ -239,7 +240,7 @@ def test_a_probe_beside_other_requests_gives_the_same_text() -> None:
             for _ in range(2)
         ]
         for future in futures:
-            found = future.result(timeout=120)
+            found = future.result(timeout=PATIENCE_S)
             assert torch.equal(found.result.tokens, alone.result.tokens) and found.steps == alone.steps
     finally:
         scheduler.close()

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from infill.request import InfillRequest, InfillResult, OnStep, Piece, StepView 
 from infill.service.location import location_at  # noqa: E402
 from infill.service.process import ServiceOptions, serve  # noqa: E402
 from infill.settings import Settings  # noqa: E402
+from tests.gate import wait_at_gate, wait_at_gate_async  # noqa: E402
 
 COMMAND = (sys.executable, str(Path(__file__).resolve()))
 IDLE_MINUTES = 2.0  # so that none is left long after a test that was killed
@@ -33,26 +35,35 @@ MISTAKES = {"wrnog": ("wrong-name", "wrong"), "plsu": ("misspelled", "plus"), "p
 class ScriptedEngine:
     """The words of MISTAKES are findings, also with digits behind them.
 
-    The file that SCRIPTED_LINT_LOG names gets a line for each lint request.
+    The file that SCRIPTED_LINT_LOG names gets a line for each lint request. What is slow waits at the test's gate.
     """
 
     def __init__(self, model: str) -> None:
-        self.state = EngineState("loading", model)
+        self._state, self._is_seen = EngineState("loading", model), threading.Event()
         self.counts, self.pending, self.usage = RequestCounts(), 0, None
         self.begun = 0
 
+    @property
+    def state(self) -> EngineState:
+        if self._state.done:
+            self._is_seen.set()
+        return self._state
+
     def load(self) -> None:
-        model = self.state.model
-        self.state = EngineState("loading", model, 50, 100)
+        """Ends once a client has seen the progress."""
+        model = self._state.model
+        self._state = EngineState("loading", model, 50, 100)
         if model == "endless":
             time.sleep(60 * IDLE_MINUTES)
             os._exit(1)
-        time.sleep(3.0 if model == "slow" else 0.3)  # so that clients see it
+        if model == "slow":
+            wait_at_gate()
+        self._is_seen.wait(60 * IDLE_MINUTES)
         if model == "absent":
-            self.state = EngineState("failed", model, message="There is no such model; choose another.")
+            self._state = EngineState("failed", model, message="There is no such model; choose another.")
         else:
             lints = model != "no lint"
-            self.state = EngineState("ready", model, can_lint=lints, lints=lints)
+            self._state = EngineState("ready", model, can_lint=lints, lints=lints)
 
     def close(self) -> None:
         pass
@@ -91,7 +102,8 @@ class ScriptedEngine:
             on_step(StepView(1, 2, (Piece("", "known"), Piece(first, "settled"), Piece("", "known"))))
         if wanted.instruction == "refuse":
             return EditResult(wanted.start, wanted.end, "", False, "the answer is empty", (), 0, 0, {}, "scripted")
-        await asyncio.sleep(1.0 if wanted.instruction == "slow" else 0.0)
+        if wanted.instruction == "slow":
+            await wait_at_gate_async()
         return EditResult(wanted.start, wanted.end, wanted.instruction, True, None, (), 0, 0, {}, "scripted")
 
     async def lint(self, request: EngineRequest[LintRequest]) -> tuple[Finding, ...]:

@@ -22,6 +22,7 @@ from infill.service.guard import Guard, RequestActivity
 from infill.service.model_engine import ModelEngine
 from infill.settings import Settings
 from tests.infill.fakes import request, tiny_completer
+from tests.waiting import PATIENCE_S, until
 
 torch.set_num_threads(1)
 REQUEST = request("x = §\n")
@@ -38,7 +39,7 @@ class Loads:
         self.loads.append(settings.model)
         if settings.model == "large":
             on_progress(3, 10)
-            assert self.let_in.wait(20)
+            assert self.let_in.wait(PATIENCE_S)
             if self.fails:
                 raise MemoryError
         return tiny_completer(model=settings.model).model
@@ -59,8 +60,7 @@ def engine(loads: Loads) -> Iterator[FallbackEngine]:
     engine = FallbackEngine(main, ModelEngine(Settings(model="small"), counts=counts))
     loading = threading.Thread(target=engine.load)
     loading.start()
-    while engine.state.fallback_model is None or engine.state.total == 0:
-        pass
+    until(lambda: engine.state.fallback_model is not None and engine.state.total > 0)
     yield engine
     loads.let_in.set()
     loading.join()
@@ -73,13 +73,12 @@ def main(engine: FallbackEngine) -> ModelEngine:
 
 
 def run(test: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(test, 30))
+    asyncio.run(asyncio.wait_for(test, PATIENCE_S))
 
 
 def until_ready(engine: FallbackEngine, loads: Loads) -> None:
     loads.let_in.set()
-    while engine.state.kind == "loading":
-        pass
+    until(lambda: engine.state.kind != "loading")
 
 
 def test_the_small_model_answers_requests_for_any_model_until_the_large_one_is_ready(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
 import tempfile
-import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -19,19 +18,19 @@ import pytest
 
 from infill.connection import LOOPBACK
 from infill.service.client import ServiceClient
-from infill.service.connections import LIMITS_S, RESERVED, connection_limits
+from infill.service.connections import RESERVED, connection_limits
 from infill.service.location import ServiceLocation, location_at, lock_holder
 from infill.service.start import stop_service
+from tests.ports import free_port
+from tests.waiting import PATIENCE_S, until
 
 CODE = (Path(__file__).parents[3] / "infill" / "settings.py").read_text()[:8000]
-SLACK_S = 2.0  # for clients that share the cores with the service
 Address = ServiceLocation | int
 
 
 @pytest.fixture(scope="module")
 def port() -> int:
-    with socket.create_server((LOOPBACK, 0)) as free:
-        return int(free.getsockname()[1])
+    return free_port()
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +44,9 @@ def service(port: int) -> Iterator[ServiceLocation]:
 
 def connect(address: Address) -> socket.socket:
     if isinstance(address, int):
-        return socket.create_connection((LOOPBACK, address), 30)
+        return socket.create_connection((LOOPBACK, address), PATIENCE_S)
     connected = socket.socket(socket.AF_UNIX)
-    connected.settimeout(30)
+    connected.settimeout(PATIENCE_S)
     connected.connect(str(address.socket))
     return connected
 
@@ -57,17 +56,19 @@ def head(path: str, length: int) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
-def post(address: Address, path: str, body: dict[str, Any]) -> tuple[int, float]:
-    """The status and the seconds until it came."""
-    content, begun = json.dumps(body).encode(), time.monotonic()
+def send(connected: socket.socket, path: str, body: dict[str, Any]) -> None:
+    content = json.dumps(body).encode()
+    connected.sendall(head(path, len(content)) + content)
+
+
+def post(address: Address, path: str, body: dict[str, Any]) -> int:
+    """The status."""
     with connect(address) as connected:
-        connected.settimeout(60)
-        connected.sendall(head(path, len(content)) + content)
-        status = connected.recv(64).split(b" ")[1]
-    return int(status), time.monotonic() - begun
+        send(connected, path, body)
+        return int(connected.recv(64).split(b" ")[1])
 
 
-def infill(number: int = 0, deadline_ms: float = 2000) -> dict[str, Any]:
+def infill(number: int = 0, deadline_ms: float = 60_000) -> dict[str, Any]:
     at = CODE.index("\n", 4000 + 31 * number % 2000)
     hole = {"start": at, "end": at}
     return {"text": CODE, "holes": [hole], "language": "python", "client": f"{number}", "deadline_ms": deadline_ms}
@@ -85,14 +86,13 @@ def test_connections_that_send_nothing_keep_nobody_out(service: ServiceLocation,
     try:
         for _ in range(1030):
             silent.append(connect(port))
-        assert post(service, "/v1/infill", infill(deadline_ms=60_000))[0] == 200
-        assert post(port, "/v1/infill", infill(deadline_ms=60_000))[0] == 200
+        assert post(service, "/v1/infill", infill()) == 200
+        assert post(port, "/v1/infill", infill()) == 200
         assert process.num_fds() < 600
         before = sum(process.cpu_times()[:2])
         time.sleep(2.0)
         assert sum(process.cpu_times()[:2]) - before < 0.5
-        time.sleep(LIMITS_S["head"])
-        assert process.num_fds() < 50, "those that sent no head are closed"
+        until(lambda: process.num_fds() < 50)  # those that sent no head are closed
     finally:
         for one in silent:
             one.close()
@@ -106,14 +106,16 @@ def test_bodies_that_arrive_byte_by_byte_are_ended(service: ServiceLocation, por
     try:
         for one in slow:
             one.sendall(head("/v1/infill" if method == "POST" else "/health", 5000).replace(b"POST", method.encode()))
-        end = time.monotonic() + LIMITS_S["body"] + 2
-        while time.monotonic() < end:
+
+        def closed() -> bool:
             for one in slow:
                 with suppress(OSError):
                     one.sendall(b" ")
             time.sleep(0.5)
-        assert process.num_fds() < 50
-        assert post(service, "/v1/infill", infill(deadline_ms=60_000))[0] == 200
+            return process.num_fds() < 50
+
+        until(closed)
+        assert post(service, "/v1/infill", infill()) == 200
     finally:
         for one in slow:
             one.close()
@@ -122,12 +124,12 @@ def test_bodies_that_arrive_byte_by_byte_are_ended(service: ServiceLocation, por
 @pytest.mark.slow
 @pytest.mark.parametrize("clients", [8, 64])
 def test_every_client_gets_a_result_or_429_in_time(service: ServiceLocation, clients: int) -> None:
-    post(service, "/v1/infill", infill(deadline_ms=60_000))
+    """Nobody is served after the deadline, which is too soon for 64 clients."""
+    post(service, "/v1/infill", infill())
     with ThreadPoolExecutor(clients) as threads:
-        answers = list(threads.map(lambda n: post(service, "/v1/infill", infill(n)), range(clients)))
-    statuses = Counter(status for status, _ in answers)
-    assert set(statuses) <= {200, 429} and max(took for _, took in answers) < 3.0 + SLACK_S
-    assert ServiceClient(service).health().pending == 0
+        statuses = set(threads.map(lambda n: post(service, "/v1/infill", infill(n, 500)), range(clients)))
+    assert statuses <= {200, 429} and (429 in statuses or clients < 64)
+    until(lambda: ServiceClient(service).health().pending == 0)
 
 
 @pytest.mark.slow
@@ -135,23 +137,23 @@ def test_every_client_gets_a_result_or_429_in_time(service: ServiceLocation, cli
 def test_six_hundred_connections_get_an_answer_each(service: ServiceLocation, port: int, over_tcp: bool) -> None:
     address: Address = port if over_tcp else service
     with ThreadPoolExecutor(600) as threads:
-        answers = list(threads.map(lambda n: post(address, "/v1/infill", infill(n)), range(600)))
-    assert {status for status, _ in answers} <= {200, 429}
-    assert post(service, "/v1/infill", infill(deadline_ms=60_000))[0] == 200
+        statuses = set(threads.map(lambda n: post(address, "/v1/infill", infill(n, 2000)), range(600)))
+    assert statuses <= {200, 429}
+    assert post(service, "/v1/infill", infill()) == 200
 
 
 @pytest.mark.slow
 def test_a_large_lint_request_keeps_its_deadline_and_lets_completions_go_first(service: ServiceLocation) -> None:
+    """Without a deadline it would take hours."""
     parts = [file.read_text() for file in sorted((Path(__file__).parents[3] / "infill").rglob("*.py"))]
     text = "".join(parts)[:450_000]
     ranges = [{"start": 0, "end": len(text)}] * 10_000
-    body = {"text": text, "language": "python", "ranges": ranges, "deadline_ms": 8000}
-    alone = [post(service, "/v1/infill", infill(deadline_ms=60_000))[1] for _ in range(5)][1:]
-    found, beside = list[tuple[int, float]](), list[float]()
-    lint = threading.Thread(target=lambda: found.append(post(service, "/v1/lint", body)))
-    lint.start()
-    while lint.is_alive():
-        beside.append(post(service, "/v1/infill", infill(deadline_ms=60_000))[1])
-    ((status, took),) = found
-    assert status in (200, 429) and took < 8.5 + SLACK_S
-    assert sorted(beside)[len(beside) // 2] < 2 * max(alone) + 1.0
+    body = {"text": text, "language": "python", "ranges": ranges}
+    assert post(service, "/v1/lint", body | {"deadline_ms": 3000}) in (200, 429)
+    with connect(service) as lint:
+        send(lint, "/v1/lint", body)
+        until(lambda: ServiceClient(service).health().pending == 1)
+        for number in range(5):
+            assert post(service, "/v1/infill", infill(number)) == 200
+        assert not select.select([lint], [], [], 0)[0], "the completions waited for the end of the lint request"
+    until(lambda: ServiceClient(service).health().pending == 0)

@@ -13,10 +13,8 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -45,6 +43,7 @@ from infill.service.location import (
 from infill.service.process import Network, PrivateLog
 from infill.service.start import stop_service
 from infill.settings import Settings
+from tests.gate import Gate
 from tests.infill.fakes import request
 from tests.infill.service.scripted_service import COMMAND
 
@@ -97,13 +96,6 @@ def hold_lock(location: ServiceLocation, line: str) -> int:
     fcntl.flock(held, fcntl.LOCK_EX)
     os.pwrite(held, line.encode(), 0)
     return held
-
-
-def until(fact: Callable[[], object], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not fact():
-        assert time.monotonic() < end, "the condition did not become true"
-        time.sleep(0.02)
 
 
 def mode(file: Path) -> int:
@@ -363,16 +355,18 @@ def test_a_service_whose_folder_was_made_again_leaves_its_successor_alone(locati
 
 
 def test_commands_that_wait_for_a_service_that_is_killed_while_it_loads_get_the_next_one(
-    location: ServiceLocation,
+    location: ServiceLocation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    gate = Gate(tmp_path / "gate")
+    for name, value in gate.environment.items():
+        monkeypatch.setenv(name, value)
     with ThreadPoolExecutor(4) as threads:
         waiting = [threads.submit(scripted(location, "--model", "slow").connect) for _ in range(4)]
-        found = None
-        while found is None:
-            with suppress(Exception):
-                found = ServiceClient(location).find()
+        gate.wait_until_reached()
+        found = ServiceClient(location).health()
         assert found.status == "loading"
         os.kill(found.pid, signal.SIGKILL)
+        gate.open()
         assert {one.result().pid for one in waiting} == {lock_holder(location)}
     assert lock_holder(location) != found.pid
 

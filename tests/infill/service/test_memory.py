@@ -10,15 +10,14 @@ import weakref
 import pytest
 
 from infill.service import memory as service_memory
-from infill.service.memory import KERNELS, Housekeeping, limit_memory, trim
+from infill.service.memory import FORGET_S, KERNELS, Housekeeping, limit_memory, trim
+from tests.virtual_time import run
 
 
 @pytest.fixture
 def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Trims and what was forgotten, in order; times are short."""
+    """Trims and what was forgotten, in order."""
     done: list[str] = []
-    monkeypatch.setattr(service_memory, "TRIM_S", 0.02)
-    monkeypatch.setattr(service_memory, "FORGET_S", 0.06)
     monkeypatch.setattr(service_memory, "trim", lambda: done.append("trim"))
     return done
 
@@ -28,9 +27,9 @@ def test_when_idle_it_trims_and_later_forgets_and_then_sleeps(done: list[str]) -
         keeping = Housekeeping(lambda: done.append("forget"))
         keeping.request_started()
         keeping.request_ended(0)
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(10 * FORGET_S)
 
-    asyncio.run(quiet())
+    run(quiet(), 20 * FORGET_S)
     assert done == ["trim", "forget", "trim"]
 
 
@@ -39,11 +38,11 @@ def test_while_a_request_runs_it_does_nothing(done: list[str]) -> None:
         keeping = Housekeeping(lambda: done.append("forget"))
         keeping.request_ended(0)
         keeping.request_started()
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(10 * FORGET_S)
         keeping.request_ended(1)
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(10 * FORGET_S)
 
-    asyncio.run(busy())
+    run(busy(), 30 * FORGET_S)
     assert done == []
 
 
@@ -55,9 +54,9 @@ def test_without_idle_time_it_trims_from_time_to_time(done: list[str]) -> None:
         for _ in range(10):
             now[0] += 0.4 * service_memory.BUSY_TRIM_S
             keeping.request_ended(3)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(10 * FORGET_S)
 
-    asyncio.run(busy())
+    run(busy(), 20 * FORGET_S)
     assert done == ["trim"] * 3
 
 

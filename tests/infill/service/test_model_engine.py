@@ -18,6 +18,7 @@ from infill.request import InfillRequest
 from infill.service.model_engine import ModelEngine
 from infill.settings import Settings
 from tests.infill.fakes import request, tiny_completer
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -124,8 +125,9 @@ def test_a_newer_reading_ahead_of_a_client_replaces_its_older_one(
         assert not engine._reading and engine.counts.encoded_tokens == 14
 
     monkeypatch.setattr(Completer, "read_ahead", read_ahead)
+    monkeypatch.setattr("engine.scheduling.scheduler.SLICE_S", PATIENCE_S)  # the other client waits for its turn
     engine.load()
-    asyncio.run(asyncio.wait_for(play(), 20))
+    asyncio.run(asyncio.wait_for(play(), PATIENCE_S))
 
 
 def test_reading_ahead_ends_at_its_limit(engine: ModelEngine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,4 +139,4 @@ def test_reading_ahead_ends_at_its_limit(engine: ModelEngine, monkeypatch: pytes
     monkeypatch.setattr(Completer, "read_ahead", read_ahead)
     monkeypatch.setattr("infill.service.model_engine.READ_AHEAD_LIMIT_S", 0.2)
     engine.load()
-    assert asyncio.run(asyncio.wait_for(engine.read_ahead(EngineRequest(request("x§"))), 20)) == 0
+    assert asyncio.run(asyncio.wait_for(engine.read_ahead(EngineRequest(request("x§"))), PATIENCE_S)) == 0

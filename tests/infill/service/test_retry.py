@@ -28,6 +28,7 @@ from infill.service.retry import RetryEngine
 from infill.settings import Settings
 from tests.infill.fakes import request, tiny_completer
 from tests.infill.tiny_coder import coder
+from tests.waiting import PATIENCE_S
 
 REQUEST = request("x = §\n")
 SETTINGS = Settings(model="canvas", retry_model="coder", fallback_model=None, copy_drafts=False, causal_draft=False)
@@ -82,11 +83,11 @@ def built(settings: Settings = SETTINGS) -> RetryEngine:
 
 
 def run(test: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(test, 30))
+    asyncio.run(asyncio.wait_for(test, PATIENCE_S))
 
 
 def complete(engine: RetryEngine, infill_request: InfillRequest = REQUEST) -> InfillResult:
-    return asyncio.run(asyncio.wait_for(engine.complete(EngineRequest(infill_request)), 30))
+    return asyncio.run(asyncio.wait_for(engine.complete(EngineRequest(infill_request)), PATIENCE_S))
 
 
 def test_a_refused_canvas_is_answered_by_the_code_model_and_counted(engine: RetryEngine, models: Models) -> None:
@@ -177,7 +178,7 @@ class Slow:
         self.requests.append(request)
         self.started.set()
         try:
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         except asyncio.CancelledError:
             self.was_cancelled = True
             raise
@@ -185,14 +186,15 @@ class Slow:
 
 
 def test_a_late_code_model_is_stopped_at_the_deadline(engine: RetryEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "infill_limit_s", lambda request: 0.1)  # with a deadline that is far away
     monkeypatch.setattr(retry, "GRACE_S", 0.01)
 
     async def test() -> None:
         slow = Slow(engine)
-        found = await engine.complete(EngineRequest(replace(REQUEST, deadline_ms=2000.0)))
+        found = await engine.complete(EngineRequest(replace(REQUEST, deadline_ms=60_000.0)))
         assert found.model == "canvas" and slow.was_cancelled
         left_ms = slow.requests[0].request.deadline_ms
-        assert left_ms is not None and left_ms < 2000
+        assert left_ms is not None and left_ms < 60_000
         assert engine.counts.retries == {"late": 1}
 
     run(test())

@@ -59,5 +59,10 @@ def test_findings_are_counted_by_folder_and_listed(tmp_path: Path) -> None:
     assert linter.requests == 2
     found = [findings_in(linter, one, sample) for one, sample in zip(sources, samples, strict=True)]
     report = folders_report(sources, found, {"model": "fake"})
-    assert report.rows == [["a", "251", "1", "3.98"], ["b", "749", "0", "0.00"], ["all", "1,000", "1", "1.00"]]
+    assert report.rows == [
+        ["a", "251", "1", "3.98"],
+        ["b", "749", "0", "0.00"],
+        ["all, python", "1,000", "1", "1.00"],
+        ["all", "1,000", "1", "1.00"],
+    ]
     assert report.notes == ["a/x.py:251: wrong-name: `wrong` -> `right`"]

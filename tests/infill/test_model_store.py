@@ -49,7 +49,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of fetched models, on a machine without a GPU and without the 26B."""
     folder = tmp_path / "models"
     folder.mkdir()
-    for module in (downloads, model_store, speeds):
+    for module in (downloads, speeds):
         monkeypatch.setattr(module, "models_folder", lambda: folder)
     monkeypatch.setattr(model_store, "_gpu_bytes", lambda: 0)
     monkeypatch.setattr(model_store, "_hub_has", lambda repository: False)

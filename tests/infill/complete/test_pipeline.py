@@ -12,7 +12,7 @@ import torch
 from engine.checkpoints.qwen2 import GgufWeights, open_weights
 from engine.errors import ModelError
 from engine.threads import DecoderSpeed
-from infill import downloads, model_store, speeds
+from infill import downloads, speeds
 from infill.complete import code_model
 from infill.complete.causal_completion import CausalCompleter
 from infill.complete.code_model import LEAST_PROMPT, CodeModel, _has_chat, is_code_model
@@ -27,7 +27,7 @@ from tests.infill.tiny_coder import coder_tokens, metadata
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A code model as a folder, and an empty folder of fetched models."""
-    for module in (downloads, model_store, speeds):
+    for module in (downloads, speeds):
         monkeypatch.setattr(module, "models_folder", lambda: tmp_path)
     model = reference(vocab_size=len(metadata()["tokenizer.ggml.tokens"]), max_position_embeddings=4096)
     place = save_folder(model, tmp_path / "model")

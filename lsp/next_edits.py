@@ -301,7 +301,7 @@ def _take(document: _Document, edit: Edit) -> bool:
 
 
 def _is_same_line(text: str, one: int, other: int) -> bool:
-    """Whether two offsets are on one line: who goes on there does not ignore what followed from it."""
+    """Whether two offsets are on one line. To continue an edit there is not to ignore what it made due."""
     return "\n" not in text[min(one, other) : max(one, other)]
 
 

@@ -155,7 +155,8 @@ def main(
     for one in track(unknown[:most], "arguments", console=console, transient=True):
         assert completer is not None
         text = files[one.path]
-        request = InfillRequest(text, (Hole(one.start, one.end),), "python", one.path, lines="one")
+        without = text[: one.start] + text[one.end :]  # the checks refuse the text that a hole has
+        request = InfillRequest(without, (Hole(one.start, one.start),), "python", one.path, lines="one")
         (result,) = completer.complete(request).completions
         confidence = result.confidence if result.shown and is_argument(result.text, "python") else -1.0
         right = plain(result.text, one.name) == plain(text[one.start : one.end], one.name)

@@ -52,7 +52,8 @@ def removed_parameter(change: Change) -> Iterator[Proposal]:
 def added_parameter(change: Change) -> Iterator[Proposal]:
     """Only for a parameter that calls must have, and where a variable of that name is visible.
 
-    What else to pass cannot be told from the names, nor by a code model (`bench.edits.arguments`).
+    Otherwise nothing in the file says what to pass, and a code model is wrong more often than right
+    (`bench.edits.arguments`).
     """
     pair = _functions(change)
     if pair is None:

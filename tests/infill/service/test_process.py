@@ -88,6 +88,11 @@ def client_of(location: ServiceLocation, *more: str) -> ServiceClient:
     return ServiceClient(location, arguments=(*OPTIONS, *more))
 
 
+def kill(process: int | None) -> None:
+    assert process is not None  # 0 would be this process and its children
+    os.kill(process, signal.SIGKILL)
+
+
 def function(name: str) -> InfillRequest:
     source = f"def add_{name}({name}, other):\n    total = {name} + other\n    return §\n\n\nprint(add_{name}(1, 2))\n"
     return request(source, candidates=2, caution=0.0)
@@ -248,10 +253,10 @@ def test_only_one_of_twenty_services_started_at_once_stays(location: ServiceLoca
 @pytest.mark.slow
 def test_a_killed_service_is_replaced_whatever_it_was_doing(location: ServiceLocation) -> None:
     client_of(location).start()
-    os.kill(lock_holder(location) or 0, signal.SIGKILL)  # while it loads
+    kill(lock_holder(location))  # while it loads
     assert client_of(location).complete(function("total")).completions[0].candidates
     first = lock_holder(location)
-    killer = threading.Timer(0.05, lambda: os.kill(first or 0, signal.SIGKILL))
+    killer = threading.Timer(0.05, kill, (first,))
     killer.start()  # while it answers, or has answered
     for name in NAMES:
         assert client_of(location).complete(function(name)).completions[0].candidates
@@ -259,7 +264,7 @@ def test_a_killed_service_is_replaced_whatever_it_was_doing(location: ServiceLoc
     assert client_of(location).complete(function("total")).completions[0].candidates
     assert lock_holder(location) not in (None, first)
     second = lock_holder(location)
-    os.kill(second or 0, signal.SIGKILL)  # while it is idle
+    kill(second)  # while it is idle
     until(lambda: lock_holder(location) is None)
     with pytest.raises(ServiceGone):
         ServiceClient(location).health()

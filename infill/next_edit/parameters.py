@@ -52,7 +52,7 @@ def removed_parameter(change: Change) -> Iterator[Proposal]:
 def added_parameter(change: Change) -> Iterator[Proposal]:
     """Only for a parameter that calls must have, and where a variable of that name is visible.
 
-    Otherwise nothing in the file says what to pass, and a code model is wrong more often than right
+    Otherwise nothing in the file says what to pass, and a code model is wrong every second time
     (`bench.edits.arguments`).
     """
     pair = _functions(change)

@@ -109,8 +109,8 @@ class Thresholds:
 
     @staticmethod
     def read(model: str, file: Path = FILE) -> Thresholds | None:
-        """The thresholds that ship for a model, by its name; for a model without any, those of MODEL. None if there
-        are none. Raises ModelError if it is damaged."""
+        """The thresholds that ship for a model, by its name; for a model without any, those of MODEL, which are not on
+        by default. None if there are none. Raises ModelError if the file is damaged."""
         if not file.is_file():
             return None
         try:
@@ -123,7 +123,7 @@ class Thresholds:
                 for code, one in content["kinds"].items()
                 if code in KINDS
             }
-            return Thresholds(kinds, bool(content["on_by_default"]))
+            return Thresholds(kinds, bool(content["on_by_default"]) and model in shipped)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(f"{file} cannot be read ({error}); install Gesso again.") from error
 

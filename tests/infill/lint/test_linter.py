@@ -239,13 +239,20 @@ def test_thresholds_are_written_and_read_by_model(tmp_path: Path, on_by_default:
     assert Thresholds.read("coder", file) is None
     thresholds.write("coder", {"lines": 3}, file)
     Thresholds({}).write("26b", {}, file)
-    assert Thresholds.read("coder", file) == Thresholds.read("coder-1.5b", file) == thresholds
+    assert Thresholds.read("coder", file) == thresholds
+    assert Thresholds.read("coder-1.5b", file) == replace(thresholds, on_by_default=False), "nobody has measured it"
     assert Thresholds.read("26b", file) == Thresholds({})
     assert thresholds.languages == {"python", "typescript", "tsx"}
     assert thresholds.shown("tsx") == {"wrong-name"} and not thresholds.shown("go") and not thresholds.shown(None)
     file.write_text("[]")
     with pytest.raises(ModelError, match="install Gesso again"):
         Thresholds.read("coder", file)
+
+
+def test_the_coder_alone_lints_by_default() -> None:
+    own, other = Thresholds.read("coder"), Thresholds.read("26b")
+    assert own is not None and own.on_by_default
+    assert other is not None and not other.on_by_default
 
 
 def test_the_files_of_lint_are_read_once_per_process() -> None:

@@ -264,7 +264,7 @@ def test_macos_reports_through_its_own_commands(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(os, "cpu_count", lambda: 10)
     assert available_memory(CPU) == 3030 * 16384
     assert usable_cores() == 6
-    assert devices._cpu_name() == "Apple M4" and devices._total_memory() == 2**34
+    assert devices.cpu_name() == "Apple M4" and devices._total_memory() == 2**34
 
 
 def test_description(machine: Path, pretend, monkeypatch: pytest.MonkeyPatch) -> None:

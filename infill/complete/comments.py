@@ -9,10 +9,12 @@ from infill.code.brackets import scan
 from infill.code.languages import get
 
 
-def without_comment(before: str, text: str, language_id: str | None) -> str:
+def without_comment(before: str, text: str, language_id: str | None, growing: bool = False) -> str:
     """A text for the rest of a line without a comment after its code.
 
-    It stays if the line has nothing else, or if the line above ends with a comment after code, as in a table.
+    It stays if the line has nothing else, if the line above ends with a comment after code, as in a table, or if an
+    earlier line ends with the same comment, such as `# type: ignore`. growing: the text may continue, so that the
+    beginning of such a comment also stays.
     """
     language = get(language_id)
     if language is None or language.line_comment not in text:
@@ -23,5 +25,11 @@ def without_comment(before: str, text: str, language_id: str | None) -> str:
     if start is None or "\n" in text[:start] or not (before[line:] + text[:start]).strip():
         return text
     above = before.rfind("\n", 0, max(0, line - 1)) + 1
-    is_table = any(above < at < line and before[above:at].strip() for at in found.line_comments)
-    return text if is_table else text[:start].rstrip()
+    comment = text[start:].rstrip()
+    for at in found.line_comments:
+        if at >= line or not before[before.rfind("\n", 0, at) + 1 : at].strip():
+            continue
+        earlier = before[at : before.find("\n", at)].rstrip()
+        if at > above or earlier == comment or growing and earlier.startswith(comment):
+            return text
+    return text[:start].rstrip()

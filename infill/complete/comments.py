@@ -8,6 +8,9 @@ from __future__ import annotations
 from infill.code.brackets import scan
 from infill.code.languages import get
 
+# After another character the mark belongs to text that the scanner does not know, as in `<p>http://a</p>`.
+BEFORE_COMMENT = " \t;,(){}[]"
+
 
 def without_comment(before: str, text: str, language_id: str | None, growing: bool = False) -> str:
     """A text for the rest of a line without a comment after its code.
@@ -19,8 +22,10 @@ def without_comment(before: str, text: str, language_id: str | None, growing: bo
     language = get(language_id)
     if language is None or language.line_comment not in text:
         return text
-    found = scan(before + text, language_id)
-    start = next((at - len(before) for at in found.line_comments if at >= len(before)), None)
+    whole = before + text
+    found = scan(whole, language_id)
+    new = (at for at in found.line_comments if at >= len(before) and whole[max(0, at - 1) : at] in BEFORE_COMMENT)
+    start = next((at - len(before) for at in new), None)
     line = before.rfind("\n") + 1
     if start is None or "\n" in text[:start] or not (before[line:] + text[:start]).strip():
         return text

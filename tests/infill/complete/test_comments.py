@@ -25,6 +25,10 @@ from infill.complete.comments import without_comment
         ("import a  # noqa: F401\n\nimport ", "b  # noqa: F401", "b  # noqa: F401", "python"),  # as an earlier line
         ("import a  # noqa: F401\n\nimport ", "b  # noqa", "b", "python"),
         ("# noqa: F401\n\nimport ", "b  # noqa: F401", "b", "python"),
+        ("a = <p>", "http://a.b</p>;", "http://a.b</p>;", "tsx"),
+        ("a = <p>", "see http://a.b</p>", "see http://a.b</p>", "javascript"),
+        ("x = f'{d[", "'#']}'", "'#']}'", "python"),
+        ("f();", "// the first", "", "c"),
         ("f() //nolint:errcheck\n\ng(", ") //nolint:errcheck", ") //nolint:errcheck", "go"),
     ],
 )

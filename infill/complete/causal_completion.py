@@ -216,7 +216,7 @@ class CausalCompleter:
             text = self._text(fim, tokens)
             if kind.one_line:
                 ended = "\n" in (text.lstrip("\n") if kind.whole_lines else text)
-                return ended or without_comment(near, text, prepared.language) != text
+                return ended or without_comment(near, text, prepared.language, growing=True) != text
             return _block_end(line, text) is not None or text.count("\n") > BLOCK_LINES
 
         return Limits(

@@ -22,7 +22,24 @@ from infill.complete.comments import without_comment
         ("A = 1  # one\nB = ", "2  # two", "2  # two", "python"),  # like the line above
         ("# numbers\nB = ", "2  # two", "2", "python"),
         ("x = ", "1  # one", "1  # one", None),
+        ("import a  # noqa: F401\n\nimport ", "b  # noqa: F401", "b  # noqa: F401", "python"),  # as an earlier line
+        ("import a  # noqa: F401\n\nimport ", "b  # noqa", "b", "python"),
+        ("# noqa: F401\n\nimport ", "b  # noqa: F401", "b", "python"),
+        ("a = <p>", "http://a.b</p>;", "http://a.b</p>;", "tsx"),
+        ("a = <p>", "see http://a.b</p>", "see http://a.b</p>", "javascript"),
+        ("x = f'{d[", "'#']}'", "'#']}'", "python"),
+        ("f();", "// the first", "", "c"),
+        ("f() //nolint:errcheck\n\ng(", ") //nolint:errcheck", ") //nolint:errcheck", "go"),
     ],
 )
 def test_the_comment_after_code_is_cut(before: str, text: str, expected: str, language: str | None) -> None:
     assert without_comment(before, text, language) == expected
+
+
+@pytest.mark.parametrize(
+    ("comment", "stays"), [("#", True), ("# type", True), ("# type: ignore", True), ("# The", False)]
+)
+def test_a_growing_comment_stays_while_it_begins_like_an_earlier_one(comment: str, stays: bool) -> None:
+    text = f"b()  {comment}"
+    expected = text if stays else "b()"
+    assert without_comment("x = a()  # type: ignore\n\ny = ", text, "python", growing=True) == expected

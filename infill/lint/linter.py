@@ -35,7 +35,7 @@ from infill.lint.kinds import (
 from infill.lint.likelihood import CausalJudge
 from infill.lint.masked import DenoiserJudge
 from infill.lint.names import KnownNames
-from infill.lint.operands import operand_change
+from infill.lint.operands import changed_operation, operand_change
 from infill.lint.style import find_style
 from infill.lint.suppressions import Suppressions, is_skipped
 from infill.lint.symbols import SymbolTable
@@ -172,7 +172,8 @@ class Linter:
     def _select(
         self, tree: SyntaxTree, candidates: Sequence[EditCandidate], offset: float, stop: Stop | None
     ) -> list[EditCandidate]:
-        """In text order. The better of two candidates is kept if they overlap, or make the same change in one line."""
+        """In text order. The better of two candidates is kept if they overlap, make the same change in one line, or make
+        the same two equal operands different."""
         rated = []
         for one in candidates:
             margin = self.margin(one, tree.language.id) + offset
@@ -182,14 +183,19 @@ class Linter:
         chosen: list[EditCandidate] = []
         taken: list[Range] = []
         changes: set[tuple[int, str, str]] = set()
+        operations: set[Range] = set()
         for _, one in rated:
             edit = one.edit
             where = edit.start, edit.end
             change = tree.text.count("\n", 0, edit.start), tree.text[edit.start : edit.end], edit.replacement
-            if change not in changes and _is_apart([where], taken) and _parses(tree, [where], edit, stop):
+            operation = changed_operation(tree, edit, stop) if one.evidence.operand_change > 0 else None
+            is_new = change not in changes and operation not in operations
+            if is_new and _is_apart([where], taken) and _parses(tree, [where], edit, stop):
                 chosen.append(one)
                 taken.append(where)
                 changes.add(change)
+                if operation is not None:
+                    operations.add(operation)
         return sorted(chosen, key=lambda one: one.edit.start)
 
     def _candidates(

@@ -14,7 +14,7 @@ from functools import cache, lru_cache
 
 from engine.errors import Cancelled, Stop, leave_if, pacer
 from infill.code.context import FAR_CHARACTERS
-from infill.code.syntax import ParsingStopped, SyntaxTree, error_score, parse
+from infill.code.syntax import ParsingStopped, SyntaxTree, error_nodes, error_score, parse
 from infill.complete.causal_completion import CausalCompleter
 from infill.complete.pipeline import AnyCompleter
 from infill.findings import Finding, LintRequest, Range
@@ -35,7 +35,7 @@ from infill.lint.kinds import (
 from infill.lint.likelihood import CausalJudge
 from infill.lint.masked import DenoiserJudge
 from infill.lint.names import KnownNames
-from infill.lint.operands import operand_change
+from infill.lint.operands import changed_operation, operand_change
 from infill.lint.style import find_style
 from infill.lint.suppressions import Suppressions, is_skipped
 from infill.lint.symbols import SymbolTable
@@ -172,7 +172,8 @@ class Linter:
     def _select(
         self, tree: SyntaxTree, candidates: Sequence[EditCandidate], offset: float, stop: Stop | None
     ) -> list[EditCandidate]:
-        """In text order. The better of two candidates is kept if they overlap, or make the same change in one line."""
+        """In text order. The better of two candidates is kept if they overlap, or make the same change in one line; the
+        likelier one if they make the same two equal operands different."""
         rated = []
         for one in candidates:
             margin = self.margin(one, tree.language.id) + offset
@@ -182,11 +183,17 @@ class Linter:
         chosen: list[EditCandidate] = []
         taken: list[Range] = []
         changes: set[tuple[int, str, str]] = set()
+        likeliest: dict[Range | None, EditCandidate] = {}  # by operation
+        unequal = [one for _, one in rated if one.evidence.operand_change > 0]
+        for one in sorted(unequal, key=lambda one: one.evidence.total_gain):
+            likeliest[changed_operation(tree, one.edit, stop)] = one
+        dropped = {*unequal} - {*likeliest.values()}
         for _, one in rated:
             edit = one.edit
             where = edit.start, edit.end
             change = tree.text.count("\n", 0, edit.start), tree.text[edit.start : edit.end], edit.replacement
-            if change not in changes and _is_apart([where], taken) and _parses(tree, [where], edit, stop):
+            is_new = change not in changes and one not in dropped
+            if is_new and _is_apart([where], taken) and _parses(tree, [where], edit, stop):
                 chosen.append(one)
                 taken.append(where)
                 changes.add(change)
@@ -270,8 +277,12 @@ def _parses(tree: SyntaxTree, ranges: Sequence[Range], edit: Edit, stop: Stop | 
     """Whether the edit, made in all `ranges` (in text order), adds no syntax errors."""
     leave_if(stop)
     changes = [(start, end, edit.replacement) for start, end in reversed(ranges)]
+    errors = error_nodes(tree, stop)
+    inside = [one for one in ranges if any(error.start <= one[0] and one[1] <= error.end for error in errors)]
+    growth = sum(len(edit.replacement) - (end - start) for start, end in inside)
     try:
-        return error_score(tree.edited(changes)) <= error_score(tree)
+        after = error_score(tree.edited(changes))
+        return after._replace(covered=after.covered - growth) <= error_score(tree)
     except ParsingStopped:
         return False
 

@@ -10,6 +10,7 @@ import tree_sitter
 
 from engine.errors import Stop, leave_if
 from infill.code.syntax import SyntaxTree
+from infill.findings import Range
 from infill.lint.kinds import Edit
 
 _OPERATIONS = frozenset(("comparison_operator", "binary_operator", "boolean_operator", "binary_expression"))
@@ -28,6 +29,16 @@ MAX_OPERAND = 200  # bytes; longer code is not compared
 def operand_change(tree: SyntaxTree, edit: Edit, stop: Stop | None = None) -> float:
     """1 if the edit makes two equal operands of one operation different, -1 if it makes two different ones equal, and
     otherwise 0. Operations are those that make no sense with equal operands."""
+    return _operation(tree, edit, stop)[1]
+
+
+def changed_operation(tree: SyntaxTree, edit: Edit, stop: Stop | None = None) -> Range | None:
+    """The operation, or the argument list, that `operand_change` is about; None if that is 0."""
+    node, _ = _operation(tree, edit, stop)
+    return tree.span(node) if node is not None else None
+
+
+def _operation(tree: SyntaxTree, edit: Edit, stop: Stop | None) -> tuple[tree_sitter.Node | None, float]:
     start, end = tree.byte(edit.start), tree.byte(edit.end)
     node = tree.root.descendant_for_byte_range(start, end)
     while node is not None and not node.type.endswith(_ENDS):
@@ -37,9 +48,9 @@ def operand_change(tree: SyntaxTree, edit: Edit, stop: Stop | None = None) -> fl
         if edited is not None and edited.end_byte - edited.start_byte <= MAX_OPERAND:
             change = _change(tree, edit, edited, operands)
             if change:
-                return change
+                return node, change
         node = node.parent
-    return 0.0
+    return None, 0.0
 
 
 def _operands(tree: SyntaxTree, node: tree_sitter.Node) -> list[tree_sitter.Node]:

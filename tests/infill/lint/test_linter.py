@@ -221,6 +221,36 @@ def test_the_same_change_is_proposed_once_a_line() -> None:
     assert strict.select(LintRequest(text, "python"), edits) == [edits[1]]
 
 
+def test_a_longer_name_beside_a_syntax_error_is_found() -> None:
+    text = "def f(a, other):\n    return a\n\n\ndef g(:\n    return ((\n"
+    at = text.index("a\n\n")
+    edit = EditCandidate(Edit(at, at + 1, "other", "wrong-name"), EditEvidence())
+    assert linter(minimum=0.0).select(LintRequest(text, "python"), [edit]) == [edit]
+
+
+def test_equal_operands_have_one_finding() -> None:
+    text = "def f(a, b, c):\n    return min(a[1], a[1]), a and b and a, c < c\n"
+    at = text.index("min(")
+    evidence = EditEvidence(edit_gain=1.0, operand_change=1.0)
+
+    def edit(start: int, new: str, code: str, gain: float) -> EditCandidate:
+        return EditCandidate(Edit(start, start + 1, new, code), replace(evidence, edit_gain=gain))
+
+    thresholds = {code: Threshold({"edit_gain": 1.0}, 0.0, {"python": 0.0}) for code in KINDS}
+    thresholds["off-by-one"] = Threshold({}, 9.0, {"python": 0.0})
+    joined, less = text.index("a and b"), text.index("c < c")
+    edits = [
+        edit(at + 6, "0", "off-by-one", 1.0),
+        edit(at + 10, "b", "wrong-name", 3.0),
+        edit(at + 12, "2", "off-by-one", 2.0),
+        edit(joined, "c", "wrong-name", 2.0),
+        edit(joined + 12, "b", "wrong-name", 1.0),
+        edit(less + 4, "a", "wrong-name", 1.0),
+    ]
+    found = Linter(coder(), Thresholds(thresholds)).select(LintRequest(text, "python"), edits)
+    assert found == [edits[1], edits[3], edits[5]]
+
+
 def test_operands_are_evidence() -> None:
     text = "def f(first, second):\n    return min(first[1], first[1])\n"
     found = linter().candidates(LintRequest(text, "python"), ("wrong-name",))

@@ -61,3 +61,23 @@ def test_strings_do_not_suppress() -> None:
 def test_broken_lines_are_skipped() -> None:
     assert not is_allowed("def f(a, b):\n    x = ); return a\n")
     assert is_allowed("def f(a, b):\n    return a\n\nx = )\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        (CODE + "\n\ndef g(:\n    return ((\n", "python"),
+        ("@cached\n" + CODE + "\n\nclass B(\n    def g(:\n", "python"),
+        ("class A:\n    def f(self, a):\n        return a\n\n\ndef g(:\n    return ((\n", "python"),
+        ("function f(a, b) {\n  return a;\n}\n\nfunction g( {\n  return ((\n", "javascript"),
+        ("export function f(a, b) {\n  return a;\n}\n\nclass B { g( {\n", "typescript"),
+        ("package p\n\nfunc f(a, b int) int {\n\treturn a\n}\n\nfunc g( {\n\treturn ((\n", "go"),
+    ],
+)
+def test_functions_beside_an_error_are_judged(text: str, language: str) -> None:
+    assert is_allowed(text, language=language)
+
+
+@pytest.mark.parametrize("text", ["def f(a, b:\n    return a\n", "def f(a, b):\n    return a +\n"])
+def test_lines_with_an_error_are_not_judged(text: str) -> None:
+    assert not is_allowed(text)

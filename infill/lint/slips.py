@@ -20,6 +20,8 @@ LONGEST_STRING = 300  # bytes of a string that may lack its interpolation
 _FIELD = re.compile(r"(?<![{$])\{([^\W\d]\w*)((?:\.\w+|\[\w+\])*)(?:![rsa])?(?::[^{}\n]*)?\}(?!\})")
 _TEMPLATE_FIELD = re.compile(r"\$\{([^\W\d]\w*)[^{}\n]*\}")
 _BOUNDS = frozenset(("range", "slice", "substring", "substr"))
+_SUBSCRIPTS = {"subscript": ("value", "subscript"), "subscript_expression": ("object", "index"),
+               "index_expression": ("operand", "index")}  # fmt: skip
 
 
 def _pairs(text: str) -> dict[str, tuple[str, ...]]:
@@ -130,6 +132,8 @@ class Slips:
                 yield from self._operator(node, grammar)
             if kind in grammar.conditions:
                 yield from self._negations(node, grammar)
+            if kind in _SUBSCRIPTS:
+                yield from self._past_the_end(node)
             if kind in grammar.numbers:
                 yield from self._numbers(node, grammar)
             elif kind in grammar.calls:
@@ -207,6 +211,20 @@ class Slips:
                 last = _last(bound)
                 for more in (" - 1", " + 1"):
                     yield self._edit(last, self.tree.part(last) + more, "off-by-one")
+
+    def _past_the_end(self, node: tree_sitter.Node) -> Iterator[Edit]:
+        """`values[len(values)]`, which is read and not assigned to: one less."""
+        holder, index = (node.child_by_field_name(name) for name in _SUBSCRIPTS[node.type])
+        target, parent = node, node.parent
+        while parent is not None and parent.type.endswith("_list"):
+            target, parent = parent, parent.parent
+        is_assigned = parent is not None and "assign" in parent.type and parent.child_by_field_name("left") == target
+        if holder is None or index is None or is_assigned:
+            return
+        name, length = self.tree.part(holder), "".join(self.tree.part(index).split())
+        if length in (f"len({name})", f"{name}.length"):
+            last = _last(index)
+            yield self._edit(last, self.tree.part(last) + " - 1", "off-by-one")
 
     def _awaits(self, node: tree_sitter.Node, grammar: Grammar) -> Iterator[Edit]:
         parent = node.parent

@@ -100,3 +100,19 @@ def test_only_edits_within_the_ranges_though_the_statement_is_longer() -> None:
 def test_members_are_exchanged_with_those_of_the_same_object_in_the_same_role() -> None:
     text = "def f(p, q):\n    p.x = p.y\n    p.go(q.z)\n    p.stop()\n"
     assert edited(text, "python", "wrong-member") == {"p.y = p.y", "p.x = p.x", "p.stop(q.z)", "p.go()"}
+
+
+@pytest.mark.parametrize(
+    ("language", "code", "lines"),
+    [
+        ("python", "def f(a):\n    b = a[len(a)]\n", {"b = a[len(a) - 1]"}),
+        ("python", "def f(a):\n    b = a.c[len( a.c )] + 90\n", {"b = a.c[len( a.c ) - 1] + 90"}),
+        ("javascript", "function f(a) { return a[a.length]; }\n", {"function f(a) { return a[a.length - 1]; }"}),
+        ("go", "package m\n\nfunc f(a []int) int {\n\treturn a[len(a)]\n}\n", {"return a[len(a) - 1]"}),
+        ("python", "def f(a, b):\n    a[len(a)] = a[len(b)]\n", set()),  # an append, and another list
+        ("javascript", "function f(a) { a[a.length] = 9; }\n", set()),
+        ("go", "package m\n\nfunc f(a []int, b int) {\n\ta[len(a)], b = b, b\n}\n", set()),
+    ],
+)
+def test_an_index_past_the_end(language: str, code: str, lines: set[str]) -> None:
+    assert edited(code, language, "off-by-one") == lines

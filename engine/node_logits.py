@@ -1,4 +1,4 @@
-"""The logits after the nodes of a token tree, of which a bounded number of bytes is kept.
+"""The logits after the nodes of a token tree; a bounded number of bytes is kept.
 
 Those of one node take half a megabyte, too much for a long continuation and all guesses at it. Hidden states take a
 hundredth, so logits that were dropped are computed from them again. Must not know tokens, or how nodes are connected.

@@ -310,7 +310,7 @@ def pack_qwen2(
             return weights.rows(EMBEDDING, tokens)
 
         model = PackedQwen2(config, embed, layers, weights.read(NORM), head.result(), kept)
-    weights.drop_pages()  # of which the embedding is read again, a few rows at a time
+    weights.drop_pages()  # only rows of the embedding are read later
     return model
 
 

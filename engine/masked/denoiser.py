@@ -162,8 +162,11 @@ class MaskedDenoiser(CanvasLoop[MaskedRun]):
             best = log_probabilities.max(dim=-1)
             columns = best.indices.tolist(), best.values.tolist(), entropies.tolist()
             for (at, token), likeliest in zip(members, map(Filled, *columns), strict=True):
-                slots.fill(at, likeliest if likeliest.token == token else Filled(token))
-                doubted += [at] * (likeliest.token != token)
+                if likeliest.token == token:
+                    slots.fill(at, likeliest)
+                else:
+                    slots.fill(at, Filled(token))
+                    doubted.append(at)
         for at in doubted:
             slots.mask(at)
         run.variable = len(slots.masks)

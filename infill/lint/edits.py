@@ -20,9 +20,8 @@ from infill.lint.copies import stale_copies
 from infill.lint.kinds import Edit
 from infill.lint.ranges import RangeIndex, disjoint
 from infill.lint.slips import Slips
-from infill.lint.symbols import PARAMETERS, Name, SymbolTable
+from infill.lint.symbols import ARGUMENT_LISTS, PARAMETERS, Name, SymbolTable, called_name
 
-_ARGUMENT_LISTS = frozenset(("argument_list", "arguments"))
 _SIMPLE = frozenset(
     "identifier attribute member_expression selector_expression field_expression field_access subscript integer float "
     "number string true false none call call_expression unary_operator binary_operator".split()
@@ -239,7 +238,7 @@ class _Finder:
 
     def swapped_arguments(self) -> Iterator[Edit]:
         """Two neighbouring arguments of a call, unless the order means nothing."""
-        for node in self._nodes(_ARGUMENT_LISTS, self.ranges):
+        for node in self._nodes(ARGUMENT_LISTS, self.ranges):
             arguments, is_bases = (
                 node.named_children,
                 node.parent is not None and node.parent.type == "class_definition",
@@ -262,10 +261,8 @@ class _Finder:
         they are the bases of a class."""
         if node.parent is not None and node.parent.type == "class_definition":
             return True
-        callee = node.parent.child_by_field_name("function") if node.parent is not None else None
-        called = self.tree.part(callee).rsplit(".", 1)[-1] if callee is not None else ""
         is_format = bool(arguments) and "%" in self.tree.part(arguments[0]) and arguments[0].type == "string"
-        return called in _SYMMETRIC or is_format
+        return called_name(self.tree, node) in _SYMMETRIC or is_format
 
     def _nodes(self, types: frozenset[str] | None, ranges: Sequence[Range]) -> Iterator[tree_sitter.Node]:
         """The nodes of these types within `ranges`, outside comments; with None all that overlap `ranges`."""

@@ -12,6 +12,7 @@ from engine.errors import Stop, leave_if
 from infill.code.syntax import SyntaxTree
 from infill.findings import Range
 from infill.lint.kinds import Edit
+from infill.lint.symbols import ARGUMENT_LISTS, called_name
 
 _OPERATIONS = frozenset(("comparison_operator", "binary_operator", "boolean_operator", "binary_expression"))
 _OPERATORS = frozenset("== != === !== < <= > >= is and or && || - / // % & | ^ &^".split()) | {"is not"}
@@ -19,7 +20,6 @@ _JOINING = frozenset(("and", "or", "&&", "||"))  # operands of a chain of these 
 _IDENTITIES = frozenset(("==", "!=", "===", "!==", "is", "is not"))  # `x != x` asks whether x is a number
 _CALLS = frozenset(("call", "call_expression"))
 _FUNCTIONS = frozenset("min max range gcd hypot isclose allclose array_equal union intersection difference".split())
-_ARGUMENTS = frozenset(("argument_list", "arguments"))
 _NAMES = frozenset(("identifier", "property_identifier", "field_identifier"))
 _ENDS = ("_statement", "_definition", "_declaration", "block", "module", "program", "lambda", "arrow_function")
 MAX_OPERANDS = 50
@@ -55,10 +55,9 @@ def _operation(tree: SyntaxTree, edit: Edit, stop: Stop | None) -> tuple[tree_si
 
 def _operands(tree: SyntaxTree, node: tree_sitter.Node) -> list[tree_sitter.Node]:
     """The operands of an operation, or the arguments of a function, that should differ; empty for other code."""
-    if node.type in _ARGUMENTS:
-        callee = node.parent.child_by_field_name("function") if node.parent is not None else None
-        name = tree.part(callee).rsplit(".", 1)[-1] if callee is not None else ""
-        return node.named_children if name in _FUNCTIONS and node.named_child_count <= MAX_OPERANDS else []
+    if node.type in ARGUMENT_LISTS:
+        differ = called_name(tree, node) in _FUNCTIONS and node.named_child_count <= MAX_OPERANDS
+        return node.named_children if differ else []
     if node.type not in _OPERATIONS or len(node.children) != 3 or node.children[1].type not in _OPERATORS:
         return []
     left, operator, right = node.children

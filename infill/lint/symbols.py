@@ -75,6 +75,7 @@ _OTHER_PARENTS = frozenset(
     "type dotted_name decorator import_specifier namespace_import global_statement nonlocal_statement "
     "macro_invocation scoped_identifier goto_statement".split()
 )
+ARGUMENT_LISTS = frozenset(("argument_list", "arguments"))
 PARAMETERS = frozenset(
     ("parameters", "lambda_parameters", "formal_parameters", "inferred_parameters", "closure_parameters")
 )
@@ -254,6 +255,12 @@ class SymbolTable:
                 at = self.functions[at].outer
             if at >= 0:
                 self.functions[at].reads[name.text] += 1
+
+
+def called_name(tree: SyntaxTree, arguments: tree_sitter.Node) -> str:
+    """The last name of the function that a list of arguments is passed to: `max` for `Math.max(…)`; "" for none."""
+    callee = arguments.parent.child_by_field_name("function") if arguments.parent is not None else None
+    return tree.part(callee).rsplit(".", 1)[-1] if callee is not None else ""
 
 
 def short_part(tree: SyntaxTree, node: tree_sitter.Node) -> str:

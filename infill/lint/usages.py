@@ -16,12 +16,11 @@ import tree_sitter
 from engine.errors import Stop, leave_if, pacer
 from infill.lint.kinds import Edit
 from infill.lint.names import KnownNames, words_of
-from infill.lint.symbols import NAMES, PARAMETERS, SymbolTable, short_part
+from infill.lint.symbols import ARGUMENT_LISTS, NAMES, PARAMETERS, SymbolTable, short_part
 
 _MEMBER = {"attribute": "attribute", "member_expression": "property", "selector_expression": "field",
            "field_expression": "field", "field_access": "field"}  # fmt: skip
 _CALLS = frozenset(("call", "call_expression", "new_expression"))
-_ARGUMENTS = frozenset(("argument_list", "arguments"))
 _FUNCTIONS = frozenset(("function_definition", "function_declaration", "method_definition"))
 _SIDES = frozenset(("comparison_operator", "binary_operator", "binary_expression", "boolean_operator"))
 _ASSIGNED = {"assignment": "right", "variable_declarator": "value", "named_expression": "value"}
@@ -69,7 +68,7 @@ class Usages:
             leave_if(stop)
             if node.type in NAMES and (usage := self._usage(node)) is not None:
                 self.usages[usage, self.tree.part(node)] += 1
-            elif node.type in _ARGUMENTS:
+            elif node.type in ARGUMENT_LISTS:
                 callee = self._callee(node)
                 for index, argument in enumerate(node.named_children):
                     self.arguments[callee, index, self._last_name(argument)] += 1
@@ -124,7 +123,7 @@ class Usages:
     def _arguments(self, edit: Edit) -> tuple[str, int, tree_sitter.Node, tree_sitter.Node] | None:
         """(name of the callee, index of the first argument, both arguments) that the edit swaps."""
         holder: tree_sitter.Node | None = self._node(edit.start, edit.end)
-        while holder is not None and holder.type not in _ARGUMENTS:
+        while holder is not None and holder.type not in ARGUMENT_LISTS:
             holder = holder.parent
         if holder is None:
             return None
@@ -146,7 +145,7 @@ class Usages:
         if member is not None:
             accessed = parent.child_by_field_name(member)
             return (".", self.tree.part(accessed)) if accessed is not None and accessed != node else None
-        if parent.type in _ARGUMENTS:
+        if parent.type in ARGUMENT_LISTS:
             return "argument", self._callee(parent), str(_index(parent, node))
         if parent.type == "keyword_argument":
             keyword = parent.child_by_field_name("name")
@@ -178,7 +177,7 @@ class Usages:
             target = parent.child_by_field_name("left") or parent.child_by_field_name("name")
             if target is not None:
                 yield self._last_name(target)
-        elif parent.type in _ARGUMENTS:
+        elif parent.type in ARGUMENT_LISTS:
             index = _index(parent, node)
             for names in self.parameters.get(self._callee(parent), ()):
                 if index < len(names):
